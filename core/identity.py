@@ -1,0 +1,78 @@
+"""Identity that survives machines, merges and reinstalls.
+
+* `new_uid`: every measured row gets one where it is measured; merging compares only these.
+* `content_hash`: identity of a *description* (task, execution, environment, device): SHA-256 of its
+  canonical JSON. Two machines that describe the same task get the same hash without talking.
+* device keys: prefixed by platform. A hardware UUID where there is one, else scrypt of a serial, so
+  that no serial number is stored and none can be enumerated cheaply from a key.
+
+The parameters of scrypt and the salt are frozen: changing them would orphan every stored board.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import uuid
+from typing import Any
+
+from cardlab.plain import to_plain
+
+_SCRYPT_SALT = b"cardlab device key v1"
+_UID_LENGTH = 32
+
+
+def new_uid() -> str:
+    """A random identity of 32 hex digits (UUID 4)."""
+    return uuid.uuid4().hex
+
+
+def canonical_json(value: Any) -> str:
+    """The one text form of a record or plain value: sorted keys, no spaces, UTF-8, no NaN.
+
+    Whole floats are written as integers, so that 2 and 2.0 have one form.
+    """
+    plain = _whole_numbers(to_plain(value))
+    return json.dumps(
+        plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def _whole_numbers(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        return {key: _whole_numbers(item) for key, item in plain.items()}
+    if isinstance(plain, list):
+        return [_whole_numbers(item) for item in plain]
+    if isinstance(plain, float) and math.isfinite(plain) and plain.is_integer():
+        return int(plain)
+    return plain
+
+
+def content_hash(value: Any) -> str:
+    """32 hex digits of the SHA-256 of the canonical JSON of `value`."""
+    text = canonical_json(value)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:_UID_LENGTH]
+
+
+def serial_key(platform: str, serial: str) -> str:
+    """Device key from a secret serial or machine-id: `platform:` + 32 hex digits of scrypt."""
+    digest = hashlib.scrypt(
+        serial.strip().encode("utf-8"), salt=_SCRYPT_SALT, n=2**14, r=8, p=1, dklen=16
+    )
+    return f"{platform}:{digest.hex()}"
+
+
+def hardware_key(platform: str, hardware_uuid: str) -> str:
+    """Device key from a UUID that the hardware itself publishes (a GPU's)."""
+    return f"{platform}:{hardware_uuid.strip()}"
+
+
+def simulated_key(name: str, label: str) -> str:
+    """Device key of a simulated device: its model name and the label it was given."""
+    return f"simulated:{name}:{label}"
+
+
+def imported_key(label: str) -> str:
+    """Device key of a device known only from an imported file."""
+    return f"imported:{label}"

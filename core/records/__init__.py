@@ -1,0 +1,1 @@
+"""Frozen records, one file per aggregate. Import them from their own modules."""

@@ -1,0 +1,115 @@
+"""What is fine-tuned (Task) and how it is computed (Execution).
+
+All parties of a plan share one task; each may have its own execution. Only resolved values are
+hashed: a default that was filled in and the same value typed by hand are one task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cardlab.identity import content_hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """The dimensions of a decoder-only language model that set its cost.
+
+    Attributes:
+        family: name of the family adapter: "llama", "qwen2" or "gpt2".
+        layers: decoder layers L.
+        hidden_size, intermediate_size: widths h and i.
+        heads, kv_heads, head_dim: query heads, key/value heads, width of one head.
+        vocab_size: V.
+        max_positions: longest sequence the model was built for, tokens.
+        tied_embeddings: the LM head shares the embedding's weight.
+        attention_bias: q, k and v projections have a bias.
+    """
+
+    family: str
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_positions: int
+    tied_embeddings: bool
+    attention_bias: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """LoRA adapters W + (alpha/r) B A on the target modules of every layer.
+
+    Attributes:
+        rank: r.
+        alpha: scaling numerator.
+        targets: module names inside a layer, sorted.
+        dtype: dtype of the adapter weights; PEFT's default is float32.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One fine-tuning workload: architecture, LoRA, batch, sequence, checkpointing, optimizer.
+
+    `model` is a label and not part of the identity: the same dimensions under two names are one task.
+    """
+
+    model: str
+    architecture: Architecture
+    lora: Lora
+    batch: int = 1
+    sequence: int = 512
+    gradient_checkpointing: bool = False
+    optimizer: str = "sgd"
+
+    @property
+    def uid(self) -> str:
+        """Content identity of the resolved values, without the label."""
+        return content_hash(
+            {
+                "architecture": self.architecture,
+                "lora": self.lora,
+                "batch": self.batch,
+                "sequence": self.sequence,
+                "gradient_checkpointing": self.gradient_checkpointing,
+                "optimizer": self.optimizer,
+            }
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one mini-batch, batch x sequence."""
+        return self.batch * self.sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How a task is computed on one device; a fit never mixes two executions.
+
+    Attributes:
+        dtype: resolved compute dtype ("float32", "bfloat16", "float16").
+        attention: attention kernel ("sdpa" or "eager").
+        threads: CPU threads that compute.
+        torch: major.minor of torch, None where no torch runs (imports, external loads).
+        accelerator: runtime and its major version ("cuda-13"), None on a CPU.
+    """
+
+    dtype: str
+    attention: str = "sdpa"
+    threads: int = 1
+    torch: str | None = None
+    accelerator: str | None = None
+
+    @property
+    def uid(self) -> str:
+        """Content identity."""
+        return content_hash(self)

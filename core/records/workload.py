@@ -1,0 +1,109 @@
+"""What a task costs before anything is timed: FLOPs, bytes and memory per segment and per cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+SEGMENTS = ("embedding", "first_layer", "layer", "head")
+PHASES = ("forward", "backward")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlopCount:
+    """FLOPs (2 x MAC) of one segment by one method; a phase the method cannot count is None."""
+
+    forward_flop: float | None
+    backward_flop: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentCost:
+    """Static cost of one segment of the model for one mini-batch.
+
+    Attributes:
+        segment: one of SEGMENTS. `first_layer` is the layer whose input needs no gradient.
+        count: how often it occurs in the whole model.
+        forward_flop, backward_flop: FLOPs of one occurrence (torch's counter on the meta device).
+        flop_by_method: the same by each method: "torch", "fvcore" (forward), "formula".
+        parameters, trainable_parameters: of one occurrence; a tied head counts its weight although
+            the embedding holds the same one.
+        weight_bytes: frozen weights at the compute dtype.
+        adapter_bytes: LoRA weights at the adapter dtype.
+        saved_bytes: activations kept between forward and backward, parameters excluded.
+        peak_bytes: transient memory of the backward pass beyond weights and saved activations.
+        traffic_bytes: least bytes that one forward pass moves: weights, input and output.
+    """
+
+    segment: str
+    count: int
+    forward_flop: float
+    backward_flop: float
+    flop_by_method: Mapping[str, FlopCount] = field(default_factory=dict)
+    parameters: int = 0
+    trainable_parameters: int = 0
+    weight_bytes: int = 0
+    adapter_bytes: int = 0
+    saved_bytes: int = 0
+    peak_bytes: int = 0
+    traffic_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutCost:
+    """Cost of both sides when layers 1..cut run on the device, for one mini-batch.
+
+    Attributes:
+        cut: last layer on the device, 1..L-1.
+        device_flop, server_flop: forward + backward.
+        activation_bytes, gradient_bytes: smashed data and its gradient at the compute dtype.
+        adapter_bytes: LoRA weights of the device's layers.
+        device_memory_bytes, server_memory_bytes: predicted peak of each side, framework included;
+            None where it was not computed.
+    """
+
+    cut: int
+    device_flop: float
+    server_flop: float
+    activation_bytes: int
+    gradient_bytes: int
+    adapter_bytes: int
+    device_memory_bytes: int | None = None
+    server_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """Everything about a task that needs no clock.
+
+    Attributes:
+        parameters: of the whole model without adapters, tied weights once.
+        trainable_parameters: LoRA parameters of the whole model.
+        segments: in the order of SEGMENTS.
+        cuts: for cut = 1..L-1.
+        flop_disagreements: lines naming segment, methods and their relative difference where two
+            methods differ by more than 0.1 %; empty when all agree.
+    """
+
+    parameters: int
+    trainable_parameters: int
+    segments: tuple[SegmentCost, ...]
+    cuts: tuple[CutCost, ...]
+    flop_disagreements: tuple[str, ...] = ()
+
+    def segment(self, name: str) -> SegmentCost:
+        """The segment of that name; KeyError if the model has none."""
+        for segment in self.segments:
+            if segment.segment == name:
+                return segment
+        raise KeyError(name)
+
+    @property
+    def forward_flop(self) -> float:
+        """Forward FLOPs of the whole model."""
+        return sum(s.count * s.forward_flop for s in self.segments)
+
+    @property
+    def backward_flop(self) -> float:
+        """LoRA backward FLOPs of the whole model."""
+        return sum(s.count * s.backward_flop for s in self.segments)
