@@ -8,10 +8,12 @@ waiting out the busy timeout.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -57,6 +59,7 @@ def connect(location: str | Path, *, create: bool) -> Engine:
     is_sqlite = url.get_backend_name() == "sqlite"
     if is_sqlite:
         _check_file(url, create)
+        url = _readable_anyway(url)
     engine = _engine(url)
     if is_sqlite:
         _install_sqlite(engine)
@@ -110,6 +113,17 @@ def _check_file(url: URL, create: bool) -> None:
             raise StoreError(
                 f"the folder {path.parent} does not exist", remedy="create it or name another with --db"
             )
+
+
+def _readable_anyway(url: URL) -> URL:
+    """A WAL database in a folder one may not write cannot make its shared memory: open it unchanging."""
+    path = Path(str(url.database))
+    journal = path.with_name(path.name + "-wal")
+    if not path.exists() or os.access(path.parent, os.W_OK):
+        return url
+    if journal.exists() and journal.stat().st_size > 0:
+        return url
+    return url.set(database=f"file:{quote(str(path))}", query={"uri": "true", "mode": "ro", "immutable": "1"})
 
 
 def _install_sqlite(engine: Engine) -> None:
