@@ -10,8 +10,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
-from cardlab.db.engine import database_url, translated
+from cardlab.db.engine import connect, database_url, translated
 from cardlab.db.schema import HEAD_REVISION
+from cardlab.errors import SchemaTooOldError
 
 
 def revision_of(location: str | Path) -> str | None:
@@ -50,3 +51,17 @@ def _backup(path: Path) -> Path:
         copy.close()
         source.close()
     return target
+
+
+def upgrade_existing(location: str | Path) -> tuple[str, str, Path | None]:
+    """Upgrade a database that exists; returns the revision before, after, and the backup's path.
+
+    The backup is None where nothing had to be done. Raises NotFoundError if there is no database,
+    SchemaTooNewError if a newer version wrote it, StoreError if it is none of ours.
+    """
+    try:
+        connect(location, create=False).dispose()
+    except SchemaTooOldError:
+        before = revision_of(location)
+        return str(before), HEAD_REVISION, upgrade(location)
+    return HEAD_REVISION, HEAD_REVISION, None
