@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cardlab.calibrate.fit import Comparison, compare, fit_latency, fit_power
 
-_WHERE = {name: "cardlab.calibrate.fit" for name in ("Comparison", "compare", "fit_latency", "fit_power")}
+_WHERE = dict.fromkeys(("Comparison", "compare", "fit_latency", "fit_power"), "cardlab.calibrate.fit")
 
 __all__ = ["Comparison", "compare", "fit_latency", "fit_power"]
 

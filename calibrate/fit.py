@@ -10,17 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
-
 from cardlab.calibrate.data import SweepData, prepare
 from cardlab.calibrate.fitter import Loss, Options, Solution, solve_law
+from cardlab.calibrate.misfit import misfit
 from cardlab.calibrate.select import BASELINE, Candidate, choose, try_laws
 from cardlab.calibrate.uncertainty import (
     at_bound,
     covariance,
     draws,
+    freedom_of,
     leave_one_clock_out,
-    misfit,
     noise_scale,
     profile_interval,
     t_factor,
@@ -32,6 +31,7 @@ from cardlab.laws import law_named
 from cardlab.laws.base import Array
 from cardlab.laws.measured import Measured
 from cardlab.records.fit import UNITS, Axis, Fit, FitSubject, ParameterEstimate
+from numpy.typing import ArrayLike
 
 PROFILED = ("knee", "voltage_ratio")
 
@@ -121,11 +121,11 @@ def compare(
     tried = try_laws(subject.quantity, data, options)
     chosen = choose(tried)
     fits = [
-        _record(data, c, subject, options, frequency_max_hz, selected=c is chosen) for c in tried
+        _record(data, c, subject, options, frequency_max_hz, selected=c is chosen, chosen=True) for c in tried
     ]
     if subject.quantity in ("power", "wait_power"):
         baseline = _candidate(subject.quantity, BASELINE, data, options)
-        fits.append(_record(data, baseline, subject, options, frequency_max_hz, selected=False))
+        fits.append(_record(data, baseline, subject, options, frequency_max_hz, selected=False, chosen=False))
     return Comparison(fits=tuple(fits))
 
 
@@ -136,7 +136,8 @@ def _fit(
         chosen = choose(try_laws(subject.quantity, data, options))
     else:
         chosen = _candidate(subject.quantity, law, data, options)
-    return _record(data, chosen, subject, options, frequency_max_hz, selected=True)
+    by_data = law == "auto"
+    return _record(data, chosen, subject, options, frequency_max_hz, selected=True, chosen=by_data)
 
 
 def _candidate(quantity: str, name: str, data: SweepData, options: Options) -> Candidate:
@@ -160,6 +161,7 @@ def _record(
     frequency_max_hz: float | None,
     *,
     selected: bool,
+    chosen: bool,
 ) -> Fit:
     solution = candidate.solution
     matrix = covariance(data, solution)
@@ -177,13 +179,13 @@ def _record(
         x=Axis(min=float(data.x[0]), max=float(data.x[-1])),
         parameters=_parameters(data, solution, matrix, subject.quantity),
         covariance=None if matrix is None else tuple(tuple(row) for row in matrix.tolist()),
-        degrees_of_freedom=solution.degrees_of_freedom,
-        interval_factor=None if matrix is None else t_factor(solution.degrees_of_freedom),
+        degrees_of_freedom=freedom_of(data, solution),
+        interval_factor=None if matrix is None else t_factor(freedom_of(data, solution)),
         mape=float(np.mean(np.abs(residual))),
         loo_mape=None if candidate.held_out is None else candidate.score,
         r2=_r2(data.y, data.y * (1.0 - residual)),
         noise=None if scale is None else scale * float(np.sqrt(np.mean((solution.sigma / data.y) ** 2))),
-        misfit=misfit(data, solution) if options.relative else None,
+        misfit=misfit(data, solution, candidate.held_out, chosen=chosen) if options.relative else None,
         data_hash=data.data_hash,
         packed_draws=b"" if sampled is None else np.ascontiguousarray(sampled, dtype="<f8").tobytes(),
     )
@@ -194,14 +196,15 @@ def _parameters(
     data: SweepData, solution: Solution, matrix: Array | None, quantity: str
 ) -> dict[str, ParameterEstimate]:
     bound = at_bound(solution)
-    factor = t_factor(solution.degrees_of_freedom)
+    factor = t_factor(freedom_of(data, solution))
     result = {}
     for i, parameter in enumerate(solution.law.parameters):
         value = float(solution.params[i])
         stderr = ci95 = None
         if matrix is not None and not bound[i]:
             stderr = float(np.sqrt(matrix[i, i]))
-            ci95 = (max(value - factor * stderr, parameter.lower), min(value + factor * stderr, parameter.upper))
+            half = factor * stderr
+            ci95 = (max(value - half, parameter.lower), min(value + half, parameter.upper))
         if parameter.name in PROFILED and solution.degrees_of_freedom > 0 and solution.scale:
             ci95 = profile_interval(data, solution, i)
         unit = UNITS[quantity] if parameter.unit == "SI" else parameter.unit

@@ -9,20 +9,20 @@ trust-region solver on scaled parameters with the analytic Jacobian.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import least_squares
-
 from cardlab.calibrate.batch import solve
 from cardlab.calibrate.data import SweepData
 from cardlab.laws.base import Array, Law, SeparableLaw
 from cardlab.laws.measured import Measured
+from scipy.optimize import least_squares
 
 Loss = Literal["auto", "linear", "soft_l1"]
 OUTLIER = 6.0
 SOFT_SCALE = 3.0
+RENEWALS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,19 +85,40 @@ def solve_law(law: Law, data: SweepData, options: Options | None = None) -> Solu
     if isinstance(law, Measured):
         return _table(law, data, sigma)
     assert isinstance(law, SeparableLaw)
-    solution = _least_squares(law, data, sigma, options)
-    if _rounding_matters(data, solution, options):
-        # sigma_i^2 = (scatter without rounding) y_i^2 + q^2/12, with the scatter from the first pass.
-        scatter = max((solution.scale or 0.0) ** 2 - float(np.mean(data.rounding**2)), 1e-12)
-        sigma = np.sqrt(scatter + data.rounding**2) * data.y
-        solution = _least_squares(law, data, sigma, options)
-    return solution
+    solution = _least_squares(law, data, sigma, replace(options, polish=False))
+    for _ in range(RENEWALS if options.relative else 0):
+        sigma = _renewed_sigma(data, solution)
+        solution = _least_squares(law, data, sigma, replace(options, polish=False))
+    return _least_squares(law, data, sigma, options) if options.polish else solution
 
 
-def _rounding_matters(data: SweepData, solution: Solution, options: Options) -> bool:
-    if not options.relative or not data.quantisation or data.stderr is not None:
-        return False
-    return solution.scale is not None and float(np.ptp(data.rounding)) > 0.2 * solution.scale
+def _renewed_sigma(data: SweepData, solution: Solution) -> Array:
+    """Standard deviations from the fitted values, which carry no noise, and from rounding.
+
+    Weights from the noisy readings would favour those that happen to be low. A law that is far off
+    (the pure cubic) would weigh by its own error, so the fitted value counts within 20 % only.
+    """
+    fitted = solution.law.evaluate(data.x, solution.params)
+    size = np.clip(fitted, 0.8 * data.y, 1.2 * data.y)
+    if data.known_noise is not None:
+        return np.asarray(data.known_noise * size)
+    rounding = data.rounding
+    if not np.any(rounding) or solution.degrees_of_freedom == 0:
+        return np.asarray(size)
+    squares = ((data.y - fitted) / size) ** 2
+    return np.asarray(np.sqrt(_scatter(squares, rounding, solution.degrees_of_freedom) + rounding**2) * size)
+
+
+def _scatter(squares: Array, rounding: Array, freedom: int) -> float:
+    # Variance s^2 with sum r^2 / (s^2 + rounding^2) = freedom (Paule and Mandel 1982), by bisection.
+    low, high = 1e-10, float(np.sum(squares)) + 1e-9
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        if float(np.sum(squares / (middle + rounding**2))) > freedom:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def _least_squares(law: SeparableLaw, data: SweepData, sigma: Array, options: Options) -> Solution:
@@ -114,7 +135,13 @@ def _least_squares(law: SeparableLaw, data: SweepData, sigma: Array, options: Op
     z = (data.y - law.evaluate(data.x, params)) * weights
     scale = float(np.sqrt(z @ z / freedom)) if freedom else None
     return Solution(
-        law=law, params=params, sigma=sigma, weights=weights, scale=scale, degrees_of_freedom=freedom, robust=robust
+        law=law,
+        params=params,
+        sigma=sigma,
+        weights=weights,
+        scale=scale,
+        degrees_of_freedom=freedom,
+        robust=robust,
     )
 
 

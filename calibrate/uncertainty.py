@@ -6,9 +6,6 @@
 * Held-out error: every clock is left out in turn and predicted from the others.
 * Draws: the law is refitted to itself plus noise of the size of the residuals, the noise of each draw
   scaled by sqrt(nu / chi^2_nu), so that the draws spread like Student's t and keep every bound.
-* Misfit: what the residuals hold beyond noise. Noise is the measured one, else what successive
-  residuals (in order of the clock) differ by (von Neumann 1941); a smooth misfit hardly differs
-  between neighbours.
 """
 
 from __future__ import annotations
@@ -17,13 +14,12 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import t as student
-
 from cardlab.calibrate.batch import cost_of, solve
 from cardlab.calibrate.data import SweepData
 from cardlab.calibrate.fitter import Solution, isotonic
 from cardlab.laws.base import Array, SeparableLaw
 from cardlab.laws.measured import Measured
+from scipy.stats import t as student
 
 DRAWS = 200
 LEAST_FREEDOM = 4
@@ -35,6 +31,13 @@ def t_factor(degrees_of_freedom: int) -> float:
     if degrees_of_freedom == 0:
         return 1.959963984540054
     return float(student.ppf(0.975, degrees_of_freedom))
+
+
+def freedom_of(data: SweepData, solution: Solution) -> int:
+    """Degrees of freedom behind the noise: of the residuals, or of a table's interior points."""
+    if isinstance(solution.law, Measured) and data.known_noise is None:
+        return max(data.clocks - 2, 0)
+    return solution.degrees_of_freedom
 
 
 def at_bound(solution: Solution) -> Array:
@@ -99,15 +102,22 @@ def draws(data: SweepData, solution: Solution, count: int = DRAWS) -> Array | No
         return None
     seed = [int(data.data_hash[:15], 16), *solution.law.name.encode()]
     rng = np.random.default_rng(seed)
-    freedom = max(solution.degrees_of_freedom, LEAST_FREEDOM)
-    spread = scale * np.sqrt(freedom / rng.chisquare(freedom, size=(count, 1)))
+    freedom = max(freedom_of(data, solution), LEAST_FREEDOM)
+    half = scale * np.sqrt(freedom / rng.chisquare(freedom, size=(count // 2, 1)))
+    spread = np.concatenate([half, half])
     law = solution.law
     if isinstance(law, Measured):
         return _table_draws(data, solution, spread, rng)
     assert isinstance(law, SeparableLaw)
     fitted = law.evaluate(data.x, solution.params)
-    noise = solution.sigma * spread * rng.standard_normal((count, data.x.size))
+    noise = solution.sigma * spread * _mirrored(rng, count, data.x.size)
     return solve(law, data.x, fitted + noise, solution.weights).params
+
+
+def _mirrored(rng: np.random.Generator, count: int, size: int) -> Array:
+    # Antithetic pairs: the draws are centred on the fit, and 200 of them are as good as more.
+    half = rng.standard_normal((count // 2, size))
+    return np.concatenate([half, -half])
 
 
 def bootstrap_by_clock(data: SweepData, solution: Solution, count: int = DRAWS) -> Array:
@@ -150,17 +160,6 @@ def _crossing(grid: Array, cost: Array, limit: float) -> float:
     return float(grid[-1])
 
 
-def misfit(data: SweepData, solution: Solution) -> float | None:
-    """Relative standard deviation of the law about the truth; None without residuals to judge by."""
-    if isinstance(solution.law, Measured) or solution.degrees_of_freedom < 3 or solution.robust:
-        return None
-    residual = solution.residuals(data)
-    total = float(residual @ residual) / solution.degrees_of_freedom
-    known = data.known_noise
-    noise = float(np.mean(known**2)) if known is not None else float(np.mean(np.diff(residual) ** 2)) / 2
-    return math.sqrt(max(total - noise, 0.0))
-
-
 def _table_noise(data: SweepData) -> float | None:
     # Interior points against the curve through their neighbours; 1.5 is the variance of that difference.
     if data.clocks < 4:
@@ -192,8 +191,8 @@ def _table_held_out(data: SweepData, folds: Array) -> Array:
 
 def _table_draws(data: SweepData, solution: Solution, spread: Array, rng: np.random.Generator) -> Array:
     matrix = _table_covariance(data, solution, 1.0)
-    noisy = solution.params + spread * np.sqrt(np.diag(matrix)) * rng.standard_normal(
-        (len(spread), solution.params.size)
+    noisy = solution.params + spread * np.sqrt(np.diag(matrix)) * _mirrored(
+        rng, len(spread), solution.params.size
     )
     sign = 1.0 if solution.params[-1] >= solution.params[0] else -1.0
     return np.array([sign * isotonic(sign * row, np.ones(row.size)) for row in noisy])

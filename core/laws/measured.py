@@ -3,7 +3,8 @@
 For cards that no closed form fits. The parameters are the values at the knots, the knots are
 constants. Slopes follow Fritsch and Butland (SIAM J. Sci. Stat. Comput. 5, 1984): the weighted
 harmonic mean of the neighbouring secants, zero at an extremum, so a monotone table gives a monotone
-curve without overshoot. Beyond the ends the curve goes on along the secant of the last two knots, and never below 0.
+curve without overshoot. Beyond the ends the curve goes on along the secant of the last two knots, and
+never below 0.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-
 from cardlab.laws.base import Array, Law, Parameter
 
 

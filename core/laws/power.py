@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-
 from cardlab.laws.base import Array, Law, Parameter, SeparableLaw, stack
 
 REFERENCE_HZ = 1e9
@@ -179,7 +178,7 @@ class Ridge(SeparableLaw):
 
     name = "ridge"
     quantities = _POWER
-    equation = "P = static_power + linear f V^2, V = 1 + (voltage_ratio - 1) max(0, f - knee) / (f_top - knee)"
+    equation = "P = static_power + linear f V^2, V = 1 + (voltage_ratio - 1) max(0, f - knee)/(f_top - knee)"
     min_points = 7
     min_span = 1.4
     complexity = 4.0

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
-
 from cardlab.errors import BadDataError
 from cardlab.laws import Law, law_named
 from cardlab.laws.base import Array
