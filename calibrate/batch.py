@@ -59,7 +59,8 @@ def solve(
 def cost_of(law: SeparableLaw, x: Array, y: Array, w: Array, params: Array) -> Array:
     """Sum of squared weighted residuals [b] for parameters [b, p]."""
     residual = w * (y - law.evaluate(x, params))
-    return np.einsum("bn,bn->b", residual, residual)
+    cost: Array = np.einsum("bn,bn->b", residual, residual)
+    return cost
 
 
 def _search(law: SeparableLaw, x: Array, y: Array, w: Array, grid: Array) -> Array:

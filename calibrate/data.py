@@ -18,6 +18,7 @@ from cardlab.laws.base import Array
 from numpy.typing import ArrayLike
 
 SAME_CLOCK = 0.003
+DRIFT = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class SweepData:
     def rounding(self) -> Array:
         """Relative standard deviation [n] of rounding to the meter's step."""
         step = self.quantisation or 0.0
-        return step / np.sqrt(12.0) / self.y
+        return np.asarray(step / np.sqrt(12.0) / self.y)
 
 
 def prepare(
@@ -97,6 +98,7 @@ def prepare(
     if quantisation is not None and not quantisation >= 0:
         raise BadDataError(f"quantisation is {quantisation!r}", remedy="give the meter's step, or None")
     keep, warnings = _unthrottled(xs, throttled)
+    warnings += _drift(xs[keep], ys[keep])
     order = np.flatnonzero(keep)[np.argsort(xs[keep], kind="stable")]
     xs, ys = xs[order], ys[order]
     errors = None if errors is None else errors[order]
@@ -128,6 +130,18 @@ def _same_length(a: Array, b: Array, a_name: str, b_name: str) -> None:
         raise BadDataError(
             f"{a_name} has {a.size} values and {b_name} {b.size}", remedy="give one of each per point"
         )
+
+
+def _drift(x: Array, y: Array) -> list[str]:
+    """A line per clock that was measured again later (the anchor) and had moved by more than 2 %."""
+    lines = []
+    for i, clock in enumerate(x):
+        again = np.flatnonzero(np.abs(x / clock - 1.0) < SAME_CLOCK)
+        if again.size > 1 and again[0] == i:
+            change = float(y[again[-1]] / y[i]) - 1.0
+            if abs(change) > DRIFT:
+                lines.append(f"the repeat at {clock / 1e6:.0f} MHz had drifted by {100 * change:+.1f} %")
+    return lines
 
 
 def _unthrottled(x: Array, throttled: Sequence[bool | None] | None) -> tuple[Array, list[str]]:

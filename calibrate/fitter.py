@@ -73,7 +73,7 @@ def point_sigma(data: SweepData, options: Options) -> Array:
     if not options.relative:
         return np.ones_like(data.y)
     if data.known_noise is not None:
-        return data.known_noise * data.y
+        return np.asarray(data.known_noise * data.y)
     return data.y.copy()
 
 

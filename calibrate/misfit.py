@@ -4,7 +4,7 @@ Residuals hold noise and misfit. What tells them apart:
 
 * noise was measured (repeats at each clock): misfit is the excess. In the sample a law bends towards
   its points, so for a law that was *chosen* by the data the excess of the held-out errors counts,
-  whose noise part is sigma^2 / (1 - h_i) with the leverages h_i.
+  whose noise part is sigma^2 / (1 - h_i) with the leverages h_i, and at least a quarter of the noise.
 * noise unknown: what successive residuals, in order of the clock, differ by is noise (von Neumann
   1941), because a smooth misfit hardly changes between neighbours; the rest is misfit. For a chosen
   law at least half of the variance counts: a misfit that jumps (a stepped voltage table) looks like
@@ -25,6 +25,7 @@ from cardlab.laws.measured import Measured
 
 CHANCE = 1.3
 CHOSEN_SHARE = 0.5
+CHOSEN_FLOOR = 0.25
 LEAST_FREEDOM = 3
 
 
@@ -48,7 +49,7 @@ def misfit(data: SweepData, solution: Solution, held_out: Array | None, *, chose
         known = float(np.mean(data.known_noise**2))
         excess = max(solution.scale**2 - 1.0, 0.0) * known
         if chosen and held_out is not None:
-            excess = max(excess, _held_out_excess(data, solution, held_out))
+            excess = max(excess, _held_out_excess(data, solution, held_out), CHOSEN_FLOOR * known)
         return math.sqrt(excess)
     z = (data.y - solution.law.evaluate(data.x, solution.params)) * solution.weights
     noise_share = float(np.mean(np.diff(z) ** 2)) / 2 / max(solution.scale**2, 1e-300)

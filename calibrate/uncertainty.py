@@ -19,6 +19,7 @@ from cardlab.calibrate.data import SweepData
 from cardlab.calibrate.fitter import Solution, isotonic
 from cardlab.laws.base import Array, SeparableLaw
 from cardlab.laws.measured import Measured
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 DRAWS = 200
@@ -40,12 +41,12 @@ def freedom_of(data: SweepData, solution: Solution) -> int:
     return solution.degrees_of_freedom
 
 
-def at_bound(solution: Solution) -> Array:
+def at_bound(solution: Solution) -> NDArray[np.bool_]:
     """Which parameters [p] ended on a bound."""
     law, p = solution.law, solution.params
     lower, upper = law.lower, law.upper
     width = np.where(np.isfinite(upper), upper - lower, 0.0)
-    return (p <= lower + 1e-6 * width) | (p >= upper - 1e-6 * width)
+    return np.asarray((p <= lower + 1e-6 * width) | (p >= upper - 1e-6 * width))
 
 
 def noise_scale(data: SweepData, solution: Solution) -> float | None:

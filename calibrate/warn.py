@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from cardlab.calibrate.data import SweepData
 from cardlab.calibrate.fitter import Solution
 from cardlab.laws.measured import Measured

@@ -60,7 +60,7 @@ class Measured(Law):
         x, y = np.asarray(x, float), np.asarray(params, float)
         knots = np.array(self.knots)
         if knots.size == 1:
-            return np.broadcast_to(y, (*y.shape[:-1], x.size)).copy()
+            return np.array(np.broadcast_to(y, (*y.shape[:-1], x.size)))
         slope, secant = _slopes(knots, y)
         i = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, knots.size - 2)
         width = knots[i + 1] - knots[i]
@@ -72,7 +72,8 @@ class Measured(Law):
             + (t**3 - t**2) * width * slope[..., i + 1]
         )
         beyond = np.where(x < knots[0], x - knots[0], np.where(x > knots[-1], x - knots[-1], 0.0))
-        return np.maximum(value + beyond * secant[..., i], 0.0)
+        extended: Array = np.maximum(value + beyond * secant[..., i], 0.0)
+        return extended
 
     def jacobian(self, x: Array, params: Array) -> Array:
         """Derivatives [..., n, knots] by central differences of the interpolation."""

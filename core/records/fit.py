@@ -182,7 +182,8 @@ class Fit(FitSubject):
         relative = (self.misfit or 0.0) * (1.0 + self._distance(x))
         reach = self._distance(x) * max(self.loo_mape or 0.0, self.mape)
         value = curve.evaluate(x, self.values)
-        return np.sqrt(np.maximum(variance, 0.0) + (value * relative) ** 2 + (value * reach) ** 2)
+        total = np.maximum(variance, 0.0) + (value * relative) ** 2 + (value * reach) ** 2
+        return np.asarray(np.sqrt(total))
 
     def predict_draws(self, x: Array) -> Array:
         """Values [200, n] at x [n], one row per parameter draw; misfit and meter are not in them."""
