@@ -65,7 +65,7 @@ class Solution:
 
     def residuals(self, data: SweepData) -> Array:
         """Relative residuals [n], (y - law) / y."""
-        return (data.y - self.law.evaluate(data.x, self.params)) / data.y
+        return np.asarray((data.y - self.law.evaluate(data.x, self.params)) / data.y)
 
 
 def point_sigma(data: SweepData, options: Options) -> Array:
@@ -74,7 +74,7 @@ def point_sigma(data: SweepData, options: Options) -> Array:
         return np.ones_like(data.y)
     if data.known_noise is not None:
         return np.asarray(data.known_noise * data.y)
-    return data.y.copy()
+    return np.array(data.y)
 
 
 def solve_law(law: Law, data: SweepData, options: Options | None = None) -> Solution:
@@ -146,23 +146,32 @@ def _least_squares(law: SeparableLaw, data: SweepData, sigma: Array, options: Op
 
 
 def polish(law: SeparableLaw, x: Array, y: Array, weights: Array, start: Array) -> Array:
-    """Bounded trust-region least squares from `start` [p]; the better of start and result."""
-    lower, upper = law.lower, law.upper
-    unit = np.where(start > 0, start, 1.0)
-    width = np.minimum(upper - lower, 1e300)
-    inside = np.clip(start, lower + 1e-12 * np.minimum(unit, width), upper - 1e-12 * np.minimum(unit, width))
+    """Bounded trust-region least squares from `start` [p]; the better of start and result.
+
+    Parameters on a bound stay there: the search that found `start` already knows they want to leave.
+    """
+    free = (start > law.lower) & (start < law.upper)
+    if not np.any(free):
+        return start
+    unit = np.abs(start[free])
+
+    def full(scaled: Array) -> Array:
+        params = start.copy()
+        params[free] = scaled * unit
+        return params
 
     def residual(scaled: Array) -> Array:
-        return weights * (law.evaluate(x, scaled * unit) - y)
+        return np.asarray(weights * (law.evaluate(x, full(scaled)) - y))
 
     def jacobian(scaled: Array) -> Array:
-        return weights[:, None] * law.jacobian(x, scaled * unit) * unit
+        return np.asarray(weights[:, None] * law.jacobian(x, full(scaled))[:, free] * unit)
 
+    at = start[free] / unit
     result = least_squares(
         residual,
-        inside / unit,
+        at,
         jac=jacobian,
-        bounds=(lower / unit, upper / unit),
+        bounds=(law.lower[free] / unit, law.upper[free] / unit),
         method="trf",
         x_scale="jac",
         ftol=1e-15,
@@ -170,9 +179,8 @@ def polish(law: SeparableLaw, x: Array, y: Array, weights: Array, start: Array) 
         gtol=1e-15,
         max_nfev=60,
     )
-    before = float(np.sum(residual(start / unit) ** 2))
-    polished: Array = result.x * unit
-    return polished if 2 * result.cost < before else start
+    better = 2 * result.cost < float(np.sum(residual(at) ** 2))
+    return full(result.x) if better else start
 
 
 def _sticks_out(law: SeparableLaw, data: SweepData, params: Array, weights: Array) -> bool:

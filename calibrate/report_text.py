@@ -29,6 +29,8 @@ def fit_report(fit: Fit) -> tuple[str, ...]:
 
 def verdict(fit: Fit) -> str:
     """One sentence about what the fit is good for."""
+    if fit.loo_mape is None and fit.degrees_of_freedom == 0:
+        return "verdict: cannot be judged, there are no points to spare"
     error = fit.mape if fit.loo_mape is None else fit.loo_mape
     basis = "points it was fitted to" if fit.loo_mape is None else "clocks it has not seen"
     grade = next(word for limit, word in _GRADES if error <= limit)

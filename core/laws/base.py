@@ -151,8 +151,10 @@ class SeparableLaw(Law):
         basis = np.broadcast_to(self.basis(x, grid), (len(grid), len(self.linear), x.size))
         rows = []
         for theta, curves in zip(grid, basis, strict=True):
-            beta, *_ = np.linalg.lstsq((curves / y).T, np.ones_like(y), rcond=None)
-            rows.append(np.concatenate([np.maximum(beta, 0.0), theta]))
+            columns = (curves / y).T
+            size = np.linalg.norm(columns, axis=0)
+            beta, *_ = np.linalg.lstsq(columns / size, np.ones_like(y), rcond=None)
+            rows.append(np.concatenate([np.maximum(beta / size, 0.0), theta]))
         return np.array(rows)
 
     def _split(self, params: Array) -> tuple[Array, Array]:
