@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+
 from cardlab.laws.base import Array, SeparableLaw
 
 MAX_STEPS = 60

@@ -108,8 +108,8 @@ def power_constants(
         kappa_paper_w_per_hz3=parameter(cubic, "kappa"),
         paper_error=_error(cubic),
         cores=cores,
-        frequency_min_hz=cubic.x.min,
-        frequency_max_hz=cubic.x.max,
+        frequency_min_hz=cubic.x.span[0],
+        frequency_max_hz=cubic.x.span[1],
         delta=tuple(delta),
     )
 

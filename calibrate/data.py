@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
+
 from cardlab.errors import BadDataError
 from cardlab.identity import content_hash
 from cardlab.laws.base import Array
-from numpy.typing import ArrayLike
 
 SAME_CLOCK = 0.003
 DRIFT = 0.02

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
+
 from cardlab.calibrate.data import SweepData, prepare
 from cardlab.calibrate.fitter import Loss, Options, Solution, solve_law
 from cardlab.calibrate.misfit import misfit
@@ -31,7 +33,6 @@ from cardlab.laws import law_named
 from cardlab.laws.base import Array
 from cardlab.laws.measured import Measured
 from cardlab.records.fit import UNITS, Axis, Fit, FitSubject, ParameterEstimate
-from numpy.typing import ArrayLike
 
 PROFILED = ("knee", "voltage_ratio")
 

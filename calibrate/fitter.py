@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from scipy.optimize import least_squares
+
 from cardlab.calibrate.batch import solve
 from cardlab.calibrate.data import SweepData
 from cardlab.laws.base import Array, Law, SeparableLaw
 from cardlab.laws.measured import Measured
-from scipy.optimize import least_squares
 
 Loss = Literal["auto", "linear", "soft_l1"]
 OUTLIER = 6.0

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from cardlab.calibrate.data import SweepData
 from cardlab.calibrate.fitter import Solution
 from cardlab.laws.base import Array

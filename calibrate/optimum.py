@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from cardlab.quantity import Estimate, product
 from cardlab.records.fit import Fit
 
@@ -37,7 +38,7 @@ def energy_optimum(
     power: Fit, latency: Fit, frequencies_hz: Sequence[float] | None = None
 ) -> EnergyOptimum:
     """Clock of least P(f) t(f) among the given clocks, else over the range both fits cover (Hz)."""
-    low, high = max(power.x.min, latency.x.min), min(power.x.max, latency.x.max)
+    low, high = max(power.x.span[0], latency.x.span[0]), min(power.x.span[1], latency.x.span[1])
     grid = np.linspace(low, high, GRID)
     if frequencies_hz is not None:
         grid = np.sort(np.array(frequencies_hz, dtype=float))

@@ -9,6 +9,7 @@ import math
 from itertools import combinations
 
 import numpy as np
+
 from cardlab.records.fit import Fit, ParameterEstimate
 
 CORRELATION = 0.5
@@ -53,7 +54,7 @@ def _head(fit: Fit) -> list[str]:
     detail = ", ".join(part for part in about if part)
     chosen = "" if fit.selected else "  (not selected)"
     scale, unit = (1e6, "MHz") if fit.x.unit == "Hz" else (1.0, fit.x.unit)
-    span = f"{fit.x.min / scale:.6g} to {fit.x.max / scale:.6g} {unit}"
+    span = f"{fit.x.span[0] / scale:.6g} to {fit.x.span[1] / scale:.6g} {unit}"
     return [
         f"{fit.device_name}: {fit.quantity}" + (f" ({detail})" if detail else ""),
         f"  law          {fit.law}{chosen}: {fit.curve.equation}",

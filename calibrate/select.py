@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from cardlab.calibrate.data import SweepData
 from cardlab.calibrate.fitter import Options, Solution, solve_law
 from cardlab.calibrate.uncertainty import leave_one_clock_out

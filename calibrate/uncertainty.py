@@ -14,13 +14,14 @@ import math
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
 from cardlab.calibrate.batch import cost_of, solve
 from cardlab.calibrate.data import SweepData
 from cardlab.calibrate.fitter import Solution, isotonic
 from cardlab.laws.base import Array, SeparableLaw
 from cardlab.laws.measured import Measured
-from numpy.typing import NDArray
-from scipy.stats import t as student
 
 DRAWS = 200
 LEAST_FREEDOM = 4

@@ -40,8 +40,8 @@ def _about_range(
         lines.append(f"{data.clocks} clocks, {fit.law} wants at least {solution.law.min_points}")
     elif isinstance(solution.law, Measured) and data.clocks < 3:
         lines.append("two clocks only: a straight line between them")
-    if frequency_max_hz is not None and fit.x.max < (1 - TOP_GAP) * frequency_max_hz:
-        end, top = fit.x.max / 1e6, frequency_max_hz / 1e6
+    if frequency_max_hz is not None and fit.x.span[1] < (1 - TOP_GAP) * frequency_max_hz:
+        end, top = fit.x.span[1] / 1e6, frequency_max_hz / 1e6
         lines.append(f"the sweep ends at {end:.0f} MHz, the device goes to {top:.0f} MHz")
     return lines
 

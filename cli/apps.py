@@ -5,7 +5,7 @@ from __future__ import annotations
 from cardlab.cli.calibrate import app as calibrate_app
 from cardlab.cli.card import app as card_app
 from cardlab.cli.db import app as db_app
-from cardlab.cli.options import VersionOption, new_app
+from cardlab.cli.options import new_app
 from cardlab.cli.profile import app as profile_app
 
 __all__ = ["calibrate_app", "card_app", "cardlab_app", "profile_app"]

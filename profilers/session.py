@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Protocol
 
 from cardlab.db.store import Store
+from cardlab.db.times import utc_now
 from cardlab.errors import DeviceError
 from cardlab.identity import new_uid
-from cardlab.profilers.measuring import PointMeasurer, Workload
+from cardlab.profilers.measuring import PointMeasurer
+from cardlab.profilers.workbench import Workload
 from cardlab.profilers.platforms.base import Platform
-from cardlab.profilers.timing import Policy, Progress
+from cardlab.profilers.timing import Progress, TimingPolicy
 from cardlab.quantity import Provenance
 from cardlab.records.device import Environment
 from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Profile, Run
@@ -60,6 +61,7 @@ class Request:
         workload: the task or load to measure.
         planned: points in the order of visit.
         policy: how long each timing goes on.
+        budget_s: time for the timings of one point, None without limit.
         environment: versions to store with the run.
         whole_step: also measure one real training step at the last point.
         resume: go on with the newest unfinished run of the same kind, if there is one.
@@ -68,8 +70,9 @@ class Request:
 
     workload: Workload
     planned: tuple[PlannedPoint, ...]
-    policy: Policy
+    policy: TimingPolicy
     environment: Environment
+    budget_s: float | None = None
     whole_step: bool = True
     resume: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
@@ -82,7 +85,8 @@ def run_session(store: Store, platform: Platform, request: Request, observer: Ob
     """
     run, done = _begin(store, platform, request, observer)
     pending = [p for p in run.planned if not (p.index in done and done[p.index].done)]
-    measurer = PointMeasurer(platform, request.workload, request.policy, observer.timing)
+    bench = platform.workbench(request.workload)
+    measurer = PointMeasurer(platform, bench, request.policy, request.budget_s, observer.timing)
     for number, planned in enumerate(pending, start=1):
         observer.point_started(planned, number, len(pending))
         last = number == len(pending)
@@ -163,8 +167,3 @@ def restore(platform: Platform) -> bool:
             f"{platform.identity.name} has no clock control", remedy="nothing needs to be restored"
         )
     return platform.guard.restore_leftover()
-
-
-def utc_now() -> str:
-    """Now in the store's text form."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -8,6 +8,7 @@ rises from a - b to a: accuracy against the fraction r of activation bytes that 
 from __future__ import annotations
 
 import numpy as np
+
 from cardlab.laws.base import Array, Parameter, SeparableLaw, stack
 
 

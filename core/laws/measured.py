@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
 from cardlab.laws.base import Array, Law, Parameter
 
 

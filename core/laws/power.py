@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+
 from cardlab.laws.base import Array, Law, Parameter, SeparableLaw, stack
 
 REFERENCE_HZ = 1e9

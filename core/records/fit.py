@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+
 from cardlab.errors import BadDataError
 from cardlab.laws import Law, law_named
 from cardlab.laws.base import Array
@@ -63,12 +64,20 @@ class FitSubject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """The variable a fit runs over and the range its data cover."""
+    """The variable a fit runs over and the range its data cover; None where it could not be read."""
 
     name: str = "frequency_hz"
     unit: str = "Hz"
-    min: float
-    max: float
+    min: float | None
+    max: float | None
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The range; a variable that could not be read counts as covered everywhere."""
+        return (
+            -math.inf if self.min is None else self.min,
+            math.inf if self.max is None else self.max,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +158,8 @@ class Fit(FitSubject):
 
     def extrapolated(self, x: float) -> bool:
         """Whether x lies outside the data by more than 0.5 %."""
-        return not (self.x.min * (1 - EDGE_TOLERANCE) <= x <= self.x.max * (1 + EDGE_TOLERANCE))
+        low, high = self.x.span
+        return not (low * (1 - EDGE_TOLERANCE) <= x <= high * (1 + EDGE_TOLERANCE))
 
     def predict(self, x: float) -> Estimate:
         """Mean value at x (Hz for clocks) with its 95 % interval.
@@ -191,8 +201,11 @@ class Fit(FitSubject):
 
     def _distance(self, x: Array) -> Array:
         # How far outside, in units of the covered span: an extrapolation by one span has distance 1.
-        span = max(self.x.max - self.x.min, 1e-3 * self.x.max, 1e-300)
-        return np.maximum(np.maximum(self.x.min - x, x - self.x.max), 0.0) / span
+        low, high = self.x.span
+        if math.isinf(low) or math.isinf(high):
+            return np.zeros_like(np.asarray(x, float))
+        span = max(high - low, 1e-3 * high, 1e-300)
+        return np.maximum(np.maximum(low - x, x - high), 0.0) / span
 
     def document(self) -> dict[str, Any]:
         """JSON-ready form without the draws, which travel as `packed_draws`."""

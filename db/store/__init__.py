@@ -7,6 +7,8 @@ from types import TracebackType
 
 from cardlab.db.engine import connect
 from cardlab.db.store.devices import Devices
+from cardlab.db.store.fits import Fits
+from cardlab.db.store.plans import Plans
 from cardlab.db.store.runs import Runs
 
 __all__ = ["Store", "open_store"]
@@ -19,6 +21,8 @@ class Store:
         location: path or URL it was opened with.
         devices: find devices by label or key.
         runs: profiles, written point by point.
+        fits: fitted laws with what they came from.
+        plans: plans as they were made.
     """
 
     def __init__(self, location: str | Path, *, create: bool = True) -> None:
@@ -26,6 +30,8 @@ class Store:
         self._engine = connect(location, create=create)
         self.devices = Devices(self._engine, self.location)
         self.runs = Runs(self._engine, self.location)
+        self.fits = Fits(self._engine, self.location)
+        self.plans = Plans(self._engine, self.location)
 
     def close(self) -> None:
         """Release the connections."""

@@ -108,6 +108,24 @@ class Runs(Repository):
                 )
             return _profile(session, row, False)
 
+    def select(
+        self, *, kind: str = "profile", device: str | None = None, task: str | None = None
+    ) -> tuple[Profile, ...]:
+        """Runs of that kind, oldest first, without samples; `device` is a key, `task` a uid."""
+        query = (
+            select(RunRow)
+            .join(DeviceRow, DeviceRow.id == RunRow.device_id)
+            .outerjoin(TaskRow, TaskRow.id == RunRow.task_id)
+            .where(RunRow.kind == kind)
+            .order_by(RunRow.started_at)
+        )
+        if device is not None:
+            query = query.where(DeviceRow.key == device)
+        if task is not None:
+            query = query.where(TaskRow.uid == task)
+        with self.reading() as session:
+            return tuple(_profile(session, row, False) for row in session.scalars(query).all())
+
     def unfinished(self, run: Run) -> Profile | None:
         """The newest incomplete run with the same device, task, workload and execution as `run`."""
         query = (

@@ -23,8 +23,10 @@ from cardlab.profilers.platforms.reading import Reading
 from cardlab.profilers.sensors.meter import Meter, RailTrace
 from cardlab.profilers.stopwatch import Stopwatch
 from cardlab.profilers.work import Work, as_work
+from cardlab.profilers.workbench import Workbench, Workload
 from cardlab.quantity import Estimate, Provenance, product
 from cardlab.records.device import Device
+from cardlab.records.task import Execution
 
 WINDOW_MIN_S = 2.0
 WINDOW_UPDATES = 20
@@ -93,11 +95,23 @@ class Platform(ABC):
     def state(self) -> State:
         """Clocks, temperature and throttling as they read now."""
 
+    @abstractmethod
+    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
+        """The execution these options mean here; raises NotSupportedError for a dtype the device lacks."""
+
+    @abstractmethod
+    def workbench(self, workload: Workload) -> Workbench:
+        """Works of a task that this platform can run and time."""
+
     def memory_available_bytes(self) -> int | None:
         """Memory that is really free for a model now; None if unknown."""
         return self.identity.memory_bytes
 
-    def close(self) -> None:
+    def versions(self) -> dict[str, str]:
+        """Versions of driver and firmware by name; none by default."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027 - most platforms hold nothing
         """Release handles; the platform is not used afterwards."""
 
     @contextlib.contextmanager

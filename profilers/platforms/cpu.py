@@ -10,8 +10,11 @@ from cardlab.profilers.clock import WallClock
 from cardlab.profilers.platforms.base import Platform, Probe, State
 from cardlab.profilers.platforms.host import cpu_cores, cpu_model, host_key, memory_bytes, read_text
 from cardlab.profilers.stopwatch import CpuStopwatch
+from cardlab.profilers.workbench import LoadWorkbench, Workbench, Workload
+from cardlab.profilers.workload.execution import resolve_execution
 from cardlab.quantity import MEASURED
 from cardlab.records.device import Device
+from cardlab.records.task import Execution
 
 _CPUFREQ = "sys/devices/system/cpu/cpu0/cpufreq"
 
@@ -84,6 +87,19 @@ class CpuPlatform(Platform):
                 else "no RAPL energy counter: power is N/A here",
             ),
         )
+
+    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
+        """As the workload engine resolves it for a CPU."""
+        self.stopwatch = CpuStopwatch(threads=max(1, threads))
+        return resolve_execution("cpu", dtype, attention, threads)
+
+    def workbench(self, workload: Workload) -> Workbench:
+        """Real works of a task in torch, or the load that was named."""
+        if workload.load is not None:
+            return LoadWorkbench(workload.load)
+        from cardlab.profilers.workload.workbench import TorchWorkbench
+
+        return TorchWorkbench(workload, "cpu")
 
     def state(self) -> State:
         """The CPU clock where the kernel publishes it."""

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 
-import cardlab.calibrate
 import numpy as np
 import pytest
+
+import cardlab.calibrate
 from cardlab.calibrate import compare, fit_latency, fit_power
 from cardlab.calibrate.data import prepare
 from cardlab.calibrate.fitter import Options, isotonic, solve_law

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+
 from cardlab.laws import law_named
 from cardlab.laws.base import Array, Law
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cardlab.errors import UsageError
 from cardlab.identity import simulated_key
 from cardlab.profilers.clock import Clock
 from cardlab.profilers.platforms.base import Platform, Probe, State
@@ -15,11 +16,14 @@ from cardlab.profilers.platforms.guard import ClockGuard
 from cardlab.profilers.platforms.host import state_folder
 from cardlab.profilers.platforms.simulated.devices import physics_of
 from cardlab.profilers.platforms.simulated.machine import Machine
+from cardlab.profilers.platforms.simulated.workbench import DescribedWorkbench
 from cardlab.profilers.sensors.meter import Meter, Rail, RailTrace, Recording
 from cardlab.profilers.stopwatch import LapSample
 from cardlab.profilers.work import Lap, Work
+from cardlab.profilers.workbench import LoadWorkbench, Workbench, Workload
 from cardlab.quantity import Origin, Provenance
 from cardlab.records.device import Device
+from cardlab.records.task import Execution
 
 SIMULATED = Provenance.of(Origin.SIMULATED)
 
@@ -70,6 +74,19 @@ class SimulatedPlatform(Platform):
             Probe(name="power meter", ok=True, state=f"board rail every {self.meter.update_s:g} s, virtual"),
         )
 
+    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
+        """bfloat16 unless told otherwise; no torch runs."""
+        resolved = "bfloat16" if dtype == "auto" else dtype
+        if resolved not in ("float32", "bfloat16", "float16"):
+            raise UsageError(f"unknown dtype {dtype!r}", remedy="use auto, float32, bfloat16 or float16")
+        return Execution(dtype=resolved, attention=attention, threads=threads, accelerator="simulated")
+
+    def workbench(self, workload: Workload) -> Workbench:
+        """Descriptions of the task's works; a load is run for real, in virtual time."""
+        if workload.load is not None:
+            return LoadWorkbench(workload.load)
+        return DescribedWorkbench(workload)
+
     def state(self) -> State:
         """Clock, temperature and whether the clock fell below the requested one."""
         machine = self.machine
@@ -105,6 +122,10 @@ class _MachineStopwatch:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        yield
 
     def time(self, lap: Lap, work: Work) -> LapSample:
         start_s = self._machine.now_s

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cardlab.errors import UsageError
 from cardlab.laws import LAWS, SeparableLaw, law_named, laws_of
 from cardlab.laws.measured import Measured
-from hypothesis import given
-from hypothesis import strategies as st
 
 CLOCKS = np.linspace(4e8, 1.9e9, 12)
 POINTS = {
