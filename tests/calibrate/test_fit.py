@@ -197,6 +197,19 @@ def test_unknown_law_is_a_usage_error():
         fit_power(CLOCKS_HZ, CLOCKS_HZ, "quartic")
 
 
+def test_the_function_decides_the_quantity():
+    assert fit_latency([1e9], [0.5], subject=FitSubject()).quantity == "latency"
+    assert fit_power([1e9], [5.0], subject=FitSubject(quantity="wait_power")).quantity == "wait_power"
+
+
+def test_accuracy_saturates_with_the_rate():
+    rate = np.array([0.02, 0.05, 0.1, 0.2, 0.5, 1.0])
+    data = prepare(rate, 0.9 - 0.3 * np.exp(-8 * rate), x_name="compression", y_name="accuracy")
+    fit = compare(data, FitSubject(quantity="accuracy")).selected
+    assert fit.values == pytest.approx([0.9, 0.3, 8.0], rel=1e-5)
+    assert (fit.x.name, fit.unit) == ("compression", "1")
+
+
 def test_isotonic_by_hand():
     assert isotonic(np.array([1.0, 3.0, 2.0, 4.0]), np.ones(4)).tolist() == [1.0, 2.5, 2.5, 4.0]
 
