@@ -84,9 +84,7 @@ def fit_power(
         TooFewPointsError: the named law has more parameters than there are clocks.
         UsageError: no such law.
     """
-    data = prepare(
-        frequency_hz, power_w, stderr=stderr_w, quantisation=quantisation_w, throttled=throttled
-    )
+    data = prepare(frequency_hz, power_w, stderr=stderr_w, quantisation=quantisation_w, throttled=throttled)
     subject = subject or FitSubject()
     if subject.quantity not in ("power", "wait_power"):
         subject = replace(subject, quantity="power")

@@ -33,9 +33,7 @@ class EnergyOptimum:
     saving: float
 
 
-def energy_optimum(
-    power: Fit, latency: Fit, frequencies_hz: Sequence[float] | None = None
-) -> EnergyOptimum:
+def energy_optimum(power: Fit, latency: Fit, frequencies_hz: Sequence[float] | None = None) -> EnergyOptimum:
     """Clock of least P(f) t(f) among the given clocks, else over the range both fits cover (Hz)."""
     low, high = max(power.x.min, latency.x.min), min(power.x.max, latency.x.max)
     grid = np.linspace(low, high, GRID)

@@ -159,6 +159,16 @@ def test_an_outlier_calls_the_robust_loss(ridge_sweep):
     assert abs(fit.predict(1e9).value - truth) < 0.6 * abs(plain.predict(1e9).value - truth)
 
 
+def test_an_outlier_does_not_hide_the_ridge(ridge_sweep):
+    f, y, *_ = ridge_sweep
+    y = y.copy()
+    y[4] *= 1.3
+    fit = fit_power(f, y)
+    assert fit.law == "ridge"
+    # the held-out error that is reported still counts the wild point
+    assert fit.loo_mape > 0.02
+
+
 def test_warnings():
     rng = np.random.default_rng(0)
     y = noisy_power(40 + 1e-26 * CLOCKS_HZ**3, rng)
