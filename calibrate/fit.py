@@ -85,10 +85,10 @@ def fit_power(
         TooFewPointsError: the named law has more parameters than there are clocks.
         UsageError: no such law.
     """
-    data = prepare(
-        frequency_hz, power_w, stderr=stderr_w, quantisation=quantisation_w, throttled=throttled
-    )
-    subject = subject or FitSubject(quantity="power")
+    data = prepare(frequency_hz, power_w, stderr=stderr_w, quantisation=quantisation_w, throttled=throttled)
+    subject = subject or FitSubject()
+    if subject.quantity not in ("power", "wait_power"):
+        subject = replace(subject, quantity="power")
     return _fit(data, law, subject, Options(loss=loss, relative=relative), frequency_max_hz)
 
 
@@ -106,7 +106,7 @@ def fit_latency(
 ) -> Fit:
     """Fit latency (s) against clock (Hz) at one memory clock; arguments and errors as `fit_power`."""
     data = prepare(frequency_hz, latency_s, y_name="latency_s", stderr=stderr_s, throttled=throttled)
-    subject = subject or FitSubject(quantity="latency")
+    subject = replace(subject or FitSubject(), quantity="latency")
     return _fit(data, law, subject, Options(loss=loss, relative=relative), frequency_max_hz)
 
 
@@ -177,7 +177,7 @@ def _record(
         constants=solution.law.constants,
         selected=selected,
         n_points=data.x.size,
-        x=Axis(min=float(data.x[0]), max=float(data.x[-1])),
+        x=_axis(data, subject.quantity),
         parameters=_parameters(data, solution, matrix, subject.quantity),
         covariance=None if matrix is None else tuple(tuple(row) for row in matrix.tolist()),
         degrees_of_freedom=freedom_of(data, solution),
@@ -191,6 +191,13 @@ def _record(
         packed_draws=b"" if sampled is None else np.ascontiguousarray(sampled, dtype="<f8").tobytes(),
     )
     return replace(fit, warnings=warnings_for(fit, data, solution, frequency_max_hz))
+
+
+def _axis(data: SweepData, quantity: str) -> Axis:
+    low, high = float(data.x[0]), float(data.x[-1])
+    if quantity == "accuracy":
+        return Axis(name="compression", unit="1", min=low, max=high)
+    return Axis(min=low, max=high)
 
 
 def _parameters(

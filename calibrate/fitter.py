@@ -157,7 +157,7 @@ def polish(law: SeparableLaw, x: Array, y: Array, weights: Array, start: Array) 
     unit = np.abs(start[free])
 
     def full(scaled: Array) -> Array:
-        params = start.copy()
+        params = np.array(start)
         params[free] = scaled * unit
         return params
 

@@ -34,9 +34,7 @@ class EnergyOptimum:
     saving: float
 
 
-def energy_optimum(
-    power: Fit, latency: Fit, frequencies_hz: Sequence[float] | None = None
-) -> EnergyOptimum:
+def energy_optimum(power: Fit, latency: Fit, frequencies_hz: Sequence[float] | None = None) -> EnergyOptimum:
     """Clock of least P(f) t(f) among the given clocks, else over the range both fits cover (Hz)."""
     low, high = max(power.x.span[0], latency.x.span[0]), min(power.x.span[1], latency.x.span[1])
     grid = np.linspace(low, high, GRID)

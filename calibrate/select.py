@@ -8,7 +8,7 @@ never a candidate: it is the paper's baseline, fitted and shown beside the choic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ BASELINE = "cubic"
 MARGIN = 1.25
 SLACK = 0.002
 TABLE_FROM = 6
+OUTLIER_WEIGHT = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +82,22 @@ def _sensible(law: Law, data: SweepData) -> bool:
 
 def choose(tried: tuple[Candidate, ...]) -> Candidate:
     """The simplest candidate that predicts as well as the best one."""
-    best = min(tried, key=lambda c: c.score)
-    equals = [c for c in tried if c is best or _ties(c, best)]
-    return min(equals, key=lambda c: (c.law.complexity, c.score))
+    fair = _without_outliers(tried)
+    best = min(fair, key=lambda c: c.score)
+    equals = [i for i, c in enumerate(fair) if c is best or _ties(c, best)]
+    return tried[min(equals, key=lambda i: (fair[i].law.complexity, fair[i].score))]
+
+
+def _without_outliers(tried: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    # A wild reading costs every law the same and would drown what tells them apart: a point that a
+    # robust fit gave little weight is no test of the others.
+    wild = np.zeros(tried[0].solution.sigma.size, dtype=bool)
+    for candidate in tried:
+        if candidate.solution.robust:
+            wild |= candidate.solution.weights * candidate.solution.sigma < OUTLIER_WEIGHT
+    if not np.any(wild) or np.sum(wild) > wild.size // 4:
+        return tried
+    return tuple(c if c.held_out is None else replace(c, held_out=c.held_out[~wild]) for c in tried)
 
 
 def _ties(candidate: Candidate, best: Candidate) -> bool:

@@ -30,9 +30,7 @@ def warnings_for(
     return tuple(lines)
 
 
-def _about_range(
-    fit: Fit, data: SweepData, solution: Solution, frequency_max_hz: float | None
-) -> list[str]:
+def _about_range(fit: Fit, data: SweepData, solution: Solution, frequency_max_hz: float | None) -> list[str]:
     lines = []
     if data.clocks == 1:
         lines.append("one clock only: holds at that clock")
@@ -44,5 +42,3 @@ def _about_range(
         end, top = fit.x.span[1] / 1e6, frequency_max_hz / 1e6
         lines.append(f"the sweep ends at {end:.0f} MHz, the device goes to {top:.0f} MHz")
     return lines
-
-

@@ -160,6 +160,16 @@ def test_an_outlier_calls_the_robust_loss(ridge_sweep):
     assert abs(fit.predict(1e9).value - truth) < 0.6 * abs(plain.predict(1e9).value - truth)
 
 
+def test_an_outlier_does_not_hide_the_ridge(ridge_sweep):
+    f, y, *_ = ridge_sweep
+    y = y.copy()
+    y[4] *= 1.3
+    fit = fit_power(f, y)
+    assert fit.law == "ridge"
+    # the held-out error that is reported still counts the wild point
+    assert fit.loo_mape > 0.02
+
+
 def test_warnings():
     rng = np.random.default_rng(0)
     y = noisy_power(40 + 1e-26 * CLOCKS_HZ**3, rng)
@@ -196,6 +206,19 @@ def test_bad_arrays_name_the_point(f, p, says):
 def test_unknown_law_is_a_usage_error():
     with pytest.raises(UsageError, match="use one of"):
         fit_power(CLOCKS_HZ, CLOCKS_HZ, "quartic")
+
+
+def test_the_function_decides_the_quantity():
+    assert fit_latency([1e9], [0.5], subject=FitSubject()).quantity == "latency"
+    assert fit_power([1e9], [5.0], subject=FitSubject(quantity="wait_power")).quantity == "wait_power"
+
+
+def test_accuracy_saturates_with_the_rate():
+    rate = np.array([0.02, 0.05, 0.1, 0.2, 0.5, 1.0])
+    data = prepare(rate, 0.9 - 0.3 * np.exp(-8 * rate), x_name="compression", y_name="accuracy")
+    fit = compare(data, FitSubject(quantity="accuracy")).selected
+    assert fit.values == pytest.approx([0.9, 0.3, 8.0], rel=1e-5)
+    assert (fit.x.name, fit.unit) == ("compression", "1")
 
 
 def test_isotonic_by_hand():

@@ -60,7 +60,7 @@ def test_a_start_value_is_close_to_the_truth(law):
     y = law.evaluate(x, np.array(POINTS[law.name]))
     starts = law.start(x, y)
     errors = np.abs(law.evaluate(x, starts) / y - 1).max(axis=1)
-    assert errors.min() < 0.02
+    assert errors.min() < 0.06
     assert np.all(starts >= law.lower - 1e-12)
 
 
