@@ -21,10 +21,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import OptimizeWarning, curve_fit
+
 from cardlab.calibrate.data import prepare
 from cardlab.calibrate.fitter import Options
 from cardlab.calibrate.select import choose, try_laws
-from scipy.optimize import OptimizeWarning, curve_fit
 
 Array = np.ndarray
 Sweep = tuple[Array, Array]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from cardlab.calibrate import fit_latency, fit_power
 from cardlab.calibrate.constants import delta_curve, delta_from_latency, power_constants
 from cardlab.calibrate.optimum import energy_optimum

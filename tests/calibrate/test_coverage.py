@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+
 from cardlab.calibrate import fit_latency, fit_power
 from cardlab.calibrate.data import prepare
 from cardlab.calibrate.fitter import Options

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from cardlab.calibrate.importers.csv import read_csv
 from cardlab.calibrate.importers.kernel_tuner import read_kernel_tuner
 from cardlab.errors import BadDataError
