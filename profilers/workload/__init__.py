@@ -1,1 +1,52 @@
-"""profilers/workload."""
+"""What runs on a device: model families, static cost, and works that a platform can measure.
+
+Exports are loaded on first use (PEP 562), so that importing the package costs nothing and needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cardlab.profilers.workload.analysis import analyse
+    from cardlab.profilers.workload.budget import fits
+    from cardlab.profilers.workload.configs import bundled_models, load_architecture
+    from cardlab.profilers.workload.execution import resolve_execution
+    from cardlab.profilers.workload.profile import measure_segments, profile_task
+    from cardlab.profilers.workload.tasks import resolve_task
+    from cardlab.records.task import Task
+
+__all__ = [
+    "Task",
+    "analyse",
+    "bundled_models",
+    "fits",
+    "load_architecture",
+    "measure_segments",
+    "profile_task",
+    "resolve_execution",
+    "resolve_task",
+]
+
+_HOMES = {
+    "Task": "cardlab.records.task",
+    "analyse": "cardlab.profilers.workload.analysis",
+    "bundled_models": "cardlab.profilers.workload.configs",
+    "fits": "cardlab.profilers.workload.budget",
+    "load_architecture": "cardlab.profilers.workload.configs",
+    "measure_segments": "cardlab.profilers.workload.profile",
+    "profile_task": "cardlab.profilers.workload.profile",
+    "resolve_execution": "cardlab.profilers.workload.execution",
+    "resolve_task": "cardlab.profilers.workload.tasks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,120 @@
+"""Memory of both sides of every cut, and which cuts fit a budget; arithmetic only, no torch.
+
+A side holds, at the highest moment of one split step,
+
+    framework + weights + adapters + their gradients + optimizer state + saved activations + transient peak
+
+with the embedding on the device and the final norm and LM head on the server; a tied weight is therefore held
+by both. Gradients have the size of the adapters, AdamW two moments of that size, SGD nothing. The
+transient peak belongs to the costliest piece of the side (backward, or the recomputation of one layer
+under checkpointing), when everything saved is still there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cardlab.records.task import Task
+from cardlab.records.workload import Analysis, CutCost, SegmentCost
+
+_OPTIMIZER_COPIES = {"sgd": 0, "adamw": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutFit:
+    """Whether each side of a cut fits; None where its memory was not predicted."""
+
+    cut: int
+    device: bool | None
+    server: bool | None
+
+
+def adapter_state_bytes(task: Task, adapter_bytes: int) -> int:
+    """Adapters, their gradients and the optimizer's moments."""
+    return adapter_bytes * (2 + _OPTIMIZER_COPIES[task.optimizer])
+
+
+def cut_costs(
+    task: Task,
+    segments: Sequence[SegmentCost],
+    *,
+    activation_bytes: int,
+    device_overhead_bytes: int,
+    server_overhead_bytes: int,
+) -> tuple[CutCost, ...]:
+    """Cost of both sides for every cut 1..L-1.
+
+    Args:
+        segments: the four of them, any order.
+        activation_bytes: of one hidden state [B, S, h] at the compute dtype.
+        device_overhead_bytes, server_overhead_bytes: resident memory before any weight is there.
+    """
+    by_name = {s.segment: s for s in segments}
+    return tuple(
+        _cut_cost(task, by_name, cut, activation_bytes, device_overhead_bytes, server_overhead_bytes)
+        for cut in range(1, task.architecture.layers)
+    )
+
+
+def _cut_cost(
+    task: Task,
+    by_name: Mapping[str, SegmentCost],
+    cut: int,
+    activation_bytes: int,
+    device_overhead_bytes: int,
+    server_overhead_bytes: int,
+) -> CutCost:
+    first, layer = by_name["first_layer"], by_name["layer"]
+    device = (by_name["embedding"], first, *[layer] * (cut - 1))
+    server = (*[layer] * (task.architecture.layers - cut), by_name["head"])
+    return CutCost(
+        cut=cut,
+        device_flop=sum(s.forward_flop + s.backward_flop for s in device),
+        server_flop=sum(s.forward_flop + s.backward_flop for s in server),
+        activation_bytes=activation_bytes,
+        gradient_bytes=activation_bytes,
+        adapter_bytes=sum(s.adapter_bytes for s in device),
+        device_memory_bytes=device_overhead_bytes + side_bytes(task, device, activation_bytes),
+        server_memory_bytes=server_overhead_bytes + side_bytes(task, server, activation_bytes),
+    )
+
+
+def side_bytes(task: Task, pieces: Sequence[SegmentCost], activation_bytes: int) -> int:
+    """Highest memory of a process that holds these pieces, without the framework.
+
+    Two hidden states live at the boundary: what came in or went out, and its gradient.
+    """
+    state = adapter_state_bytes(task, sum(s.adapter_bytes for s in pieces))
+    kept = sum(s.weight_bytes + s.saved_bytes for s in pieces)
+    return state + kept + max(s.peak_bytes for s in pieces) + 2 * activation_bytes
+
+
+def fits(analysis: Analysis, budget_bytes: int, *, server_budget_bytes: int | None = None) -> tuple[CutFit, ...]:
+    """Which cuts fit: the device in `budget_bytes`, the server in its own budget (unlimited if None)."""
+    return tuple(
+        CutFit(
+            cut=cut.cut,
+            device=None if cut.device_memory_bytes is None else cut.device_memory_bytes <= budget_bytes,
+            server=_server_fits(cut, server_budget_bytes),
+        )
+        for cut in analysis.cuts
+    )
+
+
+def _server_fits(cut: CutCost, budget_bytes: int | None) -> bool | None:
+    if cut.server_memory_bytes is None:
+        return None
+    return budget_bytes is None or cut.server_memory_bytes <= budget_bytes
+
+
+def available_memory_bytes(meminfo: str | None = None) -> int | None:
+    """Memory that a process can still take (MemAvailable), None where the kernel does not say."""
+    if meminfo is None:
+        path = Path("/proc/meminfo")
+        meminfo = path.read_text("utf-8") if path.is_file() else ""
+    for line in meminfo.splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
