@@ -15,7 +15,7 @@ from cardlab.db.times import utc_now
 from cardlab.errors import NotFoundError, UsageError
 from cardlab.plain import to_plain
 from cardlab.records.fit import Fit
-from cardlab.reports.views.fit import fit_document
+from cardlab.reports.views.fit import fit_document, prediction_document
 from cardlab.text import NOT_MEASURED, percent, si
 
 
@@ -37,7 +37,9 @@ def show_fits(device: str | None, db: str | None, as_json: bool) -> None:
 def predict_at(device: str, frequency_mhz: float, segment: str | None, db: str | None, as_json: bool) -> None:
     """Predictions of every chosen fit of a device at one clock."""
     if not frequency_mhz > 0:
-        raise UsageError(f"{frequency_mhz:g} MHz is not a clock", remedy="give --frequency-mhz a number above 0")
+        raise UsageError(
+            f"{frequency_mhz:g} MHz is not a clock", remedy="give --frequency-mhz a number above 0"
+        )
     with open_store(database(db), create=False) as store:
         fits = [f for f in _stored(store, device) if f.selected and segment in (None, f.segment)]
     if not fits:
@@ -45,44 +47,17 @@ def predict_at(device: str, frequency_mhz: float, segment: str | None, db: str |
             f"{device!r} has no fit of segment {segment!r}", remedy="see: calibrate show --device LABEL"
         )
     frequency_hz = frequency_mhz * 1e6
-    predictions = []
+    if as_json:
+        print_json({"predictions": [prediction_document(fit, frequency_hz) for fit in fits]})
+        return
+    rows = []
     for fit in fits:
         estimate = fit.predict(frequency_hz)
-        predictions.append(
-            {
-                "fit_id": fit.fit_id,
-                "device": fit.device_name,
-                "quantity": fit.quantity,
-                "segment": fit.segment,
-                "phase": fit.phase,
-                "rail": fit.rail,
-                "power_mode": fit.power_mode,
-                "memory_hz": fit.memory_hz,
-                "frequency_hz": frequency_hz,
-                "value": estimate.value,
-                "ci95": None if estimate.ci95 is None else list(estimate.ci95),
-                "law": fit.law,
-                "unit": fit.unit,
-                "extrapolated": fit.extrapolated(frequency_hz),
-                "provenance": estimate.provenance.as_plain(),
-            }
-        )
-    if as_json:
-        print_json({"predictions": predictions})
-        return
-    rows = [
-        (
-            _about(fit),
-            si(p["value"], fit.unit),
-            NOT_MEASURED
-            if p["ci95"] is None
-            else f"{si(p['ci95'][0], fit.unit)} .. {si(p['ci95'][1], fit.unit)}",
-            fit.law,
-            "extrapolated" if p["extrapolated"] else "",
-        )
-        for fit, p in zip(fits, predictions, strict=True)
-    ]
-    print_table(f"{fits[0].device_name} at {frequency_mhz:g} MHz", ("quantity", "value", "95 % interval", "law", ""), rows)
+        low_high = [NOT_MEASURED] if estimate.ci95 is None else [si(end, fit.unit) for end in estimate.ci95]
+        mark = "extrapolated" if fit.extrapolated(frequency_hz) else ""
+        rows.append((_about(fit), si(estimate.value, fit.unit), " .. ".join(low_high), fit.law, mark))
+    title = f"{fits[0].device_name} at {frequency_mhz:g} MHz"
+    print_table(title, ("quantity", "value", "95 % interval", "law", ""), rows)
 
 
 def _key(store: Store, device: str | None) -> str | None:

@@ -63,9 +63,7 @@ def _rich_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
     Console().print(table)
 
 
-def _plain_table(
-    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int
-) -> None:
+def _plain_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> None:
     lines = [list(columns), *(list(row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     if title:

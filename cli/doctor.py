@@ -25,7 +25,9 @@ def software_probes() -> Iterable[Probe]:
             yield Probe(name=package, ok=True, state=metadata.version(package))
         except metadata.PackageNotFoundError:
             remedy = "pip install 'cardlab[models]'"
-            yield Probe(name=package, ok=False, state="not installed: models cannot be profiled", remedy=remedy)
+            yield Probe(
+                name=package, ok=False, state="not installed: models cannot be profiled", remedy=remedy
+            )
 
 
 def database_probe(location: str) -> Probe:
@@ -34,7 +36,9 @@ def database_probe(location: str) -> Probe:
         with open_store(location, create=False) as store:
             count = len(store.runs.summaries())
     except NotFoundError:
-        return Probe(name="database", ok=None, state=f"{location} does not exist yet; the first profile makes it")
+        return Probe(
+            name="database", ok=None, state=f"{location} does not exist yet; the first profile makes it"
+        )
     except CardlabError as error:
         return Probe(name="database", ok=False, state=error.message, remedy=error.remedy)
     return Probe(name="database", ok=True, state=f"{location}: {count} runs")

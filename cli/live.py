@@ -31,7 +31,7 @@ class PlainObserver:
         """Nothing: samples come too often for lines."""
 
     def measured(self, measurements: tuple[Measurement, ...]) -> None:
-        """One line a measurement."""
+        """One line a measurement; of a sweep only what is new at every point."""
         for m in measurements:
             words = " ".join(w for w in (m.segment, m.phase, m.quantity.replace("_", " "), m.rail) if w)
             value = "N/A" if m.estimate is None else si(m.estimate.value, m.unit)

@@ -13,7 +13,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 DbOption = Annotated[
     str | None,
     typer.Option(
-        "--db", metavar="URL", help="Database file or URL; default: CARD_DB, else cardlab.db here.", show_default=False
+        "--db",
+        metavar="URL",
+        help="Database file or URL; default: CARD_DB, else cardlab.db here.",
+        show_default=False,
     ),
 ]
 

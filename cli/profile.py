@@ -23,7 +23,8 @@ def profile_device(
     batch: Annotated[int, typer.Option(help="Sequences in a mini-batch.")] = 1,
     seq: Annotated[int, typer.Option(help="Tokens in a sequence.")] = 512,
     dtype: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16 or float16; auto is what the device computes natively.")
+        str,
+        typer.Option(help="auto, float32, bfloat16 or float16; auto is what the device computes natively."),
     ] = "auto",
     attention: Annotated[str, typer.Option(help="Attention kernel: sdpa or eager.")] = "sdpa",
     threads: Annotated[int, typer.Option(help="CPU threads that compute.")] = 1,
@@ -36,15 +37,17 @@ def profile_device(
     checkpointing: Annotated[bool, typer.Option(help="Gradient checkpointing.")] = False,
     optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
     platform: Annotated[str, typer.Option(help="auto, cpu, or simulated:NAME.")] = "auto",
-    frequencies: Annotated[
-        str, typer.Option(help="all, max, a number of clocks, or 600MHz,1200MHz.")
-    ] = "8",
-    repeats: Annotated[int | None, typer.Option(help="Take exactly this many samples of each segment.")] = None,
+    frequencies: Annotated[str, typer.Option(help="all, max, a number of clocks, or 600MHz,1200MHz.")] = "8",
+    repeats: Annotated[
+        int | None, typer.Option(help="Take exactly this many samples of each segment.")
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Time for each operating point, e.g. 90s or 30m.", show_default=False)
     ] = None,
     name: Annotated[str | None, typer.Option(help="Label of the device.", show_default=False)] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the newest unfinished run of the same kind.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the newest unfinished run of the same kind.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would be measured and how long it takes.")] = False,
     readonly: Annotated[bool, typer.Option(help="Touch no clock: measure at the clock as found.")] = False,
     whole_step: Annotated[
@@ -54,7 +57,7 @@ def profile_device(
     json: JsonOption = False,
     version: VersionOption = False,
 ) -> None:
-    """Measure this device: per-layer time, FLOPs, bytes and memory of a model, power where there is a meter."""
+    """Measure this device: per-layer time, FLOPs, bytes and memory of a model; power with a meter."""
     if ctx.invoked_subcommand is not None:
         refuse_options_before_subcommand(ctx)
         return
@@ -113,7 +116,9 @@ def models(json: JsonOption = False) -> None:
 
 @app.command()
 def show(
-    run: Annotated[str | None, typer.Argument(help="Id of a run, or its first digits; default: the newest.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="Id of a run, or its first digits; default: the newest.")
+    ] = None,
     all_runs: Annotated[bool, typer.Option("--all", help="List all runs instead.")] = False,
     db: DbOption = None,
     json: JsonOption = False,

@@ -20,6 +20,7 @@ from cardlab.profilers.sweep import choose_frequencies, plan_points
 from cardlab.profilers.timing import TimingPolicy
 from cardlab.profilers.workbench import Workload
 from cardlab.profilers.workload import analyse, bundled_models, load_architecture, resolve_task
+from cardlab.plain import to_plain
 from cardlab.records.measurement import PlannedPoint
 from cardlab.text import duration, si
 
@@ -155,8 +156,6 @@ def show_models(as_json: bool) -> None:
     """The bundled models with their dimensions."""
     found = {name: load_architecture(name) for name in bundled_models()}
     if as_json:
-        from cardlab.plain import to_plain
-
         print_json({"models": [{"model": n, "architecture": to_plain(a)} for n, a in found.items()]})
         return
     rows = [

@@ -71,5 +71,16 @@ def _curves(store: Store, fits: tuple[Fit, ...], device: str | None) -> list[Cur
 
 
 def _about(subject: object) -> tuple[object, ...]:
-    keys = ("device", "task", "workload", "execution", "quantity", "segment", "phase", "rail", "power_mode", "memory_hz")
+    keys = (
+        "device",
+        "task",
+        "workload",
+        "execution",
+        "quantity",
+        "segment",
+        "phase",
+        "rail",
+        "power_mode",
+        "memory_hz",
+    )
     return tuple(getattr(subject, key) for key in keys)

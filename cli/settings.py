@@ -40,7 +40,9 @@ def load_settings() -> Settings:
         values = _read(path)
         for key, value in values.items():
             if key not in known:
-                raise UsageError(f"{path}: unknown key {key!r}", remedy=f"known keys: {', '.join(sorted(known))}")
+                raise UsageError(
+                    f"{path}: unknown key {key!r}", remedy=f"known keys: {', '.join(sorted(known))}"
+                )
             if not isinstance(value, str):
                 raise UsageError(f"{path}: {key} must be text", remedy=f'write {key} = "..."')
     for key, variable in _ENVIRONMENT.items():
@@ -64,6 +66,7 @@ def _settings_file() -> Path | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return values
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}", remedy="mend or remove the file") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cardlab.cli.console import print_json, print_line, print_table
@@ -43,8 +43,11 @@ def print_profile(profile: Profile, as_json: bool) -> None:
         print_json(document)
         return
     _print_head(document)
-    for point in document["points"]:
-        _print_point(point, len(document["points"]))
+    if len(document["points"]) > 1 and document["task"] is not None:
+        _print_sweep(document["points"])
+    else:
+        for point in document["points"]:
+            _print_point(point)
     if document["cuts"]:
         _print_cuts(document["cuts"])
     _print_check(document["check"])
@@ -72,17 +75,19 @@ def _print_head(document: Mapping[str, Any]) -> None:
         print_line(f"FLOP counts disagree: {line}")
 
 
-def _print_point(point: Mapping[str, Any], count: int) -> None:
-    state = "" if point["done"] else " (cut short)"
-    title = f"point {point['index'] + 1} of {count}{state}: clock {si(point['frequency_hz'], 'Hz')}"
+def _print_point(point: Mapping[str, Any]) -> None:
+    """One point in full."""
+    state = "" if point["done"] else "cut short, "
+    title = f"{state}clock {si(point['frequency_hz'], 'Hz')}"
     if point["power_w"] is not None:
-        title += f", power {si(point['power_w'], 'W')} on {point['rail']}, waiting {si(point['wait_power_w'], 'W')}"
+        title += f", power {si(point['power_w'], 'W')} on {point['rail']}"
+        title += f", waiting {si(point['wait_power_w'], 'W')}"
     for reason in point["reasons"]:
         title += f"; {reason}"
     print_line()
     rows = [_segment_row(segment) for segment in point["segments"]]
-    columns = ("segment", "count", "forward (ms)", "+-", "backward (ms)", "+-", "fwd (GFLOP)", "bwd (GFLOP)",
-               "fwd (GFLOP/s)", "energy (J)", "flags")  # fmt: skip
+    columns = ("segment", "count", "forward (ms)", "+-", "backward (ms)", "+-", "forward work", "backward work",
+               "forward rate", "energy (J)", "flags")  # fmt: skip
     print_table(title, columns, rows)
     for m in point["other"]:
         value = milliseconds(m["value"]) + " ms" if m["unit"] == "s" else data_size(m["value"])
@@ -90,9 +95,37 @@ def _print_point(point: Mapping[str, Any], count: int) -> None:
         print_line(f"  {words}: {value} {' '.join(m['flags'])}".rstrip())
 
 
+def _print_sweep(points: Sequence[Mapping[str, Any]]) -> None:
+    """Many points, a row each, by clock."""
+    shown = [
+        s for s in ("first_layer", "layer", "head") if any(s == x["segment"] for x in points[0]["segments"])
+    ]
+    columns = ("clock", "requested", "power", "waiting", "temperature",
+               *(f"{s} {p} (ms)" for s in shown for p in ("fwd", "bwd")), "flags")  # fmt: skip
+    rows = []
+    for point in sorted(points, key=lambda p: (p["requested_hz"] or 0.0, p["index"])):
+        times = {s["segment"]: s for s in point["segments"]}
+        heat = point["temperature_c"]
+        flags = [*(["anchor"] if point["anchor"] else []), *([] if point["done"] else ["cut short"])]
+        rows.append(
+            (
+                si(point["frequency_hz"], "Hz"),
+                si(point["requested_hz"], "Hz"),
+                si(point["power_w"], "W"),
+                si(point["wait_power_w"], "W"),
+                NOT_MEASURED if heat is None else f"{heat:.1f} C",
+                *(milliseconds(times[s][f"{p}_s"]) for s in shown for p in ("forward", "backward")),
+                "; ".join((*flags, *point["reasons"])),
+            )
+        )
+    print_line()
+    idle = next((p["idle_power_w"] for p in points if p["idle_power_w"] is not None), None)
+    print_table(f"{len(points)} points, rail {points[0]['rail']}, idle {si(idle, 'W')}", columns, rows)
+
+
 def _segment_row(segment: Mapping[str, Any]) -> tuple[str, ...]:
     forward_s = segment["forward_s"]
-    rate = None if not forward_s else segment["forward_flop"] / forward_s
+    rate = segment["forward_flop"] / forward_s if forward_s and segment["forward_flop"] else None
     return (
         segment["segment"],
         str(segment["count"]),
@@ -100,9 +133,9 @@ def _segment_row(segment: Mapping[str, Any]) -> tuple[str, ...]:
         _relative_error(segment, "forward_s"),
         _backward(segment),
         _relative_error(segment, "backward_s"),
-        f"{segment['forward_flop'] / 1e9:.3f}",
-        f"{segment['backward_flop'] / 1e9:.3f}",
-        NOT_MEASURED if not rate else f"{rate / 1e9:.1f}",
+        si(segment["forward_flop"], "FLOP", 5),
+        si(segment["backward_flop"], "FLOP", 5),
+        si(rate, "FLOP/s"),
         NOT_MEASURED if segment["energy_j"] is None else f"{segment['energy_j']:.4g}",
         " ".join(segment["flags"]),
     )
@@ -124,8 +157,8 @@ def _print_cuts(cuts: list[Mapping[str, Any]]) -> None:
     rows = [
         (
             str(cut["cut"]),
-            f"{cut['device_flop'] / 1e9:.1f}",
-            f"{cut['server_flop'] / 1e9:.1f}",
+            si(cut["device_flop"], "FLOP"),
+            si(cut["server_flop"], "FLOP"),
             data_size(cut["activation_bytes"]),
             data_size(cut["gradient_bytes"]),
             data_size(cut["adapter_bytes"]),
@@ -134,7 +167,7 @@ def _print_cuts(cuts: list[Mapping[str, Any]]) -> None:
         )
         for cut in cuts
     ]
-    columns = ("cut", "device (GFLOP)", "server (GFLOP)", "activation", "gradient", "adapters",
+    columns = ("cut", "device work", "server work", "activation", "gradient", "adapters",
                "device memory", "server memory")  # fmt: skip
     print_line()
     print_table("cuts: layers 1..cut on the device, the rest and the head on the server", columns, rows)

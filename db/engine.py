@@ -207,12 +207,20 @@ def _shown(location: str | Path) -> str:
 
 
 _CAUSES = (
-    ("readonly database", "cannot be written: it is read-only", "make it writable or name another file with --db"),
+    (
+        "readonly database",
+        "cannot be written: it is read-only",
+        "make it writable or name another file with --db",
+    ),
     ("unable to open", "cannot be opened", "check that you may read and write it and its folder"),
     ("not a database", "is not a database file", "name another file with --db"),
     ("malformed", "is damaged", "restore a backup, or merge the bundles again into a new file"),
     ("locked", "is locked by another process", "wait for it to finish, or stop it"),
-    ("disk is full", "cannot grow: the disk is full", "free some space and start again; finished points are kept"),
+    (
+        "disk is full",
+        "cannot grow: the disk is full",
+        "free some space and start again; finished points are kept",
+    ),
     ("connection", "cannot be reached", "check host, port, user and password in the URL"),
 )
 

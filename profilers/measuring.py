@@ -83,7 +83,9 @@ class PointMeasurer:
         reasons = list(dict.fromkeys(r for s in states for r in s.reasons))
         if not on_request(read_hz, frequency_hz):
             throttled = True
-            reasons.append(f"ran at {(read_hz or 0) / 1e6:.0f} MHz, not at {(frequency_hz or 0) / 1e6:.0f} MHz")
+            reasons.append(
+                f"ran at {(read_hz or 0) / 1e6:.0f} MHz, not at {(frequency_hz or 0) / 1e6:.0f} MHz"
+            )
         if self._contended:
             reasons.append(f"contended: {', '.join(sorted(self._contended))}")
         return OperatingPoint(
@@ -133,12 +135,12 @@ class PointMeasurer:
             yield tuple(power_measurements("wait_power", self._platform.measure_waiting()))
 
 
-def power_measurements(
-    quantity: str, reading: Reading, segment: str | None = None
-) -> Iterable[Measurement]:
+def power_measurements(quantity: str, reading: Reading, segment: str | None = None) -> Iterable[Measurement]:
     """One measurement a rail, with the samples of its window."""
     for name, trace in reading.traces.items():
-        estimate = reading.power_w if trace.rail.total else trace.mean(reading.seconds_per_iteration.provenance)
+        estimate = (
+            reading.power_w if trace.rail.total else trace.mean(reading.seconds_per_iteration.provenance)
+        )
         yield Measurement(
             uid=new_uid(),
             quantity=quantity,

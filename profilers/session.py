@@ -90,7 +90,16 @@ def run_session(store: Store, platform: Platform, request: Request, observer: Ob
     for number, planned in enumerate(pending, start=1):
         observer.point_started(planned, number, len(pending))
         last = number == len(pending)
-        _visit(store, platform, run, planned, done.get(planned.index), measurer, observer, last and request.whole_step)
+        _visit(
+            store,
+            platform,
+            run,
+            planned,
+            done.get(planned.index),
+            measurer,
+            observer,
+            last and request.whole_step,
+        )
     return store.runs.get(run.uid)
 
 

@@ -55,7 +55,7 @@ def spread(offered_hz: tuple[float, ...], count: int) -> tuple[float, ...]:
     if count == 1:
         return (offered_hz[-1],)
     targets = np.linspace(offered_hz[0], offered_hz[-1], min(count, len(offered_hz)))
-    chosen = {min(offered_hz, key=lambda f, t=target: abs(f - t)) for target in targets}
+    chosen = {_nearest(offered_hz, float(target)) for target in targets}
     high = [f for f in offered_hz if f > 0.6 * offered_hz[-1]]
     needed = min(3, len(high), count - 1)
     while sum(f > 0.6 * offered_hz[-1] for f in chosen) < needed:
@@ -63,7 +63,9 @@ def spread(offered_hz: tuple[float, ...], count: int) -> tuple[float, ...]:
     return tuple(sorted(chosen))
 
 
-def plan_points(frequencies_hz: tuple[float, ...], seed: int, anchor: bool = True) -> tuple[PlannedPoint, ...]:
+def plan_points(
+    frequencies_hz: tuple[float, ...], seed: int, anchor: bool = True
+) -> tuple[PlannedPoint, ...]:
     """The points in the order of visit; without clocks one point at the clock as found.
 
     From 4 clocks on, one of them (nearest 0.7 f_max) is the anchor: first, in the middle and last.
@@ -83,6 +85,10 @@ def plan_points(frequencies_hz: tuple[float, ...], seed: int, anchor: bool = Tru
     )
 
 
+def _nearest(offered_hz: tuple[float, ...], wanted_hz: float) -> float:
+    return min(offered_hz, key=lambda f: abs(f - wanted_hz))
+
+
 def _parse(text: str) -> float:
     match = _CLOCK.match(text.strip())
     if match is None:
@@ -93,9 +99,10 @@ def _parse(text: str) -> float:
 
 
 def _offered(offered_hz: tuple[float, ...], wanted_hz: float) -> float:
-    nearest = min(offered_hz, key=lambda f: abs(f - wanted_hz))
+    nearest = _nearest(offered_hz, wanted_hz)
     if abs(nearest - wanted_hz) > 0.5e6:
         raise UsageError(
-            f"this device does not offer {wanted_hz / 1e6:g} MHz", remedy=f"the nearest clock is {nearest / 1e6:g} MHz"
+            f"this device does not offer {wanted_hz / 1e6:g} MHz",
+            remedy=f"the nearest clock is {nearest / 1e6:g} MHz",
         )
     return nearest

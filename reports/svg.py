@@ -49,7 +49,9 @@ class _Plane:
             parts.append(f'<line class="grid" x1="{a:.1f}" x2="{WIDTH - RIGHT}" y1="{b:.1f}" y2="{b:.1f}"/>')
             parts.append(f'<text class="tick" x="{a - 6:.1f}" y="{b + 4:.1f}" text-anchor="end">{y:g}</text>')
         middle = (LEFT + WIDTH - RIGHT) / 2
-        parts.append(f'<text class="label" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
+        parts.append(
+            f'<text class="label" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>'
+        )
         parts.append(
             f'<text class="label" transform="translate(14 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)"'
             f' text-anchor="middle">{escape(y_label)}</text>'
@@ -63,7 +65,9 @@ def curve_chart(curve: Curve) -> str:
     points = [(f / 1e6, v * scale, throttled) for f, v, throttled in curve.points]
     law = [(f / 1e6, v * scale) for f, v in curve.law]
     cubic = [(f / 1e6, v * scale) for f, v in curve.cubic]
-    plane = _Plane([x for x, *_ in points] + [x for x, _ in law], [y for _, y, _ in points] + [y for _, y in law])
+    plane = _Plane(
+        [x for x, *_ in points] + [x for x, _ in law], [y for _, y, _ in points] + [y for _, y in law]
+    )
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(curve.title)}">']
     parts += plane.axes("clock (MHz)", f"{curve.y_label} ({unit})")
     if curve.band:
@@ -77,7 +81,8 @@ def curve_chart(curve: Curve) -> str:
     for x, y, throttled in points:
         a, b = plane.at(x, y)
         name = "point throttled" if throttled else "point"
-        parts.append(f'<circle class="{name}" cx="{a:.1f}" cy="{b:.1f}" r="3.2"><title>{x:.0f} MHz: {y:.4g} {unit}</title></circle>')
+        hint = f"<title>{x:.0f} MHz: {y:.4g} {unit}</title>"
+        parts.append(f'<circle class="{name}" cx="{a:.1f}" cy="{b:.1f}" r="3.2">{hint}</circle>')
     parts.append("</svg>")
     return "".join(parts)
 
@@ -93,12 +98,16 @@ def terms_chart(rows: Sequence[tuple[str, Sequence[float]]]) -> str:
     parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="delay by term">']
     for i, (name, values) in enumerate(rows):
         y = 34 * i + 6
-        parts.append(f'<text class="label" x="{left - 8}" y="{y + 17}" text-anchor="end">{escape(name)}</text>')
+        parts.append(
+            f'<text class="label" x="{left - 8}" y="{y + 17}" text-anchor="end">{escape(name)}</text>'
+        )
         x = float(left)
         for term, value in zip(TERM_CLASSES, values, strict=True):
             w = value / longest * (width - left - 70)
             if w > 0.2:
-                parts.append(f'<rect class="term-{term}" x="{x:.1f}" y="{y}" width="{w:.1f}" height="24"><title>{term}: {value:.4g} s</title></rect>')
+                hint = f"<title>{term}: {value:.4g} s</title>"
+                box = f'x="{x:.1f}" y="{y}" width="{w:.1f}" height="24"'
+                parts.append(f'<rect class="term-{term}" {box}>{hint}</rect>')
             x += w
         parts.append(f'<text class="tick" x="{x + 6:.1f}" y="{y + 17}">{sum(values):.4g} s</text>')
     parts.append("</svg>")

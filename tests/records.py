@@ -39,8 +39,12 @@ ANALYSIS = Analysis(
     segments=(segment("embedding", flop=0.0), segment("first_layer"), segment("layer", 3), segment("head")),
     cuts=tuple(
         CutCost(
-            cut=c, device_flop=c * 2e9, server_flop=(5 - c) * 2e9,
-            activation_bytes=8192, gradient_bytes=8192, adapter_bytes=c * 100,
+            cut=c,
+            device_flop=c * 2e9,
+            server_flop=(5 - c) * 2e9,
+            activation_bytes=8192,
+            gradient_bytes=8192,
+            adapter_bytes=c * 100,
         )
         for c in (1, 2, 3)
     ),
@@ -66,7 +70,11 @@ def run(**changes: object) -> Run:
 
 def latency(segment: str, phase: str, value_s: float) -> Measurement:
     return Measurement(
-        uid=new_uid(), quantity="latency", unit="s", segment=segment, phase=phase,
+        uid=new_uid(),
+        quantity="latency",
+        unit="s",
+        segment=segment,
+        phase=phase,
         estimate=Estimate(value_s, value_s / 100, (value_s * 0.98, value_s * 1.02), 7),
         samples={"wall_s": (value_s, value_s * 1.01, value_s * 0.99)},
     )
@@ -74,8 +82,12 @@ def latency(segment: str, phase: str, value_s: float) -> Measurement:
 
 def power(value_w: float, quantity: str = "power", rail: str = "board", total: bool = True) -> Measurement:
     return Measurement(
-        uid=new_uid(), quantity=quantity, unit="W", rail=rail,
-        estimate=Estimate(value_w, value_w / 200, None, 20), details={"total": total},
+        uid=new_uid(),
+        quantity=quantity,
+        unit="W",
+        rail=rail,
+        estimate=Estimate(value_w, value_w / 200, None, 20),
+        details={"total": total},
     )
 
 

@@ -137,9 +137,7 @@ def _estimate(row: MeasurementRow) -> Estimate | None:
 
 def closing_measurement(operating: OperatingPoint) -> Measurement:
     """The measurement that closes a point: the state it was measured in."""
-    return Measurement(
-        uid=new_uid(), quantity=OPERATING_POINT, unit="1", details=to_plain(operating)
-    )
+    return Measurement(uid=new_uid(), quantity=OPERATING_POINT, unit="1", details=to_plain(operating))
 
 
 def point_record(
@@ -159,8 +157,6 @@ def point_record(
         anchor=row.anchor,
         operating=from_plain(OperatingPoint, closing[-1].details) if closing else None,
         measurements=tuple(
-            measurement_record(m, by_measurement.get(m.id, ()))
-            for m in mine
-            if m.quantity != OPERATING_POINT
+            measurement_record(m, by_measurement.get(m.id, ())) for m in mine if m.quantity != OPERATING_POINT
         ),
     )

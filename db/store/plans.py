@@ -20,9 +20,7 @@ class Plans(Repository):
         """Store a plan and its inputs; returns it with its time."""
         stored = replace(plan, created_at=created_at)
         with self.writing() as session:
-            row = PlanRow(
-                uid=plan.uid, scheme=plan.scheme, created_at=created_at, document=to_plain(stored)
-            )
+            row = PlanRow(uid=plan.uid, scheme=plan.scheme, created_at=created_at, document=to_plain(stored))
             session.add(row)
             session.flush()
             fits = session.scalars(select(FitRow.id).where(FitRow.uid.in_(plan.fits))).all()

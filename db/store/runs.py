@@ -85,9 +85,7 @@ class Runs(Repository):
         with self.writing() as session:
             _append(session, point_uid, measurements)
 
-    def finish_point(
-        self, point_uid: str, operating: OperatingPoint, *measurements: Measurement
-    ) -> None:
+    def finish_point(self, point_uid: str, operating: OperatingPoint, *measurements: Measurement) -> None:
         """Append the last measurements and the operating point: the point is done."""
         with self.writing() as session:
             _append(session, point_uid, (*measurements, closing_measurement(operating)))

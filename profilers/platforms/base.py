@@ -31,6 +31,7 @@ from cardlab.records.task import Execution
 WINDOW_MIN_S = 2.0
 WINDOW_UPDATES = 20
 SETTLE_TIMEOUT_S = 20.0
+STATE_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +138,7 @@ class Platform(ABC):
         with self.guard.locked(nearest, memory_hz):
             yield self.clock
 
-    def measure(
-        self, work: Work | Callable[[], object], seconds: float | None = None
-    ) -> Reading:
+    def measure(self, work: Work | Callable[[], object], seconds: float | None = None) -> Reading:
         """Run work for a window and say what it took.
 
         Args:
@@ -192,12 +191,16 @@ class Platform(ABC):
     def _iterate(self, work: Work, until_s: float, states: list[State] | None = None) -> list[float]:
         """Iterations (at least one) until the platform's clock passes `until_s`; seconds of each."""
         times = []
+        look_s = self.clock.now()
         while True:
             times.append(sum(self.stopwatch.time(lap, work).wall_s for lap in work.laps))
             work.reset()
-            if states is not None:
+            now_s = self.clock.now()
+            if states is not None and (now_s >= look_s or now_s >= until_s):
+                # Reading the sensors takes time itself: not after every short iteration.
                 states.append(self.state())
-            if self.clock.now() >= until_s:
+                look_s = now_s + STATE_INTERVAL_S
+            if now_s >= until_s:
                 return times
 
     def _reading(

@@ -9,6 +9,7 @@ from cardlab.profilers.timing import TimingPolicy, WorkTiming
 from cardlab.profilers.work import Work
 from cardlab.profilers.workbench import Workload
 from cardlab.profilers.workload.build import build_meta
+from cardlab.profilers.workload.execution import import_torch
 from cardlab.profilers.workload.segments import equivalent_step_work, reference_work, segment_work
 from cardlab.profilers.workload.wholestep import measure_whole_step
 from cardlab.records.workload import SEGMENTS
@@ -29,6 +30,8 @@ class TorchWorkbench:
         self._analysis = workload.analysis
         self._execution = workload.execution
         self._device = device
+        # More threads than asked for would spin on each other's cores and ruin every sample.
+        import_torch().set_num_threads(workload.execution.threads)
         self._built = build_meta(workload.task, workload.execution)
 
     @property
@@ -50,4 +53,4 @@ class TorchWorkbench:
 
     def whole_step(self, policy: TimingPolicy) -> WorkTiming | None:
         """A real training step in a child process; None where the model does not fit in memory."""
-        return measure_whole_step(self._task, self._execution, self._analysis, self._device, policy)
+        return measure_whole_step(self._task, self._execution, self._analysis, device=self._device)

@@ -44,6 +44,28 @@ def fit_document(fit: Fit) -> dict[str, Any]:
     }
 
 
+def prediction_document(fit: Fit, frequency_hz: float) -> dict[str, Any]:
+    """What a fit says at one clock (keys of `calibrate predict --json`)."""
+    estimate = fit.predict(frequency_hz)
+    return {
+        "fit_id": fit.fit_id,
+        "device": fit.device_name,
+        "quantity": fit.quantity,
+        "segment": fit.segment,
+        "phase": fit.phase,
+        "rail": fit.rail,
+        "power_mode": fit.power_mode,
+        "memory_hz": fit.memory_hz,
+        "frequency_hz": frequency_hz,
+        "value": estimate.value,
+        "ci95": None if estimate.ci95 is None else list(estimate.ci95),
+        "law": fit.law,
+        "unit": fit.unit,
+        "extrapolated": fit.extrapolated(frequency_hz),
+        "provenance": estimate.provenance.as_plain(),
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
     """A measured quantity against clock with its law, ready to draw.
@@ -88,6 +110,9 @@ def curve(fits: Sequence[Fit], points: Sequence[tuple[float, float, bool]]) -> C
         ),
         cubic=()
         if cubic is None
-        else tuple((float(f), float(v)) for f, v in zip(clocks, cubic.curve.evaluate(clocks, cubic.values), strict=True)),
+        else tuple(
+            (float(f), float(v))
+            for f, v in zip(clocks, cubic.curve.evaluate(clocks, cubic.values), strict=True)
+        ),
         origins="+".join(sorted(o.value for o in chosen.provenance.origins)),
     )

@@ -20,9 +20,13 @@ plain = st.recursive(
 
 def test_serial_key_is_frozen_and_hides_the_serial() -> None:
     key = serial_key("jetson", "1421621045678")
-    assert key == "jetson:" + __import__("hashlib").scrypt(
-        b"1421621045678", salt=b"cardlab device key v1", n=16384, r=8, p=1, dklen=16
-    ).hex()
+    assert (
+        key
+        == "jetson:"
+        + __import__("hashlib")
+        .scrypt(b"1421621045678", salt=b"cardlab device key v1", n=16384, r=8, p=1, dklen=16)
+        .hex()
+    )
     assert "1421621045678" not in key
     assert serial_key("jetson", " 1421621045678\n") == key
 

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from cardlab.plain import from_plain, to_plain
 from cardlab.quantity import Estimate, How, Origin, Provenance, product, union_of
 
-provenances = st.builds(
-    Provenance, st.frozensets(st.sampled_from(Origin), min_size=1), st.sampled_from(How)
-)
+provenances = st.builds(Provenance, st.frozensets(st.sampled_from(Origin), min_size=1), st.sampled_from(How))
 
 
 @given(st.lists(provenances, min_size=1, max_size=6))

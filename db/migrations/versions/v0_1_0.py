@@ -153,7 +153,8 @@ def upgrade() -> None:
         sa.Column("run_id", sa.Integer(), nullable=True),
         sa.Column("link_id", sa.Integer(), nullable=True),
         sa.CheckConstraint(
-            "(CASE WHEN fit_id IS NULL THEN 0 ELSE 1 END) + (CASE WHEN run_id IS NULL THEN 0 ELSE 1 END) + (CASE WHEN link_id IS NULL THEN 0 ELSE 1 END) = 1",
+            "(CASE WHEN fit_id IS NULL THEN 0 ELSE 1 END) + (CASE WHEN run_id IS NULL THEN 0 ELSE 1 END)"
+            " + (CASE WHEN link_id IS NULL THEN 0 ELSE 1 END) = 1",
             name=op.f("ck_plan_input_one_input"),
         ),
         sa.ForeignKeyConstraint(["fit_id"], ["fit.id"], name=op.f("fk_plan_input_fit_id_fit")),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 
 from cardlab.profilers.platforms.simulated.physics import Physics
 
 _STEP_S = 0.02
+_HISTORY_S = 0.002
 
 
 class Machine:
@@ -47,7 +49,7 @@ class Machine:
         if self.locked_hz is None:
             self._index = self._wanted(busy=1.0)
         lap_s, busy = self.physics.lap_seconds(self.frequency_hz, flop, traffic_bytes, segment, repeats)
-        lap_s *= float(np.exp(self.physics.time_noise * self._random.standard_normal()))
+        lap_s *= math.exp(self.physics.time_noise * self._random.standard_normal())
         self._advance(lap_s, busy, traffic_bytes / lap_s)
         return lap_s
 
@@ -58,7 +60,7 @@ class Machine:
 
     def energy_at(self, times_s: np.ndarray) -> np.ndarray:
         """True energy used up to each time, joules."""
-        return np.interp(times_s, self._times, self._energies)
+        return np.asarray(np.interp(times_s, [*self._times, self.now_s], [*self._energies, self.energy_j]))
 
     def sensor_updates(self, start_s: float, end_s: float) -> tuple[np.ndarray, np.ndarray]:
         """End times and readings of the sensor's windows that lie wholly between two times."""
@@ -91,8 +93,9 @@ class Machine:
             self.energy_j += power * step
             self.now_s += step
             left -= step
-            self._times.append(self.now_s)
-            self._energies.append(self.energy_j)
+            if self.now_s - self._times[-1] >= _HISTORY_S:
+                self._times.append(self.now_s)
+                self._energies.append(self.energy_j)
 
     def _throttled_power(self, busy: float, bytes_per_s: float, step_s: float) -> float:
         physics = self.physics
@@ -102,7 +105,8 @@ class Machine:
             self._index -= 1
         elif busy > 0 and self._index < self._wanted(busy):
             above = physics.frequencies_hz[self._index + 1]
-            if physics.power_w(above, self.temperature_c, busy, bytes_per_s) < physics.power_limit_w and not hot:
+            wanted_w = physics.power_w(above, self.temperature_c, busy, bytes_per_s)
+            if wanted_w < physics.power_limit_w and not hot:
                 self._index += 1
         if busy > 0 and self._index < self._wanted(busy):
             self.throttled_s += step_s

@@ -81,9 +81,7 @@ class Physics:
         lap_s = repeats * self.overhead_s + (compute_s**4 + memory_s**4) ** 0.25
         return lap_s, min(1.0, compute_s / lap_s)
 
-    def power_w(
-        self, frequency_hz: float, temperature_c: float, busy: float, bytes_per_s: float
-    ) -> float:
+    def power_w(self, frequency_hz: float, temperature_c: float, busy: float, bytes_per_s: float) -> float:
         """True power of the whole device in a steady state."""
         voltage = self.voltage_v(frequency_hz)
         scale = (voltage / self.voltage_max_v) ** 2 * frequency_hz / self.frequency_max_hz

@@ -71,7 +71,7 @@ class SimulatedPlatform(Platform):
         return (
             Probe(name="device", ok=True, state=f"{self.identity.model}, simulated: no number is real"),
             Probe(name="clock control", ok=True, state=f"{count} clocks, virtual"),
-            Probe(name="power meter", ok=True, state=f"board rail every {self.meter.update_s:g} s, virtual"),
+            Probe(name="power meter", ok=True, state=f"board rail every {self.machine.physics.window_s:g} s, virtual"),
         )
 
     def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
