@@ -1,0 +1,105 @@
+"""A real training step of the whole model, measured in a process of its own, to hold the segments against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cardlab.plain import from_plain, to_plain
+from cardlab.profilers.timing import TimingPolicy, WorkTiming, measure
+from cardlab.profilers.work import Lap, Work
+from cardlab.profilers.workload.budget import adapter_state_bytes, available_memory_bytes
+from cardlab.profilers.workload.child import call_in_child
+from cardlab.quantity import MEASURED, Estimate
+from cardlab.records.task import Execution, Task
+from cardlab.records.workload import Analysis
+
+WHOLE_STEP_POLICY = TimingPolicy(warmups=1, min_samples=5, max_samples=12, wanted_spread=0.01)
+
+
+def whole_step_bytes(task: Task, analysis: Analysis) -> int:
+    """Memory of a real step of the unsplit model, without the framework."""
+    kept = sum(s.count * (s.weight_bytes + s.saved_bytes) for s in analysis.segments)
+    if task.architecture.tied_embeddings:
+        kept -= analysis.segment("embedding").weight_bytes
+    state = adapter_state_bytes(task, sum(s.count * s.adapter_bytes for s in analysis.segments))
+    return kept + state + max(s.peak_bytes for s in analysis.segments)
+
+
+def measure_whole_step(
+    task: Task,
+    execution: Execution,
+    analysis: Analysis,
+    *,
+    device: str = "cpu",
+    policy: TimingPolicy = WHOLE_STEP_POLICY,
+) -> WorkTiming | None:
+    """Forward and backward time of a real step; None where it does not fit in the free memory.
+
+    Raises OutOfMemoryError or ProfileError when the child process fails.
+    """
+    free = available_memory_bytes() if device == "cpu" else None
+    if free is not None and whole_step_bytes(task, analysis) > 0.9 * free:
+        return None
+    plain = call_in_child(
+        "wholestep:run_whole_step",
+        {
+            "task": to_plain(task),
+            "execution": to_plain(execution),
+            "device": device,
+            "policy": to_plain(policy),
+        },
+    )
+    return from_plain(WorkTiming, plain)
+
+
+def run_whole_step(
+    task: dict[str, Any], execution: dict[str, Any], device: str, policy: dict[str, Any]
+) -> Any:
+    """The child's part: build the model for real, time its steps, return a plain WorkTiming."""
+    import torch
+
+    from cardlab.profilers.workload.profile import stopwatch_for
+    from cardlab.profilers.workload.segments import reference_work
+
+    how = from_plain(Execution, execution)
+    torch.set_num_threads(how.threads)
+    work = whole_step_work(from_plain(Task, task), how, device)
+    timing = measure(
+        work,
+        stopwatch_for(device, how.threads),
+        reference=reference_work(how.dtype, device),
+        policy=from_plain(TimingPolicy, policy),
+    )
+    return to_plain(timing)
+
+
+def whole_step_work(task: Task, execution: Execution, device: str) -> Work:
+    """The unsplit model's step: embedding to loss, and back; gradients are dropped between steps."""
+    from cardlab.profilers.workload.build import build_meta, materialise_whole
+    from cardlab.profilers.workload.pieces import token_ids
+    from cardlab.profilers.workload.segments import synchronizer
+
+    built = build_meta(task, execution)
+    model = materialise_whole(built, device)
+    ids = token_ids(built, device)
+    loss: list[Any] = []
+
+    def forward() -> None:
+        loss.append(model(input_ids=ids, labels=ids, use_cache=False).loss)
+
+    def backward() -> None:
+        loss.pop().backward()
+
+    def reset() -> None:
+        loss.clear()
+        model.zero_grad(set_to_none=True)
+
+    laps = (Lap(phase="forward", run=forward), Lap(phase="backward", run=backward))
+    return Work(segment="whole_step", laps=laps, synchronize=synchronizer(device), reset=reset)
+
+
+def total_s(timing: WorkTiming) -> Estimate | None:
+    """Forward plus backward, None if one of them has no value."""
+    estimates = [lap.estimate for lap in timing.laps]
+    values = [e.value for e in estimates if e is not None]
+    return Estimate(sum(values), provenance=MEASURED) if len(values) == len(estimates) else None
