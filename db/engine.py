@@ -132,10 +132,7 @@ def _install_sqlite(engine: Engine) -> None:
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
         connection.execute("PRAGMA foreign_keys = ON")
-        with contextlib.suppress(sqlite3.OperationalError):
-            # A read-only file keeps the journal mode it was created with.
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
@@ -146,6 +143,7 @@ def _install_sqlite(engine: Engine) -> None:
 def _prepare_schema(engine: Engine, location: str | Path, create: bool) -> None:
     revision = _revision(engine)
     if revision is None and create:
+        _set_journal(engine)
         with engine.execution_options(cardlab_write=True).begin() as connection:
             # Another process may have created it between the look and the lock.
             if _revision_on(connection) is None:
@@ -167,6 +165,16 @@ def _prepare_schema(engine: Engine, location: str | Path, create: bool) -> None:
         f"{_shown(location)} has schema {revision}, this version knows {HEAD_REVISION}",
         remedy=f"install the cardlab release that wrote it ({revision.replace('_', '.')} or later)",
     )
+
+
+def _set_journal(engine: Engine) -> None:
+    """WAL stays with the file; it is set once, when the file is made, and outside any transaction."""
+    if engine.dialect.name == "sqlite":
+        connection = engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA journal_mode = WAL")
+        finally:
+            connection.close()
 
 
 def _revision(engine: Engine) -> str | None:

@@ -9,6 +9,7 @@ import pytest
 from cardlab.db import open_store
 from tests import records
 from tests.cli.run import command
+from tests.conftest import ROOT
 
 TINY = ("--model", "tiny-llama", "--seq", "32", "--no-whole-step", "--repeats", "1")
 
@@ -134,9 +135,13 @@ def test_flag_wins_over_environment_over_file(tmp_path: Path, monkeypatch: pytes
 
 def test_a_scenario_error_names_file_line_and_key(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text("[task]\nlayers = 8\nlayer_forward_flop = 'much'\n[server]\nname = 's'\n")
+    text = (ROOT / "card" / "scenarios" / "card-letter.toml").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    number = next(i for i, line in enumerate(lines, start=1) if line.startswith("layer_forward_flop"))
+    lines[number - 1] = "layer_forward_flop = 'much'"
+    path.write_text("\n".join(lines), encoding="utf-8")
     result = command("card", "plan", "--scenario", str(path))
-    result.failed_in_one_line(1, "mine.toml", "line 3", "layer_forward_flop")
+    result.failed_in_one_line(1, "mine.toml", f"line {number}", "layer_forward_flop", "much")
 
 
 @pytest.mark.torch
