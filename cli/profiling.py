@@ -11,6 +11,7 @@ from cardlab.cli.settings import database, load_settings
 from cardlab.cli.showing import print_profile
 from cardlab.db import open_store
 from cardlab.errors import NotSupportedError, UsageError
+from cardlab.plain import to_plain
 from cardlab.profilers.environment import gather_environment
 from cardlab.profilers.estimate import estimate_seconds
 from cardlab.profilers.platforms import Platform, open_platform
@@ -20,7 +21,6 @@ from cardlab.profilers.sweep import choose_frequencies, plan_points
 from cardlab.profilers.timing import TimingPolicy
 from cardlab.profilers.workbench import Workload
 from cardlab.profilers.workload import analyse, bundled_models, load_architecture, resolve_task
-from cardlab.plain import to_plain
 from cardlab.records.measurement import PlannedPoint
 from cardlab.text import duration, si
 

@@ -31,6 +31,7 @@ from cardlab.records.task import Execution
 WINDOW_MIN_S = 2.0
 WINDOW_UPDATES = 20
 SETTLE_TIMEOUT_S = 20.0
+SETTLE_WINDOW_S = 1.0
 STATE_INTERVAL_S = 0.05
 
 
@@ -176,7 +177,7 @@ class Platform(ABC):
         steady = 0
         last_w: float | None = None
         while self.clock.now() < deadline and steady < 3:
-            reading = self.measure(work, 0.0 if self.meter is None else 2.0 * self.meter.update_s)
+            reading = self.measure(work, 0.0 if self.meter is None else max(SETTLE_WINDOW_S, 2.0 * self.meter.update_s))
             power_w = None if reading.power_w is None else reading.power_w.value
             close = last_w is None or power_w is None or abs(power_w - last_w) <= 0.01 * last_w
             steady = steady + 1 if close and on_request(reading.frequency_hz, frequency_hz) else 0
