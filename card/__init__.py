@@ -1,1 +1,25 @@
-"""card."""
+"""Planning: Scenario -> Problem -> solver -> Plan. Names load on first use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cardlab.card.scenario import Scenario
+    from cardlab.card.scenario_file import load_scenario
+    from cardlab.card.solving import solve
+
+_WHERE = {
+    "Scenario": "cardlab.card.scenario",
+    "load_scenario": "cardlab.card.scenario_file",
+    "solve": "cardlab.card.solving",
+}
+__all__ = ["Scenario", "load_scenario", "solve"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_WHERE[name]), name)

@@ -1,1 +1,1 @@
-"""cli."""
+"""The command line: the only room that joins rooms, reads settings or prints."""

@@ -34,9 +34,7 @@ def canonical_json(value: Any) -> str:
     Whole floats are written as integers, so that 2 and 2.0 have one form.
     """
     plain = _whole_numbers(to_plain(value))
-    return json.dumps(
-        plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _whole_numbers(plain: Any) -> Any:
@@ -57,9 +55,7 @@ def content_hash(value: Any) -> str:
 
 def serial_key(platform: str, serial: str) -> str:
     """Device key from a secret serial or machine-id: `platform:` + 32 hex digits of scrypt."""
-    digest = hashlib.scrypt(
-        serial.strip().encode("utf-8"), salt=_SCRYPT_SALT, n=2**14, r=8, p=1, dklen=16
-    )
+    digest = hashlib.scrypt(serial.strip().encode("utf-8"), salt=_SCRYPT_SALT, n=2**14, r=8, p=1, dklen=16)
     return f"{platform}:{digest.hex()}"
 
 

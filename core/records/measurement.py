@@ -132,9 +132,7 @@ class Point:
         """Whether the point was measured to its end."""
         return self.operating is not None
 
-    def find(
-        self, quantity: str, segment: str | None = None, phase: str | None = None
-    ) -> Measurement | None:
+    def find(self, quantity: str, segment: str | None = None, phase: str | None = None) -> Measurement | None:
         """The newest measurement of that quantity, segment and phase, None if there is none."""
         for measurement in reversed(self.measurements):
             key = (measurement.quantity, measurement.segment, measurement.phase)

@@ -48,6 +48,11 @@ class SegmentCost:
     peak_bytes: int = 0
     traffic_bytes: int = 0
 
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Phases in which it works: nothing trainable lies before the embedding, so no backward."""
+        return ("forward",) if self.segment == "embedding" else PHASES
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutCost:

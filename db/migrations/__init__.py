@@ -1,1 +1,1 @@
-"""db/migrations."""
+"""Alembic environment and the released schemas, one revision a release."""

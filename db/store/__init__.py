@@ -1,1 +1,62 @@
-"""db/store."""
+"""The store: frozen records in, frozen records out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from cardlab.db.engine import connect
+from cardlab.db.store.devices import Devices
+from cardlab.db.store.fits import Fits
+from cardlab.db.store.plans import Plans
+from cardlab.db.store.runs import Runs
+
+__all__ = ["Store", "open_store"]
+
+
+class Store:
+    """One open database. Use as a context manager, or call close().
+
+    Attributes:
+        location: path or URL it was opened with.
+        devices: find devices by label or key.
+        runs: profiles, written point by point.
+        fits: fitted laws with what they came from.
+        plans: plans as they were made.
+    """
+
+    def __init__(self, location: str | Path, *, create: bool = True) -> None:
+        self.location = str(location)
+        self._engine = connect(location, create=create)
+        self.devices = Devices(self._engine, self.location)
+        self.runs = Runs(self._engine, self.location)
+        self.fits = Fits(self._engine, self.location)
+        self.plans = Plans(self._engine, self.location)
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_store(location: str | Path, *, create: bool = True) -> Store:
+    """Open the database at a path or URL.
+
+    Args:
+        location: a file path (SQLite) or a database URL.
+        create: make it if it does not exist; reading commands say False.
+
+    Raises:
+        StoreError: it cannot be opened, is no database of ours, or has another schema.
+    """
+    return Store(location, create=create)

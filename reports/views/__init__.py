@@ -1,1 +1,1 @@
-"""reports/views."""
+"""Pure functions from records to plain documents; drawing stands elsewhere."""

@@ -1,1 +1,1 @@
-"""db/migrations/versions."""
+"""One module a released schema. A released one is never edited."""

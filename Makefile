@@ -1,0 +1,41 @@
+# make demo    set everything up and profile llama-3.2-1b on this machine
+# make test    set everything up and run the tests (sampled counts)
+# make check   style, types and import rules, on an installed copy
+# make accept  the full counts; prints a table and writes docs/measurements/
+
+VENV := .venv
+BIN := $(VENV)/bin
+CHECK := build/check
+
+.PHONY: demo test test-core check accept clean
+
+$(VENV)/.ready: pyproject.toml .ci/environment
+	sh .ci/environment full $(VENV)
+
+.venv-core/.ready: pyproject.toml .ci/environment
+	sh .ci/environment core .venv-core
+
+demo: $(VENV)/.ready
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
+
+test: $(VENV)/.ready test-core
+	$(BIN)/python -m pytest
+
+# The light install on the oldest Python found: everything that needs no torch must work there.
+test-core: .venv-core/.ready
+	.venv-core/bin/python -m pytest -m "not torch and not accept" -q
+
+# Editable installs are invisible to type checkers, and a stale build folder would ship deleted modules.
+check: $(VENV)/.ready
+	rm -rf build
+	$(BIN)/ruff check .
+	$(BIN)/python -m pip install --quiet --no-deps --target $(CHECK) .
+	cd $(CHECK) && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p cardlab
+	cd $(CHECK) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml
+	rm -rf build
+
+accept: $(VENV)/.ready
+	$(BIN)/python -m pytest -m accept -p tests.accept_report
+
+clean:
+	rm -rf build $(VENV) .venv-core demo

@@ -1,0 +1,1 @@
+"""Readers of sweeps measured elsewhere: file in, frozen rows out, nothing stored."""

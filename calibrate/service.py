@@ -1,0 +1,215 @@
+"""From the store to fits and back: gather the points of each subject, fit, keep.
+
+A subject is one curve: device, task or workload, execution, quantity, segment, phase, rail, power mode
+and memory clock. All finished points of all runs of a subject enter its fit, so a second sweep adds to
+the first. Points measured at a clock that cannot be read make a constant: one value, no extrapolation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from cardlab.calibrate.constant import constant_fit
+from cardlab.calibrate.constants import Constants, Delta, delta_from_latency, power_constants
+from cardlab.calibrate.data import prepare
+from cardlab.calibrate.fit import compare, fit_latency, fit_power
+from cardlab.db.store import Store
+from cardlab.errors import CalibrationError, NotFoundError, TooFewPointsError
+from cardlab.records.fit import Fit, FitSubject
+from cardlab.records.measurement import Measurement, OperatingPoint, Point, Profile, Run
+
+POWERS = ("power", "wait_power")
+KINDS = ("profile", "import")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One measured point of a subject."""
+
+    measurement: str
+    frequency_hz: float | None
+    value: float
+    stderr: float | None
+    quantisation: float | None
+    throttled: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All points of one subject, in the order they were measured."""
+
+    subject: FitSubject
+    readings: tuple[Reading, ...]
+    frequency_max_hz: float | None
+
+
+def fit_store(
+    store: Store, *, device: str | None = None, law: str = "auto", created_at: str
+) -> tuple[Fit, ...]:
+    """Fit every subject of a device (all devices by default) and store the fits, all or none.
+
+    Args:
+        device: key of a device.
+        law: "auto" compares all laws; a name fits only that law to the quantities that have it.
+        created_at: UTC time in the store's form.
+
+    Raises:
+        NotFoundError: nothing was measured yet.
+        CalibrationError: a subject cannot be fitted; the message names it.
+    """
+    groups = gather(store, device=device)
+    if not groups:
+        raise NotFoundError(
+            f"{store.location} holds no measurement to fit", remedy="measure with profile-device first"
+        )
+    fitted = [(fit, _uids(group)) for group in groups for fit in fit_group(group, law)]
+    if not fitted:
+        raise NotFoundError(f"no quantity has a law called {law!r}", remedy="use --law auto")
+    store.fits.add(fitted, created_at)
+    return tuple(fit for fit, _ in fitted)
+
+
+def gather(store: Store, *, device: str | None = None) -> tuple[Group, ...]:
+    """The points of every subject in the store, subjects in the order they were first measured."""
+    readings: dict[FitSubject, list[Reading]] = {}
+    limits: dict[str, float | None] = {}
+    for kind in KINDS:
+        for profile in store.runs.select(kind=kind, device=device):
+            limits[profile.run.device.key] = profile.run.device.frequency_max_hz
+            for subject, reading in _readings(profile):
+                readings.setdefault(subject, []).append(reading)
+    return tuple(Group(s, tuple(r), limits.get(s.device)) for s, r in readings.items())
+
+
+def fit_group(group: Group, law: str = "auto") -> tuple[Fit, ...]:
+    """The fits of one subject: every law tried, the chosen one marked; () if it has no law of that name."""
+    known = [r for r in group.readings if r.frequency_hz is not None]
+    if not known:
+        fit = constant_fit([(r.value, r.stderr) for r in group.readings], group.subject)
+        return (fit,) if law in ("auto", "constant") else ()
+    try:
+        return _fit_known(group, known, law)
+    except TooFewPointsError as error:
+        raise TooFewPointsError(f"{_name(group.subject)}: {error.message}", remedy=error.remedy) from error
+    except CalibrationError as error:
+        raise CalibrationError(f"{_name(group.subject)}: {error.message}", remedy=error.remedy) from error
+
+
+def _fit_known(group: Group, known: Sequence[Reading], law: str) -> tuple[Fit, ...]:
+    clocks = [r.frequency_hz for r in known if r.frequency_hz is not None]
+    values = [r.value for r in known]
+    errors = [r.stderr for r in known if r.stderr is not None]
+    stderr = errors if len(errors) == len(known) else None
+    throttled = [r.throttled for r in known]
+    steps = {r.quantisation for r in known if r.quantisation is not None}
+    quantisation = max(steps) if steps else None
+    if law == "auto":
+        data = prepare(
+            clocks, values, y_name=f"{group.subject.quantity}", stderr=stderr, quantisation=quantisation,
+            throttled=throttled,
+        )  # fmt: skip
+        return compare(data, group.subject, frequency_max_hz=group.frequency_max_hz).fits
+    if group.subject.quantity in POWERS:
+        fit = fit_power(
+            clocks, values, law, stderr_w=stderr, quantisation_w=quantisation, throttled=throttled,
+            frequency_max_hz=group.frequency_max_hz, subject=group.subject,
+        )  # fmt: skip
+        return (fit,)
+    fit = fit_latency(
+        clocks, values, law, stderr_s=stderr, throttled=throttled,
+        frequency_max_hz=group.frequency_max_hz, subject=group.subject,
+    )  # fmt: skip
+    return (fit,)
+
+
+def _readings(profile: Profile) -> Iterable[tuple[FitSubject, Reading]]:
+    for point in profile.points:
+        if point.operating is None:
+            continue
+        for measurement in point.measurements:
+            if measurement.quantity in (*POWERS, "latency") and measurement.estimate is not None:
+                yield _subject(profile.run, point.operating, measurement), _reading(point, measurement)
+
+
+def _subject(run: Run, state: OperatingPoint, m: Measurement) -> FitSubject:
+    return FitSubject(
+        device=run.device.key,
+        device_name=run.device.name,
+        task=None if run.task is None else run.task.uid,
+        workload=run.workload,
+        execution=run.execution.uid,
+        quantity=m.quantity,
+        segment=m.segment if m.quantity == "latency" else None,
+        phase=m.phase,
+        rail=m.rail,
+        power_mode=state.power_mode,
+        memory_hz=state.memory_hz,
+        provenance=replace(run.provenance),
+    )
+
+
+def _reading(point: Point, m: Measurement) -> Reading:
+    state, estimate = point.operating, m.estimate
+    assert state is not None and estimate is not None
+    step = m.details.get("quantisation_w")
+    return Reading(
+        measurement=m.uid,
+        frequency_hz=state.frequency_hz,
+        value=estimate.value,
+        stderr=estimate.stderr,
+        quantisation=step if isinstance(step, float) else None,
+        throttled=state.throttled,
+    )
+
+
+def _uids(group: Group) -> tuple[str, ...]:
+    return tuple(r.measurement for r in group.readings)
+
+
+def _name(subject: FitSubject) -> str:
+    parts = (subject.device_name, subject.quantity, subject.segment, subject.phase, subject.rail)
+    return " ".join(part for part in parts if part)
+
+
+def published_constants(store: Store, fits: Sequence[Fit]) -> tuple[Constants, ...]:
+    """The constants users publish, one set for each power curve (total rail) among the fits."""
+    found = []
+    for cubic in (f for f in fits if f.quantity == "power" and f.law == "cubic"):
+        static = next((f for f in fits if f.law == "static_cubic" and _same_curve(f, cubic)), None)
+        profiles = store.runs.select(kind="profile", device=cubic.device, task=cubic.task)
+        cores = next((p.run.device.cores for p in reversed(profiles)), None)
+        found.append(power_constants(static, cubic, cores=cores, delta=_deltas(profiles, cores)))
+    return tuple(found)
+
+
+def _same_curve(a: Fit, b: Fit) -> bool:
+    keys = ("device", "task", "workload", "execution", "quantity", "rail", "power_mode", "memory_hz")
+    return all(getattr(a, key) == getattr(b, key) for key in keys)
+
+
+def _deltas(profiles: Sequence[Profile], cores: int | None) -> list[Delta]:
+    """delta of each done point, segment and phase; empty where cores or clock are unknown."""
+    found = []
+    for profile in profiles:
+        for point in profile.points:
+            clock = None if point.operating is None else point.operating.frequency_hz
+            if point.operating is None or clock is None or not cores or profile.run.analysis is None:
+                continue
+            for cost in profile.run.analysis.segments:
+                for phase in cost.phases:
+                    measured = point.find("latency", cost.segment, phase)
+                    flop = cost.forward_flop if phase == "forward" else cost.backward_flop
+                    if measured is None or measured.estimate is None or flop <= 0:
+                        continue
+                    found.append(
+                        Delta(
+                            segment=cost.segment,
+                            phase=phase,
+                            dtype=profile.run.execution.dtype,
+                            frequency_hz=clock,
+                            memory_hz=point.operating.memory_hz,
+                            delta=delta_from_latency(measured.estimate, flop, clock, cores),
+                        )
+                    )
+    return found

@@ -1,0 +1,119 @@
+"""A scenario: server, devices, task, objective and constraints, every number outright.
+
+The keys are those of the TOML file (design, section 8); a key left out takes the default of the field,
+and a default that a reader would want to know is listed by `assumed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cardlab.quantity import Origin, Provenance
+
+ENERGIES = ("busy", "above_idle", "round")
+RANGES = ("box", "common", "cut_only")
+WEIGHT_ON = ("delay", "energy")
+SCHEMES = ("card", "sft")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """One mini-batch of equal layers and a head; FLOPs, bytes.
+
+    `first_layer_backward_flop` None means as the other layers. `head_flop` is forward + backward on
+    the server. `adapter_bytes_per_layer` and `optimizer_bytes_per_layer` travel once a round, both ways.
+    """
+
+    layers: int
+    layer_forward_flop: float
+    layer_backward_flop: float
+    first_layer_backward_flop: float | None = None
+    head_flop: float = 0.0
+    activation_bytes: float
+    gradient_bytes: float
+    adapter_bytes_per_layer: float = 0.0
+    optimizer_bytes_per_layer: float = 0.0
+    device_base_bytes: float = 0.0
+    device_bytes_per_layer: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSpec:
+    """The server by the paper's model: D = flop/(f delta cores), P = static + kappa f^3.
+
+    `frequencies_hz` are the clocks it offers; empty means any clock between the ends.
+    """
+
+    name: str
+    frequency_min_hz: float
+    frequency_max_hz: float
+    cores: float
+    delta: float = 2.0
+    kappa_w_per_hz3: float | None = None
+    static_power_w: float = 0.0
+    frequencies_hz: tuple[float, ...] = ()
+    memory_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSpec:
+    """A device by the paper's model, with its link; rates in bit/s."""
+
+    name: str
+    frequency_hz: float
+    cores: float
+    delta: float = 2.0
+    uplink_bps: float | None = None
+    downlink_bps: float | None = None
+    memory_bytes: float | None = None
+    power_w: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """Cost = w (D-Dmin)/(Dmax-Dmin) + (1-w)(E-Emin)/(Emax-Emin), with w on `weight_on`.
+
+    `range` says over what the extremes are taken: "box" all cuts and clocks of that device and round,
+    before constraints; "common" all devices together; "cut_only" all cuts at the clock in hand's
+    optimum. `energy` is how server energy is counted. `compression` is phi.
+    """
+
+    weight: float = 0.2
+    weight_on: str = "delay"
+    range: str = "box"
+    energy: str = "busy"
+    local_epochs: int = 1
+    compression: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """Limits; None is no limit."""
+
+    deadline_s: float | None = None
+    min_device_layers: int | None = None
+    server_power_w: float | None = None
+    server_energy_j: float | None = None
+    device_energy_j: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Everything a plan needs.
+
+    Attributes:
+        scheme: "card" (devices one after another) or "sft" (in parallel).
+        rounds: training rounds.
+        origin: where the numbers come from; a file's are assumed, a datasheet's can say so.
+        assumed: what was filled in because nothing was given, in words.
+    """
+
+    scheme: str = "card"
+    rounds: int = 1
+    task: TaskSpec
+    server: ServerSpec
+    devices: tuple[DeviceSpec, ...]
+    objective: Objective = field(default_factory=Objective)
+    constraints: Constraints = field(default_factory=Constraints)
+    provenance: Provenance = field(default_factory=lambda: Provenance.of(Origin.ASSUMED))
+    assumed: tuple[str, ...] = ()

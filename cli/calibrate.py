@@ -1,0 +1,71 @@
+"""`calibrate`: fit what was measured, look at the fits, predict with them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cardlab.cli.options import DbOption, JsonOption, VersionOption, new_app, refuse_options_before_subcommand
+
+app = new_app("Fit laws to what was measured, with their uncertainty, and predict with them.")
+DeviceOption = Annotated[
+    str | None, typer.Option(help="Label or key of a device; default: all.", show_default=False)
+]
+
+
+@app.callback()
+def calibrate(ctx: typer.Context, version: VersionOption = False) -> None:
+    """Fit laws to what was measured, with their uncertainty, and predict with them."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        return
+    refuse_options_before_subcommand(ctx)
+
+
+@app.command()
+def fit(
+    device: DeviceOption = None,
+    law: Annotated[str, typer.Option(help="auto, or the name of a law.")] = "auto",
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Fit every curve of the database and store the fits."""
+    from cardlab.cli.calibrating import fit_all
+
+    fit_all(device, law, db, json)
+
+
+@app.command()
+def show(device: DeviceOption = None, db: DbOption = None, json: JsonOption = False) -> None:
+    """Show the stored fits and the constants derived from them."""
+    from cardlab.cli.calibrating import show_fits
+
+    show_fits(device, db, json)
+
+
+@app.command()
+def predict(
+    device: Annotated[str, typer.Option(help="Label or key of the device.")],
+    frequency_mhz: Annotated[float, typer.Option(help="Clock in MHz.")],
+    segment: Annotated[str | None, typer.Option(help="Only this segment.", show_default=False)] = None,
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Predict power and time at a clock, with 95 % intervals."""
+    from cardlab.cli.calibrating import predict_at
+
+    predict_at(device, frequency_mhz, segment, db, json)
+
+
+@app.command()
+def report(
+    out: Annotated[str, typer.Option(help="File to write.")],
+    device: DeviceOption = None,
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write one HTML page of profiles and fits."""
+    from cardlab.cli.reporting import write_report
+
+    write_report(out, db, json, device=device, with_plan=False)

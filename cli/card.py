@@ -1,0 +1,94 @@
+"""`card`: decide cut layer and server clock."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cardlab.cli.options import DbOption, JsonOption, VersionOption, new_app, refuse_options_before_subcommand
+from cardlab.errors import UsageError
+
+app = new_app("Choose the cut layer and the server's clock that trade round delay against server energy.")
+
+
+@app.callback()
+def card(ctx: typer.Context, version: VersionOption = False) -> None:
+    """Choose the cut layer and the server's clock that trade round delay against server energy."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        return
+    refuse_options_before_subcommand(ctx)
+
+
+@app.command()
+def plan(
+    from_db: Annotated[bool, typer.Option("--from-db", help="Plan with the constants in the database.")] = False,
+    scenario: Annotated[
+        str | None, typer.Option(help="A bundled scenario (card-letter) or a TOML file.", show_default=False)
+    ] = None,
+    server: Annotated[str | None, typer.Option(help="Label or key of the server.", show_default=False)] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Label or key of a device; may be repeated.", show_default=False)
+    ] = None,
+    scheme: Annotated[str | None, typer.Option(help="card.", show_default=False)] = None,
+    weight: Annotated[float | None, typer.Option(help="Weight on delay, 0 to 1.", show_default="0.2")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Longest round delay, seconds.", show_default=False)] = None,
+    rounds: Annotated[int | None, typer.Option(help="Training rounds.", show_default="1")] = None,
+    model: Annotated[str | None, typer.Option(help="Names the task.", show_default=False)] = None,
+    batch: Annotated[int | None, typer.Option(help="Names the task.", show_default=False)] = None,
+    seq: Annotated[int | None, typer.Option(help="Names the task.", show_default=False)] = None,
+    wire_dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16 on the link.", show_default="the server's")
+    ] = None,
+    uplink_mbps: Annotated[float | None, typer.Option(help="Device to server, Mbit/s.", show_default=False)] = None,
+    downlink_mbps: Annotated[float | None, typer.Option(help="Server to device, Mbit/s.", show_default=False)] = None,
+    local_epochs: Annotated[int | None, typer.Option(help="Mini-batches in a round, T.", show_default="1")] = None,
+    compression: Annotated[
+        float | None, typer.Option(help="Fraction of activation and gradient bytes that remains.", show_default="1")
+    ] = None,
+    energy: Annotated[
+        str | None, typer.Option(help="busy, above_idle or round.", show_default="round where waiting was measured")
+    ] = None,
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a plan from the database or from a scenario."""
+    if from_db == (scenario is not None):
+        raise UsageError("a plan needs one source", remedy="give --from-db, or --scenario FILE (or card-letter)")
+    from cardlab.cli.planning import PlanOptions, make_plan
+
+    make_plan(
+        PlanOptions(
+            scenario=scenario,
+            server=server,
+            devices=tuple(device or ()),
+            scheme=scheme,
+            weight=weight,
+            deadline_s=deadline,
+            rounds=rounds,
+            model=model,
+            batch=batch,
+            sequence=seq,
+            wire_dtype=wire_dtype,
+            uplink_mbps=uplink_mbps,
+            downlink_mbps=downlink_mbps,
+            local_epochs=local_epochs,
+            compression=compression,
+            energy=energy,
+            db=db,
+            as_json=json,
+        )
+    )
+
+
+@app.command()
+def report(
+    out: Annotated[str, typer.Option(help="File to write.")],
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write one HTML page of the newest plan with its profiles and fits."""
+    from cardlab.cli.reporting import write_report
+
+    write_report(out, db, json, device=None, with_plan=True)

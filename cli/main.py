@@ -1,0 +1,83 @@
+"""Entry points. Errors become one line on stderr and an exit code; nothing else decides either.
+
+0 done, 1 a failure in the domain, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from cardlab.cli.apps import calibrate_app, card_app, cardlab_app, profile_app
+from cardlab.cli.console import error_line
+from cardlab.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE, CardlabError
+
+
+def profile_device() -> NoReturn:
+    """Entry point of `profile-device`."""
+    sys.exit(run(profile_app, "profile-device"))
+
+
+def calibrate() -> NoReturn:
+    """Entry point of `calibrate`."""
+    sys.exit(run(calibrate_app, "calibrate"))
+
+
+def card() -> NoReturn:
+    """Entry point of `card`."""
+    sys.exit(run(card_app, "card"))
+
+
+def cardlab() -> NoReturn:
+    """Entry point of `cardlab`."""
+    sys.exit(run(cardlab_app, "cardlab"))
+
+
+def run(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run an app and return the exit code; every error ends here, in one line."""
+    signal.signal(signal.SIGTERM, _terminated)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = app(args=words, prog_name=name, standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        error_line("interrupted; what was measured is kept", "go on with --resume where the command has it")
+        return EXIT_INTERRUPTED
+    except CardlabError as error:
+        return _failed(error.message, error.remedy, error.exit_code)
+    except typer.TyperException as error:
+        return _failed(error.format_message().rstrip("."), f"see: {_help_command(error, name)}", EXIT_USAGE)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    except Exception as error:  # noqa: BLE001 - the one place where an unforeseen fault ends
+        return _failed(
+            f"internal error: {type(error).__name__}: {error}",
+            "set CARDLAB_DEBUG=1 for the traceback and report it",
+            EXIT_FAILURE,
+        )
+    return int(code) if isinstance(code, int) else 0
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _failed(message: str, remedy: str, code: int) -> int:
+    if os.environ.get("CARDLAB_DEBUG"):
+        traceback.print_exc()
+    error_line(message, remedy)
+    return code
+
+
+def _help_command(error: typer.TyperException, name: str) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context is not None else name} --help"

@@ -1,0 +1,41 @@
+"""Curves that are not functions of a clock.
+
+    saturating: y = a - b exp(-k r)
+
+rises from a - b to a: accuracy against the fraction r of activation bytes that is kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cardlab.laws.base import Array, Parameter, SeparableLaw, stack
+
+
+class Saturating(SeparableLaw):
+    """y = a - b exp(-k r), a, b >= 0, 0.1 <= k <= 200."""
+
+    name = "saturating"
+    quantities = ("accuracy",)
+    equation = "y = limit - loss exp(-rate r)"
+    min_points = 4
+    complexity = 3.0
+    linear = (
+        Parameter(name="limit", unit="1", meaning="value without compression"),
+        Parameter(name="loss", unit="1", meaning="what is lost when nothing is kept"),
+    )
+    shape = (Parameter(name="rate", unit="1", meaning="how fast the loss fades", lower=0.1, upper=200.0),)
+
+    def basis(self, x: Array, theta: Array) -> Array:
+        """Ones and the fading loss, negative."""
+        return stack((*theta.shape[:-1], x.size), 1.0, -np.exp(-theta * x))
+
+    def basis_slope(self, x: Array, theta: Array) -> Array:
+        """Derivative of the second curve by the rate."""
+        slope = stack((*theta.shape[:-1], x.size), 0.0, x * np.exp(-theta * x))
+        return slope[..., None, :, :]
+
+    def shape_grid(self, x: Array) -> Array:
+        """Rates spread evenly in the logarithm."""
+        del x
+        return np.geomspace(self.shape[0].lower, self.shape[0].upper, 61)[:, None]

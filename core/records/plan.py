@@ -1,0 +1,134 @@
+"""A plan: for each round and device a cut and a server clock, what they cost, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from cardlab.quantity import Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelayTerms:
+    """Round totals in seconds, local epochs included; they add up to the round's delay.
+
+    Attributes:
+        device: forward and backward of the device's layers and the embedding.
+        encode, decode: compression of smashed data and gradients, both sides.
+        uplink, downlink: smashed data up, gradients down.
+        server: forward and backward of the server's layers and the head.
+        adapters: LoRA weights (and optimizer state where it travels) down and up.
+        switch: change of the server's clock and of the cut.
+    """
+
+    device: float
+    encode: float
+    uplink: float
+    decode: float
+    server: float
+    downlink: float
+    adapters: float
+    switch: float
+
+    @property
+    def total(self) -> float:
+        """Round delay, seconds."""
+        return float(sum(getattr(self, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """Another choice for the same device and round, and how much worse it is.
+
+    Attributes:
+        cut, frequency_hz: the choice; frequency_hz is None where clocks are not modelled.
+        delay_s, server_energy_j: what it costs; energy None without power data.
+        cost: value of the objective, None where it does not apply.
+        margin: its cost minus that of the chosen one.
+    """
+
+    cut: int
+    frequency_hz: float | None
+    delay_s: float
+    server_energy_j: float | None = None
+    cost: float | None = None
+    margin: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What one device does in one round.
+
+    Attributes:
+        cut: layers 1..cut on the device.
+        frequency_hz: server clock; None where the server's clock cannot be chosen.
+        delay_s, delay_ci95: round delay and its 95 % interval, None if unknown.
+        server_energy_j, device_energy_j: None without power data.
+        cost: value of the objective.
+        cut_probability: share of calibration draws that choose this cut, None without draws.
+        binding: constraints that hold with equality or cut off the unconstrained optimum, in words.
+        runner_up: the best choice with another cut.
+        provenance: union over everything that entered.
+    """
+
+    device: str
+    cut: int
+    frequency_hz: float | None
+    delay_s: float
+    delay_terms: DelayTerms
+    delay_ci95: tuple[float, float] | None = None
+    server_energy_j: float | None
+    server_energy_ci95: tuple[float, float] | None = None
+    device_energy_j: float | None = None
+    cost: float
+    cut_probability: float | None = None
+    binding: tuple[str, ...] = ()
+    runner_up: Alternative | None = None
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRound:
+    """All devices of one round."""
+
+    round: int
+    devices: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A whole plan or baseline in two numbers: means over rounds of the sums over devices."""
+
+    delay_s: float
+    server_energy_j: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A plan with everything needed to read and to repeat it.
+
+    Attributes:
+        uid: identity.
+        scheme: "card" or "sft".
+        energy: how server energy is counted: "busy", "above_idle", "round", or None without power.
+        rounds: decisions.
+        outcome: of the plan.
+        baselines: "server_only", "device_only", ... at equal conditions.
+        assumptions: defaults that were assumed because nothing was given or measured, in words.
+        notes: further lines a reader must know.
+        provenance: union over all decisions.
+        fits, runs: uids of what it was made of; empty for a scenario.
+    """
+
+    uid: str
+    scheme: str
+    energy: str | None
+    rounds: tuple[PlannedRound, ...]
+    outcome: Outcome
+    baselines: Mapping[str, Outcome] = field(default_factory=dict)
+    assumptions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    provenance: Provenance
+    fits: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    created_at: str | None = None

@@ -1,0 +1,242 @@
+"""Opening a database: path or URL to engine, pragmas, schema version, errors in words.
+
+SQLite runs in WAL mode with foreign keys on. A writing transaction takes its lock at BEGIN
+(`BEGIN IMMEDIATE`): a reader that turns writer in mid-transaction would fail at once instead of
+waiting out the busy timeout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from cardlab.db.schema import HEAD_REVISION, KNOWN_REVISIONS, Base
+from cardlab.errors import (
+    MissingDependencyError,
+    NotFoundError,
+    SchemaTooNewError,
+    SchemaTooOldError,
+    StoreError,
+)
+
+BUSY_TIMEOUT_S = 30.0
+
+
+def database_url(location: str | Path) -> URL:
+    """The SQLAlchemy URL of a path or URL; a path means SQLite.
+
+    Raises StoreError if the text looks like a URL and is none.
+    """
+    text = str(location)
+    if "://" not in text:
+        return URL.create("sqlite", database=str(Path(text).expanduser().absolute()))
+    try:
+        return make_url(text)
+    except ArgumentError as error:
+        raise StoreError(
+            f"{text!r} is not a database URL",
+            remedy="give a path, or postgresql+psycopg://USER@HOST/NAME",
+        ) from error
+
+
+def connect(location: str | Path, *, create: bool) -> Engine:
+    """An engine on a database of this version's schema; a missing one is made if `create`.
+
+    Raises StoreError and its kinds: unreadable, no database, older or newer schema.
+    """
+    url = database_url(location)
+    is_sqlite = url.get_backend_name() == "sqlite"
+    if is_sqlite:
+        _check_file(url, create)
+        url = _readable_anyway(url)
+    engine = _engine(url)
+    if is_sqlite:
+        _install_sqlite(engine)
+    with translated(location):
+        _prepare_schema(engine, location, create)
+    return engine
+
+
+def write_session(engine: Engine) -> Session:
+    """A session whose transaction writes; committed by `with session.begin()`."""
+    return Session(engine.execution_options(cardlab_write=True), expire_on_commit=False)
+
+
+def read_session(engine: Engine) -> Session:
+    """A session that only reads."""
+    return Session(engine, expire_on_commit=False)
+
+
+@contextlib.contextmanager
+def translated(location: str | Path) -> Iterator[None]:
+    """Turn driver errors inside the block into one StoreError with a remedy."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise _in_words(error, location) from error
+
+
+def _engine(url: URL) -> Engine:
+    try:
+        return sa.create_engine(url)
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise MissingDependencyError(
+            f"no driver for {url.drivername} databases",
+            remedy="install it with: pip install 'cardlab[postgres]'",
+        ) from error
+
+
+def _check_file(url: URL, create: bool) -> None:
+    if url.database in (None, "", ":memory:"):
+        return
+    path = Path(str(url.database))
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder", remedy="name a database file with --db")
+    if not path.exists():
+        if not create:
+            raise NotFoundError(
+                f"there is no database at {path}",
+                remedy="measure something first with profile-device, or name another file with --db",
+            )
+        if not path.parent.is_dir():
+            raise StoreError(
+                f"the folder {path.parent} does not exist", remedy="create it or name another with --db"
+            )
+
+
+def _readable_anyway(url: URL) -> URL:
+    """A WAL database in a folder one may not write cannot make its shared memory: open it unchanging."""
+    path = Path(str(url.database))
+    journal = path.with_name(path.name + "-wal")
+    if not path.exists() or os.access(path.parent, os.W_OK):
+        return url
+    if journal.exists() and journal.stat().st_size > 0:
+        return url
+    return url.set(database=f"file:{quote(str(path))}", query={"uri": "true", "mode": "ro", "immutable": "1"})
+
+
+def _install_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        write = connection.get_execution_options().get("cardlab_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _prepare_schema(engine: Engine, location: str | Path, create: bool) -> None:
+    revision = _revision(engine)
+    if revision is None and create:
+        _set_journal(engine)
+        with engine.execution_options(cardlab_write=True).begin() as connection:
+            # Another process may have created it between the look and the lock.
+            if _revision_on(connection) is None:
+                _refuse_foreign(connection, location)
+                _create_all(connection)
+        revision = _revision(engine)
+    if revision is None:
+        raise StoreError(
+            f"{_shown(location)} is not a cardlab database", remedy="name another file with --db"
+        )
+    if revision == HEAD_REVISION:
+        return
+    if revision in KNOWN_REVISIONS:
+        raise SchemaTooOldError(
+            f"{_shown(location)} has the older schema {revision}",
+            remedy=f"upgrade it with: cardlab db upgrade --db {_shown(location)}",
+        )
+    raise SchemaTooNewError(
+        f"{_shown(location)} has schema {revision}, this version knows {HEAD_REVISION}",
+        remedy=f"install the cardlab release that wrote it ({revision.replace('_', '.')} or later)",
+    )
+
+
+def _set_journal(engine: Engine) -> None:
+    """WAL stays with the file; it is set once, when the file is made, and outside any transaction."""
+    if engine.dialect.name == "sqlite":
+        connection = engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA journal_mode = WAL")
+        finally:
+            connection.close()
+
+
+def _revision(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        return _revision_on(connection)
+
+
+def _revision_on(connection: Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").first()
+    return None if row is None else str(row[0])
+
+
+def _refuse_foreign(connection: Connection, location: str | Path) -> None:
+    names = sa.inspect(connection).get_table_names()
+    if names:
+        raise StoreError(
+            f"{_shown(location)} is a database of another program (table {names[0]!r})",
+            remedy="name another file with --db",
+        )
+
+
+def _create_all(connection: Connection) -> None:
+    Base.metadata.create_all(connection)
+    connection.exec_driver_sql(
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,"
+        " CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+    )
+    connection.execute(
+        sa.text("INSERT INTO alembic_version (version_num) VALUES (:revision)"), {"revision": HEAD_REVISION}
+    )
+
+
+def _shown(location: str | Path) -> str:
+    text = str(location)
+    return make_url(text).render_as_string(hide_password=True) if "://" in text else text
+
+
+_CAUSES = (
+    (
+        "readonly database",
+        "cannot be written: it is read-only",
+        "make it writable or name another file with --db",
+    ),
+    ("unable to open", "cannot be opened", "check that you may read and write it and its folder"),
+    ("not a database", "is not a database file", "name another file with --db"),
+    ("malformed", "is damaged", "restore a backup, or merge the bundles again into a new file"),
+    ("locked", "is locked by another process", "wait for it to finish, or stop it"),
+    (
+        "disk is full",
+        "cannot grow: the disk is full",
+        "free some space and start again; finished points are kept",
+    ),
+    ("connection", "cannot be reached", "check host, port, user and password in the URL"),
+)
+
+
+def _in_words(error: Exception, location: str | Path) -> StoreError:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    text = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    for sign, message, remedy in _CAUSES:
+        if sign in text.lower():
+            return StoreError(f"{_shown(location)} {message}", remedy=remedy)
+    return StoreError(f"{_shown(location)}: {text}", remedy="run: cardlab doctor")

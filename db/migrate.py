@@ -1,0 +1,67 @@
+"""Bringing an older database to this version's schema, with a backup beside it first."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+
+from cardlab.db.engine import connect, database_url, translated
+from cardlab.db.schema import HEAD_REVISION
+from cardlab.errors import SchemaTooOldError
+
+
+def revision_of(location: str | Path) -> str | None:
+    """The schema revision a database says it has, None if it says nothing."""
+    with translated(location), sa.create_engine(database_url(location)).connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def upgrade(location: str | Path, revision: str = HEAD_REVISION) -> Path | None:
+    """Run the missing revisions in one transaction; returns the backup's path (SQLite only).
+
+    Raises StoreError if the database cannot be read or written; the old state then remains.
+    """
+    url = database_url(location)
+    backup = None
+    with translated(location):
+        if url.get_backend_name() == "sqlite" and Path(str(url.database)).exists():
+            backup = _backup(Path(str(url.database)))
+        config = Config()
+        config.set_main_option("script_location", "cardlab.db:migrations")
+        with sa.create_engine(url).begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+    return backup
+
+
+def _backup(path: Path) -> Path:
+    """A consistent copy, journal included, made by SQLite itself."""
+    number = 1
+    while (target := path.with_name(f"{path.name}.backup-{number}")).exists():
+        number += 1
+    source, copy = sqlite3.connect(path), sqlite3.connect(target)
+    try:
+        source.backup(copy)
+    finally:
+        copy.close()
+        source.close()
+    return target
+
+
+def upgrade_existing(location: str | Path) -> tuple[str, str, Path | None]:
+    """Upgrade a database that exists; returns the revision before, after, and the backup's path.
+
+    The backup is None where nothing had to be done. Raises NotFoundError if there is no database,
+    SchemaTooNewError if a newer version wrote it, StoreError if it is none of ours.
+    """
+    try:
+        connect(location, create=False).dispose()
+    except SchemaTooOldError:
+        before = revision_of(location)
+        return str(before), HEAD_REVISION, upgrade(location)
+    return HEAD_REVISION, HEAD_REVISION, None

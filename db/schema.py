@@ -1,0 +1,274 @@
+"""The tables. Every row that was born on a device carries a `uid` made there; integer keys stay here.
+
+Rows are inserted and never updated, so the union of two databases is their merge. Descriptions
+(device, task, execution, environment) are content-addressed: their uid is the hash of what they say.
+Text times are UTC, ISO 8601 with microseconds and a final Z, so that they sort as text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    LargeBinary,
+    MetaData,
+    String,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+HEAD_REVISION = "v0_1_0"
+KNOWN_REVISIONS = ("v0_1_0",)
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+Document = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    """Common metadata with the naming convention that migrations rely on."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {
+        Document: JSON(none_as_null=True),
+        list[Any]: JSON,
+        bytes: LargeBinary,
+        float: Double,
+    }
+
+
+class Row(Base):
+    """A row with an integer key for joins inside and a uid for the world outside."""
+
+    __abstract__ = True
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    uid: Mapped[str] = mapped_column(String(64), unique=True)
+
+
+class DeviceRow(Row):
+    """One description of a device; `key` is the hardware, the newest run's row gives the label."""
+
+    __tablename__ = "device"
+
+    key: Mapped[str] = mapped_column(String(200), index=True)
+    name: Mapped[str] = mapped_column(String(200), index=True)
+    platform: Mapped[str] = mapped_column(String(40))
+    model: Mapped[str | None] = mapped_column(String(200))
+    cores: Mapped[int | None]
+    frequency_min_hz: Mapped[float | None]
+    frequency_max_hz: Mapped[float | None]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    details: Mapped[Document]
+
+
+class TaskRow(Row):
+    """A task without its label (that stands in the run)."""
+
+    __tablename__ = "task"
+
+    document: Mapped[Document]
+
+
+class ExecutionRow(Row):
+    """How a task is computed."""
+
+    __tablename__ = "execution"
+
+    dtype: Mapped[str] = mapped_column(String(40))
+    attention: Mapped[str] = mapped_column(String(40))
+    threads: Mapped[int]
+    torch: Mapped[str | None] = mapped_column(String(40))
+    accelerator: Mapped[str | None] = mapped_column(String(40))
+
+
+class EnvironmentRow(Row):
+    """Versions of software and firmware."""
+
+    __tablename__ = "environment"
+
+    versions: Mapped[Document]
+
+
+class RunRow(Row):
+    """One visit to one device."""
+
+    __tablename__ = "run"
+
+    kind: Mapped[str] = mapped_column(String(40), index=True)
+    device_id: Mapped[int] = mapped_column(ForeignKey("device.id"), index=True)
+    task_id: Mapped[int | None] = mapped_column(ForeignKey("task.id"), index=True)
+    execution_id: Mapped[int] = mapped_column(ForeignKey("execution.id"))
+    environment_id: Mapped[int] = mapped_column(ForeignKey("environment.id"))
+    task_label: Mapped[str | None] = mapped_column(String(200))
+    workload: Mapped[str | None] = mapped_column(String(200))
+    analysis: Mapped[Document | None]
+    planned: Mapped[list[Any]]
+    options: Mapped[Document]
+    provenance: Mapped[Document]
+    started_at: Mapped[str] = mapped_column(String(40), index=True)
+
+
+class PointRow(Row):
+    """A visited operating point; it is done when an `operating_point` measurement closes it."""
+
+    __tablename__ = "point"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id"), index=True)
+    position: Mapped[int]
+    requested_hz: Mapped[float | None]
+    memory_requested_hz: Mapped[float | None]
+    anchor: Mapped[bool]
+
+
+class MeasurementRow(Row):
+    """One quantity at one point; value is null when it was attempted and cannot be trusted."""
+
+    __tablename__ = "measurement"
+
+    point_id: Mapped[int] = mapped_column(ForeignKey("point.id"), index=True)
+    position: Mapped[int]
+    quantity: Mapped[str] = mapped_column(String(40), index=True)
+    unit: Mapped[str] = mapped_column(String(20))
+    segment: Mapped[str | None] = mapped_column(String(80))
+    phase: Mapped[str | None] = mapped_column(String(40))
+    rail: Mapped[str | None] = mapped_column(String(80))
+    value: Mapped[float | None]
+    stderr: Mapped[float | None]
+    ci_low: Mapped[float | None]
+    ci_high: Mapped[float | None]
+    n: Mapped[int | None]
+    provenance: Mapped[Document | None]
+    flags: Mapped[list[Any]]
+    details: Mapped[Document]
+
+
+class SampleBlockRow(Base):
+    """Raw samples of one measurement, packed little-endian float64."""
+
+    __tablename__ = "sample_block"
+    __table_args__ = (UniqueConstraint("measurement_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    measurement_id: Mapped[int] = mapped_column(ForeignKey("measurement.id"))
+    name: Mapped[str] = mapped_column(String(80))
+    count: Mapped[int]
+    data: Mapped[bytes]
+
+
+class FitRow(Row):
+    """A fitted law with its draws (packed float64, draws x parameters)."""
+
+    __tablename__ = "fit"
+
+    device_id: Mapped[int] = mapped_column(ForeignKey("device.id"), index=True)
+    task_id: Mapped[int | None] = mapped_column(ForeignKey("task.id"), index=True)
+    execution_id: Mapped[int | None] = mapped_column(ForeignKey("execution.id"))
+    workload: Mapped[str | None] = mapped_column(String(200))
+    quantity: Mapped[str] = mapped_column(String(40), index=True)
+    segment: Mapped[str | None] = mapped_column(String(80))
+    phase: Mapped[str | None] = mapped_column(String(40))
+    rail: Mapped[str | None] = mapped_column(String(80))
+    power_mode: Mapped[str | None] = mapped_column(String(80))
+    memory_hz: Mapped[float | None]
+    law: Mapped[str] = mapped_column(String(80))
+    selected: Mapped[bool]
+    data_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[str] = mapped_column(String(40), index=True)
+    document: Mapped[Document]
+    draws: Mapped[bytes | None]
+
+
+class FitInputRow(Base):
+    """Which measurements a fit was made of."""
+
+    __tablename__ = "fit_input"
+    __table_args__ = (UniqueConstraint("fit_id", "measurement_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    fit_id: Mapped[int] = mapped_column(ForeignKey("fit.id"))
+    measurement_id: Mapped[int] = mapped_column(ForeignKey("measurement.id"), index=True)
+
+
+class LinkRow(Row):
+    """A measured or imported link."""
+
+    __tablename__ = "link"
+
+    name: Mapped[str] = mapped_column(String(200), index=True)
+    uplink_bps: Mapped[float | None]
+    downlink_bps: Mapped[float | None]
+    rtt_s: Mapped[float | None]
+    provenance: Mapped[Document]
+    measured_at: Mapped[str] = mapped_column(String(40))
+    document: Mapped[Document]
+
+
+class PlanRow(Row):
+    """A plan as it was made, whole."""
+
+    __tablename__ = "plan"
+
+    scheme: Mapped[str] = mapped_column(String(40))
+    created_at: Mapped[str] = mapped_column(String(40), index=True)
+    document: Mapped[Document]
+
+
+class PlanInputRow(Base):
+    """Which fit, run or link a plan was made of: exactly one of the three a row."""
+
+    __tablename__ = "plan_input"
+    __table_args__ = (
+        CheckConstraint(
+            "(CASE WHEN fit_id IS NULL THEN 0 ELSE 1 END) + (CASE WHEN run_id IS NULL THEN 0 ELSE 1 END)"
+            " + (CASE WHEN link_id IS NULL THEN 0 ELSE 1 END) = 1",
+            name="one_input",
+        ),
+        UniqueConstraint("plan_id", "fit_id", "run_id", "link_id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    plan_id: Mapped[int] = mapped_column(ForeignKey("plan.id"))
+    fit_id: Mapped[int | None] = mapped_column(ForeignKey("fit.id"), index=True)
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("run.id"), index=True)
+    link_id: Mapped[int | None] = mapped_column(ForeignKey("link.id"), index=True)
+
+
+class TrainRoundRow(Row):
+    """One finished round of one device in a split run."""
+
+    __tablename__ = "train_round"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id"), index=True)
+    plan_id: Mapped[int | None] = mapped_column(ForeignKey("plan.id"), index=True)
+    device_id: Mapped[int] = mapped_column(ForeignKey("device.id"))
+    number: Mapped[int]
+    cut: Mapped[int]
+    frequency_hz: Mapped[float | None]
+    loss: Mapped[float | None]
+    delay_s: Mapped[float | None]
+    energy_j: Mapped[float | None]
+    document: Mapped[Document]
+
+
+class TrainPhaseRow(Row):
+    """One term of a round: what was observed beside what was predicted."""
+
+    __tablename__ = "train_phase"
+
+    train_round_id: Mapped[int] = mapped_column(ForeignKey("train_round.id"), index=True)
+    term: Mapped[str] = mapped_column(String(40))
+    observed_s: Mapped[float | None]
+    predicted_s: Mapped[float | None]
+    details: Mapped[Document]

@@ -1,0 +1,150 @@
+"""Fits: stored with the measurements they came from, found again by what they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from cardlab.db.schema import (
+    DeviceRow,
+    ExecutionRow,
+    FitInputRow,
+    FitRow,
+    MeasurementRow,
+    PointRow,
+    RunRow,
+    TaskRow,
+)
+from cardlab.db.store.repository import Repository, find_prefix, find_uid
+from cardlab.errors import NotFoundError
+from cardlab.records.fit import Fit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFit:
+    """A fit, when it was made, and the measurements it came from (uids)."""
+
+    fit: Fit
+    created_at: str
+    inputs: tuple[str, ...]
+
+
+class Fits(Repository):
+    """Fitted laws."""
+
+    def add(self, fits: Iterable[tuple[Fit, Sequence[str]]], created_at: str) -> None:
+        """Store fits with the uids of the measurements each was made of, all or none."""
+        with self.writing() as session:
+            for fit, inputs in fits:
+                row = _row(session, fit, created_at)
+                session.add(row)
+                session.flush()
+                _add_inputs(session, row.id, inputs)
+
+    def get(self, fit_id: str) -> StoredFit:
+        """The fit whose id begins with `fit_id`."""
+        with self.reading() as session:
+            return _stored(session, find_prefix(session, FitRow, fit_id, "fit"))
+
+    def newest(
+        self,
+        *,
+        device: str | None = None,
+        quantity: str | None = None,
+        task: str | None = None,
+        selected_only: bool = False,
+    ) -> tuple[StoredFit, ...]:
+        """The newest fit of each subject and law, oldest subject first.
+
+        Args:
+            device: key of the device.
+            quantity: "power", "wait_power", "latency" or "accuracy".
+            task: uid of the task.
+            selected_only: leave out the laws that were compared and not chosen.
+        """
+        query = select(FitRow).join(DeviceRow, DeviceRow.id == FitRow.device_id).order_by(FitRow.created_at)
+        if device is not None:
+            query = query.where(DeviceRow.key == device)
+        if quantity is not None:
+            query = query.where(FitRow.quantity == quantity)
+        if task is not None:
+            query = query.join(TaskRow, TaskRow.id == FitRow.task_id).where(TaskRow.uid == task)
+        with self.reading() as session:
+            # A later fit of a subject replaces all laws of the earlier comparison.
+            stamps: dict[tuple[object, ...], str] = {}
+            rows = session.scalars(query).all()
+            for row in rows:
+                stamps[_subject(row)] = row.created_at
+            current = [row for row in rows if row.created_at == stamps[_subject(row)]]
+            return tuple(_stored(session, row) for row in current if row.selected or not selected_only)
+
+
+def _subject(row: FitRow) -> tuple[object, ...]:
+    return (row.device_id, row.task_id, row.execution_id, row.workload, row.quantity, row.segment, row.phase,
+            row.rail, row.power_mode, row.memory_hz)  # fmt: skip
+
+
+def _row(session: Session, fit: Fit, created_at: str) -> FitRow:
+    return FitRow(
+        uid=fit.fit_id,
+        device_id=_device_id(session, fit.device),
+        task_id=_id_of(session, TaskRow, fit.task),
+        execution_id=_id_of(session, ExecutionRow, fit.execution),
+        workload=fit.workload,
+        quantity=fit.quantity,
+        segment=fit.segment,
+        phase=fit.phase,
+        rail=fit.rail,
+        power_mode=fit.power_mode,
+        memory_hz=fit.memory_hz,
+        law=fit.law,
+        selected=fit.selected,
+        data_hash=fit.data_hash,
+        created_at=created_at,
+        document=fit.document(),
+        draws=fit.packed_draws or None,
+    )
+
+
+def _device_id(session: Session, key: str) -> int:
+    """The description in the newest run of that hardware."""
+    query = (
+        select(DeviceRow.id)
+        .join(RunRow, RunRow.device_id == DeviceRow.id)
+        .where(DeviceRow.key == key)
+        .order_by(RunRow.started_at.desc())
+        .limit(1)
+    )
+    found = session.scalar(query)
+    if found is None:
+        raise NotFoundError(f"no device {key!r} is stored", remedy="measure or import it first")
+    return found
+
+
+def _id_of(session: Session, kind: type[TaskRow] | type[ExecutionRow], uid: str | None) -> int | None:
+    if uid is None:
+        return None
+    row = find_uid(session, kind, uid)
+    if row is None:
+        raise NotFoundError(f"no {kind.__tablename__} {uid!r} is stored", remedy="measure or import it first")
+    return int(row.id)
+
+
+def _add_inputs(session: Session, fit_id: int, inputs: Sequence[str]) -> None:
+    ids = session.scalars(select(MeasurementRow.id).where(MeasurementRow.uid.in_(list(inputs)))).all()
+    session.add_all(FitInputRow(fit_id=fit_id, measurement_id=i) for i in ids)
+
+
+def _stored(session: Session, row: FitRow) -> StoredFit:
+    inputs = session.scalars(
+        select(MeasurementRow.uid)
+        .join(FitInputRow, FitInputRow.measurement_id == MeasurementRow.id)
+        .join(PointRow, PointRow.id == MeasurementRow.point_id)
+        .where(FitInputRow.fit_id == row.id)
+        .order_by(MeasurementRow.uid)
+    ).all()
+    fit = Fit.from_document(row.document, row.draws or b"")
+    return StoredFit(fit=fit, created_at=row.created_at, inputs=tuple(inputs))

@@ -1,0 +1,69 @@
+"""What every part of the store shares: sessions with errors in words, and content-addressed rows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+
+from cardlab.db.engine import read_session, translated, write_session
+from cardlab.db.schema import Row
+from cardlab.errors import AmbiguousNameError, NotFoundError
+
+R = TypeVar("R", bound=Row)
+
+
+class Repository:
+    """Base of the parts of a store."""
+
+    def __init__(self, engine: Engine, location: str) -> None:
+        self._engine = engine
+        self._location = location
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A reading session."""
+        with translated(self._location), read_session(self._engine) as session, session.begin():
+            yield session
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A writing transaction, committed when the block ends without an error."""
+        with translated(self._location), write_session(self._engine) as session, session.begin():
+            yield session
+
+
+def find_uid(session: Session, kind: type[R], uid: str) -> R | None:
+    """The row with that uid, or None."""
+    return session.scalars(select(kind).where(kind.uid == uid)).one_or_none()
+
+
+def find_or_add(session: Session, row: R) -> R:
+    """The row already stored under `row.uid`, else `row`, stored."""
+    found = find_uid(session, type(row), row.uid)
+    if found is not None:
+        return found
+    session.add(row)
+    session.flush()
+    return row
+
+
+def find_prefix(session: Session, kind: type[R], prefix: str, what: str, **where: Any) -> R:
+    """The only row whose uid begins with `prefix`.
+
+    Raises NotFoundError or AmbiguousNameError (listing the matches).
+    """
+    query = select(kind).where(kind.uid.startswith(prefix, autoescape=True)).filter_by(**where).limit(6)
+    rows = session.scalars(query).all()
+    if not rows:
+        raise NotFoundError(f"there is no {what} {prefix!r}", remedy=f"list the {what}s and copy an id")
+    if len(rows) > 1:
+        raise AmbiguousNameError(
+            f"{prefix!r} fits several {what}s: {', '.join(r.uid[:12] for r in rows)}",
+            remedy="give more digits of the id",
+        )
+    return rows[0]

@@ -1,0 +1,244 @@
+"""Runs: begun, extended point by point, read back as profiles.
+
+Each call that writes is one short transaction, so what it returned is on disk whatever happens next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from cardlab.db.schema import (
+    DeviceRow,
+    EnvironmentRow,
+    ExecutionRow,
+    MeasurementRow,
+    PointRow,
+    RunRow,
+    SampleBlockRow,
+    TaskRow,
+)
+from cardlab.db.store.convert import (
+    OPERATING_POINT,
+    closing_measurement,
+    measurement_row,
+    point_record,
+    run_record,
+    sample_rows,
+    task_document,
+)
+from cardlab.db.store.devices import store_device
+from cardlab.db.store.repository import Repository, find_or_add, find_prefix, find_uid
+from cardlab.errors import NotFoundError
+from cardlab.identity import new_uid
+from cardlab.plain import to_plain
+from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint, Profile, Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """One line about a run, without its measurements."""
+
+    uid: str
+    kind: str
+    device_key: str
+    device_name: str
+    task_label: str | None
+    workload: str | None
+    started_at: str
+    points_planned: int
+    points_done: int
+
+
+class Runs(Repository):
+    """Profiles and other visits to devices."""
+
+    def begin(self, run: Run) -> None:
+        """Store the run and its descriptions; nothing is measured yet."""
+        with self.writing() as session:
+            session.add(_run_row(session, run))
+
+    def begin_point(self, run_uid: str, planned: PlannedPoint) -> str:
+        """Announce that a planned point begins; returns the uid of the point."""
+        uid = new_uid()
+        with self.writing() as session:
+            run = find_uid(session, RunRow, run_uid)
+            if run is None:
+                raise NotFoundError(f"there is no run {run_uid!r}", remedy="begin the run first")
+            session.add(
+                PointRow(
+                    uid=uid,
+                    run_id=run.id,
+                    position=planned.index,
+                    requested_hz=planned.requested_hz,
+                    memory_requested_hz=planned.memory_hz,
+                    anchor=planned.anchor,
+                )
+            )
+        return uid
+
+    def add(self, point_uid: str, *measurements: Measurement) -> None:
+        """Append measurements with their samples to a point, all or none."""
+        with self.writing() as session:
+            _append(session, point_uid, measurements)
+
+    def finish_point(self, point_uid: str, operating: OperatingPoint, *measurements: Measurement) -> None:
+        """Append the last measurements and the operating point: the point is done."""
+        with self.writing() as session:
+            _append(session, point_uid, (*measurements, closing_measurement(operating)))
+
+    def get(self, uid: str, *, samples: bool = False) -> Profile:
+        """The run whose uid begins with `uid`, with what it measured; raw samples only on request."""
+        with self.reading() as session:
+            return _profile(session, find_prefix(session, RunRow, uid, "run"), samples)
+
+    def latest(self, kind: str = "profile") -> Profile:
+        """The newest run of that kind. Raises NotFoundError on an empty database."""
+        with self.reading() as session:
+            query = select(RunRow).where(RunRow.kind == kind).order_by(RunRow.started_at.desc()).limit(1)
+            row = session.scalars(query).one_or_none()
+            if row is None:
+                raise NotFoundError(
+                    f"{self._location} holds no {kind}", remedy="measure one with profile-device"
+                )
+            return _profile(session, row, False)
+
+    def select(
+        self, *, kind: str = "profile", device: str | None = None, task: str | None = None
+    ) -> tuple[Profile, ...]:
+        """Runs of that kind, oldest first, without samples; `device` is a key, `task` a uid."""
+        query = (
+            select(RunRow)
+            .join(DeviceRow, DeviceRow.id == RunRow.device_id)
+            .outerjoin(TaskRow, TaskRow.id == RunRow.task_id)
+            .where(RunRow.kind == kind)
+            .order_by(RunRow.started_at)
+        )
+        if device is not None:
+            query = query.where(DeviceRow.key == device)
+        if task is not None:
+            query = query.where(TaskRow.uid == task)
+        with self.reading() as session:
+            return tuple(_profile(session, row, False) for row in session.scalars(query).all())
+
+    def unfinished(self, run: Run) -> Profile | None:
+        """The newest incomplete run with the same device, task, workload and execution as `run`."""
+        query = (
+            select(RunRow)
+            .join(DeviceRow, DeviceRow.id == RunRow.device_id)
+            .join(ExecutionRow, ExecutionRow.id == RunRow.execution_id)
+            .outerjoin(TaskRow, TaskRow.id == RunRow.task_id)
+            .where(RunRow.kind == run.kind, DeviceRow.key == run.device.key)
+            .where(ExecutionRow.uid == run.execution.uid)
+            .where(RunRow.workload.is_(None) if run.workload is None else RunRow.workload == run.workload)
+            .where(TaskRow.uid.is_(None) if run.task is None else TaskRow.uid == run.task.uid)
+            .order_by(RunRow.started_at.desc())
+            .limit(1)
+        )
+        with self.reading() as session:
+            row = session.scalars(query).one_or_none()
+            if row is None:
+                return None
+            profile = _profile(session, row, False)
+        return None if profile.complete else profile
+
+    def summaries(self) -> tuple[RunSummary, ...]:
+        """All runs, newest first."""
+        done = (
+            select(PointRow.run_id, func.count(PointRow.position.distinct()).label("done"))
+            .join(MeasurementRow, MeasurementRow.point_id == PointRow.id)
+            .where(MeasurementRow.quantity == OPERATING_POINT)
+            .group_by(PointRow.run_id)
+            .subquery()
+        )
+        query = (
+            select(RunRow, DeviceRow, done.c.done)
+            .join(DeviceRow, DeviceRow.id == RunRow.device_id)
+            .outerjoin(done, done.c.run_id == RunRow.id)
+            .order_by(RunRow.started_at.desc())
+        )
+        with self.reading() as session:
+            return tuple(_summary(run, device, count or 0) for run, device, count in session.execute(query))
+
+
+def _summary(run: RunRow, device: DeviceRow, done: int) -> RunSummary:
+    return RunSummary(
+        uid=run.uid,
+        kind=run.kind,
+        device_key=device.key,
+        device_name=device.name,
+        task_label=run.task_label,
+        workload=run.workload,
+        started_at=run.started_at,
+        points_planned=len(run.planned),
+        points_done=done,
+    )
+
+
+def _run_row(session: Session, run: Run) -> RunRow:
+    task = None
+    if run.task is not None:
+        task = find_or_add(session, TaskRow(uid=run.task.uid, document=task_document(run.task)))
+    execution = find_or_add(session, ExecutionRow(uid=run.execution.uid, **to_plain(run.execution)))
+    environment = find_or_add(
+        session, EnvironmentRow(uid=run.environment.uid, versions=dict(run.environment.versions))
+    )
+    return RunRow(
+        uid=run.uid,
+        kind=run.kind,
+        device_id=store_device(session, run.device).id,
+        task_id=None if task is None else task.id,
+        execution_id=execution.id,
+        environment_id=environment.id,
+        task_label=None if run.task is None else run.task.model,
+        workload=run.workload,
+        analysis=None if run.analysis is None else to_plain(run.analysis),
+        planned=to_plain(run.planned),
+        options=to_plain(run.options),
+        provenance=run.provenance.as_plain(),
+        started_at=run.started_at,
+    )
+
+
+def _append(session: Session, point_uid: str, measurements: Sequence[Measurement]) -> None:
+    point = find_uid(session, PointRow, point_uid)
+    if point is None:
+        raise NotFoundError(f"there is no point {point_uid!r}", remedy="begin the point first")
+    count = select(func.count(MeasurementRow.id)).where(MeasurementRow.point_id == point.id)
+    position = session.scalar(count) or 0
+    rows = [measurement_row(point.id, position + i, m) for i, m in enumerate(measurements)]
+    session.add_all(rows)
+    session.flush()
+    for row, measurement in zip(rows, measurements, strict=True):
+        session.add_all(sample_rows(row.id, measurement))
+
+
+def _profile(session: Session, row: RunRow, samples: bool) -> Profile:
+    device = session.get_one(DeviceRow, row.device_id)
+    task = None if row.task_id is None else session.get_one(TaskRow, row.task_id)
+    execution = session.get_one(ExecutionRow, row.execution_id)
+    environment = session.get_one(EnvironmentRow, row.environment_id)
+    points = session.scalars(
+        select(PointRow).where(PointRow.run_id == row.id).order_by(PointRow.position, PointRow.id)
+    ).all()
+    measured = session.scalars(
+        select(MeasurementRow)
+        .join(PointRow, PointRow.id == MeasurementRow.point_id)
+        .where(PointRow.run_id == row.id)
+        .order_by(MeasurementRow.point_id, MeasurementRow.position)
+    ).all()
+    blocks: Sequence[SampleBlockRow] = ()
+    if samples:
+        blocks = session.scalars(
+            select(SampleBlockRow)
+            .join(MeasurementRow, MeasurementRow.id == SampleBlockRow.measurement_id)
+            .join(PointRow, PointRow.id == MeasurementRow.point_id)
+            .where(PointRow.run_id == row.id)
+        ).all()
+    return Profile(
+        run=run_record(row, device, task, execution, environment),
+        points=tuple(point_record(point, measured, blocks) for point in points),
+    )

@@ -1,0 +1,29 @@
+#!/bin/sh
+# The main job on real input, end to end: this host profiled for real, a simulated server swept, laws
+# fitted, a plan made, one page written. Nothing here needs a network or a GPU.
+set -eu
+rm -rf demo
+mkdir -p demo
+export CARD_DB=demo/cardlab.db
+export XDG_STATE_HOME="$PWD/demo/state"
+task="--model llama-3.2-1b --batch 1 --seq 128 --dtype bfloat16"
+
+echo "== 1. what this machine offers"
+profile-device doctor
+echo
+echo "== 2. llama-3.2-1b (LoRA r=8, 1 x 128 tokens, bf16) measured layer by layer on this host"
+profile-device $task --no-whole-step --repeats 8
+echo
+echo "== 3. the same task on a simulated server, swept over its clocks (simulated: no number of it is real)"
+profile-device $task --platform simulated:rtx-4060-ti
+echo
+echo "== 4. laws fitted to all of it"
+calibrate fit > demo/fits.txt
+tail -n 5 demo/fits.txt
+echo "(the whole fit report: demo/fits.txt)"
+echo
+echo "== 5. cut layer and server clock for a 50/100 Mbit/s link, 5 local epochs"
+card plan --from-db --uplink-mbps 50 --downlink-mbps 100 --local-epochs 5
+echo
+echo "== 6. one page of it all"
+card report --out demo/report.html

@@ -1,0 +1,22 @@
+"""How long a sweep will take, before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cardlab.profilers.measuring import IDLE_S
+from cardlab.profilers.platforms.base import Platform
+from cardlab.records.measurement import PlannedPoint
+
+SETTLE_S = 4.0
+TIMING_S = 60.0
+
+
+def estimate_seconds(platform: Platform, planned: Sequence[PlannedPoint], budget_s: float | None) -> float:
+    """Expected length of a session: settling, timings (the budget, else a guess of 60 s), power windows."""
+    per_point_s = TIMING_S if budget_s is None else budget_s
+    fixed_s = 0.0
+    if platform.meter is not None:
+        per_point_s += 2.0 * platform.window_s() + SETTLE_S
+        fixed_s = IDLE_S
+    return fixed_s + per_point_s * len(planned)

@@ -1,0 +1,115 @@
+"""The host's CPU. A machine without clock control or power meter is a normal case."""
+
+from __future__ import annotations
+
+import os
+import platform as host_platform
+from pathlib import Path
+
+from cardlab.profilers.clock import WallClock
+from cardlab.profilers.platforms.base import Platform, Probe, State
+from cardlab.profilers.platforms.host import cpu_cores, cpu_model, host_key, memory_bytes, read_text
+from cardlab.profilers.stopwatch import CpuStopwatch
+from cardlab.profilers.workbench import LoadWorkbench, Workbench, Workload
+from cardlab.profilers.workload.execution import resolve_execution
+from cardlab.quantity import MEASURED
+from cardlab.records.device import Device
+from cardlab.records.task import Execution
+
+_CPUFREQ = "sys/devices/system/cpu/cpu0/cpufreq"
+
+
+class CpuPlatform(Platform):
+    """The processor this process runs on.
+
+    Args:
+        sysfs_root: root of /sys, /proc and /etc.
+        label: name of the device; the host's name by default.
+    """
+
+    def __init__(self, sysfs_root: str | Path = "/", label: str | None = None) -> None:
+        self._root = Path(sysfs_root)
+        key = host_key("cpu", self._root)
+        self.name = "cpu"
+        self.key_source = key.source
+        total_bytes, _ = memory_bytes(self._root)
+        self.identity = Device(
+            key=key.key,
+            name=label or host_platform.node() or "host",
+            platform="cpu",
+            model=cpu_model(self._root),
+            cores=cpu_cores(self._root),
+            frequency_min_hz=self._cpufreq_hz("cpuinfo_min_freq"),
+            frequency_max_hz=self._cpufreq_hz("cpuinfo_max_freq"),
+            memory_bytes=total_bytes,
+            details={"logical_cpus": os.cpu_count(), "machine": host_platform.machine()},
+        )
+        self.clock = WallClock()
+        self.stopwatch = CpuStopwatch()
+        self.provenance = MEASURED
+        self.torch_device = "cpu"
+
+    def frequencies(self) -> tuple[float, ...]:
+        """Empty: the clock is measured as found."""
+        return ()
+
+    def capabilities(self) -> tuple[Probe, ...]:
+        """Identity, clock, memory and power meter as found."""
+        total, available = memory_bytes(self._root)
+        frequency = self.state().frequency_hz
+        rapl = (self._root / "sys/class/powercap/intel-rapl:0/energy_uj").exists()
+        return (
+            Probe(
+                name="device",
+                ok=True,
+                state=f"{self.identity.model or 'unknown CPU'}, {self.identity.cores or 'N/A'} cores",
+            ),
+            Probe(name="identity", ok=True, state=f"{self.identity.key} from {self.key_source}"),
+            Probe(
+                name="memory",
+                ok=None if total is None else True,
+                state="N/A"
+                if total is None or available is None
+                else f"{total / 2**30:.1f} GiB, {available / 2**30:.1f} GiB free",
+            ),
+            Probe(
+                name="clock",
+                ok=None if frequency is None else True,
+                state="the kernel publishes no CPU clock here"
+                if frequency is None
+                else f"{frequency / 1e6:.0f} MHz now, measured as found",
+            ),
+            Probe(
+                name="power meter",
+                ok=None,
+                state="RAPL present, not read on this platform yet"
+                if rapl
+                else "no RAPL energy counter: power is N/A here",
+            ),
+        )
+
+    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
+        """As the workload engine resolves it for a CPU."""
+        self.stopwatch = CpuStopwatch(threads=max(1, threads))
+        return resolve_execution("cpu", dtype, attention, threads)
+
+    def workbench(self, workload: Workload) -> Workbench:
+        """Real works of a task in torch, or the load that was named."""
+        if workload.load is not None:
+            return LoadWorkbench(workload.load)
+        from cardlab.profilers.workload.workbench import TorchWorkbench
+
+        return TorchWorkbench(workload, "cpu")
+
+    def state(self) -> State:
+        """The CPU clock where the kernel publishes it."""
+        frequency = self._cpufreq_hz("scaling_cur_freq")
+        return State(frequency_hz=frequency, cpu_hz=frequency, cores_active=self.identity.cores)
+
+    def memory_available_bytes(self) -> int | None:
+        """MemAvailable of the kernel."""
+        return memory_bytes(self._root)[1]
+
+    def _cpufreq_hz(self, name: str) -> float | None:
+        text = read_text(self._root / _CPUFREQ / name)
+        return float(text) * 1e3 if text and text.isdigit() else None

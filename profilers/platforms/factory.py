@@ -1,0 +1,37 @@
+"""From a platform's name to the platform. Tegra is asked before NVML, which answers there with nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cardlab.errors import UsageError
+from cardlab.profilers.platforms.base import Platform
+
+NAMES = ("auto", "cpu", "simulated:NAME")
+
+
+def open_platform(
+    name: str = "auto", *, index: int = 0, sysfs_root: str | Path = "/", label: str | None = None
+) -> Platform:
+    """Open the platform of that name.
+
+    Args:
+        name: "auto", "cpu", "simulated:NAME" or "simulated:NAME:LABEL".
+        index: which device, on platforms with several.
+        sysfs_root: root of /sys, /proc and /etc for platforms that read them.
+        label: name given to the device; a host's own name by default.
+
+    Raises:
+        UsageError: no such platform; the message lists those there are.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "simulated":
+        from cardlab.profilers.platforms.simulated.platform import SimulatedPlatform
+
+        model, _, own_label = rest.partition(":")
+        return SimulatedPlatform(model, label or own_label or None)
+    if kind in ("auto", "cpu"):
+        from cardlab.profilers.platforms.cpu import CpuPlatform
+
+        return CpuPlatform(sysfs_root=sysfs_root, label=label)
+    raise UsageError(f"there is no platform {name!r}", remedy=f"choose one of: {', '.join(NAMES)}")

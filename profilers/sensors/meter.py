@@ -1,0 +1,115 @@
+"""Power meters: what a rail covers, how often it moves, and the trace of a window.
+
+    update_s      |--u--|--u--|--u--|--u--|--u--|
+    recording        [==========window=======]
+    whole updates       |--u--|--u--|--u--|          only these enter the mean
+
+A sensor that averages over its update interval says nothing about half an interval: a window is cut
+to the updates that lie wholly inside it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+
+from cardlab.quantity import Estimate, Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rail:
+    """One place where power is measured.
+
+    Attributes:
+        name: the vendor's name of it.
+        scope: what it covers, in words.
+        total: it is, or stands for, the power of the whole device.
+    """
+
+    name: str
+    scope: str
+    total: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RailTrace:
+    """What one rail said during a window.
+
+    Attributes:
+        end_s: platform time at the end of each update, ascending.
+        power_w: mean power over each update.
+        update_s: length of an update.
+        quantisation_w: smallest step of a reading, None if unknown.
+        source: the sensor, in words.
+    """
+
+    rail: Rail
+    end_s: tuple[float, ...]
+    power_w: tuple[float, ...]
+    update_s: float
+    quantisation_w: float | None
+    source: str
+
+    def mean(self, provenance: Provenance) -> Estimate | None:
+        """Mean power with its standard error; None without a whole update.
+
+        Neighbouring updates are correlated (heat, averaging), so the error comes from blocks.
+        """
+        power = np.asarray(self.power_w, dtype=float)
+        if power.size == 0:
+            return None
+        stderr = block_stderr(power)
+        if self.quantisation_w is not None:
+            floor = self.quantisation_w / math.sqrt(12.0 * power.size)
+            stderr = floor if stderr is None else math.hypot(stderr, floor)
+        mean = float(power.mean())
+        ci95 = None if stderr is None else (mean - 1.96 * stderr, mean + 1.96 * stderr)
+        return Estimate(mean, stderr, ci95, int(power.size), provenance)
+
+
+def block_stderr(values: np.ndarray) -> float | None:
+    """Standard error of the mean of a correlated series: the largest over block sizes 1, 2, 4...
+
+    Blocks are doubled while at least 8 remain (Flyvbjerg and Petersen, J. Chem. Phys. 91, 1989).
+    None for fewer than 2 values.
+    """
+    if values.size < 2:
+        return None
+    blocks = values
+    largest = 0.0
+    while True:
+        largest = max(largest, float(blocks.std(ddof=1)) / math.sqrt(blocks.size))
+        if blocks.size < 16:
+            return largest
+        even = blocks[: blocks.size // 2 * 2]
+        blocks = even.reshape(-1, 2).mean(axis=1)
+
+
+class Recording(ABC):
+    """A window being recorded; read `traces` after the `with` block."""
+
+    @property
+    @abstractmethod
+    def traces(self) -> Mapping[str, RailTrace]:
+        """What each rail said, by rail name."""
+
+
+class Meter(ABC):
+    """A set of rails that can be recorded together.
+
+    Attributes:
+        rails: exactly one is total.
+        update_s: longest update interval of the rails.
+    """
+
+    rails: tuple[Rail, ...]
+    update_s: float
+
+    @abstractmethod
+    def recording(self) -> AbstractContextManager[Recording]:
+        """Record all rails while the block runs."""

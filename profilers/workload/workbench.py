@@ -1,0 +1,56 @@
+"""The workbench of a device that torch runs on: segments materialised one at a time."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from cardlab.errors import ProfileError
+from cardlab.profilers.timing import TimingPolicy, WorkTiming
+from cardlab.profilers.work import Work
+from cardlab.profilers.workbench import Workload
+from cardlab.profilers.workload.build import build_meta
+from cardlab.profilers.workload.execution import import_torch
+from cardlab.profilers.workload.segments import equivalent_step_work, reference_work, segment_work
+from cardlab.profilers.workload.wholestep import measure_whole_step
+from cardlab.records.workload import SEGMENTS
+
+
+class TorchWorkbench:
+    """Real works of a task on one torch device.
+
+    Args:
+        workload: with a task and its analysis.
+        device: torch's name of the device.
+    """
+
+    def __init__(self, workload: Workload, device: str) -> None:
+        if workload.task is None or workload.analysis is None:
+            raise ProfileError("there is no task to build", remedy="name a model with --model")
+        self._task = workload.task
+        self._analysis = workload.analysis
+        self._execution = workload.execution
+        self._device = device
+        # More threads than asked for would spin on each other's cores and ruin every sample.
+        import_torch().set_num_threads(workload.execution.threads)
+        self._built = build_meta(workload.task, workload.execution)
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """All segments of the model, in the order they are timed."""
+        return SEGMENTS
+
+    def segment(self, name: str) -> AbstractContextManager[Work]:
+        """One segment with random weights, released when the block ends."""
+        return segment_work(self._built, self._analysis, name, self._device)
+
+    def equivalent_step(self) -> AbstractContextManager[Work]:
+        """L x one layer and the head, forward and backward."""
+        return equivalent_step_work(self._built, self._analysis, self._device)
+
+    def reference(self) -> Work | None:
+        """The fixed matrix product that runs before every sample."""
+        return reference_work(self._execution.dtype, self._device)
+
+    def whole_step(self, policy: TimingPolicy) -> WorkTiming | None:
+        """A real training step in a child process; None where the model does not fit in memory."""
+        return measure_whole_step(self._task, self._execution, self._analysis, device=self._device)

@@ -1,0 +1,79 @@
+"""A plan as the document of `card plan --json` (keys fixed by the design, section 8)."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from cardlab.plain import to_plain
+from cardlab.records.plan import Decision, DelayTerms, Outcome, Plan
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """The whole plan in plain SI numbers; null where nothing is known."""
+    return {
+        "plan_id": plan.uid,
+        "scheme": plan.scheme,
+        "created_at": plan.created_at,
+        "energy": plan.energy,
+        "provenance": plan.provenance.as_plain(),
+        "assumptions": list(plan.assumptions),
+        "notes": list(plan.notes),
+        "fits": list(plan.fits),
+        "runs": list(plan.runs),
+        "rounds": [
+            {"round": r.round, "devices": [_decision(d) for d in r.devices]} for r in plan.rounds
+        ],
+        "summary": _summary(plan),
+    }
+
+
+def _decision(d: Decision) -> dict[str, Any]:
+    return {
+        "device": d.device,
+        "cut": d.cut,
+        "frequency_hz": d.frequency_hz,
+        "delay_s": d.delay_s,
+        "delay_terms": {f.name: getattr(d.delay_terms, f.name) for f in fields(DelayTerms)},
+        "server_energy_j": d.server_energy_j,
+        "device_energy_j": d.device_energy_j,
+        "cost": d.cost,
+        "cut_probability": d.cut_probability,
+        "binding": list(d.binding),
+        "runner_up": to_plain(d.runner_up),
+        "estimates": {
+            "delay_s": _beside(d.delay_ci95, d),
+            "server_energy_j": None if d.server_energy_j is None else _beside(d.server_energy_ci95, d),
+        },
+    }
+
+
+def _beside(ci95: tuple[float, float] | None, d: Decision) -> dict[str, Any]:
+    return {
+        "stderr": None,
+        "ci95": None if ci95 is None else list(ci95),
+        "n": None,
+        "provenance": d.provenance.as_plain(),
+    }
+
+
+def _summary(plan: Plan) -> dict[str, Any]:
+    device_only, server_only = plan.baselines.get("device_only"), plan.baselines.get("server_only")
+    return {
+        "delay_s": plan.outcome.delay_s,
+        "server_energy_j": plan.outcome.server_energy_j,
+        "delay_vs_device_only": _change(plan.outcome.delay_s, device_only and device_only.delay_s),
+        "energy_vs_server_only": _change(
+            plan.outcome.server_energy_j, server_only and server_only.server_energy_j
+        ),
+        "baselines": {name: _outcome(o) for name, o in plan.baselines.items()},
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {"delay_s": outcome.delay_s, "server_energy_j": outcome.server_energy_j}
+
+
+def _change(value: float | None, reference: float | None) -> float | None:
+    """Relative change, e.g. -0.53; None if either is unknown."""
+    return None if value is None or not reference else value / reference - 1.0

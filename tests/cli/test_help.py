@@ -1,0 +1,57 @@
+"""Help is quick, everywhere, and needs no torch."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cli.run import APPS
+
+SHOW_ALL = {"profile-device": "profile_device", "calibrate": "calibrate", "card": "card", "cardlab": "cardlab"}
+
+
+def _commands() -> Iterator[tuple[str, ...]]:
+    for name, app in APPS.items():
+        yield (name,)
+        for command in app.registered_commands:
+            assert command.callback is not None
+            yield (name, command.name or command.callback.__name__.replace("_", "-"))
+
+
+@pytest.mark.parametrize("words", list(_commands()), ids=" ".join)
+def test_help_takes_under_300_ms_of_cpu(words: tuple[str, ...]) -> None:
+    code = f"import sys; from cardlab.cli.main import {SHOW_ALL[words[0]]} as main; main()"
+    best_s = 1e9
+    for _ in range(4):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words[1:], "--help"], capture_output=True, text=True, check=True
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best_s = min(best_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if best_s < 0.3:
+            break
+    assert "Usage:" in done.stdout and "--help" in done.stdout
+    assert best_s < 0.3
+
+
+def test_help_loads_neither_torch_nor_the_database() -> None:
+    code = (
+        "import sys; from cardlab.cli import apps; "
+        "print([m for m in ('torch', 'sqlalchemy', 'scipy', 'numpy', 'jinja2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", list(APPS))
+def test_version(name: str) -> None:
+    from cardlab import __version__
+    from tests.cli.run import command
+
+    result = command(name, "--version")
+    assert (result.code, result.out.strip()) == (0, f"cardlab {__version__}")

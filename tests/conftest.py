@@ -1,0 +1,71 @@
+"""Shared fixtures: records to store, a database of one's own, a runner of the command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the settings, state or database of the person who runs it."""
+    for variable in ("CARD_DB", "CARDLAB_NAME", "CARDLAB_DEBUG"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Path of a database that does not exist yet."""
+    return tmp_path / "cardlab.db"
+
+
+def need(tool: str) -> str:
+    """Path of an external tool; without it the test is skipped, and in CI it fails."""
+    found = shutil.which(tool)
+    if found is None:
+        missing(f"{tool} is not installed")
+    return str(found)
+
+
+def missing(reason: str) -> None:
+    """Skip for a missing tool, which CI does not accept."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must have it: {reason}")
+    pytest.skip(reason)
+
+
+def as_user_without_rights(folder: Path, function: Callable[[], str]) -> str:
+    """What `function` returns when a user without rights runs it in a forked copy of this process.
+
+    Only for tests that run as root. `folder` is made reachable for that user.
+    """
+    for parent in [folder, *folder.parents]:
+        if parent != Path("/"):
+            parent.chmod(stat.S_IMODE(parent.stat().st_mode) | 0o055)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            text = function()
+        except BaseException as error:  # noqa: BLE001 - the parent asserts on what is reported
+            text = f"the child failed: {error!r}"
+        os.write(writer, text.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return text
