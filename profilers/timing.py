@@ -3,14 +3,14 @@
     warm-up x 3 | reference, forward, backward, reset | reference, forward, backward, reset | ...
 
 A fixed reference kernel runs before every sample, so a drift of the machine shows in its record. Garbage
-collection is off. Samples are taken until the 95 % interval of every lap is as narrow as wanted, or the largest
-number or the budget is reached.
+collection is off. Samples are taken until the 95 % interval of every lap is as narrow as wanted, or the
+largest number or the budget is reached.
 
-The estimate is the **median of the clean samples**. On a shared two-core host, separate processes agreed within 1.6 %
-by it, while the plain median of the same samples spread 77 %. With fewer than 5 clean ones there is nothing to
-believe: the lap is `contended` and has no value. An exact number of repeats always gives a value; if most samples
-were disturbed it is the 10th percentile of all of them (disturbances only add time; processes agreed within
-2.1 %) and flagged.
+The estimate is the **median of the clean samples**. On a shared two-core host, separate processes agreed
+within 1.6 % by it, while the plain median of the same samples spread 77 %. With fewer than 5 clean ones
+there is nothing to believe: the lap is `contended` and has no value. An exact number of repeats always gives
+a value; if most samples were disturbed it is the 10th percentile of all of them (disturbances only add time;
+processes agreed within 2.1 %) and flagged.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TimingPolicy:
         budget_s: time for one work, warm-up included; None has no limit. At least one sample is taken.
     """
 
-    wanted_spread: float = 0.01
+    wanted_spread: float = 0.015
     min_samples: int = 8
     max_samples: int = 40
     warmups: int = 3

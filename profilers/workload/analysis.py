@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cardlab.errors import ProfileError
-from cardlab.profilers.workload.budget import cut_costs
+from cardlab.profilers.workload.budget import CPU_ALLOCATOR_SLACK, cut_costs
 from cardlab.profilers.workload.build import BuiltModel, build_meta, structural_groups
 from cardlab.profilers.workload.execution import DTYPE_BYTES
 from cardlab.profilers.workload.flops import count_flop, disagreements
@@ -16,7 +16,7 @@ from cardlab.records.workload import Analysis, SegmentCost
 
 # Resident memory of an interpreter with torch, transformers and PEFT that has computed once; measured
 # with torch 2.13 and transformers 5.23. `overhead.measure_overhead` says what it is here.
-DEFAULT_OVERHEAD_BYTES = 400 * 2**20
+DEFAULT_OVERHEAD_BYTES = 412 * 2**20
 
 
 def analyse(
@@ -66,6 +66,7 @@ def analyse_built(built: BuiltModel, *, overhead_bytes: int, server_overhead_byt
             activation_bytes=hidden_bytes(task, built.execution),
             device_overhead_bytes=overhead_bytes,
             server_overhead_bytes=server_overhead_bytes,
+            slack=CPU_ALLOCATOR_SLACK if built.execution.accelerator is None else 0.0,
         ),
         flop_disagreements=tuple(lines),
     )

@@ -1,8 +1,8 @@
 """Run a function of this package in a fresh process: JSON in, JSON out, and its peak resident memory.
 
-A whole step or a split side is measured in a process of its own, so that its memory is its own and given back.
-`python -m cardlab.profilers.workload.child MODULE:FUNCTION` reads one JSON object from stdin and writes one to
-stdout. Only functions inside `cardlab.profilers.workload` are accepted.
+A whole step or a split side is measured in a process of its own, so that its memory is its own and given
+back. `python -m cardlab.profilers.workload.child MODULE:FUNCTION` reads one JSON object from stdin and
+writes one to stdout. Only functions inside `cardlab.profilers.workload` are accepted.
 """
 
 from __future__ import annotations

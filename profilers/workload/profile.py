@@ -2,8 +2,9 @@
 
     analyse on meta | embedding | first layer | layer | head | optimizer, copies, layer load | whole step
 
-`measure_segments` yields the records of each segment as soon as it is finished, so that whoever stores them loses at
-most the one that was running: Ctrl-C, a lost device or an allocator that gives up leaves the rest in place.
+`measure_segments` yields the records of each segment as soon as it is finished, so that whoever stores them
+loses at most the one that was running: Ctrl-C, a lost device or an allocator that gives up leaves the rest
+in place.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Layers are chained with the graph kept, as in a real step, so that the cost of fresh activations is in the
 number (a single layer in a loop reuses the same pages and comes out 2-3 % too fast). Layers small enough are
-materialised separately, so that no cache keeps their weights; large ones do not fit a cache anyway and one is used
-several times.
+materialised separately, so that no cache keeps their weights; large ones do not fit a cache anyway and one
+is used several times.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ each storage once, parameters left out (counting naively gives more than three t
 *Transient* bytes are the highest sum of live tensors that a pass created, followed by a dispatch mode that
 notes every new storage and its end.
 
-On the meta device torch would decompose attention and keep its S x S matrices, which no real kernel does; here
-it goes to the fused kernel's shape function instead, as the CPU and CUDA do.
+On the meta device torch would decompose attention and keep its S x S matrices, which no real kernel does;
+here it goes to the fused kernel's shape function instead, as the CPU and CUDA do.
 """
 
 from __future__ import annotations
