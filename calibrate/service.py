@@ -8,12 +8,14 @@ the first. Points measured at a clock that cannot be read make a constant: one v
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cardlab.calibrate.constant import constant_fit
 from cardlab.calibrate.constants import Constants, Delta, delta_from_latency, power_constants
 from cardlab.calibrate.data import prepare
 from cardlab.calibrate.fit import compare, fit_latency, fit_power
+from cardlab.calibrate.meter import MeterCalibration
+from cardlab.calibrate.meter_store import Meters, stored_meters
 from cardlab.db.store import Store
 from cardlab.errors import CalibrationError, NotFoundError, TooFewPointsError
 from cardlab.records.fit import Fit, FitSubject
@@ -74,10 +76,11 @@ def gather(store: Store, *, device: str | None = None) -> tuple[Group, ...]:
     """The points of every subject in the store, subjects in the order they were first measured."""
     readings: dict[FitSubject, list[Reading]] = {}
     limits: dict[str, float | None] = {}
+    meters = stored_meters(store, device=device)
     for kind in KINDS:
         for profile in store.runs.select(kind=kind, device=device):
             limits[profile.run.device.key] = profile.run.device.frequency_max_hz
-            for subject, reading in _readings(profile):
+            for subject, reading in _readings(profile, meters):
                 readings.setdefault(subject, []).append(reading)
     return tuple(Group(s, tuple(r), limits.get(s.device)) for s, r in readings.items())
 
@@ -123,16 +126,20 @@ def _fit_known(group: Group, known: Sequence[Reading], law: str) -> tuple[Fit, .
     return (fit,)
 
 
-def _readings(profile: Profile) -> Iterable[tuple[FitSubject, Reading]]:
+def _readings(profile: Profile, meters: Meters) -> Iterable[tuple[FitSubject, Reading]]:
     for point in profile.points:
         if point.operating is None:
             continue
         for measurement in point.measurements:
             if measurement.quantity in (*POWERS, "latency") and measurement.estimate is not None:
-                yield _subject(profile.run, point.operating, measurement), _reading(point, measurement)
+                meter = meters.get((profile.run.device.key, measurement.rail or ""))
+                subject = _subject(profile.run, point.operating, measurement, meter)
+                yield subject, _reading(point, measurement, meter)
 
 
-def _subject(run: Run, state: OperatingPoint, m: Measurement) -> FitSubject:
+def _subject(
+    run: Run, state: OperatingPoint, m: Measurement, meter: MeterCalibration | None
+) -> FitSubject:
     return FitSubject(
         device=run.device.key,
         device_name=run.device.name,
@@ -145,19 +152,24 @@ def _subject(run: Run, state: OperatingPoint, m: Measurement) -> FitSubject:
         rail=m.rail,
         power_mode=state.power_mode,
         memory_hz=state.memory_hz,
-        provenance=replace(run.provenance),
+        provenance=run.provenance,
+        meter_systematic=None if meter is None else meter.systematic,
     )
 
 
-def _reading(point: Point, m: Measurement) -> Reading:
+def _reading(point: Point, m: Measurement, meter: MeterCalibration | None) -> Reading:
     state, estimate = point.operating, m.estimate
     assert state is not None and estimate is not None
     step = m.details.get("quantisation_w")
+    value, stderr = estimate.value, estimate.stderr
+    if meter is not None:
+        value = meter.corrected(value)
+        stderr = None if stderr is None else stderr / meter.gain.value
     return Reading(
         measurement=m.uid,
         frequency_hz=state.frequency_hz,
-        value=estimate.value,
-        stderr=estimate.stderr,
+        value=value,
+        stderr=stderr,
         quantisation=step if isinstance(step, float) else None,
         throttled=state.throttled,
     )

@@ -24,6 +24,57 @@ def calibrate(ctx: typer.Context, version: VersionOption = False) -> None:
 
 
 @app.command()
+def meter(
+    reference: Annotated[str, typer.Option(help="CSV with the columns reference_w and sensor_w.")],
+    device: Annotated[str, typer.Option(help="Label or key of the device whose sensor it is.")],
+    rail: Annotated[str, typer.Option(help="Rail of the sensor.")] = "board",
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Calibrate a device's power sensor against an external meter; later fits use it."""
+    from cardlab.cli.exchanging import calibrate_sensor
+
+    calibrate_sensor(reference, device, rail, db, json)
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[str, typer.Argument(help="CSV, or a Kernel Tuner JSON file.")],
+    device: Annotated[str, typer.Option(help="Label of the device it was measured on.")],
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring in a sweep that was measured elsewhere."""
+    from cardlab.cli.exchanging import import_sweep
+
+    import_sweep(file, device, db, json)
+
+
+@app.command()
+def export(
+    out: Annotated[str, typer.Option(help="Bundle to write.")],
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write everything in the database to one bundle file."""
+    from cardlab.cli.exchanging import export_all
+
+    export_all(out, db, json)
+
+
+@app.command()
+def merge(
+    bundles: Annotated[list[str], typer.Argument(help="Bundle files.")],
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Add what bundles hold and the database does not; any order, any number of times."""
+    from cardlab.cli.exchanging import merge_all
+
+    merge_all(bundles, db, json)
+
+
+@app.command()
 def fit(
     device: DeviceOption = None,
     law: Annotated[str, typer.Option(help="auto, or the name of a law.")] = "auto",

@@ -12,6 +12,7 @@ from cardlab.cli.showing import print_profile
 from cardlab.db import open_store
 from cardlab.errors import NotSupportedError, UsageError
 from cardlab.plain import to_plain
+from cardlab.profilers import workload as engine
 from cardlab.profilers.environment import gather_environment
 from cardlab.profilers.estimate import estimate_seconds
 from cardlab.profilers.platforms import Platform, open_platform
@@ -20,7 +21,6 @@ from cardlab.profilers.session import Request, restore, run_session
 from cardlab.profilers.sweep import choose_frequencies, plan_points
 from cardlab.profilers.timing import TimingPolicy
 from cardlab.profilers.workbench import Workload
-from cardlab.profilers.workload import analyse, bundled_models, load_architecture, resolve_task
 from cardlab.records.measurement import PlannedPoint
 from cardlab.text import duration, si
 
@@ -111,7 +111,7 @@ def _check_repeats(repeats: int | None) -> None:
 
 def _workload(options: ProfileOptions, platform: Platform) -> Workload:
     targets = options.lora_targets
-    task = resolve_task(
+    task = engine.resolve_task(
         options.model,
         batch=options.batch,
         sequence=options.sequence,
@@ -123,7 +123,7 @@ def _workload(options: ProfileOptions, platform: Platform) -> Workload:
         optimizer=options.optimizer,
     )
     execution = platform.resolve_execution(options.dtype, options.attention, options.threads)
-    return Workload(execution=execution, task=task, analysis=analyse(task, execution))
+    return Workload(execution=execution, task=task, analysis=engine.analyse(task, execution))
 
 
 def _planned(options: ProfileOptions, platform: Platform) -> tuple[PlannedPoint, ...]:
@@ -154,7 +154,7 @@ def _show_dry_run(
 
 def show_models(as_json: bool) -> None:
     """The bundled models with their dimensions."""
-    found = {name: load_architecture(name) for name in bundled_models()}
+    found = {name: engine.load_architecture(name) for name in engine.bundled_models()}
     if as_json:
         print_json({"models": [{"model": n, "architecture": to_plain(a)} for n, a in found.items()]})
         return

@@ -214,4 +214,9 @@ class Fit(FitSubject):
     @classmethod
     def from_document(cls, document: Mapping[str, Any], packed_draws: bytes = b"") -> Fit:
         """Inverse of `document`; ValueError names the key that does not fit."""
-        return replace(from_plain(cls, dict(document)), packed_draws=packed_draws)
+        fit = replace(from_plain(cls, dict(document)), packed_draws=packed_draws)
+        # Vector positions follow the law; a document that was re-sorted on its way must not permute them.
+        names = [parameter.name for parameter in fit.curve.parameters]
+        if sorted(names) != sorted(fit.parameters):
+            raise ValueError(f"Fit.parameters: law {fit.law} has {names}, got {list(fit.parameters)}")
+        return replace(fit, parameters={name: fit.parameters[name] for name in names})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from cardlab.db.engine import connect
+from sqlalchemy.engine import Connection
+
+from cardlab.db.engine import connect, translated
 from cardlab.db.store.devices import Devices
 from cardlab.db.store.fits import Fits
 from cardlab.db.store.plans import Plans
@@ -32,6 +36,13 @@ class Store:
         self.runs = Runs(self._engine, self.location)
         self.fits = Fits(self._engine, self.location)
         self.plans = Plans(self._engine, self.location)
+
+    @contextlib.contextmanager
+    def connection(self, *, write: bool = False) -> Iterator[Connection]:
+        """One transaction below the records, for bundles and checks."""
+        engine = self._engine.execution_options(cardlab_write=write)
+        with translated(self.location), engine.begin() as connection:
+            yield connection
 
     def close(self) -> None:
         """Release the connections."""

@@ -37,6 +37,8 @@ from cardlab.identity import new_uid
 from cardlab.plain import to_plain
 from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint, Profile, Run
 
+Visit = tuple[PlannedPoint, OperatingPoint, Sequence[Measurement]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
@@ -68,16 +70,7 @@ class Runs(Repository):
             run = find_uid(session, RunRow, run_uid)
             if run is None:
                 raise NotFoundError(f"there is no run {run_uid!r}", remedy="begin the run first")
-            session.add(
-                PointRow(
-                    uid=uid,
-                    run_id=run.id,
-                    position=planned.index,
-                    requested_hz=planned.requested_hz,
-                    memory_requested_hz=planned.memory_hz,
-                    anchor=planned.anchor,
-                )
-            )
+            session.add(_point_row(run.id, uid, planned))
         return uid
 
     def add(self, point_uid: str, *measurements: Measurement) -> None:
@@ -89,6 +82,19 @@ class Runs(Repository):
         """Append the last measurements and the operating point: the point is done."""
         with self.writing() as session:
             _append(session, point_uid, (*measurements, closing_measurement(operating)))
+
+    def add_whole(self, visits: Sequence[tuple[Run, Sequence[Visit]]]) -> None:
+        """Store whole runs, each with its finished points, all or none (imports)."""
+        with self.writing() as session:
+            for run, points in visits:
+                row = _run_row(session, run)
+                session.add(row)
+                session.flush()
+                for planned, operating, measurements in points:
+                    point = _point_row(row.id, new_uid(), planned)
+                    session.add(point)
+                    session.flush()
+                    _append(session, point.uid, (*measurements, closing_measurement(operating)))
 
     def get(self, uid: str, *, samples: bool = False) -> Profile:
         """The run whose uid begins with `uid`, with what it measured; raw samples only on request."""
@@ -200,6 +206,17 @@ def _run_row(session: Session, run: Run) -> RunRow:
         options=to_plain(run.options),
         provenance=run.provenance.as_plain(),
         started_at=run.started_at,
+    )
+
+
+def _point_row(run_id: int, uid: str, planned: PlannedPoint) -> PointRow:
+    return PointRow(
+        uid=uid,
+        run_id=run_id,
+        position=planned.index,
+        requested_hz=planned.requested_hz,
+        memory_requested_hz=planned.memory_hz,
+        anchor=planned.anchor,
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cardlab.errors import MissingDependencyError
+
 if TYPE_CHECKING:
     from cardlab.profilers.workload.analysis import analyse
     from cardlab.profilers.workload.budget import fits
@@ -42,10 +44,20 @@ _HOMES = {
 }
 
 
+_MODELS = ("torch", "transformers", "peft", "fvcore")
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in _MODELS:
+            raise
+        raise MissingDependencyError(
+            f"profiling a model needs {error.name}, which is not installed", remedy="pip install 'cardlab[models]'"
+        ) from error
 
 
 def __dir__() -> list[str]:

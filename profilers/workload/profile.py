@@ -19,7 +19,6 @@ from cardlab.profilers.stopwatch import CpuStopwatch, CudaStopwatch, Stopwatch
 from cardlab.profilers.timing import (
     ProgressCallback,
     TimingPolicy,
-    WorkTiming,
     measure,
     measurements,
 )

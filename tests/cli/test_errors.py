@@ -158,3 +158,14 @@ def test_doctor_works_everywhere_and_names_remedies(database: Path) -> None:
     for probe in probes.values():
         assert probe["state"]
         assert probe["ok"] is not False or probe["remedy"]
+
+
+def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, database: Path) -> None:
+    import sys
+
+    for name in [m for m in sys.modules if m.startswith("cardlab.profilers.workload.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = command("profile-device", *TINY, "--db", str(database))
+    result.failed_in_one_line(1, "torch", "cardlab[models]")
+    assert command("profile-device", "models").code == 0

@@ -1,0 +1,100 @@
+"""Gain and offset of a board's own power sensor, from an external meter read at the same time.
+
+    sensor = gain x true + offset
+
+The two columns are paired readings of one load that varied. The reference is taken as true; its scatter and
+the sensor's are both in the residual, so errors are those of ordinary least squares. Fits of that device and
+rail then use (reading - offset) / gain, and carry the gain's relative error as one systematic draw.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cardlab.calibrate.importers.rows import number
+from cardlab.calibrate.uncertainty import t_factor
+from cardlab.errors import BadDataError
+from cardlab.quantity import MEASURED, Estimate
+
+COLUMNS = ("reference_w", "sensor_w")
+MIN_PAIRS = 5
+MIN_SPAN = 1.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterCalibration:
+    """What a sensor shows of the truth.
+
+    Attributes:
+        gain: dimensionless; offset_w: W.
+        pairs: readings it was fitted to.
+        residual_w: standard deviation of the sensor about the line.
+    """
+
+    gain: Estimate
+    offset_w: Estimate
+    pairs: int
+    residual_w: float
+
+    @property
+    def systematic(self) -> float:
+        """Relative standard deviation that stays in every corrected value."""
+        return (self.gain.stderr or 0.0) / self.gain.value
+
+    def corrected(self, value_w: float) -> float:
+        """True power behind a reading."""
+        return (value_w - self.offset_w.value) / self.gain.value
+
+
+def read_pairs(path: str | Path) -> tuple[list[float], list[float]]:
+    """Columns reference_w and sensor_w of a CSV file; others are ignored (a time column is usual).
+
+    Raises BadDataError naming the row of whatever cannot be used.
+    """
+    reference: list[float] = []
+    sensor: list[float] = []
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            lacking = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
+            if lacking:
+                raise BadDataError(f"row 1: no column {lacking[0]}", remedy="name the columns reference_w,sensor_w")
+            for line, row in enumerate(rows, start=2):
+                reference.append(number(row["reference_w"], line, "reference_w"))
+                sensor.append(number(row["sensor_w"], line, "sensor_w"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadDataError(f"cannot read {path}: {error}", remedy="give a readable CSV file") from error
+    return reference, sensor
+
+
+def calibrate_meter(reference_w: list[float], sensor_w: list[float]) -> MeterCalibration:
+    """Gain and offset with standard errors and 95 % intervals.
+
+    Raises BadDataError: fewer than 5 pairs, or a load that hardly varied (less than 1.2 from least to most),
+    from which a gain and an offset cannot be told apart.
+    """
+    x, y = np.asarray(reference_w, float), np.asarray(sensor_w, float)
+    if x.size < MIN_PAIRS:
+        raise BadDataError(f"{x.size} pairs of readings", remedy=f"give at least {MIN_PAIRS}")
+    if x.max() < MIN_SPAN * x.min():
+        raise BadDataError(
+            f"the load only varied from {x.min():.3g} to {x.max():.3g} W", remedy="record idle and full load"
+        )
+    design = np.column_stack([x, np.ones_like(x)])
+    solution, *_ = np.linalg.lstsq(design, y, rcond=None)
+    residual = y - design @ solution
+    freedom = x.size - 2
+    scatter = math.sqrt(float(residual @ residual) / freedom)
+    errors = scatter * np.sqrt(np.diag(np.linalg.inv(design.T @ design)))
+    factor = t_factor(freedom)
+
+    def estimate(i: int) -> Estimate:
+        value, stderr = float(solution[i]), float(errors[i])
+        return Estimate(value, stderr, (value - factor * stderr, value + factor * stderr), x.size, MEASURED)
+
+    return MeterCalibration(gain=estimate(0), offset_w=estimate(1), pairs=x.size, residual_w=scatter)

@@ -1,0 +1,250 @@
+"""Bundles: everything in a database as one file that travels without a network.
+
+A zip of JSON lines (one file a table, integer keys replaced by uids), `blobs.bin` (packed float64, little
+endian) and `manifest.json` with a version and the SHA-256 of every other file. Data only: nothing in it is
+executed, and Python 3.6's standard library can write it.
+
+Merging inserts what is not there yet and changes nothing that is, so order and repetition do not matter. A row
+that is there with another content is a conflict: it is named and nothing is merged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from cardlab.db.schema import Base
+from cardlab.db.store import Store
+from cardlab.errors import StoreError
+
+FORMAT, VERSION = "cardlab-bundle", 1
+BLOBS, MANIFEST = "blobs.bin", "manifest.json"
+_REMEDY = "export it again, or copy it again if it was cut short on the way"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """Rows that a merge added, and rows that were there already, by table."""
+
+    added: Mapping[str, int]
+    known: Mapping[str, int]
+
+
+def export_bundle(store: Store, path: str | Path) -> int:
+    """Write everything in the store to a bundle; returns the number of rows.
+
+    The file appears whole or not at all. Raises StoreError if it cannot be written.
+    """
+    target = Path(path)
+    draft = target.with_name(target.name + ".part")
+    try:
+        with store.connection() as connection, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as bundle:
+            count = _write(connection, bundle)
+        draft.replace(target)
+    except OSError as error:
+        raise StoreError(f"{target} cannot be written: {error.strerror}", remedy="name another file") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return count
+
+
+def merge_bundle(store: Store, path: str | Path) -> Merged:
+    """Add what the bundle holds and the store does not; all or nothing.
+
+    Raises StoreError: unreadable, damaged, written by a newer version, or in conflict with the store.
+    """
+    tables, blobs = _read(Path(path))
+    added: dict[str, int] = {}
+    known: dict[str, int] = {}
+    with store.connection(write=True) as connection:
+        ids: dict[str, dict[str, int]] = {}
+        for table in Base.metadata.sorted_tables:
+            rows = [_from_plain(table, row, blobs, ids) for row in tables.get(table.name, ())]
+            _merge_table(connection, table, rows, ids, added, known)
+    return Merged(added=added, known=known)
+
+
+def _write(connection: Connection, bundle: zipfile.ZipFile) -> int:
+    digests: dict[str, str] = {}
+    blobs = bytearray()
+    count = 0
+    uids = {t.name: _uids(connection, t) for t in Base.metadata.sorted_tables if "uid" in t.c}
+    for table in Base.metadata.sorted_tables:
+        rows = [_to_plain(table, row, blobs, uids) for row in connection.execute(sa.select(table).order_by(table.c.id))]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        digests[f"{table.name}.jsonl"] = _put(bundle, f"{table.name}.jsonl", text.encode("utf-8"))
+        count += len(rows)
+    digests[BLOBS] = _put(bundle, BLOBS, bytes(blobs))
+    manifest = {"format": FORMAT, "version": VERSION, "files": digests}
+    _put(bundle, MANIFEST, json.dumps(manifest, sort_keys=True).encode("utf-8"))
+    return count
+
+
+def _put(bundle: zipfile.ZipFile, name: str, data: bytes) -> str:
+    # A fixed date, so that equal contents give equal files.
+    bundle.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _uids(connection: Connection, table: sa.Table) -> dict[int, str]:
+    return {int(i): str(uid) for i, uid in connection.execute(sa.select(table.c.id, table.c.uid))}
+
+
+def _foreign(column: sa.Column[Any]) -> str | None:
+    """The table a column refers to."""
+    return next((key.column.table.name for key in column.foreign_keys), None)
+
+
+def _to_plain(table: sa.Table, row: Any, blobs: bytearray, uids: Mapping[str, Mapping[int, str]]) -> Row:
+    plain: Row = {}
+    for column in table.c:
+        value = getattr(row, column.name)
+        target = _foreign(column)
+        if column.name == "id":
+            continue
+        if target is not None:
+            plain[column.name] = None if value is None else uids[target][value]
+        elif isinstance(value, bytes):
+            plain[column.name] = [len(blobs), len(value)]
+            blobs.extend(value)
+        else:
+            plain[column.name] = value
+    return plain
+
+
+def _read(path: Path) -> tuple[dict[str, list[Row]], bytes]:
+    """Tables and blobs of a bundle whose checksums hold."""
+    try:
+        with zipfile.ZipFile(path) as bundle:
+            manifest = _manifest(path, bundle)
+            files = {name: _checked(path, bundle, name, digest) for name, digest in manifest.items()}
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}", remedy="give a bundle file") from error
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
+        raise StoreError(f"{path} is no whole bundle", remedy=_REMEDY) from error
+    names = {f"{table.name}.jsonl": table.name for table in Base.metadata.sorted_tables}
+    tables = {names[file]: list(_lines(path, file, data)) for file, data in files.items() if file in names}
+    return tables, files.get(BLOBS, b"")
+
+
+def _manifest(path: Path, bundle: zipfile.ZipFile) -> dict[str, str]:
+    try:
+        document = json.loads(bundle.read(MANIFEST))
+    except (ValueError, zlib.error) as error:
+        raise StoreError(f"{path} has a damaged manifest", remedy=_REMEDY) from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise StoreError(f"{path} is no cardlab bundle", remedy="make one with: calibrate export --out FILE")
+    version = document.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise StoreError(
+            f"{path} is a bundle of version {version}, this one reads up to {VERSION}",
+            remedy="install a newer cardlab here",
+        )
+    files = document.get("files")
+    if not isinstance(files, dict) or not all(isinstance(d, str) for d in files.values()):
+        raise StoreError(f"{path} has a damaged manifest", remedy=_REMEDY)
+    return files
+
+
+def _checked(path: Path, bundle: zipfile.ZipFile, name: str, digest: str) -> bytes:
+    try:
+        data = bundle.read(name)
+    except zlib.error as error:
+        raise StoreError(f"{path}: {name} is damaged", remedy=_REMEDY) from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise StoreError(f"{path}: the checksum of {name} is wrong", remedy=_REMEDY)
+    return data
+
+
+def _lines(path: Path, name: str, data: bytes) -> Iterator[Row]:
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise StoreError(f"{path}: {name} line {number} is no JSON", remedy=_REMEDY) from error
+        if not isinstance(row, dict):
+            raise StoreError(f"{path}: {name} line {number} is no row", remedy=_REMEDY)
+        yield row
+
+
+def _from_plain(table: sa.Table, plain: Row, blobs: bytes, ids: Mapping[str, Mapping[str, int]]) -> Row:
+    """A row for this database; columns that a newer version added are left out."""
+    row: Row = {}
+    for column in table.c:
+        if column.name == "id":
+            continue
+        if column.name not in plain and not column.nullable:
+            raise StoreError(f"a row of {table.name} lacks {column.name}", remedy=_REMEDY)
+        value = plain.get(column.name)
+        target = _foreign(column)
+        if target is not None and value is not None:
+            if value not in ids.get(target, {}):
+                raise StoreError(f"a row of {table.name} refers to a missing {target}", remedy=_REMEDY)
+            value = ids[target][value]
+        elif isinstance(column.type, sa.LargeBinary) and value is not None:
+            value = _blob(table, value, blobs)
+        row[column.name] = value
+    return row
+
+
+def _blob(table: sa.Table, place: Any, blobs: bytes) -> bytes:
+    valid = isinstance(place, list) and len(place) == 2 and all(isinstance(n, int) and n >= 0 for n in place)
+    if not valid or place[0] + place[1] > len(blobs):
+        raise StoreError(f"a row of {table.name} points outside {BLOBS}", remedy=_REMEDY)
+    return blobs[place[0] : place[0] + place[1]]
+
+
+def _merge_table(
+    connection: Connection,
+    table: sa.Table,
+    rows: Iterable[Row],
+    ids: dict[str, dict[str, int]],
+    added: dict[str, int],
+    known: dict[str, int],
+) -> None:
+    keys = _key_columns(table)
+    here: dict[tuple[Any, ...], Row] = {}
+    for found in connection.execute(sa.select(table)).mappings():
+        here[tuple(found[k] for k in keys)] = dict(found)
+    new: list[Row] = []
+    for row in rows:
+        key = tuple(row[k] for k in keys)
+        if key in here:
+            _same_or_refuse(table, row, here[key])
+            known[table.name] = known.get(table.name, 0) + 1
+        else:
+            here[key] = row
+            new.append(row)
+    if new:
+        connection.execute(sa.insert(table), new)
+        added[table.name] = len(new)
+    if "uid" in table.c:
+        ids[table.name] = {uid: i for i, uid in _uids(connection, table).items()}
+
+
+def _key_columns(table: sa.Table) -> tuple[str, ...]:
+    """The uid, else the columns of the table's own unique constraint."""
+    if "uid" in table.c:
+        return ("uid",)
+    unique = next(c for c in table.constraints if isinstance(c, sa.UniqueConstraint))
+    return tuple(column.name for column in unique.columns)
+
+
+def _same_or_refuse(table: sa.Table, row: Row, here: Row) -> None:
+    for name, value in row.items():
+        if here[name] != value:
+            raise StoreError(
+                f"{table.name} {row.get('uid', '')} is there already with another {name}",
+                remedy="one of the two was changed by hand; merge into a fresh database to keep both",
+            )

@@ -1,0 +1,148 @@
+"""A bundle brings a board's measurements home: whole, in any order, any number of times, or not at all."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cardlab.calibrate.service import fit_store
+from cardlab.db import open_store
+from cardlab.db.bundle import BLOBS, MANIFEST, export_bundle, merge_bundle
+from cardlab.errors import StoreError
+from cardlab.records.measurement import PlannedPoint
+from tests import records
+
+
+def make_board(path: Path, number: int) -> Path:
+    """A database of one board with a fitted sweep, as a bundle."""
+    device = replace(records.DEVICE, key=f"jetson:{number:04d}", name=f"board-{number}")
+    clocks = [0.4e9, 0.7e9, 1.0e9, 1.3e9]
+    planned = tuple(PlannedPoint(index=i, requested_hz=f) for i, f in enumerate(clocks))
+    run = records.run(device=device, planned=planned, started_at=f"2026-11-21T10:{number:02d}:00.000000Z")
+    with open_store(path / f"{number}.db") as store:
+        store.runs.begin(run)
+        for p, clock in zip(planned, clocks, strict=True):
+            point = store.runs.begin_point(run.uid, p)
+            store.runs.add(point, records.latency("layer", "forward", 1e7 * (number + 1) / clock))
+            state = replace(records.OPERATING, frequency_hz=clock)
+            store.runs.finish_point(point, state, records.power(3.0 + 5.0 * (clock / 1e9) ** 3))
+        fit_store(store, created_at="2026-11-21T11:00:00.000000Z")
+        export_bundle(store, path / f"{number}.bundle")
+    return path / f"{number}.bundle"
+
+
+def content(path: Path, scratch: Path) -> dict[str, list[str]]:
+    """Everything in a database, independent of integer keys, insertion order and blob places."""
+    with open_store(path, create=False) as store:
+        export_bundle(store, scratch)
+        profiles = {p.run.uid: p for p in (store.runs.get(s.uid, samples=True) for s in store.runs.summaries())}
+        fits = {s.fit.fit_id: (s.fit.document(), s.fit.packed_draws, s.inputs) for s in store.fits.newest()}
+    with zipfile.ZipFile(scratch) as bundle:
+        rows = {n: sorted(bundle.read(n).decode().splitlines()) for n in bundle.namelist() if n.endswith("jsonl")}
+    counts = {name: [str(len(lines))] for name, lines in rows.items()}
+    return {**counts, "profiles": [repr(profiles[u]) for u in sorted(profiles)], "fits": [repr(sorted(fits.items()))]}
+
+
+def test_a_merge_brings_profiles_samples_and_fits(tmp_path: Path) -> None:
+    bundle = make_board(tmp_path, 1)
+    with open_store(tmp_path / "home.db") as store:
+        merged = merge_bundle(store, bundle)
+    assert merged.added["run"] == 1 and merged.added["point"] == 4 and merged.added["fit"] > 2
+    assert content(tmp_path / "home.db", tmp_path / "a") == content(tmp_path / "1.db", tmp_path / "b")
+
+
+def test_order_and_repetition_do_not_matter(tmp_path: Path) -> None:
+    bundles = [make_board(tmp_path, n) for n in range(5)]
+    contents = []
+    for name, seed in (("one.db", 1), ("two.db", 2)):
+        order = list(bundles)
+        random.Random(seed).shuffle(order)
+        with open_store(tmp_path / name) as store:
+            for bundle in itertools.chain(order, order[:2]):
+                merge_bundle(store, bundle)
+            again = [merge_bundle(store, bundle) for bundle in order]
+        assert all(not m.added for m in again)
+        contents.append(content(tmp_path / name, tmp_path / "scratch"))
+    assert contents[0] == contents[1]
+    assert contents[0]["run.jsonl"] == ["5"] and contents[0]["task.jsonl"] == ["1"]
+
+
+@pytest.mark.accept
+def test_twenty_bundles_in_two_orders(tmp_path: Path) -> None:
+    bundles = [make_board(tmp_path, n) for n in range(20)]
+    found = []
+    for seed in (3, 4):
+        order = list(bundles)
+        random.Random(seed).shuffle(order)
+        with open_store(tmp_path / f"{seed}.merged") as store:
+            for bundle in order:
+                merge_bundle(store, bundle)
+        found.append(content(tmp_path / f"{seed}.merged", tmp_path / "scratch"))
+    assert found[0] == found[1]
+    print(f"20 bundles in two random orders: equal content, {found[0]['measurement.jsonl'][0]} measurements")
+
+
+def test_equal_databases_make_equal_bundles(tmp_path: Path) -> None:
+    bundle = make_board(tmp_path, 3)
+    with open_store(tmp_path / "3.db", create=False) as store:
+        export_bundle(store, tmp_path / "again")
+    assert bundle.read_bytes() == (tmp_path / "again").read_bytes()
+
+
+def _rewritten(source: Path, target: Path, **changes: bytes) -> Path:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, changes.get(name.replace(".", "_"), old.read(name)))
+    return target
+
+
+def _refused(tmp_path: Path, bundle: Path, *words: str) -> None:
+    with open_store(tmp_path / "home.db") as store:
+        with pytest.raises(StoreError) as caught:
+            merge_bundle(store, bundle)
+        assert store.runs.summaries() == ()
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_damage_is_named_and_nothing_is_merged(tmp_path: Path) -> None:
+    bundle = make_board(tmp_path, 1)
+    whole = bundle.read_bytes()
+    cut = tmp_path / "cut"
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        cut.write_bytes(whole[:size])
+        _refused(tmp_path, cut, "no whole bundle")
+    _refused(tmp_path, tmp_path / "absent", "cannot be read")
+    wrong = _rewritten(bundle, tmp_path / "wrong", run_jsonl=b"{}\n")
+    _refused(tmp_path, wrong, "checksum of run.jsonl")
+    newer = json.dumps({"format": "cardlab-bundle", "version": 99, "files": {}}).encode()
+    _refused(tmp_path, _rewritten(bundle, tmp_path / "newer", manifest_json=newer), "version 99", "newer cardlab")
+    foreign = json.dumps({"format": "holiday photos"}).encode()
+    _refused(tmp_path, _rewritten(bundle, tmp_path / "foreign", manifest_json=foreign), "no cardlab bundle")
+    _refused(tmp_path, _rewritten(bundle, tmp_path / "torn", manifest_json=b"{"), "damaged manifest")
+
+
+def test_a_conflict_is_named_and_nothing_is_merged(tmp_path: Path) -> None:
+    bundle = make_board(tmp_path, 1)
+    other = make_board(tmp_path, 2)
+    with open_store(tmp_path / "home.db") as store:
+        merge_bundle(store, bundle)
+        with store.connection(write=True) as connection:
+            connection.exec_driver_sql("UPDATE measurement SET value = value * 2")
+        with pytest.raises(StoreError, match="measurement .* another value"):
+            merge_bundle(store, bundle)
+        assert merge_bundle(store, other).added["run"] == 1
+
+
+def test_an_export_that_fails_leaves_no_half_file(tmp_path: Path) -> None:
+    make_board(tmp_path, 1)
+    with open_store(tmp_path / "1.db", create=False) as store, pytest.raises(StoreError, match="cannot be written"):
+        export_bundle(store, tmp_path / "no" / "such" / "folder")
+    assert not list(tmp_path.glob("*.part"))
+    assert {BLOBS, MANIFEST} <= set(zipfile.ZipFile(tmp_path / "1.bundle").namelist())
