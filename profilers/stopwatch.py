@@ -4,8 +4,8 @@ A stopwatch knows how time is taken on its device; the policy of how often to me
 asks for nothing but this protocol, so a simulated or fake device brings its own.
 
 On a CPU a sample is *clean* when the computing thread was hardly ever pushed off its core (at most one
-involuntary context switch, one more for each further 100 ms) and wall time exceeds its CPU time by at most 3
-%. Among shared-host samples only the clean ones repeat from run to run; the plain median of all does not.
+involuntary context switch, one more for each further 100 ms) and wall time exceeds its CPU time by at most
+3 %. Among shared-host samples only the clean ones repeat from run to run; the plain median of all does not.
 """
 
 from __future__ import annotations

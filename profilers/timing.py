@@ -5,37 +5,41 @@
 A fixed reference kernel runs before every sample, so a drift of the machine shows in its record. Garbage
 collection is off. Samples are taken until the 95 % interval of every lap is as narrow as wanted, or the
 largest number or the budget is reached.
-
-The estimate is the **median of the clean samples**. On a shared two-core host, separate processes agreed
-within 1.6 % by it, while the plain median of the same samples spread 77 %. With fewer than 5 clean ones
-there is nothing to believe: the lap is `contended` and has no value. An exact number of repeats always gives
-a value; if most samples were disturbed it is the 10th percentile of all of them (disturbances only add time;
-processes agreed within 2.1 %) and flagged.
+Which number is believed is in samples.py.
 """
 
 from __future__ import annotations
 
 import gc
 import math
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from cardlab.identity import new_uid
 from cardlab.profilers.clock import Clock, WallClock
+from cardlab.profilers.samples import (
+    CONTENDED,
+    MIN_CLEAN,
+    LapTiming,
+    WorkTiming,
+    lap_timing,
+    measurements,
+    relative_spread,
+)
 from cardlab.profilers.stopwatch import LapSample, Stopwatch
 from cardlab.profilers.work import Work
-from cardlab.quantity import MEASURED, Estimate, Provenance
-from cardlab.records.measurement import Measurement
+from cardlab.quantity import MEASURED, Provenance
 
-MIN_CLEAN = 5
-CONTENDED = "contended"
-
-# Standard error of a median over that of a mean (normal law), and MAD to standard deviation.
-_MEDIAN_EFFICIENCY = 1.2533
-_MAD_TO_SIGMA = 1.4826
-_LOW_QUANTILE = 0.1
+__all__ = [
+    "CONTENDED",
+    "LapTiming",
+    "Progress",
+    "ProgressCallback",
+    "TimingPolicy",
+    "WorkTiming",
+    "measure",
+    "measurements",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,8 @@ class TimingPolicy:
         min_samples, max_samples: iterations taken at least and at most.
         warmups: iterations run first and not recorded.
         repeats: exactly so many iterations; None adapts.
+        patience_s: an adaptive series longer than this is content with what it has; without enough clean
+            samples it gives up after twice as long.
         budget_s: time for one work, warm-up included; None has no limit. At least one sample is taken.
     """
 
@@ -55,6 +61,7 @@ class TimingPolicy:
     max_samples: int = 40
     warmups: int = 3
     repeats: int | None = None
+    patience_s: float = 20.0
     budget_s: float | None = None
 
 
@@ -77,57 +84,6 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LapTiming:
-    """What came out for one lap; times are of one occurrence of the segment.
-
-    Attributes:
-        phase: of the lap.
-        estimate: seconds; None when too few samples were clean.
-        contended: most or too many samples were disturbed.
-        clean: number of clean samples.
-        samples: raw seconds of the whole lap by name: "wall_s", "cpu_s", "clean" (0 or 1).
-    """
-
-    phase: str
-    estimate: Estimate | None
-    contended: bool
-    clean: int
-    samples: Mapping[str, tuple[float, ...]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkTiming:
-    """All laps of one work.
-
-    Attributes:
-        segment, repeats: of the work; lap samples cover `repeats` occurrences.
-        laps: in running order.
-        reference_s: wall seconds of the reference kernel before each iteration; empty without one.
-        elapsed_s: by the clock, warm-up included.
-        timed_s: of it, inside laps, reference kernel and warm-up.
-    """
-
-    segment: str
-    repeats: int
-    laps: tuple[LapTiming, ...]
-    reference_s: tuple[float, ...] = ()
-    elapsed_s: float = 0.0
-    timed_s: float = 0.0
-
-    def lap(self, phase: str) -> LapTiming:
-        """The lap of that phase; KeyError if there is none."""
-        for lap in self.laps:
-            if lap.phase == phase:
-                return lap
-        raise KeyError(phase)
-
-    @property
-    def contended(self) -> bool:
-        """Whether any lap is."""
-        return any(lap.contended for lap in self.laps)
 
 
 @dataclass
@@ -185,7 +141,7 @@ def measure(
             if on_progress is not None:
                 on_progress(_progress(series, policy, clock.now() - start_s))
     laps = tuple(
-        _lap_timing(lap.phase, samples, work.repeats, policy, provenance)
+        lap_timing(lap.phase, samples, work.repeats, policy.repeats is not None, provenance)
         for lap, samples in zip(work.laps, series.laps, strict=True)
     )
     inside_s = math.fsum(s.wall_s for lap in series.laps for s in lap)
@@ -243,17 +199,21 @@ def _content(series: _Series, policy: TimingPolicy, elapsed_s: float) -> bool:
         next_s = (elapsed_s - series.warm_s) / series.samples
         if elapsed_s + next_s > policy.budget_s:
             return True
-    if series.samples < policy.min_samples or series.clean < MIN_CLEAN:
+    if series.samples < policy.min_samples:
         return False
+    if series.clean < MIN_CLEAN:
+        return elapsed_s > 2 * policy.patience_s
     spread = series.spread()
-    return spread is not None and spread <= policy.wanted_spread
+    return elapsed_s > policy.patience_s or (spread is not None and spread <= policy.wanted_spread)
 
 
 def _progress(series: _Series, policy: TimingPolicy, elapsed_s: float) -> Progress:
     each_s = (elapsed_s - series.warm_s) / series.samples
     left_s = each_s * max(0, (policy.repeats or policy.max_samples) - series.samples)
-    if policy.budget_s is not None and policy.repeats is None:
-        left_s = min(left_s, max(0.0, policy.budget_s - elapsed_s))
+    if policy.repeats is None:
+        patience_s = policy.patience_s * (1 if series.clean >= MIN_CLEAN else 2)
+        limits = [s for s in (policy.budget_s, patience_s) if s is not None]
+        left_s = min(left_s, max(0.0, min(limits) - elapsed_s))
     return Progress(
         what=series.work.segment,
         samples=series.samples,
@@ -261,78 +221,3 @@ def _progress(series: _Series, policy: TimingPolicy, elapsed_s: float) -> Progre
         spread=series.spread(),
         seconds_left=left_s,
     )
-
-
-def relative_spread(values: Sequence[float]) -> float | None:
-    """Half width of the 95 % interval of the median over the median; None below three values."""
-    if len(values) < 3:
-        return None
-    return 1.96 * _median_stderr(values) / statistics.median(values)
-
-
-def _median_stderr(values: Sequence[float]) -> float:
-    """Standard error of the median from the median absolute deviation."""
-    center = statistics.median(values)
-    deviation = statistics.median(abs(value - center) for value in values)
-    return _MEDIAN_EFFICIENCY * _MAD_TO_SIGMA * deviation / math.sqrt(len(values))
-
-
-def _lap_timing(
-    phase: str, samples: Sequence[LapSample], repeats: int, policy: TimingPolicy, provenance: Provenance
-) -> LapTiming:
-    clean = [s.wall_s for s in samples if s.clean]
-    exact = policy.repeats is not None
-    contended = 2 * len(clean) < len(samples) if exact else len(clean) < MIN_CLEAN
-    estimate: Estimate | None = None
-    if not contended:
-        estimate = _estimate(clean, statistics.median(clean), provenance)
-    elif exact:
-        every = sorted(s.wall_s for s in samples)
-        estimate = _estimate(every, every[int(_LOW_QUANTILE * (len(every) - 1))], provenance)
-    return LapTiming(
-        phase=phase,
-        estimate=None if estimate is None else estimate.scaled(1.0 / repeats),
-        contended=contended,
-        clean=len(clean),
-        samples=_raw(samples),
-    )
-
-
-def _estimate(values: Sequence[float], value_s: float, provenance: Provenance) -> Estimate:
-    n = len(values)
-    if n < 2:
-        return Estimate(value_s, None, None, n, provenance)
-    stderr_s = _median_stderr(values)
-    return Estimate(value_s, stderr_s, (value_s - 1.96 * stderr_s, value_s + 1.96 * stderr_s), n, provenance)
-
-
-def _raw(samples: Sequence[LapSample]) -> dict[str, tuple[float, ...]]:
-    raw = {
-        "wall_s": tuple(s.wall_s for s in samples),
-        "clean": tuple(float(s.clean) for s in samples),
-    }
-    cpu_s = tuple(s.cpu_s for s in samples if s.cpu_s is not None)
-    return {**raw, "cpu_s": cpu_s} if len(cpu_s) == len(samples) else raw
-
-
-def measurements(timing: WorkTiming) -> tuple[Measurement, ...]:
-    """One "latency" record in seconds per lap, with raw samples and the reference kernel's."""
-    records = []
-    for lap in timing.laps:
-        samples = dict(lap.samples)
-        if timing.reference_s:
-            samples["reference_s"] = timing.reference_s
-        records.append(
-            Measurement(
-                uid=new_uid(),
-                quantity="latency",
-                unit="s",
-                segment=timing.segment,
-                phase=lap.phase,
-                estimate=lap.estimate,
-                flags=(CONTENDED,) if lap.contended else (),
-                samples=samples,
-                details={"repeats": timing.repeats, "clean": lap.clean},
-            )
-        )
-    return tuple(records)

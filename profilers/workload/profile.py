@@ -22,7 +22,6 @@ from cardlab.profilers.timing import (
     measure,
     measurements,
 )
-from cardlab.profilers.work import Work
 from cardlab.profilers.workload.execution import import_torch, resolve_execution
 from cardlab.quantity import Estimate, union_of
 from cardlab.records.measurement import Measurement
@@ -205,12 +204,6 @@ def measure_segments(
         whole = measure_whole_step(task, execution, analysis, device=device)
         if whole is not None:
             yield measurements(whole)
-
-
-def measure_works(works: Iterator[Work], **run: Any) -> Iterator[tuple[Measurement, ...]]:
-    """The records of ready-made works, one after the other; `run` as for `measure`."""
-    for work in works:
-        yield measurements(measure(work, **run))
 
 
 def _share(policy: TimingPolicy, share: float) -> TimingPolicy:

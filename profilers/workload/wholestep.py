@@ -13,7 +13,7 @@ from cardlab.quantity import MEASURED, Estimate
 from cardlab.records.task import Execution, Task
 from cardlab.records.workload import Analysis
 
-WHOLE_STEP_POLICY = TimingPolicy(warmups=1, min_samples=5, max_samples=12, wanted_spread=0.01)
+WHOLE_STEP_POLICY = TimingPolicy(warmups=1, min_samples=5, max_samples=12, patience_s=30.0)
 
 
 def whole_step_bytes(task: Task, analysis: Analysis) -> int:

@@ -1,0 +1,58 @@
+"""A stopwatch that says what it is told, on a clock that moves by what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from cardlab.profilers.clock import VirtualClock
+from cardlab.profilers.stopwatch import LapSample
+from cardlab.profilers.work import Lap, Work
+
+
+class ScriptedStopwatch:
+    """Calls `sample(segment, phase, n)` for the n-th timing of each lap and advances the clock by its wall time."""
+
+    def __init__(self, sample: Callable[[str, str, int], LapSample]) -> None:
+        self.clock = VirtualClock()
+        self.calls: list[tuple[str, str]] = []
+        self._sample = sample
+
+    def held(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def time(self, lap: Lap, work: Work) -> LapSample:
+        n = self.calls.count((work.segment, lap.phase))
+        self.calls.append((work.segment, lap.phase))
+        if lap.run is not None:
+            lap.run()
+        sample = self._sample(work.segment, lap.phase, n)
+        self.clock.sleep(sample.wall_s)
+        return sample
+
+
+def clean(wall_s: float) -> LapSample:
+    return LapSample(wall_s=wall_s, cpu_s=wall_s, involuntary_switches=0)
+
+
+def disturbed(wall_s: float) -> LapSample:
+    return LapSample(wall_s=wall_s, cpu_s=wall_s / 2, involuntary_switches=9)
+
+
+def two_lap_work(repeats: int = 1) -> Work:
+    laps = (Lap(phase="forward", run=None), Lap(phase="backward", run=None))
+    return Work(segment="layer", laps=laps, repeats=repeats)
+
+
+@contextmanager
+def busy_core() -> Iterator[None]:
+    """Another process keeps one core busy for the length of the block."""
+    import subprocess
+    import sys
+
+    load = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        load.kill()
+        load.wait()

@@ -1,0 +1,80 @@
+"""If these fail, disturbed samples pass for clean ones, or a profile leaves the user's process pinned."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cardlab.errors import ProfileError
+from cardlab.profilers.stopwatch import CpuStopwatch, LapSample, quietest_cpus
+from cardlab.profilers.work import Lap, Work, as_work
+
+
+@pytest.mark.parametrize(
+    ("wall_s", "cpu_s", "switches", "clean"),
+    [
+        (0.05, 0.05, 0, True),
+        (0.05, 0.05, 1, True),
+        (0.05, 0.05, 2, False),
+        (1.0, 1.0, 8, True),
+        (1.0, 1.0, 12, False),
+        (0.103, 0.1, 0, True),
+        (0.104, 0.1, 0, False),
+        (0.1, None, None, True),
+    ],
+)
+def test_what_counts_as_clean(wall_s: float, cpu_s: float | None, switches: int | None, clean: bool) -> None:
+    assert LapSample(wall_s=wall_s, cpu_s=cpu_s, involuntary_switches=switches).clean is clean
+
+
+def test_sleeping_is_no_clean_sample() -> None:
+    work = as_work(lambda: time.sleep(0.02))
+    sample = CpuStopwatch(pin=False).time(work.laps[0], work)
+    assert sample.wall_s >= 0.02
+    assert sample.cpu_s is not None and sample.cpu_s < 0.01
+    assert not sample.clean
+
+
+def test_work_that_is_only_described_cannot_be_timed() -> None:
+    work = Work(segment="layer", laps=(Lap(phase="forward", run=None, flop=1.0),))
+    with pytest.raises(ProfileError, match="layer forward has no code"):
+        CpuStopwatch().time(work.laps[0], work)
+
+
+def test_waiting_for_the_device_is_part_of_the_time() -> None:
+    work = Work(segment="x", laps=(Lap(phase="run", run=lambda: None),), synchronize=lambda: time.sleep(0.02))
+    assert CpuStopwatch(pin=False).time(work.laps[0], work).wall_s >= 0.02
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no CPU affinity here")
+def test_cores_are_given_back_even_after_an_error() -> None:
+    before = os.sched_getaffinity(0)
+    with pytest.raises(KeyboardInterrupt), CpuStopwatch(threads=1).held():
+        assert len(os.sched_getaffinity(0)) == 1
+        raise KeyboardInterrupt
+    assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_the_quietest_core_is_chosen() -> None:
+    busy = sorted(os.sched_getaffinity(0))[-1]
+    code = f"import os\nos.sched_setaffinity(0, {{{busy}}})\nprint('on', flush=True)\nwhile True: pass"
+    load = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert load.stdout is not None
+        load.stdout.readline()
+        chosen = [quietest_cpus(1, probe_s=0.3)[0] for _ in range(5)]
+    finally:
+        load.kill()
+        load.wait()
+    assert chosen.count(busy) <= 2, "the core under full load must not be the usual choice"
+
+
+def test_stopwatches_are_there_without_torch() -> None:
+    code = "import sys, cardlab.profilers.stopwatch, cardlab.profilers.timing, cardlab.profilers.workload.describe\n"
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
