@@ -10,6 +10,7 @@ involuntary context switch, one more for each further 100 ms) and wall time exce
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import time
@@ -91,13 +92,15 @@ class CpuStopwatch:
     def held(self) -> Iterator[None]:
         """Pin the calling thread; threads it starts later inherit the cores."""
         if not self.pin or not hasattr(os, "sched_setaffinity"):
-            yield
+            with gc_off():
+                yield
             return
         before = os.sched_getaffinity(0)
         chosen = self.cpus or quietest_cpus(self.threads)
         os.sched_setaffinity(0, chosen)
         try:
-            yield
+            with gc_off():
+                yield
         finally:
             os.sched_setaffinity(0, before)
 
@@ -137,7 +140,7 @@ class CudaStopwatch:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Make the device current and finish what was queued before."""
-        with self._cuda.device(self.device):
+        with self._cuda.device(self.device), gc_off():
             self._cuda.synchronize()
             yield
 
@@ -152,6 +155,19 @@ class CudaStopwatch:
         end.record()
         end.synchronize()
         return LapSample(wall_s=start.elapsed_time(end) / 1e3)
+
+
+@contextmanager
+def gc_off() -> Iterator[None]:
+    """Collect garbage once, then not again until the block ends: a collection takes longer than a layer."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def quietest_cpus(count: int, probe_s: float = _PROBE_S) -> tuple[int, ...]:

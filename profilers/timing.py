@@ -10,10 +10,8 @@ Which number is believed is in samples.py.
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cardlab.profilers.clock import Clock, WallClock
@@ -134,7 +132,7 @@ def measure(
     clock = clock or WallClock()
     series = _Series(work)
     start_s = clock.now()
-    with stopwatch.held(), _gc_off():
+    with stopwatch.held():
         _warm_up(series, stopwatch, policy, clock)
         while not _content(series, policy, clock.now() - start_s):
             _sample(series, stopwatch, reference)
@@ -153,19 +151,6 @@ def measure(
         elapsed_s=clock.now() - start_s,
         timed_s=inside_s + math.fsum(series.reference_s) + series.warm_s,
     )
-
-
-@contextmanager
-def _gc_off() -> Iterator[None]:
-    """Collect once, then not again until the block ends."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _warm_up(series: _Series, stopwatch: Stopwatch, policy: TimingPolicy, clock: Clock) -> None:

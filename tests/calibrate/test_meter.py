@@ -41,7 +41,8 @@ def test_later_fits_use_the_correction(tmp_path: Path, database: Path) -> None:
     sweep.write_text("frequency_mhz,power_w\n" + "\n".join(rows))
     assert command("calibrate", "import", str(sweep), "--device", "card", *db).code == 0
     pairs = tmp_path / "pairs.csv"
-    pairs.write_text("time_s,reference_w,sensor_w\n" + "".join(f"{i},{w},{1.05 * w + 1.5}\n" for i, w in enumerate(true)))
+    lines = (f"{i},{w},{1.05 * w + 1.5}\n" for i, w in enumerate(true))
+    pairs.write_text("time_s,reference_w,sensor_w\n" + "".join(lines))
     made = command("calibrate", "meter", "--reference", str(pairs), "--device", "card", *db, "--json").document
     assert made["gain"] == pytest.approx(1.05) and made["offset_w"] == pytest.approx(1.5)
     [constants] = command("calibrate", "fit", *db, "--json").document["constants"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 
 import pytest
 
-from cardlab.profilers.stopwatch import LapSample
+from cardlab.profilers.stopwatch import CpuStopwatch, LapSample
 from cardlab.profilers.timing import Progress, TimingPolicy, measure, measurements
 from cardlab.profilers.work import Lap, Work
 from cardlab.quantity import Provenance
@@ -104,15 +105,20 @@ def test_reference_kernel_runs_before_every_sample_and_is_kept() -> None:
 
 
 def test_garbage_collection_is_off_while_timing_and_on_again_after_an_interruption() -> None:
-    def interrupted(segment: str, phase: str, n: int) -> LapSample:
-        assert not gc.isenabled()
-        if n == 5:
-            raise KeyboardInterrupt
-        return clean(0.1)
+    calls = []
 
-    with pytest.raises(KeyboardInterrupt):
-        run(ScriptedStopwatch(interrupted))
-    assert gc.isenabled()
+    def run_lap() -> None:
+        assert not gc.isenabled()
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+
+    work = Work(segment="layer", laps=(Lap(phase="run", run=run_lap),))
+    for watch in (CpuStopwatch(pin=False), CpuStopwatch(cpus=sorted(os.sched_getaffinity(0))[:1])):
+        calls.clear()
+        with pytest.raises(KeyboardInterrupt):
+            measure(work, watch)
+        assert gc.isenabled()
 
 
 def test_progress_says_what_how_far_and_how_long() -> None:
