@@ -50,7 +50,8 @@ def analyse_built(built: BuiltModel, *, overhead_bytes: int, server_overhead_byt
             remedy="use a model whose decoder layers have one structure",
         )
     task = built.task
-    costs, lines = [], []
+    costs: list[SegmentCost] = []
+    lines: list[str] = []
     for piece in meta_pieces(built):
         cost = _segment_cost(built, piece)
         costs.append(cost)

@@ -131,8 +131,17 @@ def materialise_whole(built: BuiltModel, device: str) -> Any:
     if built.family.rotary_path is not None:
         restore_rotary(built, built.model, device)
     if built.task.gradient_checkpointing:
-        built.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_checkpointing(built.model)
     return built.model
+
+
+def enable_checkpointing(model: Any) -> None:
+    """Non-reentrant checkpointing of every layer, under the name that this transformers has for it."""
+    options = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(options)
+    else:
+        model.gradient_checkpointing_enable(options)
 
 
 def restore_rotary(built: BuiltModel, model: Any, device: str) -> None:

@@ -79,11 +79,10 @@ def layer_flop(task: Task, *, input_grad: bool) -> FlopCount:
 
 
 def _not_recomputed(tally: _Tally, plan: LayerPlan) -> float:
-    """Forward FLOPs of the map that ends the layer, which checkpointing does not repeat."""
+    """Forward FLOPs of the map that ends the layer: its LoRA's second one if it has LoRA."""
     last = plan.mlp_out
-    if tally.adapted(last):
-        return 0.0
-    return 2.0 * tally.tokens * last.inputs * last.outputs
+    inputs = tally.lora.rank if tally.adapted(last) else last.inputs
+    return 2.0 * tally.tokens * inputs * last.outputs
 
 
 def head_flop(task: Task) -> FlopCount:

@@ -90,12 +90,12 @@ def cut_model(task: Task, execution: Execution, cut: int, side: str) -> tuple[An
 
 def fill_part(built: Any, part: Any, device: str) -> None:
     """Give one side memory, small random weights, rotary tables and checkpointing."""
-    from cardlab.profilers.workload.build import materialise, restore_rotary
+    from cardlab.profilers.workload.build import enable_checkpointing, materialise, restore_rotary
 
     materialise(built, part, device)
     restore_rotary(built, built.model, device)
     if built.task.gradient_checkpointing:
-        part.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_checkpointing(part)
 
 
 def _device_step(built: Any, part: Any) -> None:
