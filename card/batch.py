@@ -140,7 +140,7 @@ def _table(problem: Problem, threads: int) -> BatchAnswer:
     limits, extents = _limits(problem), _common(problem)
     busy_s = problem.objective.local_epochs * problem.server_s
     span = np.stack([busy_s.min(axis=1), busy_s.max(axis=1)], axis=1)
-    envelopes = _envelopes(*energy_parts(problem, busy_s), waits)
+    lines, envelopes = _envelopes(*energy_parts(problem, busy_s), waits)
 
     def block(part: slice, out: tuple[Any, ...]) -> None:
         device_s, codec_s, epochs, up, down, adapters, switch_s, uplink, downlink = shared
@@ -148,7 +148,7 @@ def _table(problem: Problem, threads: int) -> BatchAnswer:
         compiled(table_batch)(
             device_s[part], codec_s[part], epochs, up, down, adapters, switch_s, uplink[part], downlink[part],
             hulls.count, hulls.server_s, hulls.busy_j, hulls.wait_w, hulls.level_s, hulls.energy_j, hulls.below,
-            hulls.hull_size, hulls.hull, envelopes, span, _weights(problem), admitted, need, room[part], device_w[part], bounds,
+            hulls.hull_size, hulls.hull, hulls.slope, lines, envelopes, span, _weights(problem), admitted, need, room[part], device_w[part], bounds,
             extents[part], *out,
         )  # fmt: skip
 
@@ -189,20 +189,23 @@ def _wait_span(shared: tuple[Any, ...]) -> tuple[float, float]:
     return float(least + codec[0] + switch_s), float(most + codec[1] + switch_s)
 
 
-def _envelopes(busy_j: Array, wait_w: Array, waits_s: tuple[float, float]) -> Array:
-    """Lines (busy_j, wait_w) that can be the lowest [0] or highest [1] energy of a cut [2,C,J,2]; inf pads."""
+def _envelopes(
+    busy_j: Array, wait_w: Array, waits_s: tuple[float, float]
+) -> tuple[npt.NDArray[np.int64], Array]:
+    """Lines that can be the lowest [0] or highest [1] energy of a cut: how many [2,C], (J, W) [2,C,J,2]."""
     grid = np.array([0.0]) if np.ptp(wait_w) == 0.0 else None
     found: list[list[list[int]]] = [[], []]
     for row in busy_j:
         for side, sign in ((0, 1.0), (1, -1.0)):
             found[side].append(_lowest_lines(sign * row, sign * wait_w, waits_s, grid is not None))
     width = max(len(lines) for side in found for lines in side)
-    made = np.full((2, busy_j.shape[0], width, 2), np.inf)
+    made = np.zeros((2, busy_j.shape[0], width, 2))
+    many = np.array([[len(lines) for lines in side] for side in found])
     for side in (0, 1):
         for c, lines in enumerate(found[side]):
             made[side, c, : len(lines), 0] = busy_j[c, lines]
             made[side, c, : len(lines), 1] = wait_w[lines]
-    return made
+    return many, made
 
 
 def _lowest_lines(height: Array, slope: Array, span: tuple[float, float], constant: bool) -> list[int]:

@@ -30,7 +30,8 @@ class HullTable:
     count: points of each cut [C]; clock: index into frequency_hz [C,F]; server_s: busy seconds a round;
     busy_j: P(f) times that; wait_w: power while waiting, or 0 [C,F]. level_s: waiting times of the
     levels [K]. For each level: energy_j [K,C,F] = busy_j + level wait_w; below [K,C,F]: the point under
-    each one on the chain of its prefix, -1 none; hull_size [K,C] and hull [K,C,F]: the chain of all.
+    each one on the chain of its prefix, -1 none; hull_size [K,C] and hull [K,C,F]: the chain of all;
+    slope [K,C,F]: joules per second between neighbours on it.
     """
 
     count: Index
@@ -43,6 +44,7 @@ class HullTable:
     below: Index
     hull_size: Index
     hull: Index
+    slope: Array
 
 
 def hull_table(problem: Problem, waits_s: tuple[float, float]) -> HullTable:
@@ -63,9 +65,9 @@ def hull_table(problem: Problem, waits_s: tuple[float, float]) -> HullTable:
     sorted_s, sorted_j, sorted_w = (np.take_along_axis(a, order, axis=1) for a in (busy_s, busy_j, wait))
     count = keep.sum(axis=1).astype(np.int64)
     energy = sorted_j[None] + levels[:, None, None] * sorted_w[None]
-    below, hull_size, hull = _chains(count, sorted_s, energy)
+    below, hull_size, hull, slope = _chains(count, sorted_s, energy)
     parts = (np.ascontiguousarray(sorted_s), np.ascontiguousarray(sorted_j), np.ascontiguousarray(sorted_w))
-    return HullTable(count, order.astype(np.int64), *parts, levels, energy, below, hull_size, hull)
+    return HullTable(count, order.astype(np.int64), *parts, levels, energy, below, hull_size, hull, slope)
 
 
 def energy_parts(problem: Problem, busy_s: Array) -> tuple[Array, Array]:
@@ -92,11 +94,12 @@ def _levels(wait_w: Array, waits_s: tuple[float, float]) -> Array:
     return np.asarray(levels)
 
 
-def _chains(count: Index, server_s: Array, energy_j: Array) -> tuple[Index, Index, Index]:
+def _chains(count: Index, server_s: Array, energy_j: Array) -> tuple[Index, Index, Index, Array]:
     from cardlab.card.kernels import chains, compiled
 
     below = np.full(energy_j.shape, -1, dtype=np.int64)
     hull = np.zeros(energy_j.shape, dtype=np.int64)
     hull_size = np.zeros(energy_j.shape[:2], dtype=np.int64)
-    compiled(chains)(count, server_s, energy_j, below, hull_size, hull)
-    return below, hull_size, hull
+    slope = np.zeros(energy_j.shape)
+    compiled(chains)(count, server_s, energy_j, below, hull_size, hull, slope)
+    return below, hull_size, hull, slope

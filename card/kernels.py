@@ -19,14 +19,16 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     from numba import njit
     from numba.extending import register_jitable
 
-    for helper in (chain_minimum, energy_interval):
+    for helper in (hull_vertex, prefix_minimum, admitted_points, energy_interval):
         if helper is not function:
             register_jitable(helper)
     made: Callable[..., Any] = njit(nogil=True, cache=True, error_model="numpy")(function)
     return made
 
 
-def chains(count: Any, server_s: Any, energy_j: Any, below: Any, hull_size: Any, hull: Any) -> None:
+def chains(
+    count: Any, server_s: Any, energy_j: Any, below: Any, hull_size: Any, hull: Any, slope: Any
+) -> None:
     """Lower hulls of all prefixes (HullTable) of points sorted by server_s."""
     levels, cuts, _ = energy_j.shape
     for k in range(levels):
@@ -53,22 +55,24 @@ def chains(count: Any, server_s: Any, energy_j: Any, below: Any, hull_size: Any,
                 hull[k, c, size] = i
                 size += 1
             hull_size[k, c] = size
+            for j in range(size - 1):
+                i, p = hull[k, c, j], hull[k, c, j + 1]
+                dx = server_s[c, p] - server_s[c, i]
+                slope[k, c, j] = (energy_j[k, c, p] - energy_j[k, c, i]) / dx if dx > 0.0 else np.inf
 
 
-def chain_minimum(
-    a: float, e: float, count: int, admitted: int, server_s: Any, energy_j: Any, below: Any, size: int, hull: Any
-) -> int:
-    """Index of the point that minimises a S + e Y among the first `admitted` of `count` of one cut."""
-    if admitted == count:
-        low, high = 0, size - 1
-        while low < high:
-            middle = (low + high) // 2
-            i, j = hull[middle], hull[middle + 1]
-            if a * (server_s[j] - server_s[i]) + e * (energy_j[j] - energy_j[i]) >= 0.0:
-                high = middle
-            else:
-                low = middle + 1
-        return int(hull[low])
+def hull_vertex(steepness: float, guess: int, size: int, slope: Any) -> int:
+    """Position on a hull where its slope passes -steepness; walks from a guess, as neighbours agree."""
+    j = min(guess, size - 1)
+    while j < size - 1 and slope[j] < -steepness:
+        j += 1
+    while j > 0 and slope[j - 1] >= -steepness:
+        j -= 1
+    return j
+
+
+def prefix_minimum(a: float, e: float, admitted: int, server_s: Any, energy_j: Any, below: Any) -> int:
+    """Index of the point that minimises a S + e Y among the first `admitted` of one cut."""
     i = admitted - 1
     while below[i] >= 0:
         j = below[i]
@@ -76,6 +80,16 @@ def chain_minimum(
             break
         i = j
     return int(i)
+
+
+def admitted_points(left_s: float, guess: int, count: int, server_s: Any) -> int:
+    """How many of the sorted points take at most left_s."""
+    n = min(guess, count)
+    while n < count and server_s[n] <= left_s:
+        n += 1
+    while n > 0 and server_s[n - 1] > left_s:
+        n -= 1
+    return n
 
 
 def energy_interval(kappa: float, static_w: float, q: float) -> tuple[float, float]:
@@ -109,6 +123,7 @@ def paper_batch(
     deadline, cap_j, own_cap_j = limits[0], limits[1], limits[2]
     fixed = np.empty(cuts)
     bottom = min(max(np.cbrt(static_w / (2.0 * kappa)), low_hz), high_hz) if kappa > 0.0 else low_hz
+    per_low, per_high = 1.0 / low_hz, 1.0 / high_hz
     g_low = static_w / low_hz + kappa * low_hz * low_hz
     g_high = static_w / high_hz + kappa * high_hz * high_hz
     g_min, g_max = static_w / bottom + kappa * bottom * bottom, max(g_low, g_high)
@@ -122,8 +137,8 @@ def paper_batch(
                 a += epochs * codec_s[m, c]
             fixed[c] = a
             w = work[c]
-            d_min = min(d_min, a + w / high_hz)
-            d_max = max(d_max, a + w / low_hz)
+            d_min = min(d_min, a + w * per_high)
+            d_max = max(d_max, a + w * per_low)
             e_min = min(e_min, w * g_min + wait_w * a)
             e_max = max(e_max, w * g_max + wait_w * a)
             if wo > 0.0:
@@ -174,7 +189,7 @@ def paper_batch(
 def table_batch(
     device_s: Any, codec_s: Any, epochs: float, up_bits: Any, down_bits: Any, adapter_bits: Any, switch_s: float,
     uplink: Any, downlink: Any, count: Any, server_s: Any, busy_j: Any, wait_w: Any, level_s: Any, energy_j: Any, below: Any,
-    hull_size: Any, hull: Any, envelopes: Any, span_s: Any, weights: Any, admitted: Any, need: Any, room: Any,
+    hull_size: Any, hull: Any, slope: Any, lines: Any, envelopes: Any, span_s: Any, weights: Any, admitted: Any, need: Any, room: Any,
     device_w: Any, limits: Any, extents: Any, out_cut: Any, out_clock: Any, out_cost: Any,
 ) -> None:  # fmt: skip
     """Bound every cut by its hull, then settle cuts in the order of their bounds until none can win."""
@@ -184,7 +199,6 @@ def table_batch(
     deadline, cap_j, own_cap_j = limits[0], limits[1], limits[2]
     fixed, extra, bound = np.empty(cuts), np.empty(cuts), np.empty(cuts)
     vertex, prefix = np.empty(cuts, np.int64), np.empty(cuts, np.int64)
-    lines = envelopes.shape[2]
     for m in range(devices):
         iu, id_ = 1.0 / uplink[m], 1.0 / downlink[m]
         d_min, d_max, e_min, e_max, o_min, o_max = np.inf, -np.inf, np.inf, -np.inf, np.inf, -np.inf
@@ -203,11 +217,10 @@ def table_batch(
                     o_min, o_max = min(o_min, own), max(o_max, own)
                 if we > 0.0:
                     least, most = np.inf, -np.inf
-                    for j in range(lines):
-                        if envelopes[0, c, j, 0] < np.inf:
-                            least = min(least, envelopes[0, c, j, 0] + a * envelopes[0, c, j, 1])
-                        if envelopes[1, c, j, 0] < np.inf:
-                            most = max(most, envelopes[1, c, j, 0] + a * envelopes[1, c, j, 1])
+                    for j in range(lines[0, c]):
+                        least = min(least, envelopes[0, c, j, 0] + a * envelopes[0, c, j, 1])
+                    for j in range(lines[1, c]):
+                        most = max(most, envelopes[1, c, j, 0] + a * envelopes[1, c, j, 1])
                     e_min, e_max = min(e_min, least), max(e_max, most)
         if not ranged:
             d_min, d_max, e_min, e_max = extents[m, 0], extents[m, 1], extents[m, 2], extents[m, 3]
@@ -215,46 +228,54 @@ def table_batch(
         a_d = wd / (d_max - d_min) if d_max > d_min else 0.0
         a_e = we / (e_max - e_min) if e_max > e_min else 0.0
         a_o = wo / (o_max - o_min) if wo > 0.0 and o_max > o_min else 0.0
+        steep = a_d / a_e if a_e > 0.0 else np.inf
+        near, last_n, k = 0, server_s.shape[1], 0
+        best, best_cut, best_point = np.inf, -1, -1
         for c in range(cuts):
             bound[c] = np.inf
             n = count[c]
             if not admitted[c] or need[c] > room[m] or n == 0 or extra[c] > own_cap_j:
                 continue
             a = fixed[c]
-            if deadline < np.inf and a + server_s[c, n - 1] > deadline:
-                low, high = 0, n
-                while low < high:
-                    middle = (low + high) // 2
-                    if a + server_s[c, middle] > deadline:
-                        high = middle
-                    else:
-                        low = middle + 1
-                n = low
+            if a + server_s[c, n - 1] > deadline:
+                n = admitted_points(deadline - a, last_n, n, server_s[c])
+                last_n = n
                 if n == 0:
                     continue
             prefix[c] = n
+            whole = n == count[c]
             if levels == 1:
-                i = chain_minimum(a_d, a_e, count[c], n, server_s[c], energy_j[0, c], below[0, c],
-                                  hull_size[0, c], hull[0, c])  # fmt: skip
+                if whole:
+                    near = hull_vertex(steep, near, hull_size[0, c], slope[0, c])
+                    i = hull[0, c, near]
+                else:
+                    i = prefix_minimum(a_d, a_e, n, server_s[c], energy_j[0, c], below[0, c])
                 vertex[c] = i
                 value = a_d * server_s[c, i] + a_e * (busy_j[c, i] + a * wait_w[c, i])
             else:
-                k = np.searchsorted(level_s, a) - 1
-                k = min(max(k, 0), levels - 2)
-                i = chain_minimum(a_d, a_e, count[c], n, server_s[c], energy_j[k, c], below[k, c],
-                                  hull_size[k, c], hull[k, c])  # fmt: skip
-                j = chain_minimum(a_d, a_e, count[c], n, server_s[c], energy_j[k + 1, c], below[k + 1, c],
-                                  hull_size[k + 1, c], hull[k + 1, c])  # fmt: skip
+                while k < levels - 2 and level_s[k + 1] < a:
+                    k += 1
+                while k > 0 and level_s[k] > a:
+                    k -= 1
+                if whole:
+                    near = hull_vertex(steep, near, hull_size[k, c], slope[k, c])
+                    i = hull[k, c, near]
+                    j = hull[k + 1, c, hull_vertex(steep, near, hull_size[k + 1, c], slope[k + 1, c])]
+                else:
+                    i = prefix_minimum(a_d, a_e, n, server_s[c], energy_j[k, c], below[k, c])
+                    j = prefix_minimum(a_d, a_e, n, server_s[c], energy_j[k + 1, c], below[k + 1, c])
                 share = (a - level_s[k]) / (level_s[k + 1] - level_s[k])
                 here = a_d * server_s[c, i] + a_e * energy_j[k, c, i]
                 there = a_d * server_s[c, j] + a_e * energy_j[k + 1, c, j]
                 value = (1.0 - share) * here + share * there
-                # The chord is exact where both levels agree on the clock.
+                # The chord is exact where both levels agree on the clock; else either is a first answer.
                 vertex[c] = i if i == j else -1
+                real = a_d * server_s[c, i] + a_e * (busy_j[c, i] + a * wait_w[c, i])
                 if i == j:
-                    value = a_d * server_s[c, i] + a_e * (busy_j[c, i] + a * wait_w[c, i])
+                    value = real
+                elif busy_j[c, i] + a * wait_w[c, i] <= cap_j and real + a_d * a + a_o * extra[c] < best:
+                    best, best_cut, best_point = real + a_d * a + a_o * extra[c], c, i
             bound[c] = value + a_d * a + a_o * extra[c]
-        best, best_cut, best_point = np.inf, -1, -1
         for _ in range(cuts):
             c = 0
             for other in range(1, cuts):
