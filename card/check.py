@@ -4,99 +4,157 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cardlab.card.scenario import ENERGIES, RANGES, SCHEMES, WEIGHT_ON, Objective, Scenario
-from cardlab.errors import ScenarioError
+from cardlab.card.link.snr_maps import snr_map
+from cardlab.card.scenario import (
+    BENCHMARKS,
+    CHANNELS,
+    ENERGIES,
+    FADINGS,
+    RANGES,
+    SCHEMES,
+    WEIGHT_ON,
+    Constraints,
+    LinkSpec,
+    Objective,
+    Scenario,
+)
+from cardlab.errors import PlanError, ScenarioError
+
+
+class MisfitError(ScenarioError):
+    """A ScenarioError that knows its table, key and, for devices, which one."""
+
+    def __init__(self, message: str, *, remedy: str, table: str, key: str | None, index: int = 0) -> None:
+        super().__init__(message, remedy=remedy)
+        self.table = table
+        self.key = key
+        self.index = index
 
 
 def check_scenario(scenario: Scenario) -> None:
     """Raise ScenarioError naming the first key that makes no sense."""
-    _choice("scheme", scenario.scheme, SCHEMES)
-    _whole("rounds", scenario.rounds, 1)
+    _choice("", "scheme", scenario.scheme, SCHEMES)
+    _whole("", "rounds", scenario.rounds, 1)
     check_objective(scenario.objective)
     _task(scenario)
     _server(scenario)
+    if scenario.link is not None:
+        check_link(scenario.link)
     _devices(scenario)
-    limits = scenario.constraints
-    for key in ("deadline_s", "server_power_w", "server_energy_j", "device_energy_j"):
-        _positive(f"[constraints] {key}", getattr(limits, key))
-    if limits.min_device_layers is not None and not 1 <= limits.min_device_layers < scenario.task.layers:
-        raise ScenarioError(
-            f"[constraints] min_device_layers is {limits.min_device_layers}",
-            remedy=f"give a number from 1 to {scenario.task.layers - 1}",
-        )
+    check_constraints(scenario.constraints, scenario.task.layers)
 
 
 def check_objective(objective: Objective) -> None:
     """Raise ScenarioError if weight, compression, epochs or a named choice is out of range."""
     if not 0.0 <= objective.weight <= 1.0:
-        raise ScenarioError(f"weight is {objective.weight:g}", remedy="give a weight from 0 to 1")
+        raise _misfit("objective", "weight", f"is {objective.weight:g}", "give a weight from 0 to 1")
     if not 0.0 < objective.compression <= 1.0:
-        raise ScenarioError(
-            f"compression is {objective.compression:g}", remedy="give the fraction that remains, above 0 up to 1"
-        )
-    _whole("local_epochs", objective.local_epochs, 1)
-    _choice("weight_on", objective.weight_on, WEIGHT_ON)
-    _choice("range", objective.range, RANGES)
-    _choice("energy", objective.energy, ENERGIES)
+        problem = f"is {objective.compression:g}"
+        raise _misfit("objective", "compression", problem, "give the fraction that remains, above 0 up to 1")
+    _whole("objective", "local_epochs", objective.local_epochs, 1)
+    _not_negative("objective", "device_energy_weight", objective.device_energy_weight)
+    _choice("objective", "weight_on", objective.weight_on, WEIGHT_ON)
+    _choice("objective", "range", objective.range, RANGES)
+    _choice("objective", "energy", objective.energy, ENERGIES)
+    _choice("objective", "benchmark", objective.benchmark, BENCHMARKS)
+
+
+def check_constraints(limits: Constraints, layers: int) -> None:
+    """Raise ScenarioError if a limit makes no sense for a model of that many layers."""
+    for key in ("deadline_s", "server_power_w", "server_energy_j", "device_energy_j"):
+        _positive("constraints", key, getattr(limits, key))
+    if limits.min_device_layers is not None and not 1 <= limits.min_device_layers < layers:
+        remedy = f"give a number from 1 to {layers - 1}"
+        raise _misfit("constraints", "min_device_layers", f"is {limits.min_device_layers}", remedy)
+    confidence = limits.deadline_confidence
+    if confidence is not None and not 0.5 <= confidence < 1.0:
+        raise _misfit("constraints", "deadline_confidence", f"is {confidence:g}", "give 0.5 up to below 1")
+    if confidence is not None and limits.deadline_s is None:
+        raise _misfit("constraints", "deadline_confidence", "stands without a deadline", "give deadline_s")
+
+
+def check_link(link: LinkSpec) -> None:
+    """Raise ScenarioError if a number or name of the link makes no sense."""
+    _choice("link", "channel", link.channel, CHANNELS)
+    _choice("link", "fading", link.fading, FADINGS)
+    _positive("link", "bandwidth_hz", link.bandwidth_hz)
+    if not 0.0 < link.protocol_efficiency <= 1.0:
+        raise _misfit("link", "protocol_efficiency", f"is {link.protocol_efficiency:g}", "give above 0 up to 1")
+    _whole("link", "seed", link.seed, 0)
+    try:
+        snr_map(link.snr_mapping)
+    except PlanError as error:
+        raise _misfit("link", "snr_mapping", f"is {link.snr_mapping!r}", error.remedy) from error
 
 
 def _task(scenario: Scenario) -> None:
     task = scenario.task
     if task.layers < 2:
-        raise ScenarioError(f"[task] layers is {task.layers}", remedy="a model needs 2 layers to be cut")
+        raise _misfit("task", "layers", f"is {task.layers}", "a model needs 2 layers to be cut")
     for key in ("layer_forward_flop", "layer_backward_flop", "activation_bytes", "gradient_bytes"):
-        _positive(f"[task] {key}", getattr(task, key))
-    for key in ("head_flop", "adapter_bytes_per_layer", "optimizer_bytes_per_layer"):
-        _not_negative(f"[task] {key}", getattr(task, key))
+        _positive("task", key, getattr(task, key))
+    for key in ("head_flop", "adapter_bytes_per_layer", "optimizer_bytes_per_layer", "device_base_bytes",
+                "device_bytes_per_layer", "server_base_bytes", "server_bytes_per_layer"):  # fmt: skip
+        _not_negative("task", key, getattr(task, key))
+    if task.first_layer_backward_flop is not None:
+        _not_negative("task", "first_layer_backward_flop", task.first_layer_backward_flop)
 
 
 def _server(scenario: Scenario) -> None:
     server = scenario.server
     for key in ("frequency_min_hz", "frequency_max_hz", "cores", "delta", "kappa_w_per_hz3", "memory_bytes"):
-        _positive(f"[server] {key}", getattr(server, key))
-    _not_negative("[server] static_power_w", server.static_power_w)
-    if server.frequency_min_hz > server.frequency_max_hz:
-        raise ScenarioError(
-            "[server] frequency_min_hz is above frequency_max_hz", remedy="exchange the two"
-        )
-    outside = [
-        f for f in server.frequencies_hz if not server.frequency_min_hz <= f <= server.frequency_max_hz
-    ]
+        _positive("server", key, getattr(server, key))
+    _not_negative("server", "static_power_w", server.static_power_w)
+    if server.wait_power_w is not None:
+        _not_negative("server", "wait_power_w", server.wait_power_w)
+    low, high = server.frequency_min_hz, server.frequency_max_hz
+    if low > high:
+        raise _misfit("server", "frequency_min_hz", "is above frequency_max_hz", "exchange the two")
+    outside = [f for f in server.frequencies_hz if not low <= f <= high]
     if outside:
-        raise ScenarioError(
-            f"[server] frequencies_hz has {outside[0]:g}, outside its own range", remedy="widen the range"
-        )
+        raise _misfit("server", "frequencies_hz", f"has {outside[0]:g}, outside its own range", "widen the range")
 
 
 def _devices(scenario: Scenario) -> None:
     names = [device.name for device in scenario.devices]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ScenarioError(f"two devices are called {twice[0]!r}", remedy="give each its own name")
-    for device in scenario.devices:
-        for key in ("frequency_hz", "cores", "delta", "uplink_bps", "downlink_bps", "memory_bytes", "power_w"):
-            _positive(f"device {device.name!r}: {key}", getattr(device, key))
-        if device.uplink_bps is None or device.downlink_bps is None:
-            raise ScenarioError(
-                f"device {device.name!r} has no link", remedy="give uplink_bps and downlink_bps in bit/s"
+    if not names:
+        raise ScenarioError("the scenario has no device", remedy="add at least one [[devices]] table")
+    for index, device in enumerate(scenario.devices):
+        who = f"device {device.name!r}: "
+        if device.name in names[:index]:
+            raise _misfit(
+                "devices", "name", f"is {device.name!r} for two devices", "give each its own name", index
             )
+        for key in ("frequency_hz", "cores", "delta", "uplink_bps", "downlink_bps", "memory_bytes", "power_w"):
+            _positive("devices", key, getattr(device, key), who, index)
+        if scenario.link is None and (device.uplink_bps is None or device.downlink_bps is None):
+            raise MisfitError(
+                f"device {device.name!r} has no link",
+                remedy="give uplink_bps and downlink_bps in bit/s, or a [link] with a channel",
+                table="devices", key=None, index=index,
+            )  # fmt: skip
 
 
-def _positive(key: str, value: float | None) -> None:
-    if value is not None and value <= 0:
-        raise ScenarioError(f"{key} is {value:g}", remedy="give a number above 0")
+def _misfit(table: str, key: str, problem: str, remedy: str, index: int = 0, who: str = "") -> MisfitError:
+    name = f"[{table}] {key}" if table else key
+    return MisfitError(f"{who}{name} {problem}", remedy=remedy, table=table, key=key, index=index)
 
 
-def _not_negative(key: str, value: float) -> None:
-    if value < 0:
-        raise ScenarioError(f"{key} is {value:g}", remedy="give 0 or more")
+def _positive(table: str, key: str, value: float | None, who: str = "", index: int = 0) -> None:
+    if value is not None and not value > 0:
+        raise _misfit(table, key, f"is {value:g}", "give a number above 0", index, who)
 
 
-def _whole(key: str, value: int, least: int) -> None:
+def _not_negative(table: str, key: str, value: float) -> None:
+    if not value >= 0:
+        raise _misfit(table, key, f"is {value:g}", "give 0 or more")
+
+
+def _whole(table: str, key: str, value: int, least: int) -> None:
     if value < least:
-        raise ScenarioError(f"{key} is {value}", remedy=f"give {least} or more")
+        raise _misfit(table, key, f"is {value}", f"give {least} or more")
 
 
-def _choice(key: str, value: str, choices: Sequence[str]) -> None:
+def _choice(table: str, key: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ScenarioError(f"{key} is {value!r}", remedy=f"choose one of: {', '.join(choices)}")
+        raise _misfit(table, key, f"is {value!r}", f"choose one of: {', '.join(choices)}")

@@ -72,14 +72,18 @@ class Limits:
         return tuple(limit.name for limit in self.limits if not limit.kept[best])
 
 
-def limits_of(problem: Problem, m: int, t: Table, cuts: Array | None = None) -> Limits:
-    """The constraints of device m over its table; `cuts` [C] bool admits only some."""
+def limits_of(
+    problem: Problem, m: int, t: Table, cuts: Array | None = None, clocks: Array | None = None
+) -> Limits:
+    """The constraints of device m over its table; `cuts` [C] and `clocks` [F], bool, admit only some."""
     limits = tuple(_limits(problem, m, t))
     feasible = np.ones(t.delay_s.shape, dtype=bool)
     for limit in limits:
         feasible &= limit.kept
     if cuts is not None:
         feasible &= np.asarray(cuts, dtype=bool)[:, None]
+    if clocks is not None:
+        feasible &= np.asarray(clocks, dtype=bool)[None, :]
     return Limits(t.delay_s.shape, limits, feasible)
 
 
@@ -87,7 +91,9 @@ def _limits(problem: Problem, m: int, t: Table) -> list[Limit]:
     wanted, shape = problem.constraints, t.delay_s.shape
     found = []
     if wanted.deadline_s is not None:
-        found.append(Limit("deadline", "give a longer --deadline", t.delay_s, wanted.deadline_s, "s"))
+        delay_s = t.delay_s if problem.guard_s is None else t.delay_s + problem.guard_s[m]
+        name = "deadline" if problem.guard_s is None else "deadline with its guard band"
+        found.append(Limit(name, "give a longer --deadline", delay_s, wanted.deadline_s, "s"))
     if wanted.server_power_w is not None and t.power_w is not None:
         power = np.broadcast_to(t.power_w, shape)
         found.append(Limit("server power cap", "raise server_power_w", power, wanted.server_power_w, "W"))
@@ -95,11 +101,9 @@ def _limits(problem: Problem, m: int, t: Table) -> list[Limit]:
         found.append(
             Limit("server energy cap", "raise server_energy_j", t.energy_j, wanted.server_energy_j, "J")
         )
-    if wanted.device_energy_j is not None and np.isfinite(problem.device_power_w[m]):
-        energy = problem.device_power_w[m] * problem.objective.local_epochs * problem.device_s[m]
-        found.append(
-            Limit("device energy cap", "raise device_energy_j", _over(energy, shape), wanted.device_energy_j, "J")
-        )
+    if wanted.device_energy_j is not None and t.device_energy_j is not None:
+        own = _over(t.device_energy_j, shape)
+        found.append(Limit("device energy cap", "raise device_energy_j", own, wanted.device_energy_j, "J"))
     if wanted.min_device_layers is not None:
         layers = _over(problem.cuts.astype(float), shape)
         least = float(wanted.min_device_layers)

@@ -48,6 +48,7 @@ class Problem:
         device_memory_bytes, device_memory_limit_bytes: [C], [M]; NaN is unknown or no limit.
         server_memory_bytes, server_memory_limit_bytes: [C] and a number.
         device_power_w: [M], NaN unknown.
+        guard_s: added to the delay where a deadline must hold in spite of doubt [M,C,F], None without.
         continuous: the paper's server between the ends of frequency_hz, None for clocks as listed.
         provenance: of each device's numbers, server included [M].
     """
@@ -76,6 +77,7 @@ class Problem:
     objective: Objective
     constraints: Constraints
     continuous: PaperServer | None = None
+    guard_s: Array | None = None
     provenance: tuple[Provenance, ...]
 
     def fixed_s(self, m: int) -> Array:
@@ -85,6 +87,13 @@ class Problem:
         down_s = self.down_bytes * 8.0 / self.downlink_bps[m]
         per_epoch = self.device_s[m] + self.encode_s[m] + up_s + self.decode_s[m] + down_s
         return np.asarray(epochs * per_epoch + self.adapters_s(m) + self.switch_s)
+
+    def device_energy_j(self, m: int) -> Array | None:
+        """Energy of device m's own compute in a round [C], None if its power is not known."""
+        power_w = float(self.device_power_w[m])
+        if np.isnan(power_w):
+            return None
+        return np.asarray(power_w * self.objective.local_epochs * self.device_s[m])
 
     def adapters_s(self, m: int) -> Array:
         """Adapters (and optimizer state) down and up once a round [C]."""
@@ -129,10 +138,11 @@ def problem_from_scenario(scenario: Scenario) -> Problem:
         cuts=cuts,
         frequency_hz=clocks,
         device_s=device_flop[None, :] / rate[:, None],
-        encode_s=np.zeros(count),
-        decode_s=np.zeros(count),
+        encode_s=np.broadcast_to(0.0, count),
+        decode_s=np.broadcast_to(0.0, count),
         server_s=server_flop[:, None] / (clocks[None, :] * server.delta * server.cores),
         power_w=_paper_power(scenario, clocks),
+        wait_power_w=None if server.wait_power_w is None else np.full(clocks.size, server.wait_power_w),
         idle_power_w=server.static_power_w,
         up_bytes=np.full(cuts.size, phi * task.activation_bytes),
         down_bytes=np.full(cuts.size, phi * task.gradient_bytes),
@@ -141,7 +151,8 @@ def problem_from_scenario(scenario: Scenario) -> Problem:
         downlink_bps=np.array([d.downlink_bps for d in devices], dtype=float),
         device_memory_bytes=task.device_base_bytes + cuts * task.device_bytes_per_layer,
         device_memory_limit_bytes=_or_nan([d.memory_bytes for d in devices]),
-        server_memory_bytes=np.full(cuts.size, np.nan),
+        server_memory_bytes=task.server_base_bytes + (task.layers - cuts) * task.server_bytes_per_layer,
+        server_memory_limit_bytes=float("nan") if server.memory_bytes is None else server.memory_bytes,
         device_power_w=_or_nan([d.power_w for d in devices]),
         objective=scenario.objective,
         constraints=scenario.constraints,

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from cardlab.quantity import Origin, Provenance
 
 ENERGIES = ("busy", "above_idle", "round")
-RANGES = ("box", "common", "cut_only")
+RANGES = ("box", "common", "cut_only", "per_cut")
+BENCHMARKS = ("best", "max")
+CHANNELS = ("good", "normal", "poor")
+FADINGS = ("rayleigh", "none")
 WEIGHT_ON = ("delay", "energy")
 SCHEMES = ("card", "sft")
 
@@ -22,6 +25,7 @@ class TaskSpec:
 
     `first_layer_backward_flop` None means as the other layers. `head_flop` is forward + backward on
     the server. `adapter_bytes_per_layer` and `optimizer_bytes_per_layer` travel once a round, both ways.
+    The memory of a side is its base plus that of each of its layers.
     """
 
     layers: int
@@ -35,13 +39,16 @@ class TaskSpec:
     optimizer_bytes_per_layer: float = 0.0
     device_base_bytes: float = 0.0
     device_bytes_per_layer: float = 0.0
+    server_base_bytes: float = 0.0
+    server_bytes_per_layer: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSpec:
     """The server by the paper's model: D = flop/(f delta cores), P = static + kappa f^3.
 
-    `frequencies_hz` are the clocks it offers; empty means any clock between the ends.
+    `frequencies_hz` are the clocks it offers; empty means any clock between the ends. `wait_power_w`
+    is drawn while it waits for a device with its clock held; energy = "round" needs it.
     """
 
     name: str
@@ -51,6 +58,7 @@ class ServerSpec:
     delta: float = 2.0
     kappa_w_per_hz3: float | None = None
     static_power_w: float = 0.0
+    wait_power_w: float | None = None
     frequencies_hz: tuple[float, ...] = ()
     memory_bytes: float | None = None
 
@@ -70,12 +78,34 @@ class DeviceSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSpec:
+    """A radio channel, drawn each round for devices that give no rate; see `cardlab.card.link.channel`.
+
+    `channel` is a noise density by name; `snr_mapping` a mapping from SNR to CQI by name;
+    `protocol_efficiency` the fraction of the rate that carries payload.
+    """
+
+    channel: str = "normal"
+    bandwidth_hz: float = 2.0e7
+    uplink_tx_dbm: float = 23.0
+    downlink_tx_dbm: float = 33.0
+    path_loss_db: float = 103.0
+    fading: str = "rayleigh"
+    snr_mapping: str = "customary-lte"
+    protocol_efficiency: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
     """Cost = w (D-Dmin)/(Dmax-Dmin) + (1-w)(E-Emin)/(Emax-Emin), with w on `weight_on`.
 
     `range` says over what the extremes are taken: "box" all cuts and clocks of that device and round,
-    before constraints; "common" all devices together; "cut_only" all cuts at the clock in hand's
-    optimum. `energy` is how server energy is counted. `compression` is phi.
+    before constraints; "common" all devices together; "cut_only" all cuts at the highest clock;
+    "per_cut" as box for delay, and for energy all clocks at the cut in hand. `energy` is how server energy
+    is counted. `compression` is phi. `device_energy_weight` adds that weight times the device's own
+    energy, scaled to its range over cuts. `benchmark` is the clock of the plans beside: "best" their own
+    optimum, "max" the highest.
     """
 
     weight: float = 0.2
@@ -84,13 +114,20 @@ class Objective:
     energy: str = "busy"
     local_epochs: int = 1
     compression: float = 1.0
+    device_energy_weight: float = 0.0
+    benchmark: str = "best"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraints:
-    """Limits; None is no limit."""
+    """Limits; None is no limit.
+
+    `deadline_s` and the energies bound each device's round. With `deadline_confidence` (0.5 to 1) the
+    deadline must hold with that probability under the doubt of the constants, not only on average.
+    """
 
     deadline_s: float | None = None
+    deadline_confidence: float | None = None
     min_device_layers: int | None = None
     server_power_w: float | None = None
     server_energy_j: float | None = None
@@ -104,6 +141,7 @@ class Scenario:
     Attributes:
         scheme: "card" (devices one after another) or "sft" (in parallel).
         rounds: training rounds.
+        link: channel for devices without rates, None without.
         origin: where the numbers come from; a file's are assumed, a datasheet's can say so.
         assumed: what was filled in because nothing was given, in words.
     """
@@ -115,5 +153,6 @@ class Scenario:
     devices: tuple[DeviceSpec, ...]
     objective: Objective = field(default_factory=Objective)
     constraints: Constraints = field(default_factory=Constraints)
+    link: LinkSpec | None = None
     provenance: Provenance = field(default_factory=lambda: Provenance.of(Origin.ASSUMED))
     assumed: tuple[str, ...] = ()

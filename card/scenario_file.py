@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from cardlab.card.check import check_scenario
-from cardlab.card.scenario import Constraints, DeviceSpec, Objective, Scenario, ServerSpec, TaskSpec
+from cardlab.card.check import MisfitError, check_scenario
+from cardlab.card.scenario import Constraints, DeviceSpec, LinkSpec, Objective, Scenario, ServerSpec, TaskSpec
 from cardlab.errors import ScenarioError
 
 if sys.version_info >= (3, 11):
@@ -25,7 +25,10 @@ _TABLES = {
     "server": ServerSpec,
     "objective": Objective,
     "constraints": Constraints,
+    "link": LinkSpec,
 }
+# Options that do nothing unless they are given.
+_QUIET = ("device_energy_weight", "benchmark")
 _TOP = ("scheme", "rounds", "devices", *_TABLES)
 
 
@@ -65,7 +68,8 @@ def parse_scenario(text: str, source: str = "scenario") -> Scenario:
     try:
         check_scenario(scenario)
     except ScenarioError as error:
-        raise ScenarioError(f"{source}: {error.message}", remedy=error.remedy) from error
+        at = reader.line(error) if isinstance(error, MisfitError) else ""
+        raise ScenarioError(f"{source}{at}: {error.message}", remedy=error.remedy) from error
     return scenario
 
 
@@ -91,6 +95,10 @@ class _Reader:
             if key in document:
                 values[key] = self._value(kind, document[key], "", key)
         return self._with_assumptions(Scenario(**values), document)
+
+    def line(self, error: MisfitError) -> str:
+        """", line N" of the key an error is about, else of its table, else nothing."""
+        return self._at(error.table, error.key, error.index) or self._at(error.table, None, error.index)
 
     def _devices(self, tables: Any) -> tuple[DeviceSpec, ...]:
         if not isinstance(tables, list) or not tables:
@@ -134,8 +142,14 @@ class _Reader:
         assumed = [
             f"{f.name} = {getattr(scenario.objective, f.name)}"
             for f in fields(Objective)
-            if f.name not in given
+            if f.name not in given and f.name not in _QUIET
         ]
+        if scenario.link is not None:
+            assumed += [
+                f"link {f.name} = {getattr(scenario.link, f.name)}"
+                for f in fields(LinkSpec)
+                if f.name not in document["link"]
+            ]
         return replace(scenario, assumed=tuple(assumed))
 
     def _error(self, table: str, key: str, problem: str, remedy: str, index: int = 0) -> ScenarioError:

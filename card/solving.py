@@ -1,17 +1,22 @@
-"""From a problem to a plan: decide each device, say what stood in the way, put baselines beside it."""
+"""From a problem to a plan: decide each device and round, say what stood in the way, compare."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cardlab.card.baselines import baselines, mean_baselines, mean_outcome, outcome_of
 from cardlab.card.check import check_scenario
+from cardlab.card.doubt import Certainty, Doubts, certainties, most_doubtful, with_guard
 from cardlab.card.enumeration import Choice, best_choice, extreme_clocks
+from cardlab.card.link.channel import rates_by_round
 from cardlab.card.objective import Range, check_energy, cost, ranges, table
-from cardlab.card.problem import Array, Problem, problem_from_scenario
+from cardlab.card.problem import Problem, problem_from_scenario
 from cardlab.card.scenario import Scenario
-from cardlab.errors import InfeasibleError, PlanError
+from cardlab.card.waiting import waiting_note
+from cardlab.errors import PlanError
 from cardlab.identity import new_uid
 from cardlab.quantity import union_of
 from cardlab.records.plan import Alternative, Decision, Outcome, Plan, PlannedRound
@@ -21,78 +26,131 @@ def solve(scenario: Scenario) -> Plan:
     """The optimal plan of a scenario; no database needed.
 
     Raises ScenarioError (the scenario makes no sense), InfeasibleError (constraints cannot be kept) or
-    PlanError (energy cannot be weighed).
+    PlanError (energy cannot be weighed, no link).
     """
     check_scenario(scenario)
     if scenario.scheme != "card":
         raise PlanError(f"scheme {scenario.scheme!r} cannot be planned yet", remedy="use --scheme card")
-    return plan(problem_from_scenario(scenario), rounds=scenario.rounds, assumptions=scenario.assumed)
+    return plan_rounds(problems_of(scenario), assumptions=scenario.assumed)
 
 
-def plan(
-    problem: Problem,
+def problems_of(scenario: Scenario) -> list[Problem]:
+    """One problem for each round, its link drawn if the scenario has a channel."""
+    base = problem_from_scenario(scenario)
+    if scenario.link is None:
+        return [base] * scenario.rounds
+    given = [(d.uplink_bps, d.downlink_bps) for d in scenario.devices]
+    rates = rates_by_round(scenario.link, base.devices, given, scenario.rounds)
+    return [replace(base, uplink_bps=up, downlink_bps=down) for up, down in rates]
+
+
+def plan(problem: Problem, *, rounds: int = 1, doubts: Doubts | None = None, **about: Sequence[str]) -> Plan:
+    """The optimal plan of a problem whose rounds are alike; see `plan_rounds`."""
+    return plan_rounds([problem] * rounds, doubts=doubts, **about)
+
+
+def plan_rounds(
+    problems: Sequence[Problem],
     *,
-    rounds: int = 1,
+    doubts: Doubts | None = None,
     assumptions: Sequence[str] = (),
     notes: Sequence[str] = (),
     fits: Sequence[str] = (),
     runs: Sequence[str] = (),
+    links: Sequence[str] = (),
 ) -> Plan:
-    """The optimal plan of a problem, with server-only and device-only beside it."""
-    check_energy(problem)
-    extents = _extents(problem)
-    decisions = tuple(decide(problem, m, extents[m]) for m in range(len(problem.devices)))
+    """The optimal plan of a problem for each round, with baselines beside it.
+
+    `doubts` are what is not known about the constants; with them each decision has a probability and
+    intervals, and a deadline can be guarded. `assumptions` and `notes` are kept in words; `fits`, `runs`
+    and `links` are uids of what the problem was made of.
+    """
+    check_energy(problems[0])
+    different = list({id(p): p for p in problems}.values())
+    solved = {id(p): _solved(with_guard(p, doubts), doubts) for p in different}
+    rounds = [solved[id(p)] for p in problems]
+    first = rounds[0]
     return Plan(
         uid=new_uid(),
         scheme="card",
-        energy=None if problem.power_w is None else problem.objective.energy,
-        rounds=tuple(PlannedRound(round=n + 1, devices=decisions) for n in range(rounds)),
-        outcome=_outcome([(d.delay_s, d.server_energy_j) for d in decisions]),
-        baselines=_baselines(problem, extents),
+        energy=None if first.problem.power_w is None else first.problem.objective.energy,
+        rounds=tuple(PlannedRound(round=n, devices=r.decisions) for n, r in enumerate(rounds, start=1)),
+        outcome=mean_outcome([_outcome(r.decisions) for r in rounds]),
+        baselines=mean_baselines([baselines(r.problem, r.extents) for r in _each_once(rounds)]),
         assumptions=tuple(assumptions),
-        notes=tuple(notes),
-        provenance=union_of(d.provenance for d in decisions),
+        notes=(*notes, *waiting_note(first.problem, first.extents)),
+        doubts={} if doubts is None else most_doubtful(first.problem, first.places, doubts),
+        provenance=union_of(d.provenance for r in rounds for d in r.decisions),
         fits=tuple(fits),
         runs=tuple(runs),
+        links=tuple(links),
     )
 
 
-def _extents(problem: Problem) -> list[Range]:
+@dataclass(frozen=True, slots=True)
+class _Solved:
+    """One round: its problem (guarded), ranges, decisions, and the indices (cut, clock) they stand for."""
+
+    problem: Problem
+    extents: list[Range]
+    decisions: tuple[Decision, ...]
+    places: list[tuple[int, int]]
+
+
+def _solved(problem: Problem, doubts: Doubts | None) -> _Solved:
+    extents = extents_of(problem)
+    choices = [best_choice(problem, m, extent) for m, extent in enumerate(extents)]
+    places = [(choice.cut, choice.clock) for choice in choices]
+    sure: list[Certainty | None] = [None] * len(choices)
+    if doubts is not None:
+        sure = list(certainties(problem, places, doubts))
+    decisions = tuple(
+        _decision(problem, m, choice, extents[m], sure[m]) for m, choice in enumerate(choices)
+    )
+    return _Solved(problem, extents, decisions, places)
+
+
+def _each_once(rounds: Sequence[_Solved]) -> list[_Solved]:
+    # Rounds that are alike share one solution, and then the mean over rounds is that one.
+    return [rounds[0]] if all(r is rounds[0] for r in rounds) else list(rounds)
+
+
+def _outcome(decisions: Sequence[Decision]) -> Outcome:
+    return outcome_of([(d.delay_s, d.server_energy_j) for d in decisions])
+
+
+def extents_of(problem: Problem) -> list[Range]:
+    """The range of each device, before constraints."""
     clocks = None if problem.continuous is None else extreme_clocks(problem)
     return ranges(problem, [table(problem, m, clocks) for m in range(len(problem.devices))])
 
 
-def decide(problem: Problem, m: int, extent: Range) -> Decision:
-    """The optimal choice of device m."""
-    choice = best_choice(problem, m, extent)
+def _decision(problem: Problem, m: int, choice: Choice, extent: Range, sure: Certainty | None) -> Decision:
     t = choice.table
     energy = None if t.energy_j is None else float(t.energy_j[choice.cut, choice.clock])
     unconstrained = cost(problem, t, extent)
+    own = t.device_energy_j
     return Decision(
         device=problem.devices[m],
         cut=int(problem.cuts[choice.cut]),
-        frequency_hz=_clock(choice),
+        frequency_hz=_clock(choice, choice.clock),
         delay_s=float(t.delay_s[choice.cut, choice.clock]),
         delay_terms=problem.terms(m, choice.cut, float(t.server_s[choice.cut, choice.clock])),
+        delay_ci95=None if sure is None else sure.delay_ci95,
         server_energy_j=energy,
-        device_energy_j=_device_energy(problem, m, choice.cut),
+        server_energy_ci95=None if sure is None or energy is None else sure.server_energy_ci95,
+        device_energy_j=None if own is None else float(own[choice.cut]),
         cost=choice.cost,
+        cut_probability=None if sure is None else sure.cut_probability,
         binding=choice.limits.binding(unconstrained, choice.cut, choice.clock),
         runner_up=_runner_up(problem, choice),
         provenance=problem.provenance[m],
     )
 
 
-def _clock(choice: Choice) -> float | None:
-    clock = float(choice.table.frequency_hz[choice.clock])
-    return None if np.isnan(clock) else clock
-
-
-def _device_energy(problem: Problem, m: int, cut: int) -> float | None:
-    power = float(problem.device_power_w[m])
-    if np.isnan(power):
-        return None
-    return power * problem.objective.local_epochs * float(problem.device_s[m, cut])
+def _clock(choice: Choice, clock: int) -> float | None:
+    frequency_hz = float(choice.table.frequency_hz[clock])
+    return None if np.isnan(frequency_hz) else frequency_hz
 
 
 def _runner_up(problem: Problem, choice: Choice) -> Alternative | None:
@@ -101,47 +159,13 @@ def _runner_up(problem: Problem, choice: Choice) -> Alternative | None:
     others[choice.cut] = np.inf
     if not np.isfinite(others).any():
         return None
-    cut, clock = np.unravel_index(int(np.argmin(others)), others.shape)
+    cut, clock = (int(i) for i in np.unravel_index(int(np.argmin(others)), others.shape))
     t = choice.table
-    frequency = float(t.frequency_hz[clock])
     return Alternative(
         cut=int(problem.cuts[cut]),
-        frequency_hz=None if np.isnan(frequency) else frequency,
+        frequency_hz=_clock(choice, clock),
         delay_s=float(t.delay_s[cut, clock]),
         server_energy_j=None if t.energy_j is None else float(t.energy_j[cut, clock]),
         cost=float(others[cut, clock]),
         margin=float(others[cut, clock]) - choice.cost,
-    )
-
-
-def _baselines(problem: Problem, extents: list[Range]) -> dict[str, Outcome]:
-    """The least and the most layers on the devices, each at its own best clock, other limits kept."""
-    found = {}
-    for name, index in (("server_only", 0), ("device_only", problem.cuts.size - 1)):
-        admitted = np.zeros(problem.cuts.size)
-        admitted[index] = 1.0
-        outcome = _fixed_cut(problem, extents, admitted)
-        if outcome is not None:
-            found[name] = outcome
-    return found
-
-
-def _fixed_cut(problem: Problem, extents: list[Range], admitted: Array) -> Outcome | None:
-    parts = []
-    for m in range(len(problem.devices)):
-        try:
-            choice = best_choice(problem, m, extents[m], admitted)
-        except InfeasibleError:
-            return None
-        t = choice.table
-        energy = None if t.energy_j is None else float(t.energy_j[choice.cut, choice.clock])
-        parts.append((float(t.delay_s[choice.cut, choice.clock]), energy))
-    return _outcome(parts)
-
-
-def _outcome(parts: Sequence[tuple[float, float | None]]) -> Outcome:
-    energies = [energy for _, energy in parts if energy is not None]
-    return Outcome(
-        delay_s=sum(delay for delay, _ in parts),
-        server_energy_j=sum(energies) if len(energies) == len(parts) else None,
     )

@@ -104,6 +104,42 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TradeOff:
+    """One point of the Pareto front of a round.
+
+    Attributes:
+        weight: the weight on delay at which this point is the optimum.
+        delay_s, server_energy_j: sums over devices.
+        cuts, frequencies_hz: of each device, in the order of the round.
+    """
+
+    weight: float
+    delay_s: float
+    server_energy_j: float
+    cuts: tuple[int, ...]
+    frequencies_hz: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensitivity:
+    """What becomes of the first round when one setting is multiplied by a factor.
+
+    Attributes:
+        setting: "uplink", "downlink", "device speed", "server speed", "server power" or "weight".
+        factor: what it is multiplied by.
+        delay_s, server_energy_j: sums over devices of the plan made for the changed setting; delay None
+            where no plan is feasible.
+        cuts: of each device.
+    """
+
+    setting: str
+    factor: float
+    delay_s: float | None
+    server_energy_j: float | None
+    cuts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A plan with everything needed to read and to repeat it.
 
@@ -117,7 +153,11 @@ class Plan:
         assumptions: defaults that were assumed because nothing was given or measured, in words.
         notes: further lines a reader must know.
         provenance: union over all decisions.
-        fits, runs: uids of what it was made of; empty for a scenario.
+        doubts: by constant, the mean cost that its doubt alone adds to the first round's decisions,
+            largest first; empty without calibration draws.
+        pareto: choices of the whole round none of which is better in both delay and energy; on request.
+        sensitivity: what becomes of the plan when one setting changes; on request.
+        fits, runs, links: uids of what it was made of; empty for a scenario.
     """
 
     uid: str
@@ -128,7 +168,11 @@ class Plan:
     baselines: Mapping[str, Outcome] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    doubts: Mapping[str, float] = field(default_factory=dict)
+    pareto: tuple[TradeOff, ...] = ()
+    sensitivity: tuple[Sensitivity, ...] = ()
     provenance: Provenance
     fits: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
     created_at: str | None = None

@@ -1,0 +1,193 @@
+"""The planner's speed and the quality of its decisions, in one run.
+
+    python benchmarks/planner.py [speed|quality] [--devices N]
+
+speed: device decisions per second of the batch solvers (compiled before the clock starts, best of 5),
+beside a vectorised numpy brute force over [devices, cuts, frequencies] in chunks, same process, same
+problem. quality: a stated truth (below), a fleet whose constants are known to 5 %, a channel that is
+drawn with fading each round and known when the round is planned, and a deadline 1.2 times the shortest
+round that memory allows; how many planned rounds miss it, with and without the guard band, and by
+datasheet constants.
+
+The truth. Server: efficiency 0.42 of 2 cores f, per layer a + b/f, head of a 128k vocabulary (4.3 layers
+of FLOPs) with a memory term, 81 clocks 0.21 to 1.41 GHz, P = 85 W + dynamic power above a voltage floor,
+waiting power 60 to 80 W. Devices: efficiency 0.08 to 0.55 and 1 to 8 ms a layer on the five classes of
+CARD's Table I, memory for 6 to 30 of the layers' sizes. Seed 20241200.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from cardlab.card.batch import solve_batch
+from cardlab.card.problem import PaperServer, Problem
+from cardlab.card.scenario import Constraints, Objective
+from cardlab.quantity import Provenance
+
+SEED = 20241200
+Array = np.ndarray
+
+
+def fleet(devices: int, *, paper: bool, energy: str = "busy", seed: int = SEED) -> Problem:
+    """A fleet of the paper's model (L = 32) or of measured tables (31 cuts and 200 clocks)."""
+    rng = np.random.default_rng(seed)
+    layers = 32 if paper else 33
+    cuts = np.arange(1, layers)
+    clocks = np.array([0.246e9, 2.46e9]) if paper else np.linspace(0.246e9, 2.46e9, 200)
+    flop = (layers - cuts + 0.0) * 1.0e11
+    server_s = flop[:, None] / (clocks * 6144)
+    power = 0.0 + 6e-27 * clocks**3
+    continuous = PaperServer(kappa_w_per_hz3=6e-27, static_power_w=0.0, flop=flop, flop_per_hz=6144.0)
+    if not paper:
+        continuous = None
+        server_s = (layers - cuts)[:, None] * (0.002 + 1e11 / 6144 / clocks) + (0.03 + 4e11 / 6144 / clocks)
+        server_s = server_s * (1 + 0.02 * rng.standard_normal(server_s.shape))
+        power = (60 + 20 * (clocks / 1e9) * np.maximum(0.7, clocks / 2.46e9) ** 2) * (
+            1 + 0.02 * rng.standard_normal(200)
+        )
+    zero = np.broadcast_to(0.0, (devices, cuts.size))
+    return Problem(
+        devices=("d",) * devices,
+        cuts=cuts,
+        frequency_hz=clocks,
+        device_s=2e11 / rng.uniform(0.4e12, 5.4e12, devices)[:, None] * cuts,
+        encode_s=zero,
+        decode_s=zero,
+        server_s=server_s,
+        power_w=power,
+        wait_power_w=0.4 * power,
+        idle_power_w=12.0,
+        up_bytes=np.full(cuts.size, 2e6),
+        down_bytes=np.full(cuts.size, 2e6),
+        adapter_bytes=cuts * 1e5,
+        uplink_bps=rng.uniform(1e7, 1e8, devices),
+        downlink_bps=rng.uniform(2e7, 3e8, devices),
+        device_memory_bytes=1e9 + cuts * 2e8,
+        device_memory_limit_bytes=np.full(devices, np.nan),
+        server_memory_bytes=np.full(cuts.size, np.nan),
+        device_power_w=rng.uniform(8, 40, devices),
+        objective=Objective(weight=0.2, energy=energy, local_epochs=5),
+        constraints=Constraints(),
+        continuous=continuous,
+        provenance=(Provenance.of("assumed"),) * devices,
+    )
+
+
+def constrained(problem: Problem) -> Problem:
+    """The same fleet with a memory limit, deadline, power, energy and device energy cap and least layers."""
+    rng = np.random.default_rng(1)
+    count = len(problem.uplink_bps)
+    return replace(
+        problem,
+        device_memory_limit_bytes=rng.uniform(1.5e9, 7.2e9, count),
+        constraints=Constraints(
+            deadline_s=30.0, server_power_w=float(problem.power_w.max()) * 0.9, server_energy_j=2500.0,
+            device_energy_j=600.0, min_device_layers=2,
+        ),
+    )  # fmt: skip
+
+
+def numpy_brute_force(problem: Problem, clocks: Array, chunk: int = 64) -> Array:
+    """Best cost of each device over every cut and clock, [chunk, C, F] at a time (in cache)."""
+    epochs, limits, w = problem.objective.local_epochs, problem.constraints, problem.objective.weight
+    if problem.continuous is not None:
+        paper = problem.continuous
+        busy = epochs * paper.flop[:, None] / paper.flop_per_hz / clocks
+        power = paper.static_power_w + paper.kappa_w_per_hz3 * clocks**3
+        wait = np.full(clocks.size, problem.wait_power_w[0])
+    else:
+        busy, power, wait = epochs * problem.server_s, problem.power_w, problem.wait_power_w
+    counts_waiting = problem.objective.energy == "round"
+    need, room = problem.device_memory_bytes, problem.device_memory_limit_bytes
+    best = np.empty(len(problem.uplink_bps))
+    shared = np.ones(busy.shape, bool)
+    if limits.server_power_w is not None:
+        shared &= (power <= limits.server_power_w)[None, :]
+        shared &= (problem.cuts >= limits.min_device_layers)[:, None]
+    for start in range(0, best.size, chunk):
+        part = slice(start, start + chunk)
+        up, down = 1 / problem.uplink_bps[part, None], 1 / problem.downlink_bps[part, None]
+        fixed = epochs * (problem.device_s[part] + 8 * problem.up_bytes * up + 8 * problem.down_bytes * down)
+        fixed = fixed + 8 * problem.adapter_bytes * (up + down)
+        delay = fixed[:, :, None] + busy
+        energy = np.broadcast_to(power * busy, delay.shape)
+        if counts_waiting:
+            energy = energy + wait * fixed[:, :, None]
+        axes = (1, 2)
+        d0, d1 = delay.min(axes, keepdims=True), delay.max(axes, keepdims=True)
+        e0, e1 = energy.min(axes, keepdims=True), energy.max(axes, keepdims=True)
+        cost = w * (delay - d0) / (d1 - d0) + (1 - w) * (energy - e0) / (e1 - e0)
+        if limits.deadline_s is not None:
+            own = problem.device_power_w[part, None] * epochs * problem.device_s[part]
+            cuts = (own <= limits.device_energy_j) & (need <= room[part, None])
+            kept = shared & cuts[:, :, None] & (delay <= limits.deadline_s) & (energy <= limits.server_energy_j)
+            cost = np.where(kept, cost, np.inf)
+        best[part] = cost.min(axes)
+    return best
+
+
+def seconds(action: Callable[[], object], repeats: int = 5) -> float:
+    """Least wall time of some repeats."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def speed(devices: int) -> list[dict[str, object]]:
+    """Decisions per second of each batch solver and of numpy's brute force on the same fleet."""
+    rows = []
+    for name, paper, energy, limited in (
+        ("paper, L=32", True, "busy", False),
+        ("paper, L=32, all limits", True, "busy", True),
+        ("tables 32x200, busy", False, "busy", False),
+        ("tables 32x200, busy, all limits", False, "busy", True),
+        ("tables 32x200, round", False, "round", False),
+        ("tables 32x200, round, all limits", False, "round", True),
+    ):
+        problem = fleet(devices, paper=paper, energy=energy)
+        problem = constrained(problem) if limited else problem
+        solve_batch(problem)
+        took = seconds(lambda p=problem: solve_batch(p))
+        few = fleet(1024, paper=paper, energy=energy)
+        few = constrained(few) if limited else few
+        # For the continuous model brute force gets 200 clocks, a tenth of what its accuracy would need.
+        clocks = np.linspace(0.246e9, 2.46e9, 200)
+        chunks = {c: seconds(lambda p=few, k=clocks, c=c: numpy_brute_force(p, k, c), 2) for c in (4, 16, 64)}
+        chunk, brute = min(chunks.items(), key=lambda item: item[1])
+        answer, reference = solve_batch(few), numpy_brute_force(few, clocks, chunk)
+        gap = float(np.nanmax(np.where(np.isfinite(reference), answer.cost - reference, -np.inf)))
+        rows.append({
+            "case": name, "million_per_s": devices / took / 1e6, "numpy_million_per_s": 1024 / brute / 1e6,
+            "times_faster": (devices / took) / (1024 / brute), "numpy_chunk": chunk,
+            "feasible": float(solve_batch(problem).feasible.mean()), "worst_regret": gap,
+        })  # fmt: skip
+        print("{case:34s} {million_per_s:7.2f} M/s   numpy {numpy_million_per_s:.4f} M/s   {times_faster:6.0f} x   "
+              "feasible {feasible:.0%}   regret {worst_regret:.1e}".format(**rows[-1]))  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    """Run what is asked for and print it; --json gives one document."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", nargs="?", choices=("speed", "quality", "all"), default="all")
+    parser.add_argument("--devices", type=int, default=200_000)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    found: dict[str, object] = {}
+    if options.what in ("speed", "all"):
+        found["speed"] = speed(options.devices)
+    if options.json:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
