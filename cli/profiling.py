@@ -74,8 +74,7 @@ def run_profile(options: ProfileOptions) -> None:
             request = Request(
                 workload=workload,
                 planned=planned,
-                policy=TimingPolicy(repeats=options.repeats),
-                budget_s=budget_s,
+                policy=TimingPolicy(repeats=options.repeats, budget_s=budget_s),
                 environment=gather_environment(platform),
                 whole_step=options.whole_step,
                 resume=options.resume,

@@ -10,12 +10,12 @@ updates, a segment lasts milliseconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from cardlab.identity import new_uid
 from cardlab.profilers.platforms.base import Platform, State, on_request
 from cardlab.profilers.platforms.reading import Reading
-from cardlab.profilers.timing import CONTENDED, Progress, TimingPolicy, measure, measurements
+from cardlab.profilers.segment_timing import TimingTools, time_segments
+from cardlab.profilers.timing import CONTENDED, Progress, TimingPolicy, measurements
 from cardlab.profilers.workbench import Workbench
 from cardlab.records.measurement import Measurement, OperatingPoint
 
@@ -29,7 +29,7 @@ class PointMeasurer:
     """Measures points of one session; each batch it yields is to be committed at once.
 
     Args:
-        budget_s: time for the timings of one point, shared among its segments; None has no limit.
+        policy: when to stop; its budget is for all timings of one point.
     """
 
     def __init__(
@@ -37,14 +37,17 @@ class PointMeasurer:
         platform: Platform,
         bench: Workbench,
         policy: TimingPolicy,
-        budget_s: float | None,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._platform = platform
         self._bench = bench
-        self._policy = policy
-        self._budget_s = budget_s
-        self._on_progress = on_progress
+        self._tools = TimingTools(
+            stopwatch=platform.stopwatch,
+            clock=platform.clock,
+            policy=policy,
+            on_progress=on_progress,
+            provenance=platform.provenance,
+        )
         self._idle_known = False
         self._states: list[State] = []
         self._contended: set[str] = set()
@@ -70,7 +73,7 @@ class PointMeasurer:
         if self._platform.meter is not None:
             yield from self._powers(known)
         if whole_step and not _has(known, "latency", "whole_step"):
-            timing = self._bench.whole_step(self._policy)
+            timing = self._bench.whole_step()
             if timing is not None:
                 yield measurements(timing)
 
@@ -101,28 +104,10 @@ class PointMeasurer:
         )
 
     def _segments(self, known: Sequence[Measurement]) -> Iterator[Batch]:
-        clock = self._platform.clock
-        end_s = None if self._budget_s is None else clock.now() + self._budget_s
-        pending = [s for s in self._bench.segments if not _has(known, "latency", s)]
-        reference = self._bench.reference() if pending else None
-        for number, segment in enumerate(pending):
-            policy = self._policy
-            if end_s is not None:
-                share_s = max(0.0, end_s - clock.now()) / (len(pending) - number)
-                policy = replace(policy, budget_s=share_s)
-            with self._bench.segment(segment) as work:
-                timing = measure(
-                    work,
-                    self._platform.stopwatch,
-                    reference=reference,
-                    policy=policy,
-                    clock=clock,
-                    on_progress=self._on_progress,
-                    provenance=self._platform.provenance,
-                )
-                self._states.append(self._platform.state())
-            if timing.contended:
-                self._contended.add(segment)
+        for timing in time_segments(self._bench, self._tools, skip=_measured(known)):
+            self._states.append(self._platform.state())
+            if timing.contended and timing.segment in self._bench.segments:
+                self._contended.add(timing.segment)
             yield measurements(timing)
 
     def _powers(self, known: Sequence[Measurement]) -> Iterator[Batch]:
@@ -159,6 +144,11 @@ def power_measurements(quantity: str, reading: Reading, segment: str | None = No
                 "temperature_c": reading.temperature_c,
             },
         )
+
+
+def _measured(known: Sequence[Measurement]) -> frozenset[str]:
+    """Segments that have trustworthy times already."""
+    return frozenset(m.segment for m in known if m.segment and _has(known, "latency", m.segment))
 
 
 def _has(known: Sequence[Measurement], quantity: str, segment: str | None = None) -> bool:

@@ -60,8 +60,7 @@ class Request:
     Attributes:
         workload: the task or load to measure.
         planned: points in the order of visit.
-        policy: how long each timing goes on.
-        budget_s: time for the timings of one point, None without limit.
+        policy: how long the timings go on; its budget_s is for those of one point.
         environment: versions to store with the run.
         whole_step: also measure one real training step at the last point.
         resume: go on with the newest unfinished run of the same kind, if there is one.
@@ -72,7 +71,6 @@ class Request:
     planned: tuple[PlannedPoint, ...]
     policy: TimingPolicy
     environment: Environment
-    budget_s: float | None = None
     whole_step: bool = True
     resume: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
@@ -86,7 +84,7 @@ def run_session(store: Store, platform: Platform, request: Request, observer: Ob
     run, done = _begin(store, platform, request, observer)
     pending = [p for p in run.planned if not (p.index in done and done[p.index].done)]
     bench = platform.workbench(request.workload)
-    measurer = PointMeasurer(platform, bench, request.policy, request.budget_s, observer.timing)
+    measurer = PointMeasurer(platform, bench, request.policy, observer.timing)
     for number, planned in enumerate(pending, start=1):
         observer.point_started(planned, number, len(pending))
         last = number == len(pending)

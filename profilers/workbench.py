@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from cardlab.profilers.timing import TimingPolicy, WorkTiming
+from cardlab.profilers.timing import WorkTiming
 from cardlab.profilers.work import Work
 from cardlab.records.task import Execution, Task
 from cardlab.records.workload import Analysis
@@ -50,7 +50,11 @@ class Workbench(Protocol):
         """The fixed kernel that runs before every sample, None where nothing can disturb."""
         ...
 
-    def whole_step(self, policy: TimingPolicy) -> WorkTiming | None:
+    def extras(self) -> Iterator[Work]:
+        """Works beside the segments: optimizer step, copies, loading a layer; each until the next is asked for."""
+        ...
+
+    def whole_step(self) -> WorkTiming | None:
         """A real training step of the whole model; None where it does not fit or nothing is run."""
         ...
 
@@ -80,6 +84,10 @@ class LoadWorkbench:
         """None: the load may not be a CPU's."""
         return None
 
-    def whole_step(self, policy: TimingPolicy) -> WorkTiming | None:
+    def extras(self) -> Iterator[Work]:
+        """None: a load stands alone."""
+        return iter(())
+
+    def whole_step(self) -> WorkTiming | None:
         """None: a load has no parts to be held against."""
         return None

@@ -11,30 +11,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cardlab.profilers.clock import Clock, WallClock
+from cardlab.profilers.segment_timing import TimingTools, time_segments
 from cardlab.profilers.stopwatch import CpuStopwatch, CudaStopwatch, Stopwatch
 from cardlab.profilers.timing import (
     ProgressCallback,
     TimingPolicy,
-    measure,
     measurements,
 )
-from cardlab.profilers.workload.execution import import_torch, resolve_execution
+from cardlab.profilers.workbench import Workload
+from cardlab.profilers.workload.execution import resolve_execution
 from cardlab.quantity import Estimate, union_of
 from cardlab.records.measurement import Measurement
 from cardlab.records.task import Execution, Task
 from cardlab.records.workload import PHASES, SEGMENTS, Analysis, CutCost
 
 SegmentCallback = Callable[[tuple[Measurement, ...]], None]
-
-# Share of a budget that each segment may take; the rest is for the works beside the segments.
-_BUDGET_SHARES = {"embedding": 0.05, "first_layer": 0.25, "layer": 0.35, "head": 0.25}
-_EXTRA_SHARE = 0.03
-_EXTRA_POLICY_SAMPLES = 10
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentProfile:
@@ -175,44 +170,21 @@ def measure_segments(
 
     Raises OutOfMemoryError when a segment does not fit; what was yielded before stays valid.
     """
-    from cardlab.profilers.workload.build import build_meta
-    from cardlab.profilers.workload.extras import extra_works
-    from cardlab.profilers.workload.segments import reference_work, segment_work
-    from cardlab.profilers.workload.wholestep import measure_whole_step
+    from cardlab.profilers.workload.workbench import TorchWorkbench
 
-    policy = policy or TimingPolicy()
-    import_torch().set_num_threads(execution.threads)
-    built = build_meta(task, execution)
-    reference = reference_work(execution.dtype, device)
-    run: dict[str, Any] = {
-        "stopwatch": stopwatch or stopwatch_for(device, execution.threads),
-        "clock": clock or WallClock(),
-        "on_progress": on_progress,
-    }
-    for segment in SEGMENTS:
-        if segment in skip or analysis.segment(segment).count == 0:
-            continue
-        with segment_work(built, analysis, segment, device) as work:
-            share = _share(policy, _BUDGET_SHARES[segment])
-            timing = measure(work, reference=reference, policy=share, **run)
+    bench = TorchWorkbench(Workload(execution=execution, task=task, analysis=analysis), device)
+    tools = TimingTools(
+        stopwatch=stopwatch or stopwatch_for(device, execution.threads),
+        clock=clock or WallClock(),
+        policy=policy or TimingPolicy(),
+        on_progress=on_progress,
+    )
+    for timing in time_segments(bench, tools, skip=skip, extras=extras):
         yield measurements(timing)
-    if extras:
-        for work in extra_works(built, analysis, device):
-            if work.segment not in skip:
-                yield measurements(measure(work, policy=_brief(policy), **run))
     if whole_step and "whole_step" not in skip:
-        whole = measure_whole_step(task, execution, analysis, device=device)
+        whole = bench.whole_step()
         if whole is not None:
             yield measurements(whole)
-
-
-def _share(policy: TimingPolicy, share: float) -> TimingPolicy:
-    return policy if policy.budget_s is None else replace(policy, budget_s=policy.budget_s * share)
-
-
-def _brief(policy: TimingPolicy) -> TimingPolicy:
-    """Fewer samples and a small share of the budget for what is no segment."""
-    return replace(_share(policy, _EXTRA_SHARE), max_samples=_EXTRA_POLICY_SAMPLES)
 
 
 def summarise(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from cardlab.errors import ProfileError
-from cardlab.profilers.timing import TimingPolicy, WorkTiming
+from cardlab.profilers.timing import WorkTiming
 from cardlab.profilers.work import Work
 from cardlab.profilers.workbench import Workload
 from cardlab.profilers.workload.build import build_meta
 from cardlab.profilers.workload.execution import import_torch
+from cardlab.profilers.workload.extras import extra_works
 from cardlab.profilers.workload.segments import equivalent_step_work, reference_work, segment_work
 from cardlab.profilers.workload.wholestep import measure_whole_step
 from cardlab.records.workload import SEGMENTS
@@ -51,6 +53,10 @@ class TorchWorkbench:
         """The fixed matrix product that runs before every sample."""
         return reference_work(self._execution.dtype, self._device)
 
-    def whole_step(self, policy: TimingPolicy) -> WorkTiming | None:
+    def extras(self) -> Iterator[Work]:
+        """Optimizer step, copies between host and device, loading a layer."""
+        return extra_works(self._built, self._analysis, self._device)
+
+    def whole_step(self) -> WorkTiming | None:
         """A real training step in a child process; None where the model does not fit in memory."""
         return measure_whole_step(self._task, self._execution, self._analysis, device=self._device)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cardlab.errors import ProfileError
-from cardlab.profilers.timing import TimingPolicy, WorkTiming
+from cardlab.profilers.timing import WorkTiming
 from cardlab.profilers.work import Work
 from cardlab.profilers.workbench import Workload
 from cardlab.profilers.workload.describe import describe_equivalent_step, describe_works
@@ -40,6 +40,10 @@ class DescribedWorkbench:
         """None: nothing disturbs a simulated device."""
         return None
 
-    def whole_step(self, policy: TimingPolicy) -> WorkTiming | None:
+    def extras(self) -> Iterator[Work]:
+        """None: the physics has no optimizer and no copies."""
+        return iter(())
+
+    def whole_step(self) -> WorkTiming | None:
         """None: a step of the physics would only repeat the sum of its segments."""
         return None
