@@ -53,6 +53,10 @@ def profile_device(
     whole_step: Annotated[
         bool, typer.Option(help="Also measure one real training step of the whole model.")
     ] = True,
+    memory_budget_gib: Annotated[
+        float | None,
+        typer.Option(help="Memory the device side may take; default: what is really free.", show_default=False),
+    ] = None,
     db: DbOption = None,
     json: JsonOption = False,
     version: VersionOption = False,
@@ -88,6 +92,7 @@ def profile_device(
             dry_run=dry_run,
             readonly=readonly,
             whole_step=whole_step,
+            memory_budget_gib=memory_budget_gib,
             db=db,
             as_json=json,
         )

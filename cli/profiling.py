@@ -54,6 +54,7 @@ class ProfileOptions:
     dry_run: bool
     readonly: bool
     whole_step: bool
+    memory_budget_gib: float | None
     db: str | None
     as_json: bool
 
@@ -84,6 +85,7 @@ def run_profile(options: ProfileOptions) -> None:
                     "budget_s": budget_s,
                     "readonly": options.readonly,
                     "whole_step": options.whole_step,
+                    "memory_budget_bytes": _memory_budget(options, platform),
                 },
             )
             with make_observer(quiet=options.as_json) as observer:
@@ -101,6 +103,15 @@ def parse_duration(text: str | None) -> float | None:
     if match is None or float(match[1]) <= 0:
         raise UsageError(f"{text!r} is not a length of time", remedy="write it like 90s, 30m or 2h")
     return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def _memory_budget(options: ProfileOptions, platform: Platform) -> int | None:
+    """What the device side of a cut may take: as asked, else what is really free."""
+    if options.memory_budget_gib is None:
+        return platform.memory_available_bytes()
+    if not options.memory_budget_gib > 0:
+        raise UsageError(f"--memory-budget-gib is {options.memory_budget_gib:g}", remedy="give a number above 0")
+    return int(options.memory_budget_gib * 2**30)
 
 
 def _check_repeats(repeats: int | None) -> None:
@@ -122,7 +133,9 @@ def _workload(options: ProfileOptions, platform: Platform) -> Workload:
         optimizer=options.optimizer,
     )
     execution = platform.resolve_execution(options.dtype, options.attention, options.threads)
-    return Workload(execution=execution, task=task, analysis=engine.analyse(task, execution))
+    overhead = None if options.dry_run else platform.overhead_bytes(execution)
+    given = {} if overhead is None else {"overhead_bytes": overhead}
+    return Workload(execution=execution, task=task, analysis=engine.analyse(task, execution, **given))
 
 
 def _planned(options: ProfileOptions, platform: Platform) -> tuple[PlannedPoint, ...]:

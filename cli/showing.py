@@ -164,11 +164,12 @@ def _print_cuts(cuts: list[Mapping[str, Any]]) -> None:
             data_size(cut["adapter_bytes"]),
             data_size(cut["device_memory_bytes"]),
             data_size(cut["server_memory_bytes"]),
+            {True: "yes", False: "no", None: NOT_MEASURED}[cut["device_fits"]],
         )
         for cut in cuts
     ]
     columns = ("cut", "device work", "server work", "activation", "gradient", "adapters",
-               "device memory", "server memory")  # fmt: skip
+               "device memory", "server memory", "fits")  # fmt: skip
     print_line()
     print_table("cuts: layers 1..cut on the device, the rest and the head on the server", columns, rows)
 

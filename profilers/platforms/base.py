@@ -105,6 +105,10 @@ class Platform(ABC):
     def workbench(self, workload: Workload) -> Workbench:
         """Works of a task that this platform can run and time."""
 
+    def overhead_bytes(self, execution: Execution) -> int | None:
+        """Memory held by context and framework before any weight is there; None takes the usual value."""
+        return None
+
     def memory_available_bytes(self) -> int | None:
         """Memory that is really free for a model now; None if unknown."""
         return self.identity.memory_bytes

@@ -101,6 +101,12 @@ class CpuPlatform(Platform):
 
         return TorchWorkbench(workload, "cpu")
 
+    def overhead_bytes(self, execution: Execution) -> int | None:
+        """Resident set of a fresh process that imported everything and computed once."""
+        from cardlab.profilers.workload.overhead import measure_overhead
+
+        return measure_overhead(execution, "cpu")
+
     def state(self) -> State:
         """The CPU clock where the kernel publishes it."""
         frequency = self._cpufreq_hz("scaling_cur_freq")

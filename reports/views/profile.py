@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cardlab.plain import to_plain
 from cardlab.quantity import Estimate, product
 from cardlab.records.measurement import Measurement, Point, Profile
-from cardlab.records.workload import Analysis, SegmentCost
+from cardlab.records.workload import Analysis, CutCost, SegmentCost
 from cardlab.reports.views.estimates import Estimates
 
 POWERS = {"power": "power_w", "wait_power": "wait_power_w", "idle_power": "idle_power_w"}
@@ -30,7 +30,7 @@ def profile_document(profile: Profile) -> dict[str, Any]:
         "environment": dict(run.environment.versions),
         "options": to_plain(run.options),
         "points": [point_document(point, run.analysis) for point in profile.points],
-        "cuts": [] if run.analysis is None else to_plain(run.analysis.cuts),
+        "cuts": [] if run.analysis is None else [_cut(cut, run.options) for cut in run.analysis.cuts],
         "check": check_document(profile),
     }
 
@@ -48,6 +48,15 @@ def _task(profile: Profile) -> dict[str, Any] | None:
         document["forward_flop"] = run.analysis.forward_flop
         document["backward_flop"] = run.analysis.backward_flop
         document["flop_disagreements"] = list(run.analysis.flop_disagreements)
+    return document
+
+
+def _cut(cut: CutCost, options: Mapping[str, object]) -> dict[str, Any]:
+    """A cut and whether its device side fits the memory budget of the run; None where either is unknown."""
+    document: dict[str, Any] = to_plain(cut)
+    budget = options.get("memory_budget_bytes")
+    needed = cut.device_memory_bytes
+    document["device_fits"] = needed <= budget if isinstance(budget, int) and needed is not None else None
     return document
 
 
