@@ -20,17 +20,25 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cardlab.card.batch import solve_batch
+from cardlab.card.doubt import relative_doubts, with_guard
+from cardlab.card.enumeration import Choice, best_choice
+from cardlab.card.link.channel import draw_rates
+from cardlab.card.objective import Range, Table, table
 from cardlab.card.problem import PaperServer, Problem
-from cardlab.card.scenario import Constraints, Objective
+from cardlab.card.scenario import Constraints, LinkSpec, Objective
+from cardlab.card.solving import extents_of
+from cardlab.errors import InfeasibleError
 from cardlab.quantity import Provenance
 
 SEED = 20241200
+CONFIDENCE = 0.98
 Array = np.ndarray
 
 
@@ -132,6 +140,113 @@ def numpy_brute_force(problem: Problem, clocks: Array, chunk: int = 64) -> Array
     return best
 
 
+@dataclass(frozen=True)
+class Truth:
+    """One fleet as it really is, and the same fleet by datasheet constants."""
+
+    problem: Problem
+    datasheet: Problem
+
+
+def truth(devices: int, weight: float, rng: np.random.Generator) -> Truth:
+    """The truth of the module docstring: Llama-3.2-1B (16 layers and head), batch 1, 512 tokens."""
+    layers, flop, head = 16, 2 * 6.08e7 * 512 * 2.0, 4.3 * 2 * 6.08e7 * 512 * 2.0
+    cuts = np.arange(1, layers)
+    clocks = np.linspace(0.21e9, 1.41e9, 81)
+    rate = 2.0 * 6912 * clocks
+    layer_s = 0.0006 + flop / (0.42 * rate)
+    head_s = 0.004 + head / (0.42 * rate)
+    server_s = (layers - cuts)[:, None] * layer_s + head_s
+    voltage = np.maximum(0.7, 0.7 + 0.45 * (clocks - 0.8e9) / 0.61e9)
+    power = 85.0 + 190.0 * clocks / 1.41e9 * (voltage / 1.15) ** 2
+    peak = rng.choice([5.325e12, 4.096e12, 2.509e12, 1.434e12, 0.512e12], devices)
+    efficiency, overhead_s = rng.uniform(0.08, 0.55, devices), rng.uniform(0.001, 0.008, devices)
+    device_s = (overhead_s + flop / (peak * efficiency))[:, None] * cuts + 0.001
+    zero = np.zeros((devices, cuts.size))
+    real = Problem(
+        devices=tuple(f"d{m}" for m in range(devices)), cuts=cuts, frequency_hz=clocks, device_s=device_s,
+        encode_s=zero, decode_s=zero, server_s=server_s, power_w=power, wait_power_w=60 + 20 * clocks / 1.41e9,
+        idle_power_w=30.0, up_bytes=np.full(cuts.size, 0.1 * 512 * 2048 * 2), down_bytes=np.full(cuts.size, 0.1 * 2097152),
+        adapter_bytes=cuts * 212992.0, uplink_bps=np.ones(devices), downlink_bps=np.ones(devices),
+        device_memory_bytes=0.53e9 + cuts * 0.22e9, device_memory_limit_bytes=rng.uniform(1.9e9, 7.1e9, devices),
+        server_memory_bytes=np.full(cuts.size, np.nan), device_power_w=np.full(devices, np.nan),
+        objective=Objective(weight=weight, energy="round", local_epochs=5), constraints=Constraints(),
+        provenance=(Provenance.of("assumed"),) * devices,
+    )  # fmt: skip
+    paper = replace(
+        real, device_s=flop / peak[:, None] * cuts, server_s=(layers - cuts)[:, None] * flop / rate,
+        power_w=275.0 / 1.41e9**3 * clocks**3, wait_power_w=None, objective=replace(real.objective, energy="busy"),
+    )  # fmt: skip
+    return Truth(real, paper)
+
+
+def calibrated(real: Problem, error: float, rng: np.random.Generator) -> Problem:
+    """What a calibration with that relative error makes of the truth: one factor a device, one each for
+    the server's layers and head, one for its power."""
+    devices = rng.lognormal(0, error, (len(real.devices), 1))
+    head = real.server_s[-1] - (real.server_s[0] - real.server_s[-1]) / (len(real.cuts) - 1)
+    parts = (real.server_s - head) * rng.lognormal(0, error) + head * rng.lognormal(0, error)
+    gain = rng.lognormal(0, error)
+    return replace(
+        real, device_s=real.device_s * devices, server_s=parts, power_w=real.power_w * gain,
+        wait_power_w=real.wait_power_w * gain,
+    )  # fmt: skip
+
+
+def quality(devices: int, calibrations: int, error: float = 0.05, weight: float = 0.2) -> dict[str, dict[str, float]]:
+    """By planner: share of devices whose planned round misses its deadline, or is refused though feasible."""
+    rng = np.random.default_rng(SEED)
+    link = LinkSpec(channel="normal", bandwidth_hz=2e7)
+    counts = {name: Counter() for name in ("guarded", "unguarded", "datasheet")}
+    for _ in range(calibrations):
+        fleet_now = truth(devices, weight, rng)
+        up, down = draw_rates(link, fleet_now.problem.devices, rng)
+        real = replace(fleet_now.problem, uplink_bps=up, downlink_bps=down)
+        believed = calibrated(real, error, rng)
+        doubts = relative_doubts(believed, device=error, server=error, power=error, seed=1)
+        paper = replace(fleet_now.datasheet, uplink_bps=up, downlink_bps=down)
+        guard = with_guard(
+            replace(believed, constraints=Constraints(deadline_s=1.0, deadline_confidence=CONFIDENCE)), doubts
+        )
+        planners = {"guarded": guard, "unguarded": believed, "datasheet": paper}
+        extents = {name: extents_of(p) for name, p in planners.items()}
+        real_extents = extents_of(real)
+        for m in range(devices):
+            t = table(real, m)
+            room = real.device_memory_bytes <= real.device_memory_limit_bytes[m]
+            deadline = 1.2 * float(t.delay_s[room].min())
+            best = best_choice(_with_deadline(real, deadline), m, real_extents[m])
+            for name, believed_problem in planners.items():
+                counts[name].update(_outcome(believed_problem, extents[name][m], m, deadline, t, best))
+    return {name: _shares(c) for name, c in counts.items()}
+
+
+def _with_deadline(problem: Problem, deadline_s: float) -> Problem:
+    return replace(problem, constraints=replace(problem.constraints, deadline_s=deadline_s))
+
+
+def _outcome(problem: Problem, extent: Range, m: int, deadline_s: float, real: Table, best: Choice) -> dict[str, float]:
+    try:
+        choice = best_choice(_with_deadline(problem, deadline_s), m, extent)
+    except InfeasibleError:
+        return {"devices": 1, "refused": 1}
+    place = (choice.cut, choice.clock)
+    least = float(best.table.energy_j[best.cut, best.clock])
+    believed = float(choice.table.energy_j[place])
+    energy = float(real.energy_j[place])
+    return {
+        "devices": 1, "planned": 1, "missed": float(real.delay_s[place] > deadline_s),
+        "energy_ratio": energy / least, "energy_error": abs(believed / energy - 1),
+    }  # fmt: skip
+
+
+def _shares(c: Counter[str]) -> dict[str, float]:
+    return {
+        "devices": c["devices"], "missed": c["missed"] / c["devices"], "refused": c["refused"] / c["devices"],
+        "energy_vs_optimum": c["energy_ratio"] / c["planned"], "energy_prediction_error": c["energy_error"] / c["planned"],
+    }  # fmt: skip
+
+
 def seconds(action: Callable[[], object], repeats: int = 5) -> float:
     """Least wall time of some repeats."""
     times = []
@@ -180,11 +295,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", nargs="?", choices=("speed", "quality", "all"), default="all")
     parser.add_argument("--devices", type=int, default=200_000)
+    parser.add_argument("--calibrations", type=int, default=10)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    found: dict[str, object] = {}
+    found: dict[str, dict] = {}
     if options.what in ("speed", "all"):
         found["speed"] = speed(options.devices)
+    if options.what in ("quality", "all"):
+        found["quality"] = {}
+        for weight in (0.2, 0.5, 0.8):
+            found["quality"][str(weight)] = shares = quality(400, options.calibrations, weight=weight)
+            for name, row in shares.items():
+                print(f"w={weight} {name:10s} " + "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
     if options.json:
         print(json.dumps(found))
 

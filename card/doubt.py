@@ -28,10 +28,12 @@ ATTRIBUTION_DRAWS = 60
 class Doubt:
     """One source: what it adds in each draw; None where it adds nothing.
 
-    Shapes: device_s [N,M,C] and server_s [N,C,F] seconds per mini-batch, power_w and wait_power_w [N,F].
+    Shapes: device_s [N,C], of the device with index `device`, and server_s [N,C,F] seconds per mini-batch,
+    power_w and wait_power_w [N,F].
     """
 
     name: str
+    device: int | None = None
     device_s: Array | None = None
     server_s: Array | None = None
     power_w: Array | None = None
@@ -50,7 +52,7 @@ class Doubts:
         sources = self.sources if only is None else (only,)
         return replace(
             problem,
-            device_s=np.maximum(_plus(problem.device_s, [s.device_s for s in sources], n), 1e-12),
+            device_s=np.maximum(_devices(problem.device_s, sources, n), 1e-12),
             server_s=np.maximum(_plus(problem.server_s, [s.server_s for s in sources], n), 1e-12),
             power_w=None if problem.power_w is None else _plus(problem.power_w, [s.power_w for s in sources], n),
             wait_power_w=None
@@ -82,9 +84,8 @@ def relative_doubts(
     rng = np.random.default_rng(seed)
     sources = []
     for m, name in enumerate(problem.devices):
-        added = np.zeros((draws, *problem.device_s.shape))
-        added[:, m] = (_factor(rng, device, draws)[:, None] - 1.0) * problem.device_s[m]
-        sources.append(Doubt(name=f"speed of {name}", device_s=added))
+        added = (_factor(rng, device, draws)[:, None] - 1.0) * problem.device_s[m]
+        sources.append(Doubt(name=f"speed of {name}", device=m, device_s=added))
     speed = _factor(rng, server, draws)[:, None, None] - 1.0
     sources.append(Doubt(name="speed of the server", server_s=speed * problem.server_s))
     if problem.power_w is not None:
@@ -108,7 +109,10 @@ def with_guard(problem: Problem, doubts: Doubts | None) -> Problem:
             remedy="plan --from-db with fits that have draws, or leave out deadline_confidence",
         )
     epochs = problem.objective.local_epochs
-    device = _variance([s.device_s for s in doubts.sources], problem.device_s.shape)
+    device = np.zeros(problem.device_s.shape)
+    for source in doubts.sources:
+        if source.device is not None and source.device_s is not None:
+            device[source.device] += (source.device_s**2).mean(axis=0)
     server = _variance([s.server_s for s in doubts.sources], problem.server_s.shape)
     spread_s = epochs * np.sqrt(device[:, :, None] + server[None, :, :])
     return replace(problem, guard_s=NormalDist().inv_cdf(confidence) * spread_s)
@@ -169,6 +173,14 @@ def _costs(problem: Problem, limited: bool = True) -> list[tuple[Table, Array]]:
 
 def _factor(rng: np.random.Generator, sigma: float, count: int) -> Array:
     return np.asarray(rng.lognormal(0.0, sigma, count))
+
+
+def _devices(base: Array, sources: Sequence[Doubt], n: int) -> Array:
+    total = base.copy()
+    for source in sources:
+        if source.device is not None and source.device_s is not None:
+            total[source.device] += source.device_s[n]
+    return total
 
 
 def _plus(base: Array, added: list[Array | None], n: int) -> Array:

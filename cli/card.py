@@ -50,6 +50,21 @@ def plan(
     energy: Annotated[
         str | None, typer.Option(help="busy, above_idle or round.", show_default="round where waiting was measured")
     ] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="Draw rates: good, normal or poor.", show_default=False)
+    ] = None,
+    link: Annotated[str | None, typer.Option(help="Name of a stored link (card link).", show_default=False)] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(help="Keep the deadline with this probability (0.5 to 1).", show_default="on average"),
+    ] = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="Add the Pareto front of the first round.")] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Add what changed settings would decide.")
+    ] = False,
+    plot: Annotated[
+        str | None, typer.Option(help="Write delays by term as an SVG file.", show_default=False)
+    ] = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -76,10 +91,80 @@ def plan(
             local_epochs=local_epochs,
             compression=compression,
             energy=energy,
+            channel=channel,
+            link=link,
+            confidence=confidence,
+            pareto=pareto,
+            sensitivity=sensitivity,
+            plot=plot,
             db=db,
             as_json=json,
         )
     )
+
+
+@app.command()
+def simulate(
+    scenario: Annotated[str, typer.Option(help="A bundled scenario or a TOML file.")] = "card-letter",
+    rounds: Annotated[int, typer.Option(help="Rounds of each job.", min=1)] = 20,
+    channel: Annotated[
+        list[str] | None, typer.Option(help="good, normal or poor; may be repeated.", show_default="as it is")
+    ] = None,
+    fleets: Annotated[int, typer.Option(help="Fleets drawn from the scenario's devices.", min=1)] = 1,
+    devices: Annotated[
+        int | None, typer.Option(help="Devices of each fleet.", min=1, show_default="the scenario's")
+    ] = None,
+    weight: Annotated[float | None, typer.Option(help="Weight on delay, 0 to 1.", show_default=False)] = None,
+    workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, instead of processes.", show_default=False)
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Play a scenario over rounds, channels and fleets."""
+    from cardlab.cli.simulating import run_simulation
+
+    run_simulation(
+        scenario,
+        rounds=rounds,
+        channels=tuple(channel or ()),
+        fleets=fleets,
+        devices=devices,
+        weight=weight,
+        workers=workers,
+        scheduler=scheduler,
+        as_json=json,
+    )
+
+
+@app.command()
+def reproduce(
+    rounds: Annotated[int, typer.Option(help="Rounds in each channel state.", min=1)] = 20,
+    json: JsonOption = False,
+) -> None:
+    """Hold the paper's claims against this model, one by one."""
+    from cardlab.cli.simulating import run_reproduction
+
+    run_reproduction(rounds, json)
+
+
+@app.command()
+def link(
+    file: Annotated[str | None, typer.Argument(help="Result of iperf3 --json, run on the device.")] = None,
+    name: Annotated[str, typer.Option(help="Label of the link.")] = "link",
+    downlink: Annotated[
+        str | None, typer.Option(help="Second result, of iperf3 -R --json.", show_default=False)
+    ] = None,
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Store measured rates of a link; without a file, list what is stored."""
+    from cardlab.cli.linking import import_link, list_links
+
+    if file is None:
+        list_links(db, json)
+    else:
+        import_link(file, name=name, downlink=downlink, db=db, as_json=json)
 
 
 @app.command()

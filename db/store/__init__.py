@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from cardlab.db.engine import connect, translated
 from cardlab.db.store.devices import Devices
 from cardlab.db.store.fits import Fits
+from cardlab.db.store.links import Links
 from cardlab.db.store.plans import Plans
 from cardlab.db.store.runs import Runs
 
@@ -26,6 +27,7 @@ class Store:
         devices: find devices by label or key.
         runs: profiles, written point by point.
         fits: fitted laws with what they came from.
+        links: links between devices and servers.
         plans: plans as they were made.
     """
 
@@ -35,6 +37,7 @@ class Store:
         self.devices = Devices(self._engine, self.location)
         self.runs = Runs(self._engine, self.location)
         self.fits = Fits(self._engine, self.location)
+        self.links = Links(self._engine, self.location)
         self.plans = Plans(self._engine, self.location)
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sqlalchemy import select
 
-from cardlab.db.schema import FitRow, PlanInputRow, PlanRow, RunRow
+from cardlab.db.schema import FitRow, LinkRow, PlanInputRow, PlanRow, RunRow
 from cardlab.db.store.repository import Repository, find_prefix
 from cardlab.errors import NotFoundError
 from cardlab.plain import from_plain, to_plain
@@ -26,7 +26,9 @@ class Plans(Repository):
             fits = session.scalars(select(FitRow.id).where(FitRow.uid.in_(plan.fits))).all()
             runs = session.scalars(select(RunRow.id).where(RunRow.uid.in_(plan.runs))).all()
             session.add_all(PlanInputRow(plan_id=row.id, fit_id=i) for i in fits)
+            links = session.scalars(select(LinkRow.id).where(LinkRow.uid.in_(plan.links))).all()
             session.add_all(PlanInputRow(plan_id=row.id, run_id=i) for i in runs)
+            session.add_all(PlanInputRow(plan_id=row.id, link_id=i) for i in links)
         return stored
 
     def get(self, uid: str) -> Plan:

@@ -21,6 +21,10 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "notes": list(plan.notes),
         "fits": list(plan.fits),
         "runs": list(plan.runs),
+        "links": list(plan.links),
+        "doubts": dict(plan.doubts),
+        "pareto": to_plain(plan.pareto),
+        "sensitivity": to_plain(plan.sensitivity),
         "rounds": [
             {"round": r.round, "devices": [_decision(d) for d in r.devices]} for r in plan.rounds
         ],

@@ -1,0 +1,189 @@
+"""Measured constants as arrays: what a device's profile and a server's fits say, and how sure they are.
+
+A device brings the times of its highest clock that was neither throttled nor contended; the server its
+fitted curves over the clocks it offers. Doubt of a curve: its parameter draws, times one draw of the
+law's misfit for the fit; power also times one draw of the meter's gain for the server. Doubt of a device:
+the standard error of each segment's time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cardlab.card.doubt import Doubt, Doubts
+from cardlab.card.problem import Array
+from cardlab.db.store import Store
+from cardlab.errors import PlanError
+from cardlab.records.device import Device
+from cardlab.records.fit import Fit
+from cardlab.records.measurement import Measurement, Point, Profile
+from cardlab.records.task import Task
+
+SERVER_PARTS = (("layer", "forward"), ("layer", "backward"), ("head", "forward"), ("head", "backward"))
+DEVICE_PARTS = (
+    ("embedding", "forward"), ("first_layer", "forward"), ("first_layer", "backward"), ("layer", "forward"),
+    ("layer", "backward"),
+)  # fmt: skip
+DRAWS = 200
+Fits = Mapping[tuple[str, str | None, str | None], Fit]
+
+
+def best_point(profile: Profile) -> Point:
+    """The point at the highest clock that was neither throttled nor contended.
+
+    Raises PlanError if there is none.
+    """
+    good = [
+        p
+        for p in profile.points
+        if p.operating is not None and not p.operating.throttled and _time(p, "layer", "forward") is not None
+    ]
+    if not good:
+        raise PlanError(
+            f"{profile.run.device.name!r} has no point with trustworthy times",
+            remedy="profile it again on a quiet machine, or with --repeats",
+        )
+    # A contended point that --repeats kept is better than none, and worse than any clean one.
+    quiet = [p for p in good if p.operating and not p.operating.contended] or good
+    return max(quiet, key=lambda p: (p.operating.frequency_hz or 0.0) if p.operating else 0.0)
+
+
+def _time(point: Point, segment: str, phase: str) -> Measurement | None:
+    measurement = point.find("latency", segment, phase)
+    return None if measurement is None or measurement.estimate is None else measurement
+
+
+def _segment_times(profile: Profile) -> dict[tuple[str, str], tuple[float, float]]:
+    """Seconds and their standard error (0 if unknown) of every part a device needs."""
+    point, found = best_point(profile), {}
+    for part in DEVICE_PARTS:
+        measurement = _time(point, *part)
+        if measurement is None or measurement.estimate is None:
+            raise PlanError(
+                f"{profile.run.device.name!r} lacks the time of {part[0]} {part[1]}",
+                remedy="go on with profile-device --resume",
+            )
+        found[part] = (measurement.estimate.value, measurement.estimate.stderr or 0.0)
+    return found
+
+
+def _multiples(part: tuple[str, str], cuts: Array) -> Array:
+    return np.asarray(cuts - 1.0 if part[0] == "layer" else np.ones(cuts.size))
+
+
+def device_seconds(profile: Profile, cuts: Array) -> Array:
+    """Seconds per mini-batch of the device's side at each cut [C]."""
+    times = _segment_times(profile)
+    return np.asarray(sum(value * _multiples(part, cuts) for part, (value, _) in times.items()))
+
+
+def device_power_w(profile: Profile) -> float:
+    """Power of the whole device at its point, W; NaN without a meter."""
+    for m in best_point(profile).measurements:
+        if m.quantity == "power" and m.details.get("total") and m.estimate is not None:
+            return m.estimate.value
+    return float("nan")
+
+
+def idle_power_w(profile: Profile) -> float | None:
+    """Power with nothing to do, W; None if it was not measured."""
+    for point in profile.points:
+        for m in point.measurements:
+            if m.quantity == "idle_power" and m.details.get("total") and m.estimate is not None:
+                return m.estimate.value
+    return None
+
+
+def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> Fits:
+    """The selected fits of the server by (quantity, segment, phase), of the profile's execution.
+
+    Raises PlanError naming the segment without a fit.
+    """
+    found: dict[tuple[str, str | None, str | None], Fit] = {}
+    execution = profile.run.execution.uid
+    for stored in store.fits.newest(device=server.key, task=task.uid, selected_only=True):
+        if stored.fit.execution in (None, execution):
+            found[(stored.fit.quantity, stored.fit.segment, stored.fit.phase)] = stored.fit
+    for segment, phase in SERVER_PARTS:
+        if ("latency", segment, phase) not in found:
+            raise PlanError(
+                f"the server {server.name!r} has no fit of {segment} {phase}",
+                remedy=f"run: calibrate fit --device {server.name}",
+            )
+    return found
+
+
+def server_clocks(profile: Profile, fits: Fits) -> Array:
+    """The clocks the server offers within the range its fits cover; [NaN] where it has none."""
+    offered = profile.run.options.get("offered_hz")
+    axis = fits[("latency", "layer", "forward")].x
+    if not isinstance(offered, list) or not offered or axis.min is None or axis.max is None:
+        return np.array([np.nan])
+    clocks = np.unique(np.array(offered, dtype=float))
+    inside = clocks[(clocks >= axis.min * 0.995) & (clocks <= axis.max * 1.005)]
+    return inside if inside.size else np.array([axis.max])
+
+
+def server_seconds(fits: Fits, layers: Array, clocks: Array) -> Array:
+    """Seconds per mini-batch of the server's side [C,F]: its layers and the head."""
+    return np.asarray(sum(
+        count[:, None] * curve(fits[("latency", *part)], clocks)[None, :] for part, count in _server_parts(layers)
+    ))  # fmt: skip
+
+
+def _server_parts(layers: Array) -> list[tuple[tuple[str, str], Array]]:
+    return [(part, layers if part[0] == "layer" else np.ones(layers.size)) for part in SERVER_PARTS]
+
+
+def curve(fit: Fit, clocks: Array) -> Array:
+    """A fit over clocks [F]; a constant one also where the clock is not known."""
+    return np.asarray(fit.curve.evaluate(_known(clocks), fit.values))
+
+
+def _known(clocks: Array) -> Array:
+    return np.asarray(np.where(np.isnan(clocks), 1.0, clocks))
+
+
+def doubts_of(profiles: Sequence[Profile], labels: Sequence[str], cuts: Array, fits: Fits, layers: Array,
+              clocks: Array) -> Doubts:  # fmt: skip
+    """Every source of doubt in a plan from a database, each an independent one."""
+    sources = []
+    for part, count in _server_parts(layers):
+        fit = fits[("latency", *part)]
+        sources.append(
+            Doubt(name=f"server {' '.join(part)}", server_s=count[None, :, None] * _spread(fit, clocks)[:, None, :])
+        )
+    power, wait = fits.get(("power", None, None)), fits.get(("wait_power", None, None))
+    if power is not None:
+        sources.append(Doubt(name="server power", power_w=_spread(power, clocks)))
+        if wait is not None:
+            sources.append(Doubt(name="server waiting power", wait_power_w=_spread(wait, clocks)))
+        gain = power.meter_systematic
+        if gain:
+            # One gain for all that the meter read.
+            off = gain * _normal("meter", power.device)[:, None]
+            waiting = None if wait is None else off * curve(wait, clocks)[None, :]
+            sources.append(Doubt(name="server power meter", power_w=off * curve(power, clocks), wait_power_w=waiting))
+    for m, (profile, label) in enumerate(zip(profiles, labels, strict=True)):
+        added = np.zeros((DRAWS, cuts.size))
+        for part, (_, stderr) in _segment_times(profile).items():
+            seed = (profile.run.uid, *part)
+            added += stderr * _normal(*seed)[:, None] * _multiples(part, cuts)
+        sources.append(Doubt(name=f"times of {label}", device=m, device_s=added))
+    return Doubts(sources=tuple(sources), draws=DRAWS)
+
+
+def _spread(fit: Fit, clocks: Array) -> Array:
+    """What draws of a fit add to its curve [N,F]: parameters, and one misfit for the fit."""
+    drawn = np.resize(fit.predict_draws(_known(clocks)), (DRAWS, clocks.size))
+    misfit = (fit.misfit or 0.0) * _normal("misfit", fit.fit_id)
+    return np.asarray(drawn * (1.0 + misfit[:, None]) - curve(fit, clocks)[None, :])
+
+
+def _normal(*names: str) -> Array:
+    # Seeded by what it belongs to: the same database gives the same plan.
+    digest = hashlib.sha256("/".join(names).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little")).standard_normal(DRAWS)

@@ -1,0 +1,183 @@
+"""A scenario played over rounds, channels and fleets: what the planner would do, and gain, on average.
+
+One job is one (channel, fleet): all its rounds are drawn and planned, and the answer is a summary. Jobs
+share nothing, so they go to worker processes, or to the workers of a Dask cluster by its address. A
+fleet other than 0 has devices drawn from those of the scenario, each with a speed factor, log-normal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cardlab.card.scenario import CHANNELS, LinkSpec, Scenario
+from cardlab.card.solving import problems_of, solve
+from cardlab.errors import InfeasibleError, MissingDependencyError, PlanError
+
+SPREAD = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One channel and fleet of a simulation."""
+
+    scenario: Scenario
+    channel: str | None
+    fleet: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """Means over the rounds of one job.
+
+    Attributes:
+        channel, fleet: which job; channel None for rates as given.
+        rounds, devices: how many.
+        infeasible: why no plan exists, None if one does; the numbers are None then.
+        delay_s, server_energy_j: means over rounds of sums over devices.
+        baselines: (delay, energy) by name.
+        least_cut_share: share of device-rounds at the least cut, by device.
+        cuts: mean cut by device.
+    """
+
+    channel: str | None
+    fleet: int
+    rounds: int
+    devices: tuple[str, ...]
+    infeasible: str | None = None
+    delay_s: float | None = None
+    server_energy_j: float | None = None
+    baselines: dict[str, tuple[float, float | None]]
+    least_cut_share: tuple[float, ...] = ()
+    cuts: tuple[float, ...] = ()
+
+
+def jobs(scenario: Scenario, channels: Sequence[str], fleets: int, devices: int | None = None) -> list[Job]:
+    """The jobs of a simulation; without `channels` the scenario's own link is used.
+
+    `fleets` counts draws of `devices` devices each (default: as many as the scenario has).
+    """
+    for channel in channels:
+        if channel not in CHANNELS:
+            raise PlanError(f"there is no channel {channel!r}", remedy=f"choose among: {', '.join(CHANNELS)}")
+    found = []
+    for channel in channels or (None,):
+        for fleet in range(fleets):
+            drawn = draw_fleet(scenario, fleet, devices)
+            found.append(Job(scenario=on_channel(drawn, channel, fleet), channel=channel, fleet=fleet))
+    return found
+
+
+def on_channel(scenario: Scenario, channel: str | None, offset: int = 0) -> Scenario:
+    """The scenario with every rate drawn from that channel; None leaves it as it is."""
+    if channel is None:
+        return scenario
+    link = scenario.link or LinkSpec()
+    link = replace(link, channel=channel, seed=link.seed + 1000 * offset)
+    devices = tuple(replace(d, uplink_bps=None, downlink_bps=None) for d in scenario.devices)
+    return replace(scenario, link=link, devices=devices)
+
+
+def draw_fleet(scenario: Scenario, fleet: int, devices: int | None = None) -> Scenario:
+    """Fleet 0 of unchanged size is the scenario's own; others are drawn from its devices, by number."""
+    size = devices or len(scenario.devices)
+    if fleet == 0 and size == len(scenario.devices):
+        return scenario
+    rng = np.random.default_rng([fleet, size])
+    chosen = rng.integers(0, len(scenario.devices), size)
+    speeds = rng.lognormal(0.0, SPREAD, size)
+    drawn = tuple(
+        replace(
+            scenario.devices[i],
+            name=f"{scenario.devices[i].name}-{n}",
+            frequency_hz=scenario.devices[i].frequency_hz * speed,
+        )
+        for n, (i, speed) in enumerate(zip(chosen, speeds, strict=True))
+    )
+    return replace(scenario, devices=drawn)
+
+
+def play(job: Job) -> Played:
+    """Plan all rounds of a job and sum up."""
+    names = tuple(d.name for d in job.scenario.devices)
+    about: dict[str, Any] = {"channel": job.channel, "fleet": job.fleet, "rounds": job.scenario.rounds}
+    try:
+        plan = solve(job.scenario)
+    except InfeasibleError as error:
+        return Played(**about, devices=names, infeasible=error.message, baselines={})
+    cuts = np.array([[d.cut for d in r.devices] for r in plan.rounds], dtype=float)
+    least = float(problems_of(replace(job.scenario, rounds=1))[0].cuts[0])
+    return Played(
+        **about,
+        devices=names,
+        delay_s=plan.outcome.delay_s,
+        server_energy_j=plan.outcome.server_energy_j,
+        baselines={name: (o.delay_s, o.server_energy_j) for name, o in plan.baselines.items()},
+        least_cut_share=tuple(float(x) for x in (cuts == least).mean(axis=0)),
+        cuts=tuple(float(x) for x in cuts.mean(axis=0)),
+    )
+
+
+def simulate(
+    todo: Sequence[Job],
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, count: None,
+) -> list[Played]:
+    """Play all jobs, in the order given.
+
+    Args:
+        workers: processes; 1 plays here.
+        scheduler: address of a Dask scheduler, which then does the work.
+        progress: told (done, all) whenever a job is done.
+    """
+    if scheduler is None and workers <= 1:
+        found = []
+        for job in todo:
+            found.append(play(job))
+            progress(len(found), len(todo))
+        return found
+    with (_dask(scheduler) if scheduler else _processes(workers)) as submit:
+        futures = [submit(play, job) for job in todo]
+        _watch(futures, progress)
+        return [future.result() for future in futures]
+
+
+def _watch(futures: Sequence[Any], progress: Callable[[int, int], None]) -> None:
+    if not isinstance(futures[0], Future):
+        for done, future in enumerate(futures, start=1):
+            future.result()
+            progress(done, len(futures))
+        return
+    left = set(futures)
+    while left:
+        _, left = wait(left, return_when=FIRST_COMPLETED)
+        progress(len(futures) - len(left), len(futures))
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Callable[..., Any]]:
+    with ProcessPoolExecutor(workers) as pool:
+        yield pool.submit
+
+
+@contextmanager
+def _dask(address: str) -> Iterator[Callable[..., Any]]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise MissingDependencyError(
+            "a Dask scheduler needs the package distributed", remedy="install it: pip install 'cardlab[cluster]'"
+        ) from error
+    try:
+        client = Client(address, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise PlanError(f"no Dask scheduler answers at {address}", remedy="check --scheduler") from error
+    with client:
+        yield client.submit

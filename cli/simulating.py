@@ -1,0 +1,105 @@
+"""What `card simulate` and `card reproduce` do."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from cardlab.card.check import check_scenario
+from cardlab.card.reproduce import Reproduction, reproduce
+from cardlab.card.scenario_file import load_scenario
+from cardlab.card.simulate import Played, jobs, simulate
+from cardlab.cli.console import note, print_json, print_line, print_table
+from cardlab.plain import to_plain
+from cardlab.text import NOT_MEASURED, percent, si
+
+
+def run_simulation(
+    scenario: str,
+    *,
+    rounds: int,
+    channels: tuple[str, ...],
+    fleets: int,
+    devices: int | None,
+    weight: float | None,
+    workers: int,
+    scheduler: str | None,
+    as_json: bool,
+) -> None:
+    """Play, showing progress on stderr, and print one line for each channel and fleet."""
+    base = replace(load_scenario(scenario), rounds=rounds)
+    if weight is not None:
+        base = replace(base, objective=replace(base.objective, weight=weight))
+    check_scenario(base)
+    todo = jobs(base, channels, fleets, devices)
+    shown = None if as_json else _progress
+    played = simulate(todo, workers=workers, scheduler=scheduler, progress=shown or (lambda _done, _count: None))
+    if as_json:
+        print_json({"scenario": scenario, "rounds": rounds, "played": to_plain(played)})
+        return
+    print_table(
+        f"{scenario}, {rounds} round(s) each, means over rounds of sums over devices",
+        ("channel", "fleet", "delay", "server energy", "delay vs device only", "energy vs server only", "mean cuts"),
+        [_row(p) for p in played],
+    )
+
+
+def _progress(done: int, count: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done} of {count}", end="\n" if done == count else "", file=sys.stderr, flush=True)
+    elif done == count or done % max(count // 10, 1) == 0:
+        note(f"{done} of {count}")
+
+
+def _row(p: Played) -> tuple[str, ...]:
+    channel = p.channel or "as given"
+    if p.delay_s is None:
+        return (channel, str(p.fleet), NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, p.infeasible or "")
+    device, server = p.baselines.get("device_only"), p.baselines.get("server_only")
+    energy = None
+    if p.server_energy_j is not None and server is not None and server[1]:
+        energy = p.server_energy_j / server[1] - 1.0
+    shown = " ".join(f"{c:.1f}" for c in p.cuts[:8]) + (" ..." if len(p.cuts) > 8 else "")
+    return (
+        channel,
+        str(p.fleet),
+        si(p.delay_s, "s"),
+        si(p.server_energy_j, "J"),
+        percent(None if device is None else p.delay_s / device[0] - 1.0),
+        percent(energy),
+        shown,
+    )
+
+
+def run_reproduction(rounds: int, as_json: bool) -> None:
+    """The claims of the paper and the series of its figures."""
+    found = reproduce(rounds)
+    if as_json:
+        print_json(to_plain(found))
+        return
+    for number, claim in enumerate(found.claims, start=1):
+        print_line(f"{number}. {claim.claim}: {claim.verdict}")
+        print_line(f"   paper: {claim.paper}; here: {claim.here}")
+        print_line(f"   open choice: {claim.open_choice}")
+    print_line()
+    _figures(found)
+
+
+def _figures(found: Reproduction) -> None:
+    print_table(
+        "like Fig. 3: cuts in the first rounds of the Normal channel, mean clock",
+        ("device", "cuts", "clock"),
+        [
+            (name, " ".join(str(row[m]) for row in found.cut_by_round), si(found.clock_hz[m], "Hz"))
+            for m, name in enumerate(found.devices)
+        ],
+    )
+    print_line()
+    print_table(
+        f"like Fig. 4: mean delay and server energy of {found.rounds} rounds",
+        ("scheme", *(f"{channel} {what}" for channel in next(iter(found.schemes.values())) for what in ("s", "J"))),
+        [
+            (name.replace("_", " "), *(f"{value:.4g}" for pair in by_channel.values() for value in pair))
+            for name, by_channel in found.schemes.items()
+        ],
+    )

@@ -1,0 +1,59 @@
+"""Links between devices and servers: stored as they were measured, the newest of a name counts."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from cardlab.db.schema import LinkRow
+from cardlab.db.store.repository import Repository
+from cardlab.errors import NotFoundError
+from cardlab.quantity import Provenance
+from cardlab.records.link import Link
+
+
+class Links(Repository):
+    """Measured or imported links."""
+
+    def add(self, link: Link) -> None:
+        """Store a link."""
+        with self.writing() as session:
+            session.add(
+                LinkRow(
+                    uid=link.uid,
+                    name=link.name,
+                    uplink_bps=link.uplink_bps,
+                    downlink_bps=link.downlink_bps,
+                    rtt_s=link.rtt_s,
+                    provenance=link.provenance.as_plain(),
+                    measured_at=link.measured_at,
+                    document=dict(link.details),
+                )
+            )
+
+    def all(self) -> tuple[Link, ...]:
+        """The newest link of each name, sorted by name."""
+        with self.reading() as session:
+            rows = session.scalars(select(LinkRow).order_by(LinkRow.measured_at, LinkRow.id)).all()
+            newest = {row.name: _record(row) for row in rows}
+        return tuple(newest[name] for name in sorted(newest))
+
+    def get(self, name: str) -> Link:
+        """The newest link of that name. Raises NotFoundError listing the names."""
+        known = {link.name: link for link in self.all()}
+        if name not in known:
+            names = ", ".join(known) or "none"
+            raise NotFoundError(f"no link called {name!r} in {self._location}", remedy=f"known links: {names}")
+        return known[name]
+
+
+def _record(row: LinkRow) -> Link:
+    return Link(
+        uid=row.uid,
+        name=row.name,
+        uplink_bps=row.uplink_bps,
+        downlink_bps=row.downlink_bps,
+        rtt_s=row.rtt_s,
+        provenance=Provenance.from_plain(row.provenance),
+        measured_at=row.measured_at,
+        details=row.document,
+    )
