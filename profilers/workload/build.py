@@ -173,10 +173,12 @@ def layer_context(built: BuiltModel, device: str) -> Mapping[str, Any]:
         context["attention_mask"] = blocked.triu(1)[None, None].to(device)
     if built.family.rotary_path is None:
         return context
-    positions = torch.arange(task.sequence, device=device)[None]
-    hidden = torch.empty((1, 1, 1), dtype=built.dtype, device=device)
-    context["position_ids"] = positions
-    context["position_embeddings"] = make_rotary(built, device)(hidden, positions)
+    # Older rotary modules cannot run on the meta device, so the tables are made on a real one first.
+    made_on = "cpu" if device == "meta" else device
+    positions = torch.arange(task.sequence, device=made_on)[None]
+    tables = make_rotary(built, made_on)(torch.empty((1, 1, 1), dtype=built.dtype, device=made_on), positions)
+    context["position_ids"] = positions.to(device)
+    context["position_embeddings"] = tuple(table.to(device) for table in tables)
     return context
 
 

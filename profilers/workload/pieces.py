@@ -95,7 +95,7 @@ def head_piece(built: BuiltModel) -> Piece:
 def embedding_piece(built: BuiltModel, device: str) -> Piece:
     """Token (and position) embedding, with the rotary tables and the mask that one forward pass makes."""
     modules = tuple(built.part(path) for path in built.family.embedding_paths)
-    rotary = make_rotary(built, device)
+    rotary = None if device == "meta" else make_rotary(built, device)
     positions = torch.arange(built.task.sequence, device=device)[None]
 
     def forward(ids: Any) -> Any:
