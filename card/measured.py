@@ -100,13 +100,21 @@ def idle_power_w(profile: Profile) -> float | None:
 def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> Fits:
     """The selected fits of the server by (quantity, segment, phase), of the profile's execution.
 
-    Raises PlanError naming the segment without a fit.
+    Powers are those of the rail that covers the whole device. Where several power modes or memory clocks
+    were measured, those of the profile's best point count. Raises PlanError naming a part without a fit.
     """
+    state, rail = best_point(profile).operating, _total_rail(profile)
+    here = (None, None) if state is None else (state.power_mode, state.memory_hz)
     found: dict[tuple[str, str | None, str | None], Fit] = {}
-    execution = profile.run.execution.uid
     for stored in store.fits.newest(device=server.key, task=task.uid, selected_only=True):
-        if stored.fit.execution in (None, execution):
-            found[(stored.fit.quantity, stored.fit.segment, stored.fit.phase)] = stored.fit
+        fit = stored.fit
+        key = (fit.quantity, fit.segment, fit.phase)
+        if fit.execution not in (None, profile.run.execution.uid):
+            continue
+        if fit.quantity in ("power", "wait_power") and rail is not None and fit.rail != rail:
+            continue
+        if key not in found or (fit.power_mode, fit.memory_hz) == here:
+            found[key] = fit
     for segment, phase in SERVER_PARTS:
         if ("latency", segment, phase) not in found:
             raise PlanError(
@@ -114,6 +122,14 @@ def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> F
                 remedy=f"run: calibrate fit --device {server.name}",
             )
     return found
+
+
+def _total_rail(profile: Profile) -> str | None:
+    for point in profile.points:
+        for m in point.measurements:
+            if m.quantity == "power" and m.details.get("total"):
+                return m.rail
+    return None
 
 
 def server_clocks(profile: Profile, fits: Fits) -> Array:

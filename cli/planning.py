@@ -80,13 +80,22 @@ def _extended(made: Plan, problem: Problem, options: PlanOptions) -> Plan:
     return made
 
 
+_PLOT_STYLE = (
+    "text{font:12px sans-serif}.term-device{fill:#4c78a8}.term-uplink{fill:#f58518}.term-server{fill:#54a24b}"
+    ".term-downlink{fill:#e45756}.term-adapters{fill:#b279a2}.term-encode,.term-decode{fill:#9d755d}"
+    ".term-switch{fill:#bab0ac}"
+)
+
+
 def _plot(made: Plan, file: str) -> None:
     rows = [
         (f"{d.device}, cut {d.cut}", [getattr(d.delay_terms, f.name) for f in fields(DelayTerms)])
         for d in made.rounds[0].devices
     ]
+    chart = terms_chart(rows).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    chart = chart.replace("</svg>", f"<style>{_PLOT_STYLE}</style></svg>")
     try:
-        Path(file).write_text(terms_chart(rows), encoding="utf-8")
+        Path(file).write_text(chart, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}", remedy="name another file") from error
 
@@ -135,7 +144,9 @@ def _changed(scenario: Scenario, options: PlanOptions) -> Scenario:
     }
     given = {k: v for k, v in rates.items() if v}
     if options.channel is not None:
-        scenario = on_channel(scenario, options.channel)
+        scenario = replace(
+            on_channel(scenario, options.channel), assumed=(*scenario.assumed, *_link_defaults(scenario))
+        )
     return replace(
         scenario,
         rounds=options.rounds or scenario.rounds,
@@ -185,9 +196,14 @@ def _assumed(base: Objective, options: PlanOptions) -> tuple[str, ...]:
         ("compression", options.compression, f"{base.compression:g} (none)"),
     )
     words = [f"{name} = {text}" for name, given, text in shown if given is None]
-    if options.channel is not None:
-        words += [f"link {f.name} = {f.default}" for f in fields(LinkSpec) if f.name != "channel"]
-    return tuple(words)
+    return (*words, *(_link_defaults(None) if options.channel is not None else ()))
+
+
+def _link_defaults(scenario: Scenario | None) -> tuple[str, ...]:
+    """What a channel named on the command line assumes where no [link] says it."""
+    if scenario is not None and scenario.link is not None:
+        return ()
+    return tuple(f"link {f.name} = {f.default}" for f in fields(LinkSpec) if f.name != "channel")
 
 
 def print_plan(made: Plan, as_json: bool) -> None:
