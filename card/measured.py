@@ -24,9 +24,12 @@ from cardlab.records.task import Task
 
 SERVER_PARTS = (("layer", "forward"), ("layer", "backward"), ("head", "forward"), ("head", "backward"))
 DEVICE_PARTS = (
-    ("embedding", "forward"), ("first_layer", "forward"), ("first_layer", "backward"), ("layer", "forward"),
+    ("embedding", "forward"),
+    ("first_layer", "forward"),
+    ("first_layer", "backward"),
+    ("layer", "forward"),
     ("layer", "backward"),
-)  # fmt: skip
+)
 DRAWS = 200
 Fits = Mapping[tuple[str, str | None, str | None], Fit]
 
@@ -145,13 +148,22 @@ def server_clocks(profile: Profile, fits: Fits) -> Array:
 
 def server_seconds(fits: Fits, layers: Array, clocks: Array) -> Array:
     """Seconds per mini-batch of the server's side [C,F]: its layers and the head."""
-    return np.asarray(sum(
-        count[:, None] * curve(fits[("latency", *part)], clocks)[None, :] for part, count in _server_parts(layers)
-    ))  # fmt: skip
+    return np.asarray(
+        sum(
+            count[:, None] * curve(latency_fit(fits, part), clocks)[None, :]
+            for part, count in _server_parts(layers)
+        )
+    )
 
 
 def _server_parts(layers: Array) -> list[tuple[tuple[str, str], Array]]:
     return [(part, layers if part[0] == "layer" else np.ones(layers.size)) for part in SERVER_PARTS]
+
+
+def latency_fit(fits: Fits, part: tuple[str, str]) -> Fit:
+    """The fit of one (segment, phase)."""
+    segment, phase = part
+    return fits[("latency", segment, phase)]
 
 
 def curve(fit: Fit, clocks: Array) -> Array:
@@ -163,14 +175,18 @@ def _known(clocks: Array) -> Array:
     return np.asarray(np.where(np.isnan(clocks), 1.0, clocks))
 
 
-def doubts_of(profiles: Sequence[Profile], labels: Sequence[str], cuts: Array, fits: Fits, layers: Array,
-              clocks: Array) -> Doubts:  # fmt: skip
+def doubts_of(
+    profiles: Sequence[Profile], labels: Sequence[str], cuts: Array, fits: Fits, layers: Array, clocks: Array
+) -> Doubts:
     """Every source of doubt in a plan from a database, each an independent one."""
     sources = []
     for part, count in _server_parts(layers):
-        fit = fits[("latency", *part)]
+        fit = latency_fit(fits, part)
         sources.append(
-            Doubt(name=f"server {' '.join(part)}", server_s=count[None, :, None] * _spread(fit, clocks)[:, None, :])
+            Doubt(
+                name=f"server {' '.join(part)}",
+                server_s=count[None, :, None] * _spread(fit, clocks)[:, None, :],
+            )
         )
     power, wait = fits.get(("power", None, None)), fits.get(("wait_power", None, None))
     if power is not None:
@@ -182,7 +198,9 @@ def doubts_of(profiles: Sequence[Profile], labels: Sequence[str], cuts: Array, f
             # One gain for all that the meter read.
             off = gain * _normal("meter", power.device)[:, None]
             waiting = None if wait is None else off * curve(wait, clocks)[None, :]
-            sources.append(Doubt(name="server power meter", power_w=off * curve(power, clocks), wait_power_w=waiting))
+            sources.append(
+                Doubt(name="server power meter", power_w=off * curve(power, clocks), wait_power_w=waiting)
+            )
     for m, (profile, label) in enumerate(zip(profiles, labels, strict=True)):
         added = np.zeros((DRAWS, cuts.size))
         for part, (_, stderr) in _segment_times(profile).items():

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from cardlab.cli.main import run
 from cardlab.cli.apps import card_app
+from cardlab.cli.main import run
 from cardlab.db import open_store
 from tests.card.database import whole
 
@@ -30,7 +30,14 @@ def document(capsys, *words):
 
 
 def test_the_bundled_scenario_needs_no_database_and_less_than_two_seconds(tmp_path):
-    words = [sys.executable, "-c", "from cardlab.cli.main import card; card()", "plan", "--scenario", "card-letter"]
+    words = [
+        sys.executable,
+        "-c",
+        "from cardlab.cli.main import card; card()",
+        "plan",
+        "--scenario",
+        "card-letter",
+    ]
     start = time.perf_counter()
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     took = time.perf_counter() - start
@@ -46,21 +53,59 @@ def test_the_document_has_the_keys_of_the_contract(capsys):
     assert [r["round"] for r in found["rounds"]] == [1, 2]
     device = found["rounds"][0]["devices"][0]
     assert set(device["delay_terms"]) == {
-        "device", "encode", "uplink", "decode", "server", "downlink", "adapters", "switch"
-    }  # fmt: skip
+        "device",
+        "encode",
+        "uplink",
+        "decode",
+        "server",
+        "downlink",
+        "adapters",
+        "switch",
+    }
     assert sum(device["delay_terms"].values()) == pytest.approx(device["delay_s"])
-    assert {"device", "cut", "frequency_hz", "delay_s", "server_energy_j", "device_energy_j", "cost",
-            "cut_probability", "binding", "runner_up", "estimates"} <= set(device)  # fmt: skip
-    assert {"delay_s", "server_energy_j", "delay_vs_device_only", "energy_vs_server_only", "baselines"} <= set(
-        found["summary"]
-    )
+    assert {
+        "device",
+        "cut",
+        "frequency_hz",
+        "delay_s",
+        "server_energy_j",
+        "device_energy_j",
+        "cost",
+        "cut_probability",
+        "binding",
+        "runner_up",
+        "estimates",
+    } <= set(device)
+    assert {
+        "delay_s",
+        "server_energy_j",
+        "delay_vs_device_only",
+        "energy_vs_server_only",
+        "baselines",
+    } <= set(found["summary"])
     assert -1 < found["summary"]["delay_vs_device_only"] < 0
 
 
 def test_options_change_the_scenario(capsys):
     base = document(capsys, "plan", "--scenario", "card-letter")
-    more = document(capsys, "plan", "--scenario", "card-letter", "--channel", "poor", "--rounds", 2, "--pareto",
-                    "--sensitivity", "--weight", 0.8, "--local-epochs", 2, "--compression", 0.5)  # fmt: skip
+    more = document(
+        capsys,
+        "plan",
+        "--scenario",
+        "card-letter",
+        "--channel",
+        "poor",
+        "--rounds",
+        2,
+        "--pareto",
+        "--sensitivity",
+        "--weight",
+        0.8,
+        "--local-epochs",
+        2,
+        "--compression",
+        0.5,
+    )
     assert more["rounds"][0]["devices"] != more["rounds"][1]["devices"]
     assert more["pareto"] and more["sensitivity"] and not base["pareto"]
     assert any(line.startswith("link bandwidth_hz") for line in more["assumptions"])
@@ -69,7 +114,11 @@ def test_options_change_the_scenario(capsys):
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (("plan", "--scenario", "card-letter", "--weight", "1.5"), 1, "weight is 1.5; give a weight from 0 to 1"),
+        (
+            ("plan", "--scenario", "card-letter", "--weight", "1.5"),
+            1,
+            "weight is 1.5; give a weight from 0 to 1",
+        ),
         (("plan", "--scenario", "card-letter", "--deadline", "1"), 1, "the best possible is"),
         (("plan", "--scenario", "card-letter", "--channel", "bad"), 2, "good, normal, poor"),
         (("plan", "--scenario", "card-letter", "--uplink-mbps", "0"), 2, "--uplink-mbps is 0"),
@@ -109,8 +158,17 @@ def test_a_link_is_imported_listed_and_used(capsys, database, tmp_path):
 
 def test_a_table_names_certainty_and_the_doubt_that_matters(capsys, database):
     whole(database).close()
-    code, out, _ = card(capsys, "plan", "--from-db", "--db", database, "--channel", "good", "--plot",
-                        database.parent / "plan.svg")  # fmt: skip
+    code, out, _ = card(
+        capsys,
+        "plan",
+        "--from-db",
+        "--db",
+        database,
+        "--channel",
+        "good",
+        "--plot",
+        database.parent / "plan.svg",
+    )
     assert code == 0
     assert "the doubt that matters most" in out and "SNR mapping customary-lte" in out
     assert "simulated, no number of these is real: gpu" in out
@@ -127,7 +185,9 @@ def test_simulate_and_reproduce_print_documents(capsys):
 
 
 def test_help_does_not_import_the_planner():
-    script = "import sys; from cardlab.cli.apps import card_app; print([m for m in sys.modules if m in " \
-             "('numpy', 'scipy', 'numba', 'cardlab.card.solving')])"  # fmt: skip
+    script = (
+        "import sys; from cardlab.cli.apps import card_app; print([m for m in sys.modules if m in "
+        "('numpy', 'scipy', 'numba', 'cardlab.card.solving')])"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

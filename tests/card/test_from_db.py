@@ -17,15 +17,31 @@ from cardlab.errors import CardlabError, NotFoundError, PlanError
 from cardlab.quantity import Provenance
 from cardlab.records.link import Link
 from tests import records
-from tests.card.database import BOARD, CLOCKS, SERVER, add_device, add_server, layer_s, other_task, power_w, whole
+from tests.card.database import (
+    BOARD,
+    CLOCKS,
+    SERVER,
+    add_device,
+    add_server,
+    layer_s,
+    other_task,
+    power_w,
+    whole,
+)
 
 LINKED = Request(uplink_bps=5e7, downlink_bps=1e8, objective=Objective(weight=0.3, local_epochs=4))
 
 
 def planned(store, request=LINKED, rounds=1):
     found = gather(store, request, rounds)
-    return found, plan_rounds(found.problems, doubts=found.doubts, notes=found.notes, fits=found.fits,
-                              runs=found.runs, links=found.links)  # fmt: skip
+    return found, plan_rounds(
+        found.problems,
+        doubts=found.doubts,
+        notes=found.notes,
+        fits=found.fits,
+        runs=found.runs,
+        links=found.links,
+    )
 
 
 def test_the_plan_equals_a_brute_force_over_all_cuts_and_clocks(database):
@@ -44,7 +60,9 @@ def test_the_plan_equals_a_brute_force_over_all_cuts_and_clocks(database):
             rows[cut, f] = (delay, energy)
     delays, energies = zip(*rows.values(), strict=True)
     for place, (delay, energy) in rows.items():
-        cost = 0.3 * (delay - min(delays)) / np.ptp(delays) + 0.7 * (energy - min(energies)) / np.ptp(energies)
+        cost = 0.3 * (delay - min(delays)) / np.ptp(delays) + 0.7 * (energy - min(energies)) / np.ptp(
+            energies
+        )
         if cost < value:
             best, value = place, cost
     decision = made.rounds[0].devices[0]
@@ -78,7 +96,9 @@ def test_power_of_a_partial_rail_is_not_taken_for_the_whole(database):
 def test_no_raw_sample_is_read(database):
     with whole(database) as store:
         statements = []
-        event.listen(store._engine, "before_cursor_execute", lambda c, cur, sql, *rest: statements.append(sql))
+        event.listen(
+            store._engine, "before_cursor_execute", lambda c, cur, sql, *rest: statements.append(sql)
+        )
         gather(store, LINKED)
     assert statements and not any("sample_block" in sql for sql in statements)
 
@@ -192,14 +212,21 @@ def test_power_modes_are_devices_of_their_own(database):
 def test_a_throttled_or_contended_point_does_not_speak_for_a_device(database):
     with open_store(database) as store:
         add_server(store)
-        run = records.run(device=BOARD, options={}, planned=tuple(replace(records.run().planned[0], index=i)
-                                                                for i in range(3)))  # fmt: skip
+        run = records.run(
+            device=BOARD,
+            options={},
+            planned=tuple(replace(records.run().planned[0], index=i) for i in range(3)),
+        )
         store.runs.begin(run)
         for index, (clock, throttled, contended, seconds) in enumerate(
             ((1.2e9, True, False, 9.0), (1.1e9, False, True, 7.0), (1.0e9, False, False, 0.01))
         ):
             uid = store.runs.begin_point(run.uid, run.planned[index])
-            rows = [records.latency(s, p, seconds) for s in ("first_layer", "layer") for p in ("forward", "backward")]
+            rows = [
+                records.latency(s, p, seconds)
+                for s in ("first_layer", "layer")
+                for p in ("forward", "backward")
+            ]
             state = records.OperatingPoint(frequency_hz=clock, throttled=throttled, contended=contended)
             store.runs.finish_point(uid, state, records.latency("embedding", "forward", 0.0), *rows)
         found = gather(store, LINKED)
@@ -208,8 +235,14 @@ def test_a_throttled_or_contended_point_does_not_speak_for_a_device(database):
 
 def test_a_stored_link_gives_the_rates(database):
     with whole(database) as store:
-        link = Link(uid="1" * 8, name="lab", uplink_bps=2e7, downlink_bps=4e7,
-                    provenance=Provenance.of("imported"), measured_at="2026-11-21T10:00:00.000000Z")  # fmt: skip
+        link = Link(
+            uid="1" * 8,
+            name="lab",
+            uplink_bps=2e7,
+            downlink_bps=4e7,
+            provenance=Provenance.of("imported"),
+            measured_at="2026-11-21T10:00:00.000000Z",
+        )
         store.links.add(link)
         found, made = planned(store, replace(LINKED, uplink_bps=None, downlink_bps=None))
         assert store.plans.add(made, "2026-11-21T12:00:00.000000Z").links == (link.uid,)

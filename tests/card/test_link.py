@@ -21,16 +21,28 @@ from cardlab.errors import BadDataError, PlanError
 
 # Typed a second time from the efficiencies that the standard prints.
 PRINTED = {
-    ("cqi", 1): "0.1523 0.2344 0.3770 0.6016 0.8770 1.1758 1.4766 1.9141 2.4063 2.7305 3.3223 3.9023 4.5234 5.1152 "
-                "5.5547",
-    ("cqi", 2): "0.1523 0.3770 0.8770 1.4766 1.9141 2.4063 2.7305 3.3223 3.9023 4.5234 5.1152 5.5547 6.2266 6.9141 "
-                "7.4063",
-    ("mcs", 1): "0.2344 0.3066 0.3770 0.4902 0.6016 0.7402 0.8770 1.0273 1.1758 1.3262 1.3281 1.4766 1.6953 1.9141 "
-                "2.1602 2.4063 2.5703 2.5664 2.7305 3.0293 3.3223 3.6094 3.9023 4.2129 4.5234 4.8164 5.1152 5.3320 "
-                "5.5547",
-    ("mcs", 2): "0.2344 0.3770 0.6016 0.8770 1.1758 1.4766 1.6953 1.9141 2.1602 2.4063 2.5703 2.7305 3.0293 3.3223 "
-                "3.6094 3.9023 4.2129 4.5234 4.8164 5.1152 5.3320 5.5547 5.8906 6.2266 6.5703 6.9141 7.1602 7.4063",
-}  # fmt: skip
+    (
+        "cqi",
+        1,
+    ): "0.1523 0.2344 0.3770 0.6016 0.8770 1.1758 1.4766 1.9141 2.4063 2.7305 3.3223 3.9023 4.5234 5.1152 "
+    "5.5547",
+    (
+        "cqi",
+        2,
+    ): "0.1523 0.3770 0.8770 1.4766 1.9141 2.4063 2.7305 3.3223 3.9023 4.5234 5.1152 5.5547 6.2266 6.9141 "
+    "7.4063",
+    (
+        "mcs",
+        1,
+    ): "0.2344 0.3066 0.3770 0.4902 0.6016 0.7402 0.8770 1.0273 1.1758 1.3262 1.3281 1.4766 1.6953 1.9141 "
+    "2.1602 2.4063 2.5703 2.5664 2.7305 3.0293 3.3223 3.6094 3.9023 4.2129 4.5234 4.8164 5.1152 5.3320 "
+    "5.5547",
+    (
+        "mcs",
+        2,
+    ): "0.2344 0.3770 0.6016 0.8770 1.1758 1.4766 1.6953 1.9141 2.1602 2.4063 2.5703 2.7305 3.0293 3.3223 "
+    "3.6094 3.9023 4.2129 4.5234 4.8164 5.1152 5.3320 5.5547 5.8906 6.2266 6.5703 6.9141 7.1602 7.4063",
+}
 
 
 @pytest.mark.parametrize(("kind", "table"), PRINTED)
@@ -48,9 +60,11 @@ def test_mcs_is_not_monotone_and_half_rates_are_kept():
 
 @pytest.mark.parametrize(
     ("table", "expected"),
-    [(1, (0, 0, 2, 4, 6, 8, 11, 13, 15, 18, 20, 22, 24, 26, 28)),
-     (2, (0, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27))],
-)  # fmt: skip
+    [
+        (1, (0, 0, 2, 4, 6, 8, 11, 13, 15, 18, 20, 22, 24, 26, 28)),
+        (2, (0, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27)),
+    ],
+)
 def test_mcs_of_cqi_is_the_customary_one(table, expected):
     assert tuple(mcs_of_cqi(cqi, table).index for cqi in range(1, 16)) == expected
 
@@ -87,7 +101,9 @@ def test_shannon_gap_shifts_the_bound():
 def test_the_channel_adds_up():
     link = LinkSpec(channel="normal", fading="none", protocol_efficiency=0.9)
     assert snr_db(link, link.uplink_tx_dbm) == pytest.approx(23 - 103 + 163 - 10 * math.log10(2e7))
-    assert snr_db(replace(link, channel="good"), 23) - snr_db(replace(link, channel="poor"), 23) == pytest.approx(6)
+    assert snr_db(replace(link, channel="good"), 23) - snr_db(
+        replace(link, channel="poor"), 23
+    ) == pytest.approx(6)
     up, down = draw_rates(link, ("a", "b"), np.random.default_rng(0))
     # 9.99 dB is CQI 8 (16QAM 490), 19.99 dB CQI 13 (64QAM 772).
     assert up.tolist() == pytest.approx([4 * 490 / 1024 * 2e7 * 0.9] * 2)
@@ -111,7 +127,9 @@ def test_fading_is_drawn_per_round_device_and_direction_by_the_seed():
 def test_no_link_is_an_error_that_names_direction_snr_and_mapping():
     scenario = on_channel(load_scenario("card-letter"), "poor")
     dead = replace(scenario, link=replace(scenario.link, path_loss_db=125.0, fading="none"))
-    with pytest.raises(PlanError, match=r"agx-orin-1 uplink: no link, CQI 0 at a mean SNR of -15.0 dB by customary"):
+    with pytest.raises(
+        PlanError, match=r"agx-orin-1 uplink: no link, CQI 0 at a mean SNR of -15.0 dB by customary"
+    ):
         solve(dead)
 
 

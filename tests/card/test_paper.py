@@ -129,8 +129,11 @@ def test_energy_by_each_account():
     for energy in ("busy", "above_idle", "round"):
         for d in solve(with_objective(waiting, energy=energy)).rounds[0].devices:
             busy, dynamic = d.delay_terms.server, 6e-27 * d.frequency_hz**3
-            expected = {"busy": (30 + dynamic) * busy, "above_idle": dynamic * busy,
-                        "round": (30 + dynamic) * busy + 45 * (d.delay_s - busy)}[energy]  # fmt: skip
+            expected = {
+                "busy": (30 + dynamic) * busy,
+                "above_idle": dynamic * busy,
+                "round": (30 + dynamic) * busy + 45 * (d.delay_s - busy),
+            }[energy]
             assert d.server_energy_j == pytest.approx(expected, rel=1e-12)
 
 

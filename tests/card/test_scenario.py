@@ -65,13 +65,17 @@ def change(old: str, new: str, text: str = GOOD) -> str:
         (change("weight = 0.5", "weight = 0.5\nrange = 'bax'"), 29, "choose one of: box"),
         (change("[objective]", "[constraints]\ndeadline_s = -1\n[objective]"), 28, "deadline_s is -1"),
         (change("[objective]", "[constraints]\nmin_device_layers = 8\n[objective]"), 28, "1 to 7"),
-        (change("[objective]", "[constraints]\ndeadline_confidence = 0.9\n[objective]"), 28, "without a deadline"),
+        (
+            change("[objective]", "[constraints]\ndeadline_confidence = 0.9\n[objective]"),
+            28,
+            "without a deadline",
+        ),
         (change("[objective]", "[link]\nchannel = 'great'\n[objective]"), 28, "good, normal, poor"),
         (change("[objective]", "[link]\nsnr_mapping = 'x'\n[objective]"), 28, "shannon-gap:<dB>"),
         (change("[objective]", "[link]\nbandwidth_hz = 0\n[objective]"), 28, "bandwidth_hz is 0"),
         (change("[server]", "[server"), 9, "is not TOML"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_named_with_file_key_and_line(text, line, words):
     with pytest.raises(ScenarioError) as caught:
         parse_scenario(text, "my.toml")
@@ -142,7 +146,9 @@ def test_infeasible_says_which_limit_and_by_how_much(limits, words):
 def test_limits_that_can_only_be_kept_apart_are_named_together():
     ends = [solve(weighed(weight)).rounds[0].devices[0] for weight in (1.0, 0.0)]
     limits = {"deadline_s": ends[0].delay_s * 1.01, "server_energy_j": ends[1].server_energy_j * 1.01}
-    with pytest.raises(InfeasibleError, match="deadline, server energy cap.* can be kept, but not all together"):
+    with pytest.raises(
+        InfeasibleError, match="deadline, server energy cap.* can be kept, but not all together"
+    ):
         solve(limited(**limits))
 
 
