@@ -95,10 +95,13 @@ def constrained(problem: Problem) -> Problem:
         problem,
         device_memory_limit_bytes=rng.uniform(1.5e9, 7.2e9, count),
         constraints=Constraints(
-            deadline_s=30.0, server_power_w=float(problem.power_w.max()) * 0.9, server_energy_j=2500.0,
-            device_energy_j=600.0, min_device_layers=2,
+            deadline_s=30.0,
+            server_power_w=float(problem.power_w.max()) * 0.9,
+            server_energy_j=2500.0,
+            device_energy_j=600.0,
+            min_device_layers=2,
         ),
-    )  # fmt: skip
+    )
 
 
 def numpy_brute_force(problem: Problem, clocks: Array, chunk: int = 64) -> Array:
@@ -134,7 +137,9 @@ def numpy_brute_force(problem: Problem, clocks: Array, chunk: int = 64) -> Array
         if limits.deadline_s is not None:
             own = problem.device_power_w[part, None] * epochs * problem.device_s[part]
             cuts = (own <= limits.device_energy_j) & (need <= room[part, None])
-            kept = shared & cuts[:, :, None] & (delay <= limits.deadline_s) & (energy <= limits.server_energy_j)
+            kept = (
+                shared & cuts[:, :, None] & (delay <= limits.deadline_s) & (energy <= limits.server_energy_j)
+            )
             cost = np.where(kept, cost, np.inf)
         best[part] = cost.min(axes)
     return best
@@ -164,19 +169,37 @@ def truth(devices: int, weight: float, rng: np.random.Generator) -> Truth:
     device_s = (overhead_s + flop / (peak * efficiency))[:, None] * cuts + 0.001
     zero = np.zeros((devices, cuts.size))
     real = Problem(
-        devices=tuple(f"d{m}" for m in range(devices)), cuts=cuts, frequency_hz=clocks, device_s=device_s,
-        encode_s=zero, decode_s=zero, server_s=server_s, power_w=power, wait_power_w=60 + 20 * clocks / 1.41e9,
-        idle_power_w=30.0, up_bytes=np.full(cuts.size, 0.1 * 512 * 2048 * 2), down_bytes=np.full(cuts.size, 0.1 * 2097152),
-        adapter_bytes=cuts * 212992.0, uplink_bps=np.ones(devices), downlink_bps=np.ones(devices),
-        device_memory_bytes=0.53e9 + cuts * 0.22e9, device_memory_limit_bytes=rng.uniform(1.9e9, 7.1e9, devices),
-        server_memory_bytes=np.full(cuts.size, np.nan), device_power_w=np.full(devices, np.nan),
-        objective=Objective(weight=weight, energy="round", local_epochs=5), constraints=Constraints(),
+        devices=tuple(f"d{m}" for m in range(devices)),
+        cuts=cuts,
+        frequency_hz=clocks,
+        device_s=device_s,
+        encode_s=zero,
+        decode_s=zero,
+        server_s=server_s,
+        power_w=power,
+        wait_power_w=60 + 20 * clocks / 1.41e9,
+        idle_power_w=30.0,
+        up_bytes=np.full(cuts.size, 0.1 * 512 * 2048 * 2),
+        down_bytes=np.full(cuts.size, 0.1 * 2097152),
+        adapter_bytes=cuts * 212992.0,
+        uplink_bps=np.ones(devices),
+        downlink_bps=np.ones(devices),
+        device_memory_bytes=0.53e9 + cuts * 0.22e9,
+        device_memory_limit_bytes=rng.uniform(1.9e9, 7.1e9, devices),
+        server_memory_bytes=np.full(cuts.size, np.nan),
+        device_power_w=np.full(devices, np.nan),
+        objective=Objective(weight=weight, energy="round", local_epochs=5),
+        constraints=Constraints(),
         provenance=(Provenance.of("assumed"),) * devices,
-    )  # fmt: skip
+    )
     paper = replace(
-        real, device_s=flop / peak[:, None] * cuts, server_s=(layers - cuts)[:, None] * flop / rate,
-        power_w=275.0 / 1.41e9**3 * clocks**3, wait_power_w=None, objective=replace(real.objective, energy="busy"),
-    )  # fmt: skip
+        real,
+        device_s=flop / peak[:, None] * cuts,
+        server_s=(layers - cuts)[:, None] * flop / rate,
+        power_w=275.0 / 1.41e9**3 * clocks**3,
+        wait_power_w=None,
+        objective=replace(real.objective, energy="busy"),
+    )
     return Truth(real, paper)
 
 
@@ -188,12 +211,17 @@ def calibrated(real: Problem, error: float, rng: np.random.Generator) -> Problem
     parts = (real.server_s - head) * rng.lognormal(0, error) + head * rng.lognormal(0, error)
     gain = rng.lognormal(0, error)
     return replace(
-        real, device_s=real.device_s * devices, server_s=parts, power_w=real.power_w * gain,
+        real,
+        device_s=real.device_s * devices,
+        server_s=parts,
+        power_w=real.power_w * gain,
         wait_power_w=real.wait_power_w * gain,
-    )  # fmt: skip
+    )
 
 
-def quality(devices: int, calibrations: int, error: float = 0.05, weight: float = 0.2) -> dict[str, dict[str, float]]:
+def quality(
+    devices: int, calibrations: int, error: float = 0.05, weight: float = 0.2
+) -> dict[str, dict[str, float]]:
     """By planner: share of devices whose planned round misses its deadline, or is refused though feasible."""
     rng = np.random.default_rng(SEED)
     link = LinkSpec(channel="normal", bandwidth_hz=2e7)
@@ -225,7 +253,9 @@ def _with_deadline(problem: Problem, deadline_s: float) -> Problem:
     return replace(problem, constraints=replace(problem.constraints, deadline_s=deadline_s))
 
 
-def _outcome(problem: Problem, extent: Range, m: int, deadline_s: float, real: Table, best: Choice) -> dict[str, float]:
+def _outcome(
+    problem: Problem, extent: Range, m: int, deadline_s: float, real: Table, best: Choice
+) -> dict[str, float]:
     try:
         choice = best_choice(_with_deadline(problem, deadline_s), m, extent)
     except InfeasibleError:
@@ -235,16 +265,22 @@ def _outcome(problem: Problem, extent: Range, m: int, deadline_s: float, real: T
     believed = float(choice.table.energy_j[place])
     energy = float(real.energy_j[place])
     return {
-        "devices": 1, "planned": 1, "missed": float(real.delay_s[place] > deadline_s),
-        "energy_ratio": energy / least, "energy_error": abs(believed / energy - 1),
-    }  # fmt: skip
+        "devices": 1,
+        "planned": 1,
+        "missed": float(real.delay_s[place] > deadline_s),
+        "energy_ratio": energy / least,
+        "energy_error": abs(believed / energy - 1),
+    }
 
 
 def _shares(c: Counter[str]) -> dict[str, float]:
     return {
-        "devices": c["devices"], "missed": c["missed"] / c["devices"], "refused": c["refused"] / c["devices"],
-        "energy_vs_optimum": c["energy_ratio"] / c["planned"], "energy_prediction_error": c["energy_error"] / c["planned"],
-    }  # fmt: skip
+        "devices": c["devices"],
+        "missed": c["missed"] / c["devices"],
+        "refused": c["refused"] / c["devices"],
+        "energy_vs_optimum": c["energy_ratio"] / c["planned"],
+        "energy_prediction_error": c["energy_error"] / c["planned"],
+    }
 
 
 def seconds(action: Callable[[], object], repeats: int = 5) -> float:
@@ -280,13 +316,21 @@ def speed(devices: int) -> list[dict[str, object]]:
         chunk, brute = min(chunks.items(), key=lambda item: item[1])
         answer, reference = solve_batch(few), numpy_brute_force(few, clocks, chunk)
         gap = float(np.nanmax(np.where(np.isfinite(reference), answer.cost - reference, -np.inf)))
-        rows.append({
-            "case": name, "million_per_s": devices / took / 1e6, "numpy_million_per_s": 1024 / brute / 1e6,
-            "times_faster": (devices / took) / (1024 / brute), "numpy_chunk": chunk,
-            "feasible": float(solve_batch(problem).feasible.mean()), "worst_regret": gap,
-        })  # fmt: skip
-        print("{case:34s} {million_per_s:7.2f} M/s   numpy {numpy_million_per_s:.4f} M/s   {times_faster:6.0f} x   "
-              "feasible {feasible:.0%}   regret {worst_regret:.1e}".format(**rows[-1]))  # fmt: skip
+        rows.append(
+            {
+                "case": name,
+                "million_per_s": devices / took / 1e6,
+                "numpy_million_per_s": 1024 / brute / 1e6,
+                "times_faster": (devices / took) / (1024 / brute),
+                "numpy_chunk": chunk,
+                "feasible": float(solve_batch(problem).feasible.mean()),
+                "worst_regret": gap,
+            }
+        )
+        print(
+            "{case:34s} {million_per_s:7.2f} M/s  numpy {numpy_million_per_s:.4f} M/s  {times_faster:6.0f} x  "
+            "feasible {feasible:.0%}   regret {worst_regret:.1e}".format(**rows[-1])
+        )
     return rows
 
 

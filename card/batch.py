@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cardlab.card.hull_kernels import admitted_points, hull_vertex, prefix_minimum, table_batch
 from cardlab.card.hulls import energy_parts, hull_table
-from cardlab.card.kernels import compiled, paper_batch, table_batch
+from cardlab.card.kernels import compiled, energy_interval, paper_batch
 from cardlab.card.objective import check_energy, delay_weight
 from cardlab.card.problem import Array, Problem
 from cardlab.errors import PlanError
@@ -67,9 +68,16 @@ def _shared(problem: Problem) -> tuple[Any, ...]:
         codec_s = problem.encode_s + problem.decode_s
     up, down, adapters = (8.0 * b for b in (problem.up_bytes, problem.down_bytes, problem.adapter_bytes))
     return (
-        np.ascontiguousarray(problem.device_s), codec_s, float(problem.objective.local_epochs), up, down, adapters,
-        float(problem.switch_s), problem.uplink_bps, problem.downlink_bps,
-    )  # fmt: skip
+        np.ascontiguousarray(problem.device_s),
+        codec_s,
+        float(problem.objective.local_epochs),
+        up,
+        down,
+        adapters,
+        float(problem.switch_s),
+        problem.uplink_bps,
+        problem.downlink_bps,
+    )
 
 
 def _weights(problem: Problem) -> Array:
@@ -79,7 +87,7 @@ def _weights(problem: Problem) -> Array:
 
 
 def _limits(problem: Problem) -> tuple[Any, ...]:
-    """Admitted cuts, memory needed and there, device power, and (deadline, energy cap, own cap, top clock)."""
+    """Admitted cuts, memory needed and there, device power, and bounds: deadline, both caps, top clock."""
     limits = problem.constraints
     admitted = np.ones(problem.cuts.size, dtype=np.bool_)
     if limits.min_device_layers is not None:
@@ -90,12 +98,14 @@ def _limits(problem: Problem) -> tuple[Any, ...]:
     known = not np.isnan(problem.device_power_w).all()
     device_w = np.where(np.isnan(problem.device_power_w), 0.0, problem.device_power_w)
     has_power = problem.power_w is not None
-    bounds = np.array([
-        _or_inf(limits.deadline_s),
-        _or_inf(limits.server_energy_j if has_power else None),
-        _or_inf(limits.device_energy_j if known else None),
-        np.inf,
-    ])  # fmt: skip
+    bounds = np.array(
+        [
+            _or_inf(limits.deadline_s),
+            _or_inf(limits.server_energy_j if has_power else None),
+            _or_inf(limits.device_energy_j if known else None),
+            np.inf,
+        ]
+    )
     paper = problem.continuous
     if paper is not None and paper.kappa_w_per_hz3 and limits.server_power_w is not None:
         left_w = limits.server_power_w - paper.static_power_w
@@ -124,10 +134,27 @@ def _paper(problem: Problem, threads: int) -> BatchAnswer:
     def block(part: slice, out: tuple[Any, ...]) -> None:
         device_s, codec_s, epochs, up, down, adapters, switch_s, uplink, downlink = shared
         admitted, need, room, device_w, bounds = limits
-        compiled(paper_batch)(
-            device_s[part], codec_s[part], epochs, up, down, adapters, switch_s, uplink[part], downlink[part], work,
-            model, _weights(problem), admitted, need, room[part], device_w[part], bounds, extents[part], *out,
-        )  # fmt: skip
+        compiled(paper_batch, energy_interval)(
+            device_s[part],
+            codec_s[part],
+            epochs,
+            up,
+            down,
+            adapters,
+            switch_s,
+            uplink[part],
+            downlink[part],
+            work,
+            model,
+            _weights(problem),
+            admitted,
+            need,
+            room[part],
+            device_w[part],
+            bounds,
+            extents[part],
+            *out,
+        )
 
     cut, clock, cost = _in_blocks(block, len(problem.uplink_bps), np.float64, threads)
     return BatchAnswer(_cuts(problem, cut), np.where(cut < 0, np.nan, clock), np.where(cut < 0, np.nan, cost))
@@ -145,12 +172,38 @@ def _table(problem: Problem, threads: int) -> BatchAnswer:
     def block(part: slice, out: tuple[Any, ...]) -> None:
         device_s, codec_s, epochs, up, down, adapters, switch_s, uplink, downlink = shared
         admitted, need, room, device_w, bounds = limits
-        compiled(table_batch)(
-            device_s[part], codec_s[part], epochs, up, down, adapters, switch_s, uplink[part], downlink[part],
-            hulls.count, hulls.server_s, hulls.busy_j, hulls.wait_w, hulls.level_s, hulls.energy_j, hulls.below,
-            hulls.hull_size, hulls.hull, hulls.slope, lines, envelopes, span, _weights(problem), admitted, need, room[part], device_w[part], bounds,
-            extents[part], *out,
-        )  # fmt: skip
+        compiled(table_batch, hull_vertex, prefix_minimum, admitted_points)(
+            device_s[part],
+            codec_s[part],
+            epochs,
+            up,
+            down,
+            adapters,
+            switch_s,
+            uplink[part],
+            downlink[part],
+            hulls.count,
+            hulls.server_s,
+            hulls.busy_j,
+            hulls.wait_w,
+            hulls.level_s,
+            hulls.energy_j,
+            hulls.below,
+            hulls.hull_size,
+            hulls.hull,
+            hulls.slope,
+            lines,
+            envelopes,
+            span,
+            _weights(problem),
+            admitted,
+            need,
+            room[part],
+            device_w[part],
+            bounds,
+            extents[part],
+            *out,
+        )
 
     cut, point, cost = _in_blocks(block, len(problem.uplink_bps), np.int64, threads)
     clock = hulls.clock[np.maximum(cut, 0), np.maximum(point, 0)]
@@ -231,7 +284,11 @@ def _common(problem: Problem) -> Array:
 
     extents = extents_of(problem)
     rows = [
-        (*e.delay_s, *(map(float, e.energy_j) if e.energy_j else (0.0, 0.0)), *(e.device_energy_j or (0.0, 0.0)))
+        (
+            *e.delay_s,
+            *(map(float, e.energy_j) if e.energy_j else (0.0, 0.0)),
+            *(e.device_energy_j or (0.0, 0.0)),
+        )
         for e in extents
     ]
     return np.array(rows)

@@ -79,7 +79,9 @@ def check_link(link: LinkSpec) -> None:
     _choice("link", "fading", link.fading, FADINGS)
     _positive("link", "bandwidth_hz", link.bandwidth_hz)
     if not 0.0 < link.protocol_efficiency <= 1.0:
-        raise _misfit("link", "protocol_efficiency", f"is {link.protocol_efficiency:g}", "give above 0 up to 1")
+        raise _misfit(
+            "link", "protocol_efficiency", f"is {link.protocol_efficiency:g}", "give above 0 up to 1"
+        )
     _whole("link", "seed", link.seed, 0)
     try:
         snr_map(link.snr_mapping)
@@ -93,8 +95,15 @@ def _task(scenario: Scenario) -> None:
         raise _misfit("task", "layers", f"is {task.layers}", "a model needs 2 layers to be cut")
     for key in ("layer_forward_flop", "layer_backward_flop", "activation_bytes", "gradient_bytes"):
         _positive("task", key, getattr(task, key))
-    for key in ("head_flop", "adapter_bytes_per_layer", "optimizer_bytes_per_layer", "device_base_bytes",
-                "device_bytes_per_layer", "server_base_bytes", "server_bytes_per_layer"):  # fmt: skip
+    for key in (
+        "head_flop",
+        "adapter_bytes_per_layer",
+        "optimizer_bytes_per_layer",
+        "device_base_bytes",
+        "device_bytes_per_layer",
+        "server_base_bytes",
+        "server_bytes_per_layer",
+    ):
         _not_negative("task", key, getattr(task, key))
     if task.first_layer_backward_flop is not None:
         _not_negative("task", "first_layer_backward_flop", task.first_layer_backward_flop)
@@ -112,7 +121,9 @@ def _server(scenario: Scenario) -> None:
         raise _misfit("server", "frequency_min_hz", "is above frequency_max_hz", "exchange the two")
     outside = [f for f in server.frequencies_hz if not low <= f <= high]
     if outside:
-        raise _misfit("server", "frequencies_hz", f"has {outside[0]:g}, outside its own range", "widen the range")
+        raise _misfit(
+            "server", "frequencies_hz", f"has {outside[0]:g}, outside its own range", "widen the range"
+        )
 
 
 def _devices(scenario: Scenario) -> None:
@@ -125,14 +136,24 @@ def _devices(scenario: Scenario) -> None:
             raise _misfit(
                 "devices", "name", f"is {device.name!r} for two devices", "give each its own name", index
             )
-        for key in ("frequency_hz", "cores", "delta", "uplink_bps", "downlink_bps", "memory_bytes", "power_w"):
+        for key in (
+            "frequency_hz",
+            "cores",
+            "delta",
+            "uplink_bps",
+            "downlink_bps",
+            "memory_bytes",
+            "power_w",
+        ):
             _positive("devices", key, getattr(device, key), who, index)
         if scenario.link is None and (device.uplink_bps is None or device.downlink_bps is None):
             raise MisfitError(
                 f"device {device.name!r} has no link",
                 remedy="give uplink_bps and downlink_bps in bit/s, or a [link] with a channel",
-                table="devices", key=None, index=index,
-            )  # fmt: skip
+                table="devices",
+                key=None,
+                index=index,
+            )
 
 
 def _misfit(table: str, key: str, problem: str, remedy: str, index: int = 0, who: str = "") -> MisfitError:

@@ -66,7 +66,8 @@ class Limits:
 
     def binding(self, costs_without: Array, cut: int, clock: int) -> tuple[str, ...]:
         """Names of constraints that forbid the choice which would win without them."""
-        best = np.unravel_index(int(np.argmin(costs_without)), costs_without.shape)
+        row, column = np.unravel_index(int(np.argmin(costs_without)), costs_without.shape)
+        best = (int(row), int(column))
         if best == (cut, clock):
             return ()
         return tuple(limit.name for limit in self.limits if not limit.kept[best])
@@ -108,16 +109,33 @@ def _limits(problem: Problem, m: int, t: Table) -> list[Limit]:
         layers = _over(problem.cuts.astype(float), shape)
         least = float(wanted.min_device_layers)
         found.append(
-            Limit("least layers on the device", "lower min_device_layers", layers, least, "layers", at_least=True)
+            Limit(
+                "least layers on the device",
+                "lower min_device_layers",
+                layers,
+                least,
+                "layers",
+                at_least=True,
+            )
         )
     found.append(
-        Limit("device memory", "use a smaller batch, sequence or model", _over(problem.device_memory_bytes, shape),
-              problem.device_memory_limit_bytes[m], "bytes")
-    )  # fmt: skip
+        Limit(
+            "device memory",
+            "use a smaller batch, sequence or model",
+            _over(problem.device_memory_bytes, shape),
+            problem.device_memory_limit_bytes[m],
+            "bytes",
+        )
+    )
     found.append(
-        Limit("server memory", "use a smaller batch, sequence or model", _over(problem.server_memory_bytes, shape),
-              problem.server_memory_limit_bytes, "bytes")
-    )  # fmt: skip
+        Limit(
+            "server memory",
+            "use a smaller batch, sequence or model",
+            _over(problem.server_memory_bytes, shape),
+            problem.server_memory_limit_bytes,
+            "bytes",
+        )
+    )
     return [limit for limit in found if not np.isnan(limit.bound)]
 
 

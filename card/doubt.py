@@ -54,7 +54,9 @@ class Doubts:
             problem,
             device_s=np.maximum(_devices(problem.device_s, sources, n), 1e-12),
             server_s=np.maximum(_plus(problem.server_s, [s.server_s for s in sources], n), 1e-12),
-            power_w=None if problem.power_w is None else _plus(problem.power_w, [s.power_w for s in sources], n),
+            power_w=None
+            if problem.power_w is None
+            else _plus(problem.power_w, [s.power_w for s in sources], n),
             wait_power_w=None
             if problem.wait_power_w is None
             else _plus(problem.wait_power_w, [s.wait_power_w for s in sources], n),
@@ -72,9 +74,14 @@ class Certainty:
 
 
 def relative_doubts(
-    problem: Problem, *, device: float = 0.05, server: float = 0.05, power: float = 0.05,
-    draws: int = 200, seed: int = 0,
-) -> Doubts:  # fmt: skip
+    problem: Problem,
+    *,
+    device: float = 0.05,
+    server: float = 0.05,
+    power: float = 0.05,
+    draws: int = 200,
+    seed: int = 0,
+) -> Doubts:
     """Doubts of a problem whose constants are each known to a relative standard deviation.
 
     One log-normal factor for each device's speed, one for the server's, one for its power.
@@ -176,7 +183,7 @@ def _factor(rng: np.random.Generator, sigma: float, count: int) -> Array:
 
 
 def _devices(base: Array, sources: Sequence[Doubt], n: int) -> Array:
-    total = base.copy()
+    total: Array = base.copy()
     for source in sources:
         if source.device is not None and source.device_s is not None:
             total[source.device] += source.device_s[n]
@@ -184,7 +191,7 @@ def _devices(base: Array, sources: Sequence[Doubt], n: int) -> Array:
 
 
 def _plus(base: Array, added: list[Array | None], n: int) -> Array:
-    total = base
+    total: Array = base
     for part in added:
         if part is not None:
             total = total + part[n]

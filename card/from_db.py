@@ -18,6 +18,7 @@ from cardlab.card.measured import (
     device_seconds,
     doubts_of,
     idle_power_w,
+    latency_fit,
     server_clocks,
     server_fits,
     server_seconds,
@@ -94,13 +95,16 @@ def _link(store: Store, request: Request) -> Link | None:
     measured = (None, None) if link is None else (link.uplink_bps, link.downlink_bps)
     missing = [
         option
-        for option, given, stored_bps in (("--uplink-mbps", up, measured[0]), ("--downlink-mbps", down, measured[1]))
+        for option, given, stored_bps in (
+            ("--uplink-mbps", up, measured[0]),
+            ("--downlink-mbps", down, measured[1]),
+        )
         if given is None and stored_bps is None
     ]
     if missing and request.link is None:
         raise PlanError(
             f"the link between devices and server is not known ({' and '.join(missing)} missing)",
-            remedy="give --uplink-mbps and --downlink-mbps, or --channel good|normal|poor, or import one: card link",
+            remedy="give --uplink-mbps, --downlink-mbps, or --channel good|normal|poor, or import: card link",
         )
     return link
 
@@ -121,11 +125,12 @@ class _Assembly:
     def gathered(self, rounds: int) -> Gathered:
         """The problems and what they were made of."""
         problem, assumed = self._problem()
-        layers = self.task.architecture.layers - problem.cuts
+        cuts: Array = problem.cuts.astype(np.float64)
+        layers = self.task.architecture.layers - cuts
         labels, used = problem.devices, self._used()
         return Gathered(
             problems=self._rounds(problem, rounds),
-            doubts=doubts_of(self.profiles, labels, problem.cuts, self.fits, layers, problem.frequency_hz),
+            doubts=doubts_of(self.profiles, labels, cuts, self.fits, layers, problem.frequency_hz),
             task=self.task,
             server=self.server,
             fits=tuple(fit.fit_id for fit in used),
@@ -136,34 +141,40 @@ class _Assembly:
         )
 
     def _used(self) -> list[Fit]:
-        latency = [self.fits[("latency", *part)] for part in SERVER_PARTS]
+        latency = [latency_fit(self.fits, part) for part in SERVER_PARTS]
         powers = [self.fits.get((quantity, None, None)) for quantity in ("power", "wait_power")]
         return latency + [fit for fit in powers if fit is not None]
 
     def _problem(self) -> tuple[Problem, tuple[str, ...]]:
         analysis = self._analysis()
         cuts = np.array([cut.cut for cut in analysis.cuts])
+        layers: Array = cuts.astype(np.float64)
         clocks = server_clocks(self.server_profile, self.fits)
         objective, assumed = self._objective()
         wire, wire_note = self._wire()
-        scale = objective.compression * DTYPE_BYTES[wire] / DTYPE_BYTES[self.server_profile.run.execution.dtype]
+        scale = (
+            objective.compression * DTYPE_BYTES[wire] / DTYPE_BYTES[self.server_profile.run.execution.dtype]
+        )
         count = (len(self.profiles), cuts.size)
         up, down = self._rates()
-        origins = union_of([fit.provenance for fit in self._used()] + ([self.link.provenance] if self.link else []))
+        origins = union_of(
+            [fit.provenance for fit in self._used()] + ([self.link.provenance] if self.link else [])
+        )
         problem = Problem(
             devices=tuple(party.label for party in self.parties),
             cuts=cuts,
             frequency_hz=clocks,
-            device_s=np.array([device_seconds(p, cuts) for p in self.profiles]),
+            device_s=np.array([device_seconds(p, layers) for p in self.profiles]),
             encode_s=np.zeros(count),
             decode_s=np.zeros(count),
-            server_s=server_seconds(self.fits, self.task.architecture.layers - cuts, clocks),
+            server_s=server_seconds(self.fits, self.task.architecture.layers - layers, clocks),
             power_w=self._curve("power", clocks),
             wait_power_w=self._curve("wait_power", clocks),
             idle_power_w=idle_power_w(self.server_profile),
             up_bytes=np.array([c.activation_bytes for c in analysis.cuts]) * scale,
             down_bytes=np.array([c.gradient_bytes for c in analysis.cuts]) * scale,
-            adapter_bytes=np.array([c.adapter_bytes for c in analysis.cuts]) * (1.0 + optimizer_factor(self.task)),
+            adapter_bytes=np.array([c.adapter_bytes for c in analysis.cuts])
+            * (1.0 + optimizer_factor(self.task)),
             uplink_bps=up,
             downlink_bps=down,
             device_memory_bytes=np.array([_or_nan(c.device_memory_bytes) for c in analysis.cuts]),

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from cardlab.card.hull_kernels import chains
+from cardlab.card.kernels import compiled
 from cardlab.card.problem import Array, Problem
 
 Index = npt.NDArray[np.int64]
@@ -95,8 +97,6 @@ def _levels(wait_w: Array, waits_s: tuple[float, float]) -> Array:
 
 
 def _chains(count: Index, server_s: Array, energy_j: Array) -> tuple[Index, Index, Index, Array]:
-    from cardlab.card.kernels import chains, compiled
-
     below = np.full(energy_j.shape, -1, dtype=np.int64)
     hull = np.zeros(energy_j.shape, dtype=np.int64)
     hull_size = np.zeros(energy_j.shape[:2], dtype=np.int64)

@@ -24,9 +24,12 @@ from cardlab.records.task import Task
 
 SERVER_PARTS = (("layer", "forward"), ("layer", "backward"), ("head", "forward"), ("head", "backward"))
 DEVICE_PARTS = (
-    ("embedding", "forward"), ("first_layer", "forward"), ("first_layer", "backward"), ("layer", "forward"),
+    ("embedding", "forward"),
+    ("first_layer", "forward"),
+    ("first_layer", "backward"),
+    ("layer", "forward"),
     ("layer", "backward"),
-)  # fmt: skip
+)
 DRAWS = 200
 Fits = Mapping[tuple[str, str | None, str | None], Fit]
 
@@ -100,13 +103,21 @@ def idle_power_w(profile: Profile) -> float | None:
 def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> Fits:
     """The selected fits of the server by (quantity, segment, phase), of the profile's execution.
 
-    Raises PlanError naming the segment without a fit.
+    Powers are those of the rail that covers the whole device. Where several power modes or memory clocks
+    were measured, those of the profile's best point count. Raises PlanError naming a part without a fit.
     """
+    state, rail = best_point(profile).operating, _total_rail(profile)
+    here = (None, None) if state is None else (state.power_mode, state.memory_hz)
     found: dict[tuple[str, str | None, str | None], Fit] = {}
-    execution = profile.run.execution.uid
     for stored in store.fits.newest(device=server.key, task=task.uid, selected_only=True):
-        if stored.fit.execution in (None, execution):
-            found[(stored.fit.quantity, stored.fit.segment, stored.fit.phase)] = stored.fit
+        fit = stored.fit
+        key = (fit.quantity, fit.segment, fit.phase)
+        if fit.execution not in (None, profile.run.execution.uid):
+            continue
+        if fit.quantity in ("power", "wait_power") and rail is not None and fit.rail != rail:
+            continue
+        if key not in found or (fit.power_mode, fit.memory_hz) == here:
+            found[key] = fit
     for segment, phase in SERVER_PARTS:
         if ("latency", segment, phase) not in found:
             raise PlanError(
@@ -114,6 +125,14 @@ def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> F
                 remedy=f"run: calibrate fit --device {server.name}",
             )
     return found
+
+
+def _total_rail(profile: Profile) -> str | None:
+    for point in profile.points:
+        for m in point.measurements:
+            if m.quantity == "power" and m.details.get("total"):
+                return m.rail
+    return None
 
 
 def server_clocks(profile: Profile, fits: Fits) -> Array:
@@ -129,13 +148,22 @@ def server_clocks(profile: Profile, fits: Fits) -> Array:
 
 def server_seconds(fits: Fits, layers: Array, clocks: Array) -> Array:
     """Seconds per mini-batch of the server's side [C,F]: its layers and the head."""
-    return np.asarray(sum(
-        count[:, None] * curve(fits[("latency", *part)], clocks)[None, :] for part, count in _server_parts(layers)
-    ))  # fmt: skip
+    return np.asarray(
+        sum(
+            count[:, None] * curve(latency_fit(fits, part), clocks)[None, :]
+            for part, count in _server_parts(layers)
+        )
+    )
 
 
 def _server_parts(layers: Array) -> list[tuple[tuple[str, str], Array]]:
     return [(part, layers if part[0] == "layer" else np.ones(layers.size)) for part in SERVER_PARTS]
+
+
+def latency_fit(fits: Fits, part: tuple[str, str]) -> Fit:
+    """The fit of one (segment, phase)."""
+    segment, phase = part
+    return fits[("latency", segment, phase)]
 
 
 def curve(fit: Fit, clocks: Array) -> Array:
@@ -147,14 +175,18 @@ def _known(clocks: Array) -> Array:
     return np.asarray(np.where(np.isnan(clocks), 1.0, clocks))
 
 
-def doubts_of(profiles: Sequence[Profile], labels: Sequence[str], cuts: Array, fits: Fits, layers: Array,
-              clocks: Array) -> Doubts:  # fmt: skip
+def doubts_of(
+    profiles: Sequence[Profile], labels: Sequence[str], cuts: Array, fits: Fits, layers: Array, clocks: Array
+) -> Doubts:
     """Every source of doubt in a plan from a database, each an independent one."""
     sources = []
     for part, count in _server_parts(layers):
-        fit = fits[("latency", *part)]
+        fit = latency_fit(fits, part)
         sources.append(
-            Doubt(name=f"server {' '.join(part)}", server_s=count[None, :, None] * _spread(fit, clocks)[:, None, :])
+            Doubt(
+                name=f"server {' '.join(part)}",
+                server_s=count[None, :, None] * _spread(fit, clocks)[:, None, :],
+            )
         )
     power, wait = fits.get(("power", None, None)), fits.get(("wait_power", None, None))
     if power is not None:
@@ -166,7 +198,9 @@ def doubts_of(profiles: Sequence[Profile], labels: Sequence[str], cuts: Array, f
             # One gain for all that the meter read.
             off = gain * _normal("meter", power.device)[:, None]
             waiting = None if wait is None else off * curve(wait, clocks)[None, :]
-            sources.append(Doubt(name="server power meter", power_w=off * curve(power, clocks), wait_power_w=waiting))
+            sources.append(
+                Doubt(name="server power meter", power_w=off * curve(power, clocks), wait_power_w=waiting)
+            )
     for m, (profile, label) in enumerate(zip(profiles, labels, strict=True)):
         added = np.zeros((DRAWS, cuts.size))
         for part, (_, stderr) in _segment_times(profile).items():

@@ -71,7 +71,9 @@ def find_server(store: Store, request: Request) -> Device:
         return found[0]
     what = "no device in it is a GPU server" if not found else f"{len(found)} devices in it are GPU servers"
     known = ", ".join(d.name for d in every) or "none"
-    raise PlanError(f"{store.location}: {what}", remedy=f"name the server with --server LABEL; known devices: {known}")
+    raise PlanError(
+        f"{store.location}: {what}", remedy=f"name the server with --server LABEL; known devices: {known}"
+    )
 
 
 def _can_serve(device: Device) -> bool:
@@ -125,9 +127,13 @@ def find_task(store: Store, request: Request, parties: Sequence[Party]) -> Task:
             f"{p.label}: {', '.join(sorted(map(task_name, tasks.values())))}"
             for p, tasks in zip(parties, per_party, strict=True)
         )
-        raise PlanError(f"the parties share no task ({each})", remedy="profile all of them with the same task")
+        raise PlanError(
+            f"the parties share no task ({each})", remedy="profile all of them with the same task"
+        )
     names = ", ".join(sorted(task_name(per_party[0][uid]) for uid in shared))
-    raise PlanError(f"the parties share several tasks ({names})", remedy="name one by --model, --batch and --seq")
+    raise PlanError(
+        f"the parties share several tasks ({names})", remedy="name one by --model, --batch and --seq"
+    )
 
 
 def _tasks_of(store: Store, party: Party) -> dict[str, Task]:
@@ -171,4 +177,5 @@ def _asked(request: Request) -> str:
 def task_name(task: Task) -> str:
     """What tells tasks apart, in one short line."""
     lora = task.lora
-    return f"{task.model} {task.batch}x{task.sequence} r={lora.rank} on {'+'.join(lora.targets)} {task.optimizer}"
+    shape = f"{task.batch}x{task.sequence}"
+    return f"{task.model} {shape} r={lora.rank} on {'+'.join(lora.targets)} {task.optimizer}"

@@ -118,6 +118,7 @@ def problem_from_scenario(scenario: Scenario) -> Problem:
     """The arrays of a scenario: equal layers, the head on the server, CARD (7)-(11)."""
     task, server, devices = scenario.task, scenario.server, scenario.devices
     cuts = np.arange(1, task.layers)
+    layers: Array = cuts.astype(np.float64)
     device_flop = _device_flop(scenario, cuts)
     total = device_flop[-1] + task.layer_forward_flop + task.layer_backward_flop + task.head_flop
     server_flop = total - device_flop
@@ -146,12 +147,12 @@ def problem_from_scenario(scenario: Scenario) -> Problem:
         idle_power_w=server.static_power_w,
         up_bytes=np.full(cuts.size, phi * task.activation_bytes),
         down_bytes=np.full(cuts.size, phi * task.gradient_bytes),
-        adapter_bytes=cuts * (task.adapter_bytes_per_layer + task.optimizer_bytes_per_layer),
+        adapter_bytes=layers * (task.adapter_bytes_per_layer + task.optimizer_bytes_per_layer),
         uplink_bps=np.array([d.uplink_bps for d in devices], dtype=float),
         downlink_bps=np.array([d.downlink_bps for d in devices], dtype=float),
-        device_memory_bytes=task.device_base_bytes + cuts * task.device_bytes_per_layer,
+        device_memory_bytes=task.device_base_bytes + layers * task.device_bytes_per_layer,
         device_memory_limit_bytes=_or_nan([d.memory_bytes for d in devices]),
-        server_memory_bytes=task.server_base_bytes + (task.layers - cuts) * task.server_bytes_per_layer,
+        server_memory_bytes=task.server_base_bytes + (task.layers - layers) * task.server_bytes_per_layer,
         server_memory_limit_bytes=float("nan") if server.memory_bytes is None else server.memory_bytes,
         device_power_w=_or_nan([d.power_w for d in devices]),
         objective=scenario.objective,

@@ -97,12 +97,14 @@ class _Reader:
         return self._with_assumptions(Scenario(**values), document)
 
     def line(self, error: MisfitError) -> str:
-        """", line N" of the key an error is about, else of its table, else nothing."""
+        """ ", line N" of the key an error is about, else of its table, else nothing."""
         return self._at(error.table, error.key, error.index) or self._at(error.table, None, error.index)
 
     def _devices(self, tables: Any) -> tuple[DeviceSpec, ...]:
         if not isinstance(tables, list) or not tables:
-            raise ScenarioError(f"{self._source}: no [[devices]]", remedy="add at least one [[devices]] table")
+            raise ScenarioError(
+                f"{self._source}: no [[devices]]", remedy="add at least one [[devices]] table"
+            )
         return tuple(self._spec(DeviceSpec, table, "devices", i) for i, table in enumerate(tables))
 
     def _spec(self, kind: type[S], table: Any, name: str, index: int = 0) -> S:
@@ -157,7 +159,7 @@ class _Reader:
         return ScenarioError(f"{self._source}{self._at(table, key, index)}: {where} {problem}", remedy=remedy)
 
     def _at(self, table: str, key: str | None, index: int) -> str:
-        """", line N" of a key in the index-th table of that name; empty if it is written another way."""
+        """ ", line N" of a key in the index-th table of that name; empty if it is written another way."""
         current, count = "", -1
         for number, line in enumerate(self._lines, start=1):
             stripped = line.strip()
@@ -167,6 +169,7 @@ class _Reader:
                 if key is None and current == table and count == index:
                     return f", line {number}"
             elif key is not None and current == table and max(count, 0) == index:
-                if stripped.split("=")[0].strip().strip('"') == key:
+                found = stripped.split("=")[0].strip().strip('"')
+                if found == key:
                     return f", line {number}"
         return ""

@@ -62,11 +62,12 @@ def jobs(scenario: Scenario, channels: Sequence[str], fleets: int, devices: int 
 
     `fleets` counts draws of `devices` devices each (default: as many as the scenario has).
     """
-    for channel in channels:
-        if channel not in CHANNELS:
-            raise PlanError(f"there is no channel {channel!r}", remedy=f"choose among: {', '.join(CHANNELS)}")
+    for name in channels:
+        if name not in CHANNELS:
+            raise PlanError(f"there is no channel {name!r}", remedy=f"choose among: {', '.join(CHANNELS)}")
     found = []
-    for channel in channels or (None,):
+    wanted: Sequence[str | None] = channels or (None,)
+    for channel in wanted:
         for fleet in range(fleets):
             drawn = draw_fleet(scenario, fleet, devices)
             found.append(Job(scenario=on_channel(drawn, channel, fleet), channel=channel, fleet=fleet))
@@ -143,7 +144,7 @@ def simulate(
             found.append(play(job))
             progress(len(found), len(todo))
         return found
-    with (_dask(scheduler) if scheduler else _processes(workers)) as submit:
+    with _dask(scheduler) if scheduler else _processes(workers) as submit:
         futures = [submit(play, job) for job in todo]
         _watch(futures, progress)
         return [future.result() for future in futures]
@@ -173,7 +174,8 @@ def _dask(address: str) -> Iterator[Callable[..., Any]]:
         from distributed import Client
     except ImportError as error:
         raise MissingDependencyError(
-            "a Dask scheduler needs the package distributed", remedy="install it: pip install 'cardlab[cluster]'"
+            "a Dask scheduler needs the package distributed",
+            remedy="install it: pip install 'cardlab[cluster]'",
         ) from error
     try:
         client = Client(address, timeout="10s")

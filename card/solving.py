@@ -104,9 +104,7 @@ def _solved(problem: Problem, doubts: Doubts | None) -> _Solved:
     sure: list[Certainty | None] = [None] * len(choices)
     if doubts is not None:
         sure = list(certainties(problem, places, doubts))
-    decisions = tuple(
-        _decision(problem, m, choice, extents[m], sure[m]) for m, choice in enumerate(choices)
-    )
+    decisions = tuple(_decision(problem, m, choice, extents[m], sure[m]) for m, choice in enumerate(choices))
     return _Solved(problem, extents, decisions, places)
 
 

@@ -40,7 +40,11 @@ def pareto(problem: Problem) -> tuple[TradeOff, ...]:
     found = []
     for weight in np.linspace(0.0, 1.0, WEIGHTS):
         objective = replace(
-            problem.objective, weight=float(weight), weight_on="delay", range="common", device_energy_weight=0.0
+            problem.objective,
+            weight=float(weight),
+            weight_on="delay",
+            range="common",
+            device_energy_weight=0.0,
         )
         choices = _choices(replace(problem, objective=objective))
         total = _total(choices)
@@ -111,7 +115,9 @@ def _server_power(problem: Problem, factor: float) -> Problem:
     paper = problem.continuous
     if paper is not None and paper.kappa_w_per_hz3 is not None:
         paper = replace(
-            paper, kappa_w_per_hz3=paper.kappa_w_per_hz3 * factor, static_power_w=paper.static_power_w * factor
+            paper,
+            kappa_w_per_hz3=paper.kappa_w_per_hz3 * factor,
+            static_power_w=paper.static_power_w * factor,
         )
     power_w = None if problem.power_w is None else problem.power_w * factor
     wait_w = None if problem.wait_power_w is None else problem.wait_power_w * factor

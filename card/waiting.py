@@ -22,17 +22,20 @@ def waiting_note(problem: Problem, extents: Sequence[Range]) -> tuple[str, ...]:
     energy = problem.objective.energy
     if problem.wait_power_w is None or energy not in ("busy", "round") or delay_weight(problem) >= 1.0:
         return ()
-    other = replace(problem, objective=replace(problem.objective, energy="round" if energy == "busy" else "busy"))
+    other = replace(
+        problem, objective=replace(problem.objective, energy="round" if energy == "busy" else "busy")
+    )
     try:
         here, there = _cuts(problem, extents), _cuts(other, extents_of(other))
     except InfeasibleError:
         return ()
     moved = [
         f"{name} from cut {with_it} to {without}"
-        for name, with_it, without in zip(problem.devices, *((here, there) if energy == "busy" else (there, here)),
-                                          strict=True)
+        for name, with_it, without in zip(
+            problem.devices, *((here, there) if energy == "busy" else (there, here)), strict=True
+        )
         if with_it != without
-    ]  # fmt: skip
+    ]
     if not moved:
         return ()
     counted = "counting" if energy == "round" else "which is not counted here,"

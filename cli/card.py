@@ -23,42 +23,61 @@ def card(ctx: typer.Context, version: VersionOption = False) -> None:
 
 @app.command()
 def plan(
-    from_db: Annotated[bool, typer.Option("--from-db", help="Plan with the constants in the database.")] = False,
+    from_db: Annotated[
+        bool, typer.Option("--from-db", help="Plan with the constants in the database.")
+    ] = False,
     scenario: Annotated[
         str | None, typer.Option(help="A bundled scenario (card-letter) or a TOML file.", show_default=False)
     ] = None,
-    server: Annotated[str | None, typer.Option(help="Label or key of the server.", show_default=False)] = None,
+    server: Annotated[
+        str | None, typer.Option(help="Label or key of the server.", show_default=False)
+    ] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="Label or key of a device; may be repeated.", show_default=False)
     ] = None,
     scheme: Annotated[str | None, typer.Option(help="card.", show_default=False)] = None,
     weight: Annotated[float | None, typer.Option(help="Weight on delay, 0 to 1.", show_default="0.2")] = None,
-    deadline: Annotated[float | None, typer.Option(help="Longest round delay, seconds.", show_default=False)] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="Longest round delay, seconds.", show_default=False)
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Training rounds.", show_default="1")] = None,
     model: Annotated[str | None, typer.Option(help="Names the task.", show_default=False)] = None,
     batch: Annotated[int | None, typer.Option(help="Names the task.", show_default=False)] = None,
     seq: Annotated[int | None, typer.Option(help="Names the task.", show_default=False)] = None,
     wire_dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16 on the link.", show_default="the server's")
+        str | None,
+        typer.Option(help="float32, bfloat16 or float16 on the link.", show_default="the server's"),
     ] = None,
-    uplink_mbps: Annotated[float | None, typer.Option(help="Device to server, Mbit/s.", show_default=False)] = None,
-    downlink_mbps: Annotated[float | None, typer.Option(help="Server to device, Mbit/s.", show_default=False)] = None,
-    local_epochs: Annotated[int | None, typer.Option(help="Mini-batches in a round, T.", show_default="1")] = None,
+    uplink_mbps: Annotated[
+        float | None, typer.Option(help="Device to server, Mbit/s.", show_default=False)
+    ] = None,
+    downlink_mbps: Annotated[
+        float | None, typer.Option(help="Server to device, Mbit/s.", show_default=False)
+    ] = None,
+    local_epochs: Annotated[
+        int | None, typer.Option(help="Mini-batches in a round, T.", show_default="1")
+    ] = None,
     compression: Annotated[
-        float | None, typer.Option(help="Fraction of activation and gradient bytes that remains.", show_default="1")
+        float | None,
+        typer.Option(help="Fraction of activation and gradient bytes that remains.", show_default="1"),
     ] = None,
     energy: Annotated[
-        str | None, typer.Option(help="busy, above_idle or round.", show_default="round where waiting was measured")
+        str | None,
+        typer.Option(help="busy, above_idle or round.", show_default="round where waiting was measured"),
     ] = None,
     channel: Annotated[
         str | None, typer.Option(help="Draw rates: good, normal or poor.", show_default=False)
     ] = None,
-    link: Annotated[str | None, typer.Option(help="Name of a stored link (card link).", show_default=False)] = None,
+    link: Annotated[
+        str | None, typer.Option(help="Name of a stored link (card link).", show_default=False)
+    ] = None,
     confidence: Annotated[
         float | None,
         typer.Option(help="Keep the deadline with this probability (0.5 to 1).", show_default="on average"),
     ] = None,
-    pareto: Annotated[bool, typer.Option("--pareto", help="Add the Pareto front of the first round.")] = False,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Add the Pareto front of the first round.")
+    ] = False,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Add what changed settings would decide.")
     ] = False,
@@ -70,7 +89,9 @@ def plan(
 ) -> None:
     """Make a plan from the database or from a scenario."""
     if from_db == (scenario is not None):
-        raise UsageError("a plan needs one source", remedy="give --from-db, or --scenario FILE (or card-letter)")
+        raise UsageError(
+            "a plan needs one source", remedy="give --from-db, or --scenario FILE (or card-letter)"
+        )
     from cardlab.cli.planning import PlanOptions, make_plan
 
     make_plan(
@@ -117,7 +138,8 @@ def simulate(
     weight: Annotated[float | None, typer.Option(help="Weight on delay, 0 to 1.", show_default=False)] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
     scheduler: Annotated[
-        str | None, typer.Option(help="Address of a Dask scheduler, instead of processes.", show_default=False)
+        str | None,
+        typer.Option(help="Address of a Dask scheduler, instead of processes.", show_default=False),
     ] = None,
     json: JsonOption = False,
 ) -> None:

@@ -26,7 +26,9 @@ def import_link(file: str, *, name: str, downlink: str | None, db: str | None, a
         reverse = read_iperf3(downlink)
         files.append(Path(downlink).name)
         if reverse.downlink_bps is None:
-            raise UsageError(f"{downlink} holds no downlink", remedy="make it with: iperf3 -c SERVER -R --json")
+            raise UsageError(
+                f"{downlink} holds no downlink", remedy="make it with: iperf3 -c SERVER -R --json"
+            )
         rates = replace(rates, downlink_bps=reverse.downlink_bps)
     link = Link(
         uid=new_uid(),
@@ -44,7 +46,11 @@ def import_link(file: str, *, name: str, downlink: str | None, db: str | None, a
         print_json({"link": to_plain(link)})
         return
     print_table(None, _COLUMNS, [_row(link)])
-    missing = [word for word, value in (("uplink", link.uplink_bps), ("downlink", link.downlink_bps)) if value is None]
+    missing = [
+        word
+        for word, value in (("uplink", link.uplink_bps), ("downlink", link.downlink_bps))
+        if value is None
+    ]
     if missing:
         print_line(f"note: {missing[0]} was not in the file; card plan will ask for --{missing[0]}-mbps")
 
@@ -65,5 +71,10 @@ _COLUMNS = ("link", "uplink", "downlink", "round trip", "measured at")
 
 
 def _row(link: Link) -> tuple[str, ...]:
-    return (link.name, si(link.uplink_bps, "bit/s"), si(link.downlink_bps, "bit/s"), si(link.rtt_s, "s"),
-            link.measured_at)  # fmt: skip
+    return (
+        link.name,
+        si(link.uplink_bps, "bit/s"),
+        si(link.downlink_bps, "bit/s"),
+        si(link.rtt_s, "s"),
+        link.measured_at,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from cardlab.card import load_scenario, solve
 from cardlab.card.check import check_objective, check_scenario
@@ -14,15 +15,13 @@ from cardlab.card.scenario import CHANNELS, Constraints, LinkSpec, Objective, Sc
 from cardlab.card.simulate import on_channel
 from cardlab.card.solving import plan_rounds, problems_of
 from cardlab.card.tradeoffs import with_pareto, with_sensitivity
-from cardlab.cli.console import print_json, print_line, print_table
+from cardlab.cli.plan_table import print_plan
 from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.times import utc_now
 from cardlab.errors import UsageError
-from cardlab.records.plan import Decision, DelayTerms, Plan
+from cardlab.records.plan import DelayTerms, Plan
 from cardlab.reports.svg import terms_chart
-from cardlab.reports.views.plan import plan_document
-from cardlab.text import NOT_MEASURED, percent, si
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +79,22 @@ def _extended(made: Plan, problem: Problem, options: PlanOptions) -> Plan:
     return made
 
 
+_PLOT_STYLE = (
+    "text{font:12px sans-serif}.term-device{fill:#4c78a8}.term-uplink{fill:#f58518}.term-server{fill:#54a24b}"
+    ".term-downlink{fill:#e45756}.term-adapters{fill:#b279a2}.term-encode,.term-decode{fill:#9d755d}"
+    ".term-switch{fill:#bab0ac}"
+)
+
+
 def _plot(made: Plan, file: str) -> None:
     rows = [
         (f"{d.device}, cut {d.cut}", [getattr(d.delay_terms, f.name) for f in fields(DelayTerms)])
         for d in made.rounds[0].devices
     ]
+    chart = terms_chart(rows).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    chart = chart.replace("</svg>", f"<style>{_PLOT_STYLE}</style></svg>")
     try:
-        Path(file).write_text(terms_chart(rows), encoding="utf-8")
+        Path(file).write_text(chart, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}", remedy="name another file") from error
 
@@ -98,12 +106,17 @@ def _check(options: PlanOptions) -> None:
         raise UsageError(
             f"{options.wire_dtype!r} is no wire dtype", remedy=f"choose one of: {', '.join(DTYPE_BYTES)}"
         )
-    for name, value in (("--uplink-mbps", options.uplink_mbps), ("--downlink-mbps", options.downlink_mbps),
-                        ("--deadline", options.deadline_s)):  # fmt: skip
+    for name, value in (
+        ("--uplink-mbps", options.uplink_mbps),
+        ("--downlink-mbps", options.downlink_mbps),
+        ("--deadline", options.deadline_s),
+    ):
         if value is not None and not value > 0:
             raise UsageError(f"{name} is {value:g}", remedy="give a number above 0")
     if options.channel is not None and options.channel not in CHANNELS:
-        raise UsageError(f"there is no channel {options.channel!r}", remedy=f"choose one of: {', '.join(CHANNELS)}")
+        raise UsageError(
+            f"there is no channel {options.channel!r}", remedy=f"choose one of: {', '.join(CHANNELS)}"
+        )
     if options.link is not None and (options.channel is not None or options.scenario is not None):
         raise UsageError("--link names a stored link", remedy="use it with --from-db and without --channel")
     if options.rounds is not None and options.rounds < 1:
@@ -111,7 +124,7 @@ def _check(options: PlanOptions) -> None:
 
 
 def _objective(base: Objective, options: PlanOptions) -> Objective:
-    given = {
+    given: dict[str, Any] = {
         "weight": options.weight,
         "local_epochs": options.local_epochs,
         "compression": options.compression,
@@ -123,7 +136,7 @@ def _objective(base: Objective, options: PlanOptions) -> Objective:
 
 
 def _constraints(base: Constraints, options: PlanOptions) -> Constraints:
-    given = {"deadline_s": options.deadline_s, "deadline_confidence": options.confidence}
+    given: dict[str, Any] = {"deadline_s": options.deadline_s, "deadline_confidence": options.confidence}
     return replace(base, **{k: v for k, v in given.items() if v is not None})
 
 
@@ -133,9 +146,11 @@ def _changed(scenario: Scenario, options: PlanOptions) -> Scenario:
         "uplink_bps": options.uplink_mbps and options.uplink_mbps * 1e6,
         "downlink_bps": options.downlink_mbps and options.downlink_mbps * 1e6,
     }
-    given = {k: v for k, v in rates.items() if v}
+    given: dict[str, Any] = {k: v for k, v in rates.items() if v}
     if options.channel is not None:
-        scenario = on_channel(scenario, options.channel)
+        scenario = replace(
+            on_channel(scenario, options.channel), assumed=(*scenario.assumed, *_link_defaults(scenario))
+        )
     return replace(
         scenario,
         rounds=options.rounds or scenario.rounds,
@@ -185,89 +200,11 @@ def _assumed(base: Objective, options: PlanOptions) -> tuple[str, ...]:
         ("compression", options.compression, f"{base.compression:g} (none)"),
     )
     words = [f"{name} = {text}" for name, given, text in shown if given is None]
-    if options.channel is not None:
-        words += [f"link {f.name} = {f.default}" for f in fields(LinkSpec) if f.name != "channel"]
-    return tuple(words)
+    return (*words, *(_link_defaults(None) if options.channel is not None else ()))
 
 
-def print_plan(made: Plan, as_json: bool) -> None:
-    """A plan as JSON, or as one table with what was assumed."""
-    if as_json:
-        print_json(plan_document(made))
-        return
-    print_table(_title(made), _COLUMNS, [_row(d) for d in made.rounds[0].devices])
-    if not _alike(made):
-        print_line("rounds differ by their links; this is the first, --json has all")
-    print_line()
-    rows = [("this plan", si(made.outcome.delay_s, "s"), si(made.outcome.server_energy_j, "J"))]
-    rows += [
-        (name.replace("_", " "), si(o.delay_s, "s"), si(o.server_energy_j, "J"))
-        for name, o in made.baselines.items()
-    ]
-    print_table("beside it, at equal conditions", ("plan", "delay", "server energy"), rows)
-    _print_more(made)
-    for note in made.notes:
-        print_line(f"note: {note}")
-    if made.assumptions:
-        print_line(f"assumed: {'; '.join(made.assumptions)}")
-    print_line(f"origins: {made.provenance}")
-
-
-def _print_more(made: Plan) -> None:
-    """What was asked for beside the plan, and whose doubt matters."""
-    if made.pareto:
-        rows = [
-            (f"{p.weight:.3f}", si(p.delay_s, "s"), si(p.server_energy_j, "J"), " ".join(map(str, p.cuts)))
-            for p in made.pareto
-        ]
-        print_line()
-        print_table("Pareto front of the first round", ("weight", "delay", "server energy", "cuts"), rows)
-    if made.sensitivity:
-        rows = [
-            (s.setting, f"x {s.factor:g}", si(s.delay_s, "s"), si(s.server_energy_j, "J"), " ".join(map(str, s.cuts)))
-            for s in made.sensitivity
-        ]
-        print_line()
-        print_table(
-            "planned again with one setting changed", ("setting", "factor", "delay", "server energy", "cuts"), rows
-        )
-    if made.doubts:
-        name, lost = next(iter(made.doubts.items()))
-        print_line(f"the doubt that matters most: {name}, which costs {lost:.2g} of the objective on average")
-
-
-_COLUMNS = ("device", "cut", "clock", "delay", "device s", "uplink s", "server s", "downlink s", "adapters s",
-            "energy", "cost", "certainty", "runner-up", "margin", "binding")  # fmt: skip
-
-
-def _title(made: Plan) -> str:
-    rounds = len(made.rounds)
-    more = ""
-    if rounds > 1:
-        more = f", the same in each of {rounds} rounds" if _alike(made) else f", round 1 of {rounds}"
-    return f"plan {made.uid[:12]}, scheme {made.scheme}, energy counted as {made.energy or NOT_MEASURED}{more}"
-
-
-def _alike(made: Plan) -> bool:
-    return all(r.devices == made.rounds[0].devices for r in made.rounds)
-
-
-def _row(d: Decision) -> tuple[str, ...]:
-    terms = d.delay_terms
-    return (
-        d.device,
-        str(d.cut),
-        si(d.frequency_hz, "Hz"),
-        si(d.delay_s, "s"),
-        f"{terms.device:.4g}",
-        f"{terms.uplink:.4g}",
-        f"{terms.server:.4g}",
-        f"{terms.downlink:.4g}",
-        f"{terms.adapters:.4g}",
-        si(d.server_energy_j, "J"),
-        f"{d.cost:.4f}",
-        percent(d.cut_probability, 0),
-        "none" if d.runner_up is None else f"cut {d.runner_up.cut}",
-        NOT_MEASURED if d.runner_up is None or d.runner_up.margin is None else f"{d.runner_up.margin:.4f}",
-        ", ".join(d.binding),
-    )
+def _link_defaults(scenario: Scenario | None) -> tuple[str, ...]:
+    """What a channel named on the command line assumes where no [link] says it."""
+    if scenario is not None and scenario.link is not None:
+        return ()
+    return tuple(f"link {f.name} = {f.default}" for f in fields(LinkSpec) if f.name != "channel")

@@ -33,13 +33,23 @@ def run_simulation(
     check_scenario(base)
     todo = jobs(base, channels, fleets, devices)
     shown = None if as_json else _progress
-    played = simulate(todo, workers=workers, scheduler=scheduler, progress=shown or (lambda _done, _count: None))
+    played = simulate(
+        todo, workers=workers, scheduler=scheduler, progress=shown or (lambda _done, _count: None)
+    )
     if as_json:
         print_json({"scenario": scenario, "rounds": rounds, "played": to_plain(played)})
         return
     print_table(
         f"{scenario}, {rounds} round(s) each, means over rounds of sums over devices",
-        ("channel", "fleet", "delay", "server energy", "delay vs device only", "energy vs server only", "mean cuts"),
+        (
+            "channel",
+            "fleet",
+            "delay",
+            "server energy",
+            "delay vs device only",
+            "energy vs server only",
+            "mean cuts",
+        ),
         [_row(p) for p in played],
     )
 
@@ -54,7 +64,15 @@ def _progress(done: int, count: int) -> None:
 def _row(p: Played) -> tuple[str, ...]:
     channel = p.channel or "as given"
     if p.delay_s is None:
-        return (channel, str(p.fleet), NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, p.infeasible or "")
+        return (
+            channel,
+            str(p.fleet),
+            NOT_MEASURED,
+            NOT_MEASURED,
+            NOT_MEASURED,
+            NOT_MEASURED,
+            p.infeasible or "",
+        )
     device, server = p.baselines.get("device_only"), p.baselines.get("server_only")
     energy = None
     if p.server_energy_j is not None and server is not None and server[1]:
@@ -97,7 +115,10 @@ def _figures(found: Reproduction) -> None:
     print_line()
     print_table(
         f"like Fig. 4: mean delay and server energy of {found.rounds} rounds",
-        ("scheme", *(f"{channel} {what}" for channel in next(iter(found.schemes.values())) for what in ("s", "J"))),
+        (
+            "scheme",
+            *(f"{channel} {what}" for channel in next(iter(found.schemes.values())) for what in ("s", "J")),
+        ),
         [
             (name.replace("_", " "), *(f"{value:.4g}" for pair in by_channel.values() for value in pair))
             for name, by_channel in found.schemes.items()

@@ -42,7 +42,9 @@ class Links(Repository):
         known = {link.name: link for link in self.all()}
         if name not in known:
             names = ", ".join(known) or "none"
-            raise NotFoundError(f"no link called {name!r} in {self._location}", remedy=f"known links: {names}")
+            raise NotFoundError(
+                f"no link called {name!r} in {self._location}", remedy=f"known links: {names}"
+            )
         return known[name]
 
 

@@ -25,9 +25,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "doubts": dict(plan.doubts),
         "pareto": to_plain(plan.pareto),
         "sensitivity": to_plain(plan.sensitivity),
-        "rounds": [
-            {"round": r.round, "devices": [_decision(d) for d in r.devices]} for r in plan.rounds
-        ],
+        "rounds": [{"round": r.round, "devices": [_decision(d) for d in r.devices]} for r in plan.rounds],
         "summary": _summary(plan),
     }
 

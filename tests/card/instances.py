@@ -60,19 +60,32 @@ def random_problem(seed: int, *, kind: str, limits: tuple[str, ...] = (), device
         kappa, per_hz = float(rng.uniform(2e-27, 2e-26)), 2.0 * 3072
         clocks = np.array([low, high])
         problem = Problem(
-            **common, frequency_hz=clocks, server_s=flop[:, None] / (clocks * per_hz),
-            power_w=static + kappa * clocks**3, wait_power_w=np.full(2, rng.uniform(1, 60)), idle_power_w=static,
-            continuous=PaperServer(kappa_w_per_hz3=kappa, static_power_w=static, flop=flop, flop_per_hz=per_hz),
-        )  # fmt: skip
+            **common,
+            frequency_hz=clocks,
+            server_s=flop[:, None] / (clocks * per_hz),
+            power_w=static + kappa * clocks**3,
+            wait_power_w=np.full(2, rng.uniform(1, 60)),
+            idle_power_w=static,
+            continuous=PaperServer(
+                kappa_w_per_hz3=kappa, static_power_w=static, flop=flop, flop_per_hz=per_hz
+            ),
+        )
     else:
         clocks = np.sort(rng.uniform(low, high, int(rng.choice([1, 2, 7, 40, 200]))))
         noise = 0.15 if kind == "noisy" else 0.0
         server_s = flop[:, None] / (clocks * 6144) + rng.uniform(0, 0.02)
         server_s = server_s * (1 + noise * rng.uniform(-1, 1, server_s.shape))
-        power = (40 + 20 * (clocks / 1e9) ** rng.uniform(1, 3)) * (1 + noise * rng.uniform(-1, 1, clocks.size))
+        power = (40 + 20 * (clocks / 1e9) ** rng.uniform(1, 3)) * (
+            1 + noise * rng.uniform(-1, 1, clocks.size)
+        )
         wait = 25 + 8 * (clocks / 1e9) ** 2 * (1 + noise * rng.uniform(-1, 1, clocks.size))
         problem = Problem(
-            **common, frequency_hz=clocks, server_s=server_s, power_w=power, wait_power_w=wait, idle_power_w=15.0
+            **common,
+            frequency_hz=clocks,
+            server_s=server_s,
+            power_w=power,
+            wait_power_w=wait,
+            idle_power_w=15.0,
         )
     return _limited(problem, limits, rng)
 
@@ -122,9 +135,12 @@ def _values(problem: Problem, m: int, grid: int, clocks: np.ndarray | None = Non
         wait = np.full(clocks.size, wait[0])
     up, down = problem.uplink_bps[m], problem.downlink_bps[m]
     away = epochs * (
-        problem.device_s[m] + problem.encode_s[m] + problem.decode_s[m]
-        + problem.up_bytes * 8 / up + problem.down_bytes * 8 / down
-    )  # fmt: skip
+        problem.device_s[m]
+        + problem.encode_s[m]
+        + problem.decode_s[m]
+        + problem.up_bytes * 8 / up
+        + problem.down_bytes * 8 / down
+    )
     away = away + problem.adapter_bytes * 8 * (1 / up + 1 / down) + problem.switch_s
     busy = epochs * server
     energy = power * busy
@@ -153,7 +169,9 @@ def brute_force(problem: Problem, m: int, grid: int = 2001) -> Best:
     for k in members:
         v = _values(problem, k, grid, _with_extreme(problem, grid))
         delays.append(v.delay), energies.append(v.energy), owns.append(v.own)
-    weight = problem.objective.weight if problem.objective.weight_on == "delay" else 1 - problem.objective.weight
+    weight = (
+        problem.objective.weight if problem.objective.weight_on == "delay" else 1 - problem.objective.weight
+    )
     costs = (
         weight * _scaled(mine.delay, delays)
         + (1 - weight) * _scaled(mine.energy, energies)
@@ -182,7 +200,9 @@ def cost_at(problem: Problem, m: int, cut: int, clock_hz: float) -> tuple[float,
     f = int(np.argmin(np.abs(mine.clocks - clock_hz)))
     members = range(len(problem.devices)) if problem.objective.range == "common" else [m]
     every = [_values(problem, k, 2001, _with_extreme(problem, 2001)) for k in members]
-    weight = problem.objective.weight if problem.objective.weight_on == "delay" else 1 - problem.objective.weight
+    weight = (
+        problem.objective.weight if problem.objective.weight_on == "delay" else 1 - problem.objective.weight
+    )
     cost = (
         weight * _scaled(mine.delay, [v.delay for v in every])[c, f]
         + (1 - weight) * _scaled(mine.energy, [v.energy for v in every])[c, f]

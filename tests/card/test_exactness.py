@@ -34,11 +34,15 @@ def compare(seed: int, kind: str, limits: tuple[str, ...]) -> tuple[float, int, 
         found = {"enumeration": one, "batch": many if answer.feasible[m] else None}
         for solver, got in found.items():
             if got is None:
-                assert not best.feasible, f"{solver} finds nothing where there is something: {seed} {kind} {limits}"
+                assert not best.feasible, (
+                    f"{solver} finds nothing where there is something: {seed} {kind} {limits}"
+                )
                 continue
             cost, kept = cost_at(problem, m, got[0], got[1])
             assert kept, f"{solver} breaks a limit: {seed} {kind} {limits}"
-            assert cost == pytest.approx(got[2], abs=1e-9), f"{solver} misstates its cost: {seed} {kind} {limits}"
+            assert cost == pytest.approx(got[2], abs=1e-9), (
+                f"{solver} misstates its cost: {seed} {kind} {limits}"
+            )
             if problem.continuous is None:
                 assert best.feasible
             if best.feasible:
@@ -66,8 +70,10 @@ def test_no_regret_on_5000_instances(capsys):
                 worst, decisions, infeasible = max(worst, regret), decisions + count, infeasible + none
                 instances += 1
     with capsys.disabled():
-        print(f"\nplanner exactness: {instances} instances, {decisions} decisions x 2 solvers, worst regret "
-              f"{worst:.1e}, {infeasible} infeasible, all agreed")  # fmt: skip
+        print(
+            f"\nplanner exactness: {instances} instances, {decisions} decisions x 2 solvers, worst regret "
+            f"{worst:.1e}, {infeasible} infeasible, all agreed"
+        )
     assert instances >= 5000
     assert worst <= 1e-9
 

@@ -1,0 +1,116 @@
+"""A plan on the terminal: one table, what stands beside it, and what a reader must know."""
+
+from __future__ import annotations
+
+from cardlab.cli.console import print_json, print_line, print_table
+from cardlab.records.plan import Decision, Plan
+from cardlab.reports.views.plan import plan_document
+from cardlab.text import NOT_MEASURED, percent, si
+
+
+def print_plan(made: Plan, as_json: bool) -> None:
+    """A plan as JSON, or as one table with what was assumed."""
+    if as_json:
+        print_json(plan_document(made))
+        return
+    print_table(_title(made), _COLUMNS, [_row(d) for d in made.rounds[0].devices])
+    if not _alike(made):
+        print_line("rounds differ by their links; this is the first, --json has all")
+    print_line()
+    rows = [("this plan", si(made.outcome.delay_s, "s"), si(made.outcome.server_energy_j, "J"))]
+    rows += [
+        (name.replace("_", " "), si(o.delay_s, "s"), si(o.server_energy_j, "J"))
+        for name, o in made.baselines.items()
+    ]
+    print_table("beside it, at equal conditions", ("plan", "delay", "server energy"), rows)
+    _print_more(made)
+    for note in made.notes:
+        print_line(f"note: {note}")
+    if made.assumptions:
+        print_line(f"assumed: {'; '.join(made.assumptions)}")
+    print_line(f"origins: {made.provenance}")
+
+
+def _print_more(made: Plan) -> None:
+    """What was asked for beside the plan, and whose doubt matters."""
+    if made.pareto:
+        rows = [
+            (f"{p.weight:.3f}", si(p.delay_s, "s"), si(p.server_energy_j, "J"), " ".join(map(str, p.cuts)))
+            for p in made.pareto
+        ]
+        print_line()
+        print_table("Pareto front of the first round", ("weight", "delay", "server energy", "cuts"), rows)
+    if made.sensitivity:
+        changed = [
+            (
+                s.setting,
+                f"x {s.factor:g}",
+                si(s.delay_s, "s"),
+                si(s.server_energy_j, "J"),
+                " ".join(map(str, s.cuts)),
+            )
+            for s in made.sensitivity
+        ]
+        print_line()
+        print_table(
+            "planned again with one setting changed",
+            ("setting", "factor", "delay", "server energy", "cuts"),
+            changed,
+        )
+    if made.doubts:
+        name, lost = next(iter(made.doubts.items()))
+        print_line(f"the doubt that matters most: {name}, which costs {lost:.2g} of the objective on average")
+
+
+_COLUMNS = (
+    "device",
+    "cut",
+    "clock",
+    "delay",
+    "device s",
+    "uplink s",
+    "server s",
+    "downlink s",
+    "adapters s",
+    "energy",
+    "cost",
+    "certainty",
+    "runner-up",
+    "margin",
+    "binding",
+)
+
+
+def _title(made: Plan) -> str:
+    rounds = len(made.rounds)
+    more = ""
+    if rounds > 1:
+        more = f", the same in each of {rounds} rounds" if _alike(made) else f", round 1 of {rounds}"
+    return (
+        f"plan {made.uid[:12]}, scheme {made.scheme}, energy counted as {made.energy or NOT_MEASURED}{more}"
+    )
+
+
+def _alike(made: Plan) -> bool:
+    return all(r.devices == made.rounds[0].devices for r in made.rounds)
+
+
+def _row(d: Decision) -> tuple[str, ...]:
+    terms = d.delay_terms
+    return (
+        d.device,
+        str(d.cut),
+        si(d.frequency_hz, "Hz"),
+        si(d.delay_s, "s"),
+        f"{terms.device:.4g}",
+        f"{terms.uplink:.4g}",
+        f"{terms.server:.4g}",
+        f"{terms.downlink:.4g}",
+        f"{terms.adapters:.4g}",
+        si(d.server_energy_j, "J"),
+        f"{d.cost:.4f}",
+        percent(d.cut_probability, 0),
+        "none" if d.runner_up is None else f"cut {d.runner_up.cut}",
+        NOT_MEASURED if d.runner_up is None or d.runner_up.margin is None else f"{d.runner_up.margin:.4f}",
+        ", ".join(d.binding),
+    )

@@ -1,0 +1,272 @@
+"""Plans from a database: who takes part, what is missing and how to give it, and an independent check."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sqlalchemy import event
+
+from cardlab.card.from_db import Request, gather
+from cardlab.card.link.channel import rates_by_round
+from cardlab.card.scenario import Constraints, LinkSpec, Objective
+from cardlab.card.solving import plan_rounds
+from cardlab.db import open_store
+from cardlab.errors import CardlabError, NotFoundError, PlanError
+from cardlab.quantity import Provenance
+from cardlab.records.link import Link
+from tests import records
+from tests.card.database import (
+    BOARD,
+    CLOCKS,
+    SERVER,
+    add_device,
+    add_server,
+    layer_s,
+    other_task,
+    power_w,
+    whole,
+)
+
+LINKED = Request(uplink_bps=5e7, downlink_bps=1e8, objective=Objective(weight=0.3, local_epochs=4))
+
+
+def planned(store, request=LINKED, rounds=1):
+    found = gather(store, request, rounds)
+    return found, plan_rounds(
+        found.problems,
+        doubts=found.doubts,
+        notes=found.notes,
+        fits=found.fits,
+        runs=found.runs,
+        links=found.links,
+    )
+
+
+def test_the_plan_equals_a_brute_force_over_all_cuts_and_clocks(database):
+    with whole(database) as store:
+        found, made = planned(store)
+    best, value = None, np.inf
+    rows = {}
+    for cut in (1, 2, 3):
+        device = 0.002 + 0.04 + (cut - 1) * 0.044
+        link = 8192 * 8 / 5e7 + 8192 * 8 / 1e8
+        adapters = cut * 100 * 8 * (1 / 5e7 + 1 / 1e8)
+        for f in CLOCKS:
+            busy = 4 * ((4 - cut) * 2.1 * layer_s(f) + 6 * layer_s(f))
+            delay = 4 * (device + link) + adapters + busy
+            energy = power_w(f) * busy + (25 + 5 * f / 2.4e9) * (delay - busy)
+            rows[cut, f] = (delay, energy)
+    delays, energies = zip(*rows.values(), strict=True)
+    for place, (delay, energy) in rows.items():
+        cost = 0.3 * (delay - min(delays)) / np.ptp(delays) + 0.7 * (energy - min(energies)) / np.ptp(
+            energies
+        )
+        if cost < value:
+            best, value = place, cost
+    decision = made.rounds[0].devices[0]
+    assert (decision.cut, decision.frequency_hz) == best
+    assert decision.cost == pytest.approx(value, abs=2e-3)
+    assert decision.delay_s == pytest.approx(rows[best][0], rel=1e-3)
+    assert decision.server_energy_j == pytest.approx(rows[best][1], rel=5e-3)
+    assert decision.delay_terms.total == pytest.approx(decision.delay_s, rel=1e-12)
+    assert made.energy == "round" and found.problem.power_w is not None
+
+
+def test_certainty_comes_with_the_plan(database):
+    with whole(database) as store:
+        _, made = planned(store)
+        _, again = planned(store)
+    decision = made.rounds[0].devices[0]
+    assert 0.0 <= decision.cut_probability <= 1.0
+    assert decision.delay_ci95[0] < decision.delay_s < decision.delay_ci95[1]
+    assert decision.server_energy_ci95[0] < decision.server_energy_j < decision.server_energy_ci95[1]
+    assert set(made.doubts) >= {"server layer forward", "server power", "times of board"}
+    assert list(made.doubts.values()) == sorted(made.doubts.values(), reverse=True)
+    assert again.rounds[0].devices[0] == decision
+
+
+def test_power_of_a_partial_rail_is_not_taken_for_the_whole(database):
+    with whole(database) as store:
+        found, _ = planned(store)
+    assert found.problem.power_w.min() > 25.0
+
+
+def test_no_raw_sample_is_read(database):
+    with whole(database) as store:
+        statements = []
+        event.listen(
+            store._engine, "before_cursor_execute", lambda c, cur, sql, *rest: statements.append(sql)
+        )
+        gather(store, LINKED)
+    assert statements and not any("sample_block" in sql for sql in statements)
+
+
+@pytest.mark.parametrize(
+    ("request_", "option"),
+    [
+        (Request(), "--uplink-mbps"),
+        (Request(uplink_bps=1e6), "--downlink-mbps"),
+        (Request(uplink_bps=0.0, downlink_bps=1e6), "--uplink-mbps"),
+        (replace(LINKED, server="nobody"), "known devices"),
+        (replace(LINKED, devices=("nobody",)), "known devices"),
+        (replace(LINKED, devices=("board@25W",)), "profile-device"),
+        (replace(LINKED, devices=("board", "board")), "--device"),
+        (replace(LINKED, model="llama-3.2-1b"), "--model llama-3.2-1b"),
+        (replace(LINKED, server="board"), "calibrate fit"),
+        (replace(LINKED, link_name="lab"), "known links"),
+    ],
+)
+def test_what_is_missing_is_named_with_what_gives_it(database, request_, option):
+    with whole(database) as store, pytest.raises(CardlabError) as caught:
+        gather(store, request_)
+    assert option in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_database_and_one_without_server_say_so(database):
+    with open_store(database) as store:
+        with pytest.raises(PlanError, match="--server LABEL; known devices: none"):
+            gather(store, LINKED)
+        add_device(store)
+        with pytest.raises(PlanError, match="--server LABEL; known devices: board"):
+            gather(store, LINKED)
+
+
+def test_a_server_alone_asks_for_a_device_and_may_be_one(database):
+    with open_store(database) as store:
+        add_server(store)
+        with pytest.raises(PlanError, match="--device LABEL"):
+            gather(store, LINKED)
+        _, made = planned(store, replace(LINKED, devices=("gpu",)))
+    assert [d.device for d in made.rounds[0].devices] == ["gpu"]
+
+
+def test_two_servers_must_be_told_apart(database):
+    with whole(database) as store:
+        add_server(store, replace(SERVER, key="simulated:rtx-4060:two", name="two"))
+        with pytest.raises(PlanError, match="2 devices"):
+            gather(store, LINKED)
+        found = gather(store, replace(LINKED, server="two"))
+    assert found.server.name == "two"
+
+
+def test_a_server_without_fits(database):
+    with open_store(database) as store:
+        add_server(store, fit=False)
+        add_device(store)
+        with pytest.raises(PlanError, match="calibrate fit --device gpu"):
+            gather(store, LINKED)
+
+
+def test_different_tasks(database):
+    with open_store(database) as store:
+        add_server(store)
+        add_device(store, task=other_task(batch=8))
+        with pytest.raises(PlanError, match="share no task.*board: tiny-llama 8x32"):
+            gather(store, LINKED)
+
+
+def test_several_shared_tasks_need_a_name(database):
+    with whole(database) as store:
+        add_server(store, task=other_task(batch=8))
+        add_device(store, task=other_task(batch=8))
+        with pytest.raises(PlanError, match="--model, --batch and --seq"):
+            gather(store, LINKED)
+        assert gather(store, replace(LINKED, batch=8)).task.batch == 8
+
+
+def test_an_unfinished_run_is_no_profile(database):
+    with open_store(database) as store:
+        add_server(store)
+        add_device(store, finish=False)
+        with pytest.raises(NotFoundError, match="--resume"):
+            gather(store, LINKED)
+
+
+def test_a_server_without_a_meter_plans_delay_only(database):
+    with open_store(database) as store:
+        add_server(store, power=False)
+        add_device(store)
+        with pytest.raises(PlanError, match="--weight 1"):
+            planned(store)
+        _, made = planned(store, replace(LINKED, objective=Objective(weight=1.0)))
+    decision = made.rounds[0].devices[0]
+    assert decision.server_energy_j is None and made.outcome.server_energy_j is None and made.energy is None
+    assert any("energy is N/A" in note for note in made.notes)
+
+
+def test_power_modes_are_devices_of_their_own(database):
+    with open_store(database) as store:
+        add_server(store)
+        add_device(store, mode="15W", seconds=0.08)
+        add_device(store, mode="MAXN", seconds=0.02, started_at="2026-11-21T11:00:00.000000Z")
+        found = gather(store, replace(LINKED, devices=("board@15W", "board@MAXN")))
+        newest = gather(store, LINKED)
+    assert found.problem.devices == ("board@15W", "board@MAXN")
+    assert found.problem.device_s[0] == pytest.approx(4 * found.problem.device_s[1])
+    assert newest.problem.device_s[0] == pytest.approx(found.problem.device_s[1])
+
+
+def test_a_throttled_or_contended_point_does_not_speak_for_a_device(database):
+    with open_store(database) as store:
+        add_server(store)
+        run = records.run(
+            device=BOARD,
+            options={},
+            planned=tuple(replace(records.run().planned[0], index=i) for i in range(3)),
+        )
+        store.runs.begin(run)
+        for index, (clock, throttled, contended, seconds) in enumerate(
+            ((1.2e9, True, False, 9.0), (1.1e9, False, True, 7.0), (1.0e9, False, False, 0.01))
+        ):
+            uid = store.runs.begin_point(run.uid, run.planned[index])
+            rows = [
+                records.latency(s, p, seconds)
+                for s in ("first_layer", "layer")
+                for p in ("forward", "backward")
+            ]
+            state = records.OperatingPoint(frequency_hz=clock, throttled=throttled, contended=contended)
+            store.runs.finish_point(uid, state, records.latency("embedding", "forward", 0.0), *rows)
+        found = gather(store, LINKED)
+    np.testing.assert_allclose(found.problem.device_s[0], 0.02 * found.problem.cuts)
+
+
+def test_a_stored_link_gives_the_rates(database):
+    with whole(database) as store:
+        link = Link(
+            uid="1" * 8,
+            name="lab",
+            uplink_bps=2e7,
+            downlink_bps=4e7,
+            provenance=Provenance.of("imported"),
+            measured_at="2026-11-21T10:00:00.000000Z",
+        )
+        store.links.add(link)
+        found, made = planned(store, replace(LINKED, uplink_bps=None, downlink_bps=None))
+        assert store.plans.add(made, "2026-11-21T12:00:00.000000Z").links == (link.uid,)
+        assert store.plans.latest().rounds == made.rounds
+    assert found.problem.uplink_bps.tolist() == [2e7] and found.problem.downlink_bps.tolist() == [4e7]
+    assert "imported" in {o.value for o in made.provenance.origins}
+
+
+def test_a_channel_is_drawn_for_every_round_and_a_given_rate_stands(database):
+    link = LinkSpec(channel="good", seed=3)
+    with whole(database) as store:
+        found = gather(store, replace(LINKED, downlink_bps=None, link=link), rounds=4)
+    assert [p.uplink_bps[0] for p in found.problems] == [5e7] * 4
+    drawn = [p.downlink_bps[0] for p in found.problems]
+    assert len(set(drawn)) > 1
+    assert drawn == [d[0] for _, d in rates_by_round(link, ("board",), [(5e7, None)], 4)]
+
+
+def test_a_guard_band_is_wider_with_more_confidence(database):
+    with whole(database) as store:
+        free = planned(store)[1].rounds[0].devices[0].delay_s
+        limits = Constraints(deadline_s=free * 0.98, deadline_confidence=0.9)
+        sure = planned(store, replace(LINKED, constraints=limits))[1].rounds[0].devices[0]
+        limits = replace(limits, deadline_confidence=0.999)
+        surer = planned(store, replace(LINKED, constraints=limits))[1].rounds[0].devices[0]
+    assert surer.delay_s <= sure.delay_s < free * 0.98
+    assert "deadline with its guard band" in sure.binding

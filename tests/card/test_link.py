@@ -1,0 +1,181 @@
+"""NR tables, SNR mappings, the drawn channel, and measured rates."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from decimal import ROUND_HALF_UP, Decimal
+
+import numpy as np
+import pytest
+
+from cardlab.card import load_scenario, solve
+from cardlab.card.link.channel import draw_rates, rate_bps, rates_by_round, snr_db
+from cardlab.card.link.iperf import read_iperf3
+from cardlab.card.link.nr_tables import CQI, MCS, coding_of_cqi, mcs_of_cqi
+from cardlab.card.link.snr_maps import DEFAULT, MAPS, snr_map
+from cardlab.card.scenario import LinkSpec
+from cardlab.card.simulate import on_channel
+from cardlab.errors import BadDataError, PlanError
+
+# Typed a second time from the efficiencies that the standard prints.
+PRINTED = {
+    (
+        "cqi",
+        1,
+    ): "0.1523 0.2344 0.3770 0.6016 0.8770 1.1758 1.4766 1.9141 2.4063 2.7305 3.3223 3.9023 4.5234 5.1152 "
+    "5.5547",
+    (
+        "cqi",
+        2,
+    ): "0.1523 0.3770 0.8770 1.4766 1.9141 2.4063 2.7305 3.3223 3.9023 4.5234 5.1152 5.5547 6.2266 6.9141 "
+    "7.4063",
+    (
+        "mcs",
+        1,
+    ): "0.2344 0.3066 0.3770 0.4902 0.6016 0.7402 0.8770 1.0273 1.1758 1.3262 1.3281 1.4766 1.6953 1.9141 "
+    "2.1602 2.4063 2.5703 2.5664 2.7305 3.0293 3.3223 3.6094 3.9023 4.2129 4.5234 4.8164 5.1152 5.3320 "
+    "5.5547",
+    (
+        "mcs",
+        2,
+    ): "0.2344 0.3770 0.6016 0.8770 1.1758 1.4766 1.6953 1.9141 2.1602 2.4063 2.5703 2.7305 3.0293 3.3223 "
+    "3.6094 3.9023 4.2129 4.5234 4.8164 5.1152 5.3320 5.5547 5.8906 6.2266 6.5703 6.9141 7.1602 7.4063",
+}
+
+
+@pytest.mark.parametrize(("kind", "table"), PRINTED)
+def test_efficiencies_are_those_printed_rounded_half_up(kind, table):
+    rows = {"cqi": CQI, "mcs": MCS}[kind][table]
+    shown = [str(Decimal(r.efficiency).quantize(Decimal("0.0001"), ROUND_HALF_UP)) for r in rows]
+    assert shown == PRINTED[kind, table].split()
+    assert [r.index for r in rows] == list(range(rows[0].index, rows[0].index + len(rows)))
+
+
+def test_mcs_is_not_monotone_and_half_rates_are_kept():
+    assert MCS[1][16].efficiency > MCS[1][17].efficiency
+    assert (MCS[2][20].rate_1024, MCS[2][26].rate_1024) == (682.5, 916.5)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (1, (0, 0, 2, 4, 6, 8, 11, 13, 15, 18, 20, 22, 24, 26, 28)),
+        (2, (0, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27)),
+    ],
+)
+def test_mcs_of_cqi_is_the_customary_one(table, expected):
+    assert tuple(mcs_of_cqi(cqi, table).index for cqi in range(1, 16)) == expected
+
+
+def test_cqi_out_of_range():
+    with pytest.raises(PlanError, match="no link"):
+        coding_of_cqi(0)
+    with pytest.raises(PlanError, match=r"1\.\.15"):
+        coding_of_cqi(16)
+
+
+@pytest.mark.parametrize("name", [*MAPS, "shannon-gap:3"])
+def test_mappings_are_named_rise_and_say_where_they_come_from(name):
+    mapping = snr_map(name)
+    assert list(mapping.thresholds_db) == sorted(mapping.thresholds_db)
+    assert mapping.first + len(mapping.thresholds_db) - 1 in (14, 15)
+    assert mapping.source
+    lowest = mapping.thresholds_db[0]
+    assert (mapping.cqi(lowest - 1e-9), mapping.cqi(lowest)) == (0, mapping.first)
+    assert mapping.cqi(100.0) == mapping.first + len(mapping.thresholds_db) - 1
+
+
+def test_shannon_gap_shifts_the_bound():
+    bound, gap = snr_map("shannon-gap:0"), snr_map("shannon-gap:2.5")
+    np.testing.assert_allclose(np.array(gap.thresholds_db) - bound.thresholds_db, 2.5)
+    assert bound.thresholds_db[0] == pytest.approx(-9.53, abs=0.005)
+    assert bound.thresholds_db[14] == pytest.approx(16.63, abs=0.005)
+    assert snr_map().name == DEFAULT == "customary-lte"
+    for wrong in ("shannon-gap:x", "shannon-gap:-1", "shannon-gap:nan", "best"):
+        with pytest.raises(PlanError, match="customary-lte"):
+            snr_map(wrong)
+
+
+def test_the_channel_adds_up():
+    link = LinkSpec(channel="normal", fading="none", protocol_efficiency=0.9)
+    assert snr_db(link, link.uplink_tx_dbm) == pytest.approx(23 - 103 + 163 - 10 * math.log10(2e7))
+    assert snr_db(replace(link, channel="good"), 23) - snr_db(
+        replace(link, channel="poor"), 23
+    ) == pytest.approx(6)
+    up, down = draw_rates(link, ("a", "b"), np.random.default_rng(0))
+    # 9.99 dB is CQI 8 (16QAM 490), 19.99 dB CQI 13 (64QAM 772).
+    assert up.tolist() == pytest.approx([4 * 490 / 1024 * 2e7 * 0.9] * 2)
+    assert down.tolist() == pytest.approx([6 * 772 / 1024 * 2e7 * 0.9] * 2)
+    assert rate_bps(link, snr_map(), -10.0) == 0.0
+
+
+def test_fading_is_drawn_per_round_device_and_direction_by_the_seed():
+    link = LinkSpec(seed=5)
+    given = [(None, None), (None, 7e6)]
+    first, again = rates_by_round(link, ("a", "b"), given, 5), rates_by_round(link, ("a", "b"), given, 5)
+    for (u1, d1), (u2, d2) in zip(first, again, strict=True):
+        assert u1.tolist() == u2.tolist() and d1.tolist() == d2.tolist()
+        assert d1[1] == 7e6
+    ups = np.array([u for u, _ in first])
+    assert len(np.unique(ups)) > 3
+    other = rates_by_round(replace(link, seed=6), ("a", "b"), given, 5)
+    assert any(a.tolist() != b.tolist() for (a, _), (b, _) in zip(first, other, strict=True))
+
+
+def test_no_link_is_an_error_that_names_direction_snr_and_mapping():
+    scenario = on_channel(load_scenario("card-letter"), "poor")
+    dead = replace(scenario, link=replace(scenario.link, path_loss_db=125.0, fading="none"))
+    with pytest.raises(
+        PlanError, match=r"agx-orin-1 uplink: no link, CQI 0 at a mean SNR of -15.0 dB by customary"
+    ):
+        solve(dead)
+
+
+def test_rounds_with_fading_are_planned_one_by_one():
+    scenario = replace(on_channel(load_scenario("card-letter"), "normal"), rounds=6)
+    made = solve(scenario)
+    delays = [sum(d.delay_s for d in r.devices) for r in made.rounds]
+    assert len(set(delays)) == 6
+    assert made.outcome.delay_s == pytest.approx(np.mean(delays))
+
+
+def iperf(**end):
+    return {"start": {"test_start": {"reverse": 0}}, "end": end}
+
+
+def test_iperf3_directions(tmp_path):
+    file = tmp_path / "iperf.json"
+    received = {"bits_per_second": 5e7}
+    streams = [{"sender": {"mean_rtt": 12000}}, {"sender": {"mean_rtt": 8000}}]
+    file.write_text(json.dumps(iperf(sum_received=received, streams=streams)))
+    rates = read_iperf3(file)
+    assert (rates.uplink_bps, rates.downlink_bps, rates.rtt_s) == (5e7, None, pytest.approx(0.01))
+    document = iperf(sum_received=received, sum_received_bidir_reverse={"bits_per_second": 9e7})
+    file.write_text(json.dumps(document))
+    assert (read_iperf3(file).uplink_bps, read_iperf3(file).downlink_bps) == (5e7, 9e7)
+    document = iperf(sum_received=received)
+    document["start"]["test_start"]["reverse"] = 1
+    file.write_text(json.dumps(document))
+    assert (read_iperf3(file).uplink_bps, read_iperf3(file).downlink_bps) == (None, 5e7)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no result of iperf3"),
+        ('{"end": 3}', "no result of iperf3"),
+        ('{"end": {}, "error": "refused"}', "iperf3 failed: refused"),
+        ('{"end": {"sum_received": {"bits_per_second": 0}}}', "no rate above 0"),
+        ('{"end": {"sum_received": {"bits_per_second": true}}}', "no rate above 0"),
+    ],
+)
+def test_a_file_that_is_no_measurement(tmp_path, text, words):
+    file = tmp_path / "iperf.json"
+    file.write_text(text)
+    with pytest.raises(BadDataError, match=words):
+        read_iperf3(file)
+    with pytest.raises(BadDataError, match="cannot be read"):
+        read_iperf3(tmp_path / "none.json")
