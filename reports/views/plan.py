@@ -64,9 +64,9 @@ def _summary(plan: Plan) -> dict[str, Any]:
     return {
         "delay_s": plan.outcome.delay_s,
         "server_energy_j": plan.outcome.server_energy_j,
-        "delay_vs_device_only": _change(plan.outcome.delay_s, device_only and device_only.delay_s),
+        "delay_vs_device_only": _change(plan.outcome.delay_s, None if device_only is None else device_only.delay_s),
         "energy_vs_server_only": _change(
-            plan.outcome.server_energy_j, server_only and server_only.server_energy_j
+            plan.outcome.server_energy_j, None if server_only is None else server_only.server_energy_j
         ),
         "baselines": {name: _outcome(o) for name, o in plan.baselines.items()},
     }
