@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cardlab.quantity import Estimate, product
+from cardlab.errors import BadDataError
+from cardlab.laws.base import Array
+from cardlab.quantity import Estimate, product, union_of
 from cardlab.records.fit import Fit
 
 GRID = 2001
+DRAWS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,20 +39,45 @@ class EnergyOptimum:
 
 def energy_optimum(power: Fit, latency: Fit, frequencies_hz: Sequence[float] | None = None) -> EnergyOptimum:
     """Clock of least P(f) t(f) among the given clocks, else over the range both fits cover (Hz)."""
-    low, high = max(power.x.span[0], latency.x.span[0]), min(power.x.span[1], latency.x.span[1])
+    return step_optimum(power, [(latency, 1.0)], frequencies_hz)
+
+
+def step_optimum(
+    power: Fit, parts: Sequence[tuple[Fit, float]], frequencies_hz: Sequence[float] | None = None
+) -> EnergyOptimum:
+    """Clock of least P(f) times the sum of count x t(f) over the parts [(latency, count)] of a step.
+
+    Raises BadDataError if the fits cover no common range.
+    """
+    fits = [power, *(latency for latency, _ in parts)]
+    low, high = max(f.x.span[0] for f in fits), min(f.x.span[1] for f in fits)
+    if not low <= high or not np.isfinite([low, high]).all():
+        raise BadDataError("power and latency cover no common clocks", remedy="measure both in one sweep")
     grid = np.linspace(low, high, GRID)
     if frequencies_hz is not None:
         grid = np.sort(np.array(frequencies_hz, dtype=float))
-    energy = power.curve.evaluate(grid, power.values) * latency.curve.evaluate(grid, latency.values)
+    seconds = sum(count * latency.curve.evaluate(grid, latency.values) for latency, count in parts)
+    energy = power.curve.evaluate(grid, power.values) * seconds
     best = int(np.argmin(energy))
-    powers, latencies = power.predict_draws(grid), latency.predict_draws(grid)
-    count = max(len(powers), len(latencies))
-    drawn = np.resize(powers, (count, grid.size)) * np.resize(latencies, (count, grid.size))
+    drawn = _drawn(power, grid) * sum(count * _drawn(latency, grid) for latency, count in parts)
     clocks = grid[np.argmin(drawn, axis=1)]
     at = float(grid[best])
     return EnergyOptimum(
         frequency_hz=at,
         frequency_ci95_hz=(float(np.quantile(clocks, 0.025)), float(np.quantile(clocks, 0.975))),
-        energy_j=product(power.predict(at), latency.predict(at)),
+        energy_j=product(power.predict(at), _sum([latency.predict(at).scaled(count) for latency, count in parts])),
         saving=1.0 - float(energy[best] / energy[np.argmax(grid)]),
     )
+
+
+def _drawn(fit: Fit, grid: Array) -> Array:
+    """Draws [200, n]; a fit without uncertainty repeats its values."""
+    return np.resize(fit.predict_draws(grid), (DRAWS, grid.size))
+
+
+def _sum(terms: Sequence[Estimate]) -> Estimate:
+    errors = [t.stderr for t in terms if t.stderr is not None]
+    stderr = float(np.linalg.norm(errors)) if len(errors) == len(terms) else None
+    value = sum(t.value for t in terms)
+    ci95 = None if stderr is None else (value - 1.96 * stderr, value + 1.96 * stderr)
+    return Estimate(value, stderr, ci95, None, union_of(t.provenance for t in terms))

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cardlab.calibrate.constant import constant_fit
-from cardlab.calibrate.constants import Constants, Delta, delta_from_latency, power_constants
 from cardlab.calibrate.data import prepare
 from cardlab.calibrate.fit import compare, fit_latency, fit_power
 from cardlab.calibrate.meter import MeterCalibration
@@ -182,46 +181,3 @@ def _uids(group: Group) -> tuple[str, ...]:
 def _name(subject: FitSubject) -> str:
     parts = (subject.device_name, subject.quantity, subject.segment, subject.phase, subject.rail)
     return " ".join(part for part in parts if part)
-
-
-def published_constants(store: Store, fits: Sequence[Fit]) -> tuple[Constants, ...]:
-    """The constants users publish, one set for each power curve (total rail) among the fits."""
-    found = []
-    for cubic in (f for f in fits if f.quantity == "power" and f.law == "cubic"):
-        static = next((f for f in fits if f.law == "static_cubic" and _same_curve(f, cubic)), None)
-        profiles = store.runs.select(kind="profile", device=cubic.device, task=cubic.task)
-        cores = next((p.run.device.cores for p in reversed(profiles)), None)
-        found.append(power_constants(static, cubic, cores=cores, delta=_deltas(profiles, cores)))
-    return tuple(found)
-
-
-def _same_curve(a: Fit, b: Fit) -> bool:
-    keys = ("device", "task", "workload", "execution", "quantity", "rail", "power_mode", "memory_hz")
-    return all(getattr(a, key) == getattr(b, key) for key in keys)
-
-
-def _deltas(profiles: Sequence[Profile], cores: int | None) -> list[Delta]:
-    """delta of each done point, segment and phase; empty where cores or clock are unknown."""
-    found = []
-    for profile in profiles:
-        for point in profile.points:
-            clock = None if point.operating is None else point.operating.frequency_hz
-            if point.operating is None or clock is None or not cores or profile.run.analysis is None:
-                continue
-            for cost in profile.run.analysis.segments:
-                for phase in cost.phases:
-                    measured = point.find("latency", cost.segment, phase)
-                    flop = cost.forward_flop if phase == "forward" else cost.backward_flop
-                    if measured is None or measured.estimate is None or flop <= 0:
-                        continue
-                    found.append(
-                        Delta(
-                            segment=cost.segment,
-                            phase=phase,
-                            dtype=profile.run.execution.dtype,
-                            frequency_hz=clock,
-                            memory_hz=point.operating.memory_hz,
-                            delta=delta_from_latency(measured.estimate, flop, clock, cores),
-                        )
-                    )
-    return found

@@ -100,13 +100,33 @@ def predict(
     device: Annotated[str, typer.Option(help="Label or key of the device.")],
     frequency_mhz: Annotated[float, typer.Option(help="Clock in MHz.")],
     segment: Annotated[str | None, typer.Option(help="Only this segment.", show_default=False)] = None,
+    power_mode: Annotated[str | None, typer.Option(help="Only this power mode.", show_default=False)] = None,
+    memory_mhz: Annotated[float | None, typer.Option(help="Only this memory clock.", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Predict a task that need not have been measured.", show_default=False)
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Of that task.")] = 1,
+    seq: Annotated[int, typer.Option(help="Of that task.")] = 512,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
     """Predict power and time at a clock, with 95 % intervals."""
-    from cardlab.cli.calibrating import predict_at
+    from cardlab.cli.predicting import PredictOptions, predict_at
 
-    predict_at(device, frequency_mhz, segment, db, json)
+    predict_at(
+        PredictOptions(
+            device=device,
+            frequency_mhz=frequency_mhz,
+            segment=segment,
+            power_mode=power_mode,
+            memory_mhz=memory_mhz,
+            model=model,
+            batch=batch,
+            sequence=seq,
+            db=db,
+            as_json=json,
+        )
+    )
 
 
 @app.command()

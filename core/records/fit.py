@@ -174,7 +174,8 @@ class Fit(FitSubject):
             raise BadDataError(f"cannot predict at {x:g} {self.x.unit}", remedy="give a positive number")
         at = np.array([x])
         value = float(self.curve.evaluate(at, self.values)[0])
-        how = How.TRANSFERRED if self.extrapolated(x) else How.FITTED
+        known = self.provenance.how is not How.TRANSFERRED and not self.extrapolated(x)
+        how = How.FITTED if known else How.TRANSFERRED
         provenance = self.provenance.joined([], how)
         stderr = float(self.stderr_at(at)[0])
         if self.interval_factor is None or not math.isfinite(stderr):

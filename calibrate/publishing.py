@@ -1,0 +1,98 @@
+"""What is published from stored fits: the constants of each power curve and the energy-optimal clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cardlab.calibrate.constants import Constants, Delta, delta_from_latency, power_constants
+from cardlab.calibrate.optimum import EnergyOptimum, step_optimum
+from cardlab.db.store import Store
+from cardlab.records.fit import Fit
+from cardlab.records.measurement import Profile
+
+
+def published_constants(store: Store, fits: Sequence[Fit]) -> tuple[Constants, ...]:
+    """The constants users publish, one set for each power curve (total rail) among the fits."""
+    found = []
+    for cubic in (f for f in fits if f.quantity == "power" and f.law == "cubic"):
+        static = next((f for f in fits if f.law == "static_cubic" and _same_curve(f, cubic)), None)
+        profiles = store.runs.select(kind="profile", device=cubic.device, task=cubic.task)
+        cores = next((p.run.device.cores for p in reversed(profiles)), None)
+        found.append(power_constants(static, cubic, cores=cores, delta=_deltas(profiles, cores)))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimum:
+    """The energy-optimal clock of one device for one step of a task, or one run of a load."""
+
+    device_name: str
+    work: str
+    law: str
+    optimum: EnergyOptimum
+
+
+def energy_optima(store: Store, fits: Sequence[Fit]) -> tuple[Optimum, ...]:
+    """Of each chosen power curve whose latency was measured over the same clocks."""
+    found = []
+    for power in (f for f in fits if f.quantity == "power" and f.selected and f.x.min != f.x.max):
+        mine = [f for f in fits if f.quantity == "latency" and f.selected and _same_work(f, power)]
+        parts = [(f, count) for f in mine if (count := _count(store, f)) > 0]
+        if parts and power.x.min is not None:
+            found.append(
+                Optimum(
+                    device_name=power.device_name,
+                    work=power.workload or "one training step",
+                    law=power.law,
+                    optimum=step_optimum(power, parts),
+                )
+            )
+    return tuple(found)
+
+
+def _same_work(a: Fit, b: Fit) -> bool:
+    keys = ("device", "task", "workload", "execution", "power_mode", "memory_hz")
+    return all(getattr(a, key) == getattr(b, key) for key in keys)
+
+
+def _count(store: Store, latency: Fit) -> float:
+    """How often a segment occurs in one step; 1 for a load, 0 for what is no part of the step."""
+    if latency.task is None:
+        return 1.0
+    for profile in reversed(store.runs.select(device=latency.device, task=latency.task)):
+        if profile.run.analysis is not None:
+            return float(sum(s.count for s in profile.run.analysis.segments if s.segment == latency.segment))
+    return 0.0
+
+
+def _same_curve(a: Fit, b: Fit) -> bool:
+    keys = ("device", "task", "workload", "execution", "quantity", "rail", "power_mode", "memory_hz")
+    return all(getattr(a, key) == getattr(b, key) for key in keys)
+
+
+def _deltas(profiles: Sequence[Profile], cores: int | None) -> list[Delta]:
+    """delta of each done point, segment and phase; empty where cores or clock are unknown."""
+    found = []
+    for profile in profiles:
+        for point in profile.points:
+            clock = None if point.operating is None else point.operating.frequency_hz
+            if point.operating is None or clock is None or not cores or profile.run.analysis is None:
+                continue
+            for cost in profile.run.analysis.segments:
+                for phase in cost.phases:
+                    measured = point.find("latency", cost.segment, phase)
+                    flop = cost.forward_flop if phase == "forward" else cost.backward_flop
+                    if measured is None or measured.estimate is None or flop <= 0:
+                        continue
+                    found.append(
+                        Delta(
+                            segment=cost.segment,
+                            phase=phase,
+                            dtype=profile.run.execution.dtype,
+                            frequency_hz=clock,
+                            memory_hz=point.operating.memory_hz,
+                            delta=delta_from_latency(measured.estimate, flop, clock, cores),
+                        )
+                    )
+    return found
