@@ -183,6 +183,7 @@ def _from_database(options: PlanOptions) -> Plan:
         made = plan_rounds(
             found.problems,
             doubts=found.doubts,
+            datasheet=found.datasheet,
             assumptions=found.assumptions,
             notes=found.notes,
             fits=found.fits,
