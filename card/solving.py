@@ -44,9 +44,9 @@ def problems_of(scenario: Scenario) -> list[Problem]:
     return [replace(base, uplink_bps=up, downlink_bps=down) for up, down in rates]
 
 
-def plan(problem: Problem, *, rounds: int = 1, doubts: Doubts | None = None, **about: Sequence[str]) -> Plan:
+def plan(problem: Problem, *, rounds: int = 1, doubts: Doubts | None = None) -> Plan:
     """The optimal plan of a problem whose rounds are alike; see `plan_rounds`."""
-    return plan_rounds([problem] * rounds, doubts=doubts, **about)
+    return plan_rounds([problem] * rounds, doubts=doubts)
 
 
 def plan_rounds(
