@@ -5,16 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cardlab.card.batch import solve_batch
+    from cardlab.card.reproduce import reproduce
     from cardlab.card.scenario import Scenario
     from cardlab.card.scenario_file import load_scenario
+    from cardlab.card.simulate import simulate
     from cardlab.card.solving import solve
 
 _WHERE = {
+    "reproduce": "cardlab.card.reproduce",
+    "simulate": "cardlab.card.simulate",
+    "solve_batch": "cardlab.card.batch",
     "Scenario": "cardlab.card.scenario",
     "load_scenario": "cardlab.card.scenario_file",
     "solve": "cardlab.card.solving",
 }
-__all__ = ["Scenario", "load_scenario", "solve"]
+__all__ = ["Scenario", "load_scenario", "reproduce", "simulate", "solve", "solve_batch"]
 
 
 def __getattr__(name: str) -> object:

@@ -17,6 +17,8 @@ from cardlab.card.problem import Array, Problem
 from cardlab.errors import InfeasibleError
 from cardlab.records.plan import Outcome
 
+Parts = tuple[float, float | None, float | None]
+
 
 def fixed_cuts(problem: Problem) -> dict[str, int]:
     """Index of the cut of each fixed baseline: server_only, device_only, and half way."""
@@ -48,7 +50,7 @@ def fixed_cut(problem: Problem, extents: Sequence[Range], index: int) -> Outcome
             choice = best_choice(problem, m, extents[m], admitted, clocks)
         except InfeasibleError:
             return None
-        parts.append(_parts(choice))
+        parts.append(parts_of(choice))
     return outcome_of(parts)
 
 
@@ -70,25 +72,33 @@ def as_decided_by(problem: Problem, other: Problem, other_extents: Sequence[Rang
         t = table(problem, m, at)
         clock = 0 if np.isnan(t.frequency_hz).all() else int(np.argmin(np.abs(t.frequency_hz - clock_hz)))
         energy = None if t.energy_j is None else float(t.energy_j[cut, clock])
-        parts.append((float(t.delay_s[cut, clock]), energy))
+        own = None if t.device_energy_j is None else float(t.device_energy_j[cut])
+        parts.append((float(t.delay_s[cut, clock]), energy, own))
     return outcome_of(parts)
 
 
-def outcome_of(parts: Sequence[tuple[float, float | None]]) -> Outcome:
-    """Sums over devices of (delay, energy); energy None if one is unknown."""
-    energies = [energy for _, energy in parts if energy is not None]
+def outcome_of(parts: Sequence[Parts]) -> Outcome:
+    """Sums over devices of (delay, server energy, device energy); an energy is None if one is unknown."""
     return Outcome(
-        delay_s=sum(delay for delay, _ in parts),
-        server_energy_j=sum(energies) if len(energies) == len(parts) else None,
+        delay_s=sum(delay for delay, _, _ in parts),
+        server_energy_j=_sum([energy for _, energy, _ in parts]),
+        device_energy_j=_sum([own for _, _, own in parts]),
     )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     """Mean over rounds."""
-    energies = [o.server_energy_j for o in outcomes if o.server_energy_j is not None]
+    energy = _sum([o.server_energy_j for o in outcomes])
+    own = _sum([o.device_energy_j for o in outcomes])
     return Outcome(
         delay_s=sum(o.delay_s for o in outcomes) / len(outcomes),
-        server_energy_j=sum(energies) / len(energies) if len(energies) == len(outcomes) else None,
+        server_energy_j=None if energy is None else energy / len(outcomes),
+        device_energy_j=None if own is None else own / len(outcomes),
     )
 
 
@@ -106,7 +116,9 @@ def _top_clock(problem: Problem) -> Array:
     return np.asarray(problem.frequency_hz == problem.frequency_hz.max(), dtype=float)
 
 
-def _parts(choice: Choice) -> tuple[float, float | None]:
+def parts_of(choice: Choice) -> Parts:
+    """Delay, server energy and device energy of a choice."""
     t = choice.table
     energy = None if t.energy_j is None else float(t.energy_j[choice.cut, choice.clock])
-    return float(t.delay_s[choice.cut, choice.clock]), energy
+    own = None if t.device_energy_j is None else float(t.device_energy_j[choice.cut])
+    return float(t.delay_s[choice.cut, choice.clock]), energy, own

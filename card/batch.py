@@ -56,7 +56,13 @@ def solve_batch(problem: Problem, *, threads: int | None = None) -> BatchAnswer:
     if problem.guard_s is not None:
         raise PlanError("a batch knows no guard band", remedy="plan the devices one by one")
     run = _table if problem.continuous is None else _paper
-    return run(problem, threads or len(os.sched_getaffinity(0)))
+    return run(problem, threads or _cores())
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _shared(problem: Problem) -> tuple[Any, ...]:

@@ -97,21 +97,23 @@ def _limits(problem: Problem, m: int, t: Table) -> list[Limit]:
         found.append(Limit(name, "give a longer --deadline", delay_s, wanted.deadline_s, "s"))
     if wanted.server_power_w is not None and t.power_w is not None:
         power = np.broadcast_to(t.power_w, shape)
-        found.append(Limit("server power cap", "raise server_power_w", power, wanted.server_power_w, "W"))
+        found.append(Limit("server power cap", "raise --max-server-power", power, wanted.server_power_w, "W"))
     if wanted.server_energy_j is not None and t.energy_j is not None:
         found.append(
-            Limit("server energy cap", "raise server_energy_j", t.energy_j, wanted.server_energy_j, "J")
+            Limit("server energy cap", "raise --max-server-energy", t.energy_j, wanted.server_energy_j, "J")
         )
     if wanted.device_energy_j is not None and t.device_energy_j is not None:
         own = _over(t.device_energy_j, shape)
-        found.append(Limit("device energy cap", "raise device_energy_j", own, wanted.device_energy_j, "J"))
+        found.append(
+            Limit("device energy cap", "raise --max-device-energy", own, wanted.device_energy_j, "J")
+        )
     if wanted.min_device_layers is not None:
         layers = _over(problem.cuts.astype(float), shape)
         least = float(wanted.min_device_layers)
         found.append(
             Limit(
                 "least layers on the device",
-                "lower min_device_layers",
+                "lower --min-device-layers",
                 layers,
                 least,
                 "layers",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cardlab.card.check import check_constraints
+from cardlab.card.datasheet import datasheet_problem
 from cardlab.card.doubt import Doubts
 from cardlab.card.link.channel import rates_by_round
 from cardlab.card.measured import (
@@ -42,10 +43,11 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """The problem of each round, what is in doubt, and what it was made of."""
+    """The problem of each round, what is in doubt, its datasheet twin, and what it was made of."""
 
     problems: tuple[Problem, ...]
     doubts: Doubts
+    datasheet: Problem | None
     task: Task
     server: Device
     fits: tuple[str, ...]
@@ -131,6 +133,9 @@ class _Assembly:
         return Gathered(
             problems=self._rounds(problem, rounds),
             doubts=doubts_of(self.profiles, labels, cuts, self.fits, layers, problem.frequency_hz),
+            datasheet=datasheet_problem(
+                problem, self._analysis(), self.server, [p.run.device for p in self.profiles]
+            ),
             task=self.task,
             server=self.server,
             fits=tuple(fit.fit_id for fit in used),

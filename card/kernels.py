@@ -22,7 +22,12 @@ def compiled(function: Callable[..., Any], *helpers: Callable[..., Any]) -> Call
 
     for helper in helpers:
         register_jitable(helper)
-    made: Callable[..., Any] = njit(nogil=True, cache=True, error_model="numpy")(function)
+    made: Callable[..., Any]
+    try:
+        made = njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError:
+        # No folder to keep machine code in: compile anew in each process.
+        made = njit(nogil=True, error_model="numpy")(function)
     return made
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cardlab.card.baselines import baselines, mean_baselines, mean_outcome, outcome_of
+from cardlab.card.baselines import as_decided_by, baselines, mean_baselines, mean_outcome, outcome_of
 from cardlab.card.check import check_scenario
 from cardlab.card.doubt import Certainty, Doubts, certainties, most_doubtful, with_guard
 from cardlab.card.enumeration import Choice, best_choice, extreme_clocks
@@ -44,9 +44,9 @@ def problems_of(scenario: Scenario) -> list[Problem]:
     return [replace(base, uplink_bps=up, downlink_bps=down) for up, down in rates]
 
 
-def plan(problem: Problem, *, rounds: int = 1, doubts: Doubts | None = None, **about: Sequence[str]) -> Plan:
+def plan(problem: Problem, *, rounds: int = 1, doubts: Doubts | None = None) -> Plan:
     """The optimal plan of a problem whose rounds are alike; see `plan_rounds`."""
-    return plan_rounds([problem] * rounds, doubts=doubts, **about)
+    return plan_rounds([problem] * rounds, doubts=doubts)
 
 
 def plan_rounds(
@@ -58,12 +58,14 @@ def plan_rounds(
     fits: Sequence[str] = (),
     runs: Sequence[str] = (),
     links: Sequence[str] = (),
+    datasheet: Problem | None = None,
 ) -> Plan:
     """The optimal plan of a problem for each round, with baselines beside it.
 
     `doubts` are what is not known about the constants; with them each decision has a probability and
     intervals, and a deadline can be guarded. `assumptions` and `notes` are kept in words; `fits`, `runs`
-    and `links` are uids of what the problem was made of.
+    and `links` are uids of what the problem was made of. `datasheet` is the problem by datasheet constants;
+    what its decisions really cost then stands among the baselines.
     """
     check_energy(problems[0])
     different = list({id(p): p for p in problems}.values())
@@ -76,7 +78,7 @@ def plan_rounds(
         energy=None if first.problem.power_w is None else first.problem.objective.energy,
         rounds=tuple(PlannedRound(round=n, devices=r.decisions) for n, r in enumerate(rounds, start=1)),
         outcome=mean_outcome([_outcome(r.decisions) for r in rounds]),
-        baselines=mean_baselines([baselines(r.problem, r.extents) for r in _each_once(rounds)]),
+        baselines=mean_baselines([_beside(r, datasheet) for r in _each_once(rounds)]),
         assumptions=tuple(assumptions),
         notes=(*notes, *waiting_note(first.problem, first.extents)),
         doubts={} if doubts is None else most_doubtful(first.problem, first.places, doubts),
@@ -113,8 +115,18 @@ def _each_once(rounds: Sequence[_Solved]) -> list[_Solved]:
     return [rounds[0]] if all(r is rounds[0] for r in rounds) else list(rounds)
 
 
+def _beside(r: _Solved, datasheet: Problem | None) -> dict[str, Outcome]:
+    found = baselines(r.problem, r.extents)
+    if datasheet is not None:
+        sheet = replace(datasheet, uplink_bps=r.problem.uplink_bps, downlink_bps=r.problem.downlink_bps)
+        decided = as_decided_by(r.problem, sheet, extents_of(sheet))
+        if decided is not None:
+            found["datasheet_constants"] = decided
+    return found
+
+
 def _outcome(decisions: Sequence[Decision]) -> Outcome:
-    return outcome_of([(d.delay_s, d.server_energy_j) for d in decisions])
+    return outcome_of([(d.delay_s, d.server_energy_j, d.device_energy_j) for d in decisions])
 
 
 def extents_of(problem: Problem) -> list[Range]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cardlab.card.baselines import outcome_of
+from cardlab.card.baselines import outcome_of, parts_of
 from cardlab.card.enumeration import Choice, best_choice
 from cardlab.card.problem import Problem
 from cardlab.card.solving import extents_of
@@ -139,9 +139,4 @@ def _clock(choice: Choice) -> float | None:
 
 
 def _total(choices: list[Choice]) -> Outcome:
-    parts = []
-    for choice in choices:
-        t = choice.table
-        energy = None if t.energy_j is None else float(t.energy_j[choice.cut, choice.clock])
-        parts.append((float(t.delay_s[choice.cut, choice.clock]), energy))
-    return outcome_of(parts)
+    return outcome_of([parts_of(choice) for choice in choices])

@@ -75,6 +75,19 @@ def plan(
         float | None,
         typer.Option(help="Keep the deadline with this probability (0.5 to 1).", show_default="on average"),
     ] = None,
+    max_server_power: Annotated[
+        float | None, typer.Option(help="Cap on the server's power, W.", show_default=False)
+    ] = None,
+    max_server_energy: Annotated[
+        float | None,
+        typer.Option(help="Cap on the server's energy a round and device, J.", show_default=False),
+    ] = None,
+    max_device_energy: Annotated[
+        float | None, typer.Option(help="Cap on a device's energy a round, J.", show_default=False)
+    ] = None,
+    min_device_layers: Annotated[
+        int | None, typer.Option(help="Least layers on a device.", show_default="1")
+    ] = None,
     pareto: Annotated[
         bool, typer.Option("--pareto", help="Add the Pareto front of the first round.")
     ] = False,
@@ -115,6 +128,10 @@ def plan(
             channel=channel,
             link=link,
             confidence=confidence,
+            max_server_power_w=max_server_power,
+            max_server_energy_j=max_server_energy,
+            max_device_energy_j=max_device_energy,
+            min_device_layers=min_device_layers,
             pareto=pareto,
             sensitivity=sensitivity,
             plot=plot,

@@ -17,12 +17,19 @@ def print_plan(made: Plan, as_json: bool) -> None:
     if not _alike(made):
         print_line("rounds differ by their links; this is the first, --json has all")
     print_line()
-    rows = [("this plan", si(made.outcome.delay_s, "s"), si(made.outcome.server_energy_j, "J"))]
+    rows = [
+        (
+            "this plan",
+            si(made.outcome.delay_s, "s"),
+            si(made.outcome.server_energy_j, "J"),
+            si(made.outcome.device_energy_j, "J"),
+        )
+    ]
     rows += [
-        (name.replace("_", " "), si(o.delay_s, "s"), si(o.server_energy_j, "J"))
+        (name.replace("_", " "), si(o.delay_s, "s"), si(o.server_energy_j, "J"), si(o.device_energy_j, "J"))
         for name, o in made.baselines.items()
     ]
-    print_table("beside it, at equal conditions", ("plan", "delay", "server energy"), rows)
+    print_table("beside it, at equal conditions", ("plan", "delay", "server energy", "device energy"), rows)
     _print_more(made)
     for note in made.notes:
         print_line(f"note: {note}")

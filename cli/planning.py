@@ -47,6 +47,10 @@ class PlanOptions:
     channel: str | None
     link: str | None
     confidence: float | None
+    max_server_power_w: float | None
+    max_server_energy_j: float | None
+    max_device_energy_j: float | None
+    min_device_layers: int | None
     pareto: bool
     sensitivity: bool
     plot: str | None
@@ -136,7 +140,14 @@ def _objective(base: Objective, options: PlanOptions) -> Objective:
 
 
 def _constraints(base: Constraints, options: PlanOptions) -> Constraints:
-    given: dict[str, Any] = {"deadline_s": options.deadline_s, "deadline_confidence": options.confidence}
+    given: dict[str, Any] = {
+        "deadline_s": options.deadline_s,
+        "deadline_confidence": options.confidence,
+        "server_power_w": options.max_server_power_w,
+        "server_energy_j": options.max_server_energy_j,
+        "device_energy_j": options.max_device_energy_j,
+        "min_device_layers": options.min_device_layers,
+    }
     return replace(base, **{k: v for k, v in given.items() if v is not None})
 
 
@@ -183,6 +194,7 @@ def _from_database(options: PlanOptions) -> Plan:
         made = plan_rounds(
             found.problems,
             doubts=found.doubts,
+            datasheet=found.datasheet,
             assumptions=found.assumptions,
             notes=found.notes,
             fits=found.fits,

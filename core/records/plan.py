@@ -97,10 +97,14 @@ class PlannedRound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A whole plan or baseline in two numbers: means over rounds of the sums over devices."""
+    """A whole plan or baseline in three numbers: means over rounds of the sums over devices.
+
+    An energy is None where the power of one party is not known.
+    """
 
     delay_s: float
     server_energy_j: float | None
+    device_energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

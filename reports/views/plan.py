@@ -64,7 +64,8 @@ def _summary(plan: Plan) -> dict[str, Any]:
     return {
         "delay_s": plan.outcome.delay_s,
         "server_energy_j": plan.outcome.server_energy_j,
-        "delay_vs_device_only": _change(plan.outcome.delay_s, None if device_only is None else device_only.delay_s),
+        "device_energy_j": plan.outcome.device_energy_j,
+        "delay_vs_device_only": _change(plan.outcome.delay_s, device_only and device_only.delay_s),
         "energy_vs_server_only": _change(
             plan.outcome.server_energy_j, None if server_only is None else server_only.server_energy_j
         ),
@@ -72,8 +73,8 @@ def _summary(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    return {"delay_s": outcome.delay_s, "server_energy_j": outcome.server_energy_j}
+def _outcome(outcome: Outcome) -> Any:
+    return to_plain(outcome)
 
 
 def _change(value: float | None, reference: float | None) -> float | None:

@@ -112,6 +112,27 @@ def test_options_change_the_scenario(capsys):
 
 
 @pytest.mark.parametrize(
+    ("option", "value", "name"),
+    [
+        ("--max-server-power", 0.01, "server power cap"),
+        ("--max-server-energy", 0.1, "server energy cap"),
+        ("--max-device-energy", 0.1, "device energy cap"),
+        ("--deadline", 0.1, "deadline"),
+    ],
+)
+def test_a_limit_that_cannot_be_kept_is_named_with_its_option(capsys, option, value, name):
+    code, _, err = card(capsys, "plan", "--scenario", "llama-3.2-1b", option, value)
+    assert code == 1
+    assert f"{name} of" in err and "the best possible is" in err and option in err
+
+
+def test_least_layers_are_kept(capsys):
+    found = document(capsys, "plan", "--scenario", "card-letter", "--min-device-layers", 7)
+    assert [d["cut"] for d in found["rounds"][0]["devices"]] == [31, 31, 31, 7, 7]
+    assert found["rounds"][0]["devices"][4]["binding"] == ["least layers on the device"]
+
+
+@pytest.mark.parametrize(
     ("words", "code", "text"),
     [
         (

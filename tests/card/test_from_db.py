@@ -11,7 +11,7 @@ from sqlalchemy import event
 from cardlab.card.from_db import Request, gather
 from cardlab.card.link.channel import rates_by_round
 from cardlab.card.scenario import Constraints, LinkSpec, Objective
-from cardlab.card.solving import plan_rounds
+from cardlab.card.solving import extents_of, plan_rounds
 from cardlab.db import open_store
 from cardlab.errors import CardlabError, NotFoundError, PlanError
 from cardlab.quantity import Provenance
@@ -270,3 +270,29 @@ def test_a_guard_band_is_wider_with_more_confidence(database):
         surer = planned(store, replace(LINKED, constraints=limits))[1].rounds[0].devices[0]
     assert surer.delay_s <= sure.delay_s < free * 0.98
     assert "deadline with its guard band" in sure.binding
+
+
+def test_what_datasheet_constants_decide_stands_beside_the_plan(database):
+    with open_store(database) as store:
+        add_server(store)
+        add_device(store, replace(BOARD, cores=256, frequency_max_hz=1e9))
+        found = gather(store, LINKED)
+        made = plan_rounds(found.problems, doubts=found.doubts, datasheet=found.datasheet)
+    sheet = found.datasheet
+    np.testing.assert_allclose(sheet.device_s[0], np.array([1, 2, 3]) * 2e9 / (2 * 256 * 1e9))
+    assert sheet.power_w[0] == pytest.approx(sheet.power_w[-1] * (CLOCKS[0] / CLOCKS[-1]) ** 3)
+    beside, own = made.baselines["datasheet_constants"], made.outcome
+    extent = extents_of(found.problem)[0]
+    weighed = [
+        0.3 * (o.delay_s - extent.delay_s[0]) / (extent.delay_s[1] - extent.delay_s[0])
+        + 0.7 * (o.server_energy_j - extent.energy_j[0]) / (extent.energy_j[1] - extent.energy_j[0])
+        for o in (own, beside)
+    ]
+    assert weighed[0] == pytest.approx(made.rounds[0].devices[0].cost) and weighed[1] > weighed[0]
+
+
+def test_without_cores_there_is_no_datasheet_to_compare_with(database):
+    with whole(database) as store:
+        found, made = planned(store)
+    assert found.datasheet is None and "datasheet_constants" not in made.baselines
+    assert made.outcome.device_energy_j == pytest.approx(15.0 * made.rounds[0].devices[0].delay_terms.device)
