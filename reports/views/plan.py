@@ -65,7 +65,7 @@ def _summary(plan: Plan) -> dict[str, Any]:
         "delay_s": plan.outcome.delay_s,
         "server_energy_j": plan.outcome.server_energy_j,
         "device_energy_j": plan.outcome.device_energy_j,
-        "delay_vs_device_only": _change(plan.outcome.delay_s, device_only and device_only.delay_s),
+        "delay_vs_device_only": _change(plan.outcome.delay_s, None if device_only is None else device_only.delay_s),
         "energy_vs_server_only": _change(
             plan.outcome.server_energy_j, None if server_only is None else server_only.server_energy_j
         ),
