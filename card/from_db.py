@@ -241,9 +241,7 @@ class _Assembly:
         if ("power", None, None) not in self.fits:
             notes.append(f"{self.server.name} has no power data: energy is N/A and only delay is weighed")
         devices = [p.run.device for p in self.profiles]
-        simulated = [d.name for d in [*devices, self.server] if d.platform == "simulated"]
-        if simulated:
-            notes.append(f"simulated, no number of these is real: {', '.join(dict.fromkeys(simulated))}")
+        notes.extend(_births(devices, self.server))
         if self.link is not None:
             notes.append(f"link {self.link.name!r}, measured {self.link.measured_at}")
         elif self.request.link is not None:
@@ -258,3 +256,20 @@ def optimizer_factor(task: Task) -> float:
 
 def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else float(value)
+
+
+def _births(devices: Sequence[Device], server: Device) -> list[str]:
+    """Which parties were measured and which were not, so that nobody takes one for the other."""
+    parts = {d.name: "device terms" for d in devices}
+    parts[server.name] = "all terms" if server.name in parts else "server terms and energy"
+    platforms = {d.name: d.platform for d in [*devices, server]}
+    lines = []
+    for words, chosen in (
+        ("measured", lambda platform: platform not in ("simulated", "imported")),
+        ("imported", lambda platform: platform == "imported"),
+        ("simulated, no number of these is real", lambda platform: platform == "simulated"),
+    ):
+        names = [f"{name} ({parts[name]})" for name, platform in platforms.items() if chosen(platform)]
+        if names:
+            lines.append(f"{words}: {', '.join(names)}")
+    return lines
