@@ -92,3 +92,7 @@ def power(value_w: float, quantity: str = "power", rail: str = "board", total: b
 
 
 OPERATING = OperatingPoint(frequency_hz=1.5e9, temperature_c=50.0, throttled=False)
+
+
+def operating(frequency_hz: float) -> OperatingPoint:
+    return OperatingPoint(frequency_hz=frequency_hz, temperature_c=50.0, throttled=False)
