@@ -65,12 +65,17 @@ def _print(
         print_line()
         _print_constants(c)
     for o in optima:
-        low, high = o.optimum.frequency_ci95_hz
-        print_line(
-            f"least energy for {o.work} on {o.device_name}: {si(o.optimum.frequency_hz, 'Hz')}"
-            f" ({si(low, 'Hz')} .. {si(high, 'Hz')}), {si(o.optimum.energy_j.value, 'J')},"
-            f" {percent(o.optimum.saving)} less than at the highest clock measured"
-        )
+        print_line(optimum_line(o))
+
+
+def optimum_line(o: Optimum) -> str:
+    """The energy-optimal clock in words."""
+    low, high = o.optimum.frequency_ci95_hz
+    return (
+        f"least energy for {o.work} on {o.device_name}: {si(o.optimum.frequency_hz, 'Hz')}"
+        f" ({si(low, 'Hz')} .. {si(high, 'Hz')}), {si(o.optimum.energy_j.value, 'J')},"
+        f" {percent(o.optimum.saving)} less than at the highest clock measured"
+    )
 
 
 def _rows(fits: Iterable[Fit]) -> Iterable[tuple[str, ...]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cardlab.calibrate.publishing import energy_optima
 from cardlab.calibrate.service import gather as gather_groups
+from cardlab.cli.calibrating import optimum_line
 from cardlab.cli.console import print_json, print_line
 from cardlab.cli.settings import database
 from cardlab.db import open_store
@@ -29,6 +31,7 @@ def write_report(out: str, db: str | None, as_json: bool, *, device: str | None,
             profiles=profiles,
             fits=fits,
             curves=_curves(store, fits, key),
+            optima=[optimum_line(o) for o in energy_optima(store, fits)],
             plan=plan,
         )
     path = Path(out)

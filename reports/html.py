@@ -12,7 +12,7 @@ from cardlab import __version__
 from cardlab.records.fit import Fit
 from cardlab.records.measurement import Profile
 from cardlab.records.plan import Plan
-from cardlab.reports.svg import TERM_CLASSES, curve_chart, terms_chart
+from cardlab.reports.svg import TERM_CLASSES, curve_chart, residual_chart, terms_chart
 from cardlab.reports.views.fit import Curve, fit_document
 from cardlab.reports.views.plan import plan_document
 from cardlab.reports.views.profile import profile_document
@@ -25,9 +25,13 @@ def render_page(
     profiles: Sequence[Profile] = (),
     fits: Sequence[Fit] = (),
     curves: Sequence[Curve] = (),
+    optima: Sequence[str] = (),
     plan: Plan | None = None,
 ) -> str:
-    """The page of profiles, fits and a plan as HTML text; every part may be missing."""
+    """The page of profiles, fits and a plan as HTML text; every part may be missing.
+
+    `optima` are lines in words about energy-optimal clocks.
+    """
     environment = Environment(
         loader=PackageLoader("cardlab.reports"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -39,7 +43,10 @@ def render_page(
         version=__version__,
         profiles=[profile_document(p) for p in profiles],
         fits=[fit_document(f) for f in fits if f.selected],
-        charts=[{"svg": Markup(curve_chart(c)), "curve": c} for c in curves],
+        charts=[
+            {"svg": Markup(curve_chart(c)), "residuals": Markup(residual_chart(c)), "curve": c} for c in curves
+        ],
+        optima=list(optima),
         plan=document,
         terms=Markup(terms_chart(_rows(document))) if document else None,
         term_names=TERM_CLASSES,

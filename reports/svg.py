@@ -87,6 +87,29 @@ def curve_chart(curve: Curve) -> str:
     return "".join(parts)
 
 
+def residual_chart(curve: Curve) -> str:
+    """Relative residuals in per cent over the clock in MHz; throttled points are left out of the scale."""
+    shown = [(f / 1e6, 100.0 * r) for f, r, throttled in curve.residuals if not throttled]
+    height, top, bottom = 110, 10, 30
+    largest = max((abs(r) for _, r in shown), default=1.0) * 1.2 or 1.0
+    x_high = max((f for f, _ in shown), default=1.0) * 1.03
+    middle, half = top + (height - top - bottom) / 2, (height - top - bottom) / 2
+    parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="residuals of {escape(curve.title)}">']
+    for percent in (-largest, 0.0, largest):
+        y = middle - half * percent / largest
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{percent:+.2g} %</text>')
+    for f, r in shown:
+        x = LEFT + f / x_high * (WIDTH - LEFT - RIGHT)
+        y = middle - half * r / largest
+        hint = f"<title>{f:.0f} MHz: {r:+.2f} %</title>"
+        parts.append(f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="2.6">{hint}</circle>')
+    label = "residual against clock"
+    parts.append(f'<text class="label" x="{(LEFT + WIDTH) / 2}" y="{height - 8}" text-anchor="middle">{label}</text>')
+    parts.append("</svg>")
+    return "".join(parts)
+
+
 TERM_CLASSES = ("device", "encode", "uplink", "decode", "server", "downlink", "adapters", "switch")
 
 

@@ -73,6 +73,7 @@ class Curve:
     Attributes:
         title, y_label: in words; y in `unit`.
         points: (Hz, value, throttled).
+        residuals: (Hz, relative difference of a point from the law, throttled).
         law: chosen law as [(Hz, value)]; `band` its 95 % interval as [(Hz, low, high)].
         cubic: the paper's cubic as [(Hz, value)], empty if it was not fitted.
         origins: of the points, in words.
@@ -82,6 +83,7 @@ class Curve:
     y_label: str
     unit: str
     points: tuple[tuple[float, float, bool], ...]
+    residuals: tuple[tuple[float, float, bool], ...]
     law_name: str
     law: tuple[tuple[float, float], ...]
     band: tuple[tuple[float, float, float], ...]
@@ -103,6 +105,7 @@ def curve(fits: Sequence[Fit], points: Sequence[tuple[float, float, bool]]) -> C
         y_label="power" if chosen.unit == "W" else "time",
         unit=chosen.unit,
         points=tuple(points),
+        residuals=tuple((f, value / chosen.predict(f).value - 1.0, throttled) for f, value, throttled in points),
         law_name=chosen.law,
         law=tuple((float(f), p.value) for f, p in zip(clocks, predicted, strict=True)),
         band=tuple(

@@ -142,5 +142,21 @@ def test_a_read_only_database_can_be_read_and_says_why_it_cannot_be_written(tmp_
     assert "read-only" in text and "--db" in text
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_an_unreadable_database_says_so(tmp_path: Path) -> None:
+    open_store(tmp_path / "x.db").close()
+    (tmp_path / "x.db").chmod(0o000)
+
+    def read() -> str:
+        try:
+            open_store(tmp_path / "x.db", create=False)
+        except StoreError as error:
+            return str(error)
+        return "it could be read"
+
+    text = as_user_without_rights(tmp_path, read)
+    assert "cannot be opened" in text and "you may read" in text
+
+
 def test_engine_types_are_those_of_the_migration() -> None:
     assert isinstance(Base.metadata.tables["device"].c.memory_bytes.type, sa.BigInteger)
