@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from cardlab.calibrate.service import fit_store, gather
 from cardlab.db import open_store
 from cardlab.records.measurement import PlannedPoint
@@ -84,5 +86,5 @@ def test_the_sum_of_segments_counts_every_layer_and_skips_the_embeddings_missing
 
 def test_ticks_are_round_and_inside() -> None:
     assert ticks(0, 2611) == [0, 1000, 2000]
-    assert ticks(0.0, 0.11) == [0.0, 0.025, 0.05, 0.075, 0.1]
+    assert ticks(0.0, 0.11) == pytest.approx([0.0, 0.025, 0.05, 0.075, 0.1])
     assert ticks(3.0, 3.0) == [3.0]
