@@ -141,6 +141,7 @@ def power_measurements(quantity: str, reading: Reading, segment: str | None = No
                 "source": trace.source,
                 "update_s": trace.update_s,
                 "quantisation_w": trace.quantisation_w,
+                "check_w": trace.check_w,
                 "temperature_c": reading.temperature_c,
             },
         )

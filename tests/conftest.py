@@ -7,8 +7,12 @@ import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.fakes.nvml.card import FakeCard
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -27,6 +31,26 @@ def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def database(tmp_path: Path) -> Path:
     """Path of a database that does not exist yet."""
     return tmp_path / "cardlab.db"
+
+
+@pytest.fixture(scope="session")
+def fake_nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fake libnvidia-ml.so.1, compiled once."""
+    from tests.fakes.nvml.card import build
+
+    need("gcc")
+    return build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def fake_card(fake_nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCard:
+    """A fresh fake card behind the real pynvml; its locks live in a file."""
+    from tests.fakes.nvml.card import FakeCard
+
+    monkeypatch.setenv("FAKE_NVML_STATE", str(tmp_path / "locks"))
+    card = FakeCard(fake_nvml_library)
+    card.reset()
+    return card
 
 
 def need(tool: str) -> str:

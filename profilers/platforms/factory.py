@@ -7,7 +7,7 @@ from pathlib import Path
 from cardlab.errors import UsageError
 from cardlab.profilers.platforms.base import Platform
 
-NAMES = ("auto", "cpu", "simulated:NAME")
+NAMES = ("auto", "nvidia", "cpu", "simulated:NAME")
 
 
 def open_platform(
@@ -16,7 +16,7 @@ def open_platform(
     """Open the platform of that name.
 
     Args:
-        name: "auto", "cpu", "simulated:NAME" or "simulated:NAME:LABEL".
+        name: "auto", "nvidia" (or "nvidia:INDEX"), "cpu", "simulated:NAME" or "simulated:NAME:LABEL".
         index: which device, on platforms with several.
         sysfs_root: root of /sys, /proc and /etc for platforms that read them.
         label: name given to the device; a host's own name by default.
@@ -30,8 +30,27 @@ def open_platform(
 
         model, _, own_label = rest.partition(":")
         return SimulatedPlatform(model, label or own_label or None)
+    if kind == "nvidia" or (kind == "auto" and _usable_gpu(index)):
+        from cardlab.profilers.platforms.nvidia import NvidiaPlatform
+
+        if rest and not rest.isdigit():
+            raise UsageError(f"{rest!r} is not the number of a GPU", remedy="list them with: nvidia-smi -L")
+        return NvidiaPlatform(int(rest) if rest else index, label, sysfs_root=sysfs_root)
     if kind in ("auto", "cpu"):
         from cardlab.profilers.platforms.cpu import CpuPlatform
 
         return CpuPlatform(sysfs_root=sysfs_root, label=label)
     raise UsageError(f"there is no platform {name!r}", remedy=f"choose one of: {', '.join(NAMES)}")
+
+
+def _usable_gpu(index: int) -> bool:
+    """Whether NVML has the card and torch can compute on it; anything less is a case for the CPU."""
+    from cardlab.profilers.sensors.nvml import gpu_count
+
+    if gpu_count() <= index:
+        return False
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())

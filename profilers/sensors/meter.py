@@ -46,6 +46,7 @@ class RailTrace:
         update_s: length of an update.
         quantisation_w: smallest step of a reading, None if unknown.
         source: the sensor, in words.
+        check_w: mean power by a second, independent source over the same window, None without one.
     """
 
     rail: Rail
@@ -54,6 +55,7 @@ class RailTrace:
     update_s: float
     quantisation_w: float | None
     source: str
+    check_w: float | None = None
 
     def mean(self, provenance: Provenance) -> Estimate | None:
         """Mean power with its standard error; None without a whole update.
