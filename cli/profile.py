@@ -36,7 +36,7 @@ def profile_device(
     adapter_dtype: Annotated[str, typer.Option(help="dtype of the adapter weights.")] = "float32",
     checkpointing: Annotated[bool, typer.Option(help="Gradient checkpointing.")] = False,
     optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
-    platform: Annotated[str, typer.Option(help="auto, cpu, or simulated:NAME.")] = "auto",
+    platform: Annotated[str, typer.Option(help="auto, nvidia, nvidia:INDEX, cpu, or simulated:NAME.")] = "auto",
     frequencies: Annotated[str, typer.Option(help="all, max, a number of clocks, or 600MHz,1200MHz.")] = "8",
     repeats: Annotated[
         int | None, typer.Option(help="Take exactly this many samples of each segment.")
@@ -101,7 +101,7 @@ def profile_device(
 
 @app.command()
 def doctor(
-    platform: Annotated[str, typer.Option(help="auto, cpu, or simulated:NAME.")] = "auto",
+    platform: Annotated[str, typer.Option(help="auto, nvidia, nvidia:INDEX, cpu, or simulated:NAME.")] = "auto",
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:

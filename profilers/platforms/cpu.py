@@ -6,9 +6,14 @@ import os
 import platform as host_platform
 from pathlib import Path
 
-from cardlab.profilers.clock import WallClock
+from cardlab.profilers.clock import Clock, WallClock
+from cardlab.profilers.platforms import helper
 from cardlab.profilers.platforms.base import Platform, Probe, State
+from cardlab.profilers.platforms.cpufreq import CpuClocks, through_helper
+from cardlab.profilers.platforms.guard import ClockGuard
 from cardlab.profilers.platforms.host import cpu_cores, cpu_model, host_key, memory_bytes, read_text
+from cardlab.profilers.sensors import rapl
+from cardlab.profilers.sensors.sampler import Sampler, ThreadSampler
 from cardlab.profilers.stopwatch import CpuStopwatch
 from cardlab.profilers.workbench import LoadWorkbench, Workbench, Workload
 from cardlab.profilers.workload.execution import resolve_execution
@@ -25,14 +30,24 @@ class CpuPlatform(Platform):
     Args:
         sysfs_root: root of /sys, /proc and /etc.
         label: name of the device; the host's name by default.
+        clock, sampler: wall clock and a thread unless a test brings its own.
     """
 
-    def __init__(self, sysfs_root: str | Path = "/", label: str | None = None) -> None:
+    def __init__(
+        self,
+        sysfs_root: str | Path = "/",
+        label: str | None = None,
+        *,
+        clock: Clock | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
         self._root = Path(sysfs_root)
         key = host_key("cpu", self._root)
         self.name = "cpu"
         self.key_source = key.source
         total_bytes, _ = memory_bytes(self._root)
+        self._clocks = self._find_clocks()
+        self._zones = rapl.find_zones(self._root)
         self.identity = Device(
             key=key.key,
             name=label or host_platform.node() or "host",
@@ -44,20 +59,22 @@ class CpuPlatform(Platform):
             memory_bytes=total_bytes,
             details={"logical_cpus": os.cpu_count(), "machine": host_platform.machine()},
         )
-        self.clock = WallClock()
+        self.clock = clock or WallClock()
         self.stopwatch = CpuStopwatch()
+        if rapl.readable(self._zones):
+            self.meter = rapl.RaplMeter(self._zones, self.clock, sampler or ThreadSampler())
+        if self._clocks.writable and self._clocks.frequencies():
+            self.guard = ClockGuard(key.key, self.name, self._clocks)
         self.provenance = MEASURED
         self.torch_device = "cpu"
 
     def frequencies(self) -> tuple[float, ...]:
-        """Empty: the clock is measured as found."""
-        return ()
+        """Clocks of cpufreq; empty where it is not there or may not be written."""
+        return () if self.guard is None else self._clocks.frequencies()
 
     def capabilities(self) -> tuple[Probe, ...]:
         """Identity, clock, memory and power meter as found."""
         total, available = memory_bytes(self._root)
-        frequency = self.state().frequency_hz
-        rapl = (self._root / "sys/class/powercap/intel-rapl:0/energy_uj").exists()
         return (
             Probe(
                 name="device",
@@ -72,20 +89,8 @@ class CpuPlatform(Platform):
                 if total is None or available is None
                 else f"{total / 2**30:.1f} GiB, {available / 2**30:.1f} GiB free",
             ),
-            Probe(
-                name="clock",
-                ok=None if frequency is None else True,
-                state="the kernel publishes no CPU clock here"
-                if frequency is None
-                else f"{frequency / 1e6:.0f} MHz now, measured as found",
-            ),
-            Probe(
-                name="power meter",
-                ok=None,
-                state="RAPL present, not read on this platform yet"
-                if rapl
-                else "no RAPL energy counter: power is N/A here",
-            ),
+            self._clock_probe(),
+            self._power_probe(),
         )
 
     def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
@@ -109,7 +114,7 @@ class CpuPlatform(Platform):
 
     def state(self) -> State:
         """The CPU clock where the kernel publishes it."""
-        frequency = self._cpufreq_hz("scaling_cur_freq")
+        frequency = self._clocks.read_hz()
         return State(frequency_hz=frequency, cpu_hz=frequency, cores_active=self.identity.cores)
 
     def memory_available_bytes(self) -> int | None:
@@ -119,3 +124,31 @@ class CpuPlatform(Platform):
     def _cpufreq_hz(self, name: str) -> float | None:
         text = read_text(self._root / _CPUFREQ / name)
         return float(text) * 1e3 if text and text.isdigit() else None
+
+    def _find_clocks(self) -> CpuClocks:
+        clocks = CpuClocks(self._root)
+        # Asking the helper starts a process: only where it would help.
+        if clocks.present and not clocks.writable and self._root == Path("/") and helper.helper_answers():
+            return CpuClocks(self._root, through_helper)
+        return clocks
+
+    def _clock_probe(self) -> Probe:
+        frequency = self.state().frequency_hz
+        now = "" if frequency is None else f"{frequency / 1e6:.0f} MHz now, "
+        if self.guard is not None:
+            return Probe(name="clock", ok=True, state=f"{now}{len(self.frequencies())} clocks can be requested")
+        if not self._clocks.present:
+            return Probe(name="clock", ok=None, state="the kernel publishes no CPU clock here")
+        if not self._clocks.frequencies():
+            return Probe(name="clock", ok=None, state=f"{now}measured as found: no clocks are listed")
+        state = f"{now}measured as found: this user may not set it"
+        return Probe(name="clock", ok=False, state=state, remedy=helper.remedy())
+
+    def _power_probe(self) -> Probe:
+        if self.meter is not None:
+            names = ", ".join(rail.name for rail in self.meter.rails)
+            return Probe(name="power meter", ok=True, state=f"RAPL: {names}, every {rapl.UPDATE_S:g} s")
+        if any(zone.name.startswith("package") for zone in self._zones):
+            state = "RAPL is there, this user may not read it: power is N/A"
+            return Probe(name="power meter", ok=False, state=state, remedy=rapl.REMEDY)
+        return Probe(name="power meter", ok=None, state="no RAPL energy counter: power is N/A here")

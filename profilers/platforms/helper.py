@@ -43,7 +43,9 @@ def _governor(path: Path, value: str) -> bool:
 def _cpu_khz(path: Path, value: str) -> bool:
     low = read_text(path.parent / "cpuinfo_min_freq") or ""
     high = read_text(path.parent / "cpuinfo_max_freq") or ""
-    return value.isascii() and value.isdigit() and low.isdigit() and high.isdigit() and int(low) <= int(value) <= int(high)
+    if not all(text.isascii() and text.isdigit() for text in (value, low, high)):
+        return False
+    return int(low) <= int(value) <= int(high)
 
 
 _POLICY = r"sys/devices/system/cpu/cpufreq/policy\d+"
@@ -129,7 +131,8 @@ def write_value(path: Path, value: str) -> None:
 
 def remedy() -> str:
     """How to get the rights, in one line."""
-    return f"run as root, or allow the helper: echo \"$USER ALL=(root) NOPASSWD: {_program()}\" | sudo tee /etc/sudoers.d/cardlab"
+    rule = f'"$USER ALL=(root) NOPASSWD: {_program()}"'
+    return f"run as root, or allow the helper: echo {rule} | sudo tee /etc/sudoers.d/cardlab"
 
 
 def helper_answers() -> bool:

@@ -68,10 +68,9 @@ class NvidiaPlatform(Platform):
         self._memory_seen_hz = self.card.clock_hz(MEMORY_CLOCK)
         self.clocks_hz = self._supported()
         self.identity = self._identity(label, Path(sysfs_root))
-        source = None if self.mig else best_source(self.card)
-        self.meter = (
-            None if source is None else NvmlMeter(self.card, self.clock, sampler or ThreadSampler(), source)
-        )
+        self.power_source = None if self.mig else best_source(self.card)
+        if self.power_source is not None:
+            self.meter = NvmlMeter(self.card, self.clock, sampler or ThreadSampler(), self.power_source)
         self.guard = ClockGuard(self.identity.key, self.name, NvidiaClocks(self.card, self.rights))
         self._throttled_s = self.card.throttled_s()
         self._others: tuple[int, ...] = ()

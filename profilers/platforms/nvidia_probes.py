@@ -47,9 +47,9 @@ def _power(platform: NvidiaPlatform) -> Probe:
             state="NVML measures the whole card, not a MIG instance",
             remedy=f"sudo nvidia-smi -i {platform.card.index} -mig 0",
         )
-    if platform.meter is None:
+    if platform.power_source is None:
         return _lack(platform.card, "power meter", "nvmlDeviceGetTotalEnergyConsumption", "no source of power")
-    return Probe(name="power meter", ok=True, state=_SOURCES[platform.meter.source])
+    return Probe(name="power meter", ok=True, state=_SOURCES[platform.power_source])
 
 
 def _clocks(platform: NvidiaPlatform) -> Probe:

@@ -23,7 +23,12 @@ from cardlab.errors import (
 
 FIELD_INSTANT_MW = 186
 FIELD_AVERAGE_MW = 185
-THROTTLE_FIELDS = {74: "power cap", 269: "thermal limit (software)", 270: "thermal limit (hardware)", 271: "power brake"}
+THROTTLE_FIELDS = {
+    74: "power cap",
+    269: "thermal limit (software)",
+    270: "thermal limit (hardware)",
+    271: "power brake",
+}
 LIMITING_REASONS = {
     0x4: "power cap",
     0x8: "hardware slowdown",

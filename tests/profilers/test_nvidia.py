@@ -224,7 +224,7 @@ def test_the_best_source_is_taken(fake_card: FakeCard, lost: tuple[str, ...], so
     for symbol in lost:
         fake_card.fail(symbol, 3)
     platform = fake_card.platform()
-    assert platform.meter is not None and platform.meter.source == source
+    assert platform.power_source == source
     for _ in range(100):
         fake_card.work().run_once()
     before_s, before_j = fake_card.now(), fake_card.lib.fake_true_energy()
