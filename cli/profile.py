@@ -143,3 +143,31 @@ def restore(json: JsonOption = False) -> None:
     from cardlab.cli.profiling import restore_clocks
 
     restore_clocks(json)
+
+
+@app.command()
+def capture(
+    out: Annotated[
+        str | None, typer.Option(help="File to write; default: print it.", show_default=False)
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Write what NVML and the kernel answer here to one JSON document; changes nothing."""
+    from cardlab.cli.checking import show_capture
+
+    if json and out is not None:
+        raise UsageError("--json prints and --out writes", remedy="give one of them")
+    show_capture(out)
+
+
+@app.command()
+def selftest(
+    platform: Annotated[
+        str, typer.Option(help="auto, nvidia, nvidia:INDEX, cpu, or simulated:NAME.")
+    ] = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Lock a clock, measure, restore the clock, and check each on the device."""
+    from cardlab.cli.checking import run_selftest
+
+    run_selftest(platform, json)

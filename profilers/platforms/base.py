@@ -113,6 +113,11 @@ class Platform(ABC):
         """Memory that is really free for a model now; None if unknown."""
         return self.identity.memory_bytes
 
+    def trial_work(self) -> Work:
+        """A small load that keeps the device busy, for a self-test; a matrix product on the CPU by default."""
+        matrix = np.random.default_rng(0).standard_normal((256, 256), dtype=np.float32)
+        return as_work(lambda: matrix @ matrix, "trial")
+
     def versions(self) -> dict[str, str]:
         """Versions of driver and firmware by name; none by default."""
         return {}

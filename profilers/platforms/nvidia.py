@@ -20,7 +20,8 @@ from cardlab.profilers.platforms.nvidia_probes import probes
 from cardlab.profilers.sensors.nvml import LIMITING_REASONS, Card, nvml_call
 from cardlab.profilers.sensors.nvml_meter import NvmlMeter, best_source
 from cardlab.profilers.sensors.sampler import Sampler, ThreadSampler
-from cardlab.profilers.stopwatch import ClockStopwatch, CudaStopwatch
+from cardlab.profilers.stopwatch import ClockStopwatch, CudaStopwatch, Stopwatch
+from cardlab.profilers.work import Lap, Work
 from cardlab.profilers.workbench import LoadWorkbench, Workbench, Workload
 from cardlab.profilers.workload.execution import import_torch, resolve_execution
 from cardlab.quantity import MEASURED
@@ -61,7 +62,7 @@ class NvidiaPlatform(Platform):
         self.name = "nvidia" if index == 0 else f"nvidia:{index}"
         self.rights = rights or find_rights(Path(sysfs_root))
         self.clock = clock or WallClock()
-        self.stopwatch = ClockStopwatch(self.clock)
+        self.stopwatch: Stopwatch = ClockStopwatch(self.clock)
         self.provenance = MEASURED
         self.torch_device = f"cuda:{index}"
         self.mig = self.card.mig()
@@ -133,6 +134,20 @@ class NvidiaPlatform(Platform):
         """Free memory of the card."""
         memory = self.card.read("nvmlDeviceGetMemoryInfo")
         return None if memory is None else int(memory.free)
+
+    def trial_work(self) -> Work:
+        """Matrix products in torch on this card, a few milliseconds each time."""
+        device = _torch_name(self.card.index, self.identity.key)
+        torch = import_torch()
+        self.stopwatch = CudaStopwatch(device)
+        matrix = torch.randn((4096, 4096), device=device, dtype=torch.float16)
+
+        def run() -> None:
+            for _ in range(8):
+                matrix @ matrix
+
+        lap = Lap(phase="run", run=run)
+        return Work(segment="trial", laps=(lap,), synchronize=lambda: torch.cuda.synchronize(device))
 
     def versions(self) -> dict[str, str]:
         """The driver's version."""

@@ -87,6 +87,10 @@ class SimulatedPlatform(Platform):
             return LoadWorkbench(workload.load)
         return DescribedWorkbench(workload)
 
+    def trial_work(self) -> Work:
+        """A layer's worth of arithmetic, by its size."""
+        return Work(segment="trial", laps=(Lap(phase="run", run=None, flop=1e11, traffic_bytes=1e8),))
+
     def state(self) -> State:
         """Clock, temperature and whether the clock fell below the requested one."""
         machine = self.machine
