@@ -38,6 +38,7 @@ class FakeCard:
         self.lib = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
         self.lib.fake_now.restype = ctypes.c_double
         self.lib.fake_true_energy.restype = ctypes.c_double
+        self.lib.fake_tick.restype = ctypes.c_double
         self.lib.fake_gain.restype = ctypes.c_double
         self.lib.fake_steady_watts.restype = ctypes.c_double
         self.lib.fake_steady_watts.argtypes = [ctypes.c_uint, ctypes.c_double]

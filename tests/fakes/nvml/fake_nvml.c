@@ -8,7 +8,7 @@
  *   leakage   leak * v * exp(v / 0.34) * 2^((T - 25) / 26)
  *   board     fixed + fan * ((T - 30) / 50)^3 above 30 C + memory share of the load
  *   heat      two bodies in series: die (fast) and cooler (slow)
- * Sensor: 100 ms ticks; a gain of a few percent as real cards have; the energy counter moves once a tick.
+ * Sensor: ticks of 96 to 112 ms, drawn; a gain of a few percent as real cards have; the energy counter moves once a tick.
  *
  * FAKE_NVML_SEED  which card                  FAKE_NVML_STATE  file of the locks, so that they outlive a process
  * FAKE_NVML_FAIL  symbol=code,symbol=code     FAKE_NVML_WALL   follow the wall clock
@@ -27,15 +27,13 @@ typedef unsigned long long u64;
 enum { OK = 0, INVALID = 2, UNSUPPORTED = 3, NO_PERMISSION = 4, TOO_SMALL = 7, NOT_FOUND = 6 };
 
 #define STEP_S 0.002
-#define TICK_S 0.1
-#define TICK_STEPS 50
 #define MAX_FAILS 64
 
 static struct {
     double v_low, v_span, f_bend, f_soft, charge, shorted, gate;
     double leak, fixed, fan, memory_w, limit_w, gain;
     double r_die, r_cooler, tau_die, tau_cooler, t_max, ambient;
-    u32 low_mhz, high_mhz, step_mhz, memory_mhz, idle_memory_mhz, cores;
+    u32 low_mhz, high_mhz, step_mhz, memory_mhz, idle_memory_mhz, cores, tick_steps;
     u64 seed;
 } card;
 
@@ -83,6 +81,7 @@ static void draw_card(u64 seed) {
     card.ambient = uniform(22, 30);
     card.t_max = 87;
     card.limit_w = 1e6;
+    card.tick_steps = (u32)uniform(48, 57);
     card.low_mhz = 210;
     card.high_mhz = 2535;
     card.step_mhz = 15;
@@ -132,7 +131,7 @@ static void write_locks(void) {
 }
 
 static void end_tick(void) {
-    now.instant_w = (now.energy_j - now.tick_start_j) / TICK_S * card.gain;
+    now.instant_w = (now.energy_j - now.tick_start_j) / (card.tick_steps * STEP_S) * card.gain;
     now.tick_start_j = now.energy_j;
     now.history_w[now.ticks++ % 10] = now.instant_w;
     int n = now.ticks < 10 ? now.ticks : 10;
@@ -163,7 +162,7 @@ static void step(void) {
     now.cooler_c += (card.ambient + p * card.r_cooler - now.cooler_c) * STEP_S / card.tau_cooler;
     now.die_c += (now.cooler_c + p * card.r_die - now.die_c) * STEP_S / card.tau_die;
     now.steps++;
-    if (now.steps % TICK_STEPS == 0) end_tick();
+    if (now.steps % card.tick_steps == 0) end_tick();
 }
 
 static double wall_s(void) {
@@ -192,7 +191,7 @@ void fake_reset(u64 seed) {
     wall_start_s = wall_s();
     read_locks();
     govern();
-    for (int i = 0; i < TICK_STEPS; i++) step();
+    for (u32 i = 0; i < card.tick_steps; i++) step();
     wall_start_s -= now.now_s = now.steps * STEP_S;
     ready = 1;
 }
@@ -211,6 +210,7 @@ void fake_advance(double seconds) { move_to(now.now_s + seconds); }
 void fake_load(double load) { follow_wall(); now.load = load; }
 double fake_now(void) { follow_wall(); return now.now_s; }
 double fake_true_energy(void) { follow_wall(); return now.energy_j; }
+double fake_tick(void) { return card.tick_steps * STEP_S; }
 double fake_gain(void) { return card.gain; }
 u32 fake_locked_mhz(void) { read_locks(); return now.lock_mhz; }
 void fake_power_limit(double limit_w) { card.limit_w = limit_w; }
@@ -304,6 +304,15 @@ ret_t nvmlDeviceGetEnforcedPowerLimit(void *d, u32 *mw) {
     (void)d; BEGIN(); *mw = card.limit_w > 1e5 ? 165000 : (u32)(card.limit_w * 1000); return OK;
 }
 ret_t nvmlDeviceGetPowerManagementLimit(void *d, u32 *mw) { return nvmlDeviceGetEnforcedPowerLimit(d, mw); }
+ret_t nvmlDeviceGetPowerManagementDefaultLimit(void *d, u32 *mw) { (void)d; BEGIN(); *mw = 165000; return OK; }
+ret_t nvmlDeviceGetPowerManagementLimitConstraints(void *d, u32 *low_mw, u32 *high_mw) {
+    (void)d; BEGIN(); *low_mw = 100000; *high_mw = 165000; return OK;
+}
+/* Asked by other tools only. */
+ret_t nvmlDeviceGetPersistenceMode(void *d, u32 *on) { (void)d; BEGIN(); *on = 0; return OK; }
+ret_t nvmlDeviceGetAutoBoostedClocksEnabled(void *d, u32 *a, u32 *b) { (void)d; (void)a; (void)b; BEGIN(); return UNSUPPORTED; }
+ret_t nvmlDeviceGetDefaultApplicationsClock(void *d, u32 type, u32 *mhz) { (void)d; (void)type; (void)mhz; BEGIN(); return UNSUPPORTED; }
+ret_t nvmlDeviceGetPciInfo_v3(void *d, void *pci) { (void)d; (void)pci; BEGIN(); return OK; }
 ret_t nvmlDeviceGetPowerUsage(void *d, u32 *mw) { (void)d; BEGIN(); *mw = (u32)(now.average_w * 1000); return OK; }
 ret_t nvmlDeviceGetTotalEnergyConsumption(void *d, u64 *mj) { (void)d; BEGIN(); *mj = now.counter_mj; return OK; }
 ret_t nvmlDeviceGetTemperature(void *d, u32 sensor, u32 *c) { (void)d; (void)sensor; BEGIN(); *c = (u32)lround(now.die_c); return OK; }

@@ -1,0 +1,58 @@
+"""A real NVIDIA card: what is only true if the hardware says so. Skipped where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from cardlab.profilers.platforms.nvidia import NvidiaPlatform
+from cardlab.profilers.selftest import selftest
+from cardlab.profilers.workload import profile_task, resolve_task
+
+torch = pytest.importorskip("torch")
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.fixture
+def card() -> Iterator[NvidiaPlatform]:
+    platform = NvidiaPlatform()
+    yield platform
+    platform.close()
+
+
+def test_identity(card: NvidiaPlatform) -> None:
+    assert card.identity.key.startswith("nvidia:GPU-")
+    assert card.identity.cores is None or card.identity.cores > 0
+    execution = card.resolve_execution("auto", "sdpa", 1)
+    assert execution.accelerator is not None and card.torch_device is not None
+    assert card.torch_device.startswith("cuda:")
+
+
+def test_power_under_load_is_above_idle_and_below_the_limit(card: NvidiaPlatform) -> None:
+    if card.meter is None:
+        pytest.skip("no source of power on this card")
+    idle = card.measure_waiting(3.0)
+    busy = card.measure(card.trial_work())
+    assert idle.power_w is not None and busy.power_w is not None
+    assert busy.power_w.value > idle.power_w.value
+    limit_w = card.identity.details.get("power_limit_w")
+    assert not isinstance(limit_w, float) or busy.power_w.value < 1.1 * limit_w
+    assert busy.frequency_hz is not None and busy.temperature_c is not None
+
+
+def test_the_selftest_passes_where_clocks_can_be_set(card: NvidiaPlatform) -> None:
+    if not card.frequencies():
+        pytest.skip("clocks cannot be set here")
+    for check in selftest(card, card.trial_work()):
+        assert check.ok is not False, check
+
+
+def test_a_layer_is_timed(card: NvidiaPlatform) -> None:
+    card.resolve_execution("auto", "sdpa", 1)
+    assert card.torch_device is not None
+    profile = profile_task(resolve_task("tiny-llama", sequence=64), device=card.torch_device)
+    assert profile is not None
