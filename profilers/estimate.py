@@ -8,7 +8,7 @@ from cardlab.profilers.measuring import IDLE_S
 from cardlab.profilers.platforms.base import Platform
 from cardlab.records.measurement import PlannedPoint
 
-SETTLE_S = 4.0
+SETTLE_S = 20.0
 TIMING_S = 60.0
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,9 @@ from cardlab.records.task import Execution
 
 WINDOW_MIN_S = 2.0
 WINDOW_UPDATES = 20
-SETTLE_TIMEOUT_S = 20.0
+SETTLE_TIMEOUT_S = 60.0
+SETTLE_WINDOWS = 4
+SETTLE_SHARE = 0.0025
 SETTLE_WINDOW_S = 1.0
 STATE_INTERVAL_S = 0.05
 
@@ -180,17 +182,22 @@ class Platform(ABC):
     def settle(self, work: Work, frequency_hz: float | None) -> None:
         """Run work until the clock under load is the requested one and power is steady.
 
-        Gives up silently after 20 s of platform time: the operating point says what was reached.
+        Power is steady when the mean of the last four windows is within 0.25 % of the four before: heat
+        approaches its balance so slowly (tens of seconds) that one window never differs much from the next.
+        Gives up silently after 60 s of platform time: the operating point says what was reached.
         """
         deadline = self.clock.now() + SETTLE_TIMEOUT_S
         steady = 0
-        last_w: float | None = None
-        while self.clock.now() < deadline and steady < 3:
+        powers: list[float] = []
+        while self.clock.now() < deadline and (steady < 3 or not power_steady(powers)):
             reading = self.measure(work, 0.0 if self.meter is None else max(SETTLE_WINDOW_S, 2.0 * self.meter.update_s))
-            power_w = None if reading.power_w is None else reading.power_w.value
-            close = last_w is None or power_w is None or abs(power_w - last_w) <= 0.01 * last_w
-            steady = steady + 1 if close and on_request(reading.frequency_hz, frequency_hz) else 0
-            last_w = power_w
+            steady = steady + 1 if on_request(reading.frequency_hz, frequency_hz) else 0
+            if steady == 0:
+                powers.clear()
+            elif reading.power_w is not None:
+                powers.append(reading.power_w.value)
+            elif steady >= 3:
+                return
 
     def window_s(self) -> float:
         """Length of a power window: many whole updates of the slowest rail."""
@@ -240,6 +247,15 @@ def on_request(read_hz: float | None, requested_hz: float | None) -> bool:
     if read_hz is None or requested_hz is None:
         return True
     return abs(read_hz - requested_hz) <= 0.01 * requested_hz
+
+
+def power_steady(powers_w: Sequence[float]) -> bool:
+    """Whether the last windows agree with those before them, to 0.25 % of their mean."""
+    if len(powers_w) < 2 * SETTLE_WINDOWS:
+        return False
+    late = float(np.mean(powers_w[-SETTLE_WINDOWS:]))
+    early = float(np.mean(powers_w[-2 * SETTLE_WINDOWS : -SETTLE_WINDOWS]))
+    return abs(late - early) <= SETTLE_SHARE * early
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -206,7 +206,7 @@ def test_what_cannot_go_on_says_why_in_one_line(fake_card: FakeCard, database: o
 
 
 def test_a_lost_card_loses_no_finished_point(fake_card: FakeCard, database: object) -> None:
-    fake_card.fail("nvmlDeviceGetTotalEnergyConsumption", 15, 6000)
+    fake_card.fail("nvmlDeviceGetTotalEnergyConsumption", 15, 20000)
     with open_store(str(database)) as store:
         with pytest.raises(DeviceLostError, match="--resume"):
             sweep(fake_card, store, "8")
