@@ -39,7 +39,7 @@ class MeterCalibration:
     gain: Estimate
     offset_w: Estimate
     pairs: int
-    residual_w: float
+    residual_w: float | None
 
     @property
     def systematic(self) -> float:

@@ -58,5 +58,5 @@ def _whole(value: object, estimate: Estimate) -> int:
     return value if isinstance(value, int) else estimate.n or 0
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None

@@ -20,6 +20,9 @@ def profile_device(
     model: Annotated[
         str | None, typer.Option(help="Bundled model, or path of a config.json; see: profile-device models.")
     ] = None,
+    load_command: Annotated[
+        str | None, typer.Option(help="Measure this command instead of a model.", show_default=False)
+    ] = None,
     batch: Annotated[int, typer.Option(help="Sequences in a mini-batch.")] = 1,
     seq: Annotated[int, typer.Option(help="Tokens in a sequence.")] = 512,
     dtype: Annotated[
@@ -65,13 +68,15 @@ def profile_device(
     if ctx.invoked_subcommand is not None:
         refuse_options_before_subcommand(ctx)
         return
-    if model is None:
-        raise UsageError("nothing to measure", remedy="name a model: profile-device --model llama-3.2-1b")
+    if (model is None) == (load_command is None):
+        problem = "nothing to measure" if model is None else "a model and a load at once"
+        raise UsageError(problem, remedy="name one: --model llama-3.2-1b, or --load-command CMD")
     from cardlab.cli.profiling import ProfileOptions, run_profile
 
     run_profile(
         ProfileOptions(
             model=model,
+            load_command=load_command,
             batch=batch,
             sequence=seq,
             dtype=dtype,

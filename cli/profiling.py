@@ -20,20 +20,25 @@ from cardlab.profilers.platforms.guard import journals
 from cardlab.profilers.session import Request, restore, run_session
 from cardlab.profilers.sweep import choose_frequencies, plan_points
 from cardlab.profilers.timing import TimingPolicy
+from cardlab.profilers.work import command_work
 from cardlab.profilers.workbench import Workload
 from cardlab.records.measurement import PlannedPoint
+from cardlab.records.task import Execution
 from cardlab.text import duration, si
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|min|h)?$")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 SWEEP_SEED = 20241130
+# What an external command computes with is not known.
+EXTERNAL = Execution(dtype="unknown", attention="unknown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileOptions:
     """The options of `profile-device` as they were typed."""
 
-    model: str
+    model: str | None
+    load_command: str | None
     batch: int
     sequence: int
     dtype: str
@@ -120,9 +125,12 @@ def _check_repeats(repeats: int | None) -> None:
 
 
 def _workload(options: ProfileOptions, platform: Platform) -> Workload:
+    if options.load_command is not None:
+        load = command_work(options.load_command)
+        return Workload(execution=EXTERNAL, label=options.load_command, load=load)
     targets = options.lora_targets
     task = engine.resolve_task(
-        options.model,
+        str(options.model),
         batch=options.batch,
         sequence=options.sequence,
         lora_rank=options.lora_rank,

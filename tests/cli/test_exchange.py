@@ -92,3 +92,17 @@ def test_a_real_sweep_from_elsewhere(tmp_path: Path, database: Path) -> None:
     assert power["loo_mape"] <= 0.02
     [cubic] = [f for f in fits if f["law"] == "cubic"]
     assert cubic["mape"] > 0.3 and not cubic["selected"]
+
+
+def test_a_load_of_ones_own_is_measured_and_a_bad_one_is_named(database: Path) -> None:
+    db = ("--db", str(database))
+    good = ("--load-command", "sleep 0.01", "--platform", "cpu", "--repeats", "5")
+    document = command("profile-device", *good, *db, "--json").document
+    assert document["workload"] == "sleep 0.01" and document["task"] is None and document["complete"]
+    [load] = [m for m in document["points"][0]["other"] if m["segment"] == "load"]
+    assert 0.01 <= load["value"] < 1.0
+    assert "sleep 0.01" in command("profile-device", "show", *db).out
+    for bad, expected in (("no-such-program-here", "cannot start"), ("false", "exit code 1"), ("", "empty")):
+        words = ("--load-command", bad, "--platform", "cpu", "--repeats", "1")
+        command("profile-device", *words, *db).failed_in_one_line(1, expected)
+    command("profile-device", "--model", "gpt2", *good, *db).failed_in_one_line(2, "--load-command")

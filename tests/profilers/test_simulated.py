@@ -98,3 +98,9 @@ def test_virtual_time_is_quick() -> None:
     device.measure(STEP, 60.0)
     assert device.clock.now() >= 60.0
     assert time.perf_counter() - start < 5.0
+
+
+def test_a_callable_of_unknown_size_ends_on_a_virtual_clock() -> None:
+    device = open_platform("simulated:orin-nx")
+    reading = device.measure(lambda: sum(range(20000)), 0.05)
+    assert reading.iterations >= 1 and reading.seconds >= 0.05

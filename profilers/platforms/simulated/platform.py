@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from cardlab.quantity import Origin, Provenance
 from cardlab.records.device import Device
 from cardlab.records.task import Execution
 
+LEAST_LAP_S = 1e-5
 SIMULATED = Provenance.of(Origin.SIMULATED)
 
 
@@ -136,7 +138,11 @@ class _MachineStopwatch:
         if lap.flop is not None or lap.traffic_bytes is not None:
             self._machine.work(lap.flop or 0.0, lap.traffic_bytes or 0.0, work.segment, work.repeats)
         elif lap.run is not None:
+            # Work of unknown size takes as long here as it took for real; without that time would stand still.
+            began_s = time.perf_counter()
             lap.run()
+            if self._machine.now_s == start_s:
+                self._machine.rest(max(time.perf_counter() - began_s, LEAST_LAP_S))
         return LapSample(wall_s=self._machine.now_s - start_s, cpu_s=None, involuntary_switches=None)
 
 
