@@ -49,13 +49,13 @@ def started(target: object, *arguments: tuple[object, ...]) -> list[SpawnProcess
 def longest_read_s(location: str, processes: list[SpawnProcess]) -> float:
     """The longest a planner's reading took while the writers were at it."""
     longest_s = 0.0
-    while any(process.is_alive() for process in processes):
-        begin = time.perf_counter()
-        with open_store(location) as store:
+    with open_store(location) as store:
+        while any(process.is_alive() for process in processes):
+            begin = time.perf_counter()
             store.runs.summaries()
             store.fits.newest()
-        longest_s = max(longest_s, time.perf_counter() - begin)
-        time.sleep(0.05)
+            longest_s = max(longest_s, time.perf_counter() - begin)
+            time.sleep(0.05)
     return longest_s
 
 
