@@ -44,11 +44,12 @@ def find_jtop(root: Path) -> Found:
     return Found(True, f"service at /{SOCKET}: second source of power")
 
 
-def open_jtop(interval_s: float = INTERVAL_S) -> ChildSource:
+def open_jtop(interval_s: float | None = None) -> ChildSource:
     """Start the child and wait for its first line. Raises DeviceError with jtop's own words."""
-    command = [sys.executable, "-m", "cardlab.profilers.sensors.jtop_child", f"{interval_s:g}"]
+    every_s = INTERVAL_S if interval_s is None else interval_s
+    command = [sys.executable, "-m", "cardlab.profilers.sensors.jtop_child", f"{every_s:g}"]
     words = "jtop's rails, each by itself"
-    return ChildSource("jtop", words, command, parse_jtop, interval_s, _SERVICE)
+    return ChildSource("jtop", words, command, parse_jtop, every_s, _SERVICE)
 
 
 def parse_jtop(line: str) -> Mapping[str, float]:

@@ -22,7 +22,7 @@ class FakeKernel:
     Attributes:
         clamp_hz: a thermal or firmware cap on top of all requests (5.10).
         log: (file name, value) of every write.
-        undo_after: so many writes to the GPU's limits later, another service sets them back.
+        on_write: is called after each write.
     """
 
     def __init__(self, root: Path, folder: Path, semantics: str) -> None:
@@ -31,6 +31,7 @@ class FakeKernel:
         self.semantics = semantics
         self.clamp_hz: int | None = None
         self.log: list[tuple[str, str]] = []
+        self._busy: bool | None = None
         self.on_write: Callable[[], None] | None = None
         self.table = [int(hz) for hz in (folder / "available_frequencies").read_text().split()]
         self._file = root / "kernel.json"
@@ -60,7 +61,9 @@ class FakeKernel:
 
     def run_load(self, busy: bool) -> None:
         """The governor: highest allowed clock under load, lowest at rest."""
-        (self.folder / "cur_freq").write_text(f"{self.read('max_freq' if busy else 'min_freq')}\n")
+        if busy != self._busy and self.folder.exists():
+            (self.folder / "cur_freq").write_text(f"{self.read('max_freq' if busy else 'min_freq')}\n")
+            self._busy = busy
 
     def _limit(self, name: str, hz: int) -> None:
         if self.semantics == "4.9":
@@ -85,6 +88,7 @@ class FakeKernel:
         (self.folder / "min_freq").write_text(f"{min_freq}\n")
         (self.folder / "max_freq").write_text(f"{max_freq}\n")
         (self.folder / "cur_freq").write_text(f"{max_freq}\n")
+        self._busy = None
 
     def _keep(self, requests: dict[str, int]) -> None:
         self._file.write_text(json.dumps(requests))

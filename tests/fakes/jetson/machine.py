@@ -21,6 +21,7 @@ from tests.fakes.jetson.tree import build
 
 VOLT_STEP_MV = 8.0
 SHUNT_STEP_UV = 40.0
+FLOP = 7e10
 SHARES = {
     "VDD_IN": 1.0, "VDD_CPU_GPU_CV": 0.5, "VDD_SOC": 0.25, "POM_5V_IN": 1.0, "POM_5V_GPU": 0.4, "POM_5V_CPU": 0.3,
     "VDD_GPU_SOC": 0.5, "VDD_CPU_CV": 0.2, "VIN_SYS_5V0": 0.3, "VDDQ_VDD2_1V8AO": 0.1,
@@ -49,8 +50,8 @@ class LiveBoard:
     def platform(self, **options: object) -> JetsonPlatform:
         return JetsonPlatform(self.root, clock=self, sampler=self, writer=self.kernel, **options)  # type: ignore[arg-type]
 
-    def work(self, flop: float = 2e11) -> Work:
-        """Arithmetic that keeps the GPU busy for a tenth of a second or so."""
+    def work(self, flop: float = FLOP) -> Work:
+        """Arithmetic that keeps the GPU busy for a twentieth of a second or so."""
         return Work(segment="load", laps=(Lap(phase="run", run=lambda: self._run(flop)),))
 
     def now(self) -> float:
@@ -74,16 +75,18 @@ class LiveBoard:
         for until_s in (self.now() + 240.0, self.now() + 300.0):
             start_s, start_j = self.now(), self.machine.energy_j
             while self.now() < until_s:
-                self._run(2e11)
+                self._run(FLOP)
         self.machine.request(None)
         return (self.machine.energy_j - start_j) / (self.now() - start_s)
 
     def _run(self, flop: float) -> None:
-        self.machine.work(flop, 2e8, "load", 1)
+        self.machine.work(flop, flop * 1e-3, "load", 1)
         self.kernel.run_load(True)
         self._step()
 
     def _clock_moved(self) -> None:
+        if not self.folder.exists():
+            return
         low, high = self.kernel.read("min_freq"), self.kernel.read("max_freq")
         self.machine.request(float(high) if low == high else None)
 
