@@ -162,8 +162,14 @@ class Platform(ABC):
             Reading; powers are None without a meter.
         """
         work = as_work(work)
-        self._iterate(work, self.clock.now() + (0.0 if self.meter is None else self.meter.memory_s))
+        self._lead(work)
         return self._window(work, seconds)
+
+    def _lead(self, work: Work) -> None:
+        """Run work until the meter has forgotten what was before."""
+        if self.meter is not None:
+            self.meter.prepare()
+        self._iterate(work, self.clock.now() + (0.0 if self.meter is None else self.meter.memory_s))
 
     def _window(self, work: Work, seconds: float | None) -> Reading:
         """Measure work that is running already."""
@@ -193,7 +199,7 @@ class Platform(ABC):
         what was reached.
         """
         work = as_work(work)
-        self._iterate(work, self.clock.now() + (0.0 if self.meter is None else self.meter.memory_s))
+        self._lead(work)
         length_s = self.settle_window_s()
         deadline = self.clock.now() + max(SETTLE_TIMEOUT_S, SETTLE_MOST_WINDOWS * length_s)
         steady = 0

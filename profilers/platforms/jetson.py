@@ -75,6 +75,7 @@ class JetsonPlatform(Platform):
         self.mode = current_mode(self.root)
         self.rights = Rights(None, "no clock of a GPU") if self.gpu is None else find_rights(self.root, self.gpu)
         self.watch = find_watch(self.root)
+        self._cpu_files = sorted((self.root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/cpuinfo_cur_freq"))
         key = host_key("jetson", self.root)
         self.key_source = key.source
         self.identity = self._identity(key.key, label)
@@ -132,8 +133,7 @@ class JetsonPlatform(Platform):
 
     def cpu_hz(self) -> float | None:
         """Mean clock of the CPU's cores: the real one where root may read it, else the one that is asked for."""
-        files = sorted((self.root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/cpuinfo_cur_freq"))
-        known = [khz for path in files if (khz := read_number(path)) is not None]
+        known = [khz for path in self._cpu_files if (khz := read_number(path)) is not None]
         if known:
             return sum(known) / len(known) * 1e3
         return None if self.clocks is None else self.clocks.cpu.read_hz()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from cardlab.errors import DeviceError, DeviceLostError
+from cardlab.profilers.sensors.ina3221 import MEMORY_UPDATES, USUAL_UPDATE_S
 
 Parse = Callable[[str], Mapping[str, float]]
 """Watts by rail of one line. Raises DeviceError for a line that cannot be used."""
@@ -50,7 +51,8 @@ class ChildSource:
         self.name = name
         self.words = words
         self.update_s = update_s
-        self.memory_s = 2.0 * update_s
+        # Both print the INA3221's running mean, with 64 averages unless sysfs says otherwise.
+        self.memory_s = 2.0 * update_s + MEMORY_UPDATES * USUAL_UPDATE_S
         self._parse = parse
         self._remedy = remedy
         self._news = threading.Condition()

@@ -27,7 +27,7 @@ LEAST_UPDATE_S = 0.05
 _SHUNT_STEP_V = 40e-6
 _BUS_STEP_V = 8e-3
 _CYCLE_S = 3 * 2 * 1.1e-3
-_IIO_SAMPLES = 64
+USUAL_UPDATE_S = 64 * _CYCLE_S
 _CHANNEL = re.compile(r"in([1-3])_label")
 _RAIL = re.compile(r"rail_name_(\d)")
 
@@ -158,7 +158,7 @@ def _iio_rails(root: Path) -> Iterator[InaRail]:
                 scale_w=1e-3,
                 voltage=folder / f"in_voltage{match[1]}_input",
                 current=folder / f"in_current{match[1]}_input",
-                update_s=_IIO_SAMPLES * _CYCLE_S,
+                update_s=USUAL_UPDATE_S,
                 samples=None,
                 shunt_ohm=None,
                 assumed=True,

@@ -58,7 +58,7 @@ class JetsonMeter(Meter):
 
     Args:
         source: what is recorded.
-        others: opens the sources that check and replace it, best first; opened at the first recording.
+        others: opens the sources that check and replace it, best first; opened when first prepared.
     """
 
     def __init__(
@@ -83,13 +83,17 @@ class JetsonMeter(Meter):
 
     @property
     def memory_s(self) -> float:
-        """How long a reading remembers what was before."""
-        return self.source.memory_s
+        """How long a reading remembers what was before; all sources read the same chips."""
+        return max(source.memory_s for source in self._sources)
+
+    def prepare(self) -> None:
+        """Keep a second source beside the first as long as there are any."""
+        self._open_until(2)
 
     @contextmanager
     def recording(self) -> Iterator[Recording]:
         """Raises DeviceLostError at the end of the block if no source is left."""
-        self._open_next()
+        self._open_until(1)
         recording = _Looks(self, self._clock)
         with self._sampler.during(recording.look):
             yield recording
@@ -103,7 +107,8 @@ class JetsonMeter(Meter):
         self.lost.append(error.message)
         source.close()
         self._sources.remove(source)
-        self._open_next()
+        # Only what is needed to go on: opening takes time, and the work is running.
+        self._open_until(1)
         if not self._sources:
             raise error
 
@@ -113,9 +118,8 @@ class JetsonMeter(Meter):
         for source in self._sources:
             source.close()
 
-    def _open_next(self) -> None:
-        """Keep two sources open as long as there are any."""
-        while len(self._sources) < 2 and self._others:
+    def _open_until(self, count: int) -> None:
+        while len(self._sources) < count and self._others:
             try:
                 self._sources.append(self._others.pop(0)())
             except CardlabError as error:

@@ -122,6 +122,9 @@ class Meter(ABC):
         """One update, for a sensor whose updates are means of their own."""
         return self.update_s
 
+    def prepare(self) -> None:  # noqa: B027 - most meters have nothing to open
+        """Open what takes time to open, before the work that is to be recorded begins."""
+
     def close(self) -> None:  # noqa: B027 - most meters hold nothing
         """Release what was opened; the meter is not used afterwards."""
 

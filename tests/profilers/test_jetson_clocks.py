@@ -15,11 +15,14 @@ import pytest
 from cardlab.errors import CardlabError, DeviceLostError, NotSupportedError, UsageError
 from cardlab.profilers.platforms import helper
 from cardlab.profilers.platforms.jetson import JetsonPlatform
-from cardlab.profilers.platforms.jetson_clocks import JetsonClocks
+from cardlab.profilers.platforms.jetson_clocks import JetsonClocks, Rights, find_rights, make_writer
+from cardlab.profilers.platforms.jetson_gpu import find_gpu
+from tests.conftest import as_user_without_rights
 from tests.fakes.jetson.boards import BOARDS
 from tests.fakes.jetson.kernel import FakeKernel
 from tests.fakes.jetson.machine import LiveBoard
 from tests.fakes.jetson.tree import build
+from tests.profilers.test_cpu import ROOT_ONLY
 
 KERNELS = ("4.9", "5.10")
 EMC = "sys/kernel/debug/bpmp/debug/clk/emc"
@@ -301,6 +304,41 @@ def test_the_helper_reads_the_memory_clock_only(tmp_path: Path) -> None:
     for path in ("/etc/shadow", "/proc/device-tree/serial-number", f"/{EMC}/../../../../../../../etc/shadow"):
         with pytest.raises(UsageError):
             helper.run(["read", path], tmp_path)
+
+
+@ROOT_ONLY
+def test_what_a_user_may_not_do_goes_through_the_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the path of the calls: a helper that says yes and does nothing, which the read-back finds out."""
+    build(BOARDS["orin-nx-16"], tmp_path)
+    for path in (tmp_path / "sys").rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+    (tmp_path / "sys/kernel/debug").chmod(0o700)
+    asked: list[str] = []
+
+    def call(*words: str) -> str:
+        asked.append(" ".join([words[0], Path(words[1]).name, *words[2:]]))
+        return "3199000000" if words[0] == "read" else "written"
+
+    monkeypatch.setattr(helper, "call_helper", call)
+
+    def look() -> str:
+        gpu = find_gpu(tmp_path)
+        assert gpu is not None
+        assert find_rights(tmp_path, gpu).route is None
+        rights = Rights("helper", "played")
+        clocks = JetsonClocks(tmp_path, gpu, rights, make_writer(tmp_path, rights))
+        with pytest.raises(NotSupportedError, match="306 .. 918 MHz after 510 MHz was set"):
+            clocks.apply(510e6, None)
+        return "\n".join(dict.fromkeys(asked))
+
+    said = as_user_without_rights(tmp_path, look).splitlines()
+    (tmp_path / "sys/kernel/debug").chmod(0o755)
+    assert [line for line in said if line.startswith("write")] == [
+        "write mrq_rate_locked 1", "write rate 3199000000", "write scaling_min_freq 1984000",
+        "write min_freq 306000000", "write max_freq 510000000", "write min_freq 510000000",
+    ]  # fmt: skip
+    assert "read rate" in said
 
 
 def test_points_of_a_sweep_are_watched_at_both_ends(tmp_path: Path) -> None:

@@ -193,6 +193,7 @@ def fake_jtop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_jtop_is_the_check_beside_sysfs(fake_jtop: Path) -> None:
     device = JetsonPlatform(fake_jtop)
     assert device.meter is not None
+    device.meter.prepare()
     with device.meter.recording() as recording:
         time.sleep(1.5)
     trace = recording.traces["VDD_IN"]
@@ -206,6 +207,7 @@ def test_sysfs_takes_over_when_the_service_goes(fake_jtop: Path, monkeypatch: py
     monkeypatch.setenv("FAKE_JTOP_LINES", "40")
     device = JetsonPlatform(fake_jtop, power_source="jtop")
     assert device.meter is not None and device.meter.source.name == "jtop"
+    device.meter.prepare()
     with device.meter.recording() as recording:
         time.sleep(3.0)
     trace = recording.traces["VDD_IN"]
@@ -219,6 +221,7 @@ def test_a_check_that_goes_away_costs_nothing(fake_jtop: Path, monkeypatch: pyte
     monkeypatch.setenv("FAKE_JTOP_LINES", "5")
     device = JetsonPlatform(fake_jtop)
     assert device.meter is not None
+    device.meter.prepare()
     with device.meter.recording() as recording:
         time.sleep(2.0)
     device.close()

@@ -90,7 +90,7 @@ def test_their_total_of_an_agx_orin_counts_a_rail_twice(tmp_path: Path) -> None:
     twice = double_count_w(ours)
     assert set(twice) == {"VDDQ_VDD2_1V8AO"}
     assert theirs_w - total_w == pytest.approx(sum(twice.values()), abs=5e-3)
-    print(f"AGX Orin: total {total_w:.3f} W, jtop's {theirs_w:.3f} W, of which counted twice {sum(twice.values()):.3f} W")
+    print(f"AGX Orin: total {total_w:.3f} W; jtop's {theirs_w:.3f} W counts {sum(twice.values()):.3f} W twice")
 
 
 def test_the_child_puts_their_total_back_among_the_rails(tmp_path: Path) -> None:
