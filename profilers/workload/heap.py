@@ -13,12 +13,23 @@ import ctypes
 from functools import cache
 from typing import Any
 
+from cardlab.profilers.workload.budget import available_memory_bytes
+
 # mallopt(3) of glibc.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
 
 # A heap without mapped blocks is fragmented: a whole step of llama-3.2-1b took up to 1.4 x its live bytes.
 HELD_MEMORY_FACTOR = 1.5
+
+
+def room_to_hold(needed_bytes: int) -> bool:
+    """Whether a process may keep what it frees when its live bytes reach `needed_bytes`.
+
+    A model too large for that is measured in as little memory as possible instead.
+    """
+    free_bytes = available_memory_bytes()
+    return free_bytes is not None and HELD_MEMORY_FACTOR * needed_bytes < 0.9 * free_bytes
 
 
 def hold_freed_memory() -> bool:

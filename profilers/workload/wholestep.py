@@ -9,7 +9,7 @@ from cardlab.profilers.timing import TimingPolicy, WorkTiming, measure
 from cardlab.profilers.work import Lap, Work
 from cardlab.profilers.workload.budget import adapter_state_bytes, available_memory_bytes
 from cardlab.profilers.workload.child import call_in_child
-from cardlab.profilers.workload.heap import HELD_MEMORY_FACTOR, hold_freed_memory
+from cardlab.profilers.workload.heap import hold_freed_memory, room_to_hold
 from cardlab.quantity import MEASURED, Estimate
 from cardlab.records.task import Execution, Task
 from cardlab.records.workload import Analysis
@@ -49,7 +49,7 @@ def measure_whole_step(
             "execution": to_plain(execution),
             "device": device,
             "policy": to_plain(policy),
-            "hold": free is not None and HELD_MEMORY_FACTOR * needed < 0.9 * free,
+            "hold": device == "cpu" and room_to_hold(needed),
         },
     )
     return from_plain(WorkTiming, plain)

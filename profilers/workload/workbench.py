@@ -12,9 +12,9 @@ from cardlab.profilers.workbench import Workload
 from cardlab.profilers.workload.build import build_meta
 from cardlab.profilers.workload.execution import import_torch
 from cardlab.profilers.workload.extras import extra_works
-from cardlab.profilers.workload.heap import give_back_freed_memory, hold_freed_memory
+from cardlab.profilers.workload.heap import give_back_freed_memory, hold_freed_memory, room_to_hold
 from cardlab.profilers.workload.segments import equivalent_step_work, reference_work, segment_work
-from cardlab.profilers.workload.wholestep import measure_whole_step
+from cardlab.profilers.workload.wholestep import measure_whole_step, whole_step_bytes
 from cardlab.records.workload import SEGMENTS
 
 
@@ -35,7 +35,7 @@ class TorchWorkbench:
         self._device = device
         # More threads than asked for would spin on each other's cores and ruin every sample.
         import_torch().set_num_threads(workload.execution.threads)
-        if device == "cpu":
+        if device == "cpu" and room_to_hold(whole_step_bytes(workload.task, workload.analysis)):
             hold_freed_memory()
         self._built = build_meta(workload.task, workload.execution)
 
