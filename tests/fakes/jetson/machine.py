@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pathlib import Path
 from cardlab.profilers.platforms.jetson import JetsonPlatform
 from cardlab.profilers.platforms.simulated.devices import physics_of
 from cardlab.profilers.platforms.simulated.machine import Machine
+from cardlab.profilers.platforms.simulated.physics import Physics
 from cardlab.profilers.work import Lap, Work
 from tests.fakes.jetson.boards import BOARDS, FakeBoard
 from tests.fakes.jetson.kernel import FakeKernel
@@ -28,6 +30,19 @@ SHARES = {
 }  # fmt: skip
 
 
+def drawn_physics(seed: str, board: FakeBoard) -> Physics:
+    """Physics of a board of this kind: knee of the voltage, dynamic power and leakage differ from seed to seed."""
+    draw = random.Random(seed)
+    usual = physics_of("orin-nx")
+    return replace(
+        usual,
+        frequencies_hz=tuple(map(float, board.table_hz)),
+        knee=draw.uniform(0.45, 0.7),
+        dynamic_w=usual.dynamic_w * draw.uniform(0.7, 1.5),
+        leak_w=usual.leak_w * draw.uniform(0.5, 1.5),
+    )
+
+
 class LiveBoard:
     """A board whose clock is moved by the work that runs on it; clock and sampler of a platform at once."""
 
@@ -37,7 +52,7 @@ class LiveBoard:
         self.folder = build(self.board, root)
         self.kernel = FakeKernel(root, self.folder, kernel or self.board.kernel)
         self.kernel.on_write = self._clock_moved
-        physics = replace(physics_of("orin-nx"), frequencies_hz=tuple(map(float, self.board.table_hz)))
+        physics = drawn_physics(seed, self.board)
         self.machine = Machine(physics, seed)
         self.interval_s = self.board.samples * 6.6e-3
         self._filtered_w = physics.power_w(physics.frequencies_hz[0], 40.0, 0.0, 0.0)
