@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from cardlab.cli.options import DbOption, JsonOption, VersionOption, new_app, refuse_options_before_subcommand
+from cardlab.cli.options import (
+    DbOption,
+    JsonOption,
+    PlotOption,
+    VersionOption,
+    new_app,
+    refuse_options_before_subcommand,
+)
 
 app = new_app("Fit laws to what was measured, with their uncertainty, and predict with them.")
 DeviceOption = Annotated[
@@ -78,21 +85,24 @@ def merge(
 def fit(
     device: DeviceOption = None,
     law: Annotated[str, typer.Option(help="auto, or the name of a law.")] = "auto",
+    plot: PlotOption = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
     """Fit every curve of the database and store the fits."""
     from cardlab.cli.calibrating import fit_all
 
-    fit_all(device, law, db, json)
+    fit_all(device, law, plot, db, json)
 
 
 @app.command()
-def show(device: DeviceOption = None, db: DbOption = None, json: JsonOption = False) -> None:
+def show(
+    device: DeviceOption = None, plot: PlotOption = None, db: DbOption = None, json: JsonOption = False
+) -> None:
     """Show the stored fits and the constants derived from them."""
     from cardlab.cli.calibrating import show_fits
 
-    show_fits(device, db, json)
+    show_fits(device, plot, db, json)
 
 
 @app.command()
@@ -107,6 +117,7 @@ def predict(
     ] = None,
     batch: Annotated[int, typer.Option(help="Of that task.")] = 1,
     seq: Annotated[int, typer.Option(help="Of that task.")] = 512,
+    plot: PlotOption = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -123,6 +134,7 @@ def predict(
             model=model,
             batch=batch,
             sequence=seq,
+            plot=plot,
             db=db,
             as_json=json,
         )
@@ -131,12 +143,12 @@ def predict(
 
 @app.command()
 def report(
-    out: Annotated[str, typer.Option(help="File to write.")],
+    out: Annotated[str, typer.Option(help="HTML file to write.")],
     device: DeviceOption = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write one HTML page of profiles and fits."""
-    from cardlab.cli.reporting import write_report
+    """Write one HTML page of a device, or of all devices side by side."""
+    from cardlab.cli.reporting import write_device_report
 
-    write_report(out, db, json, device=device, with_plan=False)
+    write_device_report(out, db, json, device=device)

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from cardlab.cli.options import DbOption, JsonOption, VersionOption, new_app, refuse_options_before_subcommand
+from cardlab.cli.options import (
+    DbOption,
+    JsonOption,
+    PlotOption,
+    VersionOption,
+    new_app,
+    refuse_options_before_subcommand,
+)
 from cardlab.errors import UsageError
 
 app = new_app("Choose the cut layer and the server's clock that trade round delay against server energy.")
@@ -94,9 +101,7 @@ def plan(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Add what changed settings would decide.")
     ] = False,
-    plot: Annotated[
-        str | None, typer.Option(help="Write delays by term as an SVG file.", show_default=False)
-    ] = None,
+    plot: PlotOption = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -158,6 +163,7 @@ def simulate(
         str | None,
         typer.Option(help="Address of a Dask scheduler, instead of processes.", show_default=False),
     ] = None,
+    plot: PlotOption = None,
     json: JsonOption = False,
 ) -> None:
     """Play a scenario over rounds, channels and fleets."""
@@ -172,6 +178,7 @@ def simulate(
         weight=weight,
         workers=workers,
         scheduler=scheduler,
+        plot=plot,
         as_json=json,
     )
 
@@ -179,12 +186,13 @@ def simulate(
 @app.command()
 def reproduce(
     rounds: Annotated[int, typer.Option(help="Rounds in each channel state.", min=1)] = 20,
+    plot: PlotOption = None,
     json: JsonOption = False,
 ) -> None:
     """Hold the paper's claims against this model, one by one."""
     from cardlab.cli.simulating import run_reproduction
 
-    run_reproduction(rounds, json)
+    run_reproduction(rounds, plot, json)
 
 
 @app.command()
@@ -208,11 +216,14 @@ def link(
 
 @app.command()
 def report(
-    out: Annotated[str, typer.Option(help="File to write.")],
+    out: Annotated[str, typer.Option(help="HTML file to write.")],
+    plan: Annotated[
+        str | None, typer.Option(help="Id of a plan, or its first digits; default: the newest.", show_default=False)
+    ] = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write one HTML page of the newest plan with its profiles and fits."""
-    from cardlab.cli.reporting import write_report
+    """Write one HTML page of a plan, with the devices it was made from."""
+    from cardlab.cli.reporting import write_plan_report
 
-    write_report(out, db, json, device=None, with_plan=True)
+    write_plan_report(out, db, json, plan=plan)

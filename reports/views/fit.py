@@ -77,6 +77,7 @@ class Curve:
         law: chosen law as [(Hz, value)]; `band` its 95 % interval as [(Hz, low, high)].
         cubic: the paper's cubic as [(Hz, value)], empty if it was not fitted.
         origins: of the points, in words.
+        fit: the fit that draws the law.
     """
 
     title: str
@@ -89,6 +90,7 @@ class Curve:
     band: tuple[tuple[float, float, float], ...]
     cubic: tuple[tuple[float, float], ...]
     origins: str
+    fit: Fit
 
 
 def curve(fits: Sequence[Fit], points: Sequence[tuple[float, float, bool]]) -> Curve | None:
@@ -118,4 +120,5 @@ def curve(fits: Sequence[Fit], points: Sequence[tuple[float, float, bool]]) -> C
             for f, v in zip(clocks, cubic.curve.evaluate(clocks, cubic.values), strict=True)
         ),
         origins="+".join(sorted(o.value for o in chosen.provenance.origins)),
+        fit=chosen,
     )
