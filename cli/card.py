@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cardlab.cli.options import DbOption, JsonOption, VersionOption, new_app, refuse_options_before_subcommand
+from cardlab.cli.run import run_app
 from cardlab.errors import UsageError
 
 app = new_app("Choose the cut layer and the server's clock that trade round delay against server energy.")
@@ -216,3 +217,20 @@ def report(
     from cardlab.cli.reporting import write_report
 
     write_report(out, db, json, device=None, with_plan=True)
+
+
+app.add_typer(run_app, name="run")
+
+
+@app.command()
+def validate(
+    run: Annotated[
+        str | None, typer.Argument(help="Id of a run, or its first digits; default: the newest.")
+    ] = None,
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Hold a run against its prediction, term by term, and name the term that is off."""
+    from cardlab.cli.validating import validate_run
+
+    validate_run(run, db, json)

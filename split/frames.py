@@ -27,12 +27,14 @@ _MAX_TENSORS = 100_000
 KINDS = (
     "hello",  # device: who I am, what I hold
     "welcome",  # server: the run
+    "ready",  # device: model built, waiting for a round
     "refused",  # server: why not, and what to do
     "round",  # server: cut and device-side adapters (stage 1)
     "activations",  # device: smashed data and labels (stage 2)
     "gradients",  # server: gradients and loss (stages 3 and 4)
     "adapters",  # device: adapters back after T epochs (stage 5)
     "stored",  # server: the round is kept
+    "abandoned",  # server: your round was given up; be ready again
     "end",  # server: the run is over
     "bye",  # device: I leave
     "probe",  # either: bytes to time a link with

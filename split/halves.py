@@ -51,6 +51,10 @@ class Half:
         side: "device" or "server".
         learning_rate: of the optimizer that the task names.
         torch_device: where it computes ("cpu", "cuda:0").
+
+    Attributes:
+        cut: 0 before the first `set_cut`.
+        keeps_loaded: layers that leave keep their memory, where the cut goes back and forth.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Half:
     ) -> None:
         self.task, self.side = task, side
         self.cut = 0
+        self.keeps_loaded = False
         self._weights, self._execution, self._where = weights, execution, torch_device
         self._learning_rate = learning_rate
         self._built = build_meta(task, execution)
@@ -98,7 +103,7 @@ class Half:
         if first:
             self._load_fixed()
             restore_rotary(self._built, self._built.model, self._where)
-        for number in sorted(self._ready - set(self.numbers)):
+        for number in () if self.keeps_loaded else sorted(self._ready - set(self.numbers)):
             release(self._layers[number])
             self._ready.discard(number)
         for number in self.numbers:

@@ -9,23 +9,23 @@ now_s = time.perf_counter
 
 
 class Laps:
-    """Seconds by term since `start_s`, on this process's monotonic clock."""
+    """Seconds by term since `start_s`, on this process's monotonic clock; `last_s` is the last mark."""
 
     def __init__(self, start_s: float) -> None:
         self.terms: dict[str, float] = {}
-        self._last_s = start_s
+        self.last_s = start_s
 
     def mark(self, term: str, at_s: float | None = None) -> None:
         """The time since the last mark was spent on `term`."""
         at = now_s() if at_s is None else at_s
-        self.add(term, at - self._last_s)
-        self._last_s = at
+        self.add(term, at - self.last_s)
+        self.last_s = at
 
     def merge(self, terms: Mapping[str, float], until_s: float) -> None:
         """The time until `until_s` was spent elsewhere, as these terms say."""
         for term, seconds in terms.items():
             self.add(term, seconds)
-        self._last_s = until_s
+        self.last_s = until_s
 
     def add(self, term: str, seconds: float) -> None:
         """Seconds that were timed by someone else."""
