@@ -17,12 +17,8 @@ ModelOption = Annotated[
     str | None,
     typer.Option(help="Bundled model, config.json, or folder with safetensors.", show_default="the plan's, tiny-llama"),
 ]
-DataOption = Annotated[
-    str | None, typer.Option(help="Text or JSON-lines file.", show_default="a small bundled text")
-]
-TokenizerOption = Annotated[
-    str | None, typer.Option(help="Local tokenizer.json of the model.", show_default="bytes")
-]
+DataOption = Annotated[str | None, typer.Option(help="Text or JSON-lines file.", show_default="a small bundled text")]
+TokenizerOption = Annotated[str | None, typer.Option(help="Local tokenizer.json of the model.", show_default="bytes")]
 RoundsOption = Annotated[int | None, typer.Option(help="Rounds.", min=1, show_default="the plan's, 3")]
 OptimizerOption = Annotated[str | None, typer.Option(help="sgd or adamw.", show_default="the plan's, sgd")]
 ThreadsOption = Annotated[int, typer.Option(help="CPU threads that compute.", min=1)]
@@ -37,9 +33,7 @@ BatchOption = Annotated[
 SeqOption = Annotated[int | None, typer.Option(help="Tokens in a sequence.", min=2, show_default="the plan's, 512")]
 DtypeOption = Annotated[str, typer.Option(help="Compute dtype here: auto, float32, bfloat16 or float16.")]
 RankOption = Annotated[int | None, typer.Option(help="LoRA rank r.", min=1, show_default="the plan's, 8")]
-AlphaOption = Annotated[
-    float | None, typer.Option(help="LoRA scaling numerator.", show_default="the plan's, 16")
-]
+AlphaOption = Annotated[float | None, typer.Option(help="LoRA scaling numerator.", show_default="the plan's, 16")]
 TargetsOption = Annotated[
     str | None, typer.Option(help="LoRA modules, separated by commas.", show_default="the family's")
 ]
@@ -47,9 +41,7 @@ EpochsOption = Annotated[
     int | None, typer.Option(help="Mini-batches of a device in a round, T.", min=1, show_default="the plan's, 1")
 ]
 RateOption = Annotated[float, typer.Option(help="Learning rate of both sides.")]
-WireOption = Annotated[
-    str | None, typer.Option(help="dtype on the link.", show_default="the plan's, the server's")
-]
+WireOption = Annotated[str | None, typer.Option(help="dtype on the link.", show_default="the plan's, the server's")]
 SeedOption = Annotated[int, typer.Option(help="Of initial adapters, made weights and the order of the data.")]
 ParallelOption = Annotated[
     bool, typer.Option("--parallel", help="Devices at once, adapters averaged, instead of one after the other.")
@@ -174,9 +166,7 @@ def server(
 def device(
     server: Annotated[str, typer.Option(help="HOST:PORT of the server.")],
     key: KeyOption = None,
-    server_key: Annotated[
-        str | None, typer.Option(help="Public key file of the server.", show_default=False)
-    ] = None,
+    server_key: Annotated[str | None, typer.Option(help="Public key file of the server.", show_default=False)] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Bundled model, config.json, or folder with safetensors.", show_default="the server's"),
@@ -186,12 +176,8 @@ def device(
     threads: ThreadsOption = 1,
     dtype: DtypeOption = "auto",
     lora_rank: Annotated[int | None, typer.Option(help="Refuse a run of another rank.", show_default=False)] = None,
-    lora_alpha: Annotated[
-        float | None, typer.Option(help="Refuse a run of another alpha.", show_default=False)
-    ] = None,
-    lora_targets: Annotated[
-        str | None, typer.Option(help="Refuse a run on other modules.", show_default=False)
-    ] = None,
+    lora_alpha: Annotated[float | None, typer.Option(help="Refuse a run of another alpha.", show_default=False)] = None,
+    lora_targets: Annotated[str | None, typer.Option(help="Refuse a run on other modules.", show_default=False)] = None,
     optimizer: Annotated[
         str | None, typer.Option(help="Refuse a run with another optimizer.", show_default=False)
     ] = None,

@@ -130,6 +130,7 @@ class SplitDevice:
             if welcome.message.kind == "welcome":
                 break
         self._prepare(settings_from(welcome.message.head.get("settings")))
+        self._transport.settle_clocks()
         self._transport.send(Message("ready"))
 
     def _prepare(self, settings: RunSettings) -> None:
@@ -241,9 +242,7 @@ class SplitDevice:
         laps.mark("encode", sent_s)
         came = self._wait_for_gradients(round_number, epoch)
         head = came.message.head
-        _mark_link(laps, "uplink", number(head, "arrived_s") - offset_s)
-        laps.merge(_times(head), number(head, "sent_s") - offset_s)
-        _mark_link(laps, "downlink", came.arrived_s)
+        _mark_link(laps, head, came.arrived_s, offset_s)
         if set(came.message.tensors) != {"gradient"}:
             raise FrameError("gradients came without a gradient")
         gradient = unpack_tensor(came.message.tensors["gradient"], tuple(activation.shape))
@@ -265,9 +264,17 @@ class _Refused(RunError):
     """The server said no."""
 
 
-def _mark_link(laps: Laps, term: str, at_s: float) -> None:
-    """A way over the link; clocks known to a fraction of a round trip must not make it negative."""
-    laps.mark(term, max(at_s, laps.last_s))
+def _mark_link(laps: Laps, head: Mapping[str, Any], back_s: float, offset_s: float) -> None:
+    """From sending to receiving: up, what the server says of its own time, and down.
+
+    How long both ways took together is known exactly; how it divides, to the error of the clocks' offset.
+    """
+    arrived_s, sent_s = number(head, "arrived_s"), number(head, "sent_s")
+    both_s = max(0.0, back_s - laps.last_s - (sent_s - arrived_s))
+    up_s = min(max(0.0, arrived_s - offset_s - laps.last_s), both_s)
+    laps.add("uplink", up_s)
+    laps.add("downlink", both_s - up_s)
+    laps.merge(_times(head), back_s)
 
 
 def _times(head: Mapping[str, Any]) -> dict[str, float]:

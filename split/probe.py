@@ -31,15 +31,15 @@ class LinkRates:
 
     Attributes:
         uplink_bps, downlink_bps: payload bit/s at that message size.
-        uplink_ci95_bps, downlink_ci95_bps: from the spread of the messages and the doubt of the clocks' offset.
+        uplink_range_bps, downlink_range_bps: slowest and quickest message, widened by the doubt of the clocks' offset.
         rtt_s: shortest round trip of a pulse.
         message_bytes, messages: of each direction.
     """
 
     uplink_bps: float
     downlink_bps: float
-    uplink_ci95_bps: tuple[float, float]
-    downlink_ci95_bps: tuple[float, float]
+    uplink_range_bps: tuple[float, float]
+    downlink_range_bps: tuple[float, float]
     rtt_s: float
     message_bytes: int
     messages: int
@@ -53,7 +53,7 @@ def _payload(size_bytes: int) -> Packed:
 def measure_link(transport: DeviceTransport, *, message_bytes: int = 2**20, messages: int = 10) -> LinkRates:
     """Send and fetch `messages` messages of that size. Raises RunError when the server does not answer."""
     transport.check_connected(now_s() + CONNECT_S)
-    _settle_clocks(transport)
+    transport.settle_clocks()
     up_s, down_s = [], []
     payload = _payload(message_bytes)
     for count in range(messages + 1):
@@ -68,8 +68,8 @@ def measure_link(transport: DeviceTransport, *, message_bytes: int = 2**20, mess
     return LinkRates(
         uplink_bps=size_bits / median(up_s),
         downlink_bps=size_bits / median(down_s),
-        uplink_ci95_bps=_interval(size_bits, up_s, rtt_s),
-        downlink_ci95_bps=_interval(size_bits, down_s, rtt_s),
+        uplink_range_bps=_interval(size_bits, up_s, rtt_s),
+        downlink_range_bps=_interval(size_bits, down_s, rtt_s),
         rtt_s=rtt_s,
         message_bytes=len(payload.data),
         messages=messages,
@@ -118,11 +118,6 @@ def _answer(transport: DeviceTransport) -> Arrived:
             str(head.get("message", "the server answers no probes")), remedy="start it with: card link --serve"
         )
     return came
-
-
-def _settle_clocks(transport: DeviceTransport) -> None:
-    """Some pulses before the first message, so that the offset is that of a quick one."""
-    transport.stop_waiting.wait(2.0)
 
 
 def _interval(size_bits: float, times_s: list[float], rtt_s: float) -> tuple[float, float]:

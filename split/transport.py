@@ -31,6 +31,8 @@ from cardlab.split.laps import now_s
 from cardlab.split.shaping import LinkShape, TokenBucket
 
 PULSE_INTERVAL_S = 0.25
+_FIRST_PULSES = 12
+_FIRST_INTERVAL_S = 0.02
 SILENCE_S = 10.0
 CONNECT_S = 5.0
 MAX_MESSAGE_BYTES = 2**31 - 1
@@ -283,6 +285,12 @@ class DeviceTransport:
         """Seconds since the server answered a pulse (since the start, if it never did)."""
         return now_s() - self._pump.heard_s
 
+    def settle_clocks(self, limit_s: float = 3.0) -> None:
+        """Wait for enough pulses that the offset is that of a quick one."""
+        until_s = now_s() + limit_s
+        while len(self._pump.echoes) < _FIRST_PULSES and now_s() < until_s:
+            self.stop_waiting.wait(0.01)
+
     def check_connected(self, deadline_s: float) -> None:
         """Wait until the server answers a pulse; RunError saying what stands in the way by the deadline."""
         seen: set[int] = set()
@@ -358,7 +366,7 @@ class _DevicePump(_Pump):
         while not self.stopping.is_set():
             if now_s() >= beat_s:
                 self._pulse()
-                beat_s = now_s() + PULSE_INTERVAL_S
+                beat_s = now_s() + (PULSE_INTERVAL_S if len(self.echoes) >= _FIRST_PULSES else _FIRST_INTERVAL_S)
             due_s = min([beat_s, *(held[0][0] for held in (self._outgoing, self._incoming) if held)])
             ready = dict(poller.poll(max(0.0, (due_s - now_s()) * 1e3)))
             if self._beat in ready:

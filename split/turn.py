@@ -35,11 +35,16 @@ class Workplace:
         """Let the half hold that turn's cut and adapters; those of the turn before are kept in it."""
         if self._holder is turn:
             return
-        if self._holder is not None and self._holder.active:
-            self._holder.adapters.update(self.half.export())
+        self.put_back()
         self.half.set_cut(turn.assignment.cut)
         self.half.load(turn.adapters)
         self._holder = turn
+
+    def put_back(self) -> None:
+        """Keep what the half holds in the turn it belongs to; moving the cut would lose the optimizer's state."""
+        if self._holder is not None and self._holder.active:
+            self._holder.adapters.update(self.half.export())
+        self._holder = None
 
     def leave(self) -> None:
         """Nobody works here now."""
@@ -80,6 +85,7 @@ class Turn:
         self.active = True
         self.start_s = begin_s
         laps = Laps(begin_s)
+        self.place.put_back()
         self.place.half.set_cut(self.assignment.cut)
         laps.mark("switch")
         self.place.give(self)

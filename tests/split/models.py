@@ -53,7 +53,11 @@ def halves(task: Task, weights: Weights | None = None) -> tuple[Half, Half]:
 
 def batches(task: Task, shard: tuple[int, int] = (0, 1)) -> Batches:
     return Batches(
-        read_tokens(None), batch=task.batch, sequence=task.sequence, vocabulary=task.architecture.vocab_size, shard=shard
+        read_tokens(None),
+        batch=task.batch,
+        sequence=task.sequence,
+        vocabulary=task.architecture.vocab_size,
+        shard=shard,
     )
 
 
@@ -120,5 +124,3 @@ def replay(
         for number, device in turns
     ]
     return losses, whole.adapters()
-
-
