@@ -27,9 +27,9 @@ from cardlab.records.task import Execution, Task
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.keys import split_address
 from cardlab.split.recording import begin_run, round_record
-from cardlab.split.schedule import Schedule, check_cut, check_plan
+from cardlab.split.schedule import Schedule, check_plan
 from cardlab.split.server import Patience, Server
-from cardlab.split.settings import PRIVACY, RunSettings
+from cardlab.split.settings import PRIVACY, RunSettings, check_cut
 from cardlab.split.shaping import parse_link
 from cardlab.split.transport import ServerTransport
 from cardlab.split.weights import open_weights

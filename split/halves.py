@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cardlab.errors import RunError, UsageError
+from cardlab.errors import RunError
 from cardlab.profilers.workload.build import (
     build_meta,
     enable_checkpointing,
@@ -24,16 +24,10 @@ from cardlab.profilers.workload.build import (
 from cardlab.profilers.workload.extras import make_optimizer
 from cardlab.records.task import Execution, Task
 from cardlab.split.adapters import AdapterSet, LayerState
+from cardlab.split.settings import check_cut
 from cardlab.split.weights import Weights
 
 SIDES = ("device", "server")
-
-
-def check_cut(task: Task, cut: int) -> None:
-    """Raise UsageError for a cut that leaves one side without layers."""
-    last = task.architecture.layers - 1
-    if not 1 <= cut <= last:
-        raise UsageError(f"cut {cut} leaves one side of {task.model} without layers", remedy=f"use 1 to {last}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from cardlab.errors import RunError
 from cardlab.records.plan import DelayTerms, Plan
 from cardlab.records.task import Task
-from cardlab.split.halves import check_cut
+from cardlab.split.settings import check_cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

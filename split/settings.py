@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cardlab import __version__
-from cardlab.errors import RunError
+from cardlab.errors import RunError, UsageError
 from cardlab.plain import from_plain, to_plain
 from cardlab.records.task import Task
 from cardlab.split.codec import FrameError
@@ -59,6 +59,13 @@ def settings_from(plain: Any) -> RunSettings:
         return from_plain(RunSettings, plain)
     except (ValueError, TypeError) as error:
         raise FrameError(f"the server announced a run that makes no sense: {error}") from error
+
+
+def check_cut(task: Task, cut: int) -> None:
+    """Raise UsageError for a cut that leaves one side without layers."""
+    last = task.architecture.layers - 1
+    if not 1 <= cut <= last:
+        raise UsageError(f"cut {cut} leaves one side of {task.model} without layers", remedy=f"use 1 to {last}")
 
 
 def check_task(announced: Task, model: str, here: Task, given: Mapping[str, object]) -> None:

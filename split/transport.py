@@ -21,6 +21,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from cardlab.errors import RunError
@@ -34,13 +35,18 @@ PULSE_INTERVAL_S = 0.25
 _FIRST_PULSES = 12
 _FIRST_INTERVAL_S = 0.02
 SILENCE_S = 10.0
-CONNECT_S = 5.0
+CONNECT_S = 4.0
 MAX_MESSAGE_BYTES = 2**31 - 1
 _PULSE = struct.Struct(">4sd")
 _ECHO = struct.Struct(">4sdd16s")
 _MAGIC = b"CLPU"
 _DATA, _BEAT = b"D", b"P"
 _KEPT_PULSES = 120
+
+
+def _zmq() -> Any:
+    # Loaded when used; its stubs do not show what its compiled half exports.
+    return import_module("zmq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +62,8 @@ class _Pump(threading.Thread):
     """The thread that owns the sockets; messages go in by `put` and come out of `inbox`."""
 
     def __init__(self, context: Any, name: str) -> None:
-        import zmq
-
         super().__init__(name=name, daemon=True)
-        self.zmq = zmq
+        self.zmq = zmq = _zmq()
         self.context = context
         self.inbox: queue.SimpleQueue[tuple[bytes, list[bytes], float]] = queue.SimpleQueue()
         self._pipe_in, self._pipe_out = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
@@ -99,8 +103,7 @@ class ServerTransport:
     """
 
     def __init__(self, host: str, port: int, keys: KeyPair | None = None, allowed: Iterable[bytes] = ()) -> None:
-        import zmq
-
+        zmq = _zmq()
         self._context = zmq.Context()
         self._guard = None if keys is None else _guard(self._context, frozenset(allowed))
         router = _prepared(self._context.socket(zmq.ROUTER))
@@ -230,10 +233,10 @@ class DeviceTransport:
         server_key: bytes | None = None,
         shape: LinkShape | None = None,
     ) -> None:
-        import zmq
-
+        zmq = _zmq()
         self.peer = os.urandom(15)
         self.where = f"{host}:{port}"
+        self._has_keys = keys is not None
         self._context = zmq.Context()
         address = f"tcp://{_bracketed(host)}:{port}"
         sockets = []
@@ -298,13 +301,21 @@ class DeviceTransport:
             seen |= self._events()
             refused = seen & self._refusals()
             if refused and not seen & {int(self._pump.zmq.EVENT_HANDSHAKE_SUCCEEDED)}:
-                raise RunError(
-                    f"the server {self.where} does not accept the keys of this device, or is not the one named",
-                    remedy="give --key and --server-key; the server must list this device with --allow",
-                )
+                raise self._refused()
             if now_s() >= deadline_s:
                 raise self._unreachable(seen)
             self.stop_waiting.wait(0.05)
+
+    def _refused(self) -> RunError:
+        if not self._has_keys:
+            return RunError(
+                f"what listens at {self.where} does not answer as a cardlab server without keys",
+                remedy="check the port; if the server has keys, give --key and --server-key",
+            )
+        return RunError(
+            f"the server {self.where} does not accept the keys of this device, or is not the one named",
+            remedy="give --key and --server-key; the server must list this device with --allow",
+        )
 
     @property
     def stop_waiting(self) -> threading.Event:

@@ -30,7 +30,7 @@ from cardlab.split.shaping import parse_link
 from cardlab.split.weights import open_weights
 from tests.split.models import EXECUTION, RATE, batches
 
-SILENCE_S = 1.5
+SILENCE_S = 1.0
 
 
 class Cuts(Schedule):

@@ -94,7 +94,7 @@ def device_killed(folder: Path, stage: str, at: int, trials: list[Trial], count:
     server = trial.server()
     victim = trial.device("d0", doom=dies_in(stage, at))
     # The others take their time, so that rounds are left when the victim is back.
-    others = [trial.device(name, link="1mbit,20ms") for name in trial.names[1:]]
+    others = [trial.device(name, link="1.5mbit,30ms") for name in trial.names[1:]]
     assert trial.wait(victim) == -signal.SIGKILL, trial.log("d0")
     again = trial.device("d0")
     assert [trial.wait(p) for p in (server, again, *others)] == [0] * (2 + len(others)), trial.log("server")
@@ -104,13 +104,18 @@ def device_killed(folder: Path, stage: str, at: int, trials: list[Trial], count:
     assert (4, "d0") in turns or count > 1
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["adapters down", "activations sent", "adapters up"])
 def test_a_device_killed_in_any_stage(tmp_path: Path, trials, stage) -> None:
     device_killed(tmp_path, stage, 2, trials)
 
 
-def test_one_of_four_devices_killed(tmp_path: Path, trials) -> None:
-    device_killed(tmp_path, "backward", 3, trials, count=4)
+@pytest.mark.accept
+def test_one_of_four_devices_killed_twenty_times(tmp_path: Path, trials) -> None:
+    for time_number in range(20):
+        folder = tmp_path / str(time_number)
+        folder.mkdir()
+        device_killed(folder, STAGES[time_number % len(STAGES)], 2, trials, count=4)
+    print("one of four devices killed: 20 of 20 runs went on, losses equal")
 
 
 def test_the_only_device_killed_and_started_again_makes_every_round(tmp_path: Path, trials) -> None:
@@ -175,7 +180,11 @@ class HalfWay(threading.Thread):
     def run(self) -> None:
         while not self.struck.is_set():
             near, _ = self._listening.accept()
-            far = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:  # the server is not there yet; the device tries again
+                near.close()
+                continue
             threading.Thread(target=self._pass, args=(near, far, True), daemon=True).start()
             threading.Thread(target=self._pass, args=(far, near, False), daemon=True).start()
 
