@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from cardlab.cli.options import DbOption, JsonOption, new_app
@@ -31,3 +33,58 @@ def upgrade(db: DbOption = None, json: JsonOption = False) -> None:
         print_line(f"{location} already has schema {after}")
     else:
         print_line(f"{location}: {before} -> {after}; the old one is kept as {backup}")
+
+
+@app.command()
+def info(db: DbOption = None, json: JsonOption = False) -> None:
+    """Say what is in it: boards, runs, samples, fits, plans, and what is unfinished or out of date."""
+    from cardlab.cli.keeping import show_info
+
+    show_info(db, json)
+
+
+@app.command()
+def check(db: DbOption = None, json: JsonOption = False) -> None:
+    """Check the file, references, samples, and what fits and plans rest on."""
+    from cardlab.cli.keeping import run_check
+
+    run_check(db, json)
+
+
+@app.command()
+def prune(
+    run: Annotated[list[str] | None, typer.Option(help="Id of a run to remove; may be repeated.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only runs of this device (label or key).")] = None,
+    before: Annotated[str | None, typer.Option(help="Only runs begun before this UTC date, 2026-11-21.")] = None,
+    samples: Annotated[bool, typer.Option("--samples", help="Remove raw samples only; values stay.")] = False,
+    superseded: Annotated[
+        bool, typer.Option("--superseded", help="Also fits that a later one replaced and no plan uses.")
+    ] = False,
+    with_dependents: Annotated[
+        bool, typer.Option("--with-dependents", help="Also the fits and plans that rest on the runs.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Really remove; without it only say what would go.")] = False,
+    backup: Annotated[bool, typer.Option(help="Keep a copy of an SQLite database first.")] = True,
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove runs, raw samples or replaced fits; nothing that something else rests on."""
+    from cardlab.cli.keeping import run_prune
+    from cardlab.db.prune import Selection
+
+    selection = Selection(
+        runs=tuple(run or ()),
+        before=before,
+        samples_only=samples,
+        superseded_fits=superseded,
+        with_dependents=with_dependents,
+    )
+    run_prune(db, selection, device, yes, backup, json)
+
+
+@app.command()
+def vacuum(db: DbOption = None, json: JsonOption = False) -> None:
+    """Give freed space back to the file system."""
+    from cardlab.cli.keeping import run_vacuum
+
+    run_vacuum(db, json)

@@ -117,6 +117,48 @@ def doctor(
 
 
 @app.command()
+def agent(
+    out: Annotated[str, typer.Option(help="File to write.")] = "card-agent.pyz",
+    model: Annotated[
+        str | None, typer.Option(help="Bundled model or config.json; without one the agent measures loads only.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Sequences in a mini-batch.")] = 1,
+    seq: Annotated[int, typer.Option(help="Tokens in a sequence.")] = 512,
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16 or float16; auto covers all and lets the board choose.")
+    ] = "auto",
+    attention: Annotated[str, typer.Option(help="Attention kernel: sdpa or eager.")] = "sdpa",
+    lora_rank: Annotated[int, typer.Option(help="LoRA rank r.")] = 8,
+    lora_alpha: Annotated[float, typer.Option(help="LoRA scaling numerator.")] = 16.0,
+    lora_targets: Annotated[
+        str | None, typer.Option(help="Module names, separated by commas; default: the family's own.")
+    ] = None,
+    adapter_dtype: Annotated[str, typer.Option(help="dtype of the adapter weights.")] = "float32",
+    optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
+    json: JsonOption = False,
+) -> None:
+    """Pack a file that measures a board whose Python cannot run cardlab (3.6 and later)."""
+    from cardlab.cli.packing import AgentOptions, write_agent
+
+    write_agent(
+        AgentOptions(
+            out=out,
+            model=model,
+            batch=batch,
+            sequence=seq,
+            dtype=dtype,
+            attention=attention,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            lora_targets=lora_targets,
+            adapter_dtype=adapter_dtype,
+            optimizer=optimizer,
+            as_json=json,
+        )
+    )
+
+
+@app.command()
 def models(json: JsonOption = False) -> None:
     """List the bundled models."""
     from cardlab.cli.profiling import show_models

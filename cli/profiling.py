@@ -128,14 +128,13 @@ def _workload(options: ProfileOptions, platform: Platform) -> Workload:
     if options.load_command is not None:
         load = command_work(options.load_command)
         return Workload(execution=EXTERNAL, label=options.load_command, load=load)
-    targets = options.lora_targets
     task = engine.resolve_task(
         str(options.model),
         batch=options.batch,
         sequence=options.sequence,
         lora_rank=options.lora_rank,
         lora_alpha=options.lora_alpha,
-        lora_targets=None if targets is None else tuple(t.strip() for t in targets.split(",") if t.strip()),
+        lora_targets=split_targets(options.lora_targets),
         adapter_dtype=options.adapter_dtype,
         gradient_checkpointing=options.gradient_checkpointing,
         optimizer=options.optimizer,
@@ -144,6 +143,11 @@ def _workload(options: ProfileOptions, platform: Platform) -> Workload:
     overhead = None if options.dry_run else platform.overhead_bytes(execution)
     given = {} if overhead is None else {"overhead_bytes": overhead}
     return Workload(execution=execution, task=task, analysis=engine.analyse(task, execution, **given))
+
+
+def split_targets(text: str | None) -> tuple[str, ...] | None:
+    """Module names of "q_proj,v_proj"; None keeps the family's own."""
+    return None if text is None else tuple(t.strip() for t in text.split(",") if t.strip())
 
 
 def _planned(options: ProfileOptions, platform: Platform) -> tuple[PlannedPoint, ...]:

@@ -22,6 +22,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from cardlab.db.engine import lock_exclusively
 from cardlab.db.schema import Base
 from cardlab.db.store import Store
 from cardlab.errors import StoreError
@@ -68,6 +69,7 @@ def merge_bundle(store: Store, path: str | Path) -> Merged:
     added: dict[str, int] = {}
     known: dict[str, int] = {}
     with store.connection(write=True) as connection:
+        lock_exclusively(connection)
         ids: dict[str, dict[str, int]] = {}
         for table in Base.metadata.sorted_tables:
             rows = [_from_plain(table, row, blobs, ids) for row in tables.get(table.name, ())]

@@ -31,6 +31,8 @@ from cardlab.errors import (
 )
 
 BUSY_TIMEOUT_S = 30.0
+# Any fixed number: it names the lock among all programs of a PostgreSQL database ("cardlab" in ASCII).
+_ADVISORY_LOCK = 0x636172646C6162
 
 
 def database_url(location: str | Path) -> URL:
@@ -66,6 +68,15 @@ def connect(location: str | Path, *, create: bool) -> Engine:
     with translated(location):
         _prepare_schema(engine, location, create)
     return engine
+
+
+def migration_engine(location: str | Path) -> Engine:
+    """An engine of any schema whose whole migration is one transaction; references are not enforced meanwhile."""
+    url = database_url(location)
+    engine = _engine(url)
+    if url.get_backend_name() == "sqlite":
+        _install_sqlite(engine, foreign_keys=False)
+    return engine.execution_options(cardlab_write=True)
 
 
 def write_session(engine: Engine) -> Session:
@@ -126,12 +137,12 @@ def _readable_anyway(url: URL) -> URL:
     return url.set(database=f"file:{quote(str(path))}", query={"uri": "true", "mode": "ro", "immutable": "1"})
 
 
-def _install_sqlite(engine: Engine) -> None:
+def _install_sqlite(engine: Engine, *, foreign_keys: bool = True) -> None:
     @event.listens_for(engine, "connect")
     def on_connect(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
-        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
         connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")
@@ -145,6 +156,7 @@ def _prepare_schema(engine: Engine, location: str | Path, create: bool) -> None:
     if revision is None and create:
         _set_journal(engine)
         with engine.execution_options(cardlab_write=True).begin() as connection:
+            lock_exclusively(connection)
             # Another process may have created it between the look and the lock.
             if _revision_on(connection) is None:
                 _refuse_foreign(connection, location)
@@ -165,6 +177,12 @@ def _prepare_schema(engine: Engine, location: str | Path, create: bool) -> None:
         f"{_shown(location)} has schema {revision}, this version knows {HEAD_REVISION}",
         remedy=f"install the cardlab release that wrote it ({revision.replace('_', '.')} or later)",
     )
+
+
+def lock_exclusively(connection: Connection) -> None:
+    """Keep other schema changes and merges out until the transaction ends; on SQLite any write does that."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
 
 
 def _set_journal(engine: Engine) -> None:
@@ -229,7 +247,14 @@ _CAUSES = (
         "cannot grow: the disk is full",
         "free some space and start again; finished points are kept",
     ),
+    ("no space left", "cannot grow: the disk is full", "free some space and start again; finished points are kept"),
+    ("value too long", "was given a name that is too long", "shorten it to 200 characters (--name, --load-command)"),
+    ("no such table", "is not whole: a table is missing", "restore a backup, or merge the bundles again"),
+    ("authentication failed", "refuses this user or password", "check user and password in the URL"),
+    ("does not exist", "does not exist on the server", "create it with: createdb NAME"),
+    ("permission denied", "may not be changed by this user", "ask its owner for the right to write"),
     ("connection", "cannot be reached", "check host, port, user and password in the URL"),
+    ("could not translate host", "cannot be reached", "check the host's name in the URL"),
 )
 
 

@@ -10,9 +10,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
-from cardlab.db.engine import connect, database_url, translated
+from cardlab.db.engine import connect, database_url, lock_exclusively, migration_engine, translated
 from cardlab.db.schema import HEAD_REVISION
 from cardlab.errors import SchemaTooOldError
+
+SCRIPTS = "cardlab.db:migrations"
 
 
 def revision_of(location: str | Path) -> str | None:
@@ -26,30 +28,40 @@ def upgrade(location: str | Path, revision: str = HEAD_REVISION) -> Path | None:
 
     Raises StoreError if the database cannot be read or written; the old state then remains.
     """
-    url = database_url(location)
-    backup = None
     with translated(location):
-        if url.get_backend_name() == "sqlite" and Path(str(url.database)).exists():
-            backup = _backup(Path(str(url.database)))
+        backup = backup_file(location)
         config = Config()
-        config.set_main_option("script_location", "cardlab.db:migrations")
-        with sa.create_engine(url).begin() as connection:
+        config.set_main_option("script_location", SCRIPTS)
+        with migration_engine(location).begin() as connection:
+            lock_exclusively(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
     return backup
 
 
-def _backup(path: Path) -> Path:
-    """A consistent copy, journal included, made by SQLite itself."""
+def backup_file(location: str | Path) -> Path | None:
+    """A consistent copy beside an SQLite file, journal included; None where there is no file.
+
+    A PostgreSQL database is backed up with its own tools (pg_dump).
+    """
+    url = database_url(location)
+    path = Path(str(url.database))
+    return _copy(path) if url.get_backend_name() == "sqlite" and path.exists() else None
+
+
+def _copy(path: Path) -> Path:
+    """Copied by SQLite itself, also while others write; it appears whole or not at all."""
     number = 1
     while (target := path.with_name(f"{path.name}.backup-{number}")).exists():
         number += 1
-    source, copy = sqlite3.connect(path), sqlite3.connect(target)
+    draft = target.with_name(target.name + ".part")
+    source, copy = sqlite3.connect(path), sqlite3.connect(draft)
     try:
         source.backup(copy)
     finally:
         copy.close()
         source.close()
+    draft.replace(target)
     return target
 
 

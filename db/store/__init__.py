@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -49,6 +49,27 @@ class Store:
         engine = self._engine.execution_options(cardlab_write=write)
         with translated(self.location), engine.begin() as connection:
             yield connection
+
+    @property
+    def backend(self) -> str:
+        """"sqlite" or "postgresql"."""
+        return self._engine.dialect.name
+
+    def run_outside_transactions(self, statements: Sequence[str]) -> None:
+        """Maintenance that may not run inside a transaction (VACUUM)."""
+        with translated(self.location):
+            if self.backend != "sqlite":
+                with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+                    for statement in statements:
+                        connection.exec_driver_sql(statement)
+                return
+            # The SQLite engine begins its transactions by itself, so the driver's own connection is used.
+            raw = self._engine.raw_connection()
+            try:
+                for statement in statements:
+                    raw.cursor().execute(statement)
+            finally:
+                raw.close()
 
     def close(self) -> None:
         """Release the connections."""

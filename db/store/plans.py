@@ -36,6 +36,12 @@ class Plans(Repository):
         with self.reading() as session:
             return from_plain(Plan, find_prefix(session, PlanRow, uid, "plan").document)
 
+    def all(self) -> tuple[Plan, ...]:
+        """Every plan, oldest first."""
+        with self.reading() as session:
+            rows = session.scalars(select(PlanRow).order_by(PlanRow.created_at)).all()
+            return tuple(from_plain(Plan, row.document) for row in rows)
+
     def latest(self) -> Plan:
         """The newest plan. Raises NotFoundError if there is none."""
         with self.reading() as session:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from cardlab.db.engine import read_session, translated, write_session
@@ -43,12 +44,23 @@ def find_uid(session: Session, kind: type[R], uid: str) -> R | None:
 
 
 def find_or_add(session: Session, row: R) -> R:
-    """The row already stored under `row.uid`, else `row`, stored."""
+    """The row already stored under `row.uid`, else `row`, stored.
+
+    Two writers may store the same description at the same moment (not on SQLite, where one waits for the
+    other): whoever comes second takes the row of the first.
+    """
     found = find_uid(session, type(row), row.uid)
     if found is not None:
         return found
-    session.add(row)
-    session.flush()
+    try:
+        with session.begin_nested():
+            session.add(row)
+            session.flush()
+    except IntegrityError:
+        found = find_uid(session, type(row), row.uid)
+        if found is None:
+            raise
+        return found
     return row
 
 

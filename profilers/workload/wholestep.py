@@ -9,11 +9,12 @@ from cardlab.profilers.timing import TimingPolicy, WorkTiming, measure
 from cardlab.profilers.work import Lap, Work
 from cardlab.profilers.workload.budget import adapter_state_bytes, available_memory_bytes
 from cardlab.profilers.workload.child import call_in_child
+from cardlab.profilers.workload.heap import hold_freed_memory, room_to_hold
 from cardlab.quantity import MEASURED, Estimate
 from cardlab.records.task import Execution, Task
 from cardlab.records.workload import Analysis
 
-WHOLE_STEP_POLICY = TimingPolicy(warmups=1, min_samples=5, max_samples=12, patience_s=30.0)
+WHOLE_STEP_POLICY = TimingPolicy(warmups=2, min_samples=5, max_samples=12, patience_s=30.0)
 
 
 def whole_step_bytes(task: Task, analysis: Analysis) -> int:
@@ -38,7 +39,8 @@ def measure_whole_step(
     Raises OutOfMemoryError or ProfileError when the child process fails.
     """
     free = available_memory_bytes() if device == "cpu" else None
-    if free is not None and whole_step_bytes(task, analysis) > 0.9 * free:
+    needed = whole_step_bytes(task, analysis)
+    if free is not None and needed > 0.9 * free:
         return None
     plain = call_in_child(
         "wholestep:run_whole_step",
@@ -47,20 +49,26 @@ def measure_whole_step(
             "execution": to_plain(execution),
             "device": device,
             "policy": to_plain(policy),
+            "hold": device == "cpu" and room_to_hold(needed),
         },
     )
     return from_plain(WorkTiming, plain)
 
 
 def run_whole_step(
-    task: dict[str, Any], execution: dict[str, Any], device: str, policy: dict[str, Any]
+    task: dict[str, Any], execution: dict[str, Any], device: str, policy: dict[str, Any], hold: bool
 ) -> Any:
-    """The child's part: build the model for real, time its steps, return a plain WorkTiming."""
+    """The child's part: build the model for real, time its steps, return a plain WorkTiming.
+
+    `hold` keeps freed memory as the timing of segments does; not where that would take more than there is.
+    """
     import torch
 
     from cardlab.profilers.workload.profile import stopwatch_for
     from cardlab.profilers.workload.segments import reference_work
 
+    if hold:
+        hold_freed_memory()
     how = from_plain(Execution, execution)
     torch.set_num_threads(how.threads)
     work = whole_step_work(from_plain(Task, task), how, device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 
 from cardlab.errors import ProfileError
 from cardlab.profilers.timing import WorkTiming
@@ -12,8 +12,9 @@ from cardlab.profilers.workbench import Workload
 from cardlab.profilers.workload.build import build_meta
 from cardlab.profilers.workload.execution import import_torch
 from cardlab.profilers.workload.extras import extra_works
+from cardlab.profilers.workload.heap import give_back_freed_memory, hold_freed_memory, room_to_hold
 from cardlab.profilers.workload.segments import equivalent_step_work, reference_work, segment_work
-from cardlab.profilers.workload.wholestep import measure_whole_step
+from cardlab.profilers.workload.wholestep import measure_whole_step, whole_step_bytes
 from cardlab.records.workload import SEGMENTS
 
 
@@ -34,6 +35,8 @@ class TorchWorkbench:
         self._device = device
         # More threads than asked for would spin on each other's cores and ruin every sample.
         import_torch().set_num_threads(workload.execution.threads)
+        if device == "cpu" and room_to_hold(whole_step_bytes(workload.task, workload.analysis)):
+            hold_freed_memory()
         self._built = build_meta(workload.task, workload.execution)
 
     @property
@@ -41,13 +44,19 @@ class TorchWorkbench:
         """All segments of the model, in the order they are timed."""
         return SEGMENTS
 
-    def segment(self, name: str) -> AbstractContextManager[Work]:
+    @contextmanager
+    def segment(self, name: str) -> Iterator[Work]:
         """One segment with random weights, released when the block ends."""
-        return segment_work(self._built, self._analysis, name, self._device)
+        with segment_work(self._built, self._analysis, name, self._device) as work:
+            yield work
+        give_back_freed_memory()
 
-    def equivalent_step(self) -> AbstractContextManager[Work]:
+    @contextmanager
+    def equivalent_step(self) -> Iterator[Work]:
         """L x one layer and the head, forward and backward."""
-        return equivalent_step_work(self._built, self._analysis, self._device)
+        with equivalent_step_work(self._built, self._analysis, self._device) as work:
+            yield work
+        give_back_freed_memory()
 
     def reference(self) -> Work | None:
         """The fixed matrix product that runs before every sample."""

@@ -14,16 +14,7 @@ from cardlab.profilers.workload import resolve_task
 from cardlab.profilers.workload.build import build_meta, materialise_whole, structural_groups
 from cardlab.profilers.workload.pieces import token_ids
 from cardlab.records.task import Execution
-
-SMALL = {
-    "llama": {"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-              "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 99, "max_position_embeddings": 64,
-              "tie_word_embeddings": True},
-    "qwen2": {"model_type": "qwen2", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-              "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 99, "max_position_embeddings": 64},
-    "gpt2": {"model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64, "vocab_size": 99,
-             "n_inner": None, "resid_pdrop": 0.1},
-}  # fmt: skip
+from tests.profilers.workload.small import SMALL
 
 
 @pytest.fixture(params=sorted(SMALL))

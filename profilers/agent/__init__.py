@@ -1,0 +1,11 @@
+"""The agent: what measures boards whose Python cannot run cardlab. Python 3.6 and the standard library only.
+
+`cardlab.profilers.agent_file` packs this folder, with a job, into one file that a board runs as it is:
+
+    python3 card-agent.pyz run --out board.zip
+
+The board's own torch (1.10 and later) is used where there is one. Nothing here imports the rest of cardlab,
+and the rest of cardlab imports nothing from here except to pack and to test it.
+"""
+
+AGENT_VERSION = 1

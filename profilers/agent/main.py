@@ -1,0 +1,99 @@
+"""Command line of the agent."""
+
+import argparse
+import pkgutil
+import signal
+import sys
+from typing import Any, List, Optional
+
+from .board import Board, BoardError
+from .bundle import BundleError
+from .run import Agent, doctor, load_job, say
+
+
+def parser() -> argparse.ArgumentParser:
+    """run, doctor, restore."""
+    top = argparse.ArgumentParser(prog="card-agent", description="Measure this board into a bundle for cardlab.")
+    commands = top.add_subparsers(dest="command")
+    run = commands.add_parser("run", help="measure and write a bundle")
+    run.add_argument("--out", default="card-agent.zip", help="the bundle, written anew after every point")
+    run.add_argument("--name", help="label of this board; its host name by default")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    run.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
+    run.add_argument("--threads", type=int, default=1, help="CPU threads that compute")
+    run.add_argument("--frequencies", default="8", help="all, max, or a number of GPU clocks")
+    run.add_argument("--repeats", type=int, help="take exactly so many samples")
+    run.add_argument("--window", type=float, help="seconds of a power reading; default: ten averaging intervals")
+    run.add_argument("--readonly", action="store_true", help="measure at the clock as found")
+    run.add_argument("--resume", action="store_true", help="go on with the unfinished run of the bundle")
+    run.add_argument("--load-command", help="measure power under this program instead of a model")
+    for command in (run, commands.add_parser("doctor", help="what was found"),
+                    commands.add_parser("restore", help="release a clock that a killed run left locked")):
+        command.add_argument("--root", default="/", help=argparse.SUPPRESS)
+        command.add_argument("--state", help=argparse.SUPPRESS)
+    return top
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Exit code: 0 done, 1 a fault in one line, 2 usage, 130 interrupted."""
+    top = parser()
+    options = top.parse_args(arguments)
+    if options.command is None:
+        top.print_help()
+        return 2
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        return _do(options)
+    except (BoardError, BundleError) as error:
+        say("card-agent: %s" % error)
+        return 1
+    except MemoryError:
+        say("card-agent: out of memory: pack a job with a smaller batch or sequence")
+        return 1
+    except KeyboardInterrupt:
+        say("card-agent: interrupted; finished points are in the bundle, --resume goes on")
+        return 130
+
+
+def _do(options: Any) -> int:
+    if options.command == "doctor":
+        for line in doctor(Board(options.root, options.state)):
+            print(line)
+        return 0
+    if options.command == "restore":
+        restored = Board(options.root, options.state).restore()
+        print("the clock was restored" if restored else "nothing was locked")
+        return 0
+    job = None
+    if options.load_command is None:
+        job = load_job(_packed_job())
+        if job is None:
+            raise BoardError("this file was packed without a model: pack one, or give --load-command")
+    if job is not None and options.device != "cuda":
+        import torch
+
+        from . import timing
+
+        timing.hold_freed_memory()
+        torch.set_num_threads(options.threads)
+        if options.device == "cpu" or not torch.cuda.is_available():
+            timing.pin_to_quiet_core(options.threads)
+    if Board(options.root, options.state).restore():
+        say("a clock that an earlier run left locked was restored")
+    Agent(options, job, say).run()
+    return 0
+
+
+def _packed_job() -> Optional[bytes]:
+    try:
+        return pkgutil.get_data(__package__, "job.json")
+    except OSError:
+        return None
+
+
+def _as_interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Mean power of each rail over a window of whole averaging intervals, while something runs."""
+
+import math
+import threading
+import time
+from typing import Any, Callable, Dict, List, Optional
+
+from .board import Board
+
+SAMPLE_S = 0.1
+MIN_WINDOW_S = 5.0
+INTERVALS = 10
+SETTLE_S = 3.0
+
+
+def window_s(board: Board) -> float:
+    """Length of a window: ten averaging intervals of the slowest rail, 5 s at least."""
+    return max([MIN_WINDOW_S] + [INTERVALS * (rail.update_s or 0.0) for rail in board.rails])
+
+
+class _Sampler(threading.Thread):
+    """Reads all rails every 0.1 s until stopped; readings of one round are at one index."""
+
+    def __init__(self, board: Board) -> None:
+        super().__init__(daemon=True)
+        self.board, self.stopping = board, threading.Event()
+        self.times_s = []  # type: List[float]
+        self.power_w = {rail.name: [] for rail in board.rails}  # type: Dict[str, List[float]]
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            values = [(rail.name, rail.power_w()) for rail in self.board.rails]
+            if all(value is not None for _, value in values):
+                self.times_s.append(time.perf_counter())
+                for name, value in values:
+                    self.power_w[name].append(float(value or 0.0))
+            self.stopping.wait(SAMPLE_S)
+
+
+def measure_power(
+    board: Board, step: Optional[Callable[[], None]], wanted_s: Optional[float] = None
+) -> List[Dict[str, Any]]:
+    """Rows of power, one a rail and one for the total, while `step` repeats (None: while nothing runs).
+
+    Args:
+        wanted_s: length of the window; None takes what the slowest rail needs.
+
+    A settling time passes first: the monitor's own average still holds what was before. A rail that gave no
+    reading has no value.
+    """
+    seconds = wanted_s or window_s(board)
+    _busy(step, max(min(SETTLE_S, seconds), 5.0 * max(rail.update_s or 0.0 for rail in board.rails)))
+    sampler = _Sampler(board)
+    sampler.start()
+    _busy(step, seconds)
+    sampler.stopping.set()
+    sampler.join()
+    name, members = board.total()
+    rows = [
+        _row(rail.name, sampler.power_w[rail.name], sampler.times_s, rail, rail.name == name) for rail in board.rails
+    ]
+    if members and name not in sampler.power_w:
+        sums = [sum(values) for values in zip(*(sampler.power_w[member] for member in members))]
+        total = _row(name, sums, sampler.times_s, board.rails[0], True)
+        total["how"] = "derived"
+        known = [rail.quantisation_w for rail in board.rails if rail.name in members]
+        if all(known):
+            total["details"]["quantisation_w"] = math.sqrt(sum(float(q or 0.0) ** 2 for q in known))
+        rows.append(total)
+    return rows
+
+
+def _busy(step: Optional[Callable[[], None]], seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    if step is None:
+        time.sleep(seconds)
+        return
+    while time.perf_counter() < end:
+        step()
+
+
+def _row(name: str, values: List[float], times_s: List[float], rail: Any, total: bool) -> Dict[str, Any]:
+    details = {
+        "total": total,
+        "scope": "board" if total else name,
+        "source": rail.source,
+        "update_s": rail.update_s,
+        "quantisation_w": rail.quantisation_w,
+    }
+    row = {"rail": name, "details": details, "samples": {"end_s": times_s, "power_w": values}}  # type: Dict[str, Any]
+    if len(values) < 2:
+        row.update(value=None, flags=["no whole sensor update"])
+        return row
+    mean = sum(values) / len(values)
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    # Readings inside one averaging interval repeat each other.
+    span_s = times_s[-1] - times_s[0]
+    independent = max(1.0, min(float(len(values)), span_s / (rail.update_s or SAMPLE_S)))
+    step_w = rail.quantisation_w or 0.0
+    error = math.sqrt(variance / independent + step_w ** 2 / 12.0)
+    row.update(value=mean, stderr=error, ci95=(mean - 1.96 * error, mean + 1.96 * error), n=int(independent))
+    return row

@@ -1,0 +1,317 @@
+"""One run of the agent: plan the points, measure each, write the bundle after every one."""
+
+import json
+import os
+import platform
+import random
+import shlex
+import subprocess
+import sys
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from . import AGENT_VERSION, timing
+from .board import Board, BoardError
+from .bundle import Bundle, content_hash, new_uid, utc_now
+from .power import measure_power, window_s
+
+Say = Callable[[str], None]
+
+
+class Agent:
+    """Measures a job, or a load that somebody named, on this board.
+
+    Args:
+        options: the parsed command line.
+        job: dimensions and static cost of the task; None with a load command.
+        say: told what happens, a line each.
+    """
+
+    def __init__(self, options: Any, job: Optional[Dict[str, Any]], say: Say) -> None:
+        self.options, self.job, self.say = options, job, say
+        self.board = Board(options.root, options.state)
+        self.bundle = Bundle(options.out)
+        self.bench = None  # type: Any
+        self.overhead_bytes = None  # type: Optional[int]
+        free_bytes = self.board.memory_bytes("MemAvailable")
+        cuda = None
+        if job is None:
+            self.device, self.execution = "cpu", {"dtype": "external", "attention": "none", "threads": 1}
+            self.execution.update(torch=None, accelerator=None)
+        else:
+            from .works import Bench, cuda_facts, framework_bytes, resolve
+
+            self.device = _torch_device(options.device)
+            self.execution = resolve(job, options.dtype, self.device, options.threads)
+            if self.device == "cuda":
+                cuda = cuda_facts()
+            self.overhead_bytes = framework_bytes(
+                self.device, free_bytes, lambda: self.board.memory_bytes("MemAvailable")
+            )
+            self.bench = Bench(job, self.execution, self.device)
+        kind = "jetson" if self.board.tegra and (cuda is not None or job is None) else "cpu"
+        self.record = self.board.device(kind, options.name, cuda)
+        self.clocked = kind == "jetson" and not options.readonly and self.board.clock_writable()
+
+    def run(self) -> None:
+        """Measure every point that is not done yet."""
+        run_uid, planned, done = self._begin()
+        pending = [point for point in planned if point["index"] not in done]
+        for number, point in enumerate(pending, start=1):
+            clock = point["requested_hz"]
+            where = "at the clock as found" if clock is None else "%.0f MHz" % (clock / 1e6)
+            self.say("point %d of %d: %s" % (number, len(pending), where))
+            self._visit(run_uid, point)
+        out = self.options.out
+        self.say("%s holds %d point(s); merge it with: calibrate merge %s" % (out, len(planned), out))
+
+    # the run's own rows -----------------------------------------------------------------------------------
+
+    def _begin(self) -> Tuple[str, List[Dict[str, Any]], List[int]]:
+        task = None if self.job is None else content_hash(_identity(self.job["task"]))
+        execution = content_hash(self.execution)
+        if self.options.resume and os.path.exists(self.options.out):
+            self.bundle.read()
+            found = self.bundle.unfinished(self.record["key"], task, execution)
+            if found is not None:
+                self.say("going on with run %s" % found[0]["uid"][:8])
+                return found[0]["uid"], found[0]["planned"], found[1]
+        environment = {"versions": self._versions()}
+        self.bundle.add("device", dict(self.record, uid=content_hash(self.record)))
+        self.bundle.add("environment", dict(environment, uid=content_hash(environment)))
+        self.bundle.add("execution", dict(self.execution, uid=execution))
+        if self.job is not None:
+            document = {name: value for name, value in self.job["task"].items() if name != "model"}
+            self.bundle.add("task", {"uid": task, "document": document})
+        run = {
+            "uid": new_uid(),
+            "kind": "profile",
+            "device_id": content_hash(self.record),
+            "task_id": task,
+            "execution_id": execution,
+            "environment_id": content_hash(environment),
+            "task_label": None if self.job is None else self.job["task"]["model"],
+            "workload": self.options.load_command,
+            "analysis": None if self.job is None else self._analysis(),
+            "planned": self._plan(),
+            "options": {"agent": AGENT_VERSION, "repeats": self.options.repeats, "readonly": self.options.readonly},
+            "provenance": {"origins": ["measured"], "how": "direct"},
+            "started_at": utc_now(),
+        }
+        self.bundle.add("run", run)
+        return run["uid"], run["planned"], []
+
+    def _analysis(self) -> Any:
+        assert self.job is not None
+        key = "%s/%s" % (self.execution["dtype"], self.execution["attention"])
+        if key not in self.job["analyses"]:
+            raise BoardError("the job has no analysis for %s: pack it again with --dtype" % key)
+        analysis = self.job["analyses"][key]
+        for cut in analysis["cuts"]:
+            for side in ("device_memory_bytes", "server_memory_bytes"):
+                known = self.overhead_bytes is not None and cut[side] is not None
+                cut[side] = cut[side] + self.overhead_bytes if known else None
+        return analysis
+
+    def _versions(self) -> Dict[str, str]:
+        versions = {"agent": str(AGENT_VERSION), "python": platform.python_version(), "system": platform.platform()}
+        if self.job is not None:
+            import torch
+
+            versions["torch"] = torch.__version__
+        release = self.board.l4t()
+        if release is not None:
+            versions["l4t"] = release
+        return versions
+
+    def _plan(self) -> List[Dict[str, Any]]:
+        clocks = [None]  # type: List[Optional[float]]
+        if self.clocked:
+            clocks = list(_choose(self.board.frequencies(), self.options.frequencies))
+            random.Random(0).shuffle(clocks)
+        return [
+            {"index": i, "requested_hz": clock, "memory_hz": None, "anchor": False} for i, clock in enumerate(clocks)
+        ]
+
+    # one point --------------------------------------------------------------------------------------------
+
+    def _visit(self, run_uid: str, planned: Dict[str, Any]) -> None:
+        point = new_uid()
+        clock = planned["requested_hz"]
+        row = {"uid": point, "run_id": run_uid, "position": planned["index"], "anchor": False}
+        self.bundle.add("point", dict(row, requested_hz=clock, memory_requested_hz=None))
+        if self.board.rails:
+            self._powers(point, "idle_power", None)
+        before = self.board.over_current()
+        if clock is not None:
+            self.board.lock(clock)
+        try:
+            contended = self._times(point)
+            state = self._powered(point)
+            undone = clock is not None and not self.board.holds(clock)
+        finally:
+            self.board.restore()
+        reasons = ["contended: " + ", ".join(contended)] if contended else []
+        throttled = None  # type: Optional[bool]
+        if clock is not None:
+            found = state["frequency_hz"]
+            throttled = undone or found is None or abs(found - clock) > 0.02 * clock
+            if throttled:
+                reasons.append("ran at %s, not at %.0f MHz" % (_mhz(found), clock / 1e6))
+        events = {k: v - before.get(k, 0.0) for k, v in self.board.over_current().items()}
+        for name, count in sorted(events.items()):
+            if count > 0:
+                reasons.append("%s: %d over-current events" % (name.split("_")[0].upper(), count))
+                throttled = True if not name.startswith("oc3") else throttled
+        details = dict(state, throttled=throttled, contended=bool(contended), reasons=reasons, cores_active=None)
+        self.bundle.add_measurement(point, "operating_point", "1", details=details)
+        self.bundle.write()
+
+    def _times(self, point: str) -> List[str]:
+        """Latency rows of every segment; the names of those that were contended."""
+        contended = []
+        clock = timing.CudaClock() if self.device == "cuda" else timing.CpuClock()
+        works = self.bench.segments() if self.bench is not None else [self._load()]
+        reference = self.bench.reference() if self.bench is not None else None
+        for segment, repeats, phases, reset in works:
+            self.say("  %s" % segment)
+            timer = clock if self.bench is not None else _WallClock()
+            laps, reference_s = timing.measure(phases, reset, timer, reference, self.options.repeats)
+            for phase, samples in laps.items():
+                row = timing.summary(samples, repeats, self.options.repeats is not None)
+                if reference_s:
+                    row["samples"]["reference_s"] = reference_s
+                if row["flags"]:
+                    contended.append(segment)
+                self.bundle.add_measurement(point, "latency", "s", segment=segment, phase=phase, **row)
+        return sorted(set(contended))
+
+    def _powered(self, point: str) -> Dict[str, Any]:
+        """Power under the equivalent step and waiting, and the state read while it ran."""
+        seen = []  # type: List[Dict[str, Any]]
+        step = self._load()[2][0][1] if self.bench is None else self.bench.equivalent_step()
+
+        def watched() -> None:
+            step()
+            seen.append(self._state())
+
+        if self.board.rails:
+            self._powers(point, "power", watched)
+            self._powers(point, "wait_power", None)
+        else:
+            watched()
+        state = {name: _mean([one[name] for one in seen]) for name in seen[0]}  # type: Dict[str, Any]
+        state["power_mode"] = self.board.power_mode()
+        return state
+
+    def _state(self) -> Dict[str, Optional[float]]:
+        board = self.board
+        on_gpu = self.record["platform"] == "jetson"
+        return {
+            "frequency_hz": board.gpu_hz() if on_gpu else board.cpu_hz(),
+            "memory_hz": board.memory_hz(),
+            "cpu_hz": board.cpu_hz(),
+            "temperature_c": board.temperature_c(),
+        }
+
+    def _powers(self, point: str, quantity: str, step: Optional[Callable[[], None]]) -> None:
+        for row in measure_power(self.board, step, self.options.window):
+            segment = None if quantity != "power" else "equivalent_step" if self.bench is not None else "load"
+            self.bundle.add_measurement(point, quantity, "W", segment=segment, **row)
+
+    def _load(self) -> Any:
+        words = shlex.split(self.options.load_command)
+
+        def run() -> None:
+            try:
+                code = subprocess.call(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            except OSError as error:
+                raise BoardError("cannot start %s: %s" % (words[0], error.strerror))
+            if code != 0:
+                raise BoardError("%s ended with exit code %d: run it once by hand" % (words[0], code))
+
+        return "load", 1, [("run", run)], lambda: None
+
+
+class _WallClock:
+    """Elapsed time of a load of somebody else's; nothing is known of what disturbed it."""
+
+    def time(self, run: Callable[[], None]) -> timing.Sample:
+        wall_s, _, _ = timing.CpuClock().time(run)
+        return wall_s, None, True
+
+
+def _torch_device(wanted: str) -> str:
+    try:
+        import torch
+    except ImportError:
+        raise BoardError("this Python has no torch: install the board's own, or measure a --load-command")
+    has_cuda = bool(torch.cuda.is_available())
+    if wanted == "cuda" and not has_cuda:
+        raise BoardError("torch finds no CUDA device: use --device cpu, or install the board's own torch")
+    return "cuda" if has_cuda and wanted != "cpu" else "cpu"
+
+
+def _identity(task: Dict[str, Any]) -> Dict[str, Any]:
+    return {name: value for name, value in task.items() if name != "model"}
+
+
+def _choose(offered: Tuple[float, ...], wanted: str) -> List[float]:
+    """all, max, or a number of clocks spread evenly with both ends."""
+    if wanted == "all":
+        return list(offered)
+    if wanted == "max":
+        return [offered[-1]]
+    if not wanted.isdigit() or int(wanted) < 1:
+        raise BoardError("--frequencies %s: write all, max or a number of clocks" % wanted)
+    count = min(int(wanted), len(offered))
+    if count == 1:
+        return [offered[-1]]
+    return sorted({offered[round(i * (len(offered) - 1) / (count - 1))] for i in range(count)})
+
+
+def _mean(values: List[Optional[float]]) -> Optional[float]:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _mhz(value_hz: Optional[float]) -> str:
+    return "an unreadable clock" if value_hz is None else "%.0f MHz" % (value_hz / 1e6)
+
+
+def doctor(board: Board) -> List[str]:
+    """Lines that say what was found."""
+    name, members = board.total()
+    lines = [
+        "board    %s" % (board.model() or "N/A"),
+        "L4T      %s" % (board.l4t() or "N/A"),
+        "GPU      %s, %d clocks" % (board.gpu or "no devfreq node", len(board.frequencies())),
+        "clocks   %s" % ("may be set" if board.clock_writable() else "cannot be set by this user: run as root"),
+        "rails    %s" % (", ".join(rail.name for rail in board.rails) or "no power monitor found"),
+        "total    %s" % (name or "N/A"),
+    ]
+    if members:
+        lines.append("window   %.1f s a power reading" % window_s(board))
+    try:
+        import torch
+
+        lines.append("torch    %s, CUDA %s" % (torch.__version__, torch.cuda.is_available()))
+    except ImportError:
+        lines.append("torch    N/A: only --load-command can be measured")
+    return lines
+
+
+def load_job(text: Optional[bytes]) -> Optional[Dict[str, Any]]:
+    """The job packed beside this code; None in a file packed without one."""
+    if text is None:
+        return None
+    job = json.loads(text.decode("utf-8"))
+    if job.get("agent") != AGENT_VERSION:
+        versions = (job.get("agent"), AGENT_VERSION)
+        raise BoardError("the job is of agent version %s, this is %d: pack it again" % versions)
+    return dict(job)
+
+
+def say(line: str) -> None:
+    """Progress goes to standard error."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,168 @@
+"""The works that are timed: segments in plain torch, chained as cardlab chains them, and the equivalent step."""
+
+import resource
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import torch
+
+from .layers import DecoderLayer, Embedding, Head, prepare, rotary_tables
+from .timing import Phase
+
+CHAIN = 3
+
+Work = Tuple[str, int, List[Phase], Callable[[], None]]
+
+
+class Bench:
+    """Builds the works of a job on one torch device, one after the other.
+
+    Args:
+        job: what `cardlab.profilers.agent_file` wrote: dimensions, LoRA, batch and sequence.
+        execution: dtype and attention kernel.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, job: Dict[str, Any], execution: Dict[str, Any], device: str) -> None:
+        self.job, self.kernel, self.device = job, execution["attention"], device
+        self.dtype = getattr(torch, execution["dtype"])
+        self.adapter_dtype = getattr(torch, job["lora"]["dtype"])
+        self.shape = (job["batch"], job["sequence"], job["architecture"]["hidden_size"])
+        self.rotary = rotary_tables(job, job["sequence"], self.dtype, device)
+
+    def segments(self) -> Iterator[Work]:
+        """Name, occurrences in one sample, phases and reset of every segment; one is in memory at a time."""
+        yield self._embedding()
+        chain = max(1, min(CHAIN, self.job["architecture"]["layers"] - 1))
+        yield self._layers("first_layer", chain, first=True)
+        yield self._layers("layer", chain, first=False)
+        yield self._head()
+
+    def _new(self, module: torch.nn.Module) -> Any:
+        return prepare(module, self.dtype, self.adapter_dtype, self.device)
+
+    def _ids(self) -> torch.Tensor:
+        vocabulary = self.job["architecture"]["vocab_size"]
+        return torch.randint(0, vocabulary, self.shape[:2], dtype=torch.int64, device=self.device)
+
+    def _hidden(self, needs_gradient: bool) -> torch.Tensor:
+        return torch.randn(self.shape, device=self.device).to(self.dtype).requires_grad_(needs_gradient)
+
+    def _embedding(self) -> Work:
+        module, ids = self._new(Embedding(self.job, self.dtype)), self._ids()
+        return "embedding", 1, [("forward", lambda: module(ids))], lambda: None
+
+    def _layers(self, name: str, chain: int, first: bool) -> Work:
+        layers = [self._new(DecoderLayer(self.job, self.kernel)) for _ in range(1 if first else chain)]
+        hidden = self._hidden(not first)
+        kept = []  # type: List[torch.Tensor]
+        gradient = torch.ones_like(hidden)
+
+        def forward() -> None:
+            if first:
+                kept.extend(layers[0](hidden, self.rotary) for _ in range(chain))
+                return
+            states = hidden
+            for layer in layers:
+                states = layer(states, self.rotary)
+            kept.append(states)
+
+        def backward() -> None:
+            while kept:
+                kept.pop().backward(gradient)
+
+        return name, chain, [("forward", forward), ("backward", backward)], _resetter(layers, kept, hidden)
+
+    def _head(self) -> Work:
+        head, hidden, ids = self._new(Head(self.job)), self._hidden(True), self._ids()
+        kept = []  # type: List[torch.Tensor]
+        phases = [
+            ("forward", lambda: kept.append(head(hidden, ids))),
+            ("backward", lambda: kept.pop().backward()),
+        ]  # type: List[Phase]
+        return "head", 1, phases, _resetter([head], kept, hidden)
+
+    def equivalent_step(self) -> Callable[[], None]:
+        """L x one layer and the head, forward and backward: what power is measured on."""
+        layer, head = self._new(DecoderLayer(self.job, self.kernel)), self._new(Head(self.job))
+        hidden, ids = self._hidden(True), self._ids()
+        count = self.job["architecture"]["layers"]
+
+        def step() -> None:
+            states = hidden
+            for _ in range(count):
+                states = layer(states, self.rotary)
+            head(states, ids).backward()
+            hidden.grad = None
+            layer.zero_grad()
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+
+        return step
+
+    def reference(self) -> Callable[[], None]:
+        """The fixed product [128, 2048] x [2048, 8192] before every sample."""
+        left = torch.randn(128, 2048, device=self.device).to(self.dtype)
+        right = torch.randn(2048, 8192, device=self.device).to(self.dtype)
+        product = torch.empty(128, 8192, dtype=self.dtype, device=self.device)
+
+        def run() -> None:
+            torch.mm(left, right, out=product)
+
+        return run
+
+
+def _resetter(modules: List[Any], kept: List[Any], hidden: torch.Tensor) -> Callable[[], None]:
+    def reset() -> None:
+        del kept[:]
+        hidden.grad = None
+        for module in modules:
+            for parameter in module.parameters():
+                parameter.grad = None
+
+    return reset
+
+
+def resolve(job: Dict[str, Any], dtype: str, device: str, threads: int) -> Dict[str, Any]:
+    """The execution record: dtype (auto: what the device computes natively), kernel, torch, accelerator."""
+    if dtype == "auto":
+        dtype = "float32"
+        if device == "cuda":
+            dtype = "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
+    accelerator = None  # type: Optional[str]
+    if device == "cuda":
+        accelerator = "cuda-%s" % str(torch.version.cuda).split(".")[0]
+    fused = hasattr(torch.nn.functional, "scaled_dot_product_attention")
+    return {
+        "dtype": dtype,
+        "attention": "sdpa" if fused and job["attention"] != "eager" else "eager",
+        "threads": threads,
+        "torch": ".".join(torch.__version__.split(".")[:2]),
+        "accelerator": accelerator,
+    }
+
+
+def framework_bytes(device: str, before_bytes: Optional[int], meminfo: Callable[[], Optional[int]]) -> Optional[int]:
+    """Memory that torch and its context take before any weight is there, after a small product.
+
+    On a CPU the resident size of this process; with a GPU that shares the host's memory what has become
+    unavailable since before torch was loaded.
+    """
+    small = torch.ones(64, 64, device=device)
+    torch.mm(small, small)
+    if device == "cuda":
+        torch.cuda.synchronize()
+        after_bytes = meminfo()
+        return None if before_bytes is None or after_bytes is None else max(0, before_bytes - after_bytes)
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def cuda_facts() -> Dict[str, Any]:
+    """What torch says of the GPU."""
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "name": properties.name,
+        "capability": [properties.major, properties.minor],
+        "sm_count": properties.multi_processor_count,
+        "memory_bytes": properties.total_memory,
+    }
