@@ -15,19 +15,17 @@ from typing import Any
 import torch
 
 from cardlab.errors import RunError
-from cardlab.profilers.workload.build import (
-    build_meta,
-    enable_checkpointing,
-    release,
-    restore_rotary,
-)
+from cardlab.profilers.workload.budget import available_memory_bytes
+from cardlab.profilers.workload.build import build_meta, enable_checkpointing, release, restore_rotary
 from cardlab.profilers.workload.extras import make_optimizer
+from cardlab.profilers.workload.heap import hold_freed_memory
 from cardlab.records.task import Execution, Task
 from cardlab.split.adapters import AdapterSet, LayerState
 from cardlab.split.settings import check_cut
 from cardlab.split.weights import Weights
 
-SIDES = ("device", "server")
+# Activations and a fragmented heap, as a multiple of the weights of one side.
+_ROOM = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +107,15 @@ class Half:
             enable_checkpointing(self._part)
         self._part.train()
         self._optimizer = None
+        self._hold_memory()
+
+    def _hold_memory(self) -> None:
+        """Keep freed memory on a CPU, as profiles do, so that a step costs here what it cost there; where it fits."""
+        free = available_memory_bytes() if self._where == "cpu" else None
+        modules = [*self._fixed.values(), *(self._layers[number] for number in self.numbers)]
+        held = sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
+        if free is not None and _ROOM * held < free:
+            hold_freed_memory()
 
     def _load_fixed(self) -> None:
         tied = self.task.architecture.tied_embeddings and self.side == "server"

@@ -232,7 +232,6 @@ REFUSED_AT_ONCE = [
     (("run", "--cut", "2", "server"), 2, ["--cut"]),
     (("validate", "nope"), 1, ["cardlab.db"]),
     (("link", "--serve", "--server", "x"), 2, ["--serve"]),
-    (("link", "--server", "127.0.0.1:1"), 1, ["no server answers"]),
 ]
 
 

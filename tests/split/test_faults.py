@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -104,7 +105,7 @@ def device_killed(folder: Path, stage: str, at: int, trials: list[Trial], count:
     assert (4, "d0") in turns or count > 1
 
 
-@pytest.mark.parametrize("stage", ["adapters down", "activations sent", "adapters up"])
+@pytest.mark.parametrize("stage", ["activations sent", "adapters up"])
 def test_a_device_killed_in_any_stage(tmp_path: Path, trials, stage) -> None:
     device_killed(tmp_path, stage, 2, trials)
 
@@ -197,7 +198,8 @@ class HalfWay(threading.Thread):
                     os.kill(self.victim, signal.SIGKILL)
                     self.struck.set()
                     return
-                sink.sendall(data)
+                with contextlib.suppress(OSError):
+                    sink.sendall(data)
 
 
 def half_sent(folder: Path, trials: list[Trial], limit: int) -> None:
@@ -286,7 +288,7 @@ def test_a_device_that_stalls_loses_its_round_and_comes_back(tmp_path: Path, tri
 def test_nobody_left_ends_in_one_line_and_keeps_what_is_finished(tmp_path: Path, trials) -> None:
     trial = Trial(tmp_path, small_task(tmp_path), {"a": [2]}, rounds=3)
     trials.append(trial)
-    server, victim = trial.server(join_s=4.0), trial.device("a", doom=dies_in("forward", 4))
+    server, victim = trial.server(join_s=2.5), trial.device("a", doom=dies_in("forward", 4))
     assert trial.wait(victim) == -signal.SIGKILL
     assert trial.wait(server) == 1
     assert "--resume" in (tmp_path / "server.err").read_text()
