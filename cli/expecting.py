@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
+from cardlab.card.doubt import certainties
 from cardlab.card.from_db import Request, gather
 from cardlab.card.scenario import Objective
 from cardlab.db.store import Store
@@ -50,10 +53,11 @@ def _expected(
     place = list(found.problem.cuts).index(settings.cut)
     fastest = found.problem.server_s.shape[1] - 1
     terms = found.problem.terms(0, place, float(found.problem.server_s[place, fastest]))
-    known = {"device": terms.device, "server": terms.server}
-    if up_bps is not None and down_bps is not None:
-        known = {field: getattr(terms, field) for field in terms.__dataclass_fields__}
-    return Prediction(terms=known)
+    (sure,) = certainties(found.problem, [(place, fastest)], found.doubts)
+    if up_bps is None or down_bps is None:
+        return Prediction(terms={"device": terms.device, "server": terms.server}, terms_ci95=sure.terms_ci95)
+    known = {f.name: float(getattr(terms, f.name)) for f in fields(terms)}
+    return Prediction(terms=known, terms_ci95=sure.terms_ci95, delay_ci95=sure.delay_ci95)
 
 
 def _rates(store: Store, link: str | None) -> tuple[float | None, float | None]:

@@ -52,12 +52,14 @@ class LocalDevices:
                 process.kill()
 
     def check(self) -> None:
-        """Raise RunError when no device process is left to wait for."""
-        if any(process.poll() is None for process in self._running.values()):
+        """Raise RunError when a device ended by an error of its own, or none is left; a killed one may come back."""
+        codes = {name: process.poll() for name, process in self._running.items()}
+        failed = [name for name, code in codes.items() if code is not None and code > 0]
+        if not failed and any(code is None for code in codes.values()):
             return
-        name = self._names[0]
+        name = (failed or list(codes))[0]
         raise RunError(
-            f"every device has ended; {name} said: {self._last_words(name)}",
+            f"{name} has ended: {self._last_words(name)}",
             remedy=f"see {self._log(name)}; finished rounds are kept for --resume",
         )
 

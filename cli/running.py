@@ -11,15 +11,15 @@ from cardlab.cli.console import note
 from cardlab.cli.expecting import expected_by_device
 from cardlab.cli.local import LocalDevices
 from cardlab.cli.run_table import print_run, progress_line
-from cardlab.cli.running_device import PORT, require_zmq, server_keys
-from cardlab.cli.settings import database, load_settings
+from cardlab.cli.running_device import PORT, open_real, require_zmq, server_keys
+from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.errors import UsageError
 from cardlab.identity import new_uid
 from cardlab.profilers.environment import gather_environment
-from cardlab.profilers.platforms import Platform, open_platform
+from cardlab.profilers.platforms import Platform
 from cardlab.profilers.workload import resolve_task
 from cardlab.profilers.workload.execution import DTYPES, import_torch
 from cardlab.records.plan import Plan
@@ -140,7 +140,7 @@ class _Prepared:
 
 @contextmanager
 def _prepared(options: RunOptions) -> Iterator[_Prepared]:
-    platform = open_platform(options.platform, label=options.name or load_settings().name)
+    platform = open_real(options.platform, options.name)
     try:
         with open_store(database(options.db)) as store:
             if options.resume:

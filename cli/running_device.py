@@ -64,7 +64,7 @@ def run_device(options: DeviceOptions) -> None:
     shape = parse_link(options.link)
     shard = _shard(options.shard)
     transport = connect(options.server, options.key, options.server_key, shape)
-    platform = open_platform(options.platform, label=options.name or load_settings().name)
+    platform = open_real(options.platform, options.name)
     try:
         torch = import_torch()
         torch.set_num_threads(options.threads)
@@ -83,6 +83,15 @@ def run_device(options: DeviceOptions) -> None:
         print_json({"device": platform.identity.name, "rounds": done.rounds, "losses": done.losses})
     else:
         print_line(f"the run is over: {done.rounds} round(s) of {platform.identity.name} are stored at the server")
+
+
+def open_real(name: str, label: str | None) -> Platform:
+    """The platform of that name; one that only simulates cannot run anything."""
+    platform = open_platform(name, label=label or load_settings().name)
+    if platform.torch_device is None:
+        platform.close()
+        raise UsageError(f"{name} is simulated and runs nothing", remedy="use --platform auto, nvidia or cpu")
+    return platform
 
 
 def connect(server: str, key: str | None, server_key: str | None, shape: LinkShape | None = None) -> DeviceTransport:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.settings import database
 from cardlab.db import open_store
-from cardlab.errors import UsageError
+from cardlab.db.store import Store
+from cardlab.errors import NotFoundError, UsageError
 from cardlab.plain import to_plain
+from cardlab.records.measurement import Profile
 from cardlab.split.recording import TRAIN
 from cardlab.split.validate import TOTAL, TermCheck, check_rounds, terms_off
 from cardlab.text import milliseconds, percent, si
@@ -15,7 +17,7 @@ from cardlab.text import milliseconds, percent, si
 def validate_run(run: str | None, db: str | None, as_json: bool) -> None:
     """Compare and show; a run without plan or fit has no predictions and is no error."""
     with open_store(database(db), create=False) as store:
-        profile = store.runs.latest(TRAIN) if run is None else store.runs.get(run)
+        profile = _newest(store) if run is None else store.runs.get(run)
         if profile.run.kind != TRAIN:
             raise UsageError(f"{profile.run.uid[:12]} is a {profile.run.kind}, no split run", remedy="see: card run")
         rounds = store.rounds.of_run(profile.run.uid)
@@ -46,6 +48,13 @@ def validate_run(run: str | None, db: str | None, as_json: bool) -> None:
         )
     if not off:
         print_line("nothing was predicted: run with --plan ID, or profile and fit the same task first")
+
+
+def _newest(store: Store) -> Profile:
+    runs = store.runs.select(kind=TRAIN)
+    if not runs:
+        raise NotFoundError(f"{store.location} holds no split run", remedy="make one with: card run")
+    return runs[-1]
 
 
 def _row(check: TermCheck) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cardlab import __version__
 from cardlab.errors import CardlabError, RunError
@@ -17,10 +17,12 @@ from cardlab.records.device import Device
 from cardlab.split.adapters import pack_adapters, unpack_adapters
 from cardlab.split.codec import FrameError, pack_tensor, unpack_tensor
 from cardlab.split.frames import Message, number, whole
-from cardlab.split.halves import Half
 from cardlab.split.laps import Laps, now_s
 from cardlab.split.settings import TERMS, WAITING, RunSettings, check_version, settings_from
 from cardlab.split.transport import CONNECT_S, SILENCE_S, Arrived, DeviceTransport
+
+if TYPE_CHECKING:
+    from cardlab.split.halves import Half
 
 _LOOK_S = 0.25
 

@@ -19,6 +19,7 @@ from cardlab.profilers.workload.budget import available_memory_bytes
 from cardlab.profilers.workload.build import build_meta, enable_checkpointing, release, restore_rotary
 from cardlab.profilers.workload.extras import make_optimizer
 from cardlab.profilers.workload.heap import hold_freed_memory
+from cardlab.profilers.workload.segments import synchronizer
 from cardlab.records.task import Execution, Task
 from cardlab.split.adapters import AdapterSet, LayerState
 from cardlab.split.settings import check_cut
@@ -64,6 +65,7 @@ class Half:
         self.keeps_loaded = False
         self._weights, self._execution, self._where = weights, execution, torch_device
         self._learning_rate = learning_rate
+        self._synchronize = synchronizer(torch_device)
         self._built = build_meta(task, execution)
         self._family = self._built.family
         self._layers = list(self._built.layers)
@@ -178,7 +180,9 @@ class Half:
 
     def forward(self, ids: Any) -> Any:
         """Device: smashed data [B, S, h] of token numbers [B, S]."""
-        return self._part(input_ids=ids.to(self._where), use_cache=False).last_hidden_state
+        activation = self._part(input_ids=ids.to(self._where), use_cache=False).last_hidden_state
+        self._synchronize()
+        return activation
 
     def backward(self, activation: Any, gradient: Any) -> None:
         """Device: back through the layers, and one optimizer step."""
@@ -204,3 +208,4 @@ class Half:
             raise RunError("no adapters were loaded after the cut moved", remedy="load them first")
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        self._synchronize()

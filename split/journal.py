@@ -34,7 +34,8 @@ class FinishedTurn:
         terms: seconds by term, waiting apart.
         predicted, predicted_ci95, delay_ci95: what was expected, where anything was.
         elapsed_s: from the server's first act to the adapters' return.
-        switch_server_s, switch_device_s: parts of the term "switch".
+        energy_j: of the server over that time, None without a meter.
+        details: bytes of each direction and of the adapters, shortest round trip.
     """
 
     round: int

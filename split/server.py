@@ -13,18 +13,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from cardlab.errors import RunError
 from cardlab.split.adapters import AdapterSet, averaged, initial_adapters
 from cardlab.split.clocks import EnergyMeter, ServerClock
 from cardlab.split.frames import Message, unpack
-from cardlab.split.halves import Half
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.laps import now_s
 from cardlab.split.members import Member, Members
 from cardlab.split.schedule import Schedule, unknown_device
 from cardlab.split.transport import SILENCE_S, ServerTransport
 from cardlab.split.turn import Turn, Workplace
+
+if TYPE_CHECKING:
+    from cardlab.split.halves import Half
 
 _LOOK_S = 0.1
 
@@ -224,6 +227,8 @@ class Server:
         turn = active.get(peer)
         try:
             message = unpack(parts)
+            if message.kind == "hello" and turn is not None:
+                self._give_up(turn, active, "the device joined again")
             if self._members.handle(peer, message):
                 return
             if turn is None:

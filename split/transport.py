@@ -93,6 +93,8 @@ def _prepared(socket: Any, linger_ms: int = 2000) -> Any:
     socket.linger = linger_ms
     socket.maxmsgsize = MAX_MESSAGE_BYTES
     socket.handshake_ivl = 3000
+    # A way through NAT that nobody uses is forgotten.
+    socket.tcp_keepalive, socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl = 1, 20, 10
     return socket
 
 
@@ -108,6 +110,8 @@ class ServerTransport:
         self._guard = None if keys is None else _guard(self._context, frozenset(allowed))
         router = _prepared(self._context.socket(zmq.ROUTER))
         router.router_mandatory = True
+        # A device that reconnects must not be shut out by its own dead connection.
+        router.router_handover = True
         if keys is not None:
             router.curve_server = True
             router.curve_publickey, router.curve_secretkey = keys.public, keys.secret

@@ -10,18 +10,20 @@ any stage takes only its own round with it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cardlab.plain import to_plain
 from cardlab.records.device import Device
 from cardlab.split.adapters import AdapterSet, copied, pack_adapters, size_bytes, unpack_adapters
 from cardlab.split.codec import FrameError, pack_tensor, unpack_tensor
 from cardlab.split.frames import Message, number, whole
-from cardlab.split.halves import Half
 from cardlab.split.journal import FinishedTurn
 from cardlab.split.laps import Laps, now_s
 from cardlab.split.schedule import Assignment
 from cardlab.split.settings import TERMS, WAITING, RunSettings
+
+if TYPE_CHECKING:
+    from cardlab.split.halves import Half
 
 
 class Workplace:

@@ -223,6 +223,7 @@ REFUSED_AT_ONCE = [
     (("run", "--local", "--plan", "nope"), 1, ["nope"]),
     (("run", "server", "--cut", "2", "--bind", "0.0.0.0:0"), 2, ["keys"]),
     (("run", "server", "--cut", "2", "--bind", "here"), 1, ["here"]),
+    (("run", "server", "--cut", "2", "--platform", "simulated:rtx-4060"), 2, ["simulated"]),
     (("run", "server", "--cut", "2", "--key", "none.key", "--allow", "none.pub"), 1, ["none.key"]),
     (("run", "server", "--cut", "2", "--key", "none.key"), 2, ["--allow"]),
     (("run", "device", "--server", "192.0.2.1:5560"), 2, ["keys"]),
@@ -257,6 +258,18 @@ def test_a_plan_that_cannot_be_followed_is_refused(tmp_path: Path, changes, said
     command("card", "run", "--local", "--plan", "abc", "--seq", "32").failed_in_one_line(1, said)
     command("card", "run", "--local", "--plan", "abc", "--seq", "64").failed_in_one_line(1)
     assert not (tmp_path / "card-run").exists()
+
+
+def test_a_local_device_that_cannot_start_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
+    began = time.monotonic()
+    words = ("--local", "--cut", "2", "--devices", "2", "--data", "missing.txt", *QUICK)
+    command("card", "run", *words).failed_in_one_line(1, "missing.txt")
+    assert time.monotonic() - began < 40.0
+
+
+def test_a_database_without_a_run_has_nothing_to_validate(tmp_path: Path) -> None:
+    whole(tmp_path / "cardlab.db").close()
+    command("card", "validate").failed_in_one_line(1, "no split run", "card run")
 
 
 def test_a_port_in_use_is_refused(port) -> None:
@@ -369,4 +382,6 @@ def test_a_profile_and_a_fit_predict_a_run_with_a_given_cut(tmp_path: Path) -> N
         assert set(terms) == set(asdict(DelayTerms(**dict.fromkeys(TERMS, 0.0))))
         assert terms["device"] == pytest.approx(3 * (0.002 + 0.02 + 0.02 + 0.02 + 0.024))
         assert terms["uplink"] == pytest.approx(3 * 8192 * 8 / 10e6)
+        low, high = found["board"].delay_ci95
+        assert low < sum(terms.values()) < high and set(found["board"].terms_ci95) == {"device", "server"}
         assert set(expected_by_device(store, settings, SERVER, None)["board"].terms) == {"device", "server"}
