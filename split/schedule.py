@@ -19,11 +19,6 @@ class Prediction:
     terms_ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     delay_ci95: tuple[float, float] | None = None
 
-    @property
-    def delay_s(self) -> float | None:
-        """Sum of the terms, None unless all are there."""
-        return sum(self.terms.values()) if len(self.terms) == len(fields(DelayTerms)) else None
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
