@@ -12,7 +12,7 @@ from cardlab.profilers.platforms import Platform, open_platform
 from cardlab.profilers.workload import resolve_task
 from cardlab.profilers.workload.execution import import_torch
 from cardlab.records.task import Task
-from cardlab.split.data import Batches, read_tokens
+from cardlab.split.data import Batches, Tokens, read_tokens
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.keys import KeyPair, is_loopback, make_keys, read_pair, read_public, split_address
 from cardlab.split.settings import PRIVACY, RunSettings, check_task
@@ -63,6 +63,7 @@ def run_device(options: DeviceOptions) -> None:
     """Join the server's run and work until its end."""
     shape = parse_link(options.link)
     shard = _shard(options.shard)
+    tokens = read_tokens(options.data, options.tokenizer)
     transport = connect(options.server, options.key, options.server_key, shape)
     platform = open_real(options.platform, options.name)
     try:
@@ -70,7 +71,7 @@ def run_device(options: DeviceOptions) -> None:
         torch.set_num_threads(options.threads)
 
         def equip(settings: RunSettings) -> Equipment:
-            return _equipment(settings, options, shard, platform)
+            return _equipment(settings, options, tokens, shard, platform)
 
         note(PRIVACY)
         patience = DevicePatience(silence_s=options.silence_s, server_s=options.wait_s)
@@ -146,7 +147,7 @@ def write_keys(name: str, out: str, as_json: bool) -> None:
 
 
 def _equipment(
-    settings: RunSettings, options: DeviceOptions, shard: tuple[int, int], platform: Platform
+    settings: RunSettings, options: DeviceOptions, tokens: Tokens, shard: tuple[int, int], platform: Platform
 ) -> Equipment:
     from cardlab.split.halves import Half
 
@@ -160,7 +161,7 @@ def _equipment(
             remedy="copy the server's model folder here and name it with --model",
         )
     batches = Batches(
-        read_tokens(options.data, options.tokenizer),
+        tokens,
         batch=announced.batch,
         sequence=announced.sequence,
         vocabulary=announced.architecture.vocab_size,

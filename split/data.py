@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cardlab.errors import MissingDependencyError, RunError, UsageError
 
-BYTES = 256
+Tokens = npt.NDArray[np.int64]
 _REMEDY = "give a text file, or JSON lines with a text key"
 
 
@@ -33,7 +34,7 @@ class Batches:
 
     def __init__(
         self,
-        tokens: np.ndarray,
+        tokens: Tokens,
         *,
         batch: int,
         sequence: int,
@@ -67,7 +68,7 @@ class Batches:
         return torch.from_numpy(np.stack(rows).astype(np.int64))
 
 
-def read_tokens(path: str | None, tokenizer: str | None = None) -> np.ndarray:
+def read_tokens(path: str | None, tokenizer: str | None = None) -> Tokens:
     """Tokens of a text or JSON-lines file, of the bundled text for None; int64 [N]."""
     text = _read(path)
     if tokenizer is None:

@@ -118,7 +118,8 @@ class SplitDevice:
             head = {"version": __version__, "device": to_plain(self._description)}
             self._transport.send(Message("hello", head))
             try:
-                welcome = self._wait(now_s() + self._patience.connect_s)
+                # The server answers pulses while it still builds its model; it is given the time.
+                welcome = self._wait(now_s() + self._patience.server_s)
             except _Abandoned:
                 continue
             except _ServerLost:

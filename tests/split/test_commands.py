@@ -75,33 +75,6 @@ def listening(port: int) -> None:
     raise AssertionError("the server never listened")
 
 
-def test_a_local_run_says_everything_the_contract_asks(tmp_path: Path) -> None:
-    data = tmp_path / "mine.jsonl"
-    data.write_text("".join(json.dumps({"text": f"line {n} of a text of my own"}) + "\n" for n in range(40)))
-    words = ("--local", "--cut", "2", "--data", str(data), "--optimizer", "adamw", *QUICK)
-    result = command("card", "run", *words, "--json")
-    assert result.code == 0, result.err
-    document = result.document
-    assert {"run_id", "plan_id", "rounds", "adapters", "schema_version"} <= set(document)
-    assert document["plan_id"] is None
-    assert [[d["device"] for d in r["devices"]] for r in document["rounds"]] == [["device-1"]] * 2
-    for entry in (d for r in document["rounds"] for d in r["devices"]):
-        assert set(entry["delay_terms"]) == set(TERMS) and entry["cut"] == 2 and entry["loss"] > 0
-        assert sum(entry["delay_terms"].values()) == pytest.approx(entry["delay_s"], rel=1e-9)
-        assert entry["frequency_hz"] is None or entry["frequency_hz"] > 1e8
-    assert (Path(document["adapters"]) / "adapter_model.safetensors").is_file()
-    assert "the server sees the text" in result.err
-    checked = command("card", "validate", "--json").document
-    assert checked["run_id"] == document["run_id"] and checked["off"] == []
-    assert len(checked["terms"]) == 9
-    for term in checked["terms"]:
-        assert (term["predicted_s"], term["ci95"], term["error"]) == (None, None, None)
-        assert term["observed_s"] is not None
-    assert "nothing was predicted" in command("card", "validate", document["run_id"][:8]).out
-    with open_store("cardlab.db") as store:
-        assert len(store.rounds.of_run(document["run_id"])) == 2
-
-
 def plan_of(tmp_path: Path, **changes: object) -> Plan:
     """A plan for tiny-llama 1 x 32 on two local devices, as it is stored."""
     from dataclasses import replace
@@ -138,10 +111,20 @@ def plan_of(tmp_path: Path, **changes: object) -> Plan:
 
 def test_a_stored_plan_is_followed_round_by_round_and_held_against_the_run(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    result = command("card", "run", "--local", "--plan", "abc", "--seq", "32", "--dtype", "float32", "--json")
+    data = tmp_path / "mine.jsonl"
+    data.write_text("".join(json.dumps({"text": f"line {n} of a text of my own"}) + "\n" for n in range(40)))
+    words = ("--local", "--plan", "abc", "--seq", "32", "--dtype", "float32", "--data", str(data), "--json")
+    result = command("card", "run", *words)
     assert result.code == 0, result.err
     document = result.document
-    assert document["plan_id"] == plan.uid
+    assert {"run_id", "plan_id", "rounds", "adapters", "schema_version"} <= set(document)
+    assert document["plan_id"] == plan.uid and "the server sees the text" in result.err
+    for entry in (d for r in document["rounds"] for d in r["devices"]):
+        assert set(entry["delay_terms"]) == set(TERMS) and entry["loss"] > 0
+        assert sum(entry["delay_terms"].values()) == pytest.approx(entry["delay_s"], rel=1e-9)
+    assert (Path(document["adapters"]) / "adapter_model.safetensors").is_file()
+    with open_store("cardlab.db") as store:
+        assert len(store.rounds.of_run(document["run_id"])) == 4
     cuts = [{d["device"]: d["cut"] for d in r["devices"]} for r in document["rounds"]]
     assert cuts == [{"east": 1, "west": 2}, {"east": 3, "west": 2}]
     assert all(len(d["losses"]) == 2 for r in document["rounds"] for d in r["devices"])
@@ -191,7 +174,13 @@ def test_roles_of_their_own_with_keys_and_a_resumed_end(tmp_path: Path, port, ro
     done, theirs = ended(server), ended(device)
     assert (done.code, theirs.code) == (0, 0), (done.err, theirs.err)
     assert theirs.document["rounds"] == 2 and theirs.document["device"] == "east"
-    assert [len(r["devices"]) for r in done.document["rounds"]] == [1, 1]
+    assert [len(r["devices"]) for r in done.document["rounds"]] == [1, 1] and done.document["plan_id"] is None
+    checked = command("card", "validate", "--json").document
+    assert checked["run_id"] == done.document["run_id"] and checked["off"] == [] and len(checked["terms"]) == 9
+    for term in checked["terms"]:
+        assert (term["predicted_s"], term["ci95"], term["error"]) == (None, None, None)
+        assert term["observed_s"] is not None
+    assert "nothing was predicted" in command("card", "validate", checked["run_id"][:8]).out
 
 
 def test_a_link_is_measured_with_the_transport_and_stored(tmp_path: Path, port, roles) -> None:

@@ -105,7 +105,7 @@ def device_killed(folder: Path, stage: str, at: int, trials: list[Trial], count:
     assert (4, "d0") in turns or count > 1
 
 
-@pytest.mark.parametrize("stage", ["activations sent", "adapters up"])
+@pytest.mark.parametrize("stage", ["activations sent"])
 def test_a_device_killed_in_any_stage(tmp_path: Path, trials, stage) -> None:
     device_killed(tmp_path, stage, 2, trials)
 
@@ -192,7 +192,7 @@ class HalfWay(threading.Thread):
     def _pass(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
         count = 0
         with source, sink:
-            while data := source.recv(512):
+            while data := _received(source):
                 count += len(data)
                 if up and count > self._limit:
                     os.kill(self.victim, signal.SIGKILL)
@@ -200,6 +200,13 @@ class HalfWay(threading.Thread):
                     return
                 with contextlib.suppress(OSError):
                     sink.sendall(data)
+
+
+def _received(source: socket.socket) -> bytes:
+    try:
+        return source.recv(512)
+    except OSError:  # the other direction has closed it
+        return b""
 
 
 def half_sent(folder: Path, trials: list[Trial], limit: int) -> None:

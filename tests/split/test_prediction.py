@@ -23,6 +23,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
+from cardlab.split.keys import make_keys
 from tests.split.models import Unsplit, batches
 from tests.split.netns import slow_link
 from tests.split.processes import Trial
@@ -84,7 +85,7 @@ class Bench:
             time.sleep(0.1)
         raise AssertionError(f"nothing listens on {host}:{port}")
 
-    def link(self, namespace: str, here: str, size: int, name: str) -> None:
+    def link(self, namespace: str, here: str, size: int, name: str, *words: str) -> None:
         """Measure the link with messages of the size that a run sends."""
         server = self.start(
             "card", "link", "--serve", "--bind", f"{here}:5599", "--key", "hub.key", "--allow", "board.pub", "--idle",
@@ -93,7 +94,7 @@ class Bench:
         self.listening(here, 5599)
         self.do(
             "card", "link", "--server", f"{here}:5599", "--key", "board.key", "--server-key", "hub.pub", "--name",
-            name, "--message-bytes", str(size), inside=namespace,
+            name, "--message-bytes", str(size), *words, inside=namespace,
         )  # fmt: skip
         self.finish(server)
 
@@ -153,9 +154,9 @@ def test_a_link_shaped_by_the_kernel_is_measured_as_what_it_carries(tmp_path: Pa
     """Payload is at most 1448 of 1514 bytes on the wire; keys and frames take a little more."""
     bench = Bench(tmp_path)
     for name in ("hub", "board"):
-        bench.do("card", "run", "keys", name)
+        make_keys(name, tmp_path)
     with slow_link("20mbit", "16kb") as (namespace, here, _):
-        bench.link(namespace, here, 400_000, "slow")
+        bench.link(namespace, here, 400_000, "slow", "--messages", "4")
     (link,) = bench.do("card", "link")["links"]
     for key in ("uplink_bps", "downlink_bps"):
         assert 20e6 * 0.88 < link[key] < 20e6 * 1.02, link
