@@ -303,11 +303,13 @@ class DeviceTransport:
         seen: set[int] = set()
         while self._pump.session is None:
             seen |= self._events()
-            refused = seen & self._refusals()
-            if refused and not seen & {int(self._pump.zmq.EVENT_HANDSHAKE_SUCCEEDED)}:
+            zmq = self._pump.zmq
+            if seen & {int(zmq.EVENT_HANDSHAKE_FAILED_AUTH), int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)}:
                 raise self._refused()
             if now_s() >= deadline_s:
-                raise self._unreachable(seen)
+                # A handshake that only broke off may have met a server that was just starting: it was tried again.
+                broken = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL) in seen
+                raise self._refused() if broken else self._unreachable(seen)
             self.stop_waiting.wait(0.05)
 
     def _refused(self) -> RunError:
@@ -325,14 +327,6 @@ class DeviceTransport:
     def stop_waiting(self) -> threading.Event:
         """Set when the transport closes."""
         return self._pump.stopping
-
-    def _refusals(self) -> set[int]:
-        zmq = self._pump.zmq
-        return {
-            int(zmq.EVENT_HANDSHAKE_FAILED_AUTH),
-            int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL),
-            int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL),
-        }
 
     def _events(self) -> set[int]:
         from zmq.utils.monitor import recv_monitor_message
