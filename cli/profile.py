@@ -39,7 +39,9 @@ def profile_device(
     adapter_dtype: Annotated[str, typer.Option(help="dtype of the adapter weights.")] = "float32",
     checkpointing: Annotated[bool, typer.Option(help="Gradient checkpointing.")] = False,
     optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
-    platform: Annotated[str, typer.Option(help="auto, nvidia, nvidia:INDEX, cpu, or simulated:NAME.")] = "auto",
+    platform: Annotated[
+        str, typer.Option(help="auto, nvidia, nvidia:INDEX, jetson, cpu, or simulated:NAME.")
+    ] = "auto",
     frequencies: Annotated[str, typer.Option(help="all, max, a number of clocks, or 600MHz,1200MHz.")] = "8",
     repeats: Annotated[
         int | None, typer.Option(help="Take exactly this many samples of each segment.")
@@ -106,7 +108,9 @@ def profile_device(
 
 @app.command()
 def doctor(
-    platform: Annotated[str, typer.Option(help="auto, nvidia, nvidia:INDEX, cpu, or simulated:NAME.")] = "auto",
+    platform: Annotated[
+        str, typer.Option(help="auto, nvidia, nvidia:INDEX, jetson, cpu, or simulated:NAME.")
+    ] = "auto",
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -210,7 +214,7 @@ def capture(
 @app.command()
 def selftest(
     platform: Annotated[
-        str, typer.Option(help="auto, nvidia, nvidia:INDEX, cpu, or simulated:NAME.")
+        str, typer.Option(help="auto, nvidia, nvidia:INDEX, jetson, cpu, or simulated:NAME.")
     ] = "auto",
     json: JsonOption = False,
 ) -> None:

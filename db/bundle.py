@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from cardlab.db.engine import lock_exclusively
+from cardlab.db.rowcheck import content_problem, type_problem
 from cardlab.db.schema import Base
 from cardlab.db.store import Store
 from cardlab.errors import StoreError
@@ -191,12 +192,19 @@ def _from_plain(table: sa.Table, plain: Row, blobs: bytes, ids: Mapping[str, Map
         value = plain.get(column.name)
         target = _foreign(column)
         if target is not None and value is not None:
-            if value not in ids.get(target, {}):
+            if not isinstance(value, str) or value not in ids.get(target, {}):
                 raise StoreError(f"a row of {table.name} refers to a missing {target}", remedy=_REMEDY)
             value = ids[target][value]
         elif isinstance(column.type, sa.LargeBinary) and value is not None:
             value = _blob(table, value, blobs)
+        else:
+            problem = type_problem(column, value)
+            if problem is not None:
+                raise StoreError(f"a row of {table.name}: {column.name} {problem}", remedy=_REMEDY)
         row[column.name] = value
+    problem = content_problem(table.name, row)
+    if problem is not None:
+        raise StoreError(f"{table.name} {row.get('uid', '')} {problem}", remedy=_REMEDY)
     return row
 
 

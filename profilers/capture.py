@@ -21,8 +21,24 @@ SYSFS = (
     "sys/class/devfreq/*/*",
     "sys/class/hwmon/hwmon*/*",
     "sys/class/thermal/thermal_zone*/*",
+    "sys/class/thermal/cooling_device*/*",
+    "sys/class/devfreq/*/device/of_node/name",
+    "sys/class/devfreq/*/device/*_pg_mask",
+    "sys/class/devfreq/*/device/*railgate*",
+    "sys/class/devfreq/*/device/gpu_powered_on",
+    "sys/bus/i2c/drivers/ina3221x/*/iio:device*/*",
+    "sys/kernel/nvpmodel_*_cap/*",
+    "sys/kernel/debug/bpmp/debug/clk/emc/*rate*",
+    "sys/kernel/debug/clk/override.emc/*",
+    "sys/kernel/debug/tegra_bwmgr/emc_*_rate",
+    "proc/device-tree/model",
+    "proc/device-tree/compatible",
+    "proc/meminfo",
+    "etc/nv_tegra_release",
+    "etc/nvpmodel.conf",
+    "var/lib/nvpmodel/status",
 )
-_MOST_BYTES = 4096
+_MOST_BYTES = 65536
 _UUID = re.compile(r"(GPU|MIG)-[0-9a-fA-F-]{36}")
 _CALLS: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("nvmlDeviceGetName", ()),

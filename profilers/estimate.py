@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cardlab.profilers.measuring import IDLE_S
-from cardlab.profilers.platforms.base import Platform
+from cardlab.profilers.platforms.base import SETTLE_WINDOWS, Platform
 from cardlab.records.measurement import PlannedPoint
 
 SETTLE_S = 20.0
@@ -17,6 +17,8 @@ def estimate_seconds(platform: Platform, planned: Sequence[PlannedPoint], budget
     per_point_s = TIMING_S if budget_s is None else budget_s
     fixed_s = 0.0
     if platform.meter is not None:
-        per_point_s += 2.0 * platform.window_s() + SETTLE_S
-        fixed_s = IDLE_S
+        # Settling compares the last four windows with the four before; each measurement lets a step fade first.
+        settle_s = max(SETTLE_S, 2.0 * SETTLE_WINDOWS * platform.settle_window_s())
+        per_point_s += 2.0 * platform.window_s() + settle_s + 3.0 * platform.meter.memory_s
+        fixed_s = max(IDLE_S, platform.window_s()) + platform.meter.memory_s
     return fixed_s + per_point_s * len(planned)

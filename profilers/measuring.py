@@ -52,6 +52,7 @@ class PointMeasurer:
         self._states: list[State] = []
         self._contended: set[str] = set()
         self._reading: Reading | None = None
+        self._problems: list[str] = []
 
     def before_lock(self, known: Sequence[Measurement]) -> Iterator[Batch]:
         """Idle power at whatever clock the device rests at; once, and only with a meter."""
@@ -59,13 +60,15 @@ class PointMeasurer:
             return
         self._idle_known = True
         if not _has(known, "idle_power"):
-            yield tuple(power_measurements("idle_power", self._platform.measure_waiting(IDLE_S)))
+            idle_s = max(IDLE_S, self._platform.window_s())
+            yield tuple(power_measurements("idle_power", self._platform.measure_waiting(idle_s)))
 
     def under_lock(
         self, frequency_hz: float | None, known: Sequence[Measurement], whole_step: bool
     ) -> Iterator[Batch]:
         """Everything that is measured with the clock held; what `known` holds already is left out."""
         self._states, self._contended, self._reading = [], set(), None
+        self._problems = list(self._platform.lock_problems())
         if self._platform.meter is not None:
             with self._bench.equivalent_step() as step:
                 self._platform.settle(step, frequency_hz)
@@ -83,7 +86,11 @@ class PointMeasurer:
         last, reading = states[-1], self._reading
         read_hz = reading.frequency_hz if reading else _mean(s.frequency_hz for s in states)
         throttled = _any([s.throttled for s in states] + ([reading.throttled] if reading else []))
-        reasons = list(dict.fromkeys(r for s in states for r in s.reasons))
+        said = [r for s in states for r in s.reasons] + list(reading.reasons if reading else ())
+        problems = self._problems + list(self._platform.lock_problems())
+        reasons = list(dict.fromkeys(said + problems))
+        if problems:
+            throttled = True
         if not on_request(read_hz, frequency_hz):
             throttled = True
             reasons.append(
@@ -143,6 +150,7 @@ def power_measurements(quantity: str, reading: Reading, segment: str | None = No
                 "quantisation_w": trace.quantisation_w,
                 "check_w": trace.check_w,
                 "temperature_c": reading.temperature_c,
+                **trace.facts,
             },
         )
 

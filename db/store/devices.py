@@ -49,7 +49,6 @@ def _newest(session: Session) -> list[DeviceRow]:
         select(DeviceRow)
         .join(RunRow, RunRow.device_id == DeviceRow.id)
         .join(newest, (newest.c.key == DeviceRow.key) & (newest.c.started_at == RunRow.started_at))
-        .distinct()
     )
     by_key = {row.key: row for row in session.scalars(query)}
     return list(by_key.values())

@@ -34,6 +34,7 @@ SETTLE_TIMEOUT_S = 60.0
 SETTLE_WINDOWS = 4
 SETTLE_SHARE = 0.0025
 SETTLE_WINDOW_S = 1.0
+SETTLE_MOST_WINDOWS = 15
 STATE_INTERVAL_S = 0.05
 
 
@@ -161,7 +162,17 @@ class Platform(ABC):
             Reading; powers are None without a meter.
         """
         work = as_work(work)
-        self._iterate(work, self.clock.now() + (0.0 if self.meter is None else self.meter.update_s))
+        self._lead(work)
+        return self._window(work, seconds)
+
+    def _lead(self, work: Work) -> None:
+        """Run work until the meter has forgotten what was before."""
+        if self.meter is not None:
+            self.meter.prepare()
+        self._iterate(work, self.clock.now() + (0.0 if self.meter is None else self.meter.memory_s))
+
+    def _window(self, work: Work, seconds: float | None) -> Reading:
+        """Measure work that is running already."""
         window_s = self.window_s() if seconds is None else seconds
         states: list[State] = []
         with contextlib.ExitStack() as stack:
@@ -184,13 +195,17 @@ class Platform(ABC):
 
         Power is steady when the mean of the last four windows is within 0.25 % of the four before: heat
         approaches its balance so slowly (tens of seconds) that one window never differs much from the next.
-        Gives up silently after 60 s of platform time: the operating point says what was reached.
+        Gives up silently after 60 s of platform time, or 15 windows of a slow sensor: the operating point says
+        what was reached.
         """
-        deadline = self.clock.now() + SETTLE_TIMEOUT_S
+        work = as_work(work)
+        self._lead(work)
+        length_s = self.settle_window_s()
+        deadline = self.clock.now() + max(SETTLE_TIMEOUT_S, SETTLE_MOST_WINDOWS * length_s)
         steady = 0
         powers: list[float] = []
         while self.clock.now() < deadline and (steady < 3 or not power_steady(powers)):
-            reading = self.measure(work, 0.0 if self.meter is None else max(SETTLE_WINDOW_S, 2.0 * self.meter.update_s))
+            reading = self._window(work, length_s)
             steady = steady + 1 if on_request(reading.frequency_hz, frequency_hz) else 0
             if steady == 0:
                 powers.clear()
@@ -204,6 +219,14 @@ class Platform(ABC):
         if self.meter is None:
             return 0.0
         return max(WINDOW_MIN_S, (WINDOW_UPDATES + 2) * self.meter.update_s)
+
+    def settle_window_s(self) -> float:
+        """Length of one window while waiting for power to settle: two updates of a slow rail."""
+        return 0.0 if self.meter is None else max(SETTLE_WINDOW_S, 2.0 * self.meter.update_s)
+
+    def lock_problems(self) -> tuple[str, ...]:
+        """What is wrong with a clock that is held now, in words; looked at when a point begins and ends."""
+        return ()
 
     def _iterate(self, work: Work, until_s: float, states: list[State] | None = None) -> list[float]:
         """Iterations (at least one) until the platform's clock passes `until_s`; seconds of each."""
@@ -236,6 +259,7 @@ class Platform(ABC):
             energy_per_iteration_j=None if power is None else product(power, per_iteration),
             frequency_hz=_mean([s.frequency_hz for s in states]),
             throttled=any(flags) if flags else None,
+            reasons=tuple(dict.fromkeys(reason for state in states for reason in state.reasons)),
             temperature_c=_mean([s.temperature_c for s in states]),
             traces=traces,
             sources={name: trace.source for name, trace in traces.items()},

@@ -77,6 +77,13 @@ class CpuClocks:
                 self._write(policy / "scaling_governor", "userspace")
                 self._write(policy / "scaling_setspeed", khz)
 
+    def hold_highest(self) -> None:
+        """Raise every policy's minimum to its maximum: the CPU stays at the highest clock that is allowed now."""
+        for policy in self._policies:
+            high = _khz(policy / "scaling_max_freq")
+            if high is not None:
+                self._write(policy / "scaling_min_freq", str(high))
+
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Put governors and limits back."""
         for policy in self._policies:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from cardlab.errors import UsageError
 from cardlab.profilers.platforms.base import Platform
+from cardlab.profilers.platforms.jetson_identity import find_tegra
 
-NAMES = ("auto", "nvidia", "cpu", "simulated:NAME")
+NAMES = ("auto", "nvidia", "jetson", "cpu", "simulated:NAME")
 
 
 def open_platform(
@@ -16,7 +17,7 @@ def open_platform(
     """Open the platform of that name.
 
     Args:
-        name: "auto", "nvidia" (or "nvidia:INDEX"), "cpu", "simulated:NAME" or "simulated:NAME:LABEL".
+        name: "auto", "nvidia" (or "nvidia:INDEX"), "jetson", "cpu", "simulated:NAME" or "simulated:NAME:LABEL".
         index: which device, on platforms with several.
         sysfs_root: root of /sys, /proc and /etc for platforms that read them.
         label: name given to the device; a host's own name by default.
@@ -30,6 +31,10 @@ def open_platform(
 
         model, _, own_label = rest.partition(":")
         return SimulatedPlatform(model, label or own_label or None)
+    if kind == "jetson" or (kind == "auto" and find_tegra(Path(sysfs_root)) is not None):
+        from cardlab.profilers.platforms.jetson import JetsonPlatform
+
+        return JetsonPlatform(sysfs_root=sysfs_root, label=label)
     if kind == "nvidia" or (kind == "auto" and _usable_gpu(index)):
         from cardlab.profilers.platforms.nvidia import NvidiaPlatform
 

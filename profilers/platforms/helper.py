@@ -4,6 +4,7 @@
     cardlab-clock-helper nvml-lock INDEX MHZ [MEMORY_MHZ]
     cardlab-clock-helper nvml-reset INDEX [memory]
     cardlab-clock-helper write PATH VALUE          PATH and VALUE from the list below
+    cardlab-clock-helper read PATH                 the memory clock of a Jetson, which only root may see
 
 Everything else of cardlab runs as the user, who calls it through `sudo -n`. It takes no root folder, no shell and
 no environment; a path is resolved before it is compared with the list, so that no link leads outside.
@@ -41,17 +42,50 @@ def _governor(path: Path, value: str) -> bool:
 
 
 def _cpu_khz(path: Path, value: str) -> bool:
-    low = read_text(path.parent / "cpuinfo_min_freq") or ""
-    high = read_text(path.parent / "cpuinfo_max_freq") or ""
-    if not all(text.isascii() and text.isdigit() for text in (value, low, high)):
+    return _within(value, read_text(path.parent / "cpuinfo_min_freq"), read_text(path.parent / "cpuinfo_max_freq"))
+
+
+def _within(value: str, low: str | None, high: str | None) -> bool:
+    numbers = (value, low or "", high or "")
+    if not all(text.isascii() and text.isdigit() for text in numbers):
         return False
-    return int(low) <= int(value) <= int(high)
+    return int(low or "") <= int(value) <= int(high or "")
+
+
+def _listed_hz(path: Path, value: str) -> bool:
+    listed = (read_text(path.parent / "available_frequencies") or "").split()
+    return value in listed
+
+
+def _emc_hz(path: Path, value: str) -> bool:
+    return _within(value, read_text(path.parent / "min_rate"), read_text(path.parent / "max_rate"))
+
+
+def _emc_nano_hz(path: Path, value: str) -> bool:
+    limits = path.parents[2] / "tegra_bwmgr"
+    return _within(value, read_text(limits / "emc_min_rate"), read_text(limits / "emc_max_rate"))
+
+
+def _flag(path: Path, value: str) -> bool:
+    return value in ("0", "1")
 
 
 _POLICY = r"sys/devices/system/cpu/cpufreq/policy\d+"
+_TEGRA_GPU = r"sys/devices/(?:[\w@.:-]+/)*[0-9a-f]+\.(?:gpu|ga10b|gv11b|gp10b)/devfreq/[0-9a-f]+\.\w+"
+_EMC = "sys/kernel/debug/bpmp/debug/clk/emc"
+_EMC_NANO = r"sys/kernel/debug/clk/override\.emc"
 RULES = (
     Rule(re.compile(rf"{_POLICY}/scaling_governor"), _governor),
     Rule(re.compile(rf"{_POLICY}/scaling_(setspeed|min_freq|max_freq)"), _cpu_khz),
+    Rule(re.compile(rf"{_TEGRA_GPU}/(min|max)_freq"), _listed_hz),
+    Rule(re.compile(rf"{_EMC}/rate"), _emc_hz),
+    Rule(re.compile(rf"{_EMC}/mrq_rate_locked"), _flag),
+    Rule(re.compile(rf"{_EMC_NANO}/clk_update_rate"), _emc_nano_hz),
+    Rule(re.compile(rf"{_EMC_NANO}/clk_state"), _flag),
+)
+READABLE = re.compile(
+    rf"(?:{_EMC}/(?:rate|min_rate|max_rate|mrq_rate_locked)|{_EMC_NANO}/(?:clk_rate|clk_update_rate|clk_state)"
+    r"|sys/kernel/debug/tegra_bwmgr/emc_(?:min|max)_rate)"
 )
 
 
@@ -69,6 +103,8 @@ def run(words: Sequence[str], root: Path = Path("/")) -> str:
             return _nvml_reset(_number(index, 64), bool(memory))
         case ["write", path, value]:
             return _write(root, path, value)
+        case ["read", path]:
+            return _read(root, path)
     raise UsageError(f"{NAME} does not know this operation", remedy="update cardlab")
 
 
@@ -101,10 +137,25 @@ def _nvml_reset(index: int, memory: bool) -> str:
     return "reset"
 
 
-def _write(root: Path, path: str, value: str) -> str:
+def _inside(root: Path, path: str) -> tuple[Path, str]:
+    """The file behind all links, and its name below the root; no name if it lies outside."""
     base = root.resolve()
     resolved = (base / path.lstrip("/")).resolve()
-    inside = str(resolved.relative_to(base)) if resolved.is_relative_to(base) else ""
+    return resolved, str(resolved.relative_to(base)) if resolved.is_relative_to(base) else ""
+
+
+def _read(root: Path, path: str) -> str:
+    resolved, inside = _inside(root, path)
+    if READABLE.fullmatch(inside) is None:
+        raise UsageError(f"{path} may not be read", remedy="only the memory clock of a Jetson may be")
+    text = read_text(resolved)
+    if text is None:
+        raise NotSupportedError(f"the kernel does not publish {path}", remedy="measure without it")
+    return text
+
+
+def _write(root: Path, path: str, value: str) -> str:
+    resolved, inside = _inside(root, path)
     rule = next((r for r in RULES if r.path.fullmatch(inside)), None)
     if rule is None:
         raise UsageError(f"{path} may not be written", remedy="only clock settings below /sys may be")

@@ -21,6 +21,7 @@ class Reading:
         energy_per_iteration_j: power x time, None without a meter.
         frequency_hz: mean clock read during the window, None if it cannot be read.
         throttled: the hardware limited clock or power; None if it cannot be known.
+        reasons: what the device said of it during the window, in words.
         temperature_c: mean temperature, None without a sensor.
         traces: what each rail said, by name.
         sources: which sensor fed which quantity, in words.
@@ -33,6 +34,7 @@ class Reading:
     energy_per_iteration_j: Estimate | None = None
     frequency_hz: float | None = None
     throttled: bool | None = None
+    reasons: tuple[str, ...] = ()
     temperature_c: float | None = None
     traces: Mapping[str, RailTrace] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)

@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class RailTrace:
         quantisation_w: smallest step of a reading, None if unknown.
         source: the sensor, in words.
         check_w: mean power by a second, independent source over the same window, None without one.
+        facts: plain JSON facts of the sensor that are stored beside the mean (averaging, shunt...).
     """
 
     rail: Rail
@@ -56,18 +57,21 @@ class RailTrace:
     quantisation_w: float | None
     source: str
     check_w: float | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
 
     def mean(self, provenance: Provenance) -> Estimate | None:
         """Mean power with its standard error; None without a whole update.
 
-        Neighbouring updates are correlated (heat, averaging), so the error comes from blocks.
+        Neighbouring updates are correlated (heat, averaging), so the error comes from blocks. The step of a
+        reading averages out only where the readings move by half a step or more.
         """
         power = np.asarray(self.power_w, dtype=float)
         if power.size == 0:
             return None
         stderr = block_stderr(power)
         if self.quantisation_w is not None:
-            floor = self.quantisation_w / math.sqrt(12.0 * power.size)
+            dithered = float(power.std()) >= 0.5 * self.quantisation_w
+            floor = self.quantisation_w / math.sqrt(12.0 * (power.size if dithered else 1))
             stderr = floor if stderr is None else math.hypot(stderr, floor)
         mean = float(power.mean())
         ci95 = None if stderr is None else (mean - 1.96 * stderr, mean + 1.96 * stderr)
@@ -107,10 +111,22 @@ class Meter(ABC):
     Attributes:
         rails: exactly one is total.
         update_s: longest update interval of the rails.
+        memory_s: how long after a change of load a reading still remembers what was before.
     """
 
     rails: tuple[Rail, ...]
     update_s: float
+
+    @property
+    def memory_s(self) -> float:
+        """One update, for a sensor whose updates are means of their own."""
+        return self.update_s
+
+    def prepare(self) -> None:  # noqa: B027 - most meters have nothing to open
+        """Open what takes time to open, before the work that is to be recorded begins."""
+
+    def close(self) -> None:  # noqa: B027 - most meters hold nothing
+        """Release what was opened; the meter is not used afterwards."""
 
     @abstractmethod
     def recording(self) -> AbstractContextManager[Recording]:

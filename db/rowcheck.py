@@ -1,0 +1,147 @@
+"""Whether one row, as plain values by column, can become a record again; for bundles and for checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import sqlalchemy as sa
+
+from cardlab.db.store.convert import OPERATING_POINT
+from cardlab.identity import content_hash
+from cardlab.plain import from_plain
+from cardlab.quantity import Provenance
+from cardlab.records.device import Device
+from cardlab.records.fit import Fit
+from cardlab.records.measurement import OperatingPoint, PlannedPoint
+from cardlab.records.plan import Plan
+from cardlab.records.task import Execution, Task
+from cardlab.records.workload import Analysis
+
+Values = Mapping[str, Any]
+
+
+def type_problem(column: sa.Column[Any], value: Any) -> str | None:
+    """Why a value cannot stand in that column, None if it can. Blobs and references are judged elsewhere."""
+    if value is None:
+        return None if column.nullable else "is missing"
+    kind = column.type
+    if isinstance(kind, sa.JSON):
+        return None if _finite(value) else "holds a number that is not finite"
+    if isinstance(kind, sa.Boolean):
+        return None if isinstance(value, bool) else f"is {value!r}, not true or false"
+    if isinstance(kind, sa.Integer):
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+        return None if whole else "is no whole number"
+    if isinstance(kind, sa.Float):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return None if number and abs(value) < 1e308 and math.isfinite(value) else "is no number"
+    if isinstance(kind, sa.String):
+        fits = isinstance(value, str) and "\0" not in value and len(value) <= (kind.length or len(value))
+        return None if fits and _encodable(value) else "is no text of the right length"
+    return None
+
+
+def _encodable(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _finite(value: Any) -> bool:
+    """Whether plain data holds only finite numbers and proper text."""
+    if isinstance(value, dict):
+        return all(_encodable(str(k)) and _finite(v) for k, v in value.items())
+    if isinstance(value, list):
+        return all(_finite(item) for item in value)
+    if isinstance(value, str):
+        return "\0" not in value and _encodable(value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def content_problem(table: str, row: Values) -> str | None:
+    """Why the row cannot be read back as a record, None if it can."""
+    try:
+        problem = _JUDGES.get(table, _nothing)(row)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        return f"cannot be read: {str(error)[:200]}"
+    return problem
+
+
+def _nothing(row: Values) -> str | None:
+    return None
+
+
+def _addressed(row: Values, described: object) -> str | None:
+    """Descriptions are addressed by their content, so a changed one no longer has its own uid."""
+    return None if content_hash(described) == row["uid"] else "says something else than when it was stored"
+
+
+def _device(row: Values) -> str | None:
+    plain = {f.name: row[f.name] for f in fields(Device)}
+    from_plain(Device, plain)
+    return _addressed(row, plain)
+
+
+def _execution(row: Values) -> str | None:
+    plain = {f.name: row[f.name] for f in fields(Execution)}
+    from_plain(Execution, plain)
+    return _addressed(row, plain)
+
+
+def _environment(row: Values) -> str | None:
+    return _addressed(row, {"versions": row["versions"]})
+
+
+def _task(row: Values) -> str | None:
+    from_plain(Task, {**row["document"], "model": "unnamed"})
+    return _addressed(row, row["document"])
+
+
+def _run(row: Values) -> str | None:
+    Provenance.from_plain(row["provenance"])
+    for planned in row["planned"]:
+        from_plain(PlannedPoint, planned)
+    if row["analysis"] is not None:
+        from_plain(Analysis, row["analysis"])
+    return None if isinstance(row["options"], dict) else "options are no object"
+
+
+def _measurement(row: Values) -> str | None:
+    if row["provenance"] is not None:
+        Provenance.from_plain(row["provenance"])
+    if not isinstance(row["details"], dict) or not isinstance(row["flags"], list):
+        return "details or flags have another form"
+    if row["quantity"] == OPERATING_POINT:
+        from_plain(OperatingPoint, row["details"])
+    return None
+
+
+def _sample_block(row: Values) -> str | None:
+    size, count = len(row["data"]), row["count"]
+    return None if size == 8 * count else f"samples {row['name']!r} hold {size} bytes, not {count} values"
+
+
+def _fit(row: Values) -> str | None:
+    fit = Fit.from_document(row["document"], row["draws"] or b"")
+    if fit.packed_draws and len(fit.packed_draws) % (8 * max(1, len(fit.parameters))):
+        return "has draws of another length than its parameters"
+    return None if fit.curve.name == row["law"] else f"is of law {fit.law!r}, stored as {row['law']!r}"
+
+
+def _plan(row: Values) -> str | None:
+    from_plain(Plan, row["document"])
+    return None
+
+
+_JUDGES: Mapping[str, Callable[[Values], str | None]] = {
+    "device": _device,
+    "execution": _execution,
+    "environment": _environment,
+    "task": _task,
+    "run": _run,
+    "measurement": _measurement,
+    "sample_block": _sample_block,
+    "fit": _fit,
+    "plan": _plan,
+}

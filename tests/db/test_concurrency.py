@@ -1,0 +1,96 @@
+"""If these fail, boards that write at once lose or double measurements, or keep a planner waiting."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import pytest
+
+from cardlab.db import open_store
+from cardlab.db.bundle import merge_bundle
+from cardlab.db.check import check
+from tests import records
+from tests.db.test_bundle import make_board
+
+LONGEST_READ_S = 1.0
+
+
+def write(location: str, number: int, count: int, start: float) -> None:
+    """One profiler: a run of its own, a measurement a transaction; all describe the same device and task."""
+    while time.time() < start:
+        time.sleep(0.01)
+    run = records.run(uid=f"{number:032x}")
+    with open_store(location) as store:
+        store.runs.begin(run)
+        point = store.runs.begin_point(run.uid, run.planned[0])
+        for i in range(count):
+            store.runs.add(point, records.latency("layer", "forward", 1.0 + i))
+        store.runs.finish_point(point, records.OPERATING)
+
+
+def merge(location: str, bundle: str, start: float) -> None:
+    while time.time() < start:
+        time.sleep(0.01)
+    with open_store(location) as store:
+        merge_bundle(store, bundle)
+
+
+def started(target: object, *arguments: tuple[object, ...]) -> list[SpawnProcess]:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=target, args=each) for each in arguments]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def longest_read_s(location: str, processes: list[SpawnProcess]) -> float:
+    """The longest a planner's reading took while the writers were at it."""
+    longest_s = 0.0
+    with open_store(location) as store:
+        while any(process.is_alive() for process in processes):
+            begin = time.perf_counter()
+            store.runs.summaries()
+            store.fits.newest()
+            longest_s = max(longest_s, time.perf_counter() - begin)
+            time.sleep(0.05)
+    return longest_s
+
+
+@pytest.mark.parametrize(
+    ("writers", "count"),
+    [pytest.param(4, 60, id="sample"), pytest.param(8, 2000, id="full", marks=pytest.mark.accept)],
+)
+def test_writers_at_once_lose_nothing_and_block_no_reader(any_database: str, writers: int, count: int) -> None:
+    start = time.time() + 3.0
+    begin = time.perf_counter()
+    processes = started(write, *((any_database, n, count, start) for n in range(writers)))
+    waited_s = longest_read_s(any_database, processes)
+    took_s = time.perf_counter() - begin
+    assert [process.exitcode for process in processes] == [0] * writers
+    with open_store(any_database, create=False) as store:
+        assert len(store.runs.summaries()) == writers
+        for n in range(writers):
+            profile = store.runs.get(f"{n:032x}")
+            assert profile.complete and profile.run.device == records.DEVICE
+            values = sorted(m.estimate.value for m in profile.points[0].measurements)
+            assert values == [1.0 + i for i in range(count)], "lost or doubled"
+        if count < 1000:
+            assert check(store) == ()
+    print(f"{writers} writers x {count} on {any_database.split(':')[0][-10:]}: all rows once, {took_s:.0f} s,"
+          f" longest read {waited_s:.2f} s")  # fmt: skip
+    assert waited_s < LONGEST_READ_S
+
+
+def test_the_same_bundle_merged_by_several_at_once_is_there_once(any_database: str, tmp_path: Path) -> None:
+    bundle = make_board(tmp_path, 7)
+    start = time.time() + 2.0
+    processes = started(merge, *((any_database, str(bundle), start) for _ in range(4)))
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4
+    with open_store(any_database, create=False) as store:
+        assert len(store.runs.summaries()) == 1
+        assert check(store) == ()

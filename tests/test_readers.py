@@ -1,0 +1,210 @@
+"""If these fail, a file from somebody else's hand ends in a traceback, or half of it ends up in the database."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cardlab.calibrate.importing import import_file
+from cardlab.card.scenario_file import bundled_scenarios, parse_scenario
+from cardlab.cli.settings import load_settings
+from cardlab.db import open_store
+from cardlab.db.bundle import merge_bundle
+from cardlab.errors import CardlabError
+from tests.conftest import ROOT
+from tests.db.test_bundle import make_board
+
+SAMPLE, FULL = 60, 25_000
+CSV = "frequency_mhz,power_w,latency_s,workload,rail\n# note\n1000,50,0.2,gemm,board\n2000,90.5,0.1,gemm,board\n"
+KERNEL_TUNER = json.dumps(
+    {"cache": {f"{f}": {"nvml_gr_clock": f, "nvml_power": 20 + f / 100, "time": 1e6 / f} for f in (600, 900, 1200)}}
+)
+CONFIG = json.dumps({"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+                     "num_attention_heads": 4, "vocab_size": 99, "max_position_embeddings": 64})  # fmt: skip
+WORDS = ("nan", "inf", "-1", "1e400", '""', "null", "true", "[]", "{}", "\0", "ü", "=", ",", "\n", "2e9", "9" * 400)
+
+
+
+
+@st.composite
+def damaged(draw: st.DrawFn, text: str) -> str:
+    """The text with pieces removed, doubled or replaced by something else, or something else altogether."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.text(max_size=200))
+    for _ in range(draw(st.integers(1, 2))):
+        start = draw(st.integers(0, len(text)))
+        end = min(len(text), start + draw(st.integers(0, 12)))
+        new = draw(st.one_of(st.sampled_from(WORDS), st.text(max_size=5), st.just(text[start:end] * 2)))
+        text = text[:start] + new + text[end:]
+    return text
+
+
+@cache
+def scenario_texts() -> tuple[str, ...]:
+    folder = resources.files("cardlab.card") / "scenarios"
+    return tuple((folder / f"{name}.toml").read_text(encoding="utf-8") for name in bundled_scenarios())
+
+
+@cache
+def bundle_parts() -> dict[str, bytes]:
+    """Files of a whole bundle, without its manifest."""
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(make_board(Path(folder), 1)) as bundle:
+        return {name: bundle.read(name) for name in bundle.namelist() if name != "manifest.json"}
+
+
+@st.composite
+def bundles(draw: st.DrawFn) -> dict[str, bytes]:
+    """A bundle one of whose files was damaged, its checksums right again: only its content is wrong."""
+    parts = dict(bundle_parts())
+    name = draw(st.sampled_from(sorted(parts)))
+    if name == "blobs.bin":
+        parts[name] = parts[name][: draw(st.integers(0, len(parts[name])))]
+        return parts
+    lines = parts[name].decode("utf-8").splitlines()
+    if lines:
+        number = draw(st.integers(0, len(lines) - 1))
+        kind = draw(st.integers(0, 2))
+        if kind == 0:
+            lines[number] = draw(damaged(lines[number]))
+        elif kind == 1:
+            del lines[number]
+        else:
+            row = json.loads(lines[number])
+            values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just([]))
+            row[draw(st.sampled_from(sorted(row)))] = draw(values)
+            lines[number] = json.dumps(row)
+    parts[name] = ("\n".join(lines) + "\n").encode("utf-8", "surrogatepass")
+    return parts
+
+
+def write_bundle(path: Path, parts: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w") as bundle:
+        for name, data in parts.items():
+            bundle.writestr(name, data)
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
+        manifest = {"format": "cardlab-bundle", "version": 1, "files": digests}
+        bundle.writestr("manifest.json", json.dumps(manifest))
+
+
+def either_read_or_refused(read: Callable[[], object]) -> bool:
+    """Whether it was read; anything but an error of our own is a failure of the test."""
+    try:
+        read()
+    except CardlabError as error:
+        assert str(error).strip() and "\n" not in str(error).strip(), f"not one line: {error}"
+        assert error.remedy
+        return False
+    return True
+
+
+def counts(examples: int) -> settings:
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
+    return settings(max_examples=examples, deadline=None, suppress_health_check=slow, database=None)
+
+
+full_and_sample = pytest.mark.parametrize(
+    "examples", [pytest.param(SAMPLE, id="sample"), pytest.param(FULL, id="full", marks=pytest.mark.accept)]
+)
+
+
+@full_and_sample
+def test_csv_and_kernel_tuner_files(examples: int, tmp_path: Path) -> None:
+    store = open_store(tmp_path / "x.db")
+    kept = [0]
+
+    @counts(examples)
+    @given(st.one_of(damaged(CSV).map(lambda t: ("a.csv", t)), damaged(KERNEL_TUNER).map(lambda t: ("a.json", t))))
+    def read(file: tuple[str, str]) -> None:
+        path = tmp_path / file[0]
+        path.write_bytes(file[1].encode("utf-8", "surrogatepass"))
+        before = len(store.runs.summaries()) if kept[0] < 50 else None
+        whole = either_read_or_refused(lambda: import_file(store, path, device="x", imported_at="2026-11-21T10:00:00Z"))
+        kept[0] += whole
+        if before is not None:
+            runs = store.runs.summaries()
+            assert len(runs) > before if whole else len(runs) == before, "half a file was stored"
+
+    read()
+    assert 0 < kept[0] < examples, "the damage is either total or none"
+    print(f"{examples} CSV and Kernel Tuner files: {kept[0]} read, the others refused in one line")
+
+
+@full_and_sample
+def test_bundles(examples: int, tmp_path: Path) -> None:
+    kept = [0]
+
+    @counts(examples)
+    @given(bundles())
+    def read(parts: dict[str, bytes]) -> None:
+        path = tmp_path / "home.db"
+        path.unlink(missing_ok=True)
+        for rest in tmp_path.glob("home.db-*"):
+            rest.unlink()
+        write_bundle(tmp_path / "b", parts)
+        with open_store(path) as store:
+            whole = either_read_or_refused(lambda: merge_bundle(store, tmp_path / "b"))
+            kept[0] += whole
+            if not whole:
+                assert store.runs.summaries() == (), "half a bundle was merged"
+
+    read()
+    assert 0 < kept[0] < examples
+    print(f"{examples} bundles: {kept[0]} merged, the others refused in one line")
+
+
+@full_and_sample
+def test_scenarios(examples: int) -> None:
+    kept = [0]
+
+    @counts(examples)
+    @given(st.sampled_from(scenario_texts()).flatmap(damaged))
+    def read(text: str) -> None:
+        kept[0] += either_read_or_refused(lambda: parse_scenario(text))
+
+    read()
+    assert 0 < kept[0] < examples
+    print(f"{examples} scenarios: {kept[0]} read, the others refused in one line")
+
+
+@full_and_sample
+def test_configurations(examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cardlab.profilers.workload.configs import load_architecture
+
+    kept = [0]
+    monkeypatch.chdir(tmp_path)
+
+    @counts(examples)
+    @given(st.one_of(damaged(CONFIG).map(lambda t: ("config.json", t)),
+                     damaged('db = "x.db"\nname = "bench"\n').map(lambda t: ("cardlab.toml", t))))  # fmt: skip
+    def read(file: tuple[str, str]) -> None:
+        path = tmp_path / file[0]
+        path.write_bytes(file[1].encode("utf-8", "surrogatepass"))
+        model = file[0] == "config.json"
+        kept[0] += either_read_or_refused((lambda: load_architecture(str(path))) if model else load_settings)
+
+    read()
+    assert 0 < kept[0] < examples
+    print(f"{examples} model and settings files: {kept[0]} read, the others refused in one line")
+
+
+def test_only_the_entry_point_catches_everything() -> None:
+    found = []
+    for room in ("core", "db", "profilers", "calibrate", "card", "split", "reports", "cli"):
+        for file in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ExceptHandler):
+                    names = {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)} if node.type else {"all"}
+                    if names & {"Exception", "BaseException", "all"}:
+                        found.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert [place.split(":")[0] for place in found] == ["cli/main.py"], found
