@@ -34,7 +34,8 @@ def validate_run(run: str | None, db: str | None, as_json: bool) -> None:
             }
         )
         return
-    source = f"plan {plan[:12]}" if plan is not None else "no plan"
+    source = "a given cut, predicted by the fits" if off else "a given cut"
+    source = source if plan is None else f"plan {plan[:12]}"
     print_table(
         f"run {profile.run.uid[:12]}, {source}: medians over rounds, in ms",
         ("device", "term", "observed", "smallest", "largest", "predicted", "95 % interval", "error", "rounds"),
