@@ -10,7 +10,7 @@ source costs the decision; their variance, the guard band of a deadline:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -66,11 +66,15 @@ class Doubts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certainty:
-    """How sure one decision is: share of draws that choose its cut, 95 % intervals of what it costs."""
+    """How sure one decision is: share of draws that choose its cut, 95 % intervals of what it costs.
+
+    `terms_ci95` are those of the device's and the server's compute in a round; links have no doubt yet.
+    """
 
     cut_probability: float
     delay_ci95: tuple[float, float]
     server_energy_ci95: tuple[float, float] | None
+    terms_ci95: Mapping[str, tuple[float, float]]
 
 
 def relative_doubts(
@@ -130,6 +134,8 @@ def certainties(problem: Problem, choices: Sequence[tuple[int, int]], doubts: Do
     same = np.zeros((doubts.draws, len(choices)))
     delay = np.zeros_like(same)
     energy = np.full_like(same, np.nan)
+    device, server = np.zeros_like(same), np.zeros_like(same)
+    epochs = problem.objective.local_epochs
     for n in range(doubts.draws):
         drawn = doubts.drawn(problem, n)
         for m, (t, costs) in enumerate(_costs(drawn)):
@@ -137,6 +143,8 @@ def certainties(problem: Problem, choices: Sequence[tuple[int, int]], doubts: Do
             best = np.unravel_index(int(np.argmin(costs)), costs.shape)
             same[n, m] = np.isfinite(costs[best]) and best[0] == cut
             delay[n, m] = t.delay_s[cut, clock]
+            device[n, m] = epochs * drawn.device_s[m, cut]
+            server[n, m] = epochs * t.server_s[cut, clock]
             if t.energy_j is not None:
                 energy[n, m] = t.energy_j[cut, clock]
     return [
@@ -144,6 +152,7 @@ def certainties(problem: Problem, choices: Sequence[tuple[int, int]], doubts: Do
             cut_probability=float(same[:, m].mean()),
             delay_ci95=_interval(delay[:, m]),
             server_energy_ci95=None if np.isnan(energy[:, m]).any() else _interval(energy[:, m]),
+            terms_ci95={"device": _interval(device[:, m]), "server": _interval(server[:, m])},
         )
         for m in range(len(choices))
     ]

@@ -49,6 +49,7 @@ class Gathered:
     doubts: Doubts
     datasheet: Problem | None
     task: Task
+    wire_dtype: str
     server: Device
     fits: tuple[str, ...]
     runs: tuple[str, ...]
@@ -137,6 +138,7 @@ class _Assembly:
                 problem, self._analysis(), self.server, [p.run.device for p in self.profiles]
             ),
             task=self.task,
+            wire_dtype=self._wire()[0],
             server=self.server,
             fits=tuple(fit.fit_id for fit in used),
             runs=tuple(dict.fromkeys([*(p.run.uid for p in self.profiles), self.server_profile.run.uid])),

@@ -58,14 +58,17 @@ def plan_rounds(
     fits: Sequence[str] = (),
     runs: Sequence[str] = (),
     links: Sequence[str] = (),
+    task: str | None = None,
+    wire_dtype: str | None = None,
     datasheet: Problem | None = None,
 ) -> Plan:
     """The optimal plan of a problem for each round, with baselines beside it.
 
     `doubts` are what is not known about the constants; with them each decision has a probability and
     intervals, and a deadline can be guarded. `assumptions` and `notes` are kept in words; `fits`, `runs`
-    and `links` are uids of what the problem was made of. `datasheet` is the problem by datasheet constants;
-    what its decisions really cost then stands among the baselines.
+    and `links` are uids of what the problem was made of; `task` and `wire_dtype` say what it is a plan for.
+    `datasheet` is the problem by datasheet constants; what its decisions really cost then stands among the
+    baselines.
     """
     check_energy(problems[0])
     different = list({id(p): p for p in problems}.values())
@@ -83,6 +86,10 @@ def plan_rounds(
         notes=(*notes, *waiting_note(first.problem, first.extents)),
         doubts={} if doubts is None else most_doubtful(first.problem, first.places, doubts),
         provenance=union_of(d.provenance for r in rounds for d in r.decisions),
+        task=task,
+        local_epochs=first.problem.objective.local_epochs,
+        compression=first.problem.objective.compression,
+        wire_dtype=wire_dtype,
         fits=tuple(fits),
         runs=tuple(runs),
         links=tuple(links),
@@ -147,6 +154,7 @@ def _decision(problem: Problem, m: int, choice: Choice, extent: Range, sure: Cer
         delay_s=float(t.delay_s[choice.cut, choice.clock]),
         delay_terms=problem.terms(m, choice.cut, float(t.server_s[choice.cut, choice.clock])),
         delay_ci95=None if sure is None else sure.delay_ci95,
+        terms_ci95={} if sure is None else sure.terms_ci95,
         server_energy_j=energy,
         server_energy_ci95=None if sure is None or energy is None else sure.server_energy_ci95,
         device_energy_j=None if own is None else float(own[choice.cut]),

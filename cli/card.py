@@ -14,6 +14,7 @@ from cardlab.cli.options import (
     new_app,
     refuse_options_before_subcommand,
 )
+from cardlab.cli.run import run_app
 from cardlab.errors import UsageError
 
 app = new_app("Choose the cut layer and the server's clock that trade round delay against server energy.")
@@ -202,15 +203,52 @@ def link(
     downlink: Annotated[
         str | None, typer.Option(help="Second result, of iperf3 -R --json.", show_default=False)
     ] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="On the server: answer a device that measures.")] = False,
+    bind: Annotated[str, typer.Option(help="HOST:PORT to answer on.")] = "127.0.0.1:5560",
+    server: Annotated[
+        str | None, typer.Option(help="On the device: measure the link to HOST:PORT.", show_default=False)
+    ] = None,
+    message_bytes: Annotated[
+        int, typer.Option(help="Size of a message; use activation_bytes of the task.", min=1024, max=2**28)
+    ] = 2**20,
+    messages: Annotated[int, typer.Option(help="Messages of each direction.", min=3)] = 10,
+    shape: Annotated[
+        str | None, typer.Option("--link", help="Shape the link as in card run.", show_default=False)
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Own key file (card run keys).", show_default=False)] = None,
+    server_key: Annotated[
+        str | None, typer.Option(help="Public key file of the server.", show_default=False)
+    ] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Public key file of a device to answer.", show_default=False)
+    ] = None,
+    idle: Annotated[float, typer.Option(help="Seconds without a probe after which --serve ends.")] = 60.0,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Store measured rates of a link; without a file, list what is stored."""
-    from cardlab.cli.linking import import_link, list_links
+    """Measure a link with the transport of card run, import one, or list what is stored."""
+    if sum((file is not None, serve, server is not None)) > 1:
+        raise UsageError("one thing at a time", remedy="give a FILE, or --serve, or --server HOST:PORT")
+    if serve:
+        from cardlab.cli.measuring_link import answer_probes
 
-    if file is None:
+        answer_probes(bind, key, tuple(allow or ()), idle, json)
+    elif server is not None:
+        from cardlab.cli.measuring_link import LinkProbe, measure
+
+        measure(
+            LinkProbe(
+                server=server, name=name, message_bytes=message_bytes, messages=messages, shape=shape, key=key,
+                server_key=server_key, db=db, as_json=json,
+            )
+        )  # fmt: skip
+    elif file is None:
+        from cardlab.cli.linking import list_links
+
         list_links(db, json)
     else:
+        from cardlab.cli.linking import import_link
+
         import_link(file, name=name, downlink=downlink, db=db, as_json=json)
 
 
@@ -220,10 +258,32 @@ def report(
     plan: Annotated[
         str | None, typer.Option(help="Id of a plan, or its first digits; default: the newest.", show_default=False)
     ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(help="Id of a split run; default: the newest that followed the plan.", show_default=False),
+    ] = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write one HTML page of a plan, with the devices it was made from."""
+    """Write one HTML page of a plan, the devices it was made from, and the split run that followed it."""
     from cardlab.cli.reporting import write_plan_report
 
-    write_plan_report(out, db, json, plan=plan)
+    write_plan_report(out, db, json, plan=plan, run=run)
+
+
+app.add_typer(run_app, name="run")
+
+
+@app.command()
+def validate(
+    run: Annotated[
+        str | None, typer.Argument(help="Id of a run, or its first digits; default: the newest.")
+    ] = None,
+    plot: PlotOption = None,
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Hold a run against its prediction, term by term, and name the term that is off."""
+    from cardlab.cli.validating import validate_run
+
+    validate_run(run, plot, db, json)

@@ -182,6 +182,8 @@ def _from_database(options: PlanOptions) -> Plan:
             fits=found.fits,
             runs=found.runs,
             links=found.links,
+            task=found.task.uid,
+            wire_dtype=found.wire_dtype,
         )
         return store.plans.add(_extended(made, found.problem, options), utc_now())
 

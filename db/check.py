@@ -78,7 +78,7 @@ def _contents(connection: Connection) -> Iterator[Finding]:
         if table.name == "sample_block":
             continue
         for row in connection.execute(sa.select(table).execution_options(yield_per=500)).mappings():
-            problem = content_problem(table.name, row)
+            problem = content_problem(table.name, dict(row))
             if problem is not None:
                 yield Finding(table=table.name, uid=row.get("uid"), problem=problem)
 

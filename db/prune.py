@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -151,16 +152,16 @@ def _refuse_dependents(connection: Connection, selection: Selection, fits: Ids, 
         )
 
 
-def _point_ids(runs: Ids) -> sa.Select[tuple[int]]:
+def _point_ids(runs: Ids) -> sa.Select[Any]:
     return sa.select(PointRow.id).where(PointRow.run_id.in_(runs))
 
 
-def _measurement_ids(runs: Ids) -> sa.Select[tuple[int]]:
+def _measurement_ids(runs: Ids) -> sa.Select[Any]:
     return sa.select(MeasurementRow.id).where(MeasurementRow.point_id.in_(_point_ids(runs)))
 
 
 def _counted(connection: Connection, selection: Selection, runs: Ids, fits: Ids, plans: Ids) -> Removal:
-    def count(query: sa.Select[tuple[int]]) -> int:
+    def count(query: sa.Select[Any]) -> int:
         return int(connection.scalar(sa.select(sa.func.count()).select_from(query.subquery())) or 0)
 
     samples = count(sa.select(SampleBlockRow.id).where(SampleBlockRow.measurement_id.in_(_measurement_ids(runs))))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cardlab.profilers.measuring import IDLE_S
-from cardlab.profilers.platforms.base import SETTLE_WINDOWS, Platform
+from cardlab.profilers.platforms.base import Platform, half_windows
 from cardlab.records.measurement import PlannedPoint
 
-SETTLE_S = 20.0
+SETTLE_S = 40.0
 TIMING_S = 60.0
 
 
@@ -18,7 +18,7 @@ def estimate_seconds(platform: Platform, planned: Sequence[PlannedPoint], budget
     fixed_s = 0.0
     if platform.meter is not None:
         # Settling compares the last four windows with the four before; each measurement lets a step fade first.
-        settle_s = max(SETTLE_S, 2.0 * SETTLE_WINDOWS * platform.settle_window_s())
+        settle_s = max(SETTLE_S, 2.0 * half_windows(platform.settle_window_s()) * platform.settle_window_s())
         per_point_s += 2.0 * platform.window_s() + settle_s + 3.0 * platform.meter.memory_s
         fixed_s = max(IDLE_S, platform.window_s()) + platform.meter.memory_s
     return fixed_s + per_point_s * len(planned)

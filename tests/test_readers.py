@@ -25,7 +25,7 @@ from cardlab.errors import CardlabError
 from tests.conftest import ROOT
 from tests.db.test_bundle import make_board
 
-SAMPLE, FULL = 60, 25_000
+SAMPLE = 60
 CSV = "frequency_mhz,power_w,latency_s,workload,rail\n# note\n1000,50,0.2,gemm,board\n2000,90.5,0.1,gemm,board\n"
 KERNEL_TUNER = json.dumps(
     {"cache": {f"{f}": {"nvml_gr_clock": f, "nvml_power": 20 + f / 100, "time": 1e6 / f} for f in (600, 900, 1200)}}
@@ -113,12 +113,13 @@ def counts(examples: int) -> settings:
     return settings(max_examples=examples, deadline=None, suppress_health_check=slow, database=None)
 
 
-full_and_sample = pytest.mark.parametrize(
-    "examples", [pytest.param(SAMPLE, id="sample"), pytest.param(FULL, id="full", marks=pytest.mark.accept)]
-)
+def sample_and(full: int) -> pytest.MarkDecorator:
+    """A sampled count, and the full one in `make accept`; the four readers' full counts make 100,000."""
+    counts = [pytest.param(SAMPLE, id="sample"), pytest.param(full, id="full", marks=pytest.mark.accept)]
+    return pytest.mark.parametrize("examples", counts)
 
 
-@full_and_sample
+@sample_and(35_000)
 def test_csv_and_kernel_tuner_files(examples: int, tmp_path: Path) -> None:
     store = open_store(tmp_path / "x.db")
     kept = [0]
@@ -140,7 +141,7 @@ def test_csv_and_kernel_tuner_files(examples: int, tmp_path: Path) -> None:
     print(f"{examples} CSV and Kernel Tuner files: {kept[0]} read, the others refused in one line")
 
 
-@full_and_sample
+@sample_and(8_000)
 def test_bundles(examples: int, tmp_path: Path) -> None:
     kept = [0]
 
@@ -163,7 +164,7 @@ def test_bundles(examples: int, tmp_path: Path) -> None:
     print(f"{examples} bundles: {kept[0]} merged, the others refused in one line")
 
 
-@full_and_sample
+@sample_and(35_000)
 def test_scenarios(examples: int) -> None:
     kept = [0]
 
@@ -177,7 +178,7 @@ def test_scenarios(examples: int) -> None:
     print(f"{examples} scenarios: {kept[0]} read, the others refused in one line")
 
 
-@full_and_sample
+@sample_and(22_000)
 def test_configurations(examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cardlab.profilers.workload.configs import load_architecture
 

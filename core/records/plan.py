@@ -63,6 +63,7 @@ class Decision:
         cut: layers 1..cut on the device.
         frequency_hz: server clock; None where the server's clock cannot be chosen.
         delay_s, delay_ci95: round delay and its 95 % interval, None if unknown.
+        terms_ci95: intervals of the terms whose doubt is known, by name.
         server_energy_j, device_energy_j: None without power data.
         cost: value of the objective.
         cut_probability: share of calibration draws that choose this cut, None without draws.
@@ -77,6 +78,7 @@ class Decision:
     delay_s: float
     delay_terms: DelayTerms
     delay_ci95: tuple[float, float] | None = None
+    terms_ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     server_energy_j: float | None
     server_energy_ci95: tuple[float, float] | None = None
     device_energy_j: float | None = None
@@ -161,6 +163,10 @@ class Plan:
             largest first; empty without calibration draws.
         pareto: choices of the whole round none of which is better in both delay and energy; on request.
         sensitivity: what becomes of the plan when one setting changes; on request.
+        task: uid of the task that all parties share; None for a scenario, which names no model.
+        local_epochs: mini-batches in a round, T; None in plans of older versions.
+        compression: fraction of activation and gradient bytes that remains; None likewise.
+        wire_dtype: dtype of smashed data and gradients on the link, None where not stated.
         fits, runs, links: uids of what it was made of; empty for a scenario.
     """
 
@@ -176,6 +182,10 @@ class Plan:
     pareto: tuple[TradeOff, ...] = ()
     sensitivity: tuple[Sensitivity, ...] = ()
     provenance: Provenance
+    task: str | None = None
+    local_epochs: int | None = None
+    compression: float | None = None
+    wire_dtype: str | None = None
     fits: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     links: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from cardlab.db.store.devices import Devices
 from cardlab.db.store.fits import Fits
 from cardlab.db.store.links import Links
 from cardlab.db.store.plans import Plans
+from cardlab.db.store.rounds import Rounds
 from cardlab.db.store.runs import Runs
 
 __all__ = ["Store", "open_store"]
@@ -29,6 +30,7 @@ class Store:
         fits: fitted laws with what they came from.
         links: links between devices and servers.
         plans: plans as they were made.
+        rounds: what split runs did.
     """
 
     def __init__(self, location: str | Path, *, create: bool = True) -> None:
@@ -39,6 +41,7 @@ class Store:
         self.fits = Fits(self._engine, self.location)
         self.links = Links(self._engine, self.location)
         self.plans = Plans(self._engine, self.location)
+        self.rounds = Rounds(self._engine, self.location)
 
     @contextlib.contextmanager
     def connection(self, *, write: bool = False) -> Iterator[Connection]:

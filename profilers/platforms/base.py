@@ -10,6 +10,7 @@ here and the same for all, so that a simulated or fake device is no special case
 from __future__ import annotations
 
 import contextlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,9 +31,11 @@ from cardlab.records.task import Execution
 
 WINDOW_MIN_S = 2.0
 WINDOW_UPDATES = 20
-SETTLE_TIMEOUT_S = 60.0
-SETTLE_WINDOWS = 4
-SETTLE_SHARE = 0.0025
+SETTLE_TIMEOUT_S = 120.0
+# Power is compared over 8 s: with a cooler's time constant of 10-20 s a change of 0.1 % in 8 s leaves 0.1-0.2 %
+# to come, where 0.25 % in 4 s left 0.6-1 %.
+SETTLE_HALF_S = 8.0
+SETTLE_SHARE = 0.001
 SETTLE_WINDOW_S = 1.0
 SETTLE_MOST_WINDOWS = 15
 STATE_INTERVAL_S = 0.05
@@ -193,10 +196,10 @@ class Platform(ABC):
     def settle(self, work: Work, frequency_hz: float | None) -> None:
         """Run work until the clock under load is the requested one and power is steady.
 
-        Power is steady when the mean of the last four windows is within 0.25 % of the four before: heat
-        approaches its balance so slowly (tens of seconds) that one window never differs much from the next.
-        Gives up silently after 60 s of platform time, or 15 windows of a slow sensor: the operating point says
-        what was reached.
+        Power is steady when the mean of the last 8 s (two windows at least) is within 0.1 % of the 8 s before,
+        or within what the windows' own scatter allows: heat approaches its balance so slowly (tens of seconds)
+        that one window never differs much from the next. Gives up silently after 120 s of platform time, or
+        15 windows of a slow sensor: the operating point says what was reached.
         """
         work = as_work(work)
         self._lead(work)
@@ -204,7 +207,7 @@ class Platform(ABC):
         deadline = self.clock.now() + max(SETTLE_TIMEOUT_S, SETTLE_MOST_WINDOWS * length_s)
         steady = 0
         powers: list[float] = []
-        while self.clock.now() < deadline and (steady < 3 or not power_steady(powers)):
+        while self.clock.now() < deadline and (steady < 3 or not power_steady(powers, half_windows(length_s))):
             reading = self._window(work, length_s)
             steady = steady + 1 if on_request(reading.frequency_hz, frequency_hz) else 0
             if steady == 0:
@@ -273,13 +276,18 @@ def on_request(read_hz: float | None, requested_hz: float | None) -> bool:
     return abs(read_hz - requested_hz) <= 0.01 * requested_hz
 
 
-def power_steady(powers_w: Sequence[float]) -> bool:
-    """Whether the last windows agree with those before them, to 0.25 % of their mean."""
-    if len(powers_w) < 2 * SETTLE_WINDOWS:
+def half_windows(window_s: float) -> int:
+    """Windows in each of the two stretches that are compared while power settles."""
+    return max(2, math.ceil(SETTLE_HALF_S / window_s)) if window_s > 0 else 2
+
+
+def power_steady(powers_w: Sequence[float], half: int) -> bool:
+    """Whether the last `half` windows agree with those before them, to 0.1 % or to their own scatter."""
+    if len(powers_w) < 2 * half:
         return False
-    late = float(np.mean(powers_w[-SETTLE_WINDOWS:]))
-    early = float(np.mean(powers_w[-2 * SETTLE_WINDOWS : -SETTLE_WINDOWS]))
-    return abs(late - early) <= SETTLE_SHARE * early
+    late, early = np.array(powers_w[-half:]), np.array(powers_w[-2 * half : -half])
+    scatter_w = math.sqrt((late.var(ddof=1) + early.var(ddof=1)) / half)
+    return bool(abs(late.mean() - early.mean()) <= max(SETTLE_SHARE * early.mean(), 1.5 * scatter_w))
 
 
 def _mean(values: list[float | None]) -> float | None:

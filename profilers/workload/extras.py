@@ -19,11 +19,11 @@ from cardlab.records.workload import Analysis
 _LEARNING_RATE = 1e-4
 
 
-def make_optimizer(name: str, parameters: list[Any]) -> Any:
+def make_optimizer(name: str, parameters: list[Any], learning_rate: float = _LEARNING_RATE) -> Any:
     """Plain SGD or AdamW over these parameters."""
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=_LEARNING_RATE)
-    return torch.optim.SGD(parameters, lr=_LEARNING_RATE)
+        return torch.optim.AdamW(parameters, lr=learning_rate)
+    return torch.optim.SGD(parameters, lr=learning_rate)
 
 
 def optimizer_work(built: BuiltModel, device: str) -> Work:

@@ -14,6 +14,10 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     return {
         "plan_id": plan.uid,
         "scheme": plan.scheme,
+        "task": plan.task,
+        "local_epochs": plan.local_epochs,
+        "compression": plan.compression,
+        "wire_dtype": plan.wire_dtype,
         "created_at": plan.created_at,
         "energy": plan.energy,
         "provenance": plan.provenance.as_plain(),
@@ -44,6 +48,7 @@ def _decision(d: Decision) -> dict[str, Any]:
         "binding": list(d.binding),
         "runner_up": to_plain(d.runner_up),
         "estimates": {
+            **{f"delay_terms.{name}": _beside(ci95, d) for name, ci95 in d.terms_ci95.items()},
             "delay_s": _beside(d.delay_ci95, d),
             "server_energy_j": None if d.server_energy_j is None else _beside(d.server_energy_ci95, d),
         },

@@ -20,6 +20,9 @@ def _commands() -> Iterator[tuple[str, ...]]:
         for command in app.registered_commands:
             assert command.callback is not None
             yield (name, command.name or command.callback.__name__.replace("_", "-"))
+    yield ("card", "run")
+    for role in ("server", "device", "keys"):
+        yield ("card", "run", role)
 
 
 @pytest.mark.parametrize("words", list(_commands()), ids=" ".join)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from cardlab.calibrate import fit_power
+from cardlab.calibrate.service import fit_store
 from cardlab.db import open_store
 from cardlab.errors import CardlabError, DeviceLostError, PermissionDeniedError
 from cardlab.profilers.environment import gather_environment
@@ -139,6 +142,31 @@ def test_power_is_predicted_at_clocks_left_out(fake_card: FakeCard, seed: int) -
     truth = np.array([fake_card.truth_w(f) for f in left_out])
     predicted = np.array([float(law.predict(f)) for f in left_out])
     assert np.abs(predicted / truth - 1).max() < 0.02, (law.law, predicted / truth - 1)
+
+
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(40), marks=pytest.mark.accept)], ids=["sample", "full"])
+def test_a_whole_session_predicts_power_at_clocks_left_out(
+    fake_card: FakeCard, tmp_path: Path, seeds: range
+) -> None:
+    """The same through sweep, database and fit, as a user does it."""
+    worst: dict[int, float] = {}
+    for seed in seeds:
+        fake_card.reset(seed)
+        with open_store(tmp_path / f"{seed}.db") as store:
+            profile = sweep(fake_card, store, "14")
+            fit_store(store, created_at="2026-11-21T12:00:00.000000Z")
+            (power,) = [s.fit for s in store.fits.newest(quantity="power", selected_only=True)]
+        visited = {p.requested_hz for p in profile.points}  # type: ignore[attr-defined]
+        # Above the highest clock that was not throttled there is nothing but extrapolation, and a fit says so.
+        offered = [f for f in fake_card.platform().frequencies()[::7] if not power.extrapolated(f)]
+        left_out = [f for f in offered if f not in visited]
+        assert len(left_out) >= 12
+        errors = [float(power.predict(f)) / fake_card.truth_w(f) - 1 for f in left_out]
+        worst[seed] = max(abs(e) for e in errors)
+    over = {seed: f"{error:.1%}" for seed, error in worst.items() if error >= 0.02}
+    print(f"{len(worst)} random cards through the session: worst {max(worst.values()):.2%},"
+          f" median {np.median(list(worst.values())):.2%}, over 2 %: {over or 'none'}")  # fmt: skip
+    assert not over
 
 
 def test_throttled_and_wrong_clocks_are_named(fake_card: FakeCard, database: object) -> None:

@@ -1,0 +1,68 @@
+"""What the fits in the database expect of a run with a given cut, where there are any."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from cardlab.card.doubt import certainties
+from cardlab.card.from_db import Request, gather
+from cardlab.card.scenario import Objective
+from cardlab.db.store import Store
+from cardlab.errors import CardlabError
+from cardlab.records.device import Device
+from cardlab.split.schedule import Prediction
+from cardlab.split.settings import RunSettings
+from cardlab.split.shaping import parse_link
+
+_ANY_BPS = 1e9
+
+
+def expected_by_device(
+    store: Store, settings: RunSettings, server: Device, link: str | None
+) -> dict[str, Prediction]:
+    """Predictions by device label for the run's cut; empty where profiles or fits are missing.
+
+    The link's terms are predicted only where its rates are known: `--link`, or the only stored link.
+    """
+    names = [device.name for device in store.devices.all()]
+    return {name: found for name in names if (found := _expected(store, settings, server, name, link)) is not None}
+
+
+def _expected(
+    store: Store, settings: RunSettings, server: Device, name: str, link: str | None
+) -> Prediction | None:
+    up_bps, down_bps = _rates(store, link)
+    request = Request(
+        server=server.key,
+        devices=(name,),
+        model=settings.task.model,
+        batch=settings.task.batch,
+        sequence=settings.task.sequence,
+        uplink_bps=up_bps or _ANY_BPS,
+        downlink_bps=down_bps or _ANY_BPS,
+        wire_dtype=settings.wire_dtype,
+        energy="busy",
+        objective=Objective(weight=1.0, local_epochs=settings.epochs),
+    )
+    try:
+        found = gather(store, request)
+    except CardlabError:
+        return None
+    if found.task.uid != settings.task.uid or settings.cut is None:
+        return None
+    place = list(found.problem.cuts).index(settings.cut)
+    fastest = found.problem.server_s.shape[1] - 1
+    terms = found.problem.terms(0, place, float(found.problem.server_s[place, fastest]))
+    (sure,) = certainties(found.problem, [(place, fastest)], found.doubts)
+    if up_bps is None or down_bps is None:
+        return Prediction(terms={"device": terms.device, "server": terms.server}, terms_ci95=sure.terms_ci95)
+    known = {f.name: float(getattr(terms, f.name)) for f in fields(terms)}
+    return Prediction(terms=known, terms_ci95=sure.terms_ci95, delay_ci95=sure.delay_ci95)
+
+
+def _rates(store: Store, link: str | None) -> tuple[float | None, float | None]:
+    if link is not None:
+        shape = parse_link(link)
+        return shape.uplink_bps, shape.downlink_bps
+    stored = store.links.all()
+    return (stored[0].uplink_bps, stored[0].downlink_bps) if len(stored) == 1 else (None, None)

@@ -1,0 +1,80 @@
+"""The devices of `card run --local`: one process each, ended with the run, heard when one fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from cardlab.errors import RunError
+
+_END_S = 20.0
+
+
+class LocalDevices:
+    """Device processes that connect to a port of this machine; use as a context manager.
+
+    Args:
+        words: further options of `card run device`.
+        out: folder for their logs.
+        threads: CPU threads of each.
+    """
+
+    def __init__(self, names: Sequence[str], port: int, words: Sequence[str], out: Path, threads: int) -> None:
+        self._names, self._port, self._words, self._out, self._threads = names, port, list(words), out, threads
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> LocalDevices:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self._threads)}
+        for number, name in enumerate(self._names, start=1):
+            command = [sys.executable, "-c", "from cardlab.cli.main import card; card()", "run", "device"]
+            command += ["--server", f"127.0.0.1:{self._port}", "--name", name, "--threads", str(self._threads)]
+            command += ["--shard", f"{number}/{len(self._names)}", *self._words]
+            with self._log(name).open("wb") as log:
+                self._running[name] = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+                )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._running.values():
+            process.terminate()
+        for process in self._running.values():
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def check(self) -> None:
+        """Raise RunError when a device ended by an error of its own, or none is left; a killed one may come back."""
+        codes = {name: process.poll() for name, process in self._running.items()}
+        failed = [name for name, code in codes.items() if code is not None and code > 0]
+        if not failed and any(code is None for code in codes.values()):
+            return
+        name = (failed or list(codes))[0]
+        raise RunError(
+            f"{name} has ended: {self._last_words(name)}",
+            remedy=f"see {self._log(name)}; finished rounds are kept for --resume",
+        )
+
+    def wait(self) -> None:
+        """Let the devices come to their end."""
+        for process in self._running.values():
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                return
+
+    def _log(self, name: str) -> Path:
+        return self._out / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.log"
+
+    def _last_words(self, name: str) -> str:
+        lines = self._log(name).read_text("utf-8", "replace").strip().splitlines()
+        errors = [line for line in lines if line.startswith("error: ")]
+        return (errors or lines or ["nothing"])[-1].removeprefix("error: ")

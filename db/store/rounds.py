@@ -1,0 +1,97 @@
+"""Rounds of split runs with their terms: stored once each, read back in order."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from cardlab.db.schema import DeviceRow, PlanRow, RunRow, TrainPhaseRow, TrainRoundRow
+from cardlab.db.store.devices import store_device, to_device
+from cardlab.db.store.repository import Repository, find_uid
+from cardlab.errors import NotFoundError
+from cardlab.identity import content_hash
+from cardlab.records.training import TrainPhase, TrainRound
+
+
+class Rounds(Repository):
+    """What split runs did."""
+
+    def add(self, finished: TrainRound) -> bool:
+        """Store a round with its terms; False if it is stored already."""
+        with self.writing() as session:
+            if find_uid(session, TrainRoundRow, finished.uid) is not None:
+                return False
+            run = find_uid(session, RunRow, finished.run)
+            if run is None:
+                raise NotFoundError(f"there is no run {finished.run!r}", remedy="begin the run first")
+            plan = None if finished.plan is None else find_uid(session, PlanRow, finished.plan)
+            row = TrainRoundRow(
+                uid=finished.uid,
+                run_id=run.id,
+                plan_id=None if plan is None else plan.id,
+                device_id=store_device(session, finished.device).id,
+                number=finished.number,
+                cut=finished.cut,
+                frequency_hz=finished.frequency_hz,
+                loss=finished.loss,
+                delay_s=finished.delay_s,
+                energy_j=finished.energy_j,
+                document=dict(finished.details),
+            )
+            session.add(row)
+            session.flush()
+            session.add_all(_phase_row(row.id, finished.uid, phase) for phase in finished.phases)
+        return True
+
+    def of_run(self, run_uid: str) -> tuple[TrainRound, ...]:
+        """Rounds of a run by number, then in the order in which they were finished."""
+        with self.reading() as session:
+            run = find_uid(session, RunRow, run_uid)
+            if run is None:
+                raise NotFoundError(f"there is no run {run_uid!r}", remedy="list runs with: profile-device show --all")
+            query = select(TrainRoundRow).where(TrainRoundRow.run_id == run.id)
+            rows = session.scalars(query.order_by(TrainRoundRow.number, TrainRoundRow.id)).all()
+            return tuple(_record(session, row, run_uid) for row in rows)
+
+
+def _phase_row(round_id: int, round_uid: str, phase: TrainPhase) -> TrainPhaseRow:
+    ci95 = phase.predicted_ci95
+    return TrainPhaseRow(
+        uid=content_hash({"round": round_uid, "term": phase.term}),
+        train_round_id=round_id,
+        term=phase.term,
+        observed_s=phase.observed_s,
+        predicted_s=phase.predicted_s,
+        details={} if ci95 is None else {"predicted_ci95": list(ci95)},
+    )
+
+
+def _record(session: Session, row: TrainRoundRow, run_uid: str) -> TrainRound:
+    plan = None if row.plan_id is None else session.get_one(PlanRow, row.plan_id)
+    phases = session.scalars(
+        select(TrainPhaseRow).where(TrainPhaseRow.train_round_id == row.id).order_by(TrainPhaseRow.id)
+    ).all()
+    return TrainRound(
+        uid=row.uid,
+        run=run_uid,
+        plan=None if plan is None else plan.uid,
+        device=to_device(session.get_one(DeviceRow, row.device_id)),
+        number=row.number,
+        cut=row.cut,
+        frequency_hz=row.frequency_hz,
+        loss=row.loss,
+        delay_s=row.delay_s,
+        energy_j=row.energy_j,
+        phases=tuple(_phase(p) for p in phases),
+        details=row.document,
+    )
+
+
+def _phase(row: TrainPhaseRow) -> TrainPhase:
+    ci95 = row.details.get("predicted_ci95")
+    return TrainPhase(
+        term=row.term,
+        observed_s=row.observed_s,
+        predicted_s=row.predicted_s,
+        predicted_ci95=None if ci95 is None else (float(ci95[0]), float(ci95[1])),
+    )

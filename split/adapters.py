@@ -1,0 +1,179 @@
+"""Adapters and their optimizer state, by layer: what travels, what is kept, what PEFT can load.
+
+    AdapterSet   {layer number from 0: LayerState}
+    LayerState   parameters and moments by their name inside the layer ("self_attn.q_proj.lora_A.default.weight")
+
+The optimizer's state belongs to the layer: it moves with it when the cut or the device changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cardlab.profilers.workload.families import family_named
+from cardlab.records.task import Task
+from cardlab.split.codec import FrameError, Packed, pack_tensor, unpack_tensor
+from cardlab.split.weights import seeded
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_MARK = "#"
+
+
+@dataclass(slots=True)
+class LayerState:
+    """Trainable tensors of one layer, and AdamW's moments of each ("" when it never stepped)."""
+
+    parameters: dict[str, Any]
+    moments: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def copy(self) -> LayerState:
+        """The same values in memory of their own."""
+        return LayerState(
+            {name: tensor.clone() for name, tensor in self.parameters.items()},
+            {name: {k: t.clone() for k, t in state.items()} for name, state in self.moments.items()},
+        )
+
+
+AdapterSet = dict[int, LayerState]
+
+
+def adapter_shapes(task: Task) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the LoRA tensors of one layer; all layers are alike."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    plan = family_named(task.architecture.family).plan(task.architecture)
+    for projection in plan.projections:
+        if any(projection.matches(target) for target in task.lora.targets):
+            shapes[f"{projection.path}.lora_A.default.weight"] = (task.lora.rank, projection.inputs)
+            shapes[f"{projection.path}.lora_B.default.weight"] = (projection.outputs, task.lora.rank)
+    return shapes
+
+
+def initial_adapters(task: Task, seed: int) -> AdapterSet:
+    """As PEFT begins: A uniform as a linear map's weight (Kaiming, a = sqrt 5), B zero."""
+    import torch
+
+    dtype = getattr(torch, task.lora.dtype)
+
+    def tensor(layer: int, name: str, shape: tuple[int, ...]) -> Any:
+        if ".lora_B." in name:
+            return torch.zeros(shape, dtype=dtype)
+        bound = 1.0 / math.sqrt(shape[1])
+        drawn = seeded(f"{layer}.{name}", seed, lambda g: torch.empty(shape).uniform_(-bound, bound, generator=g))
+        return drawn.to(dtype)
+
+    shapes = adapter_shapes(task)
+    return {
+        layer: LayerState({name: tensor(layer, name, shape) for name, shape in shapes.items()})
+        for layer in range(task.architecture.layers)
+    }
+
+
+def copied(adapters: AdapterSet, layers: Iterable[int] | None = None) -> AdapterSet:
+    """Those layers (all by default), in memory of their own."""
+    return {layer: adapters[layer].copy() for layer in (adapters if layers is None else layers)}
+
+
+def flat(adapters: AdapterSet) -> dict[str, Any]:
+    """One name for each tensor: `3/PARAMETER` and `3/PARAMETER#exp_avg`."""
+    tensors = {}
+    for layer, state in adapters.items():
+        for name, parameter in state.parameters.items():
+            tensors[f"{layer}/{name}"] = parameter
+            for moment, tensor in state.moments.get(name, {}).items():
+                tensors[f"{layer}/{name}{_MARK}{moment}"] = tensor
+    return tensors
+
+
+def unflat(tensors: Mapping[str, Any]) -> AdapterSet:
+    """Inverse of `flat`."""
+    adapters: AdapterSet = {}
+    for key, tensor in tensors.items():
+        layer, _, rest = key.partition("/")
+        name, mark, moment = rest.partition(_MARK)
+        state = adapters.setdefault(int(layer), LayerState({}))
+        if mark:
+            state.moments.setdefault(name, {})[moment] = tensor
+        else:
+            state.parameters[name] = tensor
+    return adapters
+
+
+def pack_adapters(adapters: AdapterSet) -> dict[str, Packed]:
+    """Ready to travel, uncompressed and at their own dtype."""
+    return {name: pack_tensor(tensor) for name, tensor in flat(adapters).items()}
+
+
+def unpack_adapters(packed: Mapping[str, Packed], task: Task, layers: Sequence[int]) -> AdapterSet:
+    """The adapters of exactly these layers; FrameError if names, shapes or values cannot be theirs."""
+    shapes, wanted = adapter_shapes(task), set(layers)
+    tensors = {}
+    for key, entry in packed.items():
+        layer, _, rest = key.partition("/")
+        name, mark, moment = rest.partition(_MARK)
+        known = layer.isdecimal() and int(layer) in wanted and name in shapes
+        if not known or (mark and moment not in MOMENTS):
+            raise FrameError(f"adapters came with the unexpected tensor {key[:80]!r}")
+        tensor = unpack_tensor(entry, () if moment == "step" else shapes[name])
+        if not bool(tensor.isfinite().all()):
+            raise FrameError(f"adapters came with {key[:80]!r} that is not finite", remedy="lower --learning-rate")
+        tensors[key] = tensor
+    missing = [f"{layer}/{name}" for layer in layers for name in shapes if f"{layer}/{name}" not in tensors]
+    if missing:
+        raise FrameError(f"adapters came without {missing[0]!r}")
+    return unflat(tensors)
+
+
+def averaged(sets: Sequence[AdapterSet]) -> AdapterSet:
+    """The mean of several devices' adapters and moments, tensor by tensor (they saw equally many tokens)."""
+    import torch
+
+    flats = [flat(adapters) for adapters in sets]
+    mean = {}
+    for name, first in flats[0].items():
+        if name.endswith(f"{_MARK}step"):
+            mean[name] = torch.stack([other[name] for other in flats]).amax(dim=0)
+        else:
+            stacked = torch.stack([other[name].to(torch.float32) for other in flats])
+            mean[name] = stacked.mean(dim=0).to(first.dtype)
+    return unflat(mean)
+
+
+def size_bytes(adapters: AdapterSet) -> int:
+    """Bytes of adapters and moments."""
+    return sum(int(t.numel()) * int(t.element_size()) for t in flat(adapters).values())
+
+
+def save_peft(adapters: AdapterSet, task: Task, folder: Path) -> Path:
+    """Write the adapters as PEFT does; `PeftModel.from_pretrained(base, folder)` loads them.
+
+    Returns the folder. The configuration is PEFT's own.
+    """
+    from peft import LoraConfig
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lora = task.lora
+    LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=list(lora.targets),
+        fan_in_fan_out=task.architecture.family == "gpt2",
+        bias="none",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=task.model,
+        inference_mode=True,
+    ).save_pretrained(str(folder))
+    path = family_named(task.architecture.family).layer_path
+    tensors = {
+        f"base_model.model.{path}.{layer}.{name.replace('.default.', '.')}": tensor.contiguous()
+        for layer, state in adapters.items()
+        for name, tensor in state.parameters.items()
+    }
+    draft = folder / "adapter_model.safetensors.part"
+    save_file(tensors, str(draft), metadata={"format": "pt"})
+    draft.replace(folder / "adapter_model.safetensors")
+    return folder

@@ -1,0 +1,211 @@
+"""One side of a cut model: frozen weights from disk, adapters of its layers, one optimizer.
+
+    device:  ids -> embedding -> layers 1..c -> smashed data        ... gradient -> backward -> step
+    server:  smashed data -> layers c+1..L -> head -> loss          -> backward -> gradient, step
+
+The family adapter cuts transformers' own model, so its mask and rotary code runs. Moving the cut loads the layers
+that come and lets go of those that leave; nothing else is touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cardlab.errors import RunError
+from cardlab.profilers.workload.budget import available_memory_bytes
+from cardlab.profilers.workload.build import build_meta, enable_checkpointing, release, restore_rotary
+from cardlab.profilers.workload.extras import make_optimizer
+from cardlab.profilers.workload.heap import hold_freed_memory
+from cardlab.profilers.workload.segments import synchronizer
+from cardlab.records.task import Execution, Task
+from cardlab.split.adapters import AdapterSet, LayerState
+from cardlab.split.settings import check_cut
+from cardlab.split.weights import Weights
+
+# Activations and a fragmented heap, as a multiple of the weights of one side.
+_ROOM = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStep:
+    """What a mini-batch gave on the server: loss, and the gradient of the smashed data [B, S, h]."""
+
+    loss: float
+    gradient: Any
+
+
+class Half:
+    """One side, without layers until `set_cut`.
+
+    Args:
+        side: "device" or "server".
+        learning_rate: of the optimizer that the task names.
+        torch_device: where it computes ("cpu", "cuda:0").
+
+    Attributes:
+        cut: 0 before the first `set_cut`.
+        keeps_loaded: layers that leave keep their memory, where the cut goes back and forth.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        execution: Execution,
+        weights: Weights,
+        side: str,
+        *,
+        learning_rate: float,
+        torch_device: str = "cpu",
+    ) -> None:
+        self.task, self.side = task, side
+        self.cut = 0
+        self.keeps_loaded = False
+        self._weights, self._execution, self._where = weights, execution, torch_device
+        self._learning_rate = learning_rate
+        self._synchronize = synchronizer(torch_device)
+        self._built = build_meta(task, execution)
+        self._family = self._built.family
+        self._layers = list(self._built.layers)
+        self._ready: set[int] = set()
+        self._part: Any = None
+        self._optimizer: Any = None
+        paths = self._family.embedding_paths if side == "device" else (self._family.norm_path, self._family.head_path)
+        # Cutting replaces modules of the model, so those of this side are kept by hand.
+        self._fixed = {path: self._built.part(path) for path in paths}
+
+    @property
+    def numbers(self) -> range:
+        """Layers of this side, from 0."""
+        return range(self.cut) if self.side == "device" else range(self.cut, len(self._layers))
+
+    def set_cut(self, cut: int) -> None:
+        """Move the cut: fetch the layers that come, let go of those that leave.
+
+        Raises UsageError for a cut outside 1..L-1, RunError for weights that are missing.
+        """
+        check_cut(self.task, cut)
+        if cut == self.cut:
+            return
+        first, self.cut = self._part is None, cut
+        parent, _, name = self._family.layer_path.rpartition(".")
+        setattr(self._built.model.get_submodule(parent), name, torch.nn.ModuleList(self._layers))
+        cut_side = self._family.device_part if self.side == "device" else self._family.server_part
+        self._part = cut_side(self._built.model, cut)
+        if first:
+            self._load_fixed()
+            restore_rotary(self._built, self._built.model, self._where)
+        for number in () if self.keeps_loaded else sorted(self._ready - set(self.numbers)):
+            release(self._layers[number])
+            self._ready.discard(number)
+        for number in self.numbers:
+            if number not in self._ready:
+                prefix = f"{self._family.layer_path}.{number}"
+                self._fill(f"layer-{number}", {prefix: self._layers[number]})
+                self._ready.add(number)
+        if self.task.gradient_checkpointing:
+            enable_checkpointing(self._part)
+        self._part.train()
+        self._optimizer = None
+        self._hold_memory()
+
+    def _hold_memory(self) -> None:
+        """Keep freed memory on a CPU, as profiles do, so that a step costs here what it cost there; where it fits."""
+        free = available_memory_bytes() if self._where == "cpu" else None
+        modules = [*self._fixed.values(), *(self._layers[number] for number in self.numbers)]
+        held = sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
+        if free is not None and _ROOM * held < free:
+            hold_freed_memory()
+
+    def _load_fixed(self) -> None:
+        tied = self.task.architecture.tied_embeddings and self.side == "server"
+        modules = {
+            self._family.embedding_paths[0] if tied and path == self._family.head_path else path: module
+            for path, module in self._fixed.items()
+        }
+        self._fill("embedding" if self.side == "device" else "head", modules)
+
+    def _fill(self, group: str, modules: dict[str, Any]) -> None:
+        """Memory and weights for these modules by checkpoint name; LoRA tensors wait for `load`."""
+        wanted = {}
+        for prefix, module in modules.items():
+            module.to_empty(device=self._where)
+            for name, parameter in module.named_parameters():
+                if "lora_" not in name:
+                    wanted[f"{prefix}.{name.replace('.base_layer.', '.')}"] = parameter
+            self._family.restore_buffers(module)
+        read = self._weights.read(group, {n: tuple(p.shape) for n, p in wanted.items()}, self._execution.dtype)
+        with torch.no_grad():
+            for name, parameter in wanted.items():
+                parameter.copy_(read[name])
+
+    def load(self, adapters: AdapterSet) -> None:
+        """Take over the adapters and optimizer state of this side's layers; others are ignored."""
+        trainable = []
+        states: list[tuple[Any, dict[str, Any]]] = []
+        with torch.no_grad():
+            for number in self.numbers:
+                parameters = dict(self._layers[number].named_parameters())
+                for name, tensor in adapters[number].parameters.items():
+                    parameter = parameters[name]
+                    parameter.copy_(tensor)
+                    parameter.grad = None
+                    trainable.append(parameter)
+                    moments = adapters[number].moments.get(name)
+                    if moments:
+                        states.append((parameter, moments))
+        self._optimizer = make_optimizer(self.task.optimizer, trainable, self._learning_rate)
+        for parameter, moments in states:
+            self._optimizer.state[parameter] = {
+                key: tensor.clone().to("cpu" if key == "step" else parameter.device) for key, tensor in moments.items()
+            }
+
+    def export(self) -> AdapterSet:
+        """Adapters and optimizer state of this side's layers as they are now, on the CPU."""
+        found: AdapterSet = {}
+        for number in self.numbers:
+            state = LayerState({})
+            for name, parameter in self._layers[number].named_parameters():
+                if not parameter.requires_grad:
+                    continue
+                state.parameters[name] = parameter.detach().to("cpu", copy=True)
+                moments = {} if self._optimizer is None else self._optimizer.state.get(parameter, {})
+                kept = {k: v.detach().to("cpu", copy=True) for k, v in moments.items() if torch.is_tensor(v)}
+                if kept:
+                    state.moments[name] = kept
+            found[number] = state
+        return found
+
+    def forward(self, ids: Any) -> Any:
+        """Device: smashed data [B, S, h] of token numbers [B, S]."""
+        activation = self._part(input_ids=ids.to(self._where), use_cache=False).last_hidden_state
+        self._synchronize()
+        return activation
+
+    def backward(self, activation: Any, gradient: Any) -> None:
+        """Device: back through the layers, and one optimizer step."""
+        activation.backward(gradient=gradient.to(self._where, activation.dtype))
+        self._step()
+
+    def train(self, activation: Any, ids: Any) -> ServerStep:
+        """Server: loss and gradient of received smashed data, and one optimizer step.
+
+        Raises RunError when the loss is not finite.
+        """
+        hidden = activation.to(self._where, self._built.dtype).requires_grad_(True)
+        loss = self._part(inputs_embeds=hidden, labels=ids.to(self._where), use_cache=False).loss
+        loss.backward()
+        value = float(loss.detach())
+        if not abs(value) < float("inf"):
+            raise RunError("the loss is not finite", remedy="lower --learning-rate, or look at the data")
+        self._step()
+        return ServerStep(loss=value, gradient=hidden.grad)
+
+    def _step(self) -> None:
+        if self._optimizer is None:
+            raise RunError("no adapters were loaded after the cut moved", remedy="load them first")
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._synchronize()

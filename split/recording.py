@@ -1,0 +1,80 @@
+"""A split run in the database: the run as it began, each finished round with its terms beside those predicted."""
+
+from __future__ import annotations
+
+from cardlab.db.store import Store
+from cardlab.errors import NotFoundError
+from cardlab.identity import content_hash
+from cardlab.plain import from_plain, to_plain
+from cardlab.quantity import MEASURED
+from cardlab.records.device import Device, Environment
+from cardlab.records.measurement import Run
+from cardlab.records.task import Execution
+from cardlab.records.training import TrainPhase, TrainRound
+from cardlab.split.journal import FinishedTurn, Journal
+from cardlab.split.settings import TERMS, WAITING, RunSettings
+
+TRAIN = "train"
+
+
+def begin_run(
+    store: Store, journal: Journal, device: Device, execution: Execution, environment: Environment, **options: object
+) -> None:
+    """Store the run unless it is there, and every finished round that is not (a server killed in between).
+
+    `device` is the server; `options` shape the run beside its settings (bind address, link).
+    """
+    settings = journal.progress.settings
+    try:
+        store.runs.get(settings.run)
+    except NotFoundError:
+        document = {key: value for key, value in to_plain(settings).items() if key != "task"}
+        store.runs.begin(
+            Run(
+                uid=settings.run,
+                kind=TRAIN,
+                device=device,
+                execution=execution,
+                environment=environment,
+                task=settings.task,
+                options={**document, **options},
+                provenance=MEASURED,
+                started_at=journal.progress.started_at,
+            )
+        )
+    for turn in journal.progress.turns:
+        store.rounds.add(round_record(settings, turn))
+
+
+def round_record(settings: RunSettings, turn: FinishedTurn) -> TrainRound:
+    """A finished turn as the record that is stored; the same turn always has the same uid."""
+    phases = [
+        TrainPhase(
+            term=term,
+            observed_s=turn.terms.get(term),
+            predicted_s=turn.predicted.get(term),
+            predicted_ci95=turn.predicted_ci95.get(term),
+        )
+        for term in TERMS
+    ]
+    phases.append(TrainPhase(term=WAITING, observed_s=turn.waiting_s))
+    return TrainRound(
+        uid=content_hash({"run": settings.run, "round": turn.round, "device": turn.device}),
+        run=settings.run,
+        plan=settings.plan,
+        device=from_plain(Device, dict(turn.description)),
+        number=turn.round,
+        cut=turn.cut,
+        frequency_hz=turn.frequency_hz,
+        loss=turn.loss,
+        delay_s=turn.delay_s,
+        energy_j=turn.energy_j,
+        phases=tuple(phases),
+        details={
+            "losses": list(turn.losses),
+            "elapsed_s": turn.elapsed_s,
+            "waiting_s": turn.waiting_s,
+            "delay_ci95": None if turn.delay_ci95 is None else list(turn.delay_ci95),
+            **turn.details,
+        },
+    )

@@ -1,0 +1,91 @@
+"""Which cut and clock a device gets in a round: from a plan, or one for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from cardlab.errors import RunError
+from cardlab.records.plan import DelayTerms, Plan
+from cardlab.records.task import Task
+from cardlab.split.settings import check_cut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What was expected of one round of one device, seconds; a term that is not there was not predicted."""
+
+    terms: Mapping[str, float] = field(default_factory=dict)
+    terms_ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    delay_ci95: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """Cut, server clock (None as it is) and what is expected."""
+
+    cut: int
+    frequency_hz: float | None = None
+    expected: Prediction = field(default_factory=Prediction)
+
+
+class Schedule:
+    """Assignments by round and device.
+
+    Args:
+        plan: followed round by round; its last round goes on when the run is longer.
+        cut: for every device and round, without a plan.
+        expected: predictions by device for a given cut.
+    """
+
+    def __init__(
+        self,
+        plan: Plan | None = None,
+        cut: int | None = None,
+        expected: Mapping[str, Prediction] | None = None,
+    ) -> None:
+        self._plan, self._cut, self._expected = plan, cut, expected or {}
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Devices that a plan names, in its order; none for a given cut."""
+        return () if self._plan is None else tuple(d.device for d in self._plan.rounds[0].devices)
+
+    def at(self, number: int, device: str) -> Assignment:
+        """What that device does in round `number` (from 1). Raises RunError for one the plan does not know."""
+        if self._plan is None:
+            return Assignment(cut=self._cut or 1, expected=self._expected.get(device, Prediction()))
+        planned = self._plan.rounds[min(number, len(self._plan.rounds)) - 1]
+        for decision in planned.devices:
+            if decision.device == device:
+                terms = {f.name: float(getattr(decision.delay_terms, f.name)) for f in fields(DelayTerms)}
+                expected = Prediction(
+                    terms=terms, terms_ci95=decision.terms_ci95, delay_ci95=decision.delay_ci95
+                )
+                return Assignment(cut=decision.cut, frequency_hz=decision.frequency_hz, expected=expected)
+        raise unknown_device(device, self.devices)
+
+
+def unknown_device(device: str, known: tuple[str, ...]) -> RunError:
+    """The error for a device that the plan does not name."""
+    return RunError(
+        f"the plan names no device {device!r}", remedy=f"start it with --name, one of: {', '.join(known)}"
+    )
+
+
+def check_plan(plan: Plan, task: Task) -> None:
+    """Raise RunError if the plan cannot be followed with this task: another model, a cut outside it, compression."""
+    if plan.task is not None and plan.task != task.uid:
+        raise RunError(
+            f"plan {plan.uid[:12]} is for another task than {task.model} {task.batch} x {task.sequence},"
+            f" r={task.lora.rank}, {task.optimizer}",
+            remedy="give the model, batch, sequence, LoRA and optimizer of its profiles, or plan again",
+        )
+    if plan.compression is not None and plan.compression < 1.0:
+        raise RunError(
+            f"plan {plan.uid[:12]} compresses to {plan.compression:g} and the only codec is none",
+            remedy="plan with --compression 1",
+        )
+    for planned in plan.rounds:
+        for decision in planned.devices:
+            check_cut(task, decision.cut)

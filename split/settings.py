@@ -1,0 +1,105 @@
+"""What both sides of a run must agree on, and how a disagreement is said in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cardlab import __version__
+from cardlab.errors import RunError, UsageError
+from cardlab.plain import from_plain, to_plain
+from cardlab.records.task import Task
+from cardlab.split.codec import FrameError
+
+TERMS = ("device", "encode", "uplink", "decode", "server", "downlink", "adapters", "switch")
+WAITING = "waiting"
+PRIVACY = (
+    "warning: with a language model the labels are the tokens themselves, so the server sees the text; smashed data"
+    " and adapters reveal it too (docs/split.md says what is known)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """A run as the server announces it.
+
+    Attributes:
+        run: uid.
+        task: model dimensions, LoRA, batch, sequence, optimizer.
+        rounds, epochs: rounds N, and mini-batches T that a device takes in one.
+        learning_rate: of both sides' optimizers.
+        wire_dtype, codec: how smashed data and gradients travel.
+        seed: of initial adapters, made weights and the order of the data.
+        parallel: devices at once with adapters averaged after the round (SFT), else one after the other (CARD).
+        plan: uid of the plan that is followed, None for a given cut.
+        cut: layers on every device without a plan.
+        weights: fingerprint of the frozen weights.
+        version: of cardlab.
+    """
+
+    run: str
+    task: Task
+    rounds: int
+    epochs: int
+    learning_rate: float
+    wire_dtype: str
+    codec: str = "none"
+    seed: int = 0
+    parallel: bool = False
+    plan: str | None = None
+    cut: int | None = None
+    weights: str = ""
+    version: str = __version__
+
+
+def settings_from(plain: Any) -> RunSettings:
+    """Settings out of a message; FrameError if they are none."""
+    try:
+        return from_plain(RunSettings, plain)
+    except (ValueError, TypeError) as error:
+        raise FrameError(f"the server announced a run that makes no sense: {error}") from error
+
+
+def check_cut(task: Task, cut: int) -> None:
+    """Raise UsageError for a cut that leaves one side without layers."""
+    last = task.architecture.layers - 1
+    if not 1 <= cut <= last:
+        raise UsageError(f"cut {cut} leaves one side of {task.model} without layers", remedy=f"use 1 to {last}")
+
+
+def check_task(announced: Task, model: str, here: Task, given: Mapping[str, object]) -> None:
+    """Raise RunError if this side's model or a LoRA option that was given is not the run's.
+
+    Args:
+        announced: the server's task.
+        model, here: what this side has, as a task.
+        given: options that the user of this side named, by attribute ("lora.rank").
+    """
+    there, mine = to_plain(announced), to_plain(here)
+    for key, value in there["architecture"].items():
+        if mine["architecture"][key] != value:
+            raise RunError(
+                f"the model {model} is not the server's {announced.model}: {key} is {mine['architecture'][key]} here"
+                f" and {value} there",
+                remedy=f"start this device with --model {announced.model}",
+            )
+    for key, value in given.items():
+        theirs: Any = there
+        for part in key.split("."):
+            theirs = theirs[part]
+        wanted = list(value) if isinstance(value, tuple) else value
+        if theirs != wanted:
+            raise RunError(
+                f"{key} is {wanted} on this device and {theirs} on the server",
+                remedy="give the same on both sides, or leave it out here: the server's is taken",
+            )
+
+
+def check_version(theirs: str) -> None:
+    """Raise RunError if the other side is another version of cardlab."""
+    if theirs != __version__:
+        raise RunError(
+            f"the other side runs cardlab {theirs[:40]}, this one {__version__}",
+            remedy="install the same version on both sides",
+        )

@@ -1,0 +1,127 @@
+"""What was predicted against what happened: the error of each term and of the whole, and the term that is off.
+
+    error = (predicted - observed) / observed          medians over the rounds that have both
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from cardlab.records.training import TrainRound
+from cardlab.split.settings import TERMS
+
+TOTAL = "delay"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermCheck:
+    """One term of one device, medians over rounds, seconds.
+
+    Attributes:
+        term: one of the terms, or "delay" for their sum.
+        observed_s, predicted_s: None where nothing was observed or predicted.
+        ci95: interval of the prediction, None where its doubt is not known.
+        observed_range_s: smallest and largest over the rounds.
+        error: fraction of the observed value; None without a prediction, or where nothing was observed.
+        rounds: how many entered.
+    """
+
+    device: str
+    term: str
+    observed_s: float | None
+    predicted_s: float | None
+    ci95: tuple[float, float] | None
+    observed_range_s: tuple[float, float] | None
+    error: float | None
+    rounds: int
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the observed value lies in the interval; None without one."""
+        if self.ci95 is None or self.observed_s is None:
+            return None
+        return self.ci95[0] <= self.observed_s <= self.ci95[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermOff:
+    """The term that explains most of a device's difference: predicted minus observed, and its share of the delay."""
+
+    device: str
+    term: str
+    difference_s: float
+    share: float
+
+
+def check_rounds(rounds: Sequence[TrainRound]) -> tuple[TermCheck, ...]:
+    """Every term of every device, the delay last."""
+    found = []
+    for name in dict.fromkeys(r.device.name for r in rounds):
+        mine = [r for r in rounds if r.device.name == name]
+        found += [_term(name, term, mine) for term in TERMS]
+        found.append(_delay(name, mine))
+    return tuple(found)
+
+
+def terms_off(checks: Iterable[TermCheck]) -> tuple[TermOff, ...]:
+    """For each device with predictions, the term with the largest difference."""
+    by_device: dict[str, list[TermCheck]] = {}
+    for check in checks:
+        by_device.setdefault(check.device, []).append(check)
+    found = []
+    for device, mine in by_device.items():
+        total = next((c.observed_s for c in mine if c.term == TOTAL), None)
+        differences = [
+            (c.predicted_s - c.observed_s, c.term)
+            for c in mine
+            if c.term != TOTAL and c.predicted_s is not None and c.observed_s is not None
+        ]
+        if differences and total:
+            difference_s, term = max(differences, key=lambda pair: abs(pair[0]))
+            found.append(TermOff(device=device, term=term, difference_s=difference_s, share=difference_s / total))
+    return tuple(found)
+
+
+def _term(device: str, term: str, rounds: Sequence[TrainRound]) -> TermCheck:
+    rows = [p for r in rounds for p in r.phases if p.term == term]
+    return _check(
+        device,
+        term,
+        [(p.observed_s, p.predicted_s, p.predicted_ci95) for p in rows],
+    )
+
+
+def _delay(device: str, rounds: Sequence[TrainRound]) -> TermCheck:
+    rows = []
+    for r in rounds:
+        predicted = [p.predicted_s for p in r.phases if p.term in TERMS]
+        whole = None if any(p is None for p in predicted) else sum(p for p in predicted if p is not None)
+        ci95 = r.details.get("delay_ci95")
+        pair = (float(ci95[0]), float(ci95[1])) if isinstance(ci95, list) and len(ci95) == 2 else None
+        rows.append((r.delay_s, whole, pair))
+    return _check(device, TOTAL, rows)
+
+
+def _check(
+    device: str, term: str, rows: Sequence[tuple[float | None, float | None, tuple[float, float] | None]]
+) -> TermCheck:
+    observed = [o for o, _, _ in rows if o is not None]
+    predicted = [p for _, p, _ in rows if p is not None]
+    intervals = [ci95 for _, _, ci95 in rows if ci95 is not None]
+    observed_s = median(observed) if observed else None
+    predicted_s = median(predicted) if predicted else None
+    error = None
+    if observed_s and predicted_s is not None:
+        error = (predicted_s - observed_s) / observed_s
+    return TermCheck(
+        device=device,
+        term=term,
+        observed_s=observed_s,
+        predicted_s=predicted_s,
+        ci95=(median(low for low, _ in intervals), median(high for _, high in intervals)) if intervals else None,
+        observed_range_s=(min(observed), max(observed)) if observed else None,
+        error=error,
+        rounds=len(observed),
+    )

@@ -1,0 +1,126 @@
+"""Small models and the run that nothing split: what a split run must equal, number by number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cardlab.profilers.workload import resolve_task
+from cardlab.profilers.workload.build import build_meta, materialise_whole
+from cardlab.records.task import Execution, Task
+from cardlab.split.adapters import AdapterSet, LayerState, initial_adapters
+from cardlab.split.data import Batches, read_tokens
+from cardlab.split.halves import Half
+from cardlab.split.weights import SeededWeights, Weights, open_weights
+
+EXECUTION = Execution(dtype="float32", torch="x")
+RATE = 1e-2
+SMALL: dict[str, dict[str, Any]] = {
+    "llama": {
+        "model_type": "llama", "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300, "max_position_embeddings": 128,
+        "tie_word_embeddings": True,
+    },
+    "gpt2": {
+        "model_type": "gpt2", "n_embd": 48, "n_layer": 4, "n_head": 4, "n_positions": 128, "vocab_size": 300,
+        "bos_token_id": 0, "eos_token_id": 0,
+    },
+}  # fmt: skip
+
+
+def model_file(folder: Path, family: str = "llama", **changes: object) -> str:
+    path = folder / f"{family}.json"
+    path.write_text(json.dumps({**SMALL[family], **changes}))
+    return str(path)
+
+
+def small_task(folder: Path, family: str = "llama", **options: Any) -> Task:
+    return resolve_task(model_file(folder, family), **{"batch": 2, "sequence": 24, **options})
+
+
+def halves(task: Task, weights: Weights | None = None) -> tuple[Half, Half]:
+    """Device and server."""
+    found = weights or open_weights(task, 0)
+    return (
+        Half(task, EXECUTION, found, "device", learning_rate=RATE),
+        Half(task, EXECUTION, found, "server", learning_rate=RATE),
+    )
+
+
+def batches(task: Task, shard: tuple[int, int] = (0, 1)) -> Batches:
+    return Batches(
+        read_tokens(None),
+        batch=task.batch,
+        sequence=task.sequence,
+        vocabulary=task.architecture.vocab_size,
+        shard=shard,
+    )
+
+
+class Unsplit:
+    """The whole model, transformers' own forward, PEFT's adapters, torch's optimizer: nothing of the split room
+    but weights and initial adapters."""
+
+    def __init__(self, task: Task, seed: int = 0, rate: float = RATE) -> None:
+        built = build_meta(task, EXECUTION)
+        self.model = materialise_whole(built, "cpu")
+        self._path = built.family.layer_path
+        self._layers = task.architecture.layers
+        self._named = dict(self.model.named_parameters())
+        self._fill(open_weights(task, seed), initial_adapters(task, seed))
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        kind = torch.optim.AdamW if task.optimizer == "adamw" else torch.optim.SGD
+        self.optimizer = kind(trainable, lr=rate)
+
+    def _fill(self, weights: Weights, adapters: AdapterSet) -> None:
+        assert isinstance(weights, SeededWeights)
+        with torch.no_grad():
+            for name, parameter in self._named.items():
+                plain = name.replace(".base_layer.", ".")
+                if "lora_" not in name:
+                    parameter.copy_(weights.read(f"test-{plain}", {plain: tuple(parameter.shape)}, "float32")[plain])
+            for layer, state in adapters.items():
+                for name, tensor in state.parameters.items():
+                    self._named[f"{self._path}.{layer}.{name}"].copy_(tensor)
+
+    def step(self, ids: Any) -> float:
+        """One mini-batch; its loss."""
+        loss = self.model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(loss.detach())
+
+    def adapters(self) -> AdapterSet:
+        found: AdapterSet = {layer: LayerState({}) for layer in range(self._layers)}
+        for name, parameter in self._named.items():
+            if parameter.requires_grad:
+                layer, _, inside = name.removeprefix(f"{self._path}.").partition(".")
+                found[int(layer)].parameters[inside] = parameter.detach().clone()
+        return found
+
+
+def largest_difference(one: AdapterSet, other: AdapterSet) -> float:
+    """Over all adapter weights; both must have the same ones."""
+    assert {n: set(s.parameters) for n, s in one.items()} == {n: set(s.parameters) for n, s in other.items()}
+    return max(
+        float((tensor - other[layer].parameters[name]).abs().max())
+        for layer, state in one.items()
+        for name, tensor in state.parameters.items()
+    )
+
+
+def replay(
+    task: Task, turns: Sequence[tuple[int, str]], data: dict[str, Batches], epochs: int, rate: float = RATE
+) -> tuple[list[tuple[float, ...]], AdapterSet]:
+    """Losses and adapters of the unsplit model over these (round, device) turns, in order."""
+    whole = Unsplit(task, rate=rate)
+    losses = [
+        tuple(whole.step(data[device].batch((number - 1) * epochs + epoch)) for epoch in range(epochs))
+        for number, device in turns
+    ]
+    return losses, whole.adapters()

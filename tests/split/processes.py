@@ -1,0 +1,208 @@
+"""Server and devices of a run as processes of their own, forked from the test so that they start at once.
+
+The test itself opens no socket and starts no thread before it forks. Each process writes what it found to a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cardlab.errors import CardlabError
+from cardlab.profilers.platforms import open_platform
+from cardlab.records.device import Device
+from cardlab.records.task import Task
+from cardlab.split.device import DevicePatience, Equipment, SplitDevice
+from cardlab.split.halves import Half
+from cardlab.split.journal import Journal
+from cardlab.split.schedule import Assignment, Schedule
+from cardlab.split.settings import RunSettings
+from cardlab.split.shaping import parse_link
+from cardlab.split.weights import open_weights
+from tests.split.models import EXECUTION, RATE, batches
+
+SILENCE_S = 1.0
+
+
+class Cuts(Schedule):
+    """A cut for each round and device, as a plan would give."""
+
+    def __init__(self, cuts: dict[str, list[int]]) -> None:
+        super().__init__(None, 1)
+        self.cuts = cuts
+
+    def at(self, number: int, device: str) -> Assignment:
+        return Assignment(cut=self.cuts[device][(number - 1) % len(self.cuts[device])])
+
+
+@dataclass
+class Trial:
+    """One run in one folder.
+
+    `cuts` by device; `data` shards follow the order of the names.
+    """
+
+    folder: Path
+    task: Task
+    cuts: dict[str, list[int]]
+    rounds: int = 3
+    epochs: int = 2
+    parallel: bool = False
+    port: int = 0
+    children: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self.cuts)
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def data(self) -> dict[str, Any]:
+        return {n: batches(self.task, (i, len(self.cuts))) for i, n in enumerate(self.names)}
+
+    def fork(self, name: str, work: Callable[[], Any]) -> int:
+        """Run `work` in a process of its own; what it returns goes to NAME.json, an error to NAME.err."""
+        child = os.fork()
+        if child:
+            self.children.append(child)
+            return child
+        code = 1
+        try:
+            log = (self.folder / f"{name}.log").open("a", buffering=1)
+            sys.stdout = sys.stderr = log
+            result = work()
+            (self.folder / f"{name}.json").write_text(json.dumps(result))
+            code = 0
+        except CardlabError as error:
+            (self.folder / f"{name}.err").write_text(str(error))
+        except BaseException:  # noqa: BLE001 - the log says what it was, the exit code that it was
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def server(self, *, resume: bool = False, doom: Callable[[Any], None] | None = None, join_s: float = 20.0) -> int:
+        """Start the server; `doom` may spoil it before it runs."""
+
+        def work() -> Any:
+            from cardlab.split.clocks import ServerClock
+            from cardlab.split.server import Patience, Server
+            from cardlab.split.transport import ServerTransport
+
+            weights = open_weights(self.task, 0)
+            settings = RunSettings(
+                run="0" * 32, task=self.task, rounds=self.rounds, epochs=self.epochs, learning_rate=RATE,
+                wire_dtype="float32", parallel=self.parallel, cut=1, weights=weights.fingerprint,
+            )  # fmt: skip
+            journal = Journal.resume(self.out) if resume else Journal.begin(self.out, settings, "2026-11-21T10:00:00Z")
+            transport = ServerTransport("127.0.0.1", self.port)
+            half = Half(self.task, EXECUTION, weights, "server", learning_rate=RATE)
+            half.keeps_loaded = self.parallel
+            server = Server(
+                transport, half, Cuts(self.cuts), journal, ServerClock(open_platform("cpu")), devices=len(self.cuts),
+                patience=Patience(join_s=join_s, silence_s=SILENCE_S, stage_s=30.0), note=say,
+            )  # fmt: skip
+            if doom is not None:
+                doom(server)
+            try:
+                server.run()
+            finally:
+                transport.close()
+            return {"turns": len(journal.progress.turns)}
+
+        return self.fork("server", work)
+
+    def device(
+        self,
+        name: str,
+        *,
+        doom: Callable[[SplitDevice, Half], None] | None = None,
+        port: int | None = None,
+        link: str | None = None,
+        server_s: float = 30.0,
+    ) -> int:
+        """Start a device; `doom` may spoil it when its model is built."""
+
+        def work() -> Any:
+            from cardlab.split.transport import DeviceTransport
+
+            transport = DeviceTransport("127.0.0.1", port or self.port, shape=parse_link(link))
+            equipped: list[Equipment] = []
+
+            def equip(settings: RunSettings) -> Equipment:
+                half = Half(self.task, EXECUTION, open_weights(self.task, 0), "device", learning_rate=RATE)
+                if doom is not None:
+                    doom(device, half)
+                equipped.append(Equipment(half, self.data()[name].batch))
+                return equipped[0]
+
+            description = Device(key=f"cpu:{name}", name=name, platform="cpu")
+            patience = DevicePatience(connect_s=10.0, silence_s=SILENCE_S, server_s=server_s)
+            device = SplitDevice(transport, description, equip, patience=patience, note=say)
+            try:
+                done = device.run()
+            finally:
+                transport.close()
+            return {"rounds": done.rounds, "losses": done.losses}
+
+        return self.fork(name, work)
+
+    def wait(self, child: int, timeout_s: float = 60.0) -> int:
+        """Exit code of a child (minus the signal that killed it); it is killed, and -1000 returned, when it hangs."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            found, status = os.waitpid(child, os.WNOHANG)
+            if found:
+                self.children.remove(child)
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.02)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        self.children.remove(child)
+        return -1000
+
+    def until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+        """Wait for something; AssertionError with the server's log when it does not come."""
+        until = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < until, self.log("server")
+            time.sleep(0.02)
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for child in list(self.children):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        self.children.clear()
+
+    def journal(self) -> Journal:
+        return Journal.resume(self.out)
+
+    def log(self, name: str) -> str:
+        path = self.folder / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+
+def say(text: str) -> None:
+    print(f"{time.monotonic():.3f} {text}", file=sys.stderr, flush=True)
+
+
+def die() -> None:
+    """As a power cut would."""
+    os.kill(os.getpid(), signal.SIGKILL)
