@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from cardlab.calibrate.constants import Constants
 from cardlab.calibrate.publishing import Optimum, energy_optima, published_constants
 from cardlab.calibrate.service import KINDS, Group
 from cardlab.calibrate.service import gather as gather_groups
 from cardlab.db.store import Store
+from cardlab.errors import UsageError
 from cardlab.records.fit import Fit, FitSubject
-from cardlab.records.measurement import Profile
+from cardlab.records.measurement import Profile, Run
+from cardlab.records.training import TrainRound
 from cardlab.reports.views.fit import Curve, curve
-from cardlab.reports.views.inputs import BestClock, Constant, DeviceData
+from cardlab.reports.views.inputs import BestClock, Checked, Constant, DeviceData
+from cardlab.split.recording import TRAIN
+from cardlab.split.validate import TermCheck, check_rounds
 
 _SUBJECT = ("device", "task", "workload", "execution", "quantity", "segment", "phase", "rail", "power_mode", "memory_hz")
 
@@ -41,6 +46,44 @@ def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profil
             )
         )
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRun:
+    """A split run with its rounds and what was predicted of them."""
+
+    run: Run
+    rounds: tuple[TrainRound, ...]
+    checks: tuple[Checked, ...]
+
+    @property
+    def plan(self) -> str | None:
+        """Uid of the plan it followed."""
+        return next((r.plan for r in self.rounds if r.plan is not None), None)
+
+
+def split_run(store: Store, uid: str) -> SplitRun:
+    """The split run of that id, or of its first digits. Raises UsageError if the run is of another kind."""
+    profile = store.runs.get(uid)
+    if profile.run.kind != TRAIN:
+        raise UsageError(f"{profile.run.uid[:12]} is a {profile.run.kind}, no split run", remedy="see: card run")
+    rounds = store.rounds.of_run(profile.run.uid)
+    return SplitRun(run=profile.run, rounds=rounds, checks=tuple(_checked(c) for c in check_rounds(rounds)))
+
+
+def _checked(c: TermCheck) -> Checked:
+    low_s, high_s = c.observed_range_s or (None, None)
+    return Checked(
+        device=c.device,
+        term=c.term,
+        observed_s=c.observed_s,
+        low_s=low_s,
+        high_s=high_s,
+        predicted_s=c.predicted_s,
+        ci95=c.ci95,
+        error=c.error,
+        rounds=c.rounds,
+    )
 
 
 def newest_runs(store: Store, device: str) -> list[Profile]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cardlab.cli.console import print_json, print_line
-from cardlab.cli.gathering import fleet_data
+from cardlab.cli.gathering import SplitRun, fleet_data, split_run
 from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.store import Store
@@ -19,6 +19,8 @@ from cardlab.reports.views.decisions import plan_sections
 from cardlab.reports.views.device import device_sections
 from cardlab.reports.views.fleet import fleet_sections
 from cardlab.reports.views.parts import Section
+from cardlab.reports.views.run import run_sections
+from cardlab.split.recording import TRAIN
 
 MOST_DEVICES_IN_FULL = 6
 
@@ -42,12 +44,43 @@ def write_device_report(out: str, db: str | None, as_json: bool, *, device: str 
     _write(out, title, sections, as_json)
 
 
-def write_plan_report(out: str, db: str | None, as_json: bool, *, plan: str | None) -> None:
-    """The page of a plan (the newest by default) and of the devices it was made from."""
+def write_plan_report(out: str, db: str | None, as_json: bool, *, plan: str | None, run: str | None) -> None:
+    """The page of a plan, the run that followed it and the devices it was made from.
+
+    Without ids: the newest plan and its newest run; a database with runs and no plan gives its newest run.
+    """
     with open_store(database(db), create=False) as store:
-        made = store.plans.latest() if plan is None else store.plans.get(plan)
-        sections = (*plan_sections(made), *_parties(store, made))
-    _write(out, f"cardlab: plan {made.uid[:12]}", sections, as_json)
+        trained = None if run is None else split_run(store, run)
+        made = _plan(store, plan, trained)
+        if trained is None:
+            trained = _newest_run(store, made)
+        if made is None and trained is None:
+            raise NotFoundError(f"{store.location} holds no plan", remedy="make one with: card plan")
+        sections: list[Section] = [] if made is None else list(plan_sections(made))
+        if trained is not None:
+            sections += run_sections(trained.run, trained.rounds, trained.checks)
+        if made is not None:
+            sections += _parties(store, made)
+    title = f"plan {made.uid[:12]}" if made is not None else f"split run {trained.run.uid[:12]}" if trained else ""
+    _write(out, f"cardlab: {title}", sections, as_json)
+
+
+def _plan(store: Store, plan: str | None, trained: SplitRun | None) -> Plan | None:
+    """The plan that was named, else the one the run followed, else the newest; None if there is none."""
+    if plan is not None:
+        return store.plans.get(plan)
+    if trained is not None:
+        return None if trained.plan is None else store.plans.get(trained.plan)
+    plans = store.plans.all()
+    return store.plans.latest() if plans else None
+
+
+def _newest_run(store: Store, plan: Plan | None) -> SplitRun | None:
+    for profile in reversed(store.runs.select(kind=TRAIN)):
+        rounds = store.rounds.of_run(profile.run.uid)
+        if plan is None or any(r.plan == plan.uid for r in rounds):
+            return split_run(store, profile.run.uid)
+    return None
 
 
 def _parties(store: Store, plan: Plan) -> list[Section]:
@@ -56,7 +89,7 @@ def _parties(store: Store, plan: Plan) -> list[Section]:
         return []
     runs = [store.runs.get(uid) for uid in plan.runs]
     found = fleet_data(store, runs=runs)
-    sections = list(fleet_sections(found)) if len(found) > 1 else []
+    sections = list(fleet_sections(found, "Devices of the plan")) if len(found) > 1 else []
     if len(found) <= MOST_DEVICES_IN_FULL:
         sections += [s for data in found for s in device_sections(data)]
     return sections

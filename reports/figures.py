@@ -82,6 +82,9 @@ def _axis(axes: Any, name: str, axis: Axis) -> None:
     getattr(axes, f"set_{name}label")(axis.text)
     if axis.log:
         getattr(axes, f"set_{name}scale")("log")
+    elif axis.least is not None:
+        half = max(axis.least * axis.scale, *(abs(end) for end in getattr(axes, f"get_{name}lim")()))
+        getattr(axes, f"set_{name}lim")(-half, half)
     elif axis.zero:
         getattr(axes, f"set_{name}lim")(**{"left" if name == "x" else "bottom": 0.0})
 

@@ -19,6 +19,8 @@ from cardlab.reports.svg import bars_svg, chart_svg, key_of
 from cardlab.reports.views.parts import Bars, Cell, Chart, Column, Part, Section, Table, scale_of
 from cardlab.text import NOT_MEASURED
 
+MOST_ROWS = 200
+
 
 def render_page(title: str, sections: Sequence[Section], *, created_at: str | None = None) -> str:
     """The page of the sections as HTML text."""
@@ -72,13 +74,17 @@ def _section(section: Section, names: _Names) -> dict[str, Any]:
         kind = "table" if isinstance(part, Table) else "pictures"
         if kind == "table" or not groups or groups[-1]["kind"] != kind:
             groups.append({"kind": kind, "parts": []})
-        groups[-1]["parts"].append({"part": part, "file": names.of(part), **_drawn(part)})
+        drawn = {"part": part, "file": names.of(part), "below": None, **_drawn(part)}
+        if isinstance(part, Chart) and part.low and groups[-1]["parts"]:
+            groups[-1]["parts"][-1]["below"] = drawn
+        else:
+            groups[-1]["parts"].append(drawn)
     return {"section": section, "groups": groups}
 
 
 def _drawn(part: Part) -> dict[str, Any]:
     if isinstance(part, Table):
-        return {}
+        return {"rows": part.rows[:MOST_ROWS], "left_out": max(0, len(part.rows) - MOST_ROWS)}
     svg = chart_svg(part) if isinstance(part, Chart) else bars_svg(part)
     wide = isinstance(part, Bars)
     return {"svg": Markup(svg), "key": [(Markup(mark), name) for mark, name in key_of(part)], "wide": wide}

@@ -13,7 +13,7 @@ from cardlab.reports.views.parts import Axis, Bars, Chart, Series
 
 WIDTH, HEIGHT = 420, 270
 LOW_HEIGHT = 130
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 42
+LEFT, RIGHT, TOP, BOTTOM = 56, 20, 12, 42
 ROW, BAR = 42, 18
 NAME_LENGTH = 52
 RADIUS = 3.4
@@ -43,6 +43,9 @@ def limits(axis: Axis, values: Iterable[float]) -> tuple[float, float]:
     low, high = (min(shown), max(shown)) if shown else (0.0, 1.0)
     if axis.log:
         return low / 1.5, high * 1.5
+    if axis.least is not None:
+        half = 1.15 * max(abs(low), abs(high), axis.least * axis.scale)
+        return -half, half
     if axis.zero and low >= 0.0:
         return 0.0, high * 1.08 or 1.0
     air = 0.06 * (high - low) or 0.05 * abs(high) or 1.0

@@ -12,6 +12,7 @@ from cardlab.reports.views.inputs import BestClock
 from cardlab.reports.views.parts import CLOCK, Axis, Chart, Mark, Series, file_key
 from cardlab.text import percent, si
 
+LEAST_RESIDUAL = 0.002
 _SHOWN = {"W": "W", "s": "ms", "1": "1"}
 
 
@@ -64,7 +65,7 @@ def _residuals(curve: Curve, key: str) -> Chart:
         title=f"{curve.title}: difference from the law",
         note="Of each point that was fitted; derived.",
         x=CLOCK,
-        y=Axis(label="off", unit="1", shown="%"),
+        y=Axis(label="off", unit="1", shown="%", least=LEAST_RESIDUAL),
         series=(_pairs("law", "line", 0, [(f, 0.0) for f in ends]), _pairs("point", "points", 0, shown)),
         low=True,
     )

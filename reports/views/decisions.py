@@ -32,8 +32,8 @@ def _head(plan: Plan) -> Section:
     if plan.assumptions:
         lines.append(f"Assumed: {'; '.join(plan.assumptions)}.")
     if plan.doubts:
-        doubts = ", ".join(f"{name} {lost:.2g}" for name, lost in list(plan.doubts.items())[:5])
-        lines.append(f"What the doubt about each constant adds to the cost on average: {doubts}.")
+        doubts = ", ".join(f"{name} {lost:.2g}" for name, lost in list(plan.doubts.items())[:5] if lost > 0.0)
+        lines.append(f"What the doubt about each constant adds to the cost on average: {doubts or 'nothing'}.")
     return Section(
         title=f"Plan {plan.uid[:12]}", level=1, lines=tuple(lines), warnings=plan.notes,
         parts=(_decisions(plan.rounds[0]),),
@@ -186,9 +186,8 @@ def trade_chart(plan: Plan) -> Chart | None:
         pairs = tuple(zip(*((d, e) for d, e, _ in front), strict=True))
         name = "Pareto front" if single else "Pareto front of the first round"
         series.append(Series(name=name, style="dashed", colour=0, x=pairs[0], y=pairs[1]))
-        series.append(
-            Series(name="its points", style="points", colour=0, x=pairs[0], y=pairs[1], labels=tuple(w for *_, w in front))
-        )
+        words = tuple(w for *_, w in front)
+        series.append(Series(name="its points", style="points", colour=0, x=pairs[0], y=pairs[1], labels=words))
     if len(energies) == len(first):
         series.append(_one("this plan, first round", "squares", 1, sum(d.delay_s for d in first), sum(energies)))
     known: Mapping[str, Outcome] = {n: o for n, o in plan.baselines.items() if o.server_energy_j is not None}

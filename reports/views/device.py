@@ -63,8 +63,8 @@ def _energy(data: DeviceData) -> Section:
         return Section(title="Clock of least energy")
     rows = tuple(
         (
-            b.work, b.rail or "-", b.power_mode or "-", b.frequency_hz, *b.ci95_hz, b.energy_j.value, *_interval(b.energy_j),
-            b.saving, b.law, str(b.energy_j.provenance),
+            b.work, b.rail or "-", b.power_mode or "-", b.frequency_hz, *b.ci95_hz, b.energy_j.value,
+            *_interval(b.energy_j), b.saving, b.law, str(b.energy_j.provenance),
         )
         for b in data.best_clocks
     )  # fmt: skip
@@ -72,7 +72,8 @@ def _energy(data: DeviceData) -> Section:
         key=file_key(data.device.name, "least-energy"),
         caption="the clock that spends least energy on a fixed piece of work",
         columns=(
-            Column(name="work"), Column(name="rail"), Column(name="power mode"), Column(name="clock", unit="Hz", shown="MHz"),
+            Column(name="work"), Column(name="rail"), Column(name="power mode"),
+            Column(name="clock", unit="Hz", shown="MHz"),
             *(Column(name=f"clock, {c.name}", unit="Hz", shown="MHz") for c in _RANGE),
             Column(name="energy", unit="J"), *(Column(name=f"energy, {c.name}", unit="J") for c in _RANGE),
             Column(name="less than at the highest clock", unit="1", shown="%"), Column(name="power law"), ORIGIN,

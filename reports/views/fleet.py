@@ -15,14 +15,14 @@ from cardlab.reports.views.profile import segment_estimate, total_power
 SEGMENTS = ("embedding", "first_layer", "layer", "head")
 
 
-def fleet_sections(fleet: Sequence[DeviceData]) -> tuple[Section, ...]:
+def fleet_sections(fleet: Sequence[DeviceData], title: str | None = None) -> tuple[Section, ...]:
     """Facts of all devices, then one section a task."""
     tasks: dict[str, list[tuple[DeviceData, Profile]]] = {}
     for data in fleet:
         for profile in data.profiles:
             key = profile.run.workload or "workload" if profile.run.task is None else profile.run.task.uid
             tasks.setdefault(key, []).append((data, profile))
-    facts = Section(title=f"Fleet of {len(fleet)} devices", level=1, parts=(_facts(fleet),))
+    facts = Section(title=title or f"Fleet of {len(fleet)} devices", level=1, parts=(_facts(fleet),))
     return (facts, *(_task(key, members) for key, members in tasks.items()))
 
 

@@ -35,6 +35,7 @@ class Axis:
         unit, shown: SI unit of the values, and the unit they are drawn in.
         log: logarithmic.
         zero: the axis begins at 0.
+        least: the axis shows at least this much on both sides of 0, SI.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Axis:
     shown: str
     log: bool = False
     zero: bool = False
+    least: float | None = None
 
     @property
     def scale(self) -> float:
@@ -92,6 +94,7 @@ class Chart:
         key: file name of its data.
         title: what it shows.
         note: where the numbers come from and how to read it.
+        low: it is low and belongs below the chart before it.
     """
 
     key: str

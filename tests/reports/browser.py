@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import fcntl
 import json
 import os
@@ -58,10 +59,8 @@ class Browser:
     ) -> None:
         os.close(self._write)
         os.close(self._read)
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         os.waitpid(self._pid, 0)
 
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
@@ -104,7 +103,9 @@ class Browser:
         assert isinstance(found, dict)
         return found
 
-    def open(self, path: Path, *, width: int = 1100, height: int = 900, dark: bool = False, media: str = "screen") -> Page:
+    def open(
+        self, path: Path, *, width: int = 1100, height: int = 900, dark: bool = False, media: str = "screen"
+    ) -> Page:
         """A page with the file in it, loaded to its end."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
