@@ -19,7 +19,9 @@ from cardlab.reports.views.inputs import BestClock, Checked, Constant, DeviceDat
 from cardlab.split.recording import TRAIN
 from cardlab.split.validate import TermCheck, check_rounds
 
-_SUBJECT = ("device", "task", "workload", "execution", "quantity", "segment", "phase", "rail", "power_mode", "memory_hz")
+_SUBJECT = (
+    "device", "task", "workload", "execution", "quantity", "segment", "phase", "rail", "power_mode", "memory_hz",
+)  # fmt: skip
 
 
 def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profile] = ()) -> tuple[DeviceData, ...]:

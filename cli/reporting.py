@@ -56,13 +56,13 @@ def write_plan_report(out: str, db: str | None, as_json: bool, *, plan: str | No
             trained = _newest_run(store, made)
         if made is None and trained is None:
             raise NotFoundError(f"{store.location} holds no plan", remedy="make one with: card plan")
-        sections: list[Section] = [] if made is None else list(plan_sections(made))
-        if trained is not None:
-            sections += run_sections(trained.run, trained.rounds, trained.checks)
+        planned = () if made is None else plan_sections(made)
+        ran = () if trained is None else run_sections(trained.run, trained.rounds, trained.checks)
+        # What was asked for by its id comes first.
+        sections = [*ran, *planned] if run is not None else [*planned, *ran]
         if made is not None:
             sections += _parties(store, made)
-    title = f"plan {made.uid[:12]}" if made is not None else f"split run {trained.run.uid[:12]}" if trained else ""
-    _write(out, f"cardlab: {title}", sections, as_json)
+    _write(out, f"cardlab: {sections[0].title[:1].lower()}{sections[0].title[1:]}", sections, as_json)
 
 
 def _plan(store: Store, plan: str | None, trained: SplitRun | None) -> Plan | None:

@@ -59,7 +59,9 @@ def _note(curve: Curve) -> str:
 
 def _residuals(curve: Curve, key: str) -> Chart:
     shown = [(f, r) for f, r, throttled in curve.residuals if not throttled]
-    ends = (curve.law[0][0], curve.law[-1][0])
+    # Drawn over the clocks of the chart above, so that the two line up.
+    clocks = [f for f, _, _ in curve.points] + [f for f, _ in curve.law]
+    ends = (min(clocks), max(clocks))
     return Chart(
         key=f"{key}-residuals",
         title=f"{curve.title}: difference from the law",

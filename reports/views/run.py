@@ -27,7 +27,9 @@ def run_sections(run: Run, rounds: Sequence[TrainRound], checks: Sequence[Checke
     return (
         head,
         Section(title="Predicted against measured", parts=(_bars(run, checks), _checks_table(run, checks))),
-        Section(title="Run, round by round", parts=(*by_round, _loss(run, rounds, devices), _rounds_table(run, rounds))),
+        Section(
+            title="Run, round by round", parts=(*by_round, _loss(run, rounds, devices), _rounds_table(run, rounds))
+        ),
         Section(title="Every term of every round", parts=(_terms_table(run, rounds),)),
     )
 
@@ -203,9 +205,8 @@ def _terms_table(run: Run, rounds: Sequence[TrainRound]) -> Table:
             if p.observed_s and p.predicted_s is not None:
                 error = (p.predicted_s - p.observed_s) / p.observed_s
             low, high = p.predicted_ci95 or (None, None)
-            rows.append(
-                (str(r.number), r.device.name, p.term, p.observed_s, p.predicted_s, low, high, error, str(run.provenance))
-            )
+            values = (p.observed_s, p.predicted_s, low, high, error)
+            rows.append((str(r.number), r.device.name, p.term, *values, str(run.provenance)))
     ms = {"unit": "s", "shown": "ms"}
     return Table(
         key="run-all-terms",

@@ -102,11 +102,8 @@ def make_plan(store: Store) -> Plan:
 
 def add_split_run(store: Store, followed: Plan) -> None:
     """Twelve rounds of both devices, each term off by a known amount."""
-    store.runs.begin(
-        records.run(
-            uid=RUN_UID, kind="train", device=SERVER, planned=(), analysis=None, started_at="2026-11-21T12:00:00.000000Z"
-        )
-    )
+    began = {"uid": RUN_UID, "kind": "train", "started_at": "2026-11-21T12:00:00.000000Z"}
+    store.runs.begin(records.run(**began, device=SERVER, planned=(), analysis=None))
     decisions = {d.device: d for d in followed.rounds[0].devices}
     for number in range(1, ROUNDS + 1):
         for device in (BOARD, METERLESS):
