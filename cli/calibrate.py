@@ -9,6 +9,7 @@ import typer
 from cardlab.cli.options import (
     DbOption,
     JsonOption,
+    OutPageOption,
     PlotOption,
     VersionOption,
     new_app,
@@ -17,7 +18,7 @@ from cardlab.cli.options import (
 
 app = new_app("Fit laws to what was measured, with their uncertainty, and predict with them.")
 DeviceOption = Annotated[
-    str | None, typer.Option(help="Label or key of a device; default: all.", show_default=False)
+    str | None, typer.Option(metavar="LABEL", help="Label or key of a device; default: all.", show_default=False)
 ]
 
 
@@ -33,7 +34,7 @@ def calibrate(ctx: typer.Context, version: VersionOption = False) -> None:
 @app.command()
 def meter(
     reference: Annotated[str, typer.Option(help="CSV with the columns reference_w and sensor_w.")],
-    device: Annotated[str, typer.Option(help="Label or key of the device whose sensor it is.")],
+    device: Annotated[str, typer.Option(metavar="LABEL", help="Label or key of the device whose sensor it is.")],
     rail: Annotated[str, typer.Option(help="Rail of the sensor.")] = "board",
     db: DbOption = None,
     json: JsonOption = False,
@@ -47,7 +48,7 @@ def meter(
 @app.command(name="import")
 def import_(
     file: Annotated[str, typer.Argument(help="CSV, or a Kernel Tuner JSON file.")],
-    device: Annotated[str, typer.Option(help="Label of the device it was measured on.")],
+    device: Annotated[str, typer.Option(metavar="LABEL", help="Label of the device it was measured on.")],
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -59,7 +60,7 @@ def import_(
 
 @app.command()
 def export(
-    out: Annotated[str, typer.Option(help="Bundle to write.")],
+    out: Annotated[str, typer.Option(metavar="FILE", help="Bundle to write.")],
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -107,7 +108,7 @@ def show(
 
 @app.command()
 def predict(
-    device: Annotated[str, typer.Option(help="Label or key of the device.")],
+    device: Annotated[str, typer.Option(metavar="LABEL", help="Label or key of the device.")],
     frequency_mhz: Annotated[float, typer.Option(help="Clock in MHz.")],
     segment: Annotated[str | None, typer.Option(help="Only this segment.", show_default=False)] = None,
     power_mode: Annotated[str | None, typer.Option(help="Only this power mode.", show_default=False)] = None,
@@ -143,7 +144,7 @@ def predict(
 
 @app.command()
 def report(
-    out: Annotated[str, typer.Option(help="HTML file to write.")],
+    out: OutPageOption,
     device: DeviceOption = None,
     db: DbOption = None,
     json: JsonOption = False,

@@ -21,7 +21,7 @@ from cardlab.records.fit import Fit
 from cardlab.reports.views.curves import curve_charts, energy_chart
 from cardlab.reports.views.fit import fit_document
 from cardlab.reports.views.parts import Bars, Chart
-from cardlab.text import NOT_MEASURED, percent, si
+from cardlab.text import NOT_MEASURED, percent, si, subject
 
 
 def fit_all(device: str | None, law: str, plot: str | None, db: str | None, as_json: bool) -> None:
@@ -118,8 +118,7 @@ def _rows(fits: Iterable[Fit]) -> Iterable[tuple[str, ...]]:
 
 def about(fit: Fit) -> str:
     """What a fit is of, in words, without the device."""
-    words = (fit.segment, fit.phase, fit.quantity.replace("_", " "), fit.rail)
-    return " ".join(word for word in words if word)
+    return subject(fit.quantity, segment=fit.segment, phase=fit.phase, rail=fit.rail)
 
 
 def _print_constants(c: Constants) -> None:

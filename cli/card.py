@@ -9,6 +9,7 @@ import typer
 from cardlab.cli.options import (
     DbOption,
     JsonOption,
+    OutPageOption,
     PlotOption,
     VersionOption,
     new_app,
@@ -35,13 +36,15 @@ def plan(
         bool, typer.Option("--from-db", help="Plan with the constants in the database.")
     ] = False,
     scenario: Annotated[
-        str | None, typer.Option(help="A bundled scenario (card-letter) or a TOML file.", show_default=False)
+        str | None,
+        typer.Option(metavar="FILE", help="A bundled scenario (card-letter) or a TOML file.", show_default=False),
     ] = None,
     server: Annotated[
-        str | None, typer.Option(help="Label or key of the server.", show_default=False)
+        str | None, typer.Option(metavar="LABEL", help="Label or key of the server.", show_default=False)
     ] = None,
     device: Annotated[
-        list[str] | None, typer.Option(help="Label or key of a device; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(metavar="LABEL", help="Label or key of a device; may be repeated.", show_default=False),
     ] = None,
     scheme: Annotated[str | None, typer.Option(help="card.", show_default=False)] = None,
     weight: Annotated[float | None, typer.Option(help="Weight on delay, 0 to 1.", show_default="0.2")] = None,
@@ -67,7 +70,7 @@ def plan(
     ] = None,
     compression: Annotated[
         float | None,
-        typer.Option(help="Fraction of activation and gradient bytes that remains.", show_default="1"),
+        typer.Option(help="Fraction of smashed data and gradient bytes that remains.", show_default="1"),
     ] = None,
     energy: Annotated[
         str | None,
@@ -149,7 +152,9 @@ def plan(
 
 @app.command()
 def simulate(
-    scenario: Annotated[str, typer.Option(help="A bundled scenario or a TOML file.")] = "card-letter",
+    scenario: Annotated[
+        str, typer.Option(metavar="FILE", help="A bundled scenario (card-letter) or a TOML file.")
+    ] = "card-letter",
     rounds: Annotated[int, typer.Option(help="Rounds of each job.", min=1)] = 20,
     channel: Annotated[
         list[str] | None, typer.Option(help="good, normal or poor; may be repeated.", show_default="as it is")
@@ -254,13 +259,16 @@ def link(
 
 @app.command()
 def report(
-    out: Annotated[str, typer.Option(help="HTML file to write.")],
+    out: OutPageOption,
     plan: Annotated[
-        str | None, typer.Option(help="Id of a plan, or its first digits; default: the newest.", show_default=False)
+        str | None,
+        typer.Option(metavar="ID", help="Id of a plan, or its first digits; default: the newest.", show_default=False),
     ] = None,
     run: Annotated[
         str | None,
-        typer.Option(help="Id of a split run; default: the newest that followed the plan.", show_default=False),
+        typer.Option(
+            metavar="ID", help="Id of a split run; default: the newest that followed the plan.", show_default=False
+        ),
     ] = None,
     db: DbOption = None,
     json: JsonOption = False,

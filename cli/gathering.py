@@ -147,7 +147,7 @@ def _constants(c: Constants) -> list[Constant]:
     newest = {(d.segment, d.phase): d for d in c.delta if d.frequency_hz == top}
     found += [
         Constant(
-            name=f"delta of {' '.join(w for w in (d.segment, d.phase, d.dtype) if w)}".replace("_", " "), about=about,
+            name=f"delta of {' '.join(w for w in (d.segment, d.phase, d.dtype) if w)}", about=about,
             value=d.delta, unit="FLOP per core and cycle", low_hz=d.frequency_hz, high_hz=d.frequency_hz, error=None,
         )
         for d in newest.values()

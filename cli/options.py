@@ -20,6 +20,7 @@ DbOption = Annotated[
     ),
 ]
 
+OutPageOption = Annotated[str, typer.Option("--out", metavar="FILE", help="HTML file to write.")]
 PlotOption = Annotated[
     str | None,
     typer.Option(

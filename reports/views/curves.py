@@ -10,7 +10,7 @@ from cardlab.records.fit import Fit
 from cardlab.reports.views.fit import CURVE_POINTS, Curve
 from cardlab.reports.views.inputs import BestClock
 from cardlab.reports.views.parts import CLOCK, Axis, Chart, Mark, Series, file_key
-from cardlab.text import percent, si
+from cardlab.text import percent, si, subject
 
 LEAST_RESIDUAL = 0.002
 _SHOWN = {"W": "W", "s": "ms", "1": "1"}
@@ -79,7 +79,7 @@ def prediction_chart(fit: Fit, frequency_hz: float) -> Chart:
     clocks = [float(f) for f in np.linspace(low, high, CURVE_POINTS)]
     predicted = [fit.predict(f) for f in clocks]
     bands = [(f, *p.ci95) for f, p in zip(clocks, predicted, strict=True) if p.ci95 is not None]
-    words = " ".join(w for w in (fit.segment, fit.phase, fit.quantity.replace("_", " "), fit.rail) if w)
+    words = subject(fit.quantity, segment=fit.segment, phase=fit.phase, rail=fit.rail)
     there = "extrapolated" if fit.extrapolated(frequency_hz) else "predicted"
     series = [
         Series(
@@ -94,7 +94,7 @@ def prediction_chart(fit: Fit, frequency_hz: float) -> Chart:
         title=f"{fit.device_name}: {words} at {si(frequency_hz, 'Hz')}",
         note=f"{fit.law} ({fit.curve.equation}); {fit.provenance}.",
         x=CLOCK,
-        y=Axis(label=fit.quantity.replace("_", " "), unit=fit.unit, shown=_SHOWN[fit.unit], zero=True),
+        y=Axis(label=subject(fit.quantity), unit=fit.unit, shown=_SHOWN[fit.unit], zero=True),
         series=tuple(s for s in series if s.x),
     )
 

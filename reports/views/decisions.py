@@ -186,8 +186,8 @@ def trade_chart(plan: Plan) -> Chart | None:
         pairs = tuple(zip(*((d, e) for d, e, _ in front), strict=True))
         name = "Pareto front" if single else "Pareto front of the first round"
         series.append(Series(name=name, style="dashed", colour=0, x=pairs[0], y=pairs[1]))
-        words = tuple(w for *_, w in front)
-        series.append(Series(name="its points", style="points", colour=0, x=pairs[0], y=pairs[1], labels=words))
+        weights = tuple(w for *_, w in front)
+        series.append(Series(name="its points", style="points", colour=0, x=pairs[0], y=pairs[1], labels=weights))
     if len(energies) == len(first):
         series.append(_one("this plan, first round", "squares", 1, sum(d.delay_s for d in first), sum(energies)))
     known: Mapping[str, Outcome] = {n: o for n, o in plan.baselines.items() if o.server_energy_j is not None}

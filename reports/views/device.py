@@ -10,6 +10,7 @@ from cardlab.reports.views.inputs import DeviceData
 from cardlab.reports.views.parts import ORIGIN, Column, Part, Section, Table, file_key
 from cardlab.reports.views.points import points_table, segments_table, top_point
 from cardlab.reports.views.roofline import roofline
+from cardlab.text import subject
 
 _RANGE = (Column(name="95 % from"), Column(name="95 % to"))
 _SHOWN_PARAMETERS = 8
@@ -55,7 +56,7 @@ def _mhz(value_hz: float | None) -> str | None:
 
 def _curves(data: DeviceData) -> Section:
     parts = [chart for curve in data.curves for chart in curve_charts(curve, data.best_clocks)]
-    return Section(title="Power and time against the clock", parts=tuple(parts))
+    return Section(title="Power and latency against the clock", parts=tuple(parts))
 
 
 def _energy(data: DeviceData) -> Section:
@@ -192,8 +193,8 @@ def fits_table(fits: tuple[Fit, ...], device_name: str) -> Table:
 
 
 def _about(fit: Fit) -> str:
-    words = (fit.segment, fit.phase, fit.quantity.replace("_", " "), fit.rail, fit.power_mode)
-    return " ".join(word for word in words if word)
+    words = subject(fit.quantity, segment=fit.segment, phase=fit.phase, rail=fit.rail)
+    return words if fit.power_mode is None else f"{words}, {fit.power_mode}"
 
 
 def _parameters(fit: Fit) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cardlab.plain import to_plain
 from cardlab.records.fit import Fit
+from cardlab.text import subject
 
 CURVE_POINTS = 80
 
@@ -101,10 +102,10 @@ def curve(fits: Sequence[Fit], points: Sequence[tuple[float, float, bool]]) -> C
     clocks = np.linspace(chosen.x.min, chosen.x.max, CURVE_POINTS)
     predicted = [chosen.predict(float(f)) for f in clocks]
     cubic = next((f for f in fits if f.law == "cubic" and not f.selected), None)
-    words = (chosen.segment, chosen.phase, chosen.quantity.replace("_", " "), chosen.rail)
+    words = subject(chosen.quantity, segment=chosen.segment, phase=chosen.phase, rail=chosen.rail)
     return Curve(
-        title=f"{chosen.device_name}: {' '.join(w for w in words if w)}",
-        y_label="power" if chosen.unit == "W" else "time",
+        title=f"{chosen.device_name}: {words}",
+        y_label="power" if chosen.unit == "W" else "latency",
         unit=chosen.unit,
         points=tuple(points),
         residuals=tuple((f, value / chosen.predict(f).value - 1.0, throttled) for f, value, throttled in points),

@@ -49,7 +49,7 @@ def _facts(fleet: Sequence[DeviceData]) -> Table:
 
 def _task(key: str, members: Sequence[tuple[DeviceData, Profile]]) -> Section:
     run = members[0][1].run
-    name, lines = run.workload or "workload", ()
+    name, lines = run.workload or "workload", ("Each device at its highest unthrottled clock.",)
     if run.task is not None:
         name = run.task.model
         lines = (
@@ -80,7 +80,7 @@ def _steps(members: Sequence[tuple[DeviceData, Profile]]) -> Bars:
         note="Forward and backward of all occurrences of a segment; derived from measured or simulated times.",
         unit="s",
         rows=tuple(f"{d.device.name}, {_clock_words(top_point(p))}" for d, p in members),
-        terms=tuple(s.replace("_", " ") for s in SEGMENTS),
+        terms=SEGMENTS,
         values=tuple(tuple(_segment_s(p, s) for s in SEGMENTS) for _, p in members),
     )
 

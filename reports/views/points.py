@@ -102,7 +102,7 @@ def segments_table(profile: Profile, point: Point) -> Table:
             times += [missing, missing] if estimate is None else [estimate.value, estimate.stderr]
         rows.append(
             (
-                cost.segment.replace("_", " "), str(cost.count), *times, cost.forward_flop,
+                cost.segment, str(cost.count), *times, cost.forward_flop,
                 cost.backward_flop, cost.traffic_bytes or None, None if energy is None else energy.value,
                 str(profile.run.provenance),
             )

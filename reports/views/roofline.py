@@ -39,7 +39,7 @@ def reached(profile: Profile, point: Point) -> tuple[Reached, ...]:
         seconds = measured.estimate.value
         found.append(
             Reached(
-                segment=cost.segment.replace("_", " "),
+                segment=cost.segment,
                 intensity=cost.forward_flop / cost.traffic_bytes,
                 flop_per_s=cost.forward_flop / seconds,
                 bytes_per_s=cost.traffic_bytes / seconds,

@@ -26,7 +26,7 @@ def run_sections(run: Run, rounds: Sequence[TrainRound], checks: Sequence[Checke
     )
     return (
         head,
-        Section(title="Predicted against measured", parts=(_bars(run, checks), _checks_table(run, checks))),
+        Section(title="Predicted against observed", parts=(_bars(run, checks), _checks_table(run, checks))),
         Section(
             title="Run, round by round", parts=(*by_round, _loss(run, rounds, devices), _rounds_table(run, rounds))
         ),

@@ -70,7 +70,7 @@ def test_the_roofline_divides_counted_work_by_time_and_its_roofs_touch_the_best_
     assert point is not None and point.operating is not None and point.operating.throttled is False
     assert point.operating.frequency_hz == database.MEASURED[-2]
     found = {r.segment: r for r in reached(profile, point)}
-    assert set(found) == {"first layer", "layer", "head"}
+    assert set(found) == {"first_layer", "layer", "head"}
     seconds = point.find("latency", "layer", "forward").estimate.value  # type: ignore[union-attr]
     assert found["layer"].intensity == 1e9 / world.TRAFFIC["layer"]
     assert found["layer"].flop_per_s == pytest.approx(1e9 / seconds)
