@@ -13,7 +13,7 @@ from cardlab.reports.views.parts import Axis, Bars, Chart, Series
 
 WIDTH, HEIGHT = 420, 270
 LOW_HEIGHT = 130
-LEFT, RIGHT, TOP, BOTTOM = 56, 20, 12, 42
+LEFT, RIGHT, TOP, BOTTOM = 62, 20, 12, 42
 ROW, BAR = 42, 18
 NAME_LENGTH = 52
 RADIUS = 3.4
@@ -31,10 +31,11 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten in a range; with 2 and 5 between them where there are few."""
+    """Powers of ten in a range; with 2 and 5 between them where there are few, evenly spaced where none fits."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1.0,) if len(decades) > 4 else (1.0, 2.0, 5.0)
-    return [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high * (1 + 1e-9)]
+    found = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high * (1 + 1e-9)]
+    return found if len(found) > 1 else ticks(low, high)
 
 
 def limits(axis: Axis, values: Iterable[float]) -> tuple[float, float]:
@@ -96,7 +97,7 @@ class _Plane:
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{b:.1f}" y2="{b:.1f}"/>')
             parts.append(_text("tick", LEFT - 6, b + 4, f"{y:g}", "end"))
         parts.append(_text("label", (LEFT + WIDTH - RIGHT) / 2, self.height - 8, self.x.axis.text, "middle"))
-        turn = f"translate(13 {(TOP + bottom) / 2:.1f}) rotate(-90)"
+        turn = f"translate(11 {(TOP + bottom) / 2:.1f}) rotate(-90)"
         parts.append(f'<text class="label" transform="{turn}" text-anchor="middle">{escape(self.y.axis.text)}</text>')
         return parts
 
@@ -117,7 +118,21 @@ def chart_svg(chart: Chart) -> str:
         parts.append(f'<line class="mark" x1="{a:.1f}" x2="{a:.1f}" y1="{TOP}" y2="{plane.height - BOTTOM}"/>')
     for series in chart.series:
         parts += _series(plane, series)
+        if chart.named:
+            parts += _labels(plane, series)
     return "".join([*parts, "</svg>"])
+
+
+def _labels(plane: _Plane, series: Series) -> list[str]:
+    """Names beside points; points at one place share a line."""
+    places: dict[tuple[float, float], list[str]] = {}
+    for x, y, label in zip(series.x, series.y, series.labels, strict=False):
+        places.setdefault((round(plane.x.at(x)), round(plane.y.at(y), -1)), []).append(label)
+    parts = []
+    for (a, b), names in places.items():
+        left = a > (LEFT + WIDTH - RIGHT) / 2
+        parts.append(_text("label", a - 8 if left else a + 8, b + 16, ", ".join(names), "end" if left else "start"))
+    return parts
 
 
 def _series(plane: _Plane, series: Series) -> list[str]:

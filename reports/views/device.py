@@ -109,7 +109,7 @@ def _profile(profile: Profile) -> tuple[Section, ...]:
         parts += [] if chart is None else [chart]
         parts += [t for t in (segments_table(profile, point),) if t.rows]
     parts += [points_table(profile), *_cuts(profile)]
-    return (Section(title=f"Measured: {task}", lines=tuple(lines), warnings=warnings, parts=tuple(parts)),)
+    return (Section(title=f"Profile of {task}", lines=tuple(lines), warnings=warnings, parts=tuple(parts)),)
 
 
 def _cuts(profile: Profile) -> list[Table]:

@@ -16,6 +16,7 @@ SHOWN = {
     ("1", "%"): 100.0,
     ("FLOP", "GFLOP"): 1e-9,
     ("FLOP/s", "GFLOP/s"): 1e-9,
+    ("FLOP/s", "TFLOP/s"): 1e-12,
     ("bytes", "MiB"): 1.0 / 2**20,
 }
 Cell: TypeAlias = str | float | int | bool | None
@@ -95,6 +96,7 @@ class Chart:
         title: what it shows.
         note: where the numbers come from and how to read it.
         low: it is low and belongs below the chart before it.
+        named: the labels of points are written beside them.
     """
 
     key: str
@@ -105,6 +107,7 @@ class Chart:
     series: tuple[Series, ...]
     marks: tuple[Mark, ...] = ()
     low: bool = False
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

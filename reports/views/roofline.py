@@ -87,6 +87,7 @@ def roofline(profile: Profile, point: Point) -> Chart | None:
             " the roofs are the highest rates seen, so lower bounds on the device."
         ),
         x=Axis(label="FLOP per byte moved", unit="1", shown="1", log=True),
-        y=Axis(label="rate", unit="FLOP/s", shown="GFLOP/s", log=True),
+        y=Axis(label="rate", unit="FLOP/s", shown="TFLOP/s" if peak >= 1e12 else "GFLOP/s", log=True),
         series=tuple(series),
+        named=True,
     )

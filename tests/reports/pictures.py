@@ -36,10 +36,10 @@ def make(folder: Path) -> None:
     with Browser(str(shutil.which("chromium")), folder / "chromium") as browser:
         light = browser.open(folder / "device.html", width=900)
         _shot(light, "Power and latency", "device-light", 620)
-        _shot(light, "Measured", "roofline-light", 620)
+        _shot(light, "Profile of", "roofline-light", 620)
         _shot(browser.open(folder / "fleet.html", width=900), "Side by side", "fleet-light", 900)
         dark = browser.open(folder / "plan.html", width=900, dark=True)
-        _shot(dark, "Plan", "plan-dark", 1000)
+        _shot(dark, "Plan", "plan-dark", 820)
         _shot(browser.open(folder / "plan.html", width=380), "Delay and energy", "plan-phone", 800)
         _shot(browser.open(folder / "device.html", width=900, dark=True), "Clock of least energy", "energy-dark", 480)
 
