@@ -130,8 +130,8 @@ def _labels(plane: _Plane, series: Series) -> list[str]:
         places.setdefault((round(plane.x.at(x)), round(plane.y.at(y), -1)), []).append(label)
     parts = []
     for (a, b), names in places.items():
-        left = a > (LEFT + WIDTH - RIGHT) / 2
-        parts.append(_text("label", a - 8 if left else a + 8, b + 16, ", ".join(names), "end" if left else "start"))
+        anchor = "end" if a > WIDTH - 110 else "start" if a < LEFT + 70 else "middle"
+        parts.append(_text("label", a, b - 9, ", ".join(names), anchor))
     return parts
 
 

@@ -76,7 +76,7 @@ def _of(task: str | None, run: object) -> bool:
 def _steps(members: Sequence[tuple[DeviceData, Profile]]) -> Bars:
     return Bars(
         key="fleet-step-time",
-        title="time of one training step, by segment",
+        title="latency of one training step, by segment",
         note="Forward and backward of all occurrences of a segment; derived from measured or simulated times.",
         unit="s",
         rows=tuple(f"{d.device.name}, {_clock_words(top_point(p))}" for d, p in members),
