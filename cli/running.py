@@ -101,6 +101,8 @@ def run_local(options: RunOptions) -> None:
         if named and options.devices not in (None, len(named)):
             raise UsageError(f"the plan names {len(named)} device(s)", remedy="leave --devices out")
         names = named or tuple(f"device-{n}" for n in range(1, (options.devices or 1) + 1))
+        if not named:
+            prepared.schedule.expect_same(names, prepared.platform.identity.name)
         transport = ServerTransport("127.0.0.1", 0)
         words = _device_words(options)
         note(PRIVACY)
