@@ -36,7 +36,10 @@ def plan(
     device: Annotated[
         list[str] | None, typer.Option(help="Label or key of a device; may be repeated.", show_default=False)
     ] = None,
-    scheme: Annotated[str | None, typer.Option(help="card.", show_default=False)] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option(help="card (one device after another) or sft (in parallel).", show_default="the scenario's, card"),
+    ] = None,
     weight: Annotated[float | None, typer.Option(help="Weight on delay, 0 to 1.", show_default="0.2")] = None,
     deadline: Annotated[
         float | None, typer.Option(help="Longest round delay, seconds.", show_default=False)
@@ -61,6 +64,9 @@ def plan(
     compression: Annotated[
         float | None,
         typer.Option(help="Fraction of activation and gradient bytes that remains.", show_default="1"),
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="sft: least accuracy, by the curve of card accuracy.", show_default=False)
     ] = None,
     energy: Annotated[
         str | None,
@@ -125,6 +131,7 @@ def plan(
             downlink_mbps=downlink_mbps,
             local_epochs=local_epochs,
             compression=compression,
+            min_accuracy=min_accuracy,
             energy=energy,
             channel=channel,
             link=link,
@@ -154,6 +161,7 @@ def simulate(
         int | None, typer.Option(help="Devices of each fleet.", min=1, show_default="the scenario's")
     ] = None,
     weight: Annotated[float | None, typer.Option(help="Weight on delay, 0 to 1.", show_default=False)] = None,
+    scheme: Annotated[str | None, typer.Option(help="card or sft.", show_default="the scenario's")] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
     scheduler: Annotated[
         str | None,
@@ -171,6 +179,7 @@ def simulate(
         fleets=fleets,
         devices=devices,
         weight=weight,
+        scheme=scheme,
         workers=workers,
         scheduler=scheduler,
         as_json=json,

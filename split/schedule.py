@@ -60,6 +60,8 @@ class Schedule:
         for decision in planned.devices:
             if decision.device == device:
                 terms = {f.name: float(getattr(decision.delay_terms, f.name)) for f in fields(DelayTerms)}
+                # What a device waits for others at the server is observed apart.
+                terms["server"] -= decision.waiting_s or 0.0
                 expected = Prediction(
                     terms=terms, terms_ci95=decision.terms_ci95, delay_ci95=decision.delay_ci95
                 )

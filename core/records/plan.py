@@ -72,6 +72,7 @@ class Decision:
         bandwidth_share: share of the common band, sft only.
         compression: fraction of activation and gradient bytes that remains for this device, sft only.
         codec: name of the codec that gives it ("topk:0.1:8"), None where the plan names none.
+        waiting_s: part of the server term in which the device waits for others there, None where none share it.
         loss_penalty: expected accuracy (share of the gain) that compression costs, None unknown.
         provenance: union over everything that entered.
     """
@@ -90,6 +91,7 @@ class Decision:
     cut_probability: float | None = None
     binding: tuple[str, ...] = ()
     runner_up: Alternative | None = None
+    waiting_s: float | None = None
     bandwidth_share: float | None = None
     compression: float | None = None
     codec: str | None = None

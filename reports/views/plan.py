@@ -61,6 +61,7 @@ def _decision(d: Decision) -> dict[str, Any]:
 def _shared(d: Decision) -> dict[str, Any]:
     """What a parallel scheme adds; a loss penalty that is not known is null."""
     return {
+        "waiting_s": d.waiting_s,
         "bandwidth_share": d.bandwidth_share,
         "compression": d.compression,
         "codec": d.codec,
