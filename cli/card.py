@@ -254,6 +254,40 @@ def link(
 
 
 @app.command()
+def accuracy(
+    model: Annotated[str, typer.Option(help="Bundled model, config.json, or folder with safetensors.")] = "tiny-llama",
+    cut: Annotated[int | None, typer.Option(help="Layers on the device.", min=1, show_default="half")] = None,
+    codec: Annotated[
+        list[str] | None, typer.Option(help="dense:BITS or topk:KEEP:BITS; may be repeated.", show_default="six of them")
+    ] = None,
+    error_feedback: Annotated[
+        bool, typer.Option("--error-feedback", help="Add what the codec lost of a gradient to the next one.")
+    ] = False,
+    steps: Annotated[int, typer.Option(help="LoRA steps of each run.")] = 250,
+    seeds: Annotated[int, typer.Option(help="Runs of each codec.")] = 3,
+    batch: Annotated[int, typer.Option(help="Sequences in a mini-batch.")] = 8,
+    seq: Annotated[int, typer.Option(help="Tokens in a sequence.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW on the adapters.")] = 1e-3,
+    pretrain: Annotated[int, typer.Option(help="Steps on English text, for a model without weights.")] = 600,
+    data: Annotated[
+        str | None, typer.Option(help="Text or JSON-lines file.", show_default="program text of Python's library")
+    ] = None,
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Fine-tune a small model once for each codec and fit what compression costs; plans use the curve."""
+    from cardlab.cli.compressing import ACCURACY_CODECS, AccuracyOptions, measure_accuracy
+
+    measure_accuracy(
+        AccuracyOptions(
+            model=model, cut=cut, codecs=tuple(codec or ACCURACY_CODECS), feedback=error_feedback, steps=steps,
+            seeds=seeds, batch=batch, sequence=seq, learning_rate=learning_rate, pretrain=pretrain, data=data, db=db,
+            as_json=json,
+        )
+    )  # fmt: skip
+
+
+@app.command()
 def report(
     out: Annotated[str, typer.Option(help="File to write.")],
     db: DbOption = None,

@@ -61,7 +61,7 @@ class Packed:
 
 
 class Codec(ABC):
-    """Encodes one tensor of a message; instances have no state. `lossy`: decoding gives other values than encoding got."""
+    """Encodes one tensor of a message; instances have no state. `lossy`: decoding gives other values."""
 
     name: str
     lossy = False

@@ -40,9 +40,7 @@ def share_by_sqp(
         share = np.exp(x[1:])
         slope = np.zeros((count + 1, count + 1))
         slope[:count, 0] = 1.0
-        slope[range(count), range(1, count + 1)] = (
-            -band.seconds_slope(up_bytes, down_bytes, share) * share / scale
-        )
+        slope[range(count), range(1, count + 1)] = -band.seconds_slope(up_bytes, down_bytes, share) * share / scale
         slope[count, 1:] = -share
         return slope
 

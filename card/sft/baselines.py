@@ -111,9 +111,7 @@ def _sequential(problem: SftProblem, band: Band) -> Outcome | None:
         sent += float(epochs * (base.up_bytes[cut] + base.down_bytes[cut]) + 2.0 * base.adapter_bytes[cut])
     energy = None if problem.power_w is None else problem.power_w * busy_s
     own = None if np.isnan(own_j) else own_j
-    return _kept(
-        problem, Outcome(delay_s=delay_s, server_energy_j=energy, device_energy_j=own, sent_bytes=sent)
-    )
+    return _kept(problem, Outcome(delay_s=delay_s, server_energy_j=energy, device_energy_j=own, sent_bytes=sent))
 
 
 def _federated(instance: Instance, band: Band) -> Outcome | None:

@@ -33,9 +33,7 @@ def instance_from_database(
     fit = accuracy_fit(store, gathered.task.uid)
     curve = None if fit is None else accuracy_of_fit(fit)
     if curve is not None:
-        spec = replace(
-            spec, accuracy_limit=curve.limit, accuracy_loss=curve.loss, accuracy_rate=curve.rate
-        )
+        spec = replace(spec, accuracy_limit=curve.limit, accuracy_loss=curve.loss, accuracy_rate=curve.rate)
     base = gathered.problem
     profiles = codec_profiles(store, gathered)
     measured = measured_options(profiles, gathered, curve) if compression is None else ()
@@ -91,9 +89,7 @@ def codec_profiles(store: Store, gathered: Gathered) -> list[Profile]:
     return list(newest.values())
 
 
-def measured_options(
-    profiles: Sequence[Profile], gathered: Gathered, curve: Accuracy | None
-) -> tuple[Option, ...]:
+def measured_options(profiles: Sequence[Profile], gathered: Gathered, curve: Accuracy | None) -> tuple[Option, ...]:
     """Codecs that every given machine measured; sizes and speeds are means over cuts and machines (server included)."""
     by_codec: dict[str, list[Measurement]] = {}
     for profile in profiles:

@@ -17,10 +17,7 @@ def air(share: float, width: float, linear: bool, alone: float, gain: float, siz
         seconds = 8.0 * size / (alone * share)
         return seconds, -seconds / share
     ratio = gain / share
-    if ratio < 1e-4:
-        log = ratio - 0.5 * ratio * ratio
-    else:
-        log = math.log(1.0 + ratio)
+    log = ratio - 0.5 * ratio * ratio if ratio < 1e-4 else math.log(1.0 + ratio)
     rate = share * width * log / math.log(2.0)
     slope = width * (log - ratio / (1.0 + ratio)) / math.log(2.0)
     return 8.0 * size / rate, -8.0 * size * slope / (rate * rate)

@@ -180,7 +180,7 @@ def relax(problem: SftProblem, band: Band) -> Relaxed:
 
 
 def by_lagrangian(problem: SftProblem, band: Band) -> Chosen | None:
-    """Blocks and compressions by augmented Lagrangian and rounding; None if no choice that keeps all limits is found."""
+    """Blocks and compressions by augmented Lagrangian and rounding; None if none that keeps all limits is found."""
     return rounded(problem, band, relax(problem, band))
 
 
@@ -221,8 +221,7 @@ def _improved(problem: SftProblem, band: Band, start: Array, allowed: Array) -> 
         at, score = _better(problem, band, at, score, _pairs(at, allowed))
         if not score < before:
             break
-    found = best_of(problem, band, at[None, :, 0], at[None, :, 1])
-    return found
+    return best_of(problem, band, at[None, :, 0], at[None, :, 1])
 
 
 def _score(problem: SftProblem, band: Band, tried: Array) -> Array:

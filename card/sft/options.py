@@ -1,7 +1,7 @@
 """Compression as the planner sees it: rates, the codec that gives each, what it costs in time and accuracy.
 
-    accuracy(r) = limit - loss exp(-k r)        the saturating law, r = bytes sent / bytes of the raw values
-    bits of Top-K = H2(keep) + keep q            for each value, q bits at 8 or 4 before coding (SFT, papers' part B2)
+accuracy(r) = limit - loss exp(-k r)        the saturating law, r = bytes sent / bytes of the raw values
+bits of Top-K = H2(keep) + keep q            for each value, q bits at 8 or 4 before coding (SFT, papers' part B2)
 """
 
 from __future__ import annotations

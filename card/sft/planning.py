@@ -1,9 +1,9 @@
 """The plan of a parallel scheme: blocks and compressions once, bandwidth every round.
 
-    large timescale   blocks and compressions by augmented Lagrangian on the channel's statistics, beside it the exact
-                      enumeration where that is small enough; the better of the two is taken
-    small timescale   shares by SQP in each round's channel, beside it the exact bisection
-    deadline          a round whose channel breaks it gets blocks and compressions of its own
+large timescale   blocks and compressions by augmented Lagrangian on the channel's statistics, beside it the exact
+                  enumeration where that is small enough; the better of the two is taken
+small timescale   shares by SQP in each round's channel, beside it the exact bisection
+deadline          a round whose channel breaks it gets blocks and compressions of its own
 """
 
 from __future__ import annotations
@@ -105,7 +105,10 @@ def choose(problem: SftProblem, statistics: Band) -> tuple[Chosen, str]:
         return exact, f"blocks and compressions: exact enumeration of {size} choices{gap}"
     if found is None:
         raise _late(problem, statistics)
-    return found, f"blocks and compressions: augmented Lagrangian, rounded; {size:.3g} choices are too many to enumerate"
+    return (
+        found,
+        f"blocks and compressions: augmented Lagrangian, rounded; {size:.3g} choices are too many to enumerate",
+    )
 
 
 def _late(problem: SftProblem, band: Band) -> InfeasibleError:
@@ -164,7 +167,9 @@ def decide(problem: SftProblem, band: Band, cuts: Index, options: Index, shares:
         option = problem.options[int(options[m])]
         t = terms[m]
         full = DelayTerms(**{**_as_dict(t), "server": t.server + waits[m]})
-        busy_s = epochs * (whole_s / problem.devices if problem.sharing == "batched" else float(problem.server_s[cuts[m]]))
+        busy_s = epochs * (
+            whole_s / problem.devices if problem.sharing == "batched" else float(problem.server_s[cuts[m]])
+        )
         own_w = float(base.device_power_w[m])
         decisions.append(
             Decision(

@@ -1,7 +1,8 @@
 """The resource problem of parallel split fine-tuning, on the arrays of a Problem.
 
-    tau = max_n  T [ device(n, l_n) + codec(n, k_n) + server ] + switch + (T r_k up + A(l)) / R_up + (T r_k down + A(l)) / R_down
-    server = sum over layers j of layer_s(j) x times(number of devices with l_n < j)      times(k) = k: one after the other
+    tau = max_n  T [ device(n, l_n) + codec(n, k_n) + server ] + switch
+                 + (T r_k up + A(l)) / R_up + (T r_k down + A(l)) / R_down
+    server = sum over layers j of layer_s(j) x times(number of devices with l_n < j);  one after the other: times(k) = k
 
 With `serial` sharing a mini-batch waits for those of all other devices at worst, so tau is an upper bound; `played`
 in `queue` says what happens. With `batched` sharing the devices are computed together and all wait for all.

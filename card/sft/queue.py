@@ -10,7 +10,9 @@ import heapq
 from collections.abc import Sequence
 
 
-def waits_serial(before_s: Sequence[float], server_s: Sequence[float], after_s: Sequence[float], epochs: int) -> list[float]:
+def waits_serial(
+    before_s: Sequence[float], server_s: Sequence[float], after_s: Sequence[float], epochs: int
+) -> list[float]:
     """How long each device's mini-batches wait for the server in a round, all epochs together.
 
     Args:

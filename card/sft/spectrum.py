@@ -58,8 +58,7 @@ class Band:
     def seconds(self, up_bytes: Array, down_bytes: Array, share: Array) -> Array:
         """Time on the air at these shares [M]."""
         return np.asarray(
-            8.0 * up_bytes / self.rate(self.uplink_bps, share)
-            + 8.0 * down_bytes / self.rate(self.downlink_bps, share)
+            8.0 * up_bytes / self.rate(self.uplink_bps, share) + 8.0 * down_bytes / self.rate(self.downlink_bps, share)
         )
 
     def seconds_slope(self, up_bytes: Array, down_bytes: Array, share: Array) -> Array:

@@ -109,9 +109,9 @@ class PlannedRound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A whole plan or baseline in a few numbers: means over rounds of the sums over devices (sft: delay of the slowest).
+    """A whole plan or baseline in a few numbers: means over rounds of the sums over devices.
 
-    An energy is None where the power of one party is not known. `sent_bytes`, all devices, both ways, is known for
+    The delay of scheme sft is that of the slowest device. An energy is None where the power of one party is not known. `sent_bytes`, all devices, both ways, is known for
     sft only.
     """
 

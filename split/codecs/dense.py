@@ -1,6 +1,10 @@
 """Dense stochastic quantisation: every value at 2 to 8 bits, one scale for each token (row of the last dimension).
 
-The scale is the row's largest magnitude rounded up to bfloat16, so it takes two bytes and no level overflows.
+    grid      2^BITS points from -scale to scale, step = 2 scale / (2^BITS - 1); each value goes to one of its two
+              neighbours, unbiased, variance step^2 fr (1 - fr)
+
+The scale is the row's largest magnitude rounded up to bfloat16, so it takes two bytes and no value lies outside. A row
+of zeros stays zeros; a zero in another row lies between two points of the grid, and is right on average only.
 """
 
 from __future__ import annotations
@@ -20,7 +24,6 @@ from cardlab.split.codecs.quantised import (
     expand_symbols,
     from_floats,
     joined,
-    levels,
     put_odd,
     seed_of,
     squeeze_symbols,
@@ -50,7 +53,7 @@ class Dense(Codec):
         table = values.reshape(rows, -1)
         scales = scales_of(table)
         symbols = np.empty(table.shape, np.uint8)
-        kernels.quantise_rows(table, scales, levels(self.bits), seed_of(values), symbols)
+        kernels.quantise_rows(table, scales, 2**self.bits - 1, seed_of(values), symbols)
         short = (scales.view(np.uint32) >> np.uint32(16)).astype("<u2").tobytes()
         parts = {"scales": ("raw", short), "values": squeeze_symbols(symbols.reshape(-1), self.bits)}
         return joined(parts, odd)
@@ -66,15 +69,17 @@ class Dense(Codec):
         if not bool((np.isfinite(scales) & (scales >= 0.0)).all()):
             raise FrameError("a quantised tensor came with a scale that cannot be")
         values = np.empty(size, np.float32)
-        symbols = expand_symbols(*parts["values"], self.bits, size)
-        kernels.restore_rows(symbols.reshape(rows, -1), scales, levels(self.bits), values.reshape(rows, -1))
+        symbols = expand_symbols(*parts["values"], self.bits, size, 2**self.bits - 1)
+        kernels.restore_rows(symbols.reshape(rows, -1), scales, 2**self.bits - 1, values.reshape(rows, -1))
         put_odd(values, odd)
         return from_floats(values, packed)
 
 
 def scales_of(table: Floats) -> Floats:
     """Largest magnitude of each row rounded up to bfloat16 [rows], float32."""
-    largest = np.maximum(table.max(axis=1, initial=0.0), -table.min(axis=1, initial=0.0)).astype(np.float32)
+    largest = np.maximum(table.max(axis=1, initial=0.0), -table.min(axis=1, initial=0.0)).astype(
+        np.float32
+    ) + np.float32(0.0)
     raised = np.minimum((largest.view(np.uint32) + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000), _LARGEST)
     found: Floats = raised.view(np.float32)
     return found

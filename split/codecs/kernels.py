@@ -90,7 +90,7 @@ def select(
 
 @njit(cache=True)
 def scatter(mask: Array, symbols: Array, step: float, top: int, out: Array) -> int:  # pragma: no cover - compiled
-    """Inverse of `select` into zeros float32 [n]; how many values the mask asked for, -1 if it has more than there are."""
+    """Inverse of `select` into zeros float32 [n]; how many values the mask asked for, -1 for more than there are."""
     count = 0
     for byte in range(mask.size):
         left = mask[byte]
@@ -110,17 +110,16 @@ def scatter(mask: Array, symbols: Array, step: float, top: int, out: Array) -> i
 def quantise_rows(
     values: Array, scales: Array, top: int, seed: int, symbols: Array
 ) -> None:  # pragma: no cover - compiled
-    """Level + s of every value [rows, d] with one scale for each row [rows], uint8 [rows, d]."""
+    """Place of every value [rows, d] on a grid of top + 1 points from -scale to scale, a scale for each row [rows]."""
     start = np.uint32(seed)
     rows, width = values.shape
     for r in range(rows):
-        f = np.float32(top) / scales[r] if scales[r] > 0 else np.float32(0)
+        scale = scales[r]
+        f = np.float32(0.5) * np.float32(top) / scale if scale > 0 else np.float32(0)
         base = np.uint32(r * width)
         for c in range(width):
-            v = values[r, c]
-            level = np.int32(abs(v) * f + _uniform(start, np.uint32(base + np.uint32(c))))
-            level = min(level, np.int32(top))
-            symbols[r, c] = np.uint8(np.int32(top) - level if v < 0 else np.int32(top) + level)
+            level = np.int32((values[r, c] + scale) * f + _uniform(start, np.uint32(base + np.uint32(c))))
+            symbols[r, c] = np.uint8(min(max(level, np.int32(0)), np.int32(top)))
 
 
 @njit(cache=True)
@@ -130,7 +129,7 @@ def restore_rows(symbols: Array, scales: Array, top: int, out: Array) -> None:  
     for r in range(rows):
         step = np.float32(scales[r]) / np.float32(top)
         for c in range(width):
-            out[r, c] = np.float32(np.int32(symbols[r, c]) - np.int32(top)) * step
+            out[r, c] = np.float32(2 * np.int32(symbols[r, c]) - np.int32(top)) * step
 
 
 @njit(cache=True)

@@ -95,14 +95,14 @@ def squeeze_symbols(symbols: Bytes, bits: int) -> tuple[str, bytes]:
     return squeeze(packed)
 
 
-def expand_symbols(name: str, data: bytes, bits: int, count: int) -> Bytes:
-    """Inverse of `squeeze_symbols`; FrameError also for a symbol above the highest level."""
+def expand_symbols(name: str, data: bytes, bits: int, count: int, highest: int) -> Bytes:
+    """Inverse of `squeeze_symbols`; FrameError also for a symbol above the highest."""
     width = width_of(bits)
     symbols = expand(name, data, -(-count * width // 8))
     if width < 8:
         packed, symbols = symbols, np.empty(count, np.uint8)
         kernels.unpack_symbols(packed, width, symbols)
-    if count and int(symbols.max()) > 2 * levels(bits):
+    if count and int(symbols.max()) > highest:
         raise FrameError("a level came that the codec does not have")
     return symbols
 

@@ -64,9 +64,7 @@ class TopK(Codec):
         symbols = np.empty(wanted + 1, np.uint8)
         top = levels(self.bits)
         factor = top / scale if scale > 0.0 else 0.0
-        kept = kernels.select(
-            values, magnitude, limit, ties, factor, top, seed_of(values), mask, symbols
-        )
+        kept = kernels.select(values, magnitude, limit, ties, factor, top, seed_of(values), mask, symbols)
         parts = {
             "mask": squeeze_mask(mask, kept, values.size),
             "values": squeeze_symbols(symbols[:kept], self.bits),
@@ -93,7 +91,7 @@ class TopK(Codec):
         parts, odd = taken_apart(packed, ("mask", "values"))
         values = np.zeros(size, np.float32)
         mask = expand_mask(*parts["mask"], kept, size)
-        symbols = expand_symbols(*parts["values"], self.bits, kept)
+        symbols = expand_symbols(*parts["values"], self.bits, kept, 2 * levels(self.bits))
         if kernels.scatter(mask, symbols, scale / levels(self.bits), levels(self.bits), values) != kept:
             raise FrameError("a sparse tensor came whose bitmap does not fit its values")
         put_odd(values, odd)
