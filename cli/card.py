@@ -258,7 +258,8 @@ def accuracy(
     model: Annotated[str, typer.Option(help="Bundled model, config.json, or folder with safetensors.")] = "tiny-llama",
     cut: Annotated[int | None, typer.Option(help="Layers on the device.", min=1, show_default="half")] = None,
     codec: Annotated[
-        list[str] | None, typer.Option(help="dense:BITS or topk:KEEP:BITS; may be repeated.", show_default="six of them")
+        list[str] | None,
+        typer.Option(help="dense:BITS or topk:KEEP:BITS; may be repeated.", show_default="six of them"),
     ] = None,
     error_feedback: Annotated[
         bool, typer.Option("--error-feedback", help="Add what the codec lost of a gradient to the next one.")

@@ -48,7 +48,7 @@ class AccuracyOptions:
     as_json: bool
 
 
-def profile_compression(task: Task, execution: Execution, platform: Platform, store_url: str | None) -> str:
+def profile_compression(task: Task, execution: Execution, platform: Platform, store_url: str) -> str:
     """Measure every codec at every cut and store it as a run of its own; returns its uid."""
     from cardlab.split.codec_profile import CODECS, PASSES, profile_codecs
     from cardlab.split.weights import FileWeights, open_weights

@@ -245,9 +245,8 @@ def _assumed(base: Objective, options: PlanOptions) -> tuple[str, ...]:
         ("local_epochs", options.local_epochs, str(base.local_epochs)),
         ("compression", options.compression, f"{base.compression:g} (none)"),
     )
-    if options.scheme == "sft":
-        shown = shown[1:2]
-    words = [f"{name} = {text}" for name, given, text in shown if given is None]
+    kept = shown[1:] if options.scheme == "sft" else shown
+    words = [f"{name} = {text}" for name, given, text in kept if given is None]
     return (*words, *(_link_defaults(None) if options.channel is not None else ()))
 
 

@@ -44,7 +44,9 @@ RateOption = Annotated[float, typer.Option(help="Learning rate of both sides.")]
 WireOption = Annotated[str | None, typer.Option(help="dtype on the link.", show_default="the plan's, the server's")]
 CodecOption = Annotated[
     str | None,
-    typer.Option(help="none, dense:BITS or topk:KEEP:BITS for activations and gradients.", show_default="the plan's, none"),
+    typer.Option(
+        help="none, dense:BITS or topk:KEEP:BITS for activations and gradients.", show_default="the plan's, none"
+    ),
 ]
 FeedbackOption = Annotated[
     bool, typer.Option("--error-feedback", help="Add what the codec lost of a gradient to the next one.")
@@ -167,7 +169,8 @@ def server(
             plan=plan, cut=cut, model=model, rounds=rounds, optimizer=optimizer, threads=threads, out=out, batch=batch,
             sequence=seq, dtype=dtype, lora_rank=lora_rank, lora_alpha=lora_alpha, lora_targets=lora_targets,
             local_epochs=local_epochs, learning_rate=learning_rate, wire_dtype=wire_dtype,
-            codec=codec, error_feedback=error_feedback, seed=seed, parallel=parallel, resume=resume, platform=platform, name=name, silence_s=silence, wait_s=wait, db=db,
+            codec=codec, error_feedback=error_feedback, seed=seed, parallel=parallel, resume=resume,
+            platform=platform, name=name, silence_s=silence, wait_s=wait, db=db,
             as_json=json, devices=devices, bind=bind, key=key, allow=tuple(allow or ()),
         )
     )  # fmt: skip

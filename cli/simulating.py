@@ -68,7 +68,7 @@ def _print_shared(scenario: str, rounds: int, played: list[Played]) -> None:
             str(p.fleet),
             si(p.delay_s, "s"),
             *(
-                percent(None if p.delay_s is None or name not in p.baselines else p.delay_s / p.baselines[name][0] - 1.0)
+                percent(None if p.delay_s is None or name not in p.baselines else p.delay_s / p.baselines[name][0] - 1)
                 for name in names
             ),
             p.infeasible or " ".join(f"{c:.1f}" for c in p.cuts[:8]),

@@ -219,9 +219,8 @@ def run_trials(
                 task, execution, weights, tokens, codec=codec, feedback=feedback, seed=seed, cut=cut, steps=steps,
                 learning_rate=learning_rate,
             )  # fmt: skip
-            note(
-                f"{codec}{' with feedback' if feedback else ''}, seed {seed}: loss {trial.start:.3f} to {trial.final:.3f}"
-            )
+            more = " with feedback" if feedback else ""
+            note(f"{codec}{more}, seed {seed}: loss {trial.start:.3f} to {trial.final:.3f}")
             found.append(trial)
     return found
 

@@ -68,7 +68,7 @@ def instance_from_scenario(scenario: Scenario) -> Instance:
 
 
 def sft_problem(base: Problem, spec: SftSpec, options: Sequence[Option], curve: Accuracy | None) -> SftProblem:
-    """The problem of these arrays; the server runs at its highest clock. Raises InfeasibleError naming what is short."""
+    """The problem of these arrays, server at its highest clock. Raises InfeasibleError naming what is short."""
     check_target(options, curve, spec.accuracy_target)
     top = 0 if np.isnan(base.frequency_hz).all() else int(np.argmax(base.frequency_hz))
     clock = float(base.frequency_hz[top])
@@ -169,8 +169,8 @@ def _refuse_if_none(problem: SftProblem) -> None:
             )
         if problem.server_bytes.min() > base.server_memory_limit_bytes:
             raise InfeasibleError(
-                f"server memory of {data_size(base.server_memory_limit_bytes)} is too little for {problem.devices} devices,"
-                f" which take {data_size(float(problem.server_bytes.min()))} at least",
+                f"server memory of {data_size(base.server_memory_limit_bytes)} is too little for {problem.devices}"
+                f" devices, which take {data_size(float(problem.server_bytes.min()))} at least",
                 remedy="use server_sharing = serial, fewer devices or a smaller batch",
             )
         raise InfeasibleError(

@@ -18,6 +18,7 @@ from cardlab.records.fit import Fit
 from cardlab.records.measurement import Measurement, Profile
 
 COMPRESSION = "compression"
+_NEAR = 0.3
 
 
 def instance_from_database(
@@ -25,8 +26,9 @@ def instance_from_database(
 ) -> tuple[Instance, tuple[str, ...]]:
     """The instance of gathered arrays (made without compression), and uids of the fits and runs that it adds.
 
-    Compressions on offer: `compression` where it is given, else the codecs that were profiled on a device of the plan
-    (`profile-device --compression`), else none. The line is shared as measured: rates are those of a device alone,
+    Compressions on offer: with an accuracy target the codecs that were profiled on a machine of the plan
+    (`profile-device --compression`); with `compression` the profiled codec within 30 % of it, else that rate by
+    formula; else none, since nothing would say how much is too much. The line is shared as measured: rates are those of a device alone,
     and a share of the band is that share of the rate unless a channel was drawn.
     """
     spec = replace(spec, raw_bits=8 * DTYPE_BYTES[gathered.wire_dtype])
@@ -36,7 +38,12 @@ def instance_from_database(
         spec = replace(spec, accuracy_limit=curve.limit, accuracy_loss=curve.loss, accuracy_rate=curve.rate)
     base = gathered.problem
     profiles = codec_profiles(store, gathered)
-    measured = measured_options(profiles, gathered, curve) if compression is None else ()
+    measured = measured_options(profiles, gathered, curve)
+    if compression is not None:
+        near = min(measured, key=lambda o: abs(o.rate - compression), default=None)
+        measured = (near,) if near is not None and abs(near.rate - compression) <= _NEAR * compression else ()
+    elif spec.accuracy_target is None:
+        measured = ()
     options = measured or options_of(replace(spec, rates=(compression or 1.0,)), compression or 1.0)
     problem = sft_problem(base, spec, options, curve)
     width = spec.bandwidth_hz or 2.0e7

@@ -18,7 +18,7 @@ import numpy as np
 
 from cardlab.card.problem import Array
 from cardlab.card.sft.enumeration import Chosen, best_of
-from cardlab.card.sft.problem import SftProblem
+from cardlab.card.sft.problem import Index, Mask, SftProblem
 from cardlab.card.sft.spectrum import Band, prices, share_exactly
 
 _OUTER = 8
@@ -207,7 +207,7 @@ def rounded(problem: SftProblem, band: Band, relaxed: Relaxed) -> Chosen | None:
     return best
 
 
-def _improved(problem: SftProblem, band: Band, start: Array, allowed: Array) -> Chosen | None:
+def _improved(problem: SftProblem, band: Band, start: Index, allowed: Mask) -> Chosen | None:
     """Device by device to its best choice, then neighbours in pairs, until nothing improves."""
     at = start.copy()
     score = _score(problem, band, at[None])[0]
@@ -224,7 +224,7 @@ def _improved(problem: SftProblem, band: Band, start: Array, allowed: Array) -> 
     return best_of(problem, band, at[None, :, 0], at[None, :, 1])
 
 
-def _score(problem: SftProblem, band: Band, tried: Array) -> Array:
+def _score(problem: SftProblem, band: Band, tried: Index) -> Array:
     """Mean delay, and beyond the deadline ten times what is too much [B]."""
     delays = problem.delays_s(band, tried[..., 0], tried[..., 1])
     deadline = problem.base.constraints.deadline_s
@@ -232,7 +232,7 @@ def _score(problem: SftProblem, band: Band, tried: Array) -> Array:
     return np.asarray(delays.mean(axis=-1) + late)
 
 
-def _better(problem: SftProblem, band: Band, at: Array, score: float, tried: Array) -> tuple[Array, float]:
+def _better(problem: SftProblem, band: Band, at: Index, score: float, tried: Index) -> tuple[Index, float]:
     if not len(tried):
         return at, score
     scores = _score(problem, band, tried)
@@ -240,7 +240,7 @@ def _better(problem: SftProblem, band: Band, at: Array, score: float, tried: Arr
     return (tried[best], float(scores[best])) if scores[best] < score else (at, score)
 
 
-def _pairs(at: Array, allowed: Array) -> Array:
+def _pairs(at: Index, allowed: Mask) -> Index:
     """Every two devices one block or one rate away at the same time."""
     moves = ((1, 0), (-1, 0), (0, 1), (0, -1))
     found = []
@@ -255,24 +255,22 @@ def _pairs(at: Array, allowed: Array) -> Array:
     return np.array(found)
 
 
-def _inside(allowed: Array, place: Array) -> bool:
+def _inside(allowed: Mask, place: Index) -> bool:
     c, k = int(place[0]), int(place[1])
     return 0 <= c < allowed.shape[0] and 0 <= k < allowed.shape[1] and bool(allowed[c, k])
 
 
-def _common(problem: SftProblem, band: Band, relaxed: Relaxed, allowed: Array) -> Chosen | None:
+def _common(problem: SftProblem, band: Band, relaxed: Relaxed, allowed: Mask) -> Chosen | None:
     """One cut for all: every cut, rates device by device."""
     best: Chosen | None = None
     for cut in np.flatnonzero(allowed.any(axis=2).all(axis=0)):
         only = np.zeros_like(allowed)
         only[:, cut] = allowed[:, cut]
-        start = np.array(
-            [
-                (cut, min(np.flatnonzero(only[m, cut]), key=lambda k, m=m: abs(problem.rates[k] - relaxed.rates[m])))
-                for m in range(problem.devices)
-            ]
-        )
-        found = _improved(problem, band, start, only)
+        start = []
+        for m in range(problem.devices):
+            offered = np.flatnonzero(only[m, cut])
+            start.append((int(cut), int(offered[np.argmin(np.abs(problem.rates[offered] - relaxed.rates[m]))])))
+        found = _improved(problem, band, np.array(start), only)
         if found is not None and (best is None or found.delay_s < best.delay_s):
             best = found
     return best

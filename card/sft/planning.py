@@ -117,7 +117,7 @@ def _late(problem: SftProblem, band: Band) -> InfeasibleError:
     least = np.array([np.argwhere(a)[0] for a in allowed])
     best = float(problem.delays_s(band, least[:, 0], least[:, 1]).max())
     return InfeasibleError(
-        f"deadline of {si(deadline, 's')} cannot be kept by the slowest device; with the least layers and bytes it takes"
+        f"deadline of {si(deadline, 's')} cannot be kept by the slowest device; with least layers and bytes it takes"
         f" {si(best, 's')}",
         remedy="give a longer --deadline, more bandwidth or more compression",
     )

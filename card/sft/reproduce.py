@@ -76,15 +76,15 @@ def _communication_claims(plan: Plan) -> tuple[Claim, ...]:
             paper=f"{COMMUNICATION:.1%}",
             here=f"{split:+.1%} with adapters; against 16-bit values {half:+.1%}",
             open_choice=(
-                f"the rate was set to 6.4 % for this: Top-{_KEEP:.0%} at {_BITS} bits is {bits:.2f} bits a value, and so is"
-                " Top-10 % at 15; the dtype of the paper's baseline is not known"
+                f"the rate was set to 6.4 % for this: Top-{_KEEP:.0%} at {_BITS} bits is {bits:.2f} bits a value, and"
+                " so is Top-10 % at 15; the dtype of the paper's baseline is not known"
             ),
             verdict="consistent, not independent" if abs(split - COMMUNICATION) <= BAND else "not reproduced",
         ),
         Claim(
             claim="SFT: accuracy at that compression",
             paper="constraint satisfied",
-            here="not computed by this command; card accuracy measures what compression costs on a small language model",
+            here="not computed here; card accuracy measures what compression costs on a small language model",
             open_choice="the paper fine-tunes on CIFAR-100 and Tiny-ImageNet; its curve of accuracy is not known",
             verdict="cannot be known from the paper",
         ),

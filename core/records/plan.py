@@ -111,8 +111,8 @@ class PlannedRound:
 class Outcome:
     """A whole plan or baseline in a few numbers: means over rounds of the sums over devices.
 
-    The delay of scheme sft is that of the slowest device. An energy is None where the power of one party is not known. `sent_bytes`, all devices, both ways, is known for
-    sft only.
+    The delay of scheme sft is that of the slowest device. An energy is None where the power of one party is not known.
+    `sent_bytes`, all devices, both ways, is known for sft only.
     """
 
     delay_s: float

@@ -30,7 +30,10 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "pareto": to_plain(plan.pareto),
         "sensitivity": to_plain(plan.sensitivity),
         "rounds": [
-            {"round": r.round, "devices": [{**_decision(d), **(_shared(d) if plan.scheme == "sft" else {})} for d in r.devices]}
+            {
+                "round": r.round,
+                "devices": [{**_decision(d), **(_shared(d) if plan.scheme == "sft" else {})} for d in r.devices],
+            }
             for r in plan.rounds
         ],
         "summary": _summary(plan),

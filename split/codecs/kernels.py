@@ -8,17 +8,29 @@ the same bytes. Adding a uniform draw before truncation rounds up with the proba
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
 
 Array = Any
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+
+def _compiled(function: Kernel) -> Kernel:
+    """Machine code, kept on disk where there is a folder for it."""
+    try:
+        return cast(Kernel, njit(cache=True)(function))
+    except RuntimeError:
+        return cast(Kernel, njit()(function))
+
+
 _LOW_BITS = 16
 _BINS = 1 << (31 - _LOW_BITS)
 
 
-@njit(cache=True, inline="always")
+@_compiled
 def _uniform(seed: np.uint32, i: np.uint32) -> np.float32:  # pragma: no cover - compiled
     h = np.uint32(i * np.uint32(0x9E3779B9) + seed)
     h ^= h >> np.uint32(16)
@@ -26,10 +38,11 @@ def _uniform(seed: np.uint32, i: np.uint32) -> np.float32:  # pragma: no cover -
     h ^= h >> np.uint32(15)
     h = np.uint32(h * np.uint32(0x846CA68B))
     h ^= h >> np.uint32(16)
-    return np.float32(h >> np.uint32(8)) * np.float32(5.9604644775390625e-08)
+    u: np.float32 = np.float32(h >> np.uint32(8)) * np.float32(5.9604644775390625e-08)
+    return u
 
 
-@njit(cache=True)
+@_compiled
 def threshold(bits: Array, keep: int) -> tuple[int, int, int]:  # pragma: no cover - compiled
     """Where the largest `keep` of non-negative floats begin, by two histograms of their bits and no sort.
 
@@ -57,7 +70,7 @@ def threshold(bits: Array, keep: int) -> tuple[int, int, int]:  # pragma: no cov
     return (place << _LOW_BITS) | low, above, keep - above
 
 
-@njit(cache=True)
+@_compiled
 def select(
     values: Array, bits: Array, limit: int, ties: int, factor: float, top: int, seed: int, mask: Array, symbols: Array
 ) -> int:  # pragma: no cover - compiled
@@ -88,7 +101,7 @@ def select(
     return count
 
 
-@njit(cache=True)
+@_compiled
 def scatter(mask: Array, symbols: Array, step: float, top: int, out: Array) -> int:  # pragma: no cover - compiled
     """Inverse of `select` into zeros float32 [n]; how many values the mask asked for, -1 for more than there are."""
     count = 0
@@ -106,7 +119,7 @@ def scatter(mask: Array, symbols: Array, step: float, top: int, out: Array) -> i
     return count
 
 
-@njit(cache=True)
+@_compiled
 def quantise_rows(
     values: Array, scales: Array, top: int, seed: int, symbols: Array
 ) -> None:  # pragma: no cover - compiled
@@ -122,7 +135,7 @@ def quantise_rows(
             symbols[r, c] = np.uint8(min(max(level, np.int32(0)), np.int32(top)))
 
 
-@njit(cache=True)
+@_compiled
 def restore_rows(symbols: Array, scales: Array, top: int, out: Array) -> None:  # pragma: no cover - compiled
     """Inverse of `quantise_rows` into float32 [rows, d]."""
     rows, width = out.shape
@@ -132,7 +145,7 @@ def restore_rows(symbols: Array, scales: Array, top: int, out: Array) -> None:  
             out[r, c] = np.float32(2 * np.int32(symbols[r, c]) - np.int32(top)) * step
 
 
-@njit(cache=True)
+@_compiled
 def pack_symbols(symbols: Array, width: int, out: Array) -> None:  # pragma: no cover - compiled
     """Several symbols of `width` bits (2 or 4) into each byte, the first lowest."""
     each = 8 // width
@@ -147,7 +160,7 @@ def pack_symbols(symbols: Array, width: int, out: Array) -> None:  # pragma: no 
         out[whole] |= symbols[i] << np.uint8(width * (i - whole * each))
 
 
-@njit(cache=True)
+@_compiled
 def unpack_symbols(packed: Array, width: int, out: Array) -> None:  # pragma: no cover - compiled
     """Inverse of `pack_symbols`."""
     each = 8 // width
@@ -161,7 +174,7 @@ def unpack_symbols(packed: Array, width: int, out: Array) -> None:  # pragma: no
         out[i] = (packed[whole] >> np.uint8(width * (i - whole * each))) & low
 
 
-@njit(cache=True)
+@_compiled
 def rice_bits(mask: Array, shift: int) -> int:  # pragma: no cover - compiled
     """Bits that the gaps of a mask take as Rice codes of that shift."""
     total, last = 0, -1
@@ -177,7 +190,7 @@ def rice_bits(mask: Array, shift: int) -> int:  # pragma: no cover - compiled
     return total
 
 
-@njit(cache=True)
+@_compiled
 def rice_encode(mask: Array, shift: int, out: Array) -> None:  # pragma: no cover - compiled
     """Gaps between kept values: the quotient by 2^shift in unary (ones, then a zero), the rest in `shift` bits."""
     at, last = 0, -1
@@ -199,7 +212,7 @@ def rice_encode(mask: Array, shift: int, out: Array) -> None:  # pragma: no cove
             place += 1
 
 
-@njit(cache=True)
+@_compiled
 def rice_decode(data: Array, shift: int, kept: int, size: int, mask: Array) -> bool:  # pragma: no cover - compiled
     """Inverse of `rice_encode` into a mask of zeros over `size` values; False for bytes that cannot be it."""
     at, last, end = 0, -1, data.size << 3

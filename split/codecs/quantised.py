@@ -81,7 +81,7 @@ def put_odd(values: Floats, data: bytes) -> None:
 
 def seed_of(values: Floats) -> int:
     """A seed that depends on the values, so that encoding again gives the same bytes."""
-    view = memoryview(values).cast("B")
+    view = values.view(np.uint8).data
     return zlib.crc32(view[-_SEED_BYTES:], zlib.crc32(view[:_SEED_BYTES]))
 
 

@@ -211,7 +211,8 @@ def test_damaged_bytes_never_give_more_than_a_named_error(seed, name) -> None:
     "more",
     [
         {"kept": 10**9}, {"kept": -1}, {"kept": True}, {"scale": -1.0}, {"scale": float("inf")}, {"scale": None},
-        {"mask": ["zip", 3]}, {"mask": [1, 2, 3]}, {"values": ["zstd", 10**9]}, {"values": None}, {"mask": ["raw", True]},
+        {"mask": ["zip", 3]}, {"mask": [1, 2, 3]}, {"values": ["zstd", 10**9]}, {"values": None},
+        {"mask": ["raw", True]},
     ],
     ids=str,
 )  # fmt: skip
@@ -226,7 +227,8 @@ def test_a_header_that_lies_is_refused(more) -> None:
     ("name", "words"),
     [
         ("topk:0:8", "keeps 0"), ("topk:1.5:8", "keeps 1.5"), ("topk:-0.1:8", "keeps -0.1"), ("topk:nan:8", "nan"),
-        ("topk:0.1:9", "9 bits"), ("dense:1", "1 bits"), ("dense:x", "no codec"), ("topk", "topk:KEEP:BITS"), ("zip", "zip"),
+        ("topk:0.1:9", "9 bits"), ("dense:1", "1 bits"), ("dense:x", "no codec"), ("topk", "topk:KEEP:BITS"),
+        ("zip", "zip"),
     ],
 )  # fmt: skip
 def test_a_codec_that_cannot_be_is_named(name, words) -> None:
