@@ -2,12 +2,13 @@
 # make test    set everything up and run the tests (sampled counts)
 # make check   style, types and import rules, on an installed copy
 # make accept  the full counts; prints a table and writes docs/measurements/
+# make docs    the manual, into build/site
 
 VENV := .venv
 BIN := $(VENV)/bin
 CHECK := build/check
 
-.PHONY: demo test test-core check accept clean
+.PHONY: demo test test-core check accept docs clean
 
 $(VENV)/.ready: pyproject.toml .ci/environment
 	sh .ci/environment full $(VENV)
@@ -36,6 +37,10 @@ check: $(VENV)/.ready
 
 accept: $(VENV)/.ready
 	$(BIN)/python -m pytest -m accept -p tests.accept_report
+
+docs: $(VENV)/.ready
+	$(BIN)/python docs/make_commands.py
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf build $(VENV) .venv-core demo

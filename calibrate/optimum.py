@@ -18,6 +18,7 @@ from cardlab.records.fit import Fit
 
 GRID = 2001
 DRAWS = 200
+DRAWN = 61
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +30,14 @@ class EnergyOptimum:
         frequency_ci95_hz: 95 % range of the best clock over the parameter draws.
         energy_j: energy of the work at that clock.
         saving: fraction saved against the highest clock allowed.
+        curve: energy of the work over the clocks, (Hz, J), to draw.
     """
 
     frequency_hz: float
     frequency_ci95_hz: tuple[float, float]
     energy_j: Estimate
     saving: float
+    curve: tuple[tuple[float, float], ...] = ()
 
 
 def energy_optimum(power: Fit, latency: Fit, frequencies_hz: Sequence[float] | None = None) -> EnergyOptimum:
@@ -67,7 +70,12 @@ def step_optimum(
         frequency_ci95_hz=(float(np.quantile(clocks, 0.025)), float(np.quantile(clocks, 0.975))),
         energy_j=product(power.predict(at), _sum([latency.predict(at).scaled(count) for latency, count in parts])),
         saving=1.0 - float(energy[best] / energy[np.argmax(grid)]),
+        curve=tuple((float(grid[i]), float(energy[i])) for i in _thinned(grid.size)),
     )
+
+
+def _thinned(size: int) -> list[int]:
+    return sorted({int(i) for i in np.linspace(0, size - 1, min(size, DRAWN)).round()})
 
 
 def _drawn(fit: Fit, grid: Array) -> Array:

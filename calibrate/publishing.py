@@ -25,9 +25,21 @@ def published_constants(store: Store, fits: Sequence[Fit]) -> tuple[Constants, .
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimum:
-    """The energy-optimal clock of one device for one step of a task, or one run of a load."""
+    """The energy-optimal clock of one device for one step of a task, or one run of a load.
 
+    Attributes:
+        device, task, workload, rail, power_mode, memory_hz: whose it is, as in the fit of its power; energy
+            is what flows over that rail.
+        law: of the power.
+    """
+
+    device: str
     device_name: str
+    task: str | None
+    workload: str | None
+    rail: str | None
+    power_mode: str | None
+    memory_hz: float | None
     work: str
     law: str
     optimum: EnergyOptimum
@@ -42,7 +54,13 @@ def energy_optima(store: Store, fits: Sequence[Fit]) -> tuple[Optimum, ...]:
         if parts and power.x.min is not None:
             found.append(
                 Optimum(
+                    device=power.device,
                     device_name=power.device_name,
+                    task=power.task,
+                    workload=power.workload,
+                    rail=power.rail,
+                    power_mode=power.power_mode,
+                    memory_hz=power.memory_hz,
                     work=power.workload or "one training step",
                     law=power.law,
                     optimum=step_optimum(power, parts),

@@ -21,7 +21,7 @@ from cardlab.card.objective import Table, cost, ranges, table
 from cardlab.card.problem import Array, Problem
 from cardlab.errors import PlanError
 
-ATTRIBUTION_DRAWS = 60
+ATTRIBUTION_DRAWS = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,24 +165,40 @@ def most_doubtful(problem: Problem, choices: Sequence[tuple[int, int]], doubts: 
     left aside: what a decision loses by that constant not being known.
     """
     count = min(doubts.draws, ATTRIBUTION_DRAWS)
+    # With ranges of its own a device is not touched by the doubt of another one.
+    apart = problem.objective.range != "common"
+    known = _regrets(problem, choices) if apart else []
     lost = {}
     for source in doubts.sources:
         total = 0.0
         for n in range(count):
-            for m, (_, costs) in enumerate(_costs(doubts.drawn(problem, n, source), limited=False)):
-                total += float(costs[choices[m]] - costs.min())
+            drawn = doubts.drawn(problem, n, source)
+            if apart and source.device is not None:
+                m = source.device
+                total += sum(known) - known[m] + _regrets(drawn, choices, only=m)[0]
+            else:
+                total += sum(_regrets(drawn, choices))
         lost[source.name] = total / (count * len(choices))
     return dict(sorted(lost.items(), key=lambda item: -item[1]))
 
 
-def _costs(problem: Problem, limited: bool = True) -> list[tuple[Table, Array]]:
+def _regrets(problem: Problem, choices: Sequence[tuple[int, int]], only: int | None = None) -> list[float]:
+    """What each choice costs above the best one, limits left aside; of one device if `only` is given."""
+    wanted = range(len(problem.devices)) if only is None else (only,)
+    tables = [table(problem, m) for m in wanted]
+    found = []
+    for m, t, extent in zip(wanted, tables, ranges(problem, tables), strict=True):
+        costs = cost(problem, t, extent)
+        found.append(float(costs[choices[m]] - costs.min()))
+    return found
+
+
+def _costs(problem: Problem) -> list[tuple[Table, Array]]:
     tables = [table(problem, m) for m in range(len(problem.devices))]
     extents = ranges(problem, tables)
     found = []
     for m, (t, extent) in enumerate(zip(tables, extents, strict=True)):
-        costs = cost(problem, t, extent)
-        if limited:
-            costs = np.where(limits_of(problem, m, t).feasible, costs, np.inf)
+        costs = np.where(limits_of(problem, m, t).feasible, cost(problem, t, extent), np.inf)
         found.append((t, costs))
     return found
 

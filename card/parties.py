@@ -137,18 +137,19 @@ def find_task(store: Store, request: Request, parties: Sequence[Party]) -> Task:
 
 
 def _tasks_of(store: Store, party: Party) -> dict[str, Task]:
-    return {p.run.task.uid: p.run.task for p in _complete(store, party, None) if p.run.task is not None}
+    if party.mode is None:
+        return {task.uid: task for _, task in store.runs.finished(party.device.key) if task is not None}
+    return {p.run.task.uid: p.run.task for p in _in_modes(store, party, None) if p.run.task is not None}
 
 
-def _complete(store: Store, party: Party, task: Task | None) -> list[Profile]:
+def _in_modes(store: Store, party: Party, task: Task | None) -> list[Profile]:
+    """Complete profiles with points in the power mode that was asked for, oldest first."""
     uid = None if task is None else task.uid
     profiles = [p for p in store.runs.select(device=party.device.key, task=uid) if p.complete]
-    if party.mode is None:
-        return profiles
     return [p for p in profiles if any(_in_mode(point, party.mode) for point in p.points)]
 
 
-def _in_mode(point: Point, mode: str) -> bool:
+def _in_mode(point: Point, mode: str | None) -> bool:
     return point.operating is not None and point.operating.power_mode == mode
 
 
@@ -157,9 +158,10 @@ def newest_profile(store: Store, party: Party, task: Task) -> Profile:
 
     `find_task` has made sure that there is one.
     """
-    profile = _complete(store, party, task)[-1]
     if party.mode is None:
-        return profile
+        uids = [uid for uid, done in store.runs.finished(party.device.key) if done is not None and done.uid == task.uid]
+        return store.runs.get(uids[-1])
+    profile = _in_modes(store, party, task)[-1]
     return Profile(run=profile.run, points=tuple(p for p in profile.points if _in_mode(p, party.mode)))
 
 

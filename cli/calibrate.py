@@ -6,11 +6,19 @@ from typing import Annotated
 
 import typer
 
-from cardlab.cli.options import DbOption, JsonOption, VersionOption, new_app, refuse_options_before_subcommand
+from cardlab.cli.options import (
+    DbOption,
+    JsonOption,
+    OutPageOption,
+    PlotOption,
+    VersionOption,
+    new_app,
+    refuse_options_before_subcommand,
+)
 
 app = new_app("Fit laws to what was measured, with their uncertainty, and predict with them.")
 DeviceOption = Annotated[
-    str | None, typer.Option(help="Label or key of a device; default: all.", show_default=False)
+    str | None, typer.Option(metavar="LABEL", help="Label or key of a device; default: all.", show_default=False)
 ]
 
 
@@ -26,7 +34,7 @@ def calibrate(ctx: typer.Context, version: VersionOption = False) -> None:
 @app.command()
 def meter(
     reference: Annotated[str, typer.Option(help="CSV with the columns reference_w and sensor_w.")],
-    device: Annotated[str, typer.Option(help="Label or key of the device whose sensor it is.")],
+    device: Annotated[str, typer.Option(metavar="LABEL", help="Label or key of the device whose sensor it is.")],
     rail: Annotated[str, typer.Option(help="Rail of the sensor.")] = "board",
     db: DbOption = None,
     json: JsonOption = False,
@@ -40,7 +48,7 @@ def meter(
 @app.command(name="import")
 def import_(
     file: Annotated[str, typer.Argument(help="CSV, or a Kernel Tuner JSON file.")],
-    device: Annotated[str, typer.Option(help="Label of the device it was measured on.")],
+    device: Annotated[str, typer.Option(metavar="LABEL", help="Label of the device it was measured on.")],
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -52,7 +60,7 @@ def import_(
 
 @app.command()
 def export(
-    out: Annotated[str, typer.Option(help="Bundle to write.")],
+    out: Annotated[str, typer.Option(metavar="FILE", help="Bundle to write.")],
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -78,26 +86,29 @@ def merge(
 def fit(
     device: DeviceOption = None,
     law: Annotated[str, typer.Option(help="auto, or the name of a law.")] = "auto",
+    plot: PlotOption = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
     """Fit every curve of the database and store the fits."""
     from cardlab.cli.calibrating import fit_all
 
-    fit_all(device, law, db, json)
+    fit_all(device, law, plot, db, json)
 
 
 @app.command()
-def show(device: DeviceOption = None, db: DbOption = None, json: JsonOption = False) -> None:
+def show(
+    device: DeviceOption = None, plot: PlotOption = None, db: DbOption = None, json: JsonOption = False
+) -> None:
     """Show the stored fits and the constants derived from them."""
     from cardlab.cli.calibrating import show_fits
 
-    show_fits(device, db, json)
+    show_fits(device, plot, db, json)
 
 
 @app.command()
 def predict(
-    device: Annotated[str, typer.Option(help="Label or key of the device.")],
+    device: Annotated[str, typer.Option(metavar="LABEL", help="Label or key of the device.")],
     frequency_mhz: Annotated[float, typer.Option(help="Clock in MHz.")],
     segment: Annotated[str | None, typer.Option(help="Only this segment.", show_default=False)] = None,
     power_mode: Annotated[str | None, typer.Option(help="Only this power mode.", show_default=False)] = None,
@@ -107,6 +118,7 @@ def predict(
     ] = None,
     batch: Annotated[int, typer.Option(help="Of that task.")] = 1,
     seq: Annotated[int, typer.Option(help="Of that task.")] = 512,
+    plot: PlotOption = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -123,6 +135,7 @@ def predict(
             model=model,
             batch=batch,
             sequence=seq,
+            plot=plot,
             db=db,
             as_json=json,
         )
@@ -131,12 +144,12 @@ def predict(
 
 @app.command()
 def report(
-    out: Annotated[str, typer.Option(help="File to write.")],
+    out: OutPageOption,
     device: DeviceOption = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write one HTML page of profiles and fits."""
-    from cardlab.cli.reporting import write_report
+    """Write one HTML page of a device, or of all devices side by side."""
+    from cardlab.cli.reporting import write_device_report
 
-    write_report(out, db, json, device=device, with_plan=False)
+    write_device_report(out, db, json, device=device)

@@ -9,6 +9,8 @@ from cardlab.calibrate.publishing import Optimum, energy_optima, published_const
 from cardlab.calibrate.report_text import fit_report
 from cardlab.calibrate.service import fit_store
 from cardlab.cli.console import print_json, print_line, print_table
+from cardlab.cli.drawing import drawn, save_figure
+from cardlab.cli.gathering import best_clocks, store_curves
 from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.store import Store
@@ -16,23 +18,39 @@ from cardlab.db.times import utc_now
 from cardlab.errors import NotFoundError
 from cardlab.plain import to_plain
 from cardlab.records.fit import Fit
+from cardlab.reports.views.curves import curve_charts, energy_chart
 from cardlab.reports.views.fit import fit_document
-from cardlab.text import NOT_MEASURED, percent, si
+from cardlab.reports.views.parts import Bars, Chart
+from cardlab.text import NOT_MEASURED, percent, si, subject
 
 
-def fit_all(device: str | None, law: str, db: str | None, as_json: bool) -> None:
-    """Fit, store, show."""
+def fit_all(device: str | None, law: str, plot: str | None, db: str | None, as_json: bool) -> None:
+    """Fit, store, draw where asked, show."""
     with open_store(database(db), create=False) as store:
         key = device_key(store, device)
         fits = fit_store(store, device=key, law=law, created_at=utc_now())
-        _print(fits, published_constants(store, fits), energy_optima(store, fits), as_json, full=True)
+        charts = None if plot is None else draw_fits(store, fits, plot)
+        _print(fits, published_constants(store, fits), energy_optima(store, fits), as_json, charts, full=True)
 
 
-def show_fits(device: str | None, db: str | None, as_json: bool) -> None:
+def draw_fits(store: Store, fits: Sequence[Fit], plot: str) -> tuple[Chart | Bars, ...]:
+    """Save the curves of fits, with their points, and the energies; what was drawn."""
+    charts: list[Chart | Bars] = []
+    for key in dict.fromkeys(f.device for f in fits):
+        mine = [f for f in fits if f.device == key]
+        best = best_clocks(store, mine)
+        charts += [chart for c in store_curves(store, mine) for chart in curve_charts(c, best)]
+        charts += [energy_chart(mine[0].device_name, b) for b in best]
+    save_figure(charts, plot)
+    return tuple(charts)
+
+
+def show_fits(device: str | None, plot: str | None, db: str | None, as_json: bool) -> None:
     """The newest stored fits."""
     with open_store(database(db), create=False) as store:
         fits = stored_fits(store, device)
-        _print(fits, published_constants(store, fits), energy_optima(store, fits), as_json, full=False)
+        charts = None if plot is None else draw_fits(store, fits, plot)
+        _print(fits, published_constants(store, fits), energy_optima(store, fits), as_json, charts, full=False)
 
 
 def device_key(store: Store, device: str | None) -> str | None:
@@ -49,11 +67,17 @@ def stored_fits(store: Store, device: str | None) -> tuple[Fit, ...]:
 
 
 def _print(
-    fits: Sequence[Fit], constants: Sequence[Constants], optima: Sequence[Optimum], as_json: bool, *, full: bool
+    fits: Sequence[Fit],
+    constants: Sequence[Constants],
+    optima: Sequence[Optimum],
+    as_json: bool,
+    charts: Sequence[Chart | Bars] | None,
+    *,
+    full: bool,
 ) -> None:
     if as_json:
         documents = {"constants": [to_plain(c) for c in constants], "optima": [to_plain(o) for o in optima]}
-        print_json({"fits": [fit_document(f) for f in fits], **documents})
+        print_json({"fits": [fit_document(f) for f in fits], **documents, **drawn(charts)})
         return
     if full:
         for fit in fits:
@@ -71,8 +95,9 @@ def _print(
 def optimum_line(o: Optimum) -> str:
     """The energy-optimal clock in words."""
     low, high = o.optimum.frequency_ci95_hz
+    rail = "" if o.rail is None else f" (rail {o.rail})"
     return (
-        f"least energy for {o.work} on {o.device_name}: {si(o.optimum.frequency_hz, 'Hz')}"
+        f"least energy for {o.work} on {o.device_name}{rail}: {si(o.optimum.frequency_hz, 'Hz')}"
         f" ({si(low, 'Hz')} .. {si(high, 'Hz')}), {si(o.optimum.energy_j.value, 'J')},"
         f" {percent(o.optimum.saving)} less than at the highest clock measured"
     )
@@ -93,8 +118,7 @@ def _rows(fits: Iterable[Fit]) -> Iterable[tuple[str, ...]]:
 
 def about(fit: Fit) -> str:
     """What a fit is of, in words, without the device."""
-    words = (fit.segment, fit.phase, fit.quantity.replace("_", " "), fit.rail)
-    return " ".join(word for word in words if word)
+    return subject(fit.quantity, segment=fit.segment, phase=fit.phase, rail=fit.rail)
 
 
 def _print_constants(c: Constants) -> None:

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from cardlab.cli.options import DbOption, JsonOption, VersionOption, new_app, refuse_options_before_subcommand
+from cardlab.cli.options import (
+    DbOption,
+    JsonOption,
+    OutPageOption,
+    PlotOption,
+    VersionOption,
+    new_app,
+    refuse_options_before_subcommand,
+)
 from cardlab.cli.run import run_app
 from cardlab.errors import UsageError
 
@@ -28,13 +36,15 @@ def plan(
         bool, typer.Option("--from-db", help="Plan with the constants in the database.")
     ] = False,
     scenario: Annotated[
-        str | None, typer.Option(help="A bundled scenario (card-letter) or a TOML file.", show_default=False)
+        str | None,
+        typer.Option(metavar="FILE", help="A bundled scenario (card-letter) or a TOML file.", show_default=False),
     ] = None,
     server: Annotated[
-        str | None, typer.Option(help="Label or key of the server.", show_default=False)
+        str | None, typer.Option(metavar="LABEL", help="Label or key of the server.", show_default=False)
     ] = None,
     device: Annotated[
-        list[str] | None, typer.Option(help="Label or key of a device; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(metavar="LABEL", help="Label or key of a device; may be repeated.", show_default=False),
     ] = None,
     scheme: Annotated[
         str | None,
@@ -63,7 +73,7 @@ def plan(
     ] = None,
     compression: Annotated[
         float | None,
-        typer.Option(help="Fraction of activation and gradient bytes that remains.", show_default="1"),
+        typer.Option(help="Fraction of smashed data and gradient bytes that remains.", show_default="1"),
     ] = None,
     min_accuracy: Annotated[
         float | None, typer.Option(help="sft: least accuracy, by the curve of card accuracy.", show_default=False)
@@ -101,9 +111,7 @@ def plan(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Add what changed settings would decide.")
     ] = False,
-    plot: Annotated[
-        str | None, typer.Option(help="Write delays by term as an SVG file.", show_default=False)
-    ] = None,
+    plot: PlotOption = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -151,7 +159,9 @@ def plan(
 
 @app.command()
 def simulate(
-    scenario: Annotated[str, typer.Option(help="A bundled scenario or a TOML file.")] = "card-letter",
+    scenario: Annotated[
+        str, typer.Option(metavar="FILE", help="A bundled scenario (card-letter) or a TOML file.")
+    ] = "card-letter",
     rounds: Annotated[int, typer.Option(help="Rounds of each job.", min=1)] = 20,
     channel: Annotated[
         list[str] | None, typer.Option(help="good, normal or poor; may be repeated.", show_default="as it is")
@@ -167,6 +177,7 @@ def simulate(
         str | None,
         typer.Option(help="Address of a Dask scheduler, instead of processes.", show_default=False),
     ] = None,
+    plot: PlotOption = None,
     json: JsonOption = False,
 ) -> None:
     """Play a scenario over rounds, channels and fleets."""
@@ -182,6 +193,7 @@ def simulate(
         scheme=scheme,
         workers=workers,
         scheduler=scheduler,
+        plot=plot,
         as_json=json,
     )
 
@@ -189,12 +201,13 @@ def simulate(
 @app.command()
 def reproduce(
     rounds: Annotated[int, typer.Option(help="Rounds in each channel state.", min=1)] = 20,
+    plot: PlotOption = None,
     json: JsonOption = False,
 ) -> None:
     """Hold the paper's claims against this model, one by one."""
     from cardlab.cli.simulating import run_reproduction
 
-    run_reproduction(rounds, json)
+    run_reproduction(rounds, plot, json)
 
 
 @app.command()
@@ -290,14 +303,24 @@ def accuracy(
 
 @app.command()
 def report(
-    out: Annotated[str, typer.Option(help="File to write.")],
+    out: OutPageOption,
+    plan: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Id of a plan, or its first digits; default: the newest.", show_default=False),
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="Id of a split run; default: the newest that followed the plan.", show_default=False
+        ),
+    ] = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write one HTML page of the newest plan with its profiles and fits."""
-    from cardlab.cli.reporting import write_report
+    """Write one HTML page of a plan, the devices it was made from, and the split run that followed it."""
+    from cardlab.cli.reporting import write_plan_report
 
-    write_report(out, db, json, device=None, with_plan=True)
+    write_plan_report(out, db, json, plan=plan, run=run)
 
 
 app.add_typer(run_app, name="run")
@@ -308,10 +331,11 @@ def validate(
     run: Annotated[
         str | None, typer.Argument(help="Id of a run, or its first digits; default: the newest.")
     ] = None,
+    plot: PlotOption = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
     """Hold a run against its prediction, term by term, and name the term that is off."""
     from cardlab.cli.validating import validate_run
 
-    validate_run(run, db, json)
+    validate_run(run, plot, db, json)

@@ -37,7 +37,7 @@ def upgrade(db: DbOption = None, json: JsonOption = False) -> None:
 
 @app.command()
 def info(db: DbOption = None, json: JsonOption = False) -> None:
-    """Say what is in it: boards, runs, samples, fits, plans, and what is unfinished or out of date."""
+    """Say what is in it: devices, runs, samples, fits, plans, and what is unfinished or out of date."""
     from cardlab.cli.keeping import show_info
 
     show_info(db, json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform as host_platform
 from collections.abc import Iterable
 from importlib import metadata
@@ -11,23 +12,38 @@ from cardlab.cli.console import print_json, print_table
 from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.errors import CardlabError, NotFoundError
-from cardlab.profilers.platforms import Probe, open_platform
+from cardlab.profilers.platforms import Probe, helper, open_platform
 from cardlab.profilers.platforms.guard import journals
 
-MODEL_PACKAGES = ("torch", "transformers", "peft", "fvcore")
+NEEDED_BY = {
+    "torch": ("models", "models cannot be profiled"),
+    "transformers": ("models", "models cannot be profiled"),
+    "peft": ("models", "models cannot be profiled"),
+    "fvcore": ("models", "FLOP counts have one check less"),
+    "pyzmq": ("models", "no split run"),
+    "matplotlib": ("report", "--plot draws nothing; HTML reports need no more"),
+}
 
 
 def software_probes() -> Iterable[Probe]:
-    """Python and the packages that measuring needs."""
+    """Python and the packages that measuring, split runs and pictures need."""
     yield Probe(name="cardlab", ok=True, state=f"{__version__} on Python {host_platform.python_version()}")
-    for package in MODEL_PACKAGES:
+    for package, (extra, lack) in NEEDED_BY.items():
         try:
             yield Probe(name=package, ok=True, state=metadata.version(package))
         except metadata.PackageNotFoundError:
-            remedy = "pip install 'cardlab[models]'"
-            yield Probe(
-                name=package, ok=False, state="not installed: models cannot be profiled", remedy=remedy
-            )
+            remedy = f"pip install 'cardlab[{extra}]'"
+            yield Probe(name=package, ok=False, state=f"not installed: {lack}", remedy=remedy)
+
+
+def rights_probe() -> Probe:
+    """Whether this user may hold clocks: root, or through the helper."""
+    if os.geteuid() == 0:
+        return Probe(name="rights", ok=True, state="root")
+    if helper.helper_answers():
+        return Probe(name="rights", ok=True, state=f"not root; {helper.NAME} answers through sudo")
+    state = "not root, and the clock helper is not allowed: clocks that only root may hold stay as found"
+    return Probe(name="rights", ok=False, state=state, remedy=helper.remedy())
 
 
 def database_probe(location: str) -> Probe:
@@ -70,7 +86,9 @@ def platform_probes(name: str) -> Iterable[Probe]:
 
 def show_doctor(platform: str, db: str | None, as_json: bool) -> None:
     """Print all probes."""
-    probes = [*software_probes(), database_probe(database(db)), *platform_probes(platform), *clock_probes()]
+    probes = [
+        *software_probes(), rights_probe(), database_probe(database(db)), *platform_probes(platform), *clock_probes()
+    ]  # fmt: skip
     if as_json:
         print_json(
             {"probes": [{"name": p.name, "ok": p.ok, "state": p.state, "remedy": p.remedy} for p in probes]}

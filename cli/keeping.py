@@ -21,7 +21,7 @@ _SHOWN_TABLES = ("run", "point", "measurement", "fit", "plan", "link", "train_ro
 
 
 def show_info(db: str | None, as_json: bool) -> None:
-    """What is in the database, board by board, and what no longer rests on everything measured."""
+    """What is in the database, device by device, and what no longer rests on everything measured."""
     with open_store(database(db), create=False) as store:
         found, stale, open_runs = contents(store), stale_fits(store), unfinished_points(store)
         joined = _joined_stacks(store)
@@ -60,7 +60,7 @@ def _print_contents(found: Contents) -> None:
     if found.boards:
         rows = [(b.names[-1], b.platform, str(b.runs), b.last_at[:19], b.key, ", ".join(b.names[:-1]))
                 for b in found.boards]  # fmt: skip
-        print_table("boards", ("name", "platform", "runs", "last measured (UTC)", "key", "former names"), rows, left=6)
+        print_table("devices", ("name", "platform", "runs", "last measured (UTC)", "key", "former names"), rows, left=6)
 
 
 def _print_state(
@@ -94,7 +94,7 @@ def run_check(db: str | None, as_json: bool) -> None:
     if findings:
         raise StoreError(
             f"{location} has {len(findings)} fault(s)",
-            remedy="restore a backup, or merge the boards' bundles again into a new database",
+            remedy="restore a backup, or merge the devices' bundles again into a new database",
         )
 
 

@@ -10,7 +10,7 @@ from cardlab.cli.console import note
 from cardlab.profilers.session import Observer
 from cardlab.profilers.timing import Progress
 from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
-from cardlab.text import duration, percent, si
+from cardlab.text import duration, percent, si, subject
 
 
 class PlainObserver:
@@ -33,7 +33,7 @@ class PlainObserver:
     def measured(self, measurements: tuple[Measurement, ...]) -> None:
         """One line a measurement; of a sweep only what is new at every point."""
         for m in measurements:
-            words = " ".join(w for w in (m.segment, m.phase, m.quantity.replace("_", " "), m.rail) if w)
+            words = subject(m.quantity, segment=m.segment, phase=m.phase, rail=m.rail)
             value = "N/A" if m.estimate is None else si(m.estimate.value, m.unit)
             flags = f" [{', '.join(m.flags)}]" if m.flags else ""
             note(f"  {words}: {value}{flags}")

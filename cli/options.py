@@ -20,6 +20,17 @@ DbOption = Annotated[
     ),
 ]
 
+OutPageOption = Annotated[str, typer.Option("--out", metavar="FILE", help="HTML file to write.")]
+PlotOption = Annotated[
+    str | None,
+    typer.Option(
+        "--plot",
+        metavar="FILE",
+        help="Also draw it as a PNG, SVG or PDF file; with --json the drawn data are under charts.",
+        show_default=False,
+    ),
+]
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cardlab.cli.console import print_json, print_line, print_table
+from cardlab.cli.drawing import drawn
 from cardlab.records.plan import Decision, Plan
+from cardlab.reports.views.parts import Bars, Chart
 from cardlab.reports.views.plan import plan_document
 from cardlab.text import NOT_MEASURED, percent, si
 
 
-def print_plan(made: Plan, as_json: bool) -> None:
+def print_plan(made: Plan, as_json: bool, charts: Sequence[Chart | Bars] | None = None) -> None:
     """A plan as JSON, or as one table with what was assumed."""
     if as_json:
-        print_json(plan_document(made))
+        print_json(plan_document(made) | drawn(charts))
         return
     if made.scheme == "sft":
         print_table(_title(made), _SHARED_COLUMNS, [_shared_row(d) for d in made.rounds[0].devices])

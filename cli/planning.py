@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from cardlab.card import load_scenario, solve
@@ -17,14 +16,15 @@ from cardlab.card.sft.planning import plan_instance
 from cardlab.card.simulate import on_channel
 from cardlab.card.solving import plan_rounds, problems_of
 from cardlab.card.tradeoffs import with_pareto, with_sensitivity
+from cardlab.cli.drawing import save_figure
 from cardlab.cli.plan_table import print_plan
 from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.errors import UsageError
-from cardlab.records.plan import DelayTerms, Plan
-from cardlab.reports.svg import terms_chart
+from cardlab.records.plan import Plan
+from cardlab.reports.views.decisions import plan_pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +76,11 @@ def make_plan(options: PlanOptions) -> None:
                 made = store.plans.add(made, utc_now())
     else:
         made = _from_database(options)
+    charts = None
     if options.plot is not None:
-        _plot(made, options.plot)
-    print_plan(made, options.as_json)
+        charts = plan_pictures(made)
+        save_figure(charts, options.plot)
+    print_plan(made, options.as_json, charts)
 
 
 def _extended(made: Plan, problem: Problem, options: PlanOptions) -> Plan:
@@ -87,26 +89,6 @@ def _extended(made: Plan, problem: Problem, options: PlanOptions) -> Plan:
     if options.sensitivity:
         made = with_sensitivity(made, problem)
     return made
-
-
-_PLOT_STYLE = (
-    "text{font:12px sans-serif}.term-device{fill:#4c78a8}.term-uplink{fill:#f58518}.term-server{fill:#54a24b}"
-    ".term-downlink{fill:#e45756}.term-adapters{fill:#b279a2}.term-encode,.term-decode{fill:#9d755d}"
-    ".term-switch{fill:#bab0ac}"
-)
-
-
-def _plot(made: Plan, file: str) -> None:
-    rows = [
-        (f"{d.device}, cut {d.cut}", [getattr(d.delay_terms, f.name) for f in fields(DelayTerms)])
-        for d in made.rounds[0].devices
-    ]
-    chart = terms_chart(rows).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    chart = chart.replace("</svg>", f"<style>{_PLOT_STYLE}</style></svg>")
-    try:
-        Path(file).write_text(chart, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror}", remedy="name another file") from error
 
 
 def _check(options: PlanOptions) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cardlab.calibrate.transfer import transferred
 from cardlab.cli.calibrating import about, stored_fits
 from cardlab.cli.console import print_json, print_table
+from cardlab.cli.drawing import drawn, save_figure
 from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.store import Store
@@ -16,6 +17,7 @@ from cardlab.profilers import workload as engine
 from cardlab.profilers.workload.formula import segment_flop
 from cardlab.records.fit import Fit
 from cardlab.records.task import Task
+from cardlab.reports.views.curves import prediction_chart
 from cardlab.reports.views.fit import prediction_document
 from cardlab.text import NOT_MEASURED, si
 
@@ -34,6 +36,7 @@ class PredictOptions:
     model: str | None
     batch: int
     sequence: int
+    plot: str | None
     db: str | None
     as_json: bool
 
@@ -53,8 +56,13 @@ def predict_at(options: PredictOptions) -> None:
             f"{options.device!r} has no fit for what was asked", remedy="see: calibrate show --device LABEL"
         )
     frequency_hz = options.frequency_mhz * 1e6
+    charts = None
+    if options.plot is not None:
+        charts = [prediction_chart(fit, frequency_hz) for fit in fits if fit.x.min is not None]
+        save_figure(charts, options.plot)
     if options.as_json:
-        print_json({"predictions": [prediction_document(fit, frequency_hz) for fit in fits]})
+        documents = [prediction_document(fit, frequency_hz) for fit in fits]
+        print_json({"predictions": documents, **drawn(charts)})
         return
     _print(fits, frequency_hz)
 

@@ -37,7 +37,7 @@ def profile_device(
         str | None, typer.Option(help="Module names, separated by commas; default: the family's own.")
     ] = None,
     adapter_dtype: Annotated[str, typer.Option(help="dtype of the adapter weights.")] = "float32",
-    checkpointing: Annotated[bool, typer.Option(help="Gradient checkpointing.")] = False,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing.")] = False,
     optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
     platform: Annotated[
         str, typer.Option(help="auto, nvidia, nvidia:INDEX, jetson, cpu, or simulated:NAME.")
@@ -51,10 +51,14 @@ def profile_device(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Label of the device.", show_default=False)] = None,
     resume: Annotated[
-        bool, typer.Option(help="Go on with the newest unfinished run of the same kind.")
+        bool, typer.Option("--resume", help="Go on with the newest unfinished run of the same kind.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option(help="Say what would be measured and how long it takes.")] = False,
-    readonly: Annotated[bool, typer.Option(help="Touch no clock: measure at the clock as found.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be measured and how long it takes.")
+    ] = False,
+    readonly: Annotated[
+        bool, typer.Option("--readonly", help="Touch no clock: measure at the clock as found.")
+    ] = False,
     whole_step: Annotated[
         bool, typer.Option(help="Also measure one real training step of the whole model.")
     ] = True,

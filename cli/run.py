@@ -31,7 +31,9 @@ BatchOption = Annotated[
     int | None, typer.Option(help="Sequences in a mini-batch.", min=1, show_default="the plan's, 1")
 ]
 SeqOption = Annotated[int | None, typer.Option(help="Tokens in a sequence.", min=2, show_default="the plan's, 512")]
-DtypeOption = Annotated[str, typer.Option(help="Compute dtype here: auto, float32, bfloat16 or float16.")]
+DtypeOption = Annotated[
+    str, typer.Option(help="Compute dtype here: float32, bfloat16 or float16; auto is that of the plan's profile.")
+]
 RankOption = Annotated[int | None, typer.Option(help="LoRA rank r.", min=1, show_default="the plan's, 8")]
 AlphaOption = Annotated[float | None, typer.Option(help="LoRA scaling numerator.", show_default="the plan's, 16")]
 TargetsOption = Annotated[

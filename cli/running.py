@@ -104,8 +104,10 @@ def run_local(options: RunOptions) -> None:
         if named and options.devices not in (None, len(named)):
             raise UsageError(f"the plan names {len(named)} device(s)", remedy="leave --devices out")
         names = named or tuple(f"device-{n}" for n in range(1, (options.devices or 1) + 1))
+        if not named:
+            prepared.schedule.expect_same(names, prepared.platform.identity.name)
         transport = ServerTransport("127.0.0.1", 0)
-        words = _device_words(options)
+        words = _device_words(options, prepared.execution.dtype)
         note(PRIVACY)
         if shape.uplink_bps is not None:
             note(f"the link is shaped inside the transport: {options.link}")
@@ -117,13 +119,13 @@ def run_local(options: RunOptions) -> None:
                 transport.close()
 
 
-def _device_words(options: RunOptions) -> list[str]:
+def _device_words(options: RunOptions, dtype: str) -> list[str]:
     given = {
         "--model": options.model,
         "--data": options.data,
         "--tokenizer": options.tokenizer,
         "--link": options.link,
-        "--dtype": options.dtype,
+        "--dtype": dtype,
         "--silence": str(options.silence_s),
         "--platform": options.platform,
     }
@@ -156,7 +158,8 @@ def _prepared(options: RunOptions) -> Iterator[_Prepared]:
                 task = _task(options, plan, store)
                 _check_against(options, plan, task)
                 import_torch().set_num_threads(options.threads)
-                execution = platform.resolve_execution(options.dtype, "sdpa", options.threads)
+                dtype = _dtype(options, plan, store, platform.identity.key)
+                execution = platform.resolve_execution(dtype, "sdpa", options.threads)
                 settings = _settings(options, plan, task, execution)
                 journal = Journal.begin(Path(options.out), settings, utc_now())
             import_torch().set_num_threads(options.threads)
@@ -165,6 +168,14 @@ def _prepared(options: RunOptions) -> Iterator[_Prepared]:
             yield _Prepared(store=store, platform=platform, execution=execution, schedule=schedule, journal=journal)
     finally:
         platform.close()
+
+
+def _dtype(options: RunOptions, plan: Plan | None, store: Store, key: str) -> str:
+    """The compute dtype asked for; by default that of the profile of this machine which the plan rests on."""
+    if options.dtype != "auto" or plan is None:
+        return options.dtype
+    profiles = [store.runs.get(uid).run for uid in plan.runs]
+    return next((run.execution.dtype for run in profiles if run.device.key == key), "auto")
 
 
 def _check(options: RunOptions) -> None:

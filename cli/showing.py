@@ -168,7 +168,7 @@ def _print_cuts(cuts: list[Mapping[str, Any]]) -> None:
         )
         for cut in cuts
     ]
-    columns = ("cut", "device work", "server work", "activation", "gradient", "adapters",
+    columns = ("cut", "device work", "server work", "smashed data", "gradient", "adapters",
                "device memory", "server memory", "fits")  # fmt: skip
     print_line()
     print_table("cuts: layers 1..cut on the device, the rest and the head on the server", columns, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cardlab.card.check import check_scenario
@@ -10,7 +11,9 @@ from cardlab.card.reproduce import Reproduction, reproduce
 from cardlab.card.scenario_file import load_scenario
 from cardlab.card.simulate import Played, jobs, simulate
 from cardlab.cli.console import note, print_json, print_line, print_table
+from cardlab.cli.drawing import drawn, save_figure
 from cardlab.plain import to_plain
+from cardlab.reports.views.schemes import paper_pictures, simulation_pictures
 from cardlab.text import NOT_MEASURED, percent, si
 
 
@@ -25,9 +28,10 @@ def run_simulation(
     scheme: str | None,
     workers: int,
     scheduler: str | None,
+    plot: str | None,
     as_json: bool,
 ) -> None:
-    """Play, showing progress on stderr, and print one line for each channel and fleet."""
+    """Play, showing progress on stderr, draw where asked, and print one line for each channel and fleet."""
     base = replace(load_scenario(scenario), rounds=rounds)
     if weight is not None:
         base = replace(base, objective=replace(base.objective, weight=weight))
@@ -39,8 +43,13 @@ def run_simulation(
     played = simulate(
         todo, workers=workers, scheduler=scheduler, progress=shown or (lambda _done, _count: None)
     )
+    charts = None
+    if plot is not None:
+        charts = simulation_pictures(_schemes(played), _cuts(played))
+        save_figure(charts, plot)
     if as_json:
-        print_json({"scenario": scenario, "scheme": base.scheme, "rounds": rounds, "played": to_plain(played)})
+        found = {"scenario": scenario, "scheme": base.scheme, "rounds": rounds, "played": to_plain(played)}
+        print_json({**found, **drawn(charts)})
         return
     if base.scheme == "sft":
         _print_shared(scenario, rounds, played)
@@ -60,7 +69,7 @@ def run_simulation(
     )
 
 
-def _print_shared(scenario: str, rounds: int, played: list[Played]) -> None:
+def _print_shared(scenario: str, rounds: int, played: Sequence[Played]) -> None:
     names = list(dict.fromkeys(name for p in played for name in p.baselines))
     rows = [
         (
@@ -77,6 +86,26 @@ def _print_shared(scenario: str, rounds: int, played: list[Played]) -> None:
     ]
     columns = ("channel", "fleet", "delay", *(f"vs {name.replace('_', ' ')}" for name in names), "mean cuts")
     print_table(f"{scenario}, {rounds} round(s) each, sft: means over rounds of the slowest device", columns, rows)
+
+
+def _schemes(played: Sequence[Played]) -> dict[str, dict[str, tuple[float, float | None]]]:
+    """(delay, energy) by scheme and job, of the jobs that have a plan."""
+    found: dict[str, dict[str, tuple[float, float | None]]] = {}
+    for p in played:
+        if p.delay_s is not None:
+            outcomes = {"this plan": (p.delay_s, p.server_energy_j), **p.baselines}
+            for name, pair in outcomes.items():
+                found.setdefault(name, {})[_job(p)] = pair
+    return found
+
+
+def _cuts(played: Sequence[Played]) -> dict[str, dict[str, float]]:
+    """Mean cut by job and device."""
+    return {_job(p): dict(zip(p.devices, p.cuts, strict=True)) for p in played if p.cuts}
+
+
+def _job(p: Played) -> str:
+    return f"{p.channel or 'as given'}, fleet {p.fleet}"
 
 
 def _progress(done: int, count: int) -> None:
@@ -114,11 +143,17 @@ def _row(p: Played) -> tuple[str, ...]:
     )
 
 
-def run_reproduction(rounds: int, as_json: bool) -> None:
+def run_reproduction(rounds: int, plot: str | None, as_json: bool) -> None:
     """The claims of the paper and the series of its figures."""
     found = reproduce(rounds)
+    charts = None
+    if plot is not None:
+        by_round = {name: [row[m] for row in found.cut_by_round] for m, name in enumerate(found.devices)}
+        clocks = dict(zip(found.devices, found.clock_hz, strict=True))
+        charts = paper_pictures(by_round, clocks, found.schemes)
+        save_figure(charts, plot)
     if as_json:
-        print_json(to_plain(found))
+        print_json(to_plain(found) | drawn(charts))
         return
     for number, claim in enumerate(found.claims, start=1):
         print_line(f"{number}. {claim.claim}: {claim.verdict}")

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from cardlab.cli.console import print_json, print_line, print_table
+from cardlab.cli.drawing import drawn, save_figure
+from cardlab.cli.gathering import split_run
 from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.store import Store
-from cardlab.errors import NotFoundError, UsageError
+from cardlab.errors import NotFoundError
 from cardlab.plain import to_plain
 from cardlab.records.measurement import Profile
+from cardlab.reports.views.parts import pictures
+from cardlab.reports.views.run import run_sections
 from cardlab.split.recording import TRAIN
 from cardlab.split.validate import TOTAL, TermCheck, check_rounds, terms_off
 from cardlab.text import milliseconds, percent, si
 
 
-def validate_run(run: str | None, db: str | None, as_json: bool) -> None:
+def validate_run(run: str | None, plot: str | None, db: str | None, as_json: bool) -> None:
     """Compare and show; a run without plan or fit has no predictions and is no error."""
     with open_store(database(db), create=False) as store:
         profile = _newest(store) if run is None else store.runs.get(run)
-        if profile.run.kind != TRAIN:
-            raise UsageError(f"{profile.run.uid[:12]} is a {profile.run.kind}, no split run", remedy="see: card run")
-        rounds = store.rounds.of_run(profile.run.uid)
+        trained = split_run(store, profile.run.uid)
+    rounds = trained.rounds
     checks, off = check_rounds(rounds), terms_off(check_rounds(rounds))
+    charts = None
+    if plot is not None:
+        charts = pictures(run_sections(trained.run, rounds, trained.checks))
+        save_figure(charts, plot)
     plan = next((r.plan for r in rounds if r.plan is not None), None)
     if as_json:
         print_json(
@@ -32,6 +39,7 @@ def validate_run(run: str | None, db: str | None, as_json: bool) -> None:
                 "terms": [{**to_plain(check), "inside": check.inside} for check in checks],
                 "off": to_plain(off),
             }
+            | drawn(charts)
         )
         return
     source = "a given cut, predicted by the fits" if off else "a given cut"

@@ -51,6 +51,12 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return NOT_MEASURED if fraction is None else f"{fraction * 100:.{digits}f} %"
 
 
+def subject(quantity: str, *, segment: str | None = None, phase: str | None = None, rail: str | None = None) -> str:
+    """What a measurement or fit is of, in words: "layer forward latency", "waiting power board"."""
+    named = {"wait_power": "waiting power", "idle_power": "idle power"}.get(quantity, quantity.replace("_", " "))
+    return " ".join(word for word in (segment, phase, named, rail) if word)
+
+
 def duration(seconds: float | None) -> str:
     """A length of time as a person says it: 45 s, 12 min, 3 h 05 min."""
     if seconds is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 from cardlab.errors import RunError
@@ -51,6 +51,11 @@ class Schedule:
     def devices(self) -> tuple[str, ...]:
         """Devices that a plan names, in its order; none for a given cut."""
         return () if self._plan is None else tuple(d.device for d in self._plan.rounds[0].devices)
+
+    def expect_same(self, names: Iterable[str], label: str) -> None:
+        """Expect of these devices what is expected of `label`: they all run on that machine."""
+        if label in self._expected:
+            self._expected = {**self._expected, **dict.fromkeys(names, self._expected[label])}
 
     def at(self, number: int, device: str) -> Assignment:
         """What that device does in round `number` (from 1). Raises RunError for one the plan does not know."""

@@ -29,7 +29,8 @@ def instance_from_database(
     Compressions on offer: with an accuracy target the codecs that were profiled on a machine of the plan
     (`profile-device --compression`); with `compression` the profiled codec within 30 % of it, else that rate by
     formula; else none, since nothing would say how much is too much.
-    The line is shared as measured: rates are those of a device alone, and a share of the band is that share of the rate unless a channel was drawn.
+    The line is shared as measured: rates are those of a device alone, and a share of the band is that share of the
+    rate unless a channel was drawn.
     """
     spec = replace(spec, raw_bits=8 * DTYPE_BYTES[gathered.wire_dtype])
     fit = accuracy_fit(store, gathered.task.uid)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import Subquery, func, select
 from sqlalchemy.orm import Session
 
 from cardlab.db.schema import (
@@ -29,6 +29,7 @@ from cardlab.db.store.convert import (
     run_record,
     sample_rows,
     task_document,
+    task_record,
 )
 from cardlab.db.store.devices import store_device
 from cardlab.db.store.repository import Repository, find_or_add, find_prefix, find_uid
@@ -36,6 +37,7 @@ from cardlab.errors import NotFoundError
 from cardlab.identity import new_uid
 from cardlab.plain import to_plain
 from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint, Profile, Run
+from cardlab.records.task import Task
 
 Visit = tuple[PlannedPoint, OperatingPoint, Sequence[Measurement]]
 
@@ -130,6 +132,24 @@ class Runs(Repository):
         with self.reading() as session:
             return tuple(_profile(session, row, False) for row in session.scalars(query).all())
 
+    def finished(self, device: str, *, kind: str = "profile") -> tuple[tuple[str, Task | None], ...]:
+        """Uid and task of each complete run of a device (its key), oldest first; measurements are not read."""
+        done = _points_done()
+        query = (
+            select(RunRow, TaskRow, done.c.done)
+            .join(DeviceRow, DeviceRow.id == RunRow.device_id)
+            .outerjoin(TaskRow, TaskRow.id == RunRow.task_id)
+            .outerjoin(done, done.c.run_id == RunRow.id)
+            .where(RunRow.kind == kind, DeviceRow.key == device)
+            .order_by(RunRow.started_at)
+        )
+        with self.reading() as session:
+            return tuple(
+                (run.uid, None if task is None else task_record(task, run.task_label))
+                for run, task, count in session.execute(query)
+                if (count or 0) >= len(run.planned)
+            )
+
     def unfinished(self, run: Run) -> Profile | None:
         """The newest incomplete run with the same device, task, workload and execution as `run`."""
         query = (
@@ -153,13 +173,7 @@ class Runs(Repository):
 
     def summaries(self) -> tuple[RunSummary, ...]:
         """All runs, newest first."""
-        done = (
-            select(PointRow.run_id, func.count(PointRow.position.distinct()).label("done"))
-            .join(MeasurementRow, MeasurementRow.point_id == PointRow.id)
-            .where(MeasurementRow.quantity == OPERATING_POINT)
-            .group_by(PointRow.run_id)
-            .subquery()
-        )
+        done = _points_done()
         query = (
             select(RunRow, DeviceRow, done.c.done)
             .join(DeviceRow, DeviceRow.id == RunRow.device_id)
@@ -168,6 +182,17 @@ class Runs(Repository):
         )
         with self.reading() as session:
             return tuple(_summary(run, device, count or 0) for run, device, count in session.execute(query))
+
+
+def _points_done() -> Subquery:
+    """run_id and the number of its points that an operating point has closed."""
+    return (
+        select(PointRow.run_id, func.count(PointRow.position.distinct()).label("done"))
+        .join(MeasurementRow, MeasurementRow.point_id == PointRow.id)
+        .where(MeasurementRow.quantity == OPERATING_POINT)
+        .group_by(PointRow.run_id)
+        .subquery()
+    )
 
 
 def _summary(run: RunRow, device: DeviceRow, done: int) -> RunSummary:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cardlab.plain import to_plain
 from cardlab.records.fit import Fit
+from cardlab.text import subject
 
 CURVE_POINTS = 80
 
@@ -77,6 +78,7 @@ class Curve:
         law: chosen law as [(Hz, value)]; `band` its 95 % interval as [(Hz, low, high)].
         cubic: the paper's cubic as [(Hz, value)], empty if it was not fitted.
         origins: of the points, in words.
+        fit: the fit that draws the law.
     """
 
     title: str
@@ -89,6 +91,7 @@ class Curve:
     band: tuple[tuple[float, float, float], ...]
     cubic: tuple[tuple[float, float], ...]
     origins: str
+    fit: Fit
 
 
 def curve(fits: Sequence[Fit], points: Sequence[tuple[float, float, bool]]) -> Curve | None:
@@ -99,10 +102,10 @@ def curve(fits: Sequence[Fit], points: Sequence[tuple[float, float, bool]]) -> C
     clocks = np.linspace(chosen.x.min, chosen.x.max, CURVE_POINTS)
     predicted = [chosen.predict(float(f)) for f in clocks]
     cubic = next((f for f in fits if f.law == "cubic" and not f.selected), None)
-    words = (chosen.segment, chosen.phase, chosen.quantity.replace("_", " "), chosen.rail)
+    words = subject(chosen.quantity, segment=chosen.segment, phase=chosen.phase, rail=chosen.rail)
     return Curve(
-        title=f"{chosen.device_name}: {' '.join(w for w in words if w)}",
-        y_label="power" if chosen.unit == "W" else "time",
+        title=f"{chosen.device_name}: {words}",
+        y_label="power" if chosen.unit == "W" else "latency",
         unit=chosen.unit,
         points=tuple(points),
         residuals=tuple((f, value / chosen.predict(f).value - 1.0, throttled) for f, value, throttled in points),
@@ -118,4 +121,5 @@ def curve(fits: Sequence[Fit], points: Sequence[tuple[float, float, bool]]) -> C
             for f, v in zip(clocks, cubic.curve.evaluate(clocks, cubic.values), strict=True)
         ),
         origins="+".join(sorted(o.value for o in chosen.provenance.origins)),
+        fit=chosen,
     )

@@ -138,7 +138,8 @@ def test_two_million_samples_slow_nothing_down(tmp_path: Path) -> None:
     samples = fill_fleet(path)
     assert samples >= 2_000_000
     fit_s, fit_mib = timed("calibrate", "fit", "--db", path)
-    plan_s, plan_mib = timed("card", "plan", "--from-db", "--db", path)
+    link = ("--uplink-mbps", "50", "--downlink-mbps", "100")
+    plan_s, plan_mib = timed("card", "plan", "--from-db", "--db", path, *link)
     read_s = read_for_fit_s(path)
     print(f"{samples} samples: calibrate fit reads in {read_s:.2f} s (whole command {fit_s:.1f} s, {fit_mib:.0f} MiB),"
           f" card plan --from-db {plan_s:.2f} s, {plan_mib:.0f} MiB")  # fmt: skip

@@ -46,11 +46,13 @@ def two_lap_work(repeats: int = 1) -> Work:
 
 @contextmanager
 def busy_core() -> Iterator[None]:
-    """Another process keeps one core busy for the length of the block."""
+    """Another process keeps one core busy for the length of the block, always the same one."""
+    import os
     import subprocess
     import sys
 
     load = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    os.sched_setaffinity(load.pid, {min(os.sched_getaffinity(0))})
     try:
         yield
     finally:

@@ -123,20 +123,23 @@ def test_packed_agent_profiles_this_machine_as_cardlab_would(tmp_path: Path) -> 
 def test_agent_and_profile_agree_within_5_percent(tmp_path: Path) -> None:
     task = resolve_task("llama-3.2-1b", sequence=128)
     pack_agent(tmp_path / "agent.pyz", task, ("float32",))
-    words = [sys.executable, tmp_path / "agent.pyz", "run", "--dtype", "float32", "--device", "cpu"]
-    words += ["--out", tmp_path / "here.zip", "--state", tmp_path / "state"]
-    subprocess.run([str(word) for word in words], capture_output=True, text=True, check=True)
-    store = open_store(tmp_path / "x.db")
-    merge_bundle(store, tmp_path / "here.zip")
-    point = store.runs.latest().points[0]
-    own = profile_task(task, execution=resolve_execution(dtype="float32"), overhead_bytes=0)
-    worst = 0.0
-    for segment in ("first_layer", "layer", "head"):
-        for phase in ("forward", "backward"):
-            agents = point.find("latency", segment, phase).estimate
-            mine = getattr(own.segment(segment), f"{phase}_s")
+    names = [(segment, phase) for segment in ("first_layer", "layer", "head") for phase in ("forward", "backward")]
+    errors: dict[tuple[str, str], list[float]] = {name: [] for name in names}
+    for turn in range(3):
+        # Turn about, since a shared host drifts by several per cent over minutes.
+        words = [sys.executable, tmp_path / "agent.pyz", "run", "--dtype", "float32", "--device", "cpu"]
+        words += ["--out", tmp_path / f"{turn}.zip", "--state", tmp_path / "state"]
+        subprocess.run([str(word) for word in words], capture_output=True, text=True, check=True)
+        with open_store(tmp_path / f"{turn}.db") as store:
+            merge_bundle(store, tmp_path / f"{turn}.zip")
+            point = store.runs.latest().points[0]
+        own = profile_task(task, execution=resolve_execution(dtype="float32"), overhead_bytes=0)
+        for segment, phase in names:
+            agents, mine = point.find("latency", segment, phase).estimate, getattr(own.segment(segment), f"{phase}_s")
             assert agents is not None and mine is not None, "contended"
-            error = agents.value / mine.value - 1
-            print(f"{segment} {phase}: agent {agents.value:.4f} s, profile {mine.value:.4f} s, {error:+.1%}")
-            worst = max(worst, abs(error))
-    assert worst <= 0.05
+            errors[segment, phase].append(agents.value / mine.value - 1)
+    middle = {name: sorted(values)[1] for name, values in errors.items()}
+    for (segment, phase), value in middle.items():
+        turns = ", ".join(f"{error:+.1%}" for error in errors[segment, phase])
+        print(f"{segment} {phase}: agent against profile {value:+.1%} (three turns: {turns})")
+    assert max(abs(value) for value in middle.values()) <= 0.05

@@ -1,57 +1,109 @@
-"""The page: hostile names are text, nothing is loaded from anywhere, unknown is N/A."""
+"""The page and its CSV: hostile names are text, unknown is N/A, files keep every digit."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cardlab.calibrate.service import fit_store, gather
 from cardlab.db import open_store
-from cardlab.records.measurement import PlannedPoint
-from cardlab.reports.html import render_page
-from cardlab.reports.svg import ticks
-from cardlab.reports.views.fit import curve
+from cardlab.plain import to_plain
+from cardlab.reports.csv_text import csv_text
+from cardlab.reports.html import MOST_ROWS, cell_text, render_page
+from cardlab.reports.svg import limits, log_ticks, ticks
+from cardlab.reports.views.parts import Axis, Bars, Chart, Column, Section, Series, Table, file_key
 from cardlab.reports.views.profile import profile_document
 from tests import records
+from tests.reports.world import HOSTILE
 
-HOSTILE = '<script>alert("x")</script><b>&'
-CLOCKS = (0.5e9, 0.8e9, 1.1e9, 1.4e9, 1.7e9)
-
-
-def page_of(path: Path) -> str:
-    device = replace(records.DEVICE, name=HOSTILE)
-    planned = tuple(PlannedPoint(index=i, requested_hz=f) for i, f in enumerate(CLOCKS))
-    run = records.run(device=device, planned=planned)
-    with open_store(path) as store:
-        store.runs.begin(run)
-        for point, clock in zip(planned, CLOCKS, strict=True):
-            uid = store.runs.begin_point(run.uid, point)
-            store.runs.finish_point(uid, records.operating(clock), records.power(10 + 20e-27 * clock**3))
-        fits = fit_store(store, created_at="2026-11-21T12:00:00.000000Z")
-        [group] = gather(store)
-        points = [(r.frequency_hz or 0.0, r.value, bool(r.throttled)) for r in group.readings]
-        drawn = curve(fits, points)
-        assert drawn is not None
-        assert max(abs(r) for _, r, _ in drawn.residuals) < 0.01 and len(drawn.cubic) == len(drawn.law)
-        return render_page(title=HOSTILE, profiles=[store.runs.get(run.uid)], fits=fits, curves=[drawn])
+CELLS = st.one_of(
+    st.none(), st.floats(allow_nan=False, allow_infinity=False), st.text(st.characters(exclude_categories=("Cs", "Cc")))
+)
 
 
-def test_hostile_names_are_shown_as_text(tmp_path: Path) -> None:
-    page = page_of(tmp_path / "x.db")
-    assert "<script" not in page and "<b>&" not in page
-    assert "&lt;script&gt;alert(" in page
+def table(*rows: tuple[object, ...], columns: int = 2) -> Table:
+    heads = (Column(name="name"), *(Column(name=f"c{i}", unit="s", shown="ms") for i in range(1, columns)))
+    return Table(key="t", caption="a table of things", columns=heads, rows=rows)  # type: ignore[arg-type]
 
 
-def test_the_page_loads_nothing_and_says_what_was_not_measured(tmp_path: Path) -> None:
-    page = page_of(tmp_path / "x.db")
-    assert not re.search(r"https?://", page.replace("http://www.w3.org/2000/svg", ""))
-    assert page.count("<svg") == 2 and "N/A" in page and "measured" in page
-    assert len(page) < 200_000
+def page(*parts: object) -> str:
+    return render_page(HOSTILE, [Section(title=HOSTILE, parts=parts, lines=(HOSTILE,), warnings=(HOSTILE,))])  # type: ignore[arg-type]
 
 
+def test_hostile_text_is_shown_as_text_wherever_it_stands() -> None:
+    series = Series(name=HOSTILE, style="points", colour=0, x=(1.0,), y=(2.0,), labels=(HOSTILE,))
+    axis = Axis(label=HOSTILE, unit="s", shown="s")
+    chart = Chart(key="c", title=HOSTILE, note=HOSTILE, x=axis, y=axis, series=(series,))
+    bars = Bars(key="b", title=HOSTILE, note=HOSTILE, unit="s", rows=(HOSTILE,), terms=(HOSTILE,), values=((1.0,),))
+    text = page(chart, bars, table((HOSTILE, 1.0)))
+    assert "<script" not in text and "<img" not in text
+    assert text.count("&lt;script&gt;") > 10
+
+
+def test_unknown_is_na_and_units_stand_in_the_head() -> None:
+    text = page(table(("a", None), ("b", 0.0125)))
+    assert "N/A" in text and ">12.5<" in text and "c1 (ms)" in text
+
+
+def test_a_long_table_says_what_it_leaves_to_the_csv() -> None:
+    long = table(*((f"row {i}", float(i)) for i in range(MOST_ROWS + 7)))
+    text = page(long)
+    assert "7 more rows are in the CSV" in text and f"row {MOST_ROWS - 1}<" in text and f"row {MOST_ROWS}<" not in text
+    assert csv_text(long).count("\r\n") == MOST_ROWS + 8
+
+
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=20))
+def test_csv_gives_back_every_number_to_the_last_digit_and_no_formula(rows: list[tuple[object, object]]) -> None:
+    read = list(csv.reader(io.StringIO(csv_text(table(*rows)))))
+    assert read[0] == ["name", "c1 (s)"] and len(read) == len(rows) + 1
+    for wanted, found in zip(rows, read[1:], strict=True):
+        for cell, text in zip(wanted, found, strict=True):
+            if isinstance(cell, float):
+                assert float(text) == cell
+            elif isinstance(cell, str):
+                assert text.removeprefix("'") == cell.removeprefix("'") or text == f"'{cell}"
+                assert text == "-" or not text.startswith(("=", "+", "-", "@"))
+            else:
+                assert text == ""
+
+
+@given(st.text(max_size=60))
+def test_a_file_name_is_safe_whatever_the_device_is_called(name: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", file_key(name, "power"))
+
+
+@given(st.floats(1e-9, 1e9), st.floats(1.001, 1e6), st.booleans(), st.booleans())
+def test_ticks_lie_inside_their_axis(low: float, factor: float, log: bool, zero: bool) -> None:
+    axis = Axis(label="x", unit="s", shown="s", log=log, zero=zero)
+    first, last = limits(axis, [low, low * factor])
+    found = log_ticks(first, last) if log else ticks(first, last)
+    assert first < last and found
+    assert all(first * (1 - 1e-6) - 1e-12 <= t <= last * (1 + 1e-6) for t in found) and len(found) <= 40
+
+
+def test_ticks_are_round() -> None:
+    assert ticks(0, 2611) == [0, 1000, 2000]
+    assert ticks(0.0, 0.11) == pytest.approx([0.0, 0.025, 0.05, 0.075, 0.1])
+    assert ticks(3.0, 3.0) == [3.0]
+    assert log_ticks(0.9, 30.0) == [1.0, 2.0, 5.0, 10.0, 20.0]
+
+
+def test_cells_read_as_people_write() -> None:
+    column = Column(name="clock", unit="Hz", shown="MHz")
+    assert cell_text(2.4e9, column) == "2,400" and cell_text(None, column) == "N/A"
+    assert cell_text(True, Column(name="x")) == "yes"
+    assert cell_text(6.25e-27, Column(name="kappa", unit="1")) == "6.25e-27"
+
+
+def test_sections_are_plain_data() -> None:
+    section = Section(title="x", parts=(table(("a", 1.0)),))
+    assert json.loads(json.dumps(to_plain(section), allow_nan=False))["parts"][0]["rows"] == [["a", 1.0]]
 def test_a_point_that_was_cut_short_has_null_and_not_zero(database: Path) -> None:
     run = records.run()
     with open_store(database) as store:
@@ -84,7 +136,3 @@ def test_the_sum_of_segments_counts_every_layer_and_skips_the_embeddings_missing
     assert layer["estimates"]["energy_j"]["provenance"]["how"] == "derived"
 
 
-def test_ticks_are_round_and_inside() -> None:
-    assert ticks(0, 2611) == [0, 1000, 2000]
-    assert ticks(0.0, 0.11) == pytest.approx([0.0, 0.025, 0.05, 0.075, 0.1])
-    assert ticks(3.0, 3.0) == [3.0]

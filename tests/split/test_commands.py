@@ -374,3 +374,14 @@ def test_a_profile_and_a_fit_predict_a_run_with_a_given_cut(tmp_path: Path) -> N
         low, high = found["board"].delay_ci95
         assert low < sum(terms.values()) < high and set(found["board"].terms_ci95) == {"device", "server"}
         assert set(expected_by_device(store, settings, SERVER, None)["board"].terms) == {"device", "server"}
+
+
+def test_a_local_run_is_held_against_this_machines_profile() -> None:
+    """Profile and fit first, then `card run --local --cut`: validate has a prediction, as the demo shows."""
+    task = ("--model", "tiny-llama", "--batch", "2", "--seq", "32", "--dtype", "float32")
+    assert command("profile-device", *task, "--no-whole-step", "--repeats", "3").code == 0
+    assert command("calibrate", "fit").code == 0
+    assert command("card", "run", "--local", *task, "--cut", "2", "--rounds", "2").code == 0
+    terms = {term["term"]: term for term in command("card", "validate", "--json").document["terms"]}
+    for name in ("device", "server"):
+        assert terms[name]["predicted_s"] > 0 and terms[name]["error"] is not None

@@ -120,6 +120,27 @@ def compare(bench: Bench, run: str) -> dict[str, Any]:
     return {str(term["term"]): term for term in document["terms"]}
 
 
+def compute_s(terms: dict[str, Any]) -> float:
+    return float(terms["device"]["observed_s"] + terms["server"]["observed_s"])
+
+
+def undisturbed(
+    bench: Bench, namespace: str, here: str, model: str, cut: int, rounds: int, task: tuple[str, ...]
+) -> dict[str, Any]:
+    """Terms of a run whose computing another run repeats within 4 %: whatever disturbed one is not in both.
+
+    Of the two that agree the first one counts. Raises after five runs of which no two agree.
+    """
+    seen: list[dict[str, Any]] = []
+    for _ in range(5):
+        terms = compare(bench, bench.run(namespace, here, model, cut, rounds, *task))
+        for before in seen:
+            if abs(compute_s(terms) / compute_s(before) - 1) <= 0.04:
+                return before
+        seen.append(terms)
+    raise AssertionError(f"contended: {[round(compute_s(t), 3) for t in seen]} s of computing in five runs")
+
+
 def activation_bytes(batch: int, sequence: int, hidden: int) -> int:
     return batch * sequence * hidden * 4
 
@@ -134,7 +155,7 @@ def predicted_against_measured(folder: Path, rate: str, cuts: list[int], rounds:
     with slow_link(rate, BURSTS[rate]) as (namespace, here, _):
         bench.link(namespace, here, activation_bytes(2, 128, 512), rate)
         for cut in cuts:
-            terms = compare(bench, bench.run(namespace, here, "middle.json", cut, rounds, *task))
+            terms = undisturbed(bench, namespace, here, "middle.json", cut, rounds, task)
             total = terms["delay"]
             errors.append(abs(total["error"]))
             parts = ", ".join(
@@ -177,7 +198,7 @@ def test_predicted_round_delay_of_llama_3_2_1b(tmp_path: Path) -> None:
     bench.profile("llama-3.2-1b", *task)
     with slow_link("100mbit", BURSTS["100mbit"]) as (namespace, here, _):
         bench.link(namespace, here, 128 * 2048 * 2, "lte")
-        total = compare(bench, bench.run(namespace, here, "llama-3.2-1b", 4, 6, *task))["delay"]
+        total = undisturbed(bench, namespace, here, "llama-3.2-1b", 4, 6, task)["delay"]
     print(
         f"llama-3.2-1b cut 4 at 100 Mbit/s: {total['observed_s']:.3f} s, predicted {total['predicted_s']:.3f} s,"
         f" error {total['error'] * 100:+.1f} %"

@@ -211,6 +211,36 @@ def test_sum_of_segments_is_within_3_percent_of_a_whole_step(dtype: str, sequenc
     assert abs(forward) <= 0.03 and abs(backward) <= 0.03
 
 
+@pytest.mark.accept
+def test_first_middle_and_last_layer_take_the_same_time() -> None:
+    """The spot check behind measuring one layer for all: interleaved, so that a drift of the machine meets all."""
+    from cardlab.profilers.workload.build import layer_context, materialise
+    from cardlab.profilers.workload.heap import hold_freed_memory
+    from cardlab.profilers.workload.pieces import layer_piece
+
+    hold_freed_memory()
+    task, execution = resolve_task("llama-3.2-1b", sequence=128), resolve_execution()
+    built = build_meta(task, execution)
+    context, last = layer_context(built, "cpu"), task.architecture.layers - 1
+    numbers = (1, last // 2, last)
+    pieces = [layer_piece(built, context, numbers=(number,) * 3) for number in numbers]
+    for piece in pieces:
+        for module in piece.modules:
+            materialise(built, module, "cpu")
+    (hidden,) = pieces[0].make_inputs("cpu")
+    seconds: dict[int, list[float]] = {number: [] for number in numbers}
+    torch.set_num_threads(1)
+    for _ in range(12):
+        for number, piece in zip(numbers, pieces, strict=True):
+            start = time.perf_counter()
+            piece.forward(hidden).sum().backward()
+            seconds[number].append(time.perf_counter() - start)
+    best = {number: min(values[2:]) for number, values in seconds.items()}
+    spread = max(best.values()) / min(best.values()) - 1
+    print(f"layers {numbers}: {', '.join(f'{value / 3 * 1e3:.1f}' for value in best.values())} ms, spread {spread:.1%}")
+    assert spread <= 0.03
+
+
 _ONE_RUN = """
 from cardlab.profilers.workload import profile_task, resolve_execution, resolve_task
 p = profile_task(resolve_task("llama-3.2-1b", sequence=128), execution=resolve_execution(), overhead_bytes=0)

@@ -1,0 +1,249 @@
+"""A plan as sections: what was decided, what it costs term by term, how sure it is, and what else there was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+from cardlab.records.plan import Decision, DelayTerms, Outcome, Plan, PlannedRound
+from cardlab.reports.views.parts import ORIGIN, Axis, Bars, Cell, Chart, Column, Part, Section, Series, Table
+
+TERMS = tuple(f.name for f in fields(DelayTerms))
+_MOST_ROUNDS = 200
+_CLOCK = {"unit": "Hz", "shown": "MHz"}
+
+
+def plan_sections(plan: Plan) -> tuple[Section, ...]:
+    """The report of a plan; sections without content are left out."""
+    sections = (_head(plan), _costs(plan), _rounds(plan), _alternatives(plan), _sensitivity(plan))
+    return tuple(s for s in sections if s.parts or s.lines)
+
+
+def plan_pictures(plan: Plan) -> tuple[Chart | Bars, ...]:
+    """The pictures of a plan without its tables."""
+    return tuple(p for s in plan_sections(plan) for p in s.parts if not isinstance(p, Table))
+
+
+def _head(plan: Plan) -> Section:
+    lines = [
+        f"Scheme {plan.scheme}; server energy counted as {plan.energy or 'N/A'}; {len(plan.rounds)} round(s);"
+        f" origin {plan.provenance}."
+    ]
+    if plan.assumptions:
+        lines.append(f"Assumed: {'; '.join(plan.assumptions)}.")
+    if plan.doubts:
+        doubts = ", ".join(f"{name} {lost:.2g}" for name, lost in list(plan.doubts.items())[:5] if lost > 0.0)
+        lines.append(f"What the doubt about each constant adds to the cost on average: {doubts or 'nothing'}.")
+    return Section(
+        title=f"Plan {plan.uid[:12]}", level=1, lines=tuple(lines), warnings=plan.notes,
+        parts=(_decisions(plan.rounds[0]),),
+    )  # fmt: skip
+
+
+def _decisions(first: PlannedRound) -> Table:
+    rows = tuple(
+        (
+            d.device, str(d.cut), d.frequency_hz, d.delay_s, *(d.delay_ci95 or (None, None)), d.server_energy_j,
+            *(d.server_energy_ci95 or (None, None)), d.device_energy_j, d.cost, d.cut_probability,
+            "none" if d.runner_up is None else f"cut {d.runner_up.cut}",
+            None if d.runner_up is None else d.runner_up.margin, ", ".join(d.binding) or "-", str(d.provenance),
+        )
+        for d in first.devices
+    )  # fmt: skip
+    return Table(
+        key="decisions",
+        caption=f"decisions of round {first.round}",
+        columns=(
+            Column(name="device"), Column(name="cut"), Column(name="server clock", **_CLOCK),
+            Column(name="delay", unit="s"), Column(name="delay, 95 % from", unit="s"),
+            Column(name="delay, 95 % to", unit="s"), Column(name="server energy", unit="J"),
+            Column(name="server energy, 95 % from", unit="J"), Column(name="server energy, 95 % to", unit="J"),
+            Column(name="device energy", unit="J"), Column(name="cost", unit="1"),
+            Column(name="certainty of the cut", unit="1", shown="%"), Column(name="runner-up"),
+            Column(name="margin", unit="1"), Column(name="binding"), ORIGIN,
+        ),
+        rows=rows,
+    )  # fmt: skip
+
+
+def _costs(plan: Plan) -> Section:
+    first = plan.rounds[0]
+    parts: list[Part] = [delay_bars(first)]
+    if any(d.server_energy_j is not None or d.device_energy_j is not None for d in first.devices):
+        parts.append(energy_bars(first))
+    parts.append(_terms_table(first))
+    return Section(title=f"Delay and energy of round {first.round} by term", parts=tuple(parts))
+
+
+def _name(d: Decision) -> str:
+    clock = "clock N/A" if d.frequency_hz is None else f"server at {d.frequency_hz / 1e6:.5g} MHz"
+    return f"{d.device}: cut {d.cut}, {clock}"
+
+
+def delay_bars(planned: PlannedRound) -> Bars:
+    """Delay of each device by term, round totals, with the interval of the whole."""
+    return Bars(
+        key="delay-by-term",
+        title="delay by term",
+        note=f"Round totals; whiskers are 95 % intervals. Origin {_origins(planned)}.",
+        unit="s",
+        rows=tuple(_name(d) for d in planned.devices),
+        terms=TERMS,
+        values=tuple(tuple(getattr(d.delay_terms, t) for t in TERMS) for d in planned.devices),
+        ci95=tuple(d.delay_ci95 for d in planned.devices),
+    )
+
+
+def energy_bars(planned: PlannedRound) -> Bars:
+    """Energy of server and device in one round of each device."""
+    return Bars(
+        key="energy-by-party",
+        title="energy by party",
+        note=f"Of one round; what is N/A has no bar. Origin {_origins(planned)}.",
+        unit="J",
+        rows=tuple(_name(d) for d in planned.devices),
+        terms=("server", "device"),
+        values=tuple((d.server_energy_j, d.device_energy_j) for d in planned.devices),
+    )
+
+
+def _origins(planned: PlannedRound) -> str:
+    return "+".join(sorted({o.value for d in planned.devices for o in d.provenance.origins}))
+
+
+def _terms_table(planned: PlannedRound) -> Table:
+    rows = tuple(
+        (d.device, *(getattr(d.delay_terms, t) for t in TERMS), d.delay_s, str(d.provenance))
+        for d in planned.devices
+    )
+    columns = (*(Column(name=t, unit="s") for t in TERMS), Column(name="delay", unit="s"))
+    return Table(
+        key="delay-terms", caption="delay terms, round totals with all local epochs; they add up to the delay",
+        columns=(Column(name="device"), *columns, ORIGIN), rows=rows,
+    )  # fmt: skip
+
+
+def _rounds(plan: Plan) -> Section:
+    if len(plan.rounds) < 2 or all(r.devices == plan.rounds[0].devices for r in plan.rounds):
+        return Section(title="Rounds")
+    shown = plan.rounds[:_MOST_ROUNDS]
+    lines = () if len(shown) == len(plan.rounds) else (f"The first {len(shown)} of {len(plan.rounds)} rounds.",)
+    charts = (
+        _by_round(shown, "cut", Axis(label="cut", unit="1", shown="1", zero=True)),
+        _by_round(shown, "frequency_hz", Axis(label="server clock", unit="Hz", shown="MHz")),
+        _by_round(shown, "delay_s", Axis(label="delay", unit="s", shown="s", zero=True)),
+    )
+    return Section(title="Round by round", lines=lines, parts=tuple(c for c in charts if c.series))
+
+
+def _by_round(rounds: tuple[PlannedRound, ...], key: str, axis: Axis) -> Chart:
+    series = []
+    for m, name in enumerate(d.device for d in rounds[0].devices):
+        pairs = [(r.round, getattr(r.devices[m], key)) for r in rounds if len(r.devices) > m]
+        known = [(float(n), float(v)) for n, v in pairs if v is not None]
+        if known:
+            series.append(
+                Series(name=name, style="line", colour=m, x=tuple(n for n, _ in known), y=tuple(v for _, v in known))
+            )
+    return Chart(
+        key=f"{axis.label.replace(' ', '-')}-by-round", title=f"{axis.label} by round",
+        note=f"As planned; origin {_origins(rounds[0])}.", x=Axis(label="round", unit="1", shown="1"), y=axis,
+        series=tuple(series),
+    )  # fmt: skip
+
+
+def _alternatives(plan: Plan) -> Section:
+    rows: list[tuple[Cell, ...]] = [_outcome("this plan", plan.outcome, plan)]
+    rows += [_outcome(name.replace("_", " "), o, plan) for name, o in plan.baselines.items()]
+    table = Table(
+        key="baselines",
+        caption="beside it, at equal conditions: means over rounds of sums over devices",
+        columns=(
+            Column(name="plan"), Column(name="delay", unit="s"), Column(name="server energy", unit="J"),
+            Column(name="device energy", unit="J"), ORIGIN,
+        ),
+        rows=tuple(rows),
+    )  # fmt: skip
+    parts: list[Part] = [p for p in (trade_chart(plan),) if p is not None]
+    parts.append(table)
+    if plan.pareto:
+        parts.append(_pareto_table(plan))
+    return Section(title="Beside this plan", parts=tuple(parts))
+
+
+def _outcome(name: str, o: Outcome, plan: Plan) -> tuple[Cell, ...]:
+    return name, o.delay_s, o.server_energy_j, o.device_energy_j, str(plan.provenance)
+
+
+def trade_chart(plan: Plan) -> Chart | None:
+    """Delay against server energy: the plan, its baselines, the Pareto front; None without energies."""
+    first = plan.rounds[0].devices
+    energies = [d.server_energy_j for d in first if d.server_energy_j is not None]
+    single = len(plan.rounds) == 1
+    series = []
+    if plan.pareto:
+        front = sorted((p.delay_s, p.server_energy_j, f"weight {p.weight:.3g}") for p in plan.pareto)
+        pairs = tuple(zip(*((d, e) for d, e, _ in front), strict=True))
+        name = "Pareto front" if single else "Pareto front of the first round"
+        series.append(Series(name=name, style="dashed", colour=0, x=pairs[0], y=pairs[1]))
+        weights = tuple(w for *_, w in front)
+        series.append(Series(name="its points", style="points", colour=0, x=pairs[0], y=pairs[1], labels=weights))
+    if len(energies) == len(first):
+        series.append(_one("this plan, first round", "squares", 1, sum(d.delay_s for d in first), sum(energies)))
+    known: Mapping[str, Outcome] = {n: o for n, o in plan.baselines.items() if o.server_energy_j is not None}
+    for i, (name, o) in enumerate(known.items()):
+        words = name.replace("_", " ") + ("" if single else ", mean of rounds")
+        series.append(_one(words, "hollow", 2 + i, o.delay_s, o.server_energy_j or 0.0))
+    if len(series) < 2:
+        return None
+    return Chart(
+        key="delay-against-energy",
+        title="delay against server energy",
+        note=f"Sums over devices of one round; origin {plan.provenance}. The front comes with --pareto.",
+        x=Axis(label="delay", unit="s", shown="s"),
+        y=Axis(label="server energy", unit="J", shown="J", zero=True),
+        series=tuple(series),
+    )
+
+
+def _one(name: str, style: str, colour: int, x: float, y: float) -> Series:
+    return Series(name=name, style=style, colour=colour, x=(x,), y=(y,), labels=(name,))
+
+
+def _pareto_table(plan: Plan) -> Table:
+    rows = tuple(
+        (
+            p.weight, p.delay_s, p.server_energy_j, " ".join(map(str, p.cuts)),
+            " ".join("N/A" if f is None else f"{f / 1e6:.5g}" for f in p.frequencies_hz), str(plan.provenance),
+        )
+        for p in plan.pareto
+    )  # fmt: skip
+    return Table(
+        key="pareto",
+        caption="Pareto front of the first round, cuts and clocks in the order of the devices",
+        columns=(
+            Column(name="weight on delay", unit="1"), Column(name="delay", unit="s"),
+            Column(name="server energy", unit="J"), Column(name="cuts"), Column(name="server clocks (MHz)"), ORIGIN,
+        ),
+        rows=rows,
+    )  # fmt: skip
+
+
+def _sensitivity(plan: Plan) -> Section:
+    if not plan.sensitivity:
+        return Section(title="What one setting changes")
+    rows = tuple(
+        (s.setting, s.factor, s.delay_s, s.server_energy_j, " ".join(map(str, s.cuts)) or "infeasible",
+         str(plan.provenance))
+        for s in plan.sensitivity
+    )  # fmt: skip
+    table = Table(
+        key="sensitivity",
+        caption="the first round planned again with one setting multiplied by a factor",
+        columns=(
+            Column(name="setting"), Column(name="factor", unit="1"), Column(name="delay", unit="s"),
+            Column(name="server energy", unit="J"), Column(name="cuts"), ORIGIN,
+        ),
+        rows=rows,
+    )  # fmt: skip
+    return Section(title="What one setting changes", parts=(table,))

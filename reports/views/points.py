@@ -1,0 +1,124 @@
+"""The measured points of a run as tables: operating points, and segments at the highest clock."""
+
+from __future__ import annotations
+
+from cardlab.quantity import Estimate
+from cardlab.records.measurement import Point, Profile
+from cardlab.reports.views.parts import ORIGIN, Cell, Column, Table, file_key
+from cardlab.reports.views.profile import segment_energy, segment_estimate, sum_of_segments, total_power
+
+_MS = {"unit": "s", "shown": "ms"}
+_CLOCK = {"unit": "Hz", "shown": "MHz"}
+
+
+def top_point(profile: Profile) -> Point | None:
+    """The finished point at the highest clock, unthrottled if there is one; None if none is finished."""
+    done = [p for p in profile.points if p.done]
+    clean = [p for p in done if p.operating is not None and p.operating.throttled is not True]
+    return max(clean or done, key=lambda p: (clock_of(p) or 0.0, p.index), default=None)
+
+
+def clock_of(point: Point) -> float | None:
+    """The clock read back under load, Hz; None if it could not be read."""
+    return None if point.operating is None else point.operating.frequency_hz
+
+
+def step_estimate(profile: Profile, point: Point) -> Estimate | None:
+    """Time of one training step, the sum of its segments, seconds; None if one was not measured."""
+    phases = [sum_of_segments(point, profile.run.analysis, phase) for phase in ("forward", "backward")]
+    known = [p for p in phases if p is not None]
+    if len(known) < len(phases):
+        return None
+    value = sum(p.value for p in known)
+    errors = [p.stderr for p in known if p.stderr is not None]
+    stderr = sum(e * e for e in errors) ** 0.5 if len(errors) == len(known) else None
+    return Estimate(value, stderr, None, None, known[0].provenance.joined(p.provenance for p in known[1:]))
+
+
+def points_table(profile: Profile) -> Table:
+    """Every visited point with what was read back under load."""
+    rows = []
+    for point in sorted(profile.points, key=lambda p: (p.requested_hz or 0.0, p.index)):
+        state = point.operating
+        powers = [_power(point, quantity) for quantity in ("power", "wait_power", "idle_power")]
+        step = step_estimate(profile, point)
+        rows.append(
+            (
+                None if state is None else state.frequency_hz, point.requested_hz,
+                None if state is None else state.memory_hz, None if state is None else state.power_mode,
+                *powers, _stderr(point), None if state is None else state.temperature_c,
+                None if step is None else step.value, _flags(point), str(profile.run.provenance),
+            )
+        )  # fmt: skip
+    return Table(
+        key=file_key(profile.run.device.name, "points"),
+        caption=f"operating points, read back under load; power on rail {_rail(profile)}; a step is derived",
+        columns=(
+            Column(name="clock", **_CLOCK), Column(name="requested", **_CLOCK), Column(name="memory clock", **_CLOCK),
+            Column(name="power mode"), Column(name="power", unit="W"), Column(name="waiting power", unit="W"),
+            Column(name="idle power", unit="W"), Column(name="standard error of power", unit="W"),
+            Column(name="temperature", unit="°C"), Column(name="one step", **_MS), Column(name="flags"), ORIGIN,
+        ),
+        rows=tuple(rows),
+    )  # fmt: skip
+
+
+def _power(point: Point, quantity: str) -> float | None:
+    measured = total_power(point, quantity)
+    return None if measured is None or measured.estimate is None else measured.estimate.value
+
+
+def _stderr(point: Point) -> float | None:
+    measured = total_power(point, "power")
+    return None if measured is None or measured.estimate is None else measured.estimate.stderr
+
+
+def _rail(profile: Profile) -> str:
+    rails = {m.rail for p in profile.points if (m := total_power(p, "power")) is not None and m.rail}
+    return ", ".join(sorted(rails)) or "N/A"
+
+
+def _flags(point: Point) -> str:
+    if point.operating is None:
+        return "cut short"
+    words = [
+        *(["anchor"] if point.anchor else []),
+        *(["throttled"] if point.operating.throttled else []),
+        *(["contended"] if point.operating.contended else []),
+        *point.operating.reasons,
+    ]
+    return "; ".join(words) or "-"
+
+
+def segments_table(profile: Profile, point: Point) -> Table:
+    """Time, work and energy of each segment at one point."""
+    rows: list[tuple[Cell, ...]] = []
+    for cost in () if profile.run.analysis is None else profile.run.analysis.segments:
+        energy = segment_energy(point, cost)
+        times: list[Cell] = []
+        for phase in ("forward", "backward"):
+            estimate = segment_estimate(point, cost.segment, phase) if phase in cost.phases else None
+            missing = None if phase in cost.phases else "-"
+            times += [missing, missing] if estimate is None else [estimate.value, estimate.stderr]
+        rows.append(
+            (
+                cost.segment, str(cost.count), *times, cost.forward_flop,
+                cost.backward_flop, cost.traffic_bytes or None, None if energy is None else energy.value,
+                str(profile.run.provenance),
+            )
+        )  # fmt: skip
+    clock = clock_of(point)
+    at = "at a clock that could not be read" if clock is None else f"at {clock / 1e6:.6g} MHz"
+    work = {"unit": "FLOP", "shown": "GFLOP"}
+    return Table(
+        key=file_key(profile.run.device.name, "segments"),
+        caption=f"segments {at}: one occurrence each; energy = power x time, derived; FLOP and bytes counted",
+        columns=(
+            Column(name="segment"), Column(name="count"), Column(name="forward", **_MS),
+            Column(name="standard error", **_MS), Column(name="backward", **_MS),
+            Column(name="standard error", **_MS), Column(name="forward work", **work),
+            Column(name="backward work", **work), Column(name="least bytes moved", unit="bytes", shown="MiB"),
+            Column(name="energy", unit="J"), ORIGIN,
+        ),
+        rows=tuple(rows),
+    )  # fmt: skip

@@ -1,0 +1,220 @@
+"""A split run as sections: every term predicted against measured, over the run and round by round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cardlab.records.measurement import Run
+from cardlab.records.training import TrainPhase, TrainRound
+from cardlab.reports.views.decisions import TERMS
+from cardlab.reports.views.inputs import Checked
+from cardlab.reports.views.parts import Axis, Bars, Cell, Chart, Column, Part, Section, Series, Table, file_key
+
+ROUND = Axis(label="round", unit="1", shown="1")
+DELAY = "delay"
+LEAST_SHARE = 0.02
+
+
+def run_sections(run: Run, rounds: Sequence[TrainRound], checks: Sequence[Checked]) -> tuple[Section, ...]:
+    """The report of a split run; `checks` are medians over its rounds, the delay under the term "delay"."""
+    devices = tuple(dict.fromkeys(r.device.name for r in rounds))
+    head = _head(run, rounds, devices)
+    if not rounds:
+        return (head,)
+    by_round = tuple(
+        part for name in devices for part in _device_charts(run, name, [r for r in rounds if r.device.name == name])
+    )
+    return (
+        head,
+        Section(title="Predicted against observed", parts=(_bars(run, checks), _checks_table(run, checks))),
+        Section(
+            title="Run, round by round", parts=(*by_round, _loss(run, rounds, devices), _rounds_table(run, rounds))
+        ),
+        Section(title="Every term of every round", parts=(_terms_table(run, rounds),)),
+    )
+
+
+def _head(run: Run, rounds: Sequence[TrainRound], devices: Sequence[str]) -> Section:
+    plan = next((r.plan for r in rounds if r.plan is not None), None)
+    finished = len({r.number for r in rounds})
+    lines = [
+        f"Server {run.device.name}, devices {', '.join(devices) or 'none'}; {finished} finished round(s), started"
+        f" {run.started_at[:19]} UTC. "
+        + (f"It followed plan {plan[:12]}." if plan is not None else "It followed no plan: the cut was given.")
+    ]
+    if run.task is not None:
+        t = run.task
+        lines.append(
+            f"Task: {t.model}, LoRA rank {t.lora.rank}, batch {t.batch} x {t.sequence} tokens, optimizer {t.optimizer}."
+        )
+    predicted = any(p.predicted_s is not None for r in rounds for p in r.phases)
+    lines.append(
+        f"Observed terms: {run.provenance}. "
+        + ("Predicted terms: fitted, from the plan or the fits." if predicted else "Nothing was predicted.")
+    )
+    warnings = () if rounds else ("No round was finished.",)
+    return Section(title=f"Split run {run.uid[:12]}", level=1, lines=tuple(lines), warnings=warnings)
+
+
+def _bars(run: Run, checks: Sequence[Checked]) -> Bars:
+    rows, values, intervals = [], [], []
+    for device in dict.fromkeys(c.device for c in checks):
+        mine = {c.term: c for c in checks if c.device == device}
+        for kind in ("observed", "predicted"):
+            found = tuple(getattr(mine[t], f"{kind}_s") if t in mine else None for t in TERMS)
+            if any(v is not None for v in found):
+                rows.append(f"{device}: {kind}")
+                values.append(found)
+                whole = mine.get(DELAY)
+                intervals.append(whole.ci95 if kind == "predicted" and whole is not None else None)
+    return Bars(
+        key="run-terms",
+        title="delay by term, observed and predicted",
+        note=f"Medians over rounds; whiskers are 95 % intervals of the prediction. Observed: {run.provenance}.",
+        unit="s",
+        rows=tuple(rows),
+        terms=TERMS,
+        values=tuple(values),
+        ci95=tuple(intervals),
+    )
+
+
+def _checks_table(run: Run, checks: Sequence[Checked]) -> Table:
+    rows = tuple(
+        (
+            c.device, c.term if c.term != DELAY else "total delay", c.observed_s, c.low_s, c.high_s, c.predicted_s,
+            *(c.ci95 or (None, None)), c.error, _inside(c.observed_s, c.ci95), str(c.rounds), str(run.provenance),
+        )
+        for c in checks
+    )  # fmt: skip
+    ms = {"unit": "s", "shown": "ms"}
+    return Table(
+        key="run-checks",
+        caption="medians over rounds; error = (predicted - observed) / observed",
+        columns=(
+            Column(name="device"), Column(name="term"), Column(name="observed", **ms), Column(name="smallest", **ms),
+            Column(name="largest", **ms), Column(name="predicted", **ms), Column(name="95 % from", **ms),
+            Column(name="95 % to", **ms), Column(name="error", unit="1", shown="%"),
+            Column(name="inside the interval"), Column(name="rounds"), Column(name="origin"),
+        ),
+        rows=rows,
+    )  # fmt: skip
+
+
+def _inside(observed_s: float | None, ci95: tuple[float, float] | None) -> bool | None:
+    return None if observed_s is None or ci95 is None else ci95[0] <= observed_s <= ci95[1]
+
+
+def _device_charts(run: Run, device: str, rounds: Sequence[TrainRound]) -> list[Part]:
+    """The delay, and each term that matters, against the round."""
+    whole = [TrainPhase(term=DELAY, observed_s=r.delay_s, predicted_s=_sum(r), predicted_ci95=_ci95(r)) for r in rounds]
+    largest = max((p.observed_s or p.predicted_s or 0.0 for p in whole), default=0.0)
+    parts: list[Part] = [_term_chart(run, device, rounds, whole)]
+    for term in TERMS:
+        mine = [next((p for p in r.phases if p.term == term), TrainPhase(term=term, observed_s=None)) for r in rounds]
+        if max(max(p.observed_s or 0.0, p.predicted_s or 0.0) for p in mine) >= LEAST_SHARE * largest > 0.0:
+            parts.append(_term_chart(run, device, rounds, mine))
+    return parts
+
+
+def _sum(r: TrainRound) -> float | None:
+    found = [p.predicted_s for p in r.phases if p.term in TERMS]
+    return None if not found or any(v is None for v in found) else sum(v for v in found if v is not None)
+
+
+def _ci95(r: TrainRound) -> tuple[float, float] | None:
+    found = r.details.get("delay_ci95")
+    return (float(found[0]), float(found[1])) if isinstance(found, list) and len(found) == 2 else None
+
+
+def _term_chart(run: Run, device: str, rounds: Sequence[TrainRound], phases: Sequence[TrainPhase]) -> Chart:
+    pairs = list(zip((float(r.number) for r in rounds), phases, strict=True))
+    bands = [(n, *p.predicted_ci95) for n, p in pairs if p.predicted_ci95 is not None]
+    predicted = [(n, p.predicted_s) for n, p in pairs if p.predicted_s is not None]
+    observed = [(n, p.observed_s) for n, p in pairs if p.observed_s is not None]
+    term = phases[0].term
+    series = (
+        Series(
+            name="95 % interval of the prediction", style="band", colour=1, x=tuple(b[0] for b in bands),
+            y=tuple(b[1] for b in bands), upper=tuple(b[2] for b in bands),
+        ),
+        Series(
+            name="predicted", style="dashed", colour=1, x=tuple(n for n, _ in predicted),
+            y=tuple(v for _, v in predicted),
+        ),
+        Series(
+            name=f"observed ({run.provenance})", style="points", colour=0, x=tuple(n for n, _ in observed),
+            y=tuple(v for _, v in observed),
+        ),
+    )  # fmt: skip
+    return Chart(
+        key=file_key(device, term, "by-round"),
+        title=f"{device}: {'delay' if term == DELAY else f'term {term}'} by round",
+        note="Round totals, all mini-batches of the round together.",
+        x=ROUND,
+        y=Axis(label="time", unit="s", shown="ms", zero=True),
+        series=tuple(s for s in series if s.x),
+    )
+
+
+def _loss(run: Run, rounds: Sequence[TrainRound], devices: Sequence[str]) -> Chart:
+    series = []
+    for i, name in enumerate(devices):
+        known = [(float(r.number), r.loss) for r in rounds if r.device.name == name and r.loss is not None]
+        x, y = tuple(n for n, _ in known), tuple(v for _, v in known)
+        series += [
+            Series(name=name, style="line", colour=i, x=x, y=y),
+            Series(name=f"{name}, each round", style="points", colour=i, x=x, y=y),
+        ]
+    return Chart(
+        key="run-loss",
+        title="loss by round",
+        note=f"Mean over the mini-batches of a round; {run.provenance}.",
+        x=ROUND,
+        y=Axis(label="loss", unit="1", shown="1"),
+        series=tuple(s for s in series if s.x),
+    )
+
+
+def _rounds_table(run: Run, rounds: Sequence[TrainRound]) -> Table:
+    rows = tuple(
+        (
+            str(r.number), r.device.name, str(r.cut), r.frequency_hz, r.loss, r.delay_s, _sum(r), r.energy_j,
+            str(run.provenance),
+        )
+        for r in rounds
+    )  # fmt: skip
+    return Table(
+        key="run-rounds",
+        caption="finished rounds of the run, each device on its own",
+        columns=(
+            Column(name="round"), Column(name="device"), Column(name="cut"),
+            Column(name="server clock", unit="Hz", shown="MHz"), Column(name="loss", unit="1"),
+            Column(name="delay", unit="s"), Column(name="predicted delay", unit="s"),
+            Column(name="server energy", unit="J"), Column(name="origin"),
+        ),
+        rows=rows,
+    )  # fmt: skip
+
+
+def _terms_table(run: Run, rounds: Sequence[TrainRound]) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for r in rounds:
+        for p in r.phases:
+            error = None
+            if p.observed_s and p.predicted_s is not None:
+                error = (p.predicted_s - p.observed_s) / p.observed_s
+            low, high = p.predicted_ci95 or (None, None)
+            values = (p.observed_s, p.predicted_s, low, high, error)
+            rows.append((str(r.number), r.device.name, p.term, *values, str(run.provenance)))
+    ms = {"unit": "s", "shown": "ms"}
+    return Table(
+        key="run-all-terms",
+        caption="observed and predicted terms, round totals; error = (predicted - observed) / observed",
+        columns=(
+            Column(name="round"), Column(name="device"), Column(name="term"), Column(name="observed", **ms),
+            Column(name="predicted", **ms), Column(name="95 % from", **ms), Column(name="95 % to", **ms),
+            Column(name="error", unit="1", shown="%"), Column(name="origin"),
+        ),
+        rows=tuple(rows),
+    )  # fmt: skip

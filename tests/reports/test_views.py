@@ -1,0 +1,148 @@
+"""What the views say of records whose numbers are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cardlab.cli.gathering import fleet_data, split_run
+from cardlab.db import open_store
+from cardlab.reports.views.decisions import TERMS, plan_sections
+from cardlab.reports.views.device import device_sections
+from cardlab.reports.views.fleet import fleet_sections
+from cardlab.reports.views.inputs import DeviceData
+from cardlab.reports.views.parts import Bars, Chart, Section, Table, pictures
+from cardlab.reports.views.points import top_point
+from cardlab.reports.views.roofline import reached, roofline
+from cardlab.reports.views.run import run_sections
+from tests.card import database
+from tests.reports import world
+
+
+@pytest.fixture(scope="module")
+def fleet(world_db: Path) -> dict[str, DeviceData]:
+    with open_store(world_db, create=False) as store:
+        return {d.device.key: d for d in fleet_data(store)}
+
+
+def chart(sections: tuple[Section, ...], title: str) -> Chart:
+    [found] = [p for p in pictures(sections) if p.title.endswith(title)]
+    assert isinstance(found, Chart)
+    return found
+
+
+def table(sections: tuple[Section, ...], key: str) -> list[dict[str, object]]:
+    [found] = [p for s in sections for p in s.parts if isinstance(p, Table) and p.key.endswith(key)]
+    return [dict(zip((c.name for c in found.columns), row, strict=True)) for row in found.rows]
+
+
+def test_a_power_chart_has_points_law_interval_cubic_best_clock_and_throttled_points(fleet) -> None:
+    found = chart(device_sections(fleet[world.SERVER.key]), ": power board")
+    series = {s.name: s for s in found.series}
+    measured, throttled = series["simulated"], series["simulated, throttled: not fitted"]
+    assert len(measured.x) == len(database.MEASURED) - 1 and throttled.x == (database.MEASURED[-1],)
+    law = next(s for s in found.series if s.style == "line")
+    for x, y in zip(law.x, law.y, strict=True):
+        assert y == pytest.approx(database.power_w(x), rel=0.03)
+    band, cubic = series["95 % interval of the law"], series["the paper's cubic"]
+    assert all(low <= y <= high for low, y, high in zip(band.y, law.y, band.upper, strict=True))
+    assert cubic.y[0] < 0.2 * law.y[0]
+    [mark] = found.marks
+    assert min(law.x) <= mark.x <= max(law.x) and mark.ci95 is not None and mark.ci95[0] <= mark.x <= mark.ci95[1]
+    assert "held out" in found.note and "simulated" in found.note
+
+
+def test_the_best_clock_is_the_least_of_the_energy_that_is_drawn(fleet) -> None:
+    sections = device_sections(fleet[world.SERVER.key])
+    energy = chart(sections, "energy of one training step, rail board")
+    [line] = energy.series
+    least = line.x[min(range(len(line.y)), key=line.y.__getitem__)]
+    assert energy.marks[0].x == pytest.approx(least, rel=0.03)
+    [row] = table(sections, "least-energy")
+    assert row["clock"] == energy.marks[0].x and row["origin"] == "simulated, derived"
+
+
+def test_the_roofline_divides_counted_work_by_time_and_its_roofs_touch_the_best_segments(fleet) -> None:
+    [profile] = fleet[world.SERVER.key].profiles
+    point = top_point(profile)
+    assert point is not None and point.operating is not None and point.operating.throttled is False
+    assert point.operating.frequency_hz == database.MEASURED[-2]
+    found = {r.segment: r for r in reached(profile, point)}
+    assert set(found) == {"first_layer", "layer", "head"}
+    seconds = point.find("latency", "layer", "forward").estimate.value  # type: ignore[union-attr]
+    assert found["layer"].intensity == 1e9 / world.TRAFFIC["layer"]
+    assert found["layer"].flop_per_s == pytest.approx(1e9 / seconds)
+    drawn = roofline(profile, point)
+    assert drawn is not None
+    roof = next(s for s in drawn.series if s.style == "line")
+    assert max(roof.y) == max(r.flop_per_s for r in found.values())
+    for r in found.values():
+        slope = max(x.bytes_per_s for x in found.values())
+        assert r.flop_per_s <= min(max(roof.y), slope * r.intensity) * (1 + 1e-9)
+    assert roofline(profile, replace(point, measurements=())) is None
+
+
+def test_devices_stand_side_by_side_and_what_was_not_measured_is_none(fleet) -> None:
+    sections = fleet_sections(list(fleet.values()))
+    [side] = [s for s in sections if s.title.startswith("Side by side")]
+    bars = {p.key: p for p in side.parts if isinstance(p, Bars)}
+    assert len(bars["fleet-step-time"].rows) == 3
+    by_name = {r["device"]: r for r in table(sections, side.parts[-1].key)}
+    bench, server = by_name["bench"], by_name[world.HOSTILE]
+    assert bench["power"] is None and bench["energy of one step"] is None and bench["clock of least energy"] is None
+    assert server["energy of one step"] == pytest.approx(server["power"] * server["one step"])  # type: ignore[operator]
+    seconds = 0.03 * (0.1 + 2.0 + 3 * 2.2 + 2.0)
+    assert bench["one step"] == pytest.approx(seconds)
+    assert bars["fleet-step-energy"].total(bars["fleet-step-energy"].rows.index("bench")) is None
+
+
+def test_a_plan_shows_terms_that_add_up_its_front_and_its_baselines(world_db: Path) -> None:
+    with open_store(world_db, create=False) as store:
+        plan = store.plans.latest()
+    sections = plan_sections(plan)
+    for row in table(sections, "delay-terms"):
+        assert sum(float(row[t]) for t in TERMS) == pytest.approx(row["delay"])  # type: ignore[arg-type]
+    trade = chart(sections, "delay against server energy")
+    front = next(s for s in trade.series if s.name.startswith("Pareto"))
+    assert list(front.y) == sorted(front.y, reverse=True) and list(front.x) == sorted(front.x)
+    assert {"server only", "device only"} <= {s.name.split(",")[0] for s in trade.series}
+    assert {r["plan"] for r in table(sections, "baselines")} >= {"this plan", "server only", "device only"}
+    assert all(r["origin"] for r in table(sections, "decisions"))
+    without = plan_sections(replace(plan, pareto=(), sensitivity=(), baselines={}))
+    assert not any(p.title == "delay against server energy" for p in pictures(without))
+
+
+def test_a_plan_whose_rounds_differ_is_drawn_round_by_round(world_db: Path) -> None:
+    with open_store(world_db, create=False) as store:
+        plan = store.plans.latest()
+    moved = tuple(replace(d, cut=3) for d in plan.rounds[0].devices)
+    second = replace(plan.rounds[0], round=2, devices=moved)
+    sections = plan_sections(replace(plan, rounds=(plan.rounds[0], second)))
+    cuts = chart(sections, "cut by round")
+    assert [s.y for s in cuts.series] == [(float(d.cut), 3.0) for d in plan.rounds[0].devices]
+
+
+def test_a_run_holds_every_term_of_every_round_against_its_prediction(world_db: Path) -> None:
+    with open_store(world_db, create=False) as store:
+        ran = split_run(store, world.RUN_UID[:6])
+    sections = run_sections(ran.run, ran.rounds, ran.checks)
+    rows = table(sections, "run-all-terms")
+    assert len(rows) == world.ROUNDS * 2 * (len(TERMS) + 1)
+    for row in rows:
+        if row["observed"] and row["predicted"] is not None:
+            assert row["error"] == pytest.approx((row["predicted"] - row["observed"]) / row["observed"])  # type: ignore[operator]
+    server = next(r for r in table(sections, "run-checks") if r["device"] == "bench" and r["term"] == "server")
+    assert server["error"] == pytest.approx(-0.09, abs=0.02) and server["inside the interval"] is False
+    delay = chart(sections, "bench: delay by round")
+    assert {s.style for s in delay.series} == {"band", "dashed", "points"} and len(delay.series[-1].x) == world.ROUNDS
+    nothing = tuple(replace(r, phases=tuple(replace(p, predicted_s=None) for p in r.phases)) for r in ran.rounds)
+    lines = run_sections(ran.run, nothing, ())[0].lines
+    assert "Nothing was predicted." in lines[-1]
+    assert "No round was finished." in run_sections(ran.run, (), ())[0].warnings
+
+
+def test_a_page_without_anything_optional_is_still_a_page(fleet) -> None:
+    bare = DeviceData(device=fleet[world.SERVER.key].device)
+    assert [s.level for s in device_sections(bare)] == [1]
