@@ -17,6 +17,7 @@ from cardlab.card.scenario import (
     LinkSpec,
     Objective,
     Scenario,
+    SftSpec,
 )
 from cardlab.errors import PlanError, ScenarioError
 
@@ -42,6 +43,7 @@ def check_scenario(scenario: Scenario) -> None:
         check_link(scenario.link)
     _devices(scenario)
     check_constraints(scenario.constraints, scenario.task.layers)
+    check_sft(scenario.sft)
 
 
 def check_objective(objective: Objective) -> None:
@@ -71,6 +73,32 @@ def check_constraints(limits: Constraints, layers: int) -> None:
         raise _misfit("constraints", "deadline_confidence", f"is {confidence:g}", "give 0.5 up to below 1")
     if confidence is not None and limits.deadline_s is None:
         raise _misfit("constraints", "deadline_confidence", "stands without a deadline", "give deadline_s")
+
+
+def check_sft(sft: SftSpec) -> None:
+    """Raise ScenarioError if a number or name of the table [sft] makes no sense."""
+    _choice("sft", "spectrum", sft.spectrum, ("power", "linear"))
+    _choice("sft", "server_sharing", sft.server_sharing, ("serial", "batched"))
+    _choice("sft", "blocks", sft.blocks, ("own", "common"))
+    _choice("sft", "codec", sft.codec, ("topk", "dense"))
+    for key in ("bandwidth_hz", "encode_bytes_per_s", "decode_bytes_per_s"):
+        _positive("sft", key, getattr(sft, key))
+    if not 2 <= sft.bits <= 8:
+        raise _misfit("sft", "bits", f"is {sft.bits}", "give 2 to 8")
+    if sft.raw_bits not in (16, 32):
+        raise _misfit("sft", "raw_bits", f"is {sft.raw_bits}", "give 16 or 32")
+    for rate in sft.rates:
+        if not 0.0 < rate <= 1.0:
+            raise _misfit("sft", "rates", f"has {rate:g}", "give fractions that remain, above 0 up to 1")
+    times = sft.sharing_times
+    if times and (times[0] != 1.0 or any(b < a for a, b in zip(times, times[1:], strict=False))):
+        raise _misfit("sft", "sharing_times", "must begin with 1 and not fall", "give times in units of one mini-batch")
+    _not_negative("sft", "sharing_bytes_per_layer", sft.sharing_bytes_per_layer)
+    curve = (sft.accuracy_limit, sft.accuracy_loss, sft.accuracy_rate)
+    if any(v is None for v in curve) and any(v is not None for v in curve):
+        raise _misfit("sft", "accuracy_limit", "stands alone", "give accuracy_limit, accuracy_loss and accuracy_rate")
+    _positive("sft", "accuracy_rate", sft.accuracy_rate)
+    _not_negative("sft", "accuracy_loss", sft.accuracy_loss or 0.0)
 
 
 def check_link(link: LinkSpec) -> None:

@@ -1,4 +1,4 @@
-"""The claims of CARD (arXiv 2412.00090), one by one, with what this model gives.
+"""The claims of CARD (arXiv 2412.00090), one by one, and the headlines of SFT, with what this model gives.
 
 The paper leaves out bandwidth, transmit power, kappa, F_min, batch and the way its normalisers were
 computed, so each claim is held against one stated setting (card-letter over a fading 20 MHz channel at a
@@ -14,24 +14,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cardlab.card.claims import Claim, verdict
 from cardlab.card.scenario import CHANNELS, Scenario
 from cardlab.card.scenario_file import load_scenario
+from cardlab.card.sft.reproduce import sft_claims
 from cardlab.card.simulate import on_channel
 from cardlab.card.solving import solve
 from cardlab.records.plan import Plan
 
 BAND = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """One claim: what the paper says, what comes out here, the choice that was open, the verdict."""
-
-    claim: str
-    paper: str
-    here: str
-    open_choice: str
-    verdict: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +58,7 @@ def reproduce(rounds: int = 20) -> Reproduction:
             *_headline_claims(base, schemes),
             *_clock_claims(base, clocks),
             _delay_grows(base, clocks),
+            *sft_claims(rounds),
         ),
         rounds=rounds,
         devices=tuple(d.name for d in base.devices),
@@ -118,21 +110,21 @@ def _cut_claims(base: Scenario, cuts: dict[str, np.ndarray]) -> tuple[Claim, ...
             paper="1 or 31 in Fig. 3(a)",
             here=f"1 or {last} in {ends:.0%} of device-rounds",
             open_choice="none: follows for equal layers wherever the clock does not depend on the cut",
-            verdict=_verdict(ends == 1.0),
+            verdict=verdict(ends == 1.0),
         ),
         Claim(
             claim="the cut moves from 31 to 1 from Device 1 to Device 5",
             paper="yes",
             here="share at cut 1: " + ", ".join(f"{s:.2f}" for s in share),
             open_choice="F_min = 0.1 F_max; weight 0.2 on delay; ranges over all cuts and clocks",
-            verdict=_verdict(moves),
+            verdict=verdict(moves),
         ),
         Claim(
             claim="the cut changes with the channel",
             paper="yes",
             here=f"{base.devices[most].name} at cut 1: {states}",
             open_choice="20 MHz, SNR 10 / 20 dB, Rayleigh; acts by the adapters, which grow with the cut",
-            verdict=_verdict(bool(spread[most] > 0.0)),
+            verdict=verdict(bool(spread[most] > 0.0)),
         ),
     )
 
@@ -149,21 +141,21 @@ def _headline_claims(base: Scenario, schemes: dict[str, dict[str, tuple[float, f
             paper="-70.8 %",
             here=f"{delay:+.1%}",
             open_choice="with weight 0.2 on delay and these cuts nothing gives both headline figures",
-            verdict=_verdict(abs(delay + 0.708) <= BAND),
+            verdict=verdict(abs(delay + 0.708) <= BAND),
         ),
         Claim(
             claim="server energy against Server-only",
             paper="-53.1 %",
             here=f"{energy:+.1%}",
             open_choice="benchmarks at their own optimal clock; moves by 20 points with the bandwidth",
-            verdict=_verdict(abs(energy + 0.531) <= BAND),
+            verdict=verdict(abs(energy + 0.531) <= BAND),
         ),
         Claim(
             claim="delay closer to Server-only than to Device-only",
             paper="closer",
             here=f"{plan[0] / server[0]:.2f} x",
             open_choice="benchmarks at their own optimal clock",
-            verdict=_verdict(abs(plan[0] - server[0]) < abs(plan[0] - device[0])),
+            verdict=verdict(abs(plan[0] - server[0]) < abs(plan[0] - device[0])),
         ),
         Claim(
             claim="server energy similar to Device-only",
@@ -227,7 +219,3 @@ def _delay_grows(base: Scenario, clocks: np.ndarray) -> Claim:
 
 def _ghz(values: np.ndarray) -> str:
     return ", ".join(f"{v / 1e9:.2f}" for v in values) + " GHz"
-
-
-def _verdict(holds: bool) -> str:
-    return "reproduced" if holds else "not reproduced"

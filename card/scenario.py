@@ -135,6 +135,42 @@ class Constraints:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SftSpec:
+    """Parallel split fine-tuning: what the devices share and how they compress; see `cardlab.card.sft`.
+
+    Attributes:
+        bandwidth_hz: of each direction, shared; None takes that of [link], else 20 MHz, assumed.
+        spectrum: "power" (all transmit power in the share) or "linear" (a shared line).
+        server_sharing: "serial" (one mini-batch after the other) or "batched" (all devices' at once).
+        sharing_times: batched: how long 1, 2, .. M mini-batches at once take in units of one; measured.
+        sharing_bytes_per_layer: server memory that each device beyond the first takes a layer.
+        blocks: "own" cut for each device, or a "common" one.
+        codec: family, "topk" or "dense"; `bits` of its values; `raw_bits` of a value before compression.
+        rates: compression rates on offer; empty takes objective.compression, or a grid where accuracy is known.
+        encode_bytes_per_s, decode_bytes_per_s: raw bytes, on devices and server; None takes no time, assumed.
+        accuracy_limit, accuracy_loss, accuracy_rate: accuracy(r) = limit - loss exp(-rate r); None unknown.
+        accuracy_target: least accuracy.
+    """
+
+    bandwidth_hz: float | None = None
+    spectrum: str = "power"
+    server_sharing: str = "serial"
+    sharing_times: tuple[float, ...] = ()
+    sharing_bytes_per_layer: float = 0.0
+    blocks: str = "own"
+    codec: str = "topk"
+    bits: int = 8
+    raw_bits: int = 32
+    rates: tuple[float, ...] = ()
+    encode_bytes_per_s: float | None = None
+    decode_bytes_per_s: float | None = None
+    accuracy_limit: float | None = None
+    accuracy_loss: float | None = None
+    accuracy_rate: float | None = None
+    accuracy_target: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """Everything a plan needs.
 
@@ -142,6 +178,7 @@ class Scenario:
         scheme: "card" (devices one after another) or "sft" (in parallel).
         rounds: training rounds.
         link: channel for devices without rates, None without.
+        sft: what the devices of scheme "sft" share; its defaults are assumed where the table is missing.
         origin: where the numbers come from; a file's are assumed, a datasheet's can say so.
         assumed: what was filled in because nothing was given, in words.
     """
@@ -154,5 +191,6 @@ class Scenario:
     objective: Objective = field(default_factory=Objective)
     constraints: Constraints = field(default_factory=Constraints)
     link: LinkSpec | None = None
+    sft: SftSpec = field(default_factory=SftSpec)
     provenance: Provenance = field(default_factory=lambda: Provenance.of(Origin.ASSUMED))
     assumed: tuple[str, ...] = ()

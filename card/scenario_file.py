@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cardlab.card.check import MisfitError, check_scenario
-from cardlab.card.scenario import Constraints, DeviceSpec, LinkSpec, Objective, Scenario, ServerSpec, TaskSpec
+from cardlab.card.scenario import (
+    Constraints,
+    DeviceSpec,
+    LinkSpec,
+    Objective,
+    Scenario,
+    ServerSpec,
+    SftSpec,
+    TaskSpec,
+)
 from cardlab.errors import ScenarioError
 
 if sys.version_info >= (3, 11):
@@ -26,6 +35,7 @@ _TABLES = {
     "objective": Objective,
     "constraints": Constraints,
     "link": LinkSpec,
+    "sft": SftSpec,
 }
 # Options that do nothing unless they are given.
 _QUIET = ("device_energy_weight", "benchmark")

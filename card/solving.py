@@ -16,7 +16,6 @@ from cardlab.card.objective import Range, check_energy, cost, ranges, table
 from cardlab.card.problem import Problem, problem_from_scenario
 from cardlab.card.scenario import Scenario
 from cardlab.card.waiting import waiting_note
-from cardlab.errors import PlanError
 from cardlab.identity import new_uid
 from cardlab.quantity import union_of
 from cardlab.records.plan import Alternative, Decision, Outcome, Plan, PlannedRound
@@ -29,8 +28,10 @@ def solve(scenario: Scenario) -> Plan:
     PlanError (energy cannot be weighed, no link).
     """
     check_scenario(scenario)
-    if scenario.scheme != "card":
-        raise PlanError(f"scheme {scenario.scheme!r} cannot be planned yet", remedy="use --scheme card")
+    if scenario.scheme == "sft":
+        from cardlab.card.sft.planning import solve_sft
+
+        return solve_sft(scenario)
     return plan_rounds(problems_of(scenario), assumptions=scenario.assumed)
 
 

@@ -46,7 +46,10 @@ def plan(
         list[str] | None,
         typer.Option(metavar="LABEL", help="Label or key of a device; may be repeated.", show_default=False),
     ] = None,
-    scheme: Annotated[str | None, typer.Option(help="card.", show_default=False)] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option(help="card (one device after another) or sft (in parallel).", show_default="the scenario's, card"),
+    ] = None,
     weight: Annotated[float | None, typer.Option(help="Weight on delay, 0 to 1.", show_default="0.2")] = None,
     deadline: Annotated[
         float | None, typer.Option(help="Longest round delay, seconds.", show_default=False)
@@ -71,6 +74,9 @@ def plan(
     compression: Annotated[
         float | None,
         typer.Option(help="Fraction of smashed data and gradient bytes that remains.", show_default="1"),
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="sft: least accuracy, by the curve of card accuracy.", show_default=False)
     ] = None,
     energy: Annotated[
         str | None,
@@ -133,6 +139,7 @@ def plan(
             downlink_mbps=downlink_mbps,
             local_epochs=local_epochs,
             compression=compression,
+            min_accuracy=min_accuracy,
             energy=energy,
             channel=channel,
             link=link,
@@ -164,6 +171,7 @@ def simulate(
         int | None, typer.Option(help="Devices of each fleet.", min=1, show_default="the scenario's")
     ] = None,
     weight: Annotated[float | None, typer.Option(help="Weight on delay, 0 to 1.", show_default=False)] = None,
+    scheme: Annotated[str | None, typer.Option(help="card or sft.", show_default="the scenario's")] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
     scheduler: Annotated[
         str | None,
@@ -182,6 +190,7 @@ def simulate(
         fleets=fleets,
         devices=devices,
         weight=weight,
+        scheme=scheme,
         workers=workers,
         scheduler=scheduler,
         plot=plot,
@@ -255,6 +264,41 @@ def link(
         from cardlab.cli.linking import import_link
 
         import_link(file, name=name, downlink=downlink, db=db, as_json=json)
+
+
+@app.command()
+def accuracy(
+    model: Annotated[str, typer.Option(help="Bundled model, config.json, or folder with safetensors.")] = "tiny-llama",
+    cut: Annotated[int | None, typer.Option(help="Layers on the device.", min=1, show_default="half")] = None,
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(help="dense:BITS or topk:KEEP:BITS; may be repeated.", show_default="six of them"),
+    ] = None,
+    error_feedback: Annotated[
+        bool, typer.Option("--error-feedback", help="Add what the codec lost of a gradient to the next one.")
+    ] = False,
+    steps: Annotated[int, typer.Option(help="LoRA steps of each run.")] = 250,
+    seeds: Annotated[int, typer.Option(help="Runs of each codec.")] = 3,
+    batch: Annotated[int, typer.Option(help="Sequences in a mini-batch.")] = 8,
+    seq: Annotated[int, typer.Option(help="Tokens in a sequence.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW on the adapters.")] = 1e-3,
+    pretrain: Annotated[int, typer.Option(help="Steps on English text, for a model without weights.")] = 600,
+    data: Annotated[
+        str | None, typer.Option(help="Text or JSON-lines file.", show_default="program text of Python's library")
+    ] = None,
+    db: DbOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Fine-tune a small model once for each codec and fit what compression costs; plans use the curve."""
+    from cardlab.cli.compressing import ACCURACY_CODECS, AccuracyOptions, measure_accuracy
+
+    measure_accuracy(
+        AccuracyOptions(
+            model=model, cut=cut, codecs=tuple(codec or ACCURACY_CODECS), feedback=error_feedback, steps=steps,
+            seeds=seeds, batch=batch, sequence=seq, learning_rate=learning_rate, pretrain=pretrain, data=data, db=db,
+            as_json=json,
+        )
+    )  # fmt: skip
 
 
 @app.command()

@@ -17,7 +17,10 @@ def print_plan(made: Plan, as_json: bool, charts: Sequence[Chart | Bars] | None 
     if as_json:
         print_json(plan_document(made) | drawn(charts))
         return
-    print_table(_title(made), _COLUMNS, [_row(d) for d in made.rounds[0].devices])
+    if made.scheme == "sft":
+        print_table(_title(made), _SHARED_COLUMNS, [_shared_row(d) for d in made.rounds[0].devices])
+    else:
+        print_table(_title(made), _COLUMNS, [_row(d) for d in made.rounds[0].devices])
     if not _alike(made):
         print_line("rounds differ by their links; this is the first, --json has all")
     print_line()
@@ -90,6 +93,46 @@ _COLUMNS = (
     "margin",
     "binding",
 )
+
+
+_SHARED_COLUMNS = (
+    "device",
+    "cut",
+    "codec",
+    "compression",
+    "loss penalty",
+    "bandwidth",
+    "delay",
+    "device s",
+    "codec s",
+    "uplink s",
+    "server s",
+    "of it waiting",
+    "downlink s",
+    "adapters s",
+    "energy",
+)
+
+
+def _shared_row(d: Decision) -> tuple[str, ...]:
+    terms = d.delay_terms
+    return (
+        d.device,
+        str(d.cut),
+        d.codec or NOT_MEASURED,
+        NOT_MEASURED if d.compression is None else f"{d.compression:.4g}",
+        "unknown" if d.loss_penalty is None else f"{d.loss_penalty:.3g}",
+        percent(d.bandwidth_share),
+        si(d.delay_s, "s"),
+        f"{terms.device:.4g}",
+        f"{terms.encode + terms.decode:.4g}",
+        f"{terms.uplink:.4g}",
+        f"{terms.server:.4g}",
+        f"{d.waiting_s or 0.0:.4g}",
+        f"{terms.downlink:.4g}",
+        f"{terms.adapters:.4g}",
+        si(d.server_energy_j, "J"),
+    )
 
 
 def _title(made: Plan) -> str:

@@ -8,9 +8,11 @@ from typing import Any
 
 from cardlab.card import load_scenario, solve
 from cardlab.card.check import check_objective, check_scenario
-from cardlab.card.from_db import DTYPE_BYTES, Request, gather
+from cardlab.card.from_db import DTYPE_BYTES, Gathered, Request, gather
 from cardlab.card.problem import Problem
-from cardlab.card.scenario import CHANNELS, Constraints, LinkSpec, Objective, Scenario
+from cardlab.card.scenario import CHANNELS, SCHEMES, Constraints, LinkSpec, Objective, Scenario, SftSpec
+from cardlab.card.sft.from_db import instance_from_database
+from cardlab.card.sft.planning import plan_instance
 from cardlab.card.simulate import on_channel
 from cardlab.card.solving import plan_rounds, problems_of
 from cardlab.card.tradeoffs import with_pareto, with_sensitivity
@@ -18,6 +20,7 @@ from cardlab.cli.drawing import save_figure
 from cardlab.cli.plan_table import print_plan
 from cardlab.cli.settings import database
 from cardlab.db import open_store
+from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.errors import UsageError
 from cardlab.records.plan import Plan
@@ -43,6 +46,7 @@ class PlanOptions:
     downlink_mbps: float | None
     local_epochs: int | None
     compression: float | None
+    min_accuracy: float | None
     energy: str | None
     channel: str | None
     link: str | None
@@ -64,7 +68,9 @@ def make_plan(options: PlanOptions) -> None:
     if options.scenario is not None:
         scenario = _changed(load_scenario(options.scenario), options)
         check_scenario(scenario)
-        made = _extended(solve(scenario), problems_of(scenario)[0], options)
+        made = solve(scenario)
+        if scenario.scheme == "card":
+            made = _extended(made, problems_of(scenario)[0], options)
         if options.db or os.environ.get("CARD_DB"):
             with open_store(database(options.db)) as store:
                 made = store.plans.add(made, utc_now())
@@ -86,8 +92,12 @@ def _extended(made: Plan, problem: Problem, options: PlanOptions) -> Plan:
 
 
 def _check(options: PlanOptions) -> None:
-    if options.scheme not in (None, "card"):
-        raise UsageError(f"there is no scheme {options.scheme!r}", remedy="use --scheme card")
+    if options.scheme not in (None, *SCHEMES):
+        raise UsageError(f"there is no scheme {options.scheme!r}", remedy="use --scheme card or --scheme sft")
+    if options.scheme == "sft" and (options.pareto or options.sensitivity or options.confidence is not None):
+        raise UsageError(
+            "--pareto, --sensitivity and --confidence are for --scheme card", remedy="leave them out with sft"
+        )
     if options.wire_dtype is not None and options.wire_dtype not in DTYPE_BYTES:
         raise UsageError(
             f"{options.wire_dtype!r} is no wire dtype", remedy=f"choose one of: {', '.join(DTYPE_BYTES)}"
@@ -144,8 +154,13 @@ def _changed(scenario: Scenario, options: PlanOptions) -> Scenario:
         scenario = replace(
             on_channel(scenario, options.channel), assumed=(*scenario.assumed, *_link_defaults(scenario))
         )
+    if options.min_accuracy is not None:
+        scenario = replace(scenario, sft=replace(scenario.sft, accuracy_target=options.min_accuracy))
+    if options.compression is not None:
+        scenario = replace(scenario, sft=replace(scenario.sft, rates=()))
     return replace(
         scenario,
+        scheme=options.scheme or scenario.scheme,
         rounds=options.rounds or scenario.rounds,
         objective=_objective(scenario.objective, options),
         constraints=_constraints(scenario.constraints, options),
@@ -165,7 +180,7 @@ def _from_database(options: PlanOptions) -> Plan:
         downlink_bps=None if options.downlink_mbps is None else options.downlink_mbps * 1e6,
         wire_dtype=options.wire_dtype,
         energy=options.energy,
-        objective=_objective(base, options),
+        objective=_objective(base, replace(options, compression=1.0) if options.scheme == "sft" else options),
         link=None if options.channel is None else LinkSpec(channel=options.channel),
         link_name=options.link,
         constraints=_constraints(Constraints(), options),
@@ -173,6 +188,8 @@ def _from_database(options: PlanOptions) -> Plan:
     )
     with open_store(database(options.db), create=False) as store:
         found = gather(store, request, options.rounds or 1)
+        if options.scheme == "sft":
+            return store.plans.add(_shared_plan(store, found, options), utc_now())
         made = plan_rounds(
             found.problems,
             doubts=found.doubts,
@@ -188,6 +205,21 @@ def _from_database(options: PlanOptions) -> Plan:
         return store.plans.add(_extended(made, found.problem, options), utc_now())
 
 
+def _shared_plan(store: Store, found: Gathered, options: PlanOptions) -> Plan:
+    spectrum = "linear" if options.channel is None else "power"
+    spec = SftSpec(accuracy_target=options.min_accuracy, spectrum=spectrum)
+    instance, used = instance_from_database(store, found, spec, options.compression)
+    return plan_instance(
+        instance,
+        notes=found.notes,
+        fits=(*found.fits, *used),
+        runs=found.runs,
+        links=found.links,
+        task=found.task.uid,
+        wire_dtype=found.wire_dtype,
+    )
+
+
 def _assumed(base: Objective, options: PlanOptions) -> tuple[str, ...]:
     """Defaults that a reader of the plan must know, because nobody gave them."""
     shown = (
@@ -195,7 +227,8 @@ def _assumed(base: Objective, options: PlanOptions) -> tuple[str, ...]:
         ("local_epochs", options.local_epochs, str(base.local_epochs)),
         ("compression", options.compression, f"{base.compression:g} (none)"),
     )
-    words = [f"{name} = {text}" for name, given, text in shown if given is None]
+    kept = shown[1:] if options.scheme == "sft" else shown
+    words = [f"{name} = {text}" for name, given, text in kept if given is None]
     return (*words, *(_link_defaults(None) if options.channel is not None else ()))
 
 

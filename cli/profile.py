@@ -62,6 +62,9 @@ def profile_device(
     whole_step: Annotated[
         bool, typer.Option(help="Also measure one real training step of the whole model.")
     ] = True,
+    compression: Annotated[
+        bool, typer.Option("--compression", help="Also measure size, error and speed of each codec at each cut.")
+    ] = False,
     memory_budget_gib: Annotated[
         float | None,
         typer.Option(help="Memory the device side may take; default: what is really free.", show_default=False),
@@ -103,6 +106,7 @@ def profile_device(
             dry_run=dry_run,
             readonly=readonly,
             whole_step=whole_step,
+            compression=compression,
             memory_budget_gib=memory_budget_gib,
             db=db,
             as_json=json,

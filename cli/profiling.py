@@ -59,6 +59,7 @@ class ProfileOptions:
     dry_run: bool
     readonly: bool
     whole_step: bool
+    compression: bool
     memory_budget_gib: float | None
     db: str | None
     as_json: bool
@@ -95,9 +96,23 @@ def run_profile(options: ProfileOptions) -> None:
             )
             with make_observer(quiet=options.as_json) as observer:
                 profile = run_session(store, platform, request, observer)
+        if options.compression:
+            _compression(workload, platform, options.db)
         print_profile(profile, options.as_json)
     finally:
         platform.close()
+
+
+def _compression(workload: Workload, platform: Platform, db: str | None) -> None:
+    from cardlab.cli.compressing import profile_compression
+
+    if workload.task is None or workload.execution.dtype != "float32" or not platform.torch_device:
+        raise UsageError(
+            "codecs are measured on a model in float32 on a real device",
+            remedy="name a --model and --dtype float32, or leave --compression out; the profile is stored",
+        )
+    uid = profile_compression(workload.task, workload.execution, platform, database(db))
+    note(f"codecs: run {uid[:12]}")
 
 
 def parse_duration(text: str | None) -> float | None:

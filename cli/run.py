@@ -44,6 +44,15 @@ EpochsOption = Annotated[
 ]
 RateOption = Annotated[float, typer.Option(help="Learning rate of both sides.")]
 WireOption = Annotated[str | None, typer.Option(help="dtype on the link.", show_default="the plan's, the server's")]
+CodecOption = Annotated[
+    str | None,
+    typer.Option(
+        help="none, dense:BITS or topk:KEEP:BITS for activations and gradients.", show_default="the plan's, none"
+    ),
+]
+FeedbackOption = Annotated[
+    bool, typer.Option("--error-feedback", help="Add what the codec lost of a gradient to the next one.")
+]
 SeedOption = Annotated[int, typer.Option(help="Of initial adapters, made weights and the order of the data.")]
 ParallelOption = Annotated[
     bool, typer.Option("--parallel", help="Devices at once, adapters averaged, instead of one after the other.")
@@ -83,6 +92,8 @@ def run(
     local_epochs: EpochsOption = None,
     learning_rate: RateOption = 1e-3,
     wire_dtype: WireOption = None,
+    codec: CodecOption = None,
+    error_feedback: FeedbackOption = False,
     seed: SeedOption = 0,
     parallel: ParallelOption = False,
     resume: ResumeOption = False,
@@ -105,8 +116,8 @@ def run(
             plan=plan, cut=cut, model=model, data=data, tokenizer=tokenizer, rounds=rounds, optimizer=optimizer,
             threads=threads, link=link, out=out, batch=batch, sequence=seq, dtype=dtype, lora_rank=lora_rank,
             lora_alpha=lora_alpha, lora_targets=lora_targets, local_epochs=local_epochs, learning_rate=learning_rate,
-            wire_dtype=wire_dtype, seed=seed, parallel=parallel, resume=resume, silence_s=silence, db=db, as_json=json,
-            devices=devices,
+            wire_dtype=wire_dtype, codec=codec, error_feedback=error_feedback, seed=seed, parallel=parallel,
+            resume=resume, silence_s=silence, db=db, as_json=json, devices=devices,
         )
     )  # fmt: skip
 
@@ -140,6 +151,8 @@ def server(
     local_epochs: EpochsOption = None,
     learning_rate: RateOption = 1e-3,
     wire_dtype: WireOption = None,
+    codec: CodecOption = None,
+    error_feedback: FeedbackOption = False,
     seed: SeedOption = 0,
     parallel: ParallelOption = False,
     resume: ResumeOption = False,
@@ -157,8 +170,9 @@ def server(
         RunOptions(
             plan=plan, cut=cut, model=model, rounds=rounds, optimizer=optimizer, threads=threads, out=out, batch=batch,
             sequence=seq, dtype=dtype, lora_rank=lora_rank, lora_alpha=lora_alpha, lora_targets=lora_targets,
-            local_epochs=local_epochs, learning_rate=learning_rate, wire_dtype=wire_dtype, seed=seed,
-            parallel=parallel, resume=resume, platform=platform, name=name, silence_s=silence, wait_s=wait, db=db,
+            local_epochs=local_epochs, learning_rate=learning_rate, wire_dtype=wire_dtype,
+            codec=codec, error_feedback=error_feedback, seed=seed, parallel=parallel, resume=resume,
+            platform=platform, name=name, silence_s=silence, wait_s=wait, db=db,
             as_json=json, devices=devices, bind=bind, key=key, allow=tuple(allow or ()),
         )
     )  # fmt: skip

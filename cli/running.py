@@ -24,6 +24,7 @@ from cardlab.profilers.workload import resolve_task
 from cardlab.profilers.workload.execution import DTYPES, import_torch
 from cardlab.records.plan import Plan
 from cardlab.records.task import Execution, Task
+from cardlab.split.codec import codec_named
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.keys import split_address
 from cardlab.split.recording import begin_run, round_record
@@ -65,6 +66,8 @@ class RunOptions:
     db: str | None
     as_json: bool
     devices: int | None
+    codec: str | None = None
+    error_feedback: bool = False
     wait_s: float = 300.0
     data: str | None = None
     tokenizer: str | None = None
@@ -182,6 +185,8 @@ def _check(options: RunOptions) -> None:
         raise UsageError("a run needs a cut", remedy="give --plan ID or --cut C, one of them")
     if options.wire_dtype is not None and options.wire_dtype not in DTYPES:
         raise UsageError(f"{options.wire_dtype!r} is no wire dtype", remedy=f"use one of: {', '.join(DTYPES)}")
+    if options.codec is not None:
+        codec_named(options.codec)
     if not 0.0 < options.learning_rate < float("inf"):
         raise UsageError(f"--learning-rate is {options.learning_rate:g}", remedy="give a number above 0")
 
@@ -208,7 +213,9 @@ def _task(options: RunOptions, plan: Plan | None, store: Store) -> Task:
 
 def _check_against(options: RunOptions, plan: Plan | None, task: Task) -> None:
     if plan is not None:
-        check_plan(plan, task)
+        check_plan(plan, task, options.codec)
+        if options.codec is not None and plan.rounds[0].devices[0].codec is not None:
+            raise UsageError("the plan names the codecs itself", remedy="leave --codec out")
         if options.local_epochs is not None and plan.local_epochs not in (None, options.local_epochs):
             raise UsageError(
                 f"the plan is for {plan.local_epochs} local epoch(s)", remedy="leave --local-epochs out, or plan again"
@@ -218,6 +225,7 @@ def _check_against(options: RunOptions, plan: Plan | None, task: Task) -> None:
 
 
 def _settings(options: RunOptions, plan: Plan | None, task: Task, execution: Execution) -> RunSettings:
+    named = [] if plan is None else [d.codec for d in plan.rounds[0].devices if d.codec not in (None, "none")]
     return RunSettings(
         run=new_uid(),
         task=task,
@@ -225,8 +233,10 @@ def _settings(options: RunOptions, plan: Plan | None, task: Task, execution: Exe
         epochs=options.local_epochs or (plan.local_epochs if plan is not None and plan.local_epochs else 1),
         learning_rate=options.learning_rate,
         wire_dtype=options.wire_dtype or (plan.wire_dtype if plan is not None else None) or execution.dtype,
+        codec=options.codec or (named[0] if named and named[0] else "none"),
+        error_feedback=options.error_feedback,
         seed=options.seed,
-        parallel=options.parallel,
+        parallel=options.parallel or (plan is not None and plan.scheme == "sft"),
         plan=None if plan is None else plan.uid,
         cut=options.cut,
         weights=open_weights(task, options.seed).fingerprint,

@@ -25,6 +25,7 @@ def run_simulation(
     fleets: int,
     devices: int | None,
     weight: float | None,
+    scheme: str | None,
     workers: int,
     scheduler: str | None,
     plot: str | None,
@@ -34,6 +35,8 @@ def run_simulation(
     base = replace(load_scenario(scenario), rounds=rounds)
     if weight is not None:
         base = replace(base, objective=replace(base.objective, weight=weight))
+    if scheme is not None:
+        base = replace(base, scheme=scheme)
     check_scenario(base)
     todo = jobs(base, channels, fleets, devices)
     shown = None if as_json else _progress
@@ -45,7 +48,11 @@ def run_simulation(
         charts = simulation_pictures(_schemes(played), _cuts(played))
         save_figure(charts, plot)
     if as_json:
-        print_json({"scenario": scenario, "rounds": rounds, "played": to_plain(played), **drawn(charts)})
+        found = {"scenario": scenario, "scheme": base.scheme, "rounds": rounds, "played": to_plain(played)}
+        print_json({**found, **drawn(charts)})
+        return
+    if base.scheme == "sft":
+        _print_shared(scenario, rounds, played)
         return
     print_table(
         f"{scenario}, {rounds} round(s) each, means over rounds of sums over devices",
@@ -60,6 +67,25 @@ def run_simulation(
         ),
         [_row(p) for p in played],
     )
+
+
+def _print_shared(scenario: str, rounds: int, played: Sequence[Played]) -> None:
+    names = list(dict.fromkeys(name for p in played for name in p.baselines))
+    rows = [
+        (
+            p.channel or "as given",
+            str(p.fleet),
+            si(p.delay_s, "s"),
+            *(
+                percent(None if p.delay_s is None or name not in p.baselines else p.delay_s / p.baselines[name][0] - 1)
+                for name in names
+            ),
+            p.infeasible or " ".join(f"{c:.1f}" for c in p.cuts[:8]),
+        )
+        for p in played
+    ]
+    columns = ("channel", "fleet", "delay", *(f"vs {name.replace('_', ' ')}" for name in names), "mean cuts")
+    print_table(f"{scenario}, {rounds} round(s) each, sft: means over rounds of the slowest device", columns, rows)
 
 
 def _schemes(played: Sequence[Played]) -> dict[str, dict[str, tuple[float, float | None]]]:

@@ -3,7 +3,11 @@
     tensor --encode--> Packed(header, data) ... frames, transport ... Packed --decode--> tensor
 
 The header is plain JSON and says everything that decoding needs; the checksum covers the bytes that travel.
-A codec is found by the name in the header, so both sides must know it before a run begins.
+A codec is found by the name in the header, which holds its parameters too:
+
+    none                  as they are
+    dense:BITS            every value, stochastic quantisation, one scale for each token
+    topk:KEEP:BITS        the largest KEEP (a fraction) of the values
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from cardlab.errors import RunError
@@ -56,9 +61,10 @@ class Packed:
 
 
 class Codec(ABC):
-    """Encodes one tensor of a message; instances have no state."""
+    """Encodes one tensor of a message; instances have no state. `lossy`: decoding gives other values."""
 
     name: str
+    lossy = False
 
     @abstractmethod
     def encode(self, tensor: Any, wire_dtype: str) -> tuple[Mapping[str, object], Buffer]:
@@ -93,14 +99,36 @@ class NoneCodec(Codec):
         return flat.view(packed.shape)
 
 
-CODECS: Mapping[str, Codec] = {codec.name: codec for codec in (NoneCodec(),)}
+FORMS = ("none", "dense:BITS", "topk:KEEP:BITS")
 
 
+@lru_cache(maxsize=64)
 def codec_named(name: str) -> Codec:
-    """The codec of that name; RunError listing those there are."""
-    if name not in CODECS:
-        raise RunError(f"there is no codec {name!r}", remedy=f"use one of: {', '.join(CODECS)}")
-    return CODECS[name]
+    """The codec of that name; RunError saying what the names are, or which parameter is out of range."""
+    kind, *parameters = name.split(":")
+    try:
+        if kind == "none" and not parameters:
+            return NoneCodec()
+        if kind == "dense" and len(parameters) == 1:
+            from cardlab.split.codecs.dense import Dense
+
+            return Dense(int(parameters[0]))
+        if kind == "topk" and len(parameters) == 2:
+            from cardlab.split.codecs.topk import TopK
+
+            return TopK(float(parameters[0]), int(parameters[1]))
+    except ValueError as error:
+        raise RunError(f"{name!r} is no codec: {error}", remedy=f"use one of: {', '.join(FORMS)}") from error
+    raise RunError(f"there is no codec {name!r}", remedy=f"use one of: {', '.join(FORMS)}")
+
+
+@lru_cache(maxsize=64)
+def warm_codec(name: str) -> None:
+    """Let a codec compile its loops now, once, so that the first tensor of a run does not pay for it."""
+    import torch
+
+    if name != "none":
+        unpack_tensor(pack_tensor(torch.linspace(-1.0, 1.0, 4096).view(64, 64), name))
 
 
 def pack_tensor(tensor: Any, codec: str = "none", wire_dtype: str | None = None) -> Packed:
@@ -114,8 +142,10 @@ def pack_tensor(tensor: Any, codec: str = "none", wire_dtype: str | None = None)
 
 def unpack_tensor(packed: Packed, shape: tuple[int, ...] | None = None) -> Any:
     """The tensor, its checksum verified; FrameError also when it has not the shape that was expected."""
-    if packed.codec not in CODECS:
-        raise FrameError(f"a tensor came in the unknown codec {packed.codec!r}")
+    try:
+        codec = codec_named(packed.codec)
+    except RunError as error:
+        raise FrameError(f"a tensor came in the unknown codec {packed.codec[:40]!r}") from error
     if shape is not None and packed.shape != shape:
         raise FrameError(f"a tensor of shape {packed.shape} came where {shape} was expected")
-    return CODECS[packed.codec].decode(packed.verified())
+    return codec.decode(packed.verified())

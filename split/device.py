@@ -15,8 +15,8 @@ from cardlab.errors import CardlabError, RunError
 from cardlab.plain import to_plain
 from cardlab.records.device import Device
 from cardlab.split.adapters import pack_adapters, unpack_adapters
-from cardlab.split.codec import FrameError, pack_tensor, unpack_tensor
-from cardlab.split.frames import Message, number, whole
+from cardlab.split.codec import FrameError, codec_named, pack_tensor, unpack_tensor, warm_codec
+from cardlab.split.frames import Message, number, text, whole
 from cardlab.split.laps import Laps, now_s
 from cardlab.split.settings import TERMS, WAITING, RunSettings, check_version, settings_from
 from cardlab.split.transport import CONNECT_S, SILENCE_S, Arrived, DeviceTransport
@@ -142,6 +142,7 @@ class SplitDevice:
             return
         try:
             check_version(settings.version)
+            warm_codec(settings.codec)
             self._equipment = self._equip(settings)
         except CardlabError as error:
             self._transport.send(Message("bye", {"reason": str(error)}))
@@ -194,6 +195,7 @@ class SplitDevice:
         assert settings is not None and equipment is not None
         head = came.message.head
         round_number, cut = whole(head, "round", 1), whole(head, "cut", 1, settings.task.architecture.layers - 1)
+        codec = codec_named(text(head, "codec")).name
         # One offset for the whole round, so that the terms add up to what passed.
         offset_s = self._transport.offset_s
         laps = Laps(0.0)
@@ -207,7 +209,7 @@ class SplitDevice:
         laps.mark("adapters")
         up_bytes = down_bytes = 0
         for epoch in range(settings.epochs):
-            sent, received = self._mini_batch(settings, equipment, round_number, epoch, offset_s, laps)
+            sent, received = self._mini_batch(settings, equipment, codec, round_number, epoch, offset_s, laps)
             up_bytes, down_bytes = up_bytes + sent, down_bytes + received
         tensors = pack_adapters(equipment.half.export())
         laps.mark("adapters")
@@ -225,6 +227,7 @@ class SplitDevice:
         self,
         settings: RunSettings,
         equipment: Equipment,
+        codec: str,
         round_number: int,
         epoch: int,
         offset_s: float,
@@ -237,7 +240,7 @@ class SplitDevice:
         import torch
 
         tensors = {
-            "activation": pack_tensor(activation, settings.codec, settings.wire_dtype),
+            "activation": pack_tensor(activation, codec, settings.wire_dtype),
             "labels": pack_tensor(ids.to(torch.int32)),
         }
         message = Message("activations", {"round": round_number, "epoch": epoch}, tensors)

@@ -203,6 +203,11 @@ class Half:
         self._step()
         return ServerStep(loss=value, gradient=hidden.grad)
 
+    def loss(self, activation: Any, ids: Any) -> Any:
+        """Server: loss of received smashed data, nothing trained."""
+        hidden = activation.to(self._where, self._built.dtype)
+        return self._part(inputs_embeds=hidden, labels=ids.to(self._where), use_cache=False).loss
+
     def _step(self) -> None:
         if self._optimizer is None:
             raise RunError("no adapters were loaded after the cut moved", remedy="load them first")

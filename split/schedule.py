@@ -22,9 +22,10 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """Cut, server clock (None as it is) and what is expected."""
+    """Cut, server clock (None as it is), codec (None: the run's) and what is expected."""
 
     cut: int
+    codec: str | None = None
     frequency_hz: float | None = None
     expected: Prediction = field(default_factory=Prediction)
 
@@ -64,10 +65,14 @@ class Schedule:
         for decision in planned.devices:
             if decision.device == device:
                 terms = {f.name: float(getattr(decision.delay_terms, f.name)) for f in fields(DelayTerms)}
+                # What a device waits for others at the server is observed apart.
+                terms["server"] -= decision.waiting_s or 0.0
                 expected = Prediction(
                     terms=terms, terms_ci95=decision.terms_ci95, delay_ci95=decision.delay_ci95
                 )
-                return Assignment(cut=decision.cut, frequency_hz=decision.frequency_hz, expected=expected)
+                return Assignment(
+                    cut=decision.cut, codec=decision.codec, frequency_hz=decision.frequency_hz, expected=expected
+                )
         raise unknown_device(device, self.devices)
 
 
@@ -78,18 +83,20 @@ def unknown_device(device: str, known: tuple[str, ...]) -> RunError:
     )
 
 
-def check_plan(plan: Plan, task: Task) -> None:
-    """Raise RunError if the plan cannot be followed with this task: another model, a cut outside it, compression."""
+def check_plan(plan: Plan, task: Task, codec: str | None = None) -> None:
+    """Raise RunError if the plan cannot be followed with this task: another model, a cut outside it, or compression
+    without a codec that does it, neither in the plan nor given as `codec`."""
     if plan.task is not None and plan.task != task.uid:
         raise RunError(
             f"plan {plan.uid[:12]} is for another task than {task.model} {task.batch} x {task.sequence},"
             f" r={task.lora.rank}, {task.optimizer}",
             remedy="give the model, batch, sequence, LoRA and optimizer of its profiles, or plan again",
         )
-    if plan.compression is not None and plan.compression < 1.0:
+    named = codec or plan.rounds[0].devices[0].codec
+    if plan.compression is not None and plan.compression < 1.0 and named is None:
         raise RunError(
-            f"plan {plan.uid[:12]} compresses to {plan.compression:g} and the only codec is none",
-            remedy="plan with --compression 1",
+            f"plan {plan.uid[:12]} compresses to {plan.compression:g} and names no codec",
+            remedy="give --codec, plan with --scheme sft, or plan with --compression 1",
         )
     for planned in plan.rounds:
         for decision in planned.devices:

@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cardlab.errors import RunError
 from cardlab.split.adapters import AdapterSet, averaged, initial_adapters
 from cardlab.split.clocks import EnergyMeter, ServerClock
+from cardlab.split.codec import warm_codec
 from cardlab.split.frames import Message, unpack
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.laps import now_s
@@ -84,6 +85,7 @@ class Server:
         self._finished, self._note, self._watch = finished, note, watch
         self._members = Members(transport, self.settings, self._admit, self._patience.silence_s, note)
         self._read_hz: float | None = None
+        self._residuals: dict[str, Any] = {}
         self.adapters: AdapterSet = journal.adapters() or initial_adapters(self.settings.task, self.settings.seed)
 
     def run(self) -> AdapterSet:
@@ -183,10 +185,20 @@ class Server:
         member: Member | None = self._members.ready().get(name)
         if member is None:
             return None
-        begin_s = now_s()
         assignment = self._schedule.at(number, name)
+        warm_codec(assignment.codec or self.settings.codec)
+        begin_s = now_s()
         self._clock.hold(assignment.frequency_hz)
-        turn = Turn(self.settings, self._place, member.peer, member.device, number, assignment, self.adapters)
+        turn = Turn(
+            self.settings,
+            self._place,
+            member.peer,
+            member.device,
+            number,
+            assignment,
+            self.adapters,
+            self._residuals.get(name),
+        )
         self._transport.send(member.peer, turn.start(begin_s))
         return turn
 
@@ -248,6 +260,8 @@ class Server:
             self._transport.send(peer, answer)
 
     def _keep(self, turn: Turn, done: FinishedTurn) -> None:
+        if turn.feedback is not None:
+            self._residuals[done.device] = turn.feedback.residual
         self._finished(done)
         self._transport.send(
             turn.peer, Message("stored", {"round": done.round, "loss": done.loss, "delay_s": done.delay_s})

@@ -29,7 +29,8 @@ class RunSettings:
         task: model dimensions, LoRA, batch, sequence, optimizer.
         rounds, epochs: rounds N, and mini-batches T that a device takes in one.
         learning_rate: of both sides' optimizers.
-        wire_dtype, codec: how smashed data and gradients travel.
+        wire_dtype, codec: how smashed data and gradients travel; a plan may name another codec for a device.
+        error_feedback: what the codec lost of a gradient is added to the device's next one.
         seed: of initial adapters, made weights and the order of the data.
         parallel: devices at once with adapters averaged after the round (SFT), else one after the other (CARD).
         plan: uid of the plan that is followed, None for a given cut.
@@ -45,6 +46,7 @@ class RunSettings:
     learning_rate: float
     wire_dtype: str
     codec: str = "none"
+    error_feedback: bool = False
     seed: int = 0
     parallel: bool = False
     plan: str | None = None

@@ -16,6 +16,7 @@ from cardlab.plain import to_plain
 from cardlab.records.device import Device
 from cardlab.split.adapters import AdapterSet, copied, pack_adapters, size_bytes, unpack_adapters
 from cardlab.split.codec import FrameError, pack_tensor, unpack_tensor
+from cardlab.split.codecs.feedback import ErrorFeedback
 from cardlab.split.frames import Message, number, whole
 from cardlab.split.journal import FinishedTurn
 from cardlab.split.laps import Laps, now_s
@@ -62,6 +63,8 @@ class Turn:
         finished: the result, None before.
         adapters: a copy of all layers' adapters, moving.
         last_s: when the device was last heard with something of this turn.
+        codec: of smashed data and gradients.
+        feedback: what the codec lost of this device's gradients so far; None where that is forgotten.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Turn:
         round_number: int,
         assignment: Assignment,
         adapters: AdapterSet,
+        residual: Any = None,
     ) -> None:
         self.settings, self.place, self.peer, self.device = settings, place, peer, device
         self.round, self.assignment = round_number, assignment
@@ -80,6 +84,8 @@ class Turn:
         self.active = False
         self.finished: FinishedTurn | None = None
         self.last_s = self.start_s = now_s()
+        self.codec = assignment.codec or settings.codec
+        self.feedback = ErrorFeedback(residual) if settings.error_feedback and self.codec != "none" else None
         self._losses: list[float] = []
 
     def start(self, begin_s: float) -> Message:
@@ -95,7 +101,13 @@ class Turn:
         laps.mark("adapters")
         self.last_s = sent_s = now_s()
         laps.mark("adapters", sent_s)
-        head = {"round": self.round, "cut": self.assignment.cut, "sent_s": sent_s, "terms": laps.terms}
+        head = {
+            "round": self.round,
+            "cut": self.assignment.cut,
+            "codec": self.codec,
+            "sent_s": sent_s,
+            "terms": laps.terms,
+        }
         return Message("round", head, tensors)
 
     def handle(self, message: Message, arrived_s: float, *, shared: bool) -> Message | None:
@@ -126,7 +138,8 @@ class Turn:
         laps.mark("decode")
         step = self.place.half.train(activation, labels)
         laps.mark("server")
-        packed = pack_tensor(step.gradient, self.settings.codec, self.settings.wire_dtype)
+        pack = pack_tensor if self.feedback is None else self.feedback.pack
+        packed = pack(step.gradient, self.codec, self.settings.wire_dtype)
         laps.mark("encode")
         self._losses.append(step.loss)
         self.last_s = sent_s = now_s()
@@ -177,6 +190,7 @@ class Turn:
             predicted_ci95=dict(expected.terms_ci95),
             delay_ci95=expected.delay_ci95,
             details={
+                "codec": self.codec,
                 "adapters_bytes": size_bytes(back),
                 "up_bytes": message.head.get("up_bytes"),
                 "down_bytes": message.head.get("down_bytes"),

@@ -69,6 +69,11 @@ class Decision:
         cut_probability: share of calibration draws that choose this cut, None without draws.
         binding: constraints that hold with equality or cut off the unconstrained optimum, in words.
         runner_up: the best choice with another cut.
+        bandwidth_share: share of the common band, sft only.
+        compression: fraction of activation and gradient bytes that remains for this device, sft only.
+        codec: name of the codec that gives it ("topk:0.1:8"), None where the plan names none.
+        waiting_s: part of the server term in which the device waits for others there, None where none share it.
+        loss_penalty: expected accuracy (share of the gain) that compression costs, None unknown.
         provenance: union over everything that entered.
     """
 
@@ -86,6 +91,11 @@ class Decision:
     cut_probability: float | None = None
     binding: tuple[str, ...] = ()
     runner_up: Alternative | None = None
+    waiting_s: float | None = None
+    bandwidth_share: float | None = None
+    compression: float | None = None
+    codec: str | None = None
+    loss_penalty: float | None = None
     provenance: Provenance
 
 
@@ -99,14 +109,16 @@ class PlannedRound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A whole plan or baseline in three numbers: means over rounds of the sums over devices.
+    """A whole plan or baseline in a few numbers: means over rounds of the sums over devices.
 
-    An energy is None where the power of one party is not known.
+    The delay of scheme sft is that of the slowest device. An energy is None where the power of one party is not known.
+    `sent_bytes`, all devices, both ways, is known for sft only.
     """
 
     delay_s: float
     server_energy_j: float | None
     device_energy_j: float | None = None
+    sent_bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

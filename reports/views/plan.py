@@ -29,7 +29,13 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "doubts": dict(plan.doubts),
         "pareto": to_plain(plan.pareto),
         "sensitivity": to_plain(plan.sensitivity),
-        "rounds": [{"round": r.round, "devices": [_decision(d) for d in r.devices]} for r in plan.rounds],
+        "rounds": [
+            {
+                "round": r.round,
+                "devices": [{**_decision(d), **(_shared(d) if plan.scheme == "sft" else {})} for d in r.devices],
+            }
+            for r in plan.rounds
+        ],
         "summary": _summary(plan),
     }
 
@@ -52,6 +58,17 @@ def _decision(d: Decision) -> dict[str, Any]:
             "delay_s": _beside(d.delay_ci95, d),
             "server_energy_j": None if d.server_energy_j is None else _beside(d.server_energy_ci95, d),
         },
+    }
+
+
+def _shared(d: Decision) -> dict[str, Any]:
+    """What a parallel scheme adds; a loss penalty that is not known is null."""
+    return {
+        "waiting_s": d.waiting_s,
+        "bandwidth_share": d.bandwidth_share,
+        "compression": d.compression,
+        "codec": d.codec,
+        "loss_penalty": d.loss_penalty,
     }
 
 

@@ -189,7 +189,7 @@ def test_simulate_and_reproduce_print_documents(capsys):
     played = document(capsys, "simulate", "--rounds", 2, "--channel", "good", "--fleets", 2)["played"]
     assert [p["fleet"] for p in played] == [0, 1]
     claims = document(capsys, "reproduce", "--rounds", 2)["claims"]
-    assert len(claims) == 10 and all(c["verdict"] for c in claims)
+    assert len(claims) == 14 and all(c["verdict"] for c in claims)
     code, out, _ = card(capsys, "reproduce", "--rounds", 2)
     assert code == 0 and "like Fig. 4" in out
 

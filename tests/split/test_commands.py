@@ -238,7 +238,7 @@ def test_bad_input_is_refused_in_one_line_within_seconds(words, code, said) -> N
     ("changes", "said"),
     [
         ({"task": "0" * 32}, "another task"),
-        ({"compression": 0.1}, "codec is none"),
+        ({"compression": 0.1}, "names no codec"),
     ],
     ids=["another model", "compressed"],
 )

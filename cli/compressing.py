@@ -1,0 +1,199 @@
+"""What `profile-device --compression` and `card accuracy` do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cardlab.calibrate.accuracy import fit_accuracy
+from cardlab.cli.console import note, print_json, print_line, print_table
+from cardlab.cli.settings import database, load_settings
+from cardlab.db import open_store
+from cardlab.db.times import utc_now
+from cardlab.errors import UsageError
+from cardlab.identity import new_uid
+from cardlab.plain import to_plain
+from cardlab.profilers.environment import gather_environment
+from cardlab.profilers.platforms import Platform, open_platform
+from cardlab.profilers.workload import resolve_task
+from cardlab.profilers.workload.execution import import_torch
+from cardlab.quantity import MEASURED, Estimate
+from cardlab.records.fit import Fit, FitSubject
+from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
+from cardlab.records.task import Execution, Task
+from cardlab.reports.views.fit import fit_document
+from cardlab.split.codec import codec_named
+from cardlab.text import percent
+
+COMPRESSION = "compression"
+PRETRAIN_STEPS = 300
+ACCURACY_CODECS = ("dense:8", "dense:4", "dense:2", "topk:0.3:8", "topk:0.2:8", "topk:0.1:8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyOptions:
+    """The options of `card accuracy`."""
+
+    model: str
+    cut: int | None
+    codecs: tuple[str, ...]
+    feedback: bool
+    steps: int
+    seeds: int
+    batch: int
+    sequence: int
+    learning_rate: float
+    pretrain: int
+    data: str | None
+    db: str | None
+    as_json: bool
+
+
+def profile_compression(task: Task, execution: Execution, platform: Platform, store_url: str) -> str:
+    """Measure every codec at every cut and store it as a run of its own; returns its uid."""
+    from cardlab.split.codec_profile import CODECS, PASSES, profile_codecs
+    from cardlab.split.weights import FileWeights, open_weights
+
+    weights = open_weights(task, 0)
+    if not isinstance(weights, FileWeights):
+        from cardlab.split.accuracy import english, pretrain
+
+        note(f"{task.model} has no weights: it is trained for {PRETRAIN_STEPS // 3} steps first")
+        weights = pretrain(task, execution, english(), steps=PRETRAIN_STEPS // 3)
+    from cardlab.split.accuracy import programs
+
+    uid, layers = new_uid(), task.architecture.layers
+    run = Run(
+        uid=uid,
+        kind=COMPRESSION,
+        device=platform.identity,
+        execution=execution,
+        environment=gather_environment(platform),
+        task=task,
+        planned=tuple(PlannedPoint(index=n) for n in range(layers - 1)),
+        options={"weights": weights.origin, "codecs": list(CODECS), "passes": PASSES},
+        provenance=MEASURED,
+        started_at=utc_now(),
+    )
+    rows = []
+    with open_store(store_url) as store:
+        store.runs.begin(run)
+        for planned, cut in zip(run.planned, range(1, layers), strict=True):
+            point = store.runs.begin_point(uid, planned)
+            readings = list(profile_codecs(task, execution, weights, programs(), cuts=(cut,)))
+            measurements = [
+                Measurement(
+                    uid=new_uid(),
+                    quantity=COMPRESSION,
+                    unit="bit",
+                    segment=f"cut-{cut}",
+                    phase="forward" if r.tensor == "activation" else "backward",
+                    estimate=Estimate(r.bits, n=1, provenance=MEASURED),
+                    samples={"encode_s": r.encode_s, "decode_s": r.decode_s},
+                    details={
+                        "codec": r.codec, "tensor": r.tensor, "values": r.values, "bytes": r.size_bytes,
+                        "error": r.error, "encode_s": r.encode, "decode_s": r.decode,
+                    },
+                )
+                for r in readings
+            ]  # fmt: skip
+            store.runs.finish_point(point, OperatingPoint(), *measurements)
+            rows += [
+                (
+                    str(r.cut), r.tensor, r.codec, f"{r.bits:.3f}", f"{r.bits / 32.0:.4f}", f"{r.error:.3f}",
+                    f"{4e-6 * r.values / r.encode:.0f}", f"{4e-6 * r.values / r.decode:.0f}",
+                )
+                for r in readings
+            ]  # fmt: skip
+    for row in rows:
+        note("  ".join(row))
+    note("columns: cut, tensor, codec, bits a value, rate of float32, error, encode and decode in MB/s of float32")
+    return uid
+
+
+def measure_accuracy(options: AccuracyOptions) -> None:
+    """Run, fit the curve of each family of codecs, store, show."""
+    _check(options)
+    torch = import_torch()
+    torch.set_num_threads(1)
+    from cardlab.split.accuracy import english, kept_of, pretrain, programs, run_trials
+    from cardlab.split.data import read_tokens
+    from cardlab.split.weights import FileWeights, open_weights
+
+    task = resolve_task(options.model, batch=options.batch, sequence=options.sequence, optimizer="adamw")
+    platform = open_platform("cpu", label=load_settings().name)
+    try:
+        execution = platform.resolve_execution("float32", "sdpa", 1)
+        weights = open_weights(task, 0)
+        if not isinstance(weights, FileWeights):
+            note(f"{task.model} has no weights: it is trained for {options.pretrain} steps first")
+            weights = pretrain(task, execution, english(), steps=options.pretrain)
+        tokens = programs() if options.data is None else read_tokens(options.data)
+        cut = options.cut or task.architecture.layers // 2
+        trials = run_trials(
+            task, execution, weights, tokens, [(c, options.feedback and c != "none") for c in options.codecs],
+            seeds=range(options.seeds), cut=cut, steps=options.steps, learning_rate=options.learning_rate, note=note,
+        )  # fmt: skip
+        kept = kept_of(trials)
+        subject = FitSubject(
+            device=platform.identity.key, device_name=platform.identity.name, task=task.uid,
+            execution=execution.uid, quantity="accuracy", segment=f"cut-{cut}", provenance=MEASURED,
+        )  # fmt: skip
+        fit, left_out = fit_accuracy([(k.rate, k.share, k.stderr) for k in kept], subject)
+        with open_store(database(options.db)) as store:
+            _describe(store, platform, task, execution, options, cut)
+            store.fits.add([(fit, ())], utc_now())
+    finally:
+        platform.close()
+    if options.as_json:
+        print_json(
+            {"codecs": to_plain(kept), "trials": to_plain(trials), "left_out": left_out, "fits": [fit_document(fit)]}
+        )
+        return
+    _print(kept, fit, left_out, options)
+
+
+def _describe(
+    store: object, platform: Platform, task: Task, execution: Execution, o: AccuracyOptions, cut: int
+) -> None:
+    """The run behind the fit, so that task and device are known to the store."""
+    from cardlab.db.store import Store
+
+    assert isinstance(store, Store)
+    store.runs.begin(
+        Run(
+            uid=new_uid(), kind="accuracy", device=platform.identity, execution=execution,
+            environment=gather_environment(platform), task=task,
+            options={
+                "codecs": list(o.codecs), "feedback": o.feedback, "steps": o.steps, "seeds": o.seeds, "cut": cut,
+                "learning_rate": o.learning_rate, "pretrain": o.pretrain,
+            },
+            provenance=MEASURED, started_at=utc_now(),
+        )
+    )  # fmt: skip
+
+
+def _check(options: AccuracyOptions) -> None:
+    for codec in options.codecs:
+        codec_named(codec)
+    if options.seeds < 1 or options.steps < 1 or options.pretrain < 1:
+        raise UsageError("steps, seeds and pretrain are counts", remedy="give 1 or more")
+
+
+def _print(kept: object, fit: Fit, left_out: list[str], options: AccuracyOptions) -> None:
+    from cardlab.split.accuracy import Kept
+
+    assert isinstance(kept, list)
+    rows = [
+        (k.codec + (" + feedback" if k.feedback else ""), f"{k.rate:.4f}", percent(1.0 - k.rate), percent(k.share),
+         percent(k.stderr), percent(k.compressed))
+        for k in kept if isinstance(k, Kept)
+    ]  # fmt: skip
+    columns = ("codec", "rate", "bytes saved", "gain kept", "std. error", "through the codec")
+    print_table(f"{options.model}, LoRA {options.steps} steps, {options.seeds} seed(s)", columns, rows)
+    parameters = {name: p.value for name, p in fit.parameters.items()}
+    print_line(
+        f"gain kept = {parameters['limit']:.3f} - {parameters['loss']:.3f} exp(-{parameters['rate']:.2f} rate),"
+        f" {fit.n_points} points, mean error {percent(fit.mape)}"
+    )
+    for line in left_out:
+        print_line(f"left out: {line}")

@@ -1,0 +1,252 @@
+"""What compression costs in training: a small real LoRA run for each codec and seed, split in two as in a real run.
+
+    pretrain     the whole small model on one kind of text (English), where it has no weights of its own
+    fine-tune    LoRA through a cut on another kind (program text), activations and gradients through the codec
+    gain kept    (start loss - final loss with the codec) / (start loss - final loss without), on text held back
+
+The final loss is measured twice: with the model whole, as it is used after training, and through the codec.
+Rate is bytes sent over bytes of the raw values, activations and gradients together, as measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cardlab.errors import RunError
+from cardlab.identity import content_hash
+from cardlab.profilers.workload.build import build_meta, materialise_whole
+from cardlab.records.task import Execution, Task
+from cardlab.split.adapters import initial_adapters
+from cardlab.split.codec import WIRE_BYTES, pack_tensor, unpack_tensor
+from cardlab.split.codecs.feedback import ErrorFeedback
+from cardlab.split.data import Tokens
+from cardlab.split.halves import Half
+from cardlab.split.weights import Weights
+
+_HELD_BACK = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One LoRA run.
+
+    Attributes:
+        codec, feedback, seed: what was run.
+        rate: bytes sent over raw bytes.
+        start, final: loss on text held back before and after, the model whole.
+        final_compressed: after, with activations through the codec.
+    """
+
+    codec: str
+    feedback: bool
+    seed: int
+    rate: float
+    start: float
+    final: float
+    final_compressed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """One codec over all seeds: share of the gain that is kept, means and their standard errors.
+
+    `compressed`: judged with activations through the codec, against the gain without one.
+    """
+
+    codec: str
+    feedback: bool
+    rate: float
+    share: float
+    stderr: float
+    compressed: float
+    seeds: int
+
+
+class TrainedWeights(Weights):
+    """Weights held in memory by checkpoint name."""
+
+    def __init__(self, tensors: Mapping[str, Any], origin: str) -> None:
+        self._tensors, self.origin = tensors, origin
+        self.fingerprint = content_hash({name: float(t.double().sum()) for name, t in tensors.items()})
+
+    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, Any]:
+        """Copies of the tensors asked for; RunError for one that is missing."""
+        missing = [name for name in shapes if name not in self._tensors]
+        if missing:
+            raise RunError(f"the weights lack {missing[0]}", remedy="give a model of the same family")
+        return {name: self._tensors[name].to(getattr(torch, dtype), copy=True) for name in shapes}
+
+
+def english() -> Tokens:
+    """Bytes of Python's own help topics: English text that every installation has."""
+    from pydoc_data import topics
+
+    return np.frombuffer("\n".join(topics.topics.values()).encode("ascii", "ignore"), np.uint8).astype(np.int64)
+
+
+def programs() -> Tokens:
+    """Bytes of some modules of the standard library: program text that every installation has."""
+    text = "".join(Path(str(module.__file__)).read_text("utf-8") for module in (argparse, inspect, typing))
+    return np.frombuffer(text.encode("ascii", "ignore"), np.uint8).astype(np.int64)
+
+
+def pretrain(task: Task, execution: Execution, tokens: Tokens, *, steps: int, seed: int = 0) -> TrainedWeights:
+    """Train the whole model for some steps on these tokens; adapters stay at nothing."""
+    torch.manual_seed(seed)
+    built = build_meta(task, execution)
+    model = materialise_whole(built, "cpu")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" not in name)
+        if "lora_B" in name:
+            torch.nn.init.zeros_(parameter)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    rows = np.random.default_rng(seed)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * min(1.0, (step + 1) / 20, 2.0 * (1.0 - step / steps) + 0.05)
+        ids = draw_rows(tokens, task, rows)
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    plain = {
+        name.replace(".base_layer.", "."): p.detach().clone()
+        for name, p in model.named_parameters()
+        if "lora_" not in name
+    }
+    return TrainedWeights(plain, f"trained {steps} steps from seed {seed}")
+
+
+def draw_rows(tokens: Tokens, task: Task, rng: np.random.Generator) -> Any:
+    """A mini-batch of windows drawn anywhere in the text, int64 [B, S]."""
+    starts = rng.integers(0, len(tokens) - task.sequence, task.batch)
+    return torch.from_numpy(np.stack([tokens[s : s + task.sequence] for s in starts]))
+
+
+class SplitTrainer:
+    """Both sides of a cut in one process, joined by a codec."""
+
+    def __init__(self, task: Task, execution: Execution, weights: Weights, cut: int, rate: float, seed: int) -> None:
+        self.task = task
+        self.device = Half(task, execution, weights, "device", learning_rate=rate)
+        self.server = Half(task, execution, weights, "server", learning_rate=rate)
+        adapters = initial_adapters(task, seed)
+        for half in (self.device, self.server):
+            half.set_cut(cut)
+            half.load(adapters)
+        self.sent = self.raw = 0
+
+    def step(self, ids: Any, codec: str, feedback: ErrorFeedback | None) -> None:
+        """One mini-batch."""
+        activation = self.device.forward(ids)
+        packed = pack_tensor(activation, codec)
+        result = self.server.train(unpack_tensor(packed), ids)
+        back = (pack_tensor if feedback is None else feedback.pack)(result.gradient, codec, "float32")
+        self.device.backward(activation, unpack_tensor(back))
+        self.sent += len(packed.data) + len(back.data)
+        self.raw += 2 * activation.numel() * WIRE_BYTES["float32"]
+
+    def loss(self, held_back: Sequence[Any], codec: str) -> float:
+        """Mean loss on text held back, nothing trained."""
+        with torch.no_grad():
+            losses = [
+                float(self.server.loss(unpack_tensor(pack_tensor(self.device.forward(ids), codec)), ids))
+                for ids in held_back
+            ]
+        return float(np.mean(losses))
+
+
+def run_trial(
+    task: Task,
+    execution: Execution,
+    weights: Weights,
+    tokens: Tokens,
+    *,
+    codec: str,
+    seed: int,
+    cut: int,
+    steps: int,
+    learning_rate: float,
+    feedback: bool = False,
+) -> Trial:
+    """One LoRA run; the last tenth of the tokens is held back."""
+    border = len(tokens) * 9 // 10
+    judge = np.random.default_rng(12345)
+    held_back = [draw_rows(tokens[border:], task, judge) for _ in range(_HELD_BACK)]
+    trainer = SplitTrainer(task, execution, weights, cut, learning_rate, seed)
+    start = trainer.loss(held_back, "none")
+    rows = np.random.default_rng(seed)
+    residual = ErrorFeedback() if feedback else None
+    for _ in range(steps):
+        trainer.step(draw_rows(tokens[:border], task, rows), codec, residual)
+    return Trial(
+        codec=codec,
+        feedback=feedback,
+        seed=seed,
+        rate=trainer.sent / trainer.raw,
+        start=start,
+        final=trainer.loss(held_back, "none"),
+        final_compressed=trainer.loss(held_back, codec),
+    )
+
+
+def run_trials(
+    task: Task,
+    execution: Execution,
+    weights: Weights,
+    tokens: Tokens,
+    codecs: Sequence[tuple[str, bool]],
+    *,
+    seeds: Sequence[int],
+    cut: int,
+    steps: int,
+    learning_rate: float,
+    note: Callable[[str], None] = lambda _text: None,
+) -> list[Trial]:
+    """Every codec (with or without feedback) with every seed, and always "none" to compare with."""
+    found = []
+    for codec, feedback in dict.fromkeys([("none", False), *codecs]):
+        for seed in seeds:
+            trial = run_trial(
+                task, execution, weights, tokens, codec=codec, feedback=feedback, seed=seed, cut=cut, steps=steps,
+                learning_rate=learning_rate,
+            )  # fmt: skip
+            more = " with feedback" if feedback else ""
+            note(f"{codec}{more}, seed {seed}: loss {trial.start:.3f} to {trial.final:.3f}")
+            found.append(trial)
+    return found
+
+
+def kept_of(trials: Sequence[Trial]) -> list[Kept]:
+    """Share of the gain by codec; each seed against its own run without compression.
+
+    Raises RunError if training without compression gained nothing.
+    """
+    plain = {t.seed: t for t in trials if t.codec == "none"}
+    if any(not t.start - t.final > 0 for t in plain.values()):
+        raise RunError("the run without compression gained nothing", remedy="give more --steps or another text")
+    found = []
+    for codec, feedback in dict.fromkeys((t.codec, t.feedback) for t in trials):
+        mine = [t for t in trials if (t.codec, t.feedback) == (codec, feedback)]
+        shares = [(t.start - t.final) / (t.start - plain[t.seed].final) for t in mine]
+        through = [(t.start - t.final_compressed) / (t.start - plain[t.seed].final) for t in mine]
+        found.append(
+            Kept(
+                codec=codec,
+                feedback=feedback,
+                rate=float(np.mean([t.rate for t in mine])),
+                share=float(np.mean(shares)),
+                stderr=float(np.std(shares, ddof=1) / np.sqrt(len(shares))) if len(shares) > 1 else 0.0,
+                compressed=float(np.mean(through)),
+                seeds=len(mine),
+            )
+        )
+    return found

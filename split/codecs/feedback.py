@@ -1,0 +1,30 @@
+"""Error feedback: what a codec lost of a gradient is added to the next one.
+
+Only for gradients. The rows of the next gradient belong to other samples, but what is lost is mostly common to them
+(it helped in every run that was made); smashed data have no such common part, and feedback makes them worse.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cardlab.split.codec import Packed, pack_tensor, unpack_tensor
+
+
+class ErrorFeedback:
+    """The loss of one device's gradients, carried on. `residual` is None before the first."""
+
+    def __init__(self, residual: Any = None) -> None:
+        self.residual = residual
+
+    def pack(self, gradient: Any, codec: str, wire_dtype: str) -> Packed:
+        """The gradient with what was lost before it, packed; a value that is not finite leaves no loss behind."""
+        import torch
+
+        wanted = gradient.detach().to("cpu", torch.float32)
+        if self.residual is not None and self.residual.shape == wanted.shape:
+            wanted = wanted + self.residual
+        packed = pack_tensor(wanted, codec, wire_dtype)
+        lost = wanted - unpack_tensor(packed).to(torch.float32)
+        self.residual = torch.where(lost.isfinite(), lost, torch.zeros_like(lost))
+        return packed

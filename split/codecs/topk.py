@@ -1,0 +1,98 @@
+"""Top-K sparsification with stochastic quantisation and lossless coding (the scheme of SFT, papers' part B2).
+
+    kept      the K = keep x n values of largest magnitude, ties by position; zeros are never kept
+    level     floor(s |x| / max|x| + u), u uniform: unbiased, variance step^2 fr (1 - fr), step = max|x| / s
+    bits      n H2(keep) for where they are + K H(levels), + one scale
+
+The result of decoding is zero where nothing was kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cardlab.errors import RunError
+from cardlab.split.codec import Buffer, Codec, FrameError, Packed
+from cardlab.split.codecs import kernels
+from cardlab.split.codecs.coding import expand_mask, squeeze_mask
+from cardlab.split.codecs.quantised import (
+    BITS,
+    counted,
+    expand_symbols,
+    from_floats,
+    joined,
+    levels,
+    put_odd,
+    seed_of,
+    squeeze_symbols,
+    taken_apart,
+    to_floats,
+)
+from cardlab.split.codecs.quantised import take_odd as _take_odd
+
+
+class TopK(Codec):
+    """Keeps a fraction `keep` of all values of a tensor, at `bits` each (sign included).
+
+    Raises RunError for a fraction outside 0..1 or bits outside 2..8.
+    """
+
+    lossy = True
+
+    def __init__(self, keep: float, bits: int) -> None:
+        if not 0.0 < keep <= 1.0:
+            raise RunError(f"Top-K keeps {keep:g} of the values", remedy="give a fraction above 0 up to 1")
+        if bits not in BITS:
+            raise RunError(f"Top-K has no {bits} bits", remedy="give 2 to 8")
+        self.keep, self.bits = keep, bits
+        self.name = f"topk:{keep:g}:{bits}"
+
+    def encode(self, tensor: Any, wire_dtype: str) -> tuple[Mapping[str, object], Buffer]:
+        """Bitmap, symbols, and values that are not finite."""
+        values, odd = _take_odd(to_floats(tensor, wire_dtype))
+        if not values.size:
+            return {"kept": 0, "scale": 0.0, "mask": ["raw", 0], "values": ["raw", 0]}, b""
+        magnitude = values.view(np.uint32) & np.uint32(0x7FFFFFFF)
+        scale = float(magnitude.max().view(np.float32))
+        limit, ties = self._limit(magnitude)
+        wanted = self._count(values.size)
+        mask = np.zeros((values.size + 7) // 8, np.uint8)
+        symbols = np.empty(wanted + 1, np.uint8)
+        top = levels(self.bits)
+        factor = top / scale if scale > 0.0 else 0.0
+        kept = kernels.select(values, magnitude, limit, ties, factor, top, seed_of(values), mask, symbols)
+        parts = {
+            "mask": squeeze_mask(mask, kept, values.size),
+            "values": squeeze_symbols(symbols[:kept], self.bits),
+        }
+        more, data = joined(parts, odd)
+        return {"kept": kept, "scale": scale, **more}, data
+
+    def _count(self, size: int) -> int:
+        return min(size, max(1, round(self.keep * size)))
+
+    def _limit(self, magnitude: Any) -> tuple[int, int]:
+        """Bits of the smallest kept magnitude, and how many that equal it are kept; zeros never."""
+        limit, _, ties = kernels.threshold(magnitude, self._count(magnitude.size))
+        return (int(limit), int(ties)) if limit else (0, 0)
+
+    def decode(self, packed: Packed) -> Any:
+        """The kept values at their places, zero elsewhere."""
+        size = counted(packed)
+        kept, scale = packed.more.get("kept"), packed.more.get("scale")
+        if isinstance(kept, bool) or not isinstance(kept, int) or not 0 <= kept <= size:
+            raise FrameError(f"a sparse tensor came with {kept!r} of {size} values")
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0.0 <= scale < math.inf:
+            raise FrameError(f"a sparse tensor came with the scale {scale!r}")
+        parts, odd = taken_apart(packed, ("mask", "values"))
+        values = np.zeros(size, np.float32)
+        mask = expand_mask(*parts["mask"], kept, size)
+        symbols = expand_symbols(*parts["values"], self.bits, kept, 2 * levels(self.bits))
+        if kernels.scatter(mask, symbols, scale / levels(self.bits), levels(self.bits), values) != kept:
+            raise FrameError("a sparse tensor came whose bitmap does not fit its values")
+        put_odd(values, odd)
+        return from_floats(values, packed)
