@@ -24,7 +24,7 @@ test: $(VENV)/.ready test-core
 
 # The light install on the oldest Python found: everything that needs no torch must work there.
 test-core: .venv-core/.ready
-	.venv-core/bin/python -m pytest -m "not torch and not accept" -q
+	.venv-core/bin/python -m pytest -m "not torch and not accept and not once" -q
 
 # Editable installs are invisible to type checkers, and a stale build folder would ship deleted modules.
 check: $(VENV)/.ready

@@ -15,6 +15,8 @@ from cardlab.db.check import check
 from tests import records
 from tests.db.test_bundle import make_board
 
+pytestmark = pytest.mark.once
+
 LONGEST_READ_S = 1.0
 
 

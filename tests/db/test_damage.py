@@ -19,6 +19,8 @@ from tests import records
 from tests.cli.run import command
 from tests.db.test_bundle import make_board
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:

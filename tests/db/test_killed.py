@@ -18,6 +18,8 @@ from cardlab.db.schema import Base
 from tests.db import victims
 from tests.db.test_bundle import make_board
 
+pytestmark = pytest.mark.once
+
 ROUNDS = 3
 FULL = 50
 

@@ -24,6 +24,8 @@ from cardlab.profilers.agent_file import MODULES, pack_agent
 from cardlab.profilers.platforms.host import host_key
 from tests.fakes.agent_board import make_board
 
+pytestmark = pytest.mark.once
+
 SLEEP = "sleep 0.05"
 FAST = ("--repeats", 3, "--window", 0.5)
 

@@ -18,6 +18,8 @@ from tests.fakes.jetson.boards import BOARDS
 from tests.fakes.jetson.tree import build
 from tests.profilers.test_jetson_clocks import settings
 
+pytestmark = pytest.mark.once
+
 HOLD = """
 import sys, time
 sys.path.insert(0, {repository!r})

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 HOLD = """
 import time
 from cardlab.profilers.platforms.nvidia import NvidiaPlatform

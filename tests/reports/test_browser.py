@@ -17,6 +17,8 @@ from tests.reports.browser import Browser, Page
 from tests.reports.conftest import PAGES
 from tests.reports.world import FORMULA, HOSTILE
 
+pytestmark = pytest.mark.once
+
 MOST_BYTES = 2_000_000
 PHONE, PAPER = 380, 718
 
