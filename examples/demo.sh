@@ -23,7 +23,7 @@ tail -n 5 demo/fits.txt
 echo "(the whole fit report: demo/fits.txt)"
 echo
 echo "== 5. cut layer and server clock for a 50/100 Mbit/s link, 5 local epochs"
-card plan --from-db --uplink-mbps 50 --downlink-mbps 100 --local-epochs 5
+card plan --from-db --uplink-mbps 50 --downlink-mbps 100 --local-epochs 5 | tee demo/plan.txt
 echo
 echo "== 6. a real split run of tiny-llama (2 processes, 2 layers on the device), held against its own prediction"
 profile-device --model tiny-llama --batch 4 --seq 64 --dtype float32 --no-whole-step --repeats 8 > demo/tiny.txt
@@ -33,4 +33,6 @@ tail -n 3 demo/run.txt
 card validate
 echo
 echo "== 7. one page of it all"
-card report --out demo/report.html
+plan=$(sed -n 's/^plan \([0-9a-f]*\),.*/\1/p' demo/plan.txt)
+run=$(sed -n 's/^next: card validate //p' demo/run.txt)
+card report --out demo/report.html --plan "$plan" --run "$run"
