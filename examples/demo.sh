@@ -23,7 +23,8 @@ tail -n 5 demo/fits.txt
 echo "(the whole fit report: demo/fits.txt)"
 echo
 echo "== 5. cut layer and server clock for a 50/100 Mbit/s link, 5 local epochs"
-card plan --from-db --uplink-mbps 50 --downlink-mbps 100 --local-epochs 5 | tee demo/plan.txt
+card plan --from-db --uplink-mbps 50 --downlink-mbps 100 --local-epochs 5 > demo/plan.txt
+cat demo/plan.txt
 echo
 echo "== 6. a real split run of tiny-llama (2 processes, 2 layers on the device), held against its own prediction"
 profile-device --model tiny-llama --batch 4 --seq 64 --dtype float32 --no-whole-step --repeats 8 > demo/tiny.txt
