@@ -21,9 +21,10 @@ from cardlab.profilers.work import Lap, Work, as_work
     [
         (0.05, 0.05, 0, True),
         (0.05, 0.05, 1, True),
-        (0.05, 0.05, 2, False),
-        (1.0, 1.0, 8, True),
-        (1.0, 1.0, 12, False),
+        (0.05, 0.05, 3, True),
+        (0.05, 0.05, 4, False),
+        (1.0, 1.0, 41, True),
+        (1.0, 1.0, 42, False),
         (0.103, 0.1, 0, True),
         (0.104, 0.1, 0, False),
         (0.1, None, None, True),
