@@ -105,10 +105,16 @@ class Turn:
             "round": self.round,
             "cut": self.assignment.cut,
             "codec": self.codec,
+            "link": self._rates(),
             "sent_s": sent_s,
             "terms": laps.terms,
         }
         return Message("round", head, tensors)
+
+    def _rates(self) -> dict[str, float] | None:
+        """What a device that shapes its link as planned takes; the others have the link they have."""
+        up_bps, down_bps = self.assignment.uplink_bps, self.assignment.downlink_bps
+        return None if up_bps is None or down_bps is None else {"uplink_bps": up_bps, "downlink_bps": down_bps}
 
     def handle(self, message: Message, arrived_s: float, *, shared: bool) -> Message | None:
         """What the device sent; the answer, or None when the turn is finished.

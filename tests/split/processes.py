@@ -34,21 +34,24 @@ SILENCE_S = 1.0
 
 
 class Cuts(Schedule):
-    """A cut for each round and device, as a plan would give."""
+    """A cut for each round and device, as a plan would give, and the rates of its link where there are any."""
 
-    def __init__(self, cuts: dict[str, list[int]]) -> None:
+    def __init__(self, cuts: dict[str, list[int]], rates: dict[str, list[tuple[float, float]]]) -> None:
         super().__init__(None, 1)
-        self.cuts = cuts
+        self.cuts, self.rates = cuts, rates
 
     def at(self, number: int, device: str) -> Assignment:
-        return Assignment(cut=self.cuts[device][(number - 1) % len(self.cuts[device])])
+        rates = self.rates.get(device, [(None, None)])
+        up_bps, down_bps = rates[(number - 1) % len(rates)]
+        cut = self.cuts[device][(number - 1) % len(self.cuts[device])]
+        return Assignment(cut=cut, uplink_bps=up_bps, downlink_bps=down_bps)
 
 
 @dataclass
 class Trial:
     """One run in one folder.
 
-    `cuts` by device; `data` shards follow the order of the names.
+    `cuts` and `rates` (bit/s up and down) by device; `data` shards follow the order of the names.
     """
 
     folder: Path
@@ -59,6 +62,7 @@ class Trial:
     parallel: bool = False
     codec: str = "none"
     error_feedback: bool = False
+    rates: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     port: int = 0
     children: list[int] = field(default_factory=list)
 
@@ -118,8 +122,8 @@ class Trial:
             half = Half(self.task, EXECUTION, weights, "server", learning_rate=RATE)
             half.keeps_loaded = self.parallel
             server = Server(
-                transport, half, Cuts(self.cuts), journal, ServerClock(open_platform("cpu")), devices=len(self.cuts),
-                patience=Patience(join_s=join_s, silence_s=SILENCE_S, stage_s=30.0), note=say,
+                transport, half, Cuts(self.cuts, self.rates), journal, ServerClock(open_platform("cpu")),
+                devices=len(self.cuts), patience=Patience(join_s=join_s, silence_s=SILENCE_S, stage_s=30.0), note=say,
             )  # fmt: skip
             if doom is not None:
                 doom(server)
@@ -145,7 +149,7 @@ class Trial:
         def work() -> Any:
             from cardlab.split.transport import DeviceTransport
 
-            transport = DeviceTransport("127.0.0.1", port or self.port, shape=parse_link(link))
+            transport = DeviceTransport("127.0.0.1", port or self.port, shape=parse_link(link, planned=True))
             equipped: list[Equipment] = []
 
             def equip(settings: RunSettings) -> Equipment:
