@@ -96,7 +96,8 @@ class SftProblem:
         each = np.arange(self.devices)
         epochs = self.base.objective.local_epochs
         own = self.base.device_s[each, cuts] + self.codec_s[each, cuts, options]
-        return np.asarray(epochs * (own + self.server_round_s(cuts)[..., None]) + self.base.switch_s)
+        once = self.base.handling[each, cuts] + self.base.switch_s
+        return np.asarray(epochs * (own + self.server_round_s(cuts)[..., None]) + once)
 
     def sent_bytes(self, cuts: Index, options: Index) -> tuple[Array, Array]:
         """Bytes of a round up and down [..., M], adapters included."""
