@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from cardlab.card.sft.problem import SftProblem
 from cardlab.card.sft.spectrum import Band
 from cardlab.errors import InfeasibleError
 from cardlab.text import data_size
+
+if TYPE_CHECKING:
+    from cardlab.card.sft.sharing import Sharing
 
 STATES = 8
 _OTHER_SEED = 1_000_003
@@ -67,26 +71,44 @@ def instance_from_scenario(scenario: Scenario) -> Instance:
     )
 
 
-def sft_problem(base: Problem, spec: SftSpec, options: Sequence[Option], curve: Accuracy | None) -> SftProblem:
-    """The problem of these arrays, server at its highest clock. Raises InfeasibleError naming what is short."""
+def sft_problem(
+    base: Problem,
+    spec: SftSpec,
+    options: Sequence[Option],
+    curve: Accuracy | None,
+    *,
+    sharing: Sharing | None = None,
+    label_bytes: float = 0.0,
+) -> SftProblem:
+    """The problem of these arrays, server at its highest clock; `sharing`: measured times and memory of M at once.
+
+    Raises InfeasibleError naming what is short.
+    """
     check_target(options, curve, spec.accuracy_target)
     top = 0 if np.isnan(base.frequency_hz).all() else int(np.argmax(base.frequency_hz))
     clock = float(base.frequency_hz[top])
     count = len(base.devices)
     encode, decode = (_codec_s(base, options, way) for way in ("encode_s_per_byte", "decode_s_per_byte"))
+    times = sharing_times(spec, count)
     others = (count - 1) * spec.sharing_bytes_per_layer if spec.server_sharing == "batched" else 0.0
     problem = SftProblem(
         base=base,
         options=tuple(options),
         codec_s=encode + decode,
         encode_s=encode,
+        there_decode_s=_there_s(base.up_bytes, [o.decode_s_per_byte[1] for o in options], count),
+        there_encode_s=_there_s(base.down_bytes, [o.encode_s_per_byte[1] for o in options], count),
+        label_bytes=label_bytes,
         server_s=base.server_s[:, top],
         frequency_hz=None if np.isnan(clock) else clock,
         power_w=None if base.power_w is None else float(base.power_w[top]),
-        times=sharing_times(spec, count),
+        times=times if sharing is None else sharing.times,
+        last_times=times if sharing is None else sharing.last_times,
         sharing=spec.server_sharing,
         common=spec.blocks == "common",
-        server_bytes=base.server_memory_bytes + others * (base.cuts[-1] + 1 - base.cuts),
+        server_bytes=base.server_memory_bytes + others * (base.cuts[-1] + 1 - base.cuts)
+        if sharing is None
+        else sharing.server_bytes,
         target=spec.accuracy_target,
         curve=curve,
     )
@@ -127,6 +149,11 @@ def _codec_s(base: Problem, options: Sequence[Option], way: str) -> Array:
         found[:, :, k] = base.up_bytes * here + base.down_bytes * there
     measured = base.encode_s if way == "encode_s_per_byte" else base.decode_s
     return np.asarray(found + measured[:, :, None])
+
+
+def _there_s(size_bytes: Array, s_per_byte: Sequence[float], count: int) -> Array:
+    """Seconds of the server's codec [M,C,K] for tensors of these sizes [C]."""
+    return np.repeat((size_bytes[:, None] * np.array(s_per_byte)[None, :])[None], count, axis=0)
 
 
 def _width(scenario: Scenario) -> tuple[float, tuple[str, ...]]:

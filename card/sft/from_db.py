@@ -12,12 +12,16 @@ from cardlab.card.problem import Problem
 from cardlab.card.scenario import SftSpec
 from cardlab.card.sft.building import Instance, assumed_words, sft_problem
 from cardlab.card.sft.options import Accuracy, Option, options_of
+from cardlab.card.sft.sharing import measured_sharing
 from cardlab.card.sft.spectrum import Band
 from cardlab.db.store import Store
 from cardlab.records.fit import Fit
 from cardlab.records.measurement import Measurement, Profile
 
 COMPRESSION = "compression"
+# Labels travel as int32.
+LABEL_BYTES = 4
+COMMON = "blocks = common (a server that computes all at once needs it)"
 _NEAR = 0.3
 
 
@@ -46,7 +50,12 @@ def instance_from_database(
     elif spec.accuracy_target is None:
         measured = ()
     options = measured or options_of(replace(spec, rates=(compression or 1.0,)), compression or 1.0)
-    problem = sft_problem(base, spec, options, curve)
+    sharing = None
+    if spec.server_sharing == "batched":
+        sharing = measured_sharing(store, gathered)
+        spec = replace(spec, blocks="common", sharing_times=tuple(sharing.times[1:]))
+    label_bytes = float(LABEL_BYTES * gathered.task.tokens)
+    problem = sft_problem(base, spec, options, curve, sharing=sharing, label_bytes=label_bytes)
     width = spec.bandwidth_hz or 2.0e7
     rounds = {id(p): _band(p, width, spec.spectrum) for p in gathered.problems}
     states = list(rounds.values())
@@ -56,7 +65,7 @@ def instance_from_database(
         np.array([b.downlink_bps for b in states]),
         spec.spectrum,
     )
-    words = assumed_words(spec, options)
+    words = (*assumed_words(spec, options), *(() if sharing is None else (COMMON, *sharing.words)))
     instance = Instance(
         problem=problem,
         statistics=statistics,
@@ -66,7 +75,8 @@ def instance_from_database(
         assumed=(*gathered.assumptions, f"all devices share one link ({spec.spectrum})", *words),
     )
     used = () if fit is None else (fit.fit_id,)
-    return instance, (*used, *((p.run.uid for p in profiles) if measured else ()))
+    shared = () if sharing is None else sharing.runs
+    return instance, (*used, *((p.run.uid for p in profiles) if measured else ()), *shared)
 
 
 def _band(problem: Problem, width_hz: float, spectrum: str) -> Band:
