@@ -50,9 +50,7 @@ def solve_batch(problem: Problem, *, threads: int | None = None) -> BatchAnswer:
     """
     check_energy(problem)
     if problem.objective.range not in ("box", "common"):
-        raise PlanError(
-            f"a batch knows no range {problem.objective.range!r}", remedy='use range = "box" or "common"'
-        )
+        raise PlanError(f"a batch knows no range {problem.objective.range!r}", remedy='use range = "box" or "common"')
     if problem.guard_s is not None:
         raise PlanError("a batch knows no guard band", remedy="plan the devices one by one")
     run = _table if problem.continuous is None else _paper
@@ -72,6 +70,10 @@ def _shared(problem: Problem) -> tuple[Any, ...]:
     # A constant zero is one number seen M x C times, and costs no pass over memory.
     if not all(part.strides == (0, 0) and part[0, 0] == 0.0 for part in parts):
         codec_s = problem.encode_s + problem.decode_s
+    if problem.handling_s is not None:
+        # The kernels know one time by device and cut, of which a round has T.
+        each_s = problem.handling_s / problem.objective.local_epochs
+        codec_s = codec_s + each_s if codec_s.size else np.ascontiguousarray(each_s)
     up, down, adapters = (8.0 * b for b in (problem.up_bytes, problem.down_bytes, problem.adapter_bytes))
     return (
         np.ascontiguousarray(problem.device_s),
@@ -248,9 +250,7 @@ def _wait_span(shared: tuple[Any, ...]) -> tuple[float, float]:
     return float(least + codec[0] + switch_s), float(most + codec[1] + switch_s)
 
 
-def _envelopes(
-    busy_j: Array, wait_w: Array, waits_s: tuple[float, float]
-) -> tuple[npt.NDArray[np.int64], Array]:
+def _envelopes(busy_j: Array, wait_w: Array, waits_s: tuple[float, float]) -> tuple[npt.NDArray[np.int64], Array]:
     """Lines that can be the lowest [0] or highest [1] energy of a cut: how many [2,C], (J, W) [2,C,J,2]."""
     grid = np.array([0.0]) if np.ptp(wait_w) == 0.0 else None
     found: list[list[list[int]]] = [[], []]

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cardlab.card.check import check_constraints
+from cardlab.card.codec_times import Codecs, codecs_of
 from cardlab.card.datasheet import datasheet_problem
 from cardlab.card.doubt import Doubts
-from cardlab.card.link.channel import rates_by_round
+from cardlab.card.link.channel import OTHER_SEED, STATES, rates_by_round
 from cardlab.card.measured import (
     SERVER_PARTS,
     Fits,
@@ -23,10 +24,11 @@ from cardlab.card.measured import (
     server_clocks,
     server_fits,
     server_seconds,
+    whole_seconds,
 )
 from cardlab.card.parties import Party, Request, find_devices, find_server, find_task, newest_profile
 from cardlab.card.problem import Array, Problem
-from cardlab.card.scenario import Objective
+from cardlab.card.scenario import LinkSpec, Objective
 from cardlab.db.store import Store
 from cardlab.errors import PlanError
 from cardlab.quantity import Provenance, union_of
@@ -43,9 +45,15 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """The problem of each round, what is in doubt, its datasheet twin, and what it was made of."""
+    """The problem of each round, what is in doubt, its datasheet twin, and what it was made of.
+
+    `statistics` are problems on draws of the channel that are not those of the rounds (the rounds' own problem where
+    nothing is drawn); `local_s` is the time of the whole model on each device for a mini-batch [M], NaN unknown.
+    """
 
     problems: tuple[Problem, ...]
+    statistics: tuple[Problem, ...]
+    local_s: Array
     doubts: Doubts
     datasheet: Problem | None
     task: Task
@@ -53,6 +61,7 @@ class Gathered:
     server: Device
     fits: tuple[str, ...]
     runs: tuple[str, ...]
+    codecs: Codecs
     links: tuple[str, ...]
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]
@@ -77,7 +86,8 @@ def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
     profiles = [newest_profile(store, party, task) for party in parties]
     server_profile = newest_profile(store, serving, task)
     fits = server_fits(store, server, task, server_profile)
-    return _Assembly(request, link, server, task, parties, profiles, fits, server_profile).gathered(rounds)
+    codecs = codecs_of(store, [p.run.device.key for p in profiles], server.key, task.uid)
+    return _Assembly(request, link, server, task, parties, profiles, fits, server_profile, codecs).gathered(rounds)
 
 
 def _link(store: Store, request: Request) -> Link | None:
@@ -124,6 +134,7 @@ class _Assembly:
     profiles: Sequence[Profile]
     fits: Fits
     server_profile: Profile
+    codecs: Codecs
 
     def gathered(self, rounds: int) -> Gathered:
         """The problems and what they were made of."""
@@ -132,16 +143,19 @@ class _Assembly:
         layers = self.task.architecture.layers - cuts
         labels, used = problem.devices, self._used()
         return Gathered(
-            problems=self._rounds(problem, rounds),
+            problems=self._rounds(problem, rounds, self.request.link),
+            statistics=self._statistics(problem),
+            local_s=np.array([whole_seconds(p, self.task.architecture.layers) for p in self.profiles]),
             doubts=doubts_of(self.profiles, labels, cuts, self.fits, layers, problem.frequency_hz),
-            datasheet=datasheet_problem(
-                problem, self._analysis(), self.server, [p.run.device for p in self.profiles]
-            ),
+            datasheet=datasheet_problem(problem, self._analysis(), self.server, [p.run.device for p in self.profiles]),
             task=self.task,
             wire_dtype=self._wire()[0],
             server=self.server,
             fits=tuple(fit.fit_id for fit in used),
-            runs=tuple(dict.fromkeys([*(p.run.uid for p in self.profiles), self.server_profile.run.uid])),
+            runs=tuple(
+                dict.fromkeys([*(p.run.uid for p in self.profiles), self.server_profile.run.uid, *self.codecs.runs])
+            ),
+            codecs=self.codecs,
             links=() if self.link is None else (self.link.uid,),
             assumptions=(*self.request.assumed, *assumed),
             notes=self._notes(),
@@ -159,29 +173,25 @@ class _Assembly:
         clocks = server_clocks(self.server_profile, self.fits)
         objective, assumed = self._objective()
         wire, wire_note = self._wire()
-        scale = (
-            objective.compression * DTYPE_BYTES[wire] / DTYPE_BYTES[self.server_profile.run.execution.dtype]
-        )
-        count = (len(self.profiles), cuts.size)
+        scale = objective.compression * DTYPE_BYTES[wire] / DTYPE_BYTES[self.server_profile.run.execution.dtype]
+        encode_s, decode_s = self.codecs.seconds("none" if objective.compression == 1.0 else None, list(cuts))
         up, down = self._rates()
-        origins = union_of(
-            [fit.provenance for fit in self._used()] + ([self.link.provenance] if self.link else [])
-        )
+        origins = union_of([fit.provenance for fit in self._used()] + ([self.link.provenance] if self.link else []))
         problem = Problem(
             devices=tuple(party.label for party in self.parties),
             cuts=cuts,
             frequency_hz=clocks,
             device_s=np.array([device_seconds(p, layers) for p in self.profiles]),
-            encode_s=np.zeros(count),
-            decode_s=np.zeros(count),
+            encode_s=encode_s,
+            decode_s=decode_s,
+            handling_s=self.codecs.handling_s(list(cuts)),
             server_s=server_seconds(self.fits, self.task.architecture.layers - layers, clocks),
             power_w=self._curve("power", clocks),
             wait_power_w=self._curve("wait_power", clocks),
             idle_power_w=idle_power_w(self.server_profile),
             up_bytes=np.array([c.activation_bytes for c in analysis.cuts]) * scale,
             down_bytes=np.array([c.gradient_bytes for c in analysis.cuts]) * scale,
-            adapter_bytes=np.array([c.adapter_bytes for c in analysis.cuts])
-            * (1.0 + optimizer_factor(self.task)),
+            adapter_bytes=np.array([c.adapter_bytes for c in analysis.cuts]) * (1.0 + optimizer_factor(self.task)),
             uplink_bps=up,
             downlink_bps=down,
             device_memory_bytes=np.array([_or_nan(c.device_memory_bytes) for c in analysis.cuts]),
@@ -206,11 +216,17 @@ class _Assembly:
         given = (self.request.uplink_bps, self.request.downlink_bps)
         return (given[0] or stored[0], given[1] or stored[1])
 
-    def _rounds(self, problem: Problem, rounds: int) -> tuple[Problem, ...]:
+    def _statistics(self, problem: Problem) -> tuple[Problem, ...]:
+        link = self.request.link
+        if link is None or None not in self._known_rates():
+            return (problem,)
+        return self._rounds(problem, STATES, replace(link, seed=link.seed + OTHER_SEED))
+
+    def _rounds(self, problem: Problem, rounds: int, link: LinkSpec | None) -> tuple[Problem, ...]:
         known = self._known_rates()
-        if self.request.link is None or None not in known:
+        if link is None or None not in known:
             return (problem,) * rounds
-        rates = rates_by_round(self.request.link, problem.devices, [known] * len(self.profiles), rounds)
+        rates = rates_by_round(link, problem.devices, [known] * len(self.profiles), rounds)
         return tuple(replace(problem, uplink_bps=up, downlink_bps=down) for up, down in rates)
 
     def _curve(self, quantity: str, clocks: Array) -> Array | None:

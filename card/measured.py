@@ -83,6 +83,14 @@ def device_seconds(profile: Profile, cuts: Array) -> Array:
     return np.asarray(sum(value * _multiples(part, cuts) for part, (value, _) in times.items()))
 
 
+def whole_seconds(profile: Profile, layers: int) -> float:
+    """Seconds per mini-batch of the whole model, head included, on that device; NaN where its head was not timed."""
+    point = best_point(profile)
+    head = [_time(point, "head", phase) for phase in ("forward", "backward")]
+    head_s = [m.estimate.value for m in head if m is not None and m.estimate is not None]
+    return float(device_seconds(profile, np.array([float(layers)]))[0]) + sum(head_s) if len(head_s) == 2 else np.nan
+
+
 def device_power_w(profile: Profile) -> float:
     """Power of the whole device at its point, W; NaN without a meter."""
     for m in best_point(profile).measurements:

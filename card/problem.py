@@ -1,7 +1,7 @@
 """A Problem: the arrays every solver works on, whatever the numbers came from.
 
     D(m,c,f) = T [ device(m,c) + encode + up(c)/R_up + decode + server(c,f) + down(c)/R_down ]
-             + A(c) (1/R_up + 1/R_down) + switch                                     CARD (7)-(10)
+             + A(c) (1/R_up + 1/R_down) + handling(m,c) + switch                     CARD (7)-(10)
     E(m,c,f) = energy of T server(c,f) busy, counted as the objective says           CARD (11)
 
 Shapes: M devices, C cuts, F clocks. Bytes are per mini-batch after compression; rates in bit/s.
@@ -40,6 +40,7 @@ class Problem:
         cuts: layers on the device [C].
         frequency_hz: server clocks [F]; [1] with NaN where the clock cannot be chosen or read.
         device_s, encode_s, decode_s: seconds per mini-batch [M,C].
+        handling_s: adapters packed, unpacked and loaded, both sides, seconds a round [M,C]; None counts none.
         server_s: seconds per mini-batch [C,F].
         power_w, wait_power_w: server power busy and waiting with the clock held [F], None unknown.
         idle_power_w: server power with nothing to do, None unknown.
@@ -59,6 +60,7 @@ class Problem:
     device_s: Array
     encode_s: Array
     decode_s: Array
+    handling_s: Array | None = None
     server_s: Array
     power_w: Array | None
     wait_power_w: Array | None = None
@@ -96,8 +98,14 @@ class Problem:
         return np.asarray(power_w * self.objective.local_epochs * self.device_s[m])
 
     def adapters_s(self, m: int) -> Array:
-        """Adapters (and optimizer state) down and up once a round [C]."""
-        return np.asarray(self.adapter_bytes * 8.0 * (1.0 / self.uplink_bps[m] + 1.0 / self.downlink_bps[m]))
+        """Adapters (and optimizer state) down and up once a round, their handling included [C]."""
+        air_s = self.adapter_bytes * 8.0 * (1.0 / self.uplink_bps[m] + 1.0 / self.downlink_bps[m])
+        return np.asarray(air_s + self.handling[m])
+
+    @property
+    def handling(self) -> Array:
+        """Seconds a round that both sides handle adapters [M,C], 0 where none are counted."""
+        return np.zeros(self.device_s.shape) if self.handling_s is None else self.handling_s
 
     def terms(self, m: int, c: int, server_s: float) -> DelayTerms:
         """Round totals of device m at cut index c when one mini-batch takes the server `server_s`."""

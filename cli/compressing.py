@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
 
 from cardlab.calibrate.accuracy import fit_accuracy
+from cardlab.card.codec_times import COMPRESSION, HANDLING
 from cardlab.cli.console import note, print_json, print_line, print_table
 from cardlab.cli.settings import database, load_settings
 from cardlab.db import open_store
@@ -24,7 +27,9 @@ from cardlab.reports.views.fit import fit_document
 from cardlab.split.codec import codec_named
 from cardlab.text import percent
 
-COMPRESSION = "compression"
+if TYPE_CHECKING:
+    from cardlab.split.codec_profile import CutReadings
+
 PRETRAIN_STEPS = 300
 ACCURACY_CODECS = ("dense:8", "dense:4", "dense:2", "topk:0.3:8", "topk:0.2:8", "topk:0.1:8")
 
@@ -77,37 +82,54 @@ def profile_compression(task: Task, execution: Execution, platform: Platform, st
     rows = []
     with open_store(store_url) as store:
         store.runs.begin(run)
-        for planned, cut in zip(run.planned, range(1, layers), strict=True):
+        cuts = profile_codecs(task, execution, weights, programs(), note=note)
+        for planned, found in zip(run.planned, cuts, strict=True):
             point = store.runs.begin_point(uid, planned)
-            readings = list(profile_codecs(task, execution, weights, programs(), cuts=(cut,)))
-            measurements = [
-                Measurement(
-                    uid=new_uid(),
-                    quantity=COMPRESSION,
-                    unit="bit",
-                    segment=f"cut-{cut}",
-                    phase="forward" if r.tensor == "activation" else "backward",
-                    estimate=Estimate(r.bits, n=1, provenance=MEASURED),
-                    samples={"encode_s": r.encode_s, "decode_s": r.decode_s},
-                    details={
-                        "codec": r.codec, "tensor": r.tensor, "values": r.values, "bytes": r.size_bytes,
-                        "error": r.error, "encode_s": r.encode, "decode_s": r.decode,
-                    },
-                )
-                for r in readings
-            ]  # fmt: skip
-            store.runs.finish_point(point, OperatingPoint(), *measurements)
+            store.runs.finish_point(point, OperatingPoint(), *_measurements(found))
             rows += [
                 (
                     str(r.cut), r.tensor, r.codec, f"{r.bits:.3f}", f"{r.bits / 32.0:.4f}", f"{r.error:.3f}",
                     f"{4e-6 * r.values / r.encode:.0f}", f"{4e-6 * r.values / r.decode:.0f}",
                 )
-                for r in readings
+                for r in found.codecs
             ]  # fmt: skip
     for row in rows:
         note("  ".join(row))
     note("columns: cut, tensor, codec, bits a value, rate of float32, error, encode and decode in MB/s of float32")
     return uid
+
+
+def _measurements(found: CutReadings) -> list[Measurement]:
+    """Records of one cut: each codec on each tensor, and what both sides do with the adapters."""
+    codecs = [
+        Measurement(
+            uid=new_uid(),
+            quantity=COMPRESSION,
+            unit="bit",
+            segment=f"cut-{found.cut}",
+            phase="forward" if r.tensor == "activation" else "backward",
+            estimate=Estimate(r.bits, n=1, provenance=MEASURED),
+            samples={"encode_s": r.encode_s, "decode_s": r.decode_s},
+            details={
+                "codec": r.codec, "tensor": r.tensor, "values": r.values, "bytes": r.size_bytes,
+                "error": r.error, "encode_s": r.encode, "decode_s": r.decode,
+            },
+        )
+        for r in found.codecs
+    ]  # fmt: skip
+    handling = [
+        Measurement(
+            uid=new_uid(),
+            quantity=HANDLING,
+            unit="s",
+            segment=f"cut-{found.cut}",
+            estimate=Estimate(median(r.seconds), n=len(r.seconds), provenance=MEASURED),
+            samples={"wall_s": r.seconds},
+            details={"side": r.side, "bytes": r.size_bytes},
+        )
+        for r in found.handling
+    ]
+    return codecs + handling
 
 
 def measure_accuracy(options: AccuracyOptions) -> None:

@@ -1,4 +1,5 @@
-"""Size, error and speed of each codec on this machine, on activations and gradients of a real step at each cut.
+"""Size, error and speed of each codec on this machine, on activations and gradients of a real step at each cut, and how
+long a round's adapters take to pack, unpack and load there.
 
 The model is trained a little first where it has no weights of its own: activations of random weights are noise, which
 compresses worse. One thread; times are medians of several passes over tensors that are in memory.
@@ -16,14 +17,14 @@ import numpy as np
 
 from cardlab.records.task import Execution, Task
 from cardlab.split.accuracy import draw_rows
-from cardlab.split.adapters import initial_adapters
+from cardlab.split.adapters import initial_adapters, pack_adapters, unpack_adapters
 from cardlab.split.codec import pack_tensor, unpack_tensor, warm_codec
 from cardlab.split.data import Tokens
 from cardlab.split.halves import Half
 from cardlab.split.weights import Weights
 
 CODECS = (
-    "dense:8", "dense:4", "dense:2", "topk:0.05:8", "topk:0.1:8", "topk:0.1:4", "topk:0.2:8", "topk:0.3:8",
+    "none", "dense:8", "dense:4", "dense:2", "topk:0.05:8", "topk:0.1:8", "topk:0.1:4", "topk:0.2:8", "topk:0.3:8",
     "topk:0.3:4",
 )  # fmt: skip
 PASSES = 7
@@ -67,6 +68,31 @@ class CodecReading:
         return median(self.decode_s)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlingReading:
+    """What one side does with a round's adapters beside sending them.
+
+    Attributes:
+        cut, side: where, and "device" (unpack, load, export, pack) or "server" (load its own, pack the device's).
+        size_bytes: of the device's adapters with their optimizer state.
+        seconds: every pass.
+    """
+
+    cut: int
+    side: str
+    size_bytes: int
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutReadings:
+    """Everything of one cut."""
+
+    cut: int
+    codecs: tuple[CodecReading, ...]
+    handling: tuple[HandlingReading, ...]
+
+
 def profile_codecs(
     task: Task,
     execution: Execution,
@@ -76,7 +102,7 @@ def profile_codecs(
     codecs: Sequence[str] = CODECS,
     cuts: Sequence[int] | None = None,
     note: Callable[[str], None] = lambda _text: None,
-) -> Iterator[CodecReading]:
+) -> Iterator[CutReadings]:
     """Readings cut by cut (every cut by default), of one real mini-batch each."""
     device = Half(task, execution, weights, "device", learning_rate=1e-3)
     server = Half(task, execution, weights, "server", learning_rate=1e-3)
@@ -89,18 +115,43 @@ def profile_codecs(
             half.set_cut(cut)
             half.load(adapters)
         ids = draw_rows(tokens, task, np.random.default_rng(0))
-        activation = device.forward(ids).detach()
-        gradient = server.train(activation.clone(), ids).gradient
-        for name, tensor in (("activation", activation), ("gradient", gradient)):
-            for codec in codecs:
-                yield _reading(cut, name, tensor, codec)
+        activation = device.forward(ids)
+        gradient = server.train(activation.detach().clone(), ids).gradient
+        tensors = (("activation", activation.detach()), ("gradient", gradient))
+        found = tuple(
+            _reading(cut, name, tensor, codec, execution.dtype) for name, tensor in tensors for codec in codecs
+        )
+        device.backward(activation, gradient)
+        yield CutReadings(cut=cut, codecs=found, handling=_handling(task, device, server))
 
 
-def _reading(cut: int, name: str, tensor: Any, codec: str) -> CodecReading:
+def _handling(task: Task, device: Half, server: Half) -> tuple[HandlingReading, HandlingReading]:
+    """Passes of both sides, after a step, so that the optimizer's state is there."""
+    every = {**device.export(), **server.export()}
+    own = {n: every[n] for n in device.numbers}
+    packed = pack_adapters(own)
+    here_s, there_s = [], []
+    for _ in range(PASSES):
+        start = time.perf_counter()
+        device.load(unpack_adapters(packed, task, device.numbers))
+        pack_adapters(device.export())
+        middle = time.perf_counter()
+        server.load(every)
+        pack_adapters(own)
+        there_s.append(time.perf_counter() - middle)
+        here_s.append(middle - start)
+    size_bytes = sum(len(p.data) for p in packed.values())
+    return (
+        HandlingReading(cut=device.cut, side="device", size_bytes=size_bytes, seconds=tuple(here_s)),
+        HandlingReading(cut=device.cut, side="server", size_bytes=size_bytes, seconds=tuple(there_s)),
+    )
+
+
+def _reading(cut: int, name: str, tensor: Any, codec: str, wire_dtype: str) -> CodecReading:
     encode_s, decode_s = [], []
     for _ in range(PASSES):
         start = time.perf_counter()
-        packed = pack_tensor(tensor, codec, "float32")
+        packed = pack_tensor(tensor, codec, wire_dtype)
         middle = time.perf_counter()
         back = unpack_tensor(packed)
         decode_s.append(time.perf_counter() - middle)

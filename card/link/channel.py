@@ -24,6 +24,9 @@ from cardlab.errors import PlanError
 
 NOISE_DBM_PER_HZ = {"good": -166.0, "normal": -163.0, "poor": -160.0}
 REDRAWS = 20
+# What the large timescale knows of a channel: so many draws, with a seed that is not that of the rounds.
+STATES = 8
+OTHER_SEED = 1_000_003
 
 
 def snr_db(link: LinkSpec, tx_power_dbm: float) -> float:

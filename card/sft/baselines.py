@@ -103,7 +103,8 @@ def _sequential(problem: SftProblem, band: Band) -> Outcome | None:
     for m in range(problem.devices):
         air_s = (epochs * (base.up_bytes + problem.label_bytes) + base.adapter_bytes) * 8.0 / band.uplink_bps[m]
         air_s = air_s + (epochs * base.down_bytes + base.adapter_bytes) * 8.0 / band.downlink_bps[m]
-        each = epochs * (base.device_s[m] + problem.codec_s[m, :, 0] + problem.server_s) + air_s + base.switch_s
+        each = epochs * (base.device_s[m] + problem.codec_s[m, :, 0] + problem.server_s) + air_s
+        each = each + base.handling[m] + base.switch_s
         cut = int(np.argmin(np.where(allowed[m], each, np.inf)))
         if not allowed[m, cut]:
             return None

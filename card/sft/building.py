@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cardlab.card.link.channel import rates_by_round
+from cardlab.card.link.channel import OTHER_SEED, STATES, rates_by_round
 from cardlab.card.problem import Array, Problem, problem_from_scenario
 from cardlab.card.scenario import Scenario, SftSpec
 from cardlab.card.sft.options import Accuracy, Option, accuracy_of, check_target, options_of
@@ -20,8 +20,6 @@ from cardlab.text import data_size
 if TYPE_CHECKING:
     from cardlab.card.sft.sharing import Sharing
 
-STATES = 8
-_OTHER_SEED = 1_000_003
 _BAND_HZ = 2.0e7
 
 
@@ -36,6 +34,7 @@ class Instance:
         local_s: time of the whole model, head included, on each device for a mini-batch [M]; None unknown.
         local_bytes: memory of the whole model on a device; None unknown.
         assumed: what was filled in, in words.
+        runs: uids of profiles beyond those of the constants.
     """
 
     problem: SftProblem
@@ -44,6 +43,7 @@ class Instance:
     local_s: Array | None
     local_bytes: float | None
     assumed: tuple[str, ...]
+    runs: tuple[str, ...] = ()
 
 
 def instance_from_scenario(scenario: Scenario) -> Instance:
@@ -88,7 +88,7 @@ def sft_problem(
     top = 0 if np.isnan(base.frequency_hz).all() else int(np.argmax(base.frequency_hz))
     clock = float(base.frequency_hz[top])
     count = len(base.devices)
-    encode, decode = (_codec_s(base, options, way) for way in ("encode_s_per_byte", "decode_s_per_byte"))
+    encode, decode = (_codec_s(base, options, way) for way in ("encode", "decode"))
     times = sharing_times(spec, count)
     others = (count - 1) * spec.sharing_bytes_per_layer if spec.server_sharing == "batched" else 0.0
     problem = SftProblem(
@@ -96,8 +96,8 @@ def sft_problem(
         options=tuple(options),
         codec_s=encode + decode,
         encode_s=encode,
-        there_decode_s=_there_s(base.up_bytes, [o.decode_s_per_byte[1] for o in options], count),
-        there_encode_s=_there_s(base.down_bytes, [o.encode_s_per_byte[1] for o in options], count),
+        there_decode_s=_there_s(base, options, "decode"),
+        there_encode_s=_there_s(base, options, "encode"),
         label_bytes=label_bytes,
         server_s=base.server_s[:, top],
         frequency_hz=None if np.isnan(clock) else clock,
@@ -133,7 +133,7 @@ def assumed_words(spec: SftSpec, options: Sequence[Option]) -> tuple[str, ...]:
     if spec.server_sharing == "batched" and not spec.sharing_times:
         words.append("several mini-batches at once take as long as one after the other")
     if any(o.rate < 1.0 for o in options):
-        if all(not sum(o.encode_s_per_byte) and not sum(o.decode_s_per_byte) for o in options):
+        if not any(o.timed for o in options if o.rate < 1.0):
             words.append("encode and decode take no time")
         if any(o.codec not in (None, "none") for o in options):
             words.append(f"{spec.raw_bits} bits for a value before compression")
@@ -141,19 +141,25 @@ def assumed_words(spec: SftSpec, options: Sequence[Option]) -> tuple[str, ...]:
 
 
 def _codec_s(base: Problem, options: Sequence[Option], way: str) -> Array:
-    """Seconds [M,C,K]: activations on one side, gradients on the other."""
+    """Encode or decode seconds [M,C,K], `way` "encode" or "decode": activations on one side, gradients on the other."""
     found = np.zeros((len(base.devices), base.cuts.size, len(options)))
     for k, option in enumerate(options):
-        device, server = getattr(option, way)
-        here, there = (device, server) if way == "encode_s_per_byte" else (server, device)
-        found[:, :, k] = base.up_bytes * here + base.down_bytes * there
-    measured = base.encode_s if way == "encode_s_per_byte" else base.decode_s
-    return np.asarray(found + measured[:, :, None])
+        measured = getattr(option, f"{way}_s")
+        device, server = getattr(option, f"{way}_s_per_byte")
+        here, there = (device, server) if way == "encode" else (server, device)
+        found[:, :, k] = base.up_bytes * here + base.down_bytes * there if measured is None else measured
+    own = base.encode_s if way == "encode" else base.decode_s
+    return np.asarray(found + own[:, :, None])
 
 
-def _there_s(size_bytes: Array, s_per_byte: Sequence[float], count: int) -> Array:
-    """Seconds of the server's codec [M,C,K] for tensors of these sizes [C]."""
-    return np.repeat((size_bytes[:, None] * np.array(s_per_byte)[None, :])[None], count, axis=0)
+def _there_s(base: Problem, options: Sequence[Option], way: str) -> Array:
+    """What of `_codec_s` the server computes [M,C,K]: activations decoded, gradients encoded."""
+    size_bytes = base.down_bytes if way == "encode" else base.up_bytes
+    found = np.zeros((len(base.devices), base.cuts.size, len(options)))
+    for k, option in enumerate(options):
+        measured = getattr(option, f"there_{way}_s")
+        found[:, :, k] = size_bytes * getattr(option, f"{way}_s_per_byte")[1] if measured is None else measured
+    return found
 
 
 def _width(scenario: Scenario) -> tuple[float, tuple[str, ...]]:
@@ -174,7 +180,7 @@ def _bands(scenario: Scenario, base: Problem, width_hz: float) -> tuple[Band, tu
         return Band(width_hz, base.uplink_bps[None], base.downlink_bps[None], spectrum), (one,) * scenario.rounds
     given = [(d.uplink_bps, d.downlink_bps) for d in scenario.devices]
     # The large timescale knows the channel's statistics, not the rounds to come: draws of its own.
-    other = replace(scenario.link, seed=scenario.link.seed + _OTHER_SEED)
+    other = replace(scenario.link, seed=scenario.link.seed + OTHER_SEED)
     known = rates_by_round(other, base.devices, given, STATES)
     statistics = Band(width_hz, np.array([up for up, _ in known]), np.array([down for _, down in known]), spectrum)
     drawn = rates_by_round(scenario.link, base.devices, given, scenario.rounds)

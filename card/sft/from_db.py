@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from cardlab.card.codec_times import Codecs
 from cardlab.card.from_db import DTYPE_BYTES, Gathered
-from cardlab.card.problem import Problem
+from cardlab.card.problem import Array
 from cardlab.card.scenario import SftSpec
 from cardlab.card.sft.building import Instance, assumed_words, sft_problem
 from cardlab.card.sft.options import Accuracy, Option, options_of
@@ -16,9 +16,7 @@ from cardlab.card.sft.sharing import measured_sharing
 from cardlab.card.sft.spectrum import Band
 from cardlab.db.store import Store
 from cardlab.records.fit import Fit
-from cardlab.records.measurement import Measurement, Profile
 
-COMPRESSION = "compression"
 # Labels travel as int32.
 LABEL_BYTES = 4
 COMMON = "blocks = common (a server that computes all at once needs it)"
@@ -41,15 +39,20 @@ def instance_from_database(
     curve = None if fit is None else accuracy_of_fit(fit)
     if curve is not None:
         spec = replace(spec, accuracy_limit=curve.limit, accuracy_loss=curve.loss, accuracy_rate=curve.rate)
-    base = gathered.problem
-    profiles = codec_profiles(store, gathered)
-    measured = measured_options(profiles, gathered, curve)
+    base, codecs = gathered.problem, gathered.codecs
+    measured = measured_options(gathered, curve)
     if compression is not None:
         near = min(measured, key=lambda o: abs(o.rate - compression), default=None)
         measured = (near,) if near is not None and abs(near.rate - compression) <= _NEAR * compression else ()
     elif spec.accuracy_target is None:
         measured = ()
     options = measured or options_of(replace(spec, rates=(compression or 1.0,)), compression or 1.0)
+    if not measured and compression in (None, 1.0) and codecs.profiles:
+        options = (_uncompressed(gathered, codecs, curve),)
+    if codecs.profiles or compression not in (None, 1.0):
+        # Times of uncompressed tensors belong to the option "none".
+        nothing = np.zeros_like(base.encode_s)
+        base = replace(base, encode_s=nothing, decode_s=nothing)
     sharing = None
     if spec.server_sharing == "batched":
         sharing = measured_sharing(store, gathered)
@@ -57,30 +60,28 @@ def instance_from_database(
     label_bytes = float(LABEL_BYTES * gathered.task.tokens)
     problem = sft_problem(base, spec, options, curve, sharing=sharing, label_bytes=label_bytes)
     width = spec.bandwidth_hz or 2.0e7
-    rounds = {id(p): _band(p, width, spec.spectrum) for p in gathered.problems}
-    states = list(rounds.values())
+    states = gathered.statistics
     statistics = Band(
-        width,
-        np.array([b.uplink_bps for b in states]),
-        np.array([b.downlink_bps for b in states]),
-        spec.spectrum,
+        width, np.array([p.uplink_bps for p in states]), np.array([p.downlink_bps for p in states]), spec.spectrum
     )
+    # One band for a problem: rounds that share it are solved once.
+    rounds = {id(p): Band(width, p.uplink_bps, p.downlink_bps, spec.spectrum) for p in gathered.problems}
     words = (*assumed_words(spec, options), *(() if sharing is None else (COMMON, *sharing.words)))
     instance = Instance(
         problem=problem,
         statistics=statistics,
         rounds=tuple(rounds[id(p)] for p in gathered.problems),
-        local_s=None,
+        local_s=None if np.isnan(gathered.local_s).any() else gathered.local_s,
         local_bytes=None,
-        assumed=(*gathered.assumptions, f"all devices share one link ({spec.spectrum})", *words),
+        assumed=(
+            *gathered.assumptions,
+            f"all devices share one link ({spec.spectrum})",
+            *words,
+            *(_lent_words(codecs) if measured else ()),
+        ),
+        runs=() if sharing is None else sharing.runs,
     )
-    used = () if fit is None else (fit.fit_id,)
-    shared = () if sharing is None else sharing.runs
-    return instance, (*used, *((p.run.uid for p in profiles) if measured else ()), *shared)
-
-
-def _band(problem: Problem, width_hz: float, spectrum: str) -> Band:
-    return Band(width_hz, problem.uplink_bps, problem.downlink_bps, spectrum)
+    return instance, () if fit is None else (fit.fit_id,)
 
 
 def accuracy_fit(store: Store, task: str) -> Fit | None:
@@ -97,42 +98,39 @@ def accuracy_of_fit(fit: Fit) -> Accuracy | None:
     return Accuracy(limit=values["limit"], loss=values["loss"], rate=values["rate"])
 
 
-def codec_profiles(store: Store, gathered: Gathered) -> list[Profile]:
-    """Newest codec profile of this task on each machine of the plan's runs."""
-    keys = {store.runs.get(uid).run.device.key for uid in gathered.runs}
-    newest: dict[str, Profile] = {}
-    for profile in store.runs.select(kind=COMPRESSION, task=gathered.task.uid):
-        if profile.complete and profile.run.device.key in keys:
-            newest[profile.run.device.key] = profile
-    return list(newest.values())
+def _lent_words(codecs: Codecs) -> tuple[str, ...]:
+    """Which machines borrow the speed of another's codecs, as an assumption."""
+    if not codecs.borrowed():
+        return ()
+    lender = next(iter(codecs.profiles.values())).profile.run.device.name
+    return (f"codecs are as quick on {len(codecs.borrowed())} machine(s) without a codec profile as on {lender}",)
 
 
-def measured_options(profiles: Sequence[Profile], gathered: Gathered, curve: Accuracy | None) -> tuple[Option, ...]:
-    """Codecs that every given machine measured; sizes and speeds are means over cuts and machines (server included)."""
-    by_codec: dict[str, list[Measurement]] = {}
-    for profile in profiles:
-        for point in profile.points:
-            for m in point.measurements:
-                if m.quantity == COMPRESSION and m.estimate is not None:
-                    by_codec.setdefault(str(m.details["codec"]), []).append(m)
-    wire = DTYPE_BYTES[gathered.wire_dtype]
-    found = [Option(rate=1.0, codec="none", accuracy=None if curve is None else curve.limit, penalty=0.0)]
-    for codec, rows in by_codec.items():
-        rate = float(np.mean([float(str(m.details["bytes"])) / float(str(m.details["values"])) for m in rows])) / wire
-        if codec == "none" or not rate < 1.0:
-            continue
-        encode, decode = (
-            float(np.mean([float(str(m.details[key])) / (float(str(m.details["values"])) * wire) for m in rows]))
-            for key in ("encode_s", "decode_s")
-        )
-        found.append(
-            Option(
-                rate=rate,
-                codec=codec,
-                encode_s_per_byte=(encode, encode),
-                decode_s_per_byte=(decode, decode),
-                accuracy=None if curve is None else curve.at(rate),
-                penalty=None if curve is None else curve.penalty(rate),
-            )
-        )
+def measured_options(gathered: Gathered, curve: Accuracy | None) -> tuple[Option, ...]:
+    """Codecs that every codec profile of the plan's machines holds, each at the speed of its own machines and cut."""
+    if not gathered.codecs.profiles:
+        return ()
+    codecs, wire = gathered.codecs.lent(), DTYPE_BYTES[gathered.wire_dtype]
+    cuts = [int(cut) for cut in gathered.problem.cuts]
+    found = [_uncompressed(gathered, codecs, curve)]
+    for codec in codecs.names:
+        rate = codecs.rate(codec, wire)
+        if rate < 1.0:
+            known = (None, None) if curve is None else (curve.at(rate), curve.penalty(rate))
+            times = _times(codecs, codec, cuts)
+            found.append(Option(rate=rate, codec=codec, accuracy=known[0], penalty=known[1], **times))
     return tuple(sorted(found, key=lambda o: o.rate)) if len(found) > 1 else ()
+
+
+def _uncompressed(gathered: Gathered, codecs: Codecs, curve: Accuracy | None) -> Option:
+    """Tensors as they are, which take time to pack too."""
+    cuts = [int(cut) for cut in gathered.problem.cuts]
+    limit = None if curve is None else curve.limit
+    return Option(rate=1.0, codec="none", accuracy=limit, penalty=0.0, **_times(codecs, "none", cuts))
+
+
+def _times(codecs: Codecs, codec: str, cuts: list[int]) -> dict[str, Array]:
+    """Measured seconds of an option, of both sides and of the server."""
+    encode_s, decode_s = codecs.seconds(codec, cuts)
+    encoded_s, decoded_s = codecs.server_seconds(codec, cuts)
+    return {"encode_s": encode_s, "decode_s": decode_s, "there_encode_s": encoded_s, "there_decode_s": decoded_s}

@@ -50,7 +50,8 @@ class _Lagrangian:
         count = problem.devices
         start = problem.delays_s(band, np.zeros(count, int), np.full(count, len(problem.options) - 1))
         self.scale = float(start.mean())
-        self.memory = ~np.isnan(base.device_memory_limit_bytes)
+        # No bound where the need at some cut is not known, as `allowed` has it.
+        self.memory = ~np.isnan(base.device_memory_limit_bytes) & ~np.isnan(base.device_memory_bytes).any()
         self.mu = np.zeros(2 * count + 1)
         self.rho = 1.0
 
@@ -73,7 +74,8 @@ class _Lagrangian:
         device, device_slope = self._interpolated(base.device_s, blocks)
         codec, codec_slope, codec_by_rate = self._codec(blocks, rates)
         server, server_slope = self._server(blocks)
-        fixed = epochs * (device + codec + server) + base.switch_s
+        handling, handling_slope = self._interpolated(base.handling, blocks)
+        fixed = epochs * (device + codec + server) + handling + base.switch_s
         sizes = [self._interpolated(size[None, :], blocks) for size in (base.up_bytes, base.down_bytes)]
         adapters, adapters_slope = self._interpolated(base.adapter_bytes[None, :], blocks)
         labels = (problem.label_bytes, 0.0)
@@ -86,7 +88,7 @@ class _Lagrangian:
             here = Band(self.band.bandwidth_hz, self.band.uplink_bps[s], self.band.downlink_bps[s], self.band.spectrum)
             price = prices(here, sent[0], sent[1], share[s])
             per_byte = (8.0 / here.rate(here.uplink_bps, share[s]), 8.0 / here.rate(here.downlink_bps, share[s]))
-            slope[s, :count] = price * epochs * (device_slope + codec_slope) + epochs * server_slope
+            slope[s, :count] = price * (epochs * (device_slope + codec_slope) + handling_slope) + epochs * server_slope
             for (size, size_slope), seconds in zip(sizes, per_byte, strict=True):
                 slope[s, :count] += price * seconds * (epochs * rates * size_slope + adapters_slope)
                 slope[s, count:] += price * seconds * epochs * size

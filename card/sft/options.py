@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from cardlab.card.problem import Array
 from cardlab.card.scenario import SftSpec
 from cardlab.errors import InfeasibleError
 
@@ -48,6 +49,8 @@ class Option:
         rate: bytes sent over raw bytes, activations and gradients.
         codec: name, None where the rate is given and no codec is known for it.
         encode_s_per_byte, decode_s_per_byte: seconds a raw byte, device and server: (device, server).
+        encode_s, decode_s: measured, of a mini-batch on both sides [M,C]; None where the speeds above hold.
+        there_encode_s, there_decode_s: what of them the server computes [M,C]; None likewise.
         accuracy, penalty: None unknown.
     """
 
@@ -55,8 +58,17 @@ class Option:
     codec: str | None
     encode_s_per_byte: tuple[float, float] = (0.0, 0.0)
     decode_s_per_byte: tuple[float, float] = (0.0, 0.0)
+    encode_s: Array | None = field(default=None, compare=False)
+    decode_s: Array | None = field(default=None, compare=False)
+    there_encode_s: Array | None = field(default=None, compare=False)
+    there_decode_s: Array | None = field(default=None, compare=False)
     accuracy: float | None = None
     penalty: float | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether encoding and decoding are known to take time."""
+        return self.encode_s is not None or sum(self.encode_s_per_byte) + sum(self.decode_s_per_byte) > 0.0
 
 
 def accuracy_of(spec: SftSpec) -> Accuracy | None:

@@ -88,7 +88,7 @@ def plan_instance(
         wire_dtype=wire_dtype,
         server_sharing=problem.sharing,
         fits=tuple(fits),
-        runs=tuple(runs),
+        runs=tuple(dict.fromkeys((*runs, *instance.runs))),
         links=tuple(links),
     )
 
@@ -216,7 +216,7 @@ def _terms(problem: SftProblem, band: Band, cuts: Index, options: Index, shares:
                 decode=epochs * (float(problem.codec_s[m, c, k]) - encode_s),
                 server=epochs * (float(problem.server_s[c]) if batched_s is None else batched_s),
                 downlink=float(epochs * rate * base.down_bytes[c] * 8.0 / down_bps[m]),
-                adapters=float(adapters * 8.0 * (1.0 / up_bps[m] + 1.0 / down_bps[m])),
+                adapters=float(adapters * 8.0 * (1.0 / up_bps[m] + 1.0 / down_bps[m]) + base.handling[m, c]),
                 switch=base.switch_s,
             )
         )

@@ -107,7 +107,8 @@ class SftProblem:
         own = self.base.device_s[each, cuts] + self.codec_s[each, cuts, options]
         there = (self.there_decode_s + self.there_encode_s)[each, cuts, options]
         others = there.sum(axis=-1, keepdims=True) - there
-        return np.asarray(epochs * (own + others + self.server_round_s(cuts)[..., None]) + self.base.switch_s)
+        once = self.base.handling[each, cuts] + self.base.switch_s
+        return np.asarray(epochs * (own + others + self.server_round_s(cuts)[..., None]) + once)
 
     def sent_bytes(self, cuts: Index, options: Index) -> tuple[Array, Array]:
         """Bytes of a round up and down [..., M], adapters included."""

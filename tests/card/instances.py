@@ -49,6 +49,7 @@ def random_problem(seed: int, *, kind: str, limits: tuple[str, ...] = (), device
         "device_memory_limit_bytes": np.full(devices, np.nan),
         "server_memory_bytes": 1e9 + (layers - cuts) * 2e8,
         "device_power_w": rng.uniform(5, 30, devices),
+        "handling_s": cuts * rng.uniform(0, 2e-3, (devices, 1)),
         "switch_s": 0.01,
         "objective": objective,
         "constraints": Constraints(),
@@ -141,7 +142,7 @@ def _values(problem: Problem, m: int, grid: int, clocks: np.ndarray | None = Non
         + problem.up_bytes * 8 / up
         + problem.down_bytes * 8 / down
     )
-    away = away + problem.adapter_bytes * 8 * (1 / up + 1 / down) + problem.switch_s
+    away = away + problem.adapter_bytes * 8 * (1 / up + 1 / down) + problem.handling_s[m] + problem.switch_s
     busy = epochs * server
     energy = power * busy
     if kind == "above_idle":

@@ -40,12 +40,16 @@ def test_a_curve_of_accuracy_is_fitted_and_predicts() -> None:
 
 def test_codecs_are_profiled_on_real_activations() -> None:
     task, weights = trained(3)
-    found = list(profile_codecs(task, EXECUTION, weights, programs(), codecs=("dense:4", "topk:0.1:8"), cuts=(1, 3)))
+    cuts = list(profile_codecs(task, EXECUTION, weights, programs(), codecs=("dense:4", "topk:0.1:8"), cuts=(1, 3)))
+    found = [reading for cut in cuts for reading in cut.codecs]
     assert [(r.cut, r.tensor) for r in found[::2]] == [
         (1, "activation"), (1, "gradient"), (3, "activation"), (3, "gradient"),
     ]  # fmt: skip
     for r in found:
         assert 0.3 < r.bits < 5.0 and 0.0 < r.error < 1.5 and r.encode > 0 and r.decode > 0
+    one, three = ({r.side: r for r in cut.handling} for cut in cuts)
+    assert three["device"].size_bytes == 3 * one["device"].size_bytes == three["server"].size_bytes
+    assert all(seconds > 0 for side in (*one.values(), *three.values()) for seconds in side.seconds)
 
 
 @pytest.mark.accept

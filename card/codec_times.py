@@ -1,0 +1,163 @@
+"""How long codecs and the handling of adapters take, cut by cut, from codec profiles (`profile-device --compression`).
+
+    encode = activation on the device + gradient on the server      decode = the other way round     each mini-batch
+    handling = adapters unpacked, loaded and packed again on the device, loaded and packed on the server   each round
+
+Tensors that are not compressed take time too: they are copied and get a checksum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cardlab.card.problem import Array
+from cardlab.db.store import Store
+from cardlab.records.measurement import Measurement, Profile
+
+COMPRESSION = "compression"
+HANDLING = "handling"
+
+
+@dataclass(frozen=True)
+class CodecProfile:
+    """One machine's codec profile, by codec, tensor ("activation", "gradient") and cut."""
+
+    profile: Profile
+
+    @cached_property
+    def rows(self) -> dict[tuple[str, str, int], Measurement]:
+        """Readings of codecs."""
+        return {
+            (str(m.details["codec"]), str(m.details["tensor"]), _cut(m)): m
+            for m in self._of(COMPRESSION)
+            if m.estimate is not None
+        }
+
+    @cached_property
+    def handling_s(self) -> dict[tuple[str, int], float]:
+        """Seconds a round by side ("device", "server") and cut; empty in profiles made before it was measured."""
+        return {
+            (str(m.details["side"]), _cut(m)): m.estimate.value for m in self._of(HANDLING) if m.estimate is not None
+        }
+
+    def _of(self, quantity: str) -> list[Measurement]:
+        return [m for point in self.profile.points for m in point.measurements if m.quantity == quantity]
+
+
+def _cut(measurement: Measurement) -> int:
+    return int((measurement.segment or "cut-0").removeprefix("cut-"))
+
+
+@dataclass(frozen=True, slots=True)
+class Codecs:
+    """Codec profiles of who takes part.
+
+    Attributes:
+        devices: keys [M].
+        server: key.
+        profiles: by key, of those that have one.
+    """
+
+    devices: tuple[str, ...]
+    server: str
+    profiles: Mapping[str, CodecProfile]
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Uids of the profiles' runs."""
+        return tuple(found.profile.run.uid for found in self.profiles.values())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Codecs that every profile holds, without "none"."""
+        held = [{codec for codec, _, _ in found.rows} for found in self.profiles.values()]
+        return tuple(sorted(set.intersection(*held) - {"none"})) if held else ()
+
+    def seconds(self, codec: str | None, cuts: Sequence[int]) -> tuple[Array, Array]:
+        """Encode and decode of a mini-batch [M,C] each; 0 for a device whose times no profile tells."""
+        encode, decode = np.zeros((len(self.devices), len(cuts))), np.zeros((len(self.devices), len(cuts)))
+        for m, (device, server) in enumerate(self._pairs()):
+            if codec is not None and device is not None and server is not None:
+                found = codec_seconds(device, server, codec, cuts)
+                if found is not None:
+                    encode[m], decode[m] = found
+        return encode, decode
+
+    def server_seconds(self, codec: str, cuts: Sequence[int]) -> tuple[Array, Array]:
+        """What of `seconds` the server computes: gradients encoded, activations decoded [M,C] each."""
+        encode, decode = np.zeros((len(self.devices), len(cuts))), np.zeros((len(self.devices), len(cuts)))
+        for m, (device, server) in enumerate(self._pairs()):
+            if device is None or server is None or codec_seconds(device, server, codec, cuts) is None:
+                continue
+            rows = server.rows
+            encode[m] = [_number(rows[codec, "gradient", int(cut)], "encode_s") for cut in cuts]
+            decode[m] = [_number(rows[codec, "activation", int(cut)], "decode_s") for cut in cuts]
+        return encode, decode
+
+    def rate(self, codec: str, raw_bytes: int) -> float:
+        """Bytes sent over raw bytes, mean over cuts, tensors and machines."""
+        rows = [m for found in self.profiles.values() for key, m in found.rows.items() if key[0] == codec]
+        return float(np.mean([_number(m, "bytes") / _number(m, "values") for m in rows])) / raw_bytes
+
+    def handling_s(self, cuts: Sequence[int]) -> Array | None:
+        """Handling of a round's adapters [M,C], 0 for a device whose times no profile tells; None if all are so."""
+        found = [
+            None if device is None or server is None else handling_seconds(device, server, cuts)
+            for device, server in self._pairs()
+        ]
+        if all(row is None for row in found):
+            return None
+        return np.array([np.zeros(len(cuts)) if row is None else row for row in found])
+
+    def borrowed(self) -> tuple[str, ...]:
+        """Keys that have no profile of their own."""
+        return tuple(key for key in dict.fromkeys((*self.devices, self.server)) if key not in self.profiles)
+
+    def lent(self) -> Codecs:
+        """With the profile of another machine for those that have none of their own."""
+        first = next(iter(self.profiles.values()))
+        return Codecs(self.devices, self.server, {**dict.fromkeys(self.borrowed(), first), **self.profiles})
+
+    def _pairs(self) -> list[tuple[CodecProfile | None, CodecProfile | None]]:
+        there = self.profiles.get(self.server)
+        return [(self.profiles.get(device), there) for device in self.devices]
+
+
+def codecs_of(store: Store, devices: Sequence[str], server: str, task: str) -> Codecs:
+    """The newest complete codec profile of each machine (key) on a task (uid)."""
+    newest: dict[str, CodecProfile] = {}
+    for profile in store.runs.select(kind=COMPRESSION, task=task):
+        if profile.complete and profile.run.device.key in (*devices, server):
+            newest[profile.run.device.key] = CodecProfile(profile)
+    return Codecs(tuple(devices), server, newest)
+
+
+def codec_seconds(
+    device: CodecProfile, server: CodecProfile, codec: str, cuts: Sequence[int]
+) -> tuple[Array, Array] | None:
+    """Encode and decode seconds of a mini-batch by cut [C], [C]; None where a cut or the codec was not measured."""
+    here, there = device.rows, server.rows
+    encode, decode = np.zeros(len(cuts)), np.zeros(len(cuts))
+    for n, cut in enumerate(cuts):
+        up, down = (codec, "activation", int(cut)), (codec, "gradient", int(cut))
+        if not (up in here and up in there and down in here and down in there):
+            return None
+        encode[n] = _number(here[up], "encode_s") + _number(there[down], "encode_s")
+        decode[n] = _number(there[up], "decode_s") + _number(here[down], "decode_s")
+    return encode, decode
+
+
+def _number(measurement: Measurement, key: str) -> float:
+    return float(str(measurement.details[key]))
+
+
+def handling_seconds(device: CodecProfile, server: CodecProfile, cuts: Sequence[int]) -> Array | None:
+    """Adapters' handling of a round by cut [C]; None where it was not measured."""
+    here, there = device.handling_s, server.handling_s
+    if not all(("device", int(cut)) in here and ("server", int(cut)) in there for cut in cuts):
+        return None
+    return np.array([here["device", int(cut)] + there["server", int(cut)] for cut in cuts])

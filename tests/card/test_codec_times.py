@@ -1,0 +1,130 @@
+"""If these fail, a plan counts encoding, decoding and adapters' handling at the speed of the wrong side, or twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cardlab.card.from_db import Request, gather
+from cardlab.card.scenario import LinkSpec, SftSpec
+from cardlab.card.sft.from_db import instance_from_database
+from cardlab.card.sft.planning import plan_instance
+from cardlab.db.store import Store
+from cardlab.identity import new_uid
+from cardlab.quantity import MEASURED, Estimate
+from cardlab.records.device import Device
+from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint
+from tests import records
+from tests.card.database import BOARD, SERVER, whole
+
+REQUEST = Request(server="gpu", devices=("board",), uplink_bps=5e7, downlink_bps=1e8)
+CUTS = range(1, records.TASK.architecture.layers)
+# Milliseconds to encode and decode: (activation, gradient) of each codec on each machine.
+MILLISECONDS = {
+    "board": {"none": ((3, 5), (7, 11)), "dense:8": ((30, 50), (70, 110))},
+    "gpu": {"none": ((0.1, 0.2), (0.4, 0.8)), "dense:8": ((1, 2), (4, 8))},
+}
+
+
+def add_codec_profile(store: Store, device: Device, *, handling: bool = True) -> str:
+    """Times of cut c are c times those of cut 1; dense:8 sends 30 % of float32."""
+    planned = tuple(PlannedPoint(index=n) for n in range(len(CUTS)))
+    run = replace(records.run(device=device, planned=planned), kind="compression")
+    store.runs.begin(run)
+    for point, cut in zip(planned, CUTS, strict=True):
+        rows = []
+        for codec, times in MILLISECONDS[device.name].items():
+            for tensor, (encode, decode) in zip(("activation", "gradient"), times, strict=True):
+                size = 4096 if codec == "none" else 1229
+                details = {
+                    "codec": codec, "tensor": tensor, "values": 1024, "bytes": size, "error": 0.0,
+                    "encode_s": cut * encode * 1e-3, "decode_s": cut * decode * 1e-3,
+                }  # fmt: skip
+                rows.append(_row("compression", "bit", 8.0 * size / 1024, cut, details))
+        for side in ("device", "server") if handling else ():
+            mine = 0.5 if side == "device" else 0.25
+            slow = 1.0 if device is BOARD else 0.1
+            rows.append(_row("handling", "s", slow * mine * cut, cut, {"side": side, "bytes": 100}))
+        uid = store.runs.begin_point(run.uid, point)
+        store.runs.finish_point(uid, OperatingPoint(), *rows)
+    return run.uid
+
+
+def _row(quantity: str, unit: str, value: float, cut: int, details: dict[str, object]) -> Measurement:
+    estimate = Estimate(value, n=1, provenance=MEASURED)
+    return Measurement(
+        uid=new_uid(), quantity=quantity, unit=unit, segment=f"cut-{cut}", estimate=estimate, details=details
+    )
+
+
+def test_each_side_encodes_what_it_sends_at_its_own_speed(database) -> None:
+    with whole(database) as store:
+        runs = {add_codec_profile(store, device) for device in (BOARD, SERVER)}
+        found = gather(store, REQUEST)
+    cuts, problem = found.problem.cuts, found.problem
+    np.testing.assert_allclose(problem.encode_s[0], cuts * (3 + 0.4) * 1e-3)
+    np.testing.assert_allclose(problem.decode_s[0], cuts * (0.2 + 11) * 1e-3)
+    np.testing.assert_allclose(problem.handling_s[0], cuts * (0.5 + 0.1 * 0.25))
+    assert runs < set(found.runs)
+    terms = problem.terms(0, 1, 0.0)
+    assert terms.encode == pytest.approx(2 * 3.4e-3 * problem.objective.local_epochs)
+    assert terms.adapters > problem.handling_s[0, 1]
+
+
+def test_without_a_profile_of_both_sides_nothing_is_counted(database) -> None:
+    with whole(database) as store:
+        add_codec_profile(store, BOARD)
+        problem = gather(store, REQUEST).problem
+    assert not problem.encode_s.any() and not problem.decode_s.any() and problem.handling_s is None
+
+
+def test_a_profile_made_before_handling_was_measured_still_gives_its_codecs(database) -> None:
+    with whole(database) as store:
+        for device in (BOARD, SERVER):
+            add_codec_profile(store, device, handling=False)
+        problem = gather(store, REQUEST).problem
+    assert problem.encode_s.any() and problem.handling_s is None
+
+
+def test_a_compressed_plan_counts_the_codecs_time_and_not_that_of_plain_tensors_too(database) -> None:
+    with whole(database) as store:
+        for device in (BOARD, SERVER):
+            add_codec_profile(store, device)
+        gathered = gather(store, REQUEST)
+        (option,) = instance_from_database(store, gathered, SftSpec(), 0.3)[0].problem.options
+        instance, _ = instance_from_database(store, gathered, SftSpec(), 0.3)
+        plain, _ = instance_from_database(store, gathered, SftSpec(), None)
+    assert option.codec == "dense:8" and option.rate == pytest.approx(0.3, rel=0.01)
+    np.testing.assert_allclose(instance.problem.codec_s[0, :, 0], gathered.problem.cuts * (30 + 4 + 2 + 110) * 1e-3)
+    np.testing.assert_allclose(plain.problem.codec_s[0, :, 0], gathered.problem.cuts * (3 + 0.4 + 0.2 + 11) * 1e-3)
+
+
+def test_a_machine_without_codec_profile_borrows_another_and_the_plan_says_so(database) -> None:
+    with whole(database) as store:
+        add_codec_profile(store, BOARD)
+        gathered = gather(store, REQUEST)
+        instance, _ = instance_from_database(store, gathered, SftSpec(), 0.3)
+    np.testing.assert_allclose(instance.problem.codec_s[0, :, 0], gathered.problem.cuts * (30 + 50 + 70 + 110) * 1e-3)
+    assert any("as quick on 1 machine(s) without a codec profile as on board" in line for line in instance.assumed)
+
+
+def test_the_large_timescale_does_not_see_the_rounds_to_come(database) -> None:
+    link = LinkSpec(channel="good", seed=3)
+    with whole(database) as store:
+        gathered = gather(store, replace(REQUEST, uplink_bps=None, downlink_bps=None, link=link), rounds=20)
+        instance, _ = instance_from_database(store, gathered, SftSpec(), None)
+    assert len(instance.rounds) == 20 and instance.statistics.uplink_bps.shape == (8, 1)
+    # Draws fall on the few rates of the CQI table, so it is the order that tells.
+    assert [float(b.uplink_bps[0]) for b in instance.rounds[:8]] != instance.statistics.uplink_bps[:, 0].tolist()
+
+
+def test_the_whole_model_on_a_device_is_a_baseline(database) -> None:
+    with whole(database) as store:
+        gathered = gather(store, REQUEST)
+        instance, _ = instance_from_database(store, gathered, SftSpec(), None)
+    # Embedding, first layer, three more and the head: 0.002 + 0.04 + 3 x 0.044 + 0.04 s.
+    assert instance.local_s == pytest.approx([0.214])
+    federated = plan_instance(instance).baselines["federated_lora"]
+    assert federated.delay_s is not None and federated.delay_s > 0.214
