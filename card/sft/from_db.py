@@ -117,20 +117,22 @@ def measured_options(gathered: Gathered, curve: Accuracy | None) -> tuple[Option
         rate = codecs.rate(codec, wire)
         if rate < 1.0:
             known = (None, None) if curve is None else (curve.at(rate), curve.penalty(rate))
-            times = _times(codecs, codec, cuts)
-            found.append(Option(rate=rate, codec=codec, accuracy=known[0], penalty=known[1], **times))
+            option = Option(rate=rate, codec=codec, accuracy=known[0], penalty=known[1])
+            found.append(_timed(option, codecs, codec, cuts))
     return tuple(sorted(found, key=lambda o: o.rate)) if len(found) > 1 else ()
 
 
 def _uncompressed(gathered: Gathered, codecs: Codecs, curve: Accuracy | None) -> Option:
     """Tensors as they are, which take time to pack too."""
-    cuts = [int(cut) for cut in gathered.problem.cuts]
     limit = None if curve is None else curve.limit
-    return Option(rate=1.0, codec="none", accuracy=limit, penalty=0.0, **_times(codecs, "none", cuts))
+    cuts = [int(cut) for cut in gathered.problem.cuts]
+    return _timed(Option(rate=1.0, codec="none", accuracy=limit, penalty=0.0), codecs, "none", cuts)
 
 
-def _times(codecs: Codecs, codec: str, cuts: list[int]) -> dict[str, Array]:
-    """Measured seconds of an option, of both sides and of the server."""
+def _timed(option: Option, codecs: Codecs, codec: str, cuts: list[int]) -> Option:
+    """An option with its measured seconds, of both sides and of the server alone."""
     encode_s, decode_s = codecs.seconds(codec, cuts)
     encoded_s, decoded_s = codecs.server_seconds(codec, cuts)
-    return {"encode_s": encode_s, "decode_s": decode_s, "there_encode_s": encoded_s, "there_decode_s": decoded_s}
+    return replace(
+        option, encode_s=encode_s, decode_s=decode_s, there_encode_s=encoded_s, there_decode_s=decoded_s
+    )
