@@ -8,7 +8,6 @@ import numpy as np
 
 from cardlab.card.codec_times import Codecs
 from cardlab.card.from_db import DTYPE_BYTES, Gathered
-from cardlab.card.problem import Array
 from cardlab.card.scenario import SftSpec
 from cardlab.card.sft.building import Instance, assumed_words, sft_problem
 from cardlab.card.sft.options import Accuracy, Option, options_of
