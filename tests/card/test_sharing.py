@@ -75,6 +75,15 @@ def test_times_and_memory_at_once_are_those_of_profiles_at_multiples_of_the_batc
     assert any(words.startswith("blocks = common") for words in made.assumptions)
 
 
+def test_labels_go_up_beside_what_is_compressed(database) -> None:
+    with stored(database, (2, 1.6, 3.9), devices=2) as store:
+        _, made = planned(store)
+    for decision in made.rounds[0].devices:
+        sent = 2 * (8192 + 32 * 4)
+        assert decision.delay_terms.uplink == pytest.approx(sent * 8 / (decision.bandwidth_share * 5e7))
+        assert decision.delay_terms.downlink == pytest.approx(2 * 8192 * 8 / (decision.bandwidth_share * 1e8))
+
+
 def test_what_was_measured_at_every_number_is_not_called_interpolated(database) -> None:
     with stored(database, (2, 1.6, 3.9), devices=2) as store:
         instance, _ = planned(store)
