@@ -20,6 +20,7 @@ from cardlab.card.constraints import limits_of
 from cardlab.card.objective import Table, cost, ranges, table
 from cardlab.card.problem import Array, Problem
 from cardlab.errors import PlanError
+from cardlab.records.plan import DelayTerms
 
 ATTRIBUTION_DRAWS = 40
 
@@ -29,7 +30,7 @@ class Doubt:
     """One source: what it adds in each draw; None where it adds nothing.
 
     Shapes: device_s [N,C], of the device with index `device`, and server_s [N,C,F] seconds per mini-batch,
-    power_w and wait_power_w [N,F].
+    power_w and wait_power_w [N,F], up_s_per_bit and down_s_per_bit [N], of every device's link.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Doubt:
     server_s: Array | None = None
     power_w: Array | None = None
     wait_power_w: Array | None = None
+    up_s_per_bit: Array | None = None
+    down_s_per_bit: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,8 @@ class Doubts:
             problem,
             device_s=np.maximum(_devices(problem.device_s, sources, n), 1e-12),
             server_s=np.maximum(_plus(problem.server_s, [s.server_s for s in sources], n), 1e-12),
+            uplink_bps=_rates(problem.uplink_bps, [s.up_s_per_bit for s in sources], n),
+            downlink_bps=_rates(problem.downlink_bps, [s.down_s_per_bit for s in sources], n),
             power_w=None
             if problem.power_w is None
             else _plus(problem.power_w, [s.power_w for s in sources], n),
@@ -68,7 +73,8 @@ class Doubts:
 class Certainty:
     """How sure one decision is: share of draws that choose its cut, 95 % intervals of what it costs.
 
-    `terms_ci95` are those of the device's and the server's compute in a round; links have no doubt yet.
+    `terms_ci95` are those of the device's and the server's compute in a round, and of what crosses the link where the
+    link was measured with its spread.
     """
 
     cut_probability: float
@@ -124,6 +130,9 @@ def with_guard(problem: Problem, doubts: Doubts | None) -> Problem:
     for source in doubts.sources:
         if source.device is not None and source.device_s is not None:
             device[source.device] += (source.device_s**2).mean(axis=0)
+    for sent, way in ((problem.up_bytes, "up_s_per_bit"), (problem.down_bytes, "down_s_per_bit")):
+        bits = 8.0 * (sent + problem.adapter_bytes / epochs)
+        device += _variance([getattr(s, way) for s in doubts.sources], ()) * bits**2
     server = _variance([s.server_s for s in doubts.sources], problem.server_s.shape)
     spread_s = epochs * np.sqrt(device[:, :, None] + server[None, :, :])
     return replace(problem, guard_s=NormalDist().inv_cdf(confidence) * spread_s)
@@ -134,8 +143,7 @@ def certainties(problem: Problem, choices: Sequence[tuple[int, int]], doubts: Do
     same = np.zeros((doubts.draws, len(choices)))
     delay = np.zeros_like(same)
     energy = np.full_like(same, np.nan)
-    device, server = np.zeros_like(same), np.zeros_like(same)
-    epochs = problem.objective.local_epochs
+    terms: list[list[DelayTerms]] = [[] for _ in choices]
     for n in range(doubts.draws):
         drawn = doubts.drawn(problem, n)
         for m, (t, costs) in enumerate(_costs(drawn)):
@@ -143,16 +151,17 @@ def certainties(problem: Problem, choices: Sequence[tuple[int, int]], doubts: Do
             best = np.unravel_index(int(np.argmin(costs)), costs.shape)
             same[n, m] = np.isfinite(costs[best]) and best[0] == cut
             delay[n, m] = t.delay_s[cut, clock]
-            device[n, m] = epochs * drawn.device_s[m, cut]
-            server[n, m] = epochs * t.server_s[cut, clock]
+            terms[m].append(drawn.terms(m, cut, float(t.server_s[cut, clock])))
             if t.energy_j is not None:
                 energy[n, m] = t.energy_j[cut, clock]
+    linked = any(s.up_s_per_bit is not None or s.down_s_per_bit is not None for s in doubts.sources)
+    doubtful = ("device", "server", *(("uplink", "downlink", "adapters") if linked else ()))
     return [
         Certainty(
             cut_probability=float(same[:, m].mean()),
             delay_ci95=_interval(delay[:, m]),
             server_energy_ci95=None if np.isnan(energy[:, m]).any() else _interval(energy[:, m]),
-            terms_ci95={"device": _interval(device[:, m]), "server": _interval(server[:, m])},
+            terms_ci95={name: _interval(np.array([getattr(t, name) for t in terms[m]])) for name in doubtful},
         )
         for m in range(len(choices))
     ]
@@ -221,6 +230,12 @@ def _plus(base: Array, added: list[Array | None], n: int) -> Array:
         if part is not None:
             total = total + part[n]
     return total
+
+
+def _rates(base_bps: Array, added_s_per_bit: list[Array | None], n: int) -> Array:
+    if all(part is None for part in added_s_per_bit):
+        return base_bps
+    return np.asarray(1.0 / np.maximum(_plus(1.0 / base_bps, added_s_per_bit, n), 0.1 / base_bps))
 
 
 def _variance(added: list[Array | None], shape: tuple[int, ...]) -> Array:

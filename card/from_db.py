@@ -10,7 +10,7 @@ import numpy as np
 from cardlab.card.check import check_constraints
 from cardlab.card.codec_times import Codecs, codecs_of
 from cardlab.card.datasheet import datasheet_problem
-from cardlab.card.doubt import Doubts
+from cardlab.card.doubt import Doubt, Doubts
 from cardlab.card.link.channel import OTHER_SEED, STATES, rates_by_round
 from cardlab.card.measured import (
     SERVER_PARTS,
@@ -21,6 +21,7 @@ from cardlab.card.measured import (
     doubts_of,
     idle_power_w,
     latency_fit,
+    link_doubt,
     server_clocks,
     server_fits,
     server_seconds,
@@ -146,7 +147,9 @@ class _Assembly:
             problems=self._rounds(problem, rounds, self.request.link),
             statistics=self._statistics(problem),
             local_s=np.array([whole_seconds(p, self.task.architecture.layers) for p in self.profiles]),
-            doubts=doubts_of(self.profiles, labels, cuts, self.fits, layers, problem.frequency_hz),
+            doubts=doubts_of(
+                self.profiles, labels, cuts, self.fits, layers, problem.frequency_hz, self._link_doubt()
+            ),
             datasheet=datasheet_problem(problem, self._analysis(), self.server, [p.run.device for p in self.profiles]),
             task=self.task,
             wire_dtype=self._wire()[0],
@@ -215,6 +218,11 @@ class _Assembly:
         stored = (None, None) if self.link is None else (self.link.uplink_bps, self.link.downlink_bps)
         given = (self.request.uplink_bps, self.request.downlink_bps)
         return (given[0] or stored[0], given[1] or stored[1])
+
+    def _link_doubt(self) -> Doubt | None:
+        if self.link is None:
+            return None
+        return link_doubt(self.link, up=self.request.uplink_bps is None, down=self.request.downlink_bps is None)
 
     def _statistics(self, problem: Problem) -> tuple[Problem, ...]:
         link = self.request.link

@@ -19,6 +19,7 @@ from cardlab.db.store import Store
 from cardlab.errors import PlanError
 from cardlab.records.device import Device
 from cardlab.records.fit import Fit
+from cardlab.records.link import Link
 from cardlab.records.measurement import Measurement, Point, Profile
 from cardlab.records.task import Task
 
@@ -184,10 +185,16 @@ def _known(clocks: Array) -> Array:
 
 
 def doubts_of(
-    profiles: Sequence[Profile], labels: Sequence[str], cuts: Array, fits: Fits, layers: Array, clocks: Array
+    profiles: Sequence[Profile],
+    labels: Sequence[str],
+    cuts: Array,
+    fits: Fits,
+    layers: Array,
+    clocks: Array,
+    link: Doubt | None = None,
 ) -> Doubts:
     """Every source of doubt in a plan from a database, each an independent one."""
-    sources = []
+    sources = [] if link is None else [link]
     for part, count in _server_parts(layers):
         fit = latency_fit(fits, part)
         sources.append(
@@ -216,6 +223,31 @@ def doubts_of(
             added += stderr * _normal(*seed)[:, None] * _multiples(part, cuts)
         sources.append(Doubt(name=f"times of {label}", device=m, device_s=added))
     return Doubts(sources=tuple(sources), draws=DRAWS)
+
+
+def link_doubt(link: Link, *, up: bool, down: bool) -> Doubt | None:
+    """What messages of a measured link differed by, taken as 95 % of what they do; None where nothing says.
+
+    `up`, `down`: whether that direction's rate is the link's.
+    """
+    found = {
+        way: _message_spread(link, way) if wanted else None for way, wanted in (("uplink", up), ("downlink", down))
+    }
+    if all(part is None for part in found.values()):
+        return None
+    return Doubt(
+        name=f"rate of link {link.name}", up_s_per_bit=found["uplink"], down_s_per_bit=found["downlink"]
+    )
+
+
+def _message_spread(link: Link, way: str) -> Array | None:
+    span = link.details.get(f"{way}_range_bps")
+    if not isinstance(span, list | tuple) or len(span) != 2:
+        return None
+    slow_bps, quick_bps = (float(value) for value in span)
+    if not 0.0 < slow_bps <= quick_bps:
+        return None
+    return np.asarray((1.0 / slow_bps - 1.0 / quick_bps) / (2.0 * 1.96) * _normal(link.uid, way))
 
 
 def _spread(fit: Fit, clocks: Array) -> Array:

@@ -31,15 +31,17 @@ def expected_by_device(
 def _expected(
     store: Store, settings: RunSettings, server: Device, name: str, link: str | None
 ) -> Prediction | None:
-    up_bps, down_bps = _rates(store, link)
+    given = _given(store, link)
+    linked = given is not None
+    up_bps, down_bps = given or (_ANY_BPS, _ANY_BPS)
     request = Request(
         server=server.key,
         devices=(name,),
         model=settings.task.model,
         batch=settings.task.batch,
         sequence=settings.task.sequence,
-        uplink_bps=up_bps or _ANY_BPS,
-        downlink_bps=down_bps or _ANY_BPS,
+        uplink_bps=up_bps,
+        downlink_bps=down_bps,
         wire_dtype=settings.wire_dtype,
         energy="busy",
         objective=Objective(weight=1.0, local_epochs=settings.epochs),
@@ -54,15 +56,17 @@ def _expected(
     fastest = found.problem.server_s.shape[1] - 1
     terms = found.problem.terms(0, place, float(found.problem.server_s[place, fastest]))
     (sure,) = certainties(found.problem, [(place, fastest)], found.doubts)
-    if up_bps is None or down_bps is None:
+    if not linked:
         return Prediction(terms={"device": terms.device, "server": terms.server}, terms_ci95=sure.terms_ci95)
     known = {f.name: float(getattr(terms, f.name)) for f in fields(terms)}
     return Prediction(terms=known, terms_ci95=sure.terms_ci95, delay_ci95=sure.delay_ci95)
 
 
-def _rates(store: Store, link: str | None) -> tuple[float | None, float | None]:
+def _given(store: Store, link: str | None) -> tuple[float | None, float | None] | None:
+    """Rates to plan with: those of `--link`; None and None to take the only stored link; None if nothing is known."""
     if link is not None:
         shape = parse_link(link)
-        return shape.uplink_bps, shape.downlink_bps
+        return None if None in (shape.uplink_bps, shape.downlink_bps) else (shape.uplink_bps, shape.downlink_bps)
     stored = store.links.all()
-    return (stored[0].uplink_bps, stored[0].downlink_bps) if len(stored) == 1 else (None, None)
+    known = len(stored) == 1 and None not in (stored[0].uplink_bps, stored[0].downlink_bps)
+    return (None, None) if known else None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sqlalchemy import event
 
+from cardlab.card.doubt import with_guard
 from cardlab.card.from_db import Request, gather
 from cardlab.card.link.channel import rates_by_round
 from cardlab.card.scenario import Constraints, LinkSpec, Objective
@@ -249,6 +250,34 @@ def test_a_stored_link_gives_the_rates(database):
         assert store.plans.latest().rounds == made.rounds
     assert found.problem.uplink_bps.tolist() == [2e7] and found.problem.downlink_bps.tolist() == [4e7]
     assert "imported" in {o.value for o in made.provenance.origins}
+
+
+def test_what_messages_of_a_link_differed_by_widens_the_plan(database):
+    """Messages took 30 % more or less than the median: so will a round's, and a deadline keeps its distance."""
+    request = replace(LINKED, uplink_bps=None, downlink_bps=None)
+    found = {}
+    for name, more in (("plain", {}), ("spread", {"uplink_range_bps": [2e7 / 1.3, 2e7 / 0.7]})):
+        path = database.with_name(f"{name}.db")
+        with whole(path) as store:
+            store.links.add(
+                Link(
+                    uid="1" * 8, name="lab", uplink_bps=2e7, downlink_bps=4e7, provenance=Provenance.of("measured"),
+                    measured_at="2026-11-21T10:00:00.000000Z", details=more,
+                )
+            )  # fmt: skip
+            gathered, made = planned(store, request)
+        limits = Constraints(deadline_s=1.0, deadline_confidence=0.99)
+        guarded = with_guard(replace(gathered.problem, constraints=limits), gathered.doubts)
+        found[name] = (made.rounds[0].devices[0], guarded.guard_s)
+    plain, spread = found["plain"][0], found["spread"][0]
+    assert set(plain.terms_ci95) == {"device", "server"}
+    assert set(spread.terms_ci95) == {"device", "server", "uplink", "downlink", "adapters"}
+    low, high = spread.terms_ci95["uplink"]
+    uplink_s = spread.delay_terms.uplink
+    assert 0.6 * uplink_s < low < 0.8 * uplink_s and 1.2 * uplink_s < high < 1.4 * uplink_s
+    assert spread.terms_ci95["downlink"] == pytest.approx((spread.delay_terms.downlink,) * 2)
+    assert np.ptp(spread.delay_ci95) > np.ptp(plain.delay_ci95)
+    assert (found["spread"][1] > found["plain"][1]).all()
 
 
 def test_a_channel_is_drawn_for_every_round_and_a_given_rate_stands(database):
