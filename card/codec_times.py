@@ -87,6 +87,17 @@ class Codecs:
                     encode[m], decode[m] = found
         return encode, decode
 
+    def server_seconds(self, codec: str, cuts: Sequence[int]) -> tuple[Array, Array]:
+        """What of `seconds` the server computes: gradients encoded, activations decoded [M,C] each."""
+        encode, decode = np.zeros((len(self.devices), len(cuts))), np.zeros((len(self.devices), len(cuts)))
+        for m, (device, server) in enumerate(self._pairs()):
+            if device is None or server is None or codec_seconds(device, server, codec, cuts) is None:
+                continue
+            rows = server.rows
+            encode[m] = [_number(rows[codec, "gradient", int(cut)], "encode_s") for cut in cuts]
+            decode[m] = [_number(rows[codec, "activation", int(cut)], "decode_s") for cut in cuts]
+        return encode, decode
+
     def rate(self, codec: str, raw_bytes: int) -> float:
         """Bytes sent over raw bytes, mean over cuts, tensors and machines."""
         rows = [m for found in self.profiles.values() for key, m in found.rows.items() if key[0] == codec]

@@ -78,6 +78,10 @@ def plan(
     min_accuracy: Annotated[
         float | None, typer.Option(help="sft: least accuracy, by the curve of card accuracy.", show_default=False)
     ] = None,
+    server_sharing: Annotated[
+        str | None,
+        typer.Option(help="sft: serial, or batched with profiles at multiples of the batch.", show_default="serial"),
+    ] = None,
     energy: Annotated[
         str | None,
         typer.Option(help="busy, above_idle or round.", show_default="round where waiting was measured"),
@@ -140,6 +144,7 @@ def plan(
             local_epochs=local_epochs,
             compression=compression,
             min_accuracy=min_accuracy,
+            server_sharing=server_sharing,
             energy=energy,
             channel=channel,
             link=link,

@@ -13,6 +13,7 @@ from cardlab.card.problem import Problem
 from cardlab.card.scenario import CHANNELS, SCHEMES, Constraints, LinkSpec, Objective, Scenario, SftSpec
 from cardlab.card.sft.from_db import instance_from_database
 from cardlab.card.sft.planning import plan_instance
+from cardlab.card.sft.problem import SHARINGS
 from cardlab.card.simulate import on_channel
 from cardlab.card.solving import plan_rounds, problems_of
 from cardlab.card.tradeoffs import with_pareto, with_sensitivity
@@ -47,6 +48,7 @@ class PlanOptions:
     local_epochs: int | None
     compression: float | None
     min_accuracy: float | None
+    server_sharing: str | None
     energy: str | None
     channel: str | None
     link: str | None
@@ -98,6 +100,7 @@ def _check(options: PlanOptions) -> None:
         raise UsageError(
             "--pareto, --sensitivity and --confidence are for --scheme card", remedy="leave them out with sft"
         )
+    _check_sharing(options)
     if options.wire_dtype is not None and options.wire_dtype not in DTYPE_BYTES:
         raise UsageError(
             f"{options.wire_dtype!r} is no wire dtype", remedy=f"choose one of: {', '.join(DTYPE_BYTES)}"
@@ -117,6 +120,19 @@ def _check(options: PlanOptions) -> None:
         raise UsageError("--link names a stored link", remedy="use it with --from-db and without --channel")
     if options.rounds is not None and options.rounds < 1:
         raise UsageError(f"--rounds is {options.rounds}", remedy="give 1 or more")
+
+
+def _check_sharing(options: PlanOptions) -> None:
+    if options.server_sharing is None:
+        return
+    if options.server_sharing not in SHARINGS:
+        raise UsageError(
+            f"there is no server sharing {options.server_sharing!r}", remedy=f"choose one of: {', '.join(SHARINGS)}"
+        )
+    if options.scenario is not None or options.scheme != "sft":
+        raise UsageError(
+            "--server-sharing is for --from-db --scheme sft", remedy="in a scenario write server_sharing in [sft]"
+        )
 
 
 def _objective(base: Objective, options: PlanOptions) -> Objective:
@@ -207,7 +223,8 @@ def _from_database(options: PlanOptions) -> Plan:
 
 def _shared_plan(store: Store, found: Gathered, options: PlanOptions) -> Plan:
     spectrum = "linear" if options.channel is None else "power"
-    spec = SftSpec(accuracy_target=options.min_accuracy, spectrum=spectrum)
+    sharing = options.server_sharing or SHARINGS[0]
+    spec = SftSpec(accuracy_target=options.min_accuracy, spectrum=spectrum, server_sharing=sharing)
     instance, used = instance_from_database(store, found, spec, options.compression)
     return plan_instance(
         instance,

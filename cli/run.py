@@ -74,6 +74,12 @@ SilenceOption = Annotated[float, typer.Option(help="Seconds without a sign of li
 KeyOption = Annotated[
     str | None, typer.Option(help="Own key file (card run keys); needed beyond loopback.", show_default=False)
 ]
+SharingOption = Annotated[
+    str | None,
+    typer.Option(
+        help="With --parallel: serial, or batched (mini-batches of all as one).", show_default="the plan's, serial"
+    ),
+]
 
 
 @run_app.callback()
@@ -106,6 +112,7 @@ def run(
     error_feedback: FeedbackOption = False,
     seed: SeedOption = 0,
     parallel: ParallelOption = False,
+    server_sharing: SharingOption = None,
     resume: ResumeOption = False,
     silence: SilenceOption = 10.0,
     db: DbOption = None,
@@ -127,7 +134,7 @@ def run(
             threads=threads, link=link, out=out, batch=batch, sequence=seq, dtype=dtype, lora_rank=lora_rank,
             lora_alpha=lora_alpha, lora_targets=lora_targets, local_epochs=local_epochs, learning_rate=learning_rate,
             wire_dtype=wire_dtype, codec=codec, error_feedback=error_feedback, seed=seed, parallel=parallel,
-            resume=resume, silence_s=silence, db=db, as_json=json, devices=devices,
+            resume=resume, silence_s=silence, db=db, as_json=json, devices=devices, server_sharing=server_sharing,
         )
     )  # fmt: skip
 
@@ -165,6 +172,7 @@ def server(
     error_feedback: FeedbackOption = False,
     seed: SeedOption = 0,
     parallel: ParallelOption = False,
+    server_sharing: SharingOption = None,
     resume: ResumeOption = False,
     platform: PlatformOption = "auto",
     name: NameOption = None,
@@ -184,6 +192,7 @@ def server(
             codec=codec, error_feedback=error_feedback, seed=seed, parallel=parallel, resume=resume,
             platform=platform, name=name, silence_s=silence, wait_s=wait, db=db,
             as_json=json, devices=devices, bind=bind, key=key, allow=tuple(allow or ()),
+            server_sharing=server_sharing,
         )
     )  # fmt: skip
 

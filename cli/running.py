@@ -24,6 +24,7 @@ from cardlab.profilers.workload import resolve_task
 from cardlab.profilers.workload.execution import DTYPES, import_torch
 from cardlab.records.plan import Plan
 from cardlab.records.task import Execution, Task
+from cardlab.split.batched import sharing_of
 from cardlab.split.codec import codec_named
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.keys import split_address
@@ -68,6 +69,7 @@ class RunOptions:
     devices: int | None
     codec: str | None = None
     error_feedback: bool = False
+    server_sharing: str | None = None
     wait_s: float = 300.0
     data: str | None = None
     tokenizer: str | None = None
@@ -229,6 +231,7 @@ def _check_against(options: RunOptions, plan: Plan | None, task: Task) -> None:
 
 def _settings(options: RunOptions, plan: Plan | None, task: Task, execution: Execution) -> RunSettings:
     named = [] if plan is None else [d.codec for d in plan.rounds[0].devices if d.codec not in (None, "none")]
+    parallel = options.parallel or (plan is not None and plan.scheme == "sft")
     return RunSettings(
         run=new_uid(),
         task=task,
@@ -239,7 +242,8 @@ def _settings(options: RunOptions, plan: Plan | None, task: Task, execution: Exe
         codec=options.codec or (named[0] if named and named[0] else "none"),
         error_feedback=options.error_feedback,
         seed=options.seed,
-        parallel=options.parallel or (plan is not None and plan.scheme == "sft"),
+        parallel=parallel,
+        server_sharing=sharing_of(options.server_sharing, plan, parallel),
         plan=None if plan is None else plan.uid,
         cut=options.cut,
         weights=open_weights(task, options.seed).fingerprint,

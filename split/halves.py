@@ -9,6 +9,7 @@ that come and lets go of those that leave; nothing else is touched.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from cardlab.profilers.workload.segments import synchronizer
 from cardlab.records.task import Execution, Task
 from cardlab.split.adapters import AdapterSet, LayerState
 from cardlab.split.settings import check_cut
+from cardlab.split.turn import NotFiniteError
 from cardlab.split.weights import Weights
 
 # Activations and a fragmented heap, as a multiple of the weights of one side.
@@ -199,9 +201,28 @@ class Half:
         loss.backward()
         value = float(loss.detach())
         if not abs(value) < float("inf"):
-            raise RunError("the loss is not finite", remedy="lower --learning-rate, or look at the data")
+            raise NotFiniteError
         self._step()
         return ServerStep(loss=value, gradient=hidden.grad)
+
+    def train_together(self, activations: Sequence[Any], ids: Sequence[Any]) -> list[ServerStep]:
+        """Server: several mini-batches as one, and one optimizer step on the mean of their mean losses.
+
+        Each step has the loss of its own mini-batch and the gradient of that loss. Raises NotFiniteError before
+        anything is changed.
+        """
+        sizes = [int(a.shape[0]) for a in activations]
+        hidden = torch.cat([a.to(self._where, self._built.dtype) for a in activations]).requires_grad_(True)
+        logits = self._part(inputs_embeds=hidden, use_cache=False).logits
+        losses = [_next_token_loss(own, row.to(self._where)) for own, row in zip(logits.split(sizes), ids, strict=True)]
+        values = [float(loss.detach()) for loss in losses]
+        wrong = tuple(n for n, value in enumerate(values) if not abs(value) < float("inf"))
+        if wrong:
+            raise NotFiniteError(wrong)
+        torch.stack(losses).mean().backward()
+        self._step()
+        gradients = (hidden.grad * len(losses)).split(sizes)
+        return [ServerStep(loss=v, gradient=g) for v, g in zip(values, gradients, strict=True)]
 
     def loss(self, activation: Any, ids: Any) -> Any:
         """Server: loss of received smashed data, nothing trained."""
@@ -214,3 +235,10 @@ class Half:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._synchronize()
+
+
+def _next_token_loss(logits: Any, ids: Any) -> Any:
+    """Mean cross-entropy of predicting the next token, logits [B, S, V] and ids [B, S], as transformers' models do."""
+    # Labels move, not logits: a copy of them would be the largest tensor of the step.
+    following = torch.nn.functional.pad(ids, (0, 1), value=-100)[:, 1:]
+    return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), following.flatten(), ignore_index=-100)

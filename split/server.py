@@ -1,7 +1,8 @@
 """The server of a split run: rounds, whose turn it is, and what happens when a device fails.
 
     one after the other (CARD)   each device starts from the adapters that the one before it left
-    in parallel (SFT)            all start from the same adapters; those that finish are averaged
+    in parallel (SFT)            all start from the same adapters; those that finish are averaged; their mini-batches
+                                 are computed one by one, or as one (`batched`)
 
 A device that dies, stalls or sends nonsense loses its round and nothing else. A round counts when at least one
 device finished it; otherwise it is made again when a device is there. Every finished turn is on disk before the
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cardlab.errors import RunError
 from cardlab.split.adapters import AdapterSet, averaged, initial_adapters
+from cardlab.split.batched import BATCHED, Together, common_cut
 from cardlab.split.clocks import EnergyMeter, ServerClock
 from cardlab.split.codec import warm_codec
 from cardlab.split.frames import Message, unpack
@@ -25,7 +27,7 @@ from cardlab.split.laps import now_s
 from cardlab.split.members import Member, Members
 from cardlab.split.schedule import Schedule, unknown_device
 from cardlab.split.transport import SILENCE_S, ServerTransport
-from cardlab.split.turn import Turn, Workplace
+from cardlab.split.turn import NotFiniteError, Turn, Workplace
 
 if TYPE_CHECKING:
     from cardlab.split.halves import Half
@@ -155,8 +157,13 @@ class Server:
 
     def _parallel(self, number: int) -> bool:
         with self._measured() as meter:
-            turns = [turn for name in self._order() if (turn := self._begin(number, name)) is not None]
-            self._serve(turns)
+            order = self._order()
+            together = None
+            if self.settings.server_sharing == BATCHED:
+                cut = common_cut({name: self._schedule.at(number, name).cut for name in order}, number)
+                together = Together(self._place, self.adapters, cut)
+            turns = [turn for name in order if (turn := self._begin(number, name, together)) is not None]
+            self._serve(turns, together)
         good = [turn for turn in turns if turn.finished is not None]
         if not good:
             return False
@@ -181,7 +188,7 @@ class Server:
             yield meter
         self._place.leave()
 
-    def _begin(self, number: int, name: str) -> Turn | None:
+    def _begin(self, number: int, name: str, together: Together | None = None) -> Turn | None:
         member: Member | None = self._members.ready().get(name)
         if member is None:
             return None
@@ -189,7 +196,8 @@ class Server:
         warm_codec(assignment.codec or self.settings.codec)
         begin_s = now_s()
         self._clock.hold(assignment.frequency_hz)
-        turn = Turn(
+        make = Turn if together is None else together.turn
+        turn = make(
             self.settings,
             self._place,
             member.peer,
@@ -202,8 +210,8 @@ class Server:
         self._transport.send(member.peer, turn.start(begin_s))
         return turn
 
-    def _serve(self, turns: list[Turn]) -> None:
-        """Answer these devices until each has finished or was given up."""
+    def _serve(self, turns: list[Turn], together: Together | None = None) -> None:
+        """Answer these devices until each has finished or was given up; `together`: their mini-batches as one."""
         active = {turn.peer: turn for turn in turns}
         while active:
             self._receive(active, _LOOK_S)
@@ -211,6 +219,23 @@ class Server:
                 del active[turn.peer]
             for turn in list(active.values()):
                 self._check_alive(turn, active)
+            if together is not None:
+                self._compute(together, active)
+
+    def _compute(self, together: Together, active: dict[bytes, Turn]) -> None:
+        """Compute the mini-batches of all active devices as one when all have come."""
+        turns = together.due(active.values())
+        if not turns:
+            return
+        try:
+            for turn, answer in together.compute(turns):
+                self._transport.send(turn.peer, answer)
+        except NotFiniteError as error:
+            for turn in [turns[place] for place in error.places]:
+                self._give_up(turn, active, error.message)
+                self._members.refuse(turn.peer, error.message, error.remedy)
+        if self._read_hz is None:
+            self._read_hz = self._clock.read_hz()
 
     def _check_alive(self, turn: Turn, active: dict[bytes, Turn]) -> None:
         member = self._members.of(turn.peer)

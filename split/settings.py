@@ -33,6 +33,7 @@ class RunSettings:
         error_feedback: what the codec lost of a gradient is added to the device's next one.
         seed: of initial adapters, made weights and the order of the data.
         parallel: devices at once with adapters averaged after the round (SFT), else one after the other (CARD).
+        server_sharing: of parallel devices: "serial" one mini-batch after the other, "batched" all as one.
         plan: uid of the plan that is followed, None for a given cut.
         cut: layers on every device without a plan.
         weights: fingerprint of the frozen weights.
@@ -49,6 +50,7 @@ class RunSettings:
     error_feedback: bool = False
     seed: int = 0
     parallel: bool = False
+    server_sharing: str = "serial"
     plan: str | None = None
     cut: int | None = None
     weights: str = ""

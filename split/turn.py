@@ -10,8 +10,9 @@ any stage takes only its own round with it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from cardlab.errors import RunError
 from cardlab.plain import to_plain
 from cardlab.records.device import Device
 from cardlab.split.adapters import AdapterSet, copied, pack_adapters, size_bytes, unpack_adapters
@@ -24,7 +25,26 @@ from cardlab.split.schedule import Assignment
 from cardlab.split.settings import TERMS, WAITING, RunSettings
 
 if TYPE_CHECKING:
-    from cardlab.split.halves import Half
+    from cardlab.split.halves import Half, ServerStep
+
+
+class NotFiniteError(RunError):
+    """A loss that is infinite or NaN; `places`: of the mini-batches that gave it."""
+
+    def __init__(self, places: tuple[int, ...] = (0,)) -> None:
+        super().__init__("the loss is not finite", remedy="lower --learning-rate, or look at the data")
+        self.places = places
+
+
+class Holder(Protocol):
+    """Whose adapters the half may hold: a turn's, or those that the turns of a round share."""
+
+    adapters: AdapterSet
+    active: bool
+
+    @property
+    def cut(self) -> int:
+        """Layers on the device."""
 
 
 class Workplace:
@@ -32,19 +52,19 @@ class Workplace:
 
     def __init__(self, half: Half) -> None:
         self.half = half
-        self._holder: Turn | None = None
+        self._holder: Holder | None = None
 
-    def give(self, turn: Turn) -> None:
-        """Let the half hold that turn's cut and adapters; those of the turn before are kept in it."""
-        if self._holder is turn:
+    def give(self, holder: Holder) -> None:
+        """Let the half hold that one's cut and adapters; those of the one before are kept in it."""
+        if self._holder is holder:
             return
         self.put_back()
-        self.half.set_cut(turn.assignment.cut)
-        self.half.load(turn.adapters)
-        self._holder = turn
+        self.half.set_cut(holder.cut)
+        self.half.load(holder.adapters)
+        self._holder = holder
 
     def put_back(self) -> None:
-        """Keep what the half holds in the turn it belongs to; moving the cut would lose the optimizer's state."""
+        """Keep what the half holds where it belongs to; moving the cut would lose the optimizer's state."""
         if self._holder is not None and self._holder.active:
             self._holder.adapters.update(self.half.export())
         self._holder = None
@@ -93,10 +113,9 @@ class Turn:
         self.active = True
         self.start_s = begin_s
         laps = Laps(begin_s)
-        self.place.put_back()
-        self.place.half.set_cut(self.assignment.cut)
+        self._enter()
         laps.mark("switch")
-        self.place.give(self)
+        self._take_place()
         tensors = pack_adapters({n: self.adapters[n] for n in range(self.assignment.cut)})
         laps.mark("adapters")
         self.last_s = sent_s = now_s()
@@ -116,8 +135,27 @@ class Turn:
         up_bps, down_bps = self.assignment.uplink_bps, self.assignment.downlink_bps
         return None if up_bps is None or down_bps is None else {"uplink_bps": up_bps, "downlink_bps": down_bps}
 
+    @property
+    def cut(self) -> int:
+        """Layers on the device."""
+        return self.assignment.cut
+
+    @property
+    def learned(self) -> bool:
+        """Whether all its mini-batches were computed."""
+        return len(self._losses) >= self.settings.epochs
+
+    def _enter(self) -> None:
+        """Set the half's cut to this turn's."""
+        self.place.put_back()
+        self.place.half.set_cut(self.assignment.cut)
+
+    def _take_place(self) -> None:
+        """Let the half hold what this turn trains."""
+        self.place.give(self)
+
     def handle(self, message: Message, arrived_s: float, *, shared: bool) -> Message | None:
-        """What the device sent; the answer, or None when the turn is finished.
+        """What the device sent; the answer, or None when there is none (yet) or the turn is finished.
 
         `shared`: others compute here too, so time between arrival and start is waiting.
         Raises FrameError for what does not belong here or makes no sense.
@@ -134,16 +172,25 @@ class Turn:
             return None
         raise FrameError(f"a message of kind {message.kind!r} came in the middle of a round")
 
-    def _mini_batch(self, message: Message, arrived_s: float, laps: Laps) -> Message:
+    def check_epoch(self, message: Message) -> None:
+        """Raise FrameError for a mini-batch that is not the next one."""
         epoch = whole(message.head, "epoch")
         if epoch != len(self._losses) or epoch >= self.settings.epochs:
             raise FrameError(f"epoch {epoch} came where {len(self._losses)} was due")
-        self.place.give(self)
+
+    def _mini_batch(self, message: Message, arrived_s: float, laps: Laps) -> Message | None:
+        self.check_epoch(message)
+        self._take_place()
         laps.mark("server")
         activation, labels = self._tensors(message)
         laps.mark("decode")
         step = self.place.half.train(activation, labels)
         laps.mark("server")
+        return self.gradients(step, arrived_s, laps)
+
+    def gradients(self, step: ServerStep, arrived_s: float, laps: Laps) -> Message:
+        """The answer to a mini-batch."""
+        epoch = len(self._losses)
         pack = pack_tensor if self.feedback is None else self.feedback.pack
         packed = pack(step.gradient, self.codec, self.settings.wire_dtype)
         laps.mark("encode")
@@ -176,7 +223,7 @@ class Turn:
             raise FrameError(f"adapters came back after {len(self._losses)} of {self.settings.epochs} epochs")
         terms, waiting_s = self._terms(message, arrived_s)
         back = unpack_adapters(message.tensors, self.settings.task, range(self.assignment.cut))
-        self.place.give(self)
+        self._take_place()
         self.adapters.update(self.place.half.export())
         self.adapters.update(back)
         expected = self.assignment.expected

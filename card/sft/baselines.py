@@ -67,6 +67,8 @@ def uncompressed(problem: SftProblem) -> SftProblem:
         options=(Option(rate=1.0, codec="none"),),
         codec_s=zero + (base.encode_s + base.decode_s)[:, :, None],
         encode_s=zero + base.encode_s[:, :, None],
+        there_decode_s=zero,
+        there_encode_s=zero,
         target=None,
     )
 
@@ -99,7 +101,7 @@ def _sequential(problem: SftProblem, band: Band) -> Outcome | None:
     allowed = problem.allowed()[:, :, 0]
     delay_s = busy_s = sent = own_j = 0.0
     for m in range(problem.devices):
-        air_s = (epochs * base.up_bytes + base.adapter_bytes) * 8.0 / band.uplink_bps[m]
+        air_s = (epochs * (base.up_bytes + problem.label_bytes) + base.adapter_bytes) * 8.0 / band.uplink_bps[m]
         air_s = air_s + (epochs * base.down_bytes + base.adapter_bytes) * 8.0 / band.downlink_bps[m]
         each = epochs * (base.device_s[m] + problem.codec_s[m, :, 0] + problem.server_s) + air_s
         each = each + base.handling[m] + base.switch_s
@@ -109,7 +111,8 @@ def _sequential(problem: SftProblem, band: Band) -> Outcome | None:
         delay_s += float(each[cut])
         busy_s += epochs * float(problem.server_s[cut])
         own_j += float(base.device_power_w[m]) * epochs * float(base.device_s[m, cut])
-        sent += float(epochs * (base.up_bytes[cut] + base.down_bytes[cut]) + 2.0 * base.adapter_bytes[cut])
+        both = base.up_bytes[cut] + base.down_bytes[cut] + problem.label_bytes
+        sent += float(epochs * both + 2.0 * base.adapter_bytes[cut])
     energy = None if problem.power_w is None else problem.power_w * busy_s
     own = None if np.isnan(own_j) else own_j
     return _kept(problem, Outcome(delay_s=delay_s, server_energy_j=energy, device_energy_j=own, sent_bytes=sent))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from cardlab.card.sft.problem import SftProblem
 from cardlab.card.sft.spectrum import Band
 from cardlab.errors import InfeasibleError
 from cardlab.text import data_size
+
+if TYPE_CHECKING:
+    from cardlab.card.sft.sharing import Sharing
 
 _BAND_HZ = 2.0e7
 
@@ -30,6 +34,7 @@ class Instance:
         local_s: time of the whole model, head included, on each device for a mini-batch [M]; None unknown.
         local_bytes: memory of the whole model on a device; None unknown.
         assumed: what was filled in, in words.
+        runs: uids of profiles beyond those of the constants.
     """
 
     problem: SftProblem
@@ -38,6 +43,7 @@ class Instance:
     local_s: Array | None
     local_bytes: float | None
     assumed: tuple[str, ...]
+    runs: tuple[str, ...] = ()
 
 
 def instance_from_scenario(scenario: Scenario) -> Instance:
@@ -65,26 +71,44 @@ def instance_from_scenario(scenario: Scenario) -> Instance:
     )
 
 
-def sft_problem(base: Problem, spec: SftSpec, options: Sequence[Option], curve: Accuracy | None) -> SftProblem:
-    """The problem of these arrays, server at its highest clock. Raises InfeasibleError naming what is short."""
+def sft_problem(
+    base: Problem,
+    spec: SftSpec,
+    options: Sequence[Option],
+    curve: Accuracy | None,
+    *,
+    sharing: Sharing | None = None,
+    label_bytes: float = 0.0,
+) -> SftProblem:
+    """The problem of these arrays, server at its highest clock; `sharing`: measured times and memory of M at once.
+
+    Raises InfeasibleError naming what is short.
+    """
     check_target(options, curve, spec.accuracy_target)
     top = 0 if np.isnan(base.frequency_hz).all() else int(np.argmax(base.frequency_hz))
     clock = float(base.frequency_hz[top])
     count = len(base.devices)
     encode, decode = (_codec_s(base, options, way) for way in ("encode", "decode"))
+    times = sharing_times(spec, count)
     others = (count - 1) * spec.sharing_bytes_per_layer if spec.server_sharing == "batched" else 0.0
     problem = SftProblem(
         base=base,
         options=tuple(options),
         codec_s=encode + decode,
         encode_s=encode,
+        there_decode_s=_there_s(base, options, "decode"),
+        there_encode_s=_there_s(base, options, "encode"),
+        label_bytes=label_bytes,
         server_s=base.server_s[:, top],
         frequency_hz=None if np.isnan(clock) else clock,
         power_w=None if base.power_w is None else float(base.power_w[top]),
-        times=sharing_times(spec, count),
+        times=times if sharing is None else sharing.times,
+        last_times=times if sharing is None else sharing.last_times,
         sharing=spec.server_sharing,
         common=spec.blocks == "common",
-        server_bytes=base.server_memory_bytes + others * (base.cuts[-1] + 1 - base.cuts),
+        server_bytes=base.server_memory_bytes + others * (base.cuts[-1] + 1 - base.cuts)
+        if sharing is None
+        else sharing.server_bytes,
         target=spec.accuracy_target,
         curve=curve,
     )
@@ -126,6 +150,16 @@ def _codec_s(base: Problem, options: Sequence[Option], way: str) -> Array:
         found[:, :, k] = base.up_bytes * here + base.down_bytes * there if measured is None else measured
     own = base.encode_s if way == "encode" else base.decode_s
     return np.asarray(found + own[:, :, None])
+
+
+def _there_s(base: Problem, options: Sequence[Option], way: str) -> Array:
+    """What of `_codec_s` the server computes [M,C,K]: activations decoded, gradients encoded."""
+    size_bytes = base.down_bytes if way == "encode" else base.up_bytes
+    found = np.zeros((len(base.devices), base.cuts.size, len(options)))
+    for k, option in enumerate(options):
+        measured = getattr(option, f"there_{way}_s")
+        found[:, :, k] = size_bytes * getattr(option, f"{way}_s_per_byte")[1] if measured is None else measured
+    return found
 
 
 def _width(scenario: Scenario) -> tuple[float, tuple[str, ...]]:

@@ -11,10 +11,14 @@ from cardlab.card.from_db import DTYPE_BYTES, Gathered
 from cardlab.card.scenario import SftSpec
 from cardlab.card.sft.building import Instance, assumed_words, sft_problem
 from cardlab.card.sft.options import Accuracy, Option, options_of
+from cardlab.card.sft.sharing import measured_sharing
 from cardlab.card.sft.spectrum import Band
 from cardlab.db.store import Store
 from cardlab.records.fit import Fit
 
+# Labels travel as int32.
+LABEL_BYTES = 4
+COMMON = "blocks = common (a server that computes all at once needs it)"
 _NEAR = 0.3
 
 
@@ -42,11 +46,18 @@ def instance_from_database(
     elif spec.accuracy_target is None:
         measured = ()
     options = measured or options_of(replace(spec, rates=(compression or 1.0,)), compression or 1.0)
-    if measured or compression not in (None, 1.0):
+    if not measured and compression in (None, 1.0) and codecs.profiles:
+        options = (_uncompressed(gathered, codecs, curve),)
+    if codecs.profiles or compression not in (None, 1.0):
         # Times of uncompressed tensors belong to the option "none".
         nothing = np.zeros_like(base.encode_s)
         base = replace(base, encode_s=nothing, decode_s=nothing)
-    problem = sft_problem(base, spec, options, curve)
+    sharing = None
+    if spec.server_sharing == "batched":
+        sharing = measured_sharing(store, gathered)
+        spec = replace(spec, blocks="common", sharing_times=tuple(sharing.times[1:]))
+    label_bytes = float(LABEL_BYTES * gathered.task.tokens)
+    problem = sft_problem(base, spec, options, curve, sharing=sharing, label_bytes=label_bytes)
     width = spec.bandwidth_hz or 2.0e7
     states = gathered.statistics
     statistics = Band(
@@ -54,7 +65,7 @@ def instance_from_database(
     )
     # One band for a problem: rounds that share it are solved once.
     rounds = {id(p): Band(width, p.uplink_bps, p.downlink_bps, spec.spectrum) for p in gathered.problems}
-    words = assumed_words(spec, options)
+    words = (*assumed_words(spec, options), *(() if sharing is None else (COMMON, *sharing.words)))
     instance = Instance(
         problem=problem,
         statistics=statistics,
@@ -67,6 +78,7 @@ def instance_from_database(
             *words,
             *(_lent_words(codecs) if measured else ()),
         ),
+        runs=() if sharing is None else sharing.runs,
     )
     return instance, () if fit is None else (fit.fit_id,)
 
@@ -99,15 +111,27 @@ def measured_options(gathered: Gathered, curve: Accuracy | None) -> tuple[Option
         return ()
     codecs, wire = gathered.codecs.lent(), DTYPE_BYTES[gathered.wire_dtype]
     cuts = [int(cut) for cut in gathered.problem.cuts]
-    encode, decode = codecs.seconds("none", cuts)
-    limit = None if curve is None else curve.limit
-    found = [Option(rate=1.0, codec="none", encode_s=encode, decode_s=decode, accuracy=limit, penalty=0.0)]
+    found = [_uncompressed(gathered, codecs, curve)]
     for codec in codecs.names:
         rate = codecs.rate(codec, wire)
         if rate < 1.0:
-            encode, decode = codecs.seconds(codec, cuts)
-            accuracy, penalty = (None, None) if curve is None else (curve.at(rate), curve.penalty(rate))
-            found.append(
-                Option(rate=rate, codec=codec, encode_s=encode, decode_s=decode, accuracy=accuracy, penalty=penalty)
-            )
+            known = (None, None) if curve is None else (curve.at(rate), curve.penalty(rate))
+            option = Option(rate=rate, codec=codec, accuracy=known[0], penalty=known[1])
+            found.append(_timed(option, codecs, codec, cuts))
     return tuple(sorted(found, key=lambda o: o.rate)) if len(found) > 1 else ()
+
+
+def _uncompressed(gathered: Gathered, codecs: Codecs, curve: Accuracy | None) -> Option:
+    """Tensors as they are, which take time to pack too."""
+    limit = None if curve is None else curve.limit
+    cuts = [int(cut) for cut in gathered.problem.cuts]
+    return _timed(Option(rate=1.0, codec="none", accuracy=limit, penalty=0.0), codecs, "none", cuts)
+
+
+def _timed(option: Option, codecs: Codecs, codec: str, cuts: list[int]) -> Option:
+    """An option with its measured seconds, of both sides and of the server alone."""
+    encode_s, decode_s = codecs.seconds(codec, cuts)
+    encoded_s, decoded_s = codecs.server_seconds(codec, cuts)
+    return replace(
+        option, encode_s=encode_s, decode_s=decode_s, there_encode_s=encoded_s, there_decode_s=decoded_s
+    )

@@ -78,7 +78,8 @@ class _Lagrangian:
         fixed = epochs * (device + codec + server) + handling + base.switch_s
         sizes = [self._interpolated(size[None, :], blocks) for size in (base.up_bytes, base.down_bytes)]
         adapters, adapters_slope = self._interpolated(base.adapter_bytes[None, :], blocks)
-        sent = [epochs * rates * size + adapters for size, _ in sizes]
+        labels = (problem.label_bytes, 0.0)
+        sent = [epochs * (rates * size + more) + adapters for (size, _), more in zip(sizes, labels, strict=True)]
         states = self.band.uplink_bps.shape[0]
         shape = (states, count)
         tau, share = share_exactly(self.band, np.broadcast_to(fixed, shape), sent[0], sent[1])
@@ -103,7 +104,7 @@ class _Lagrangian:
         users = use.sum(axis=0)
         low = np.clip(np.floor(users).astype(int), 0, problem.devices - 1)
         rise = problem.times[low + 1] - problem.times[low]
-        total = problem.times[problem.devices] * problem.server_s[-1] + float(
+        total = problem.last_times[problem.devices] * problem.server_s[-1] + float(
             (layer_s * (problem.times[low] + rise * (users - low))).sum()
         )
         # The layer in which the cut lies; at a whole index the one that would be given up next.

@@ -50,6 +50,7 @@ class Option:
         codec: name, None where the rate is given and no codec is known for it.
         encode_s_per_byte, decode_s_per_byte: seconds a raw byte, device and server: (device, server).
         encode_s, decode_s: measured, of a mini-batch on both sides [M,C]; None where the speeds above hold.
+        there_encode_s, there_decode_s: what of them the server computes [M,C]; None likewise.
         accuracy, penalty: None unknown.
     """
 
@@ -59,6 +60,8 @@ class Option:
     decode_s_per_byte: tuple[float, float] = (0.0, 0.0)
     encode_s: Array | None = field(default=None, compare=False)
     decode_s: Array | None = field(default=None, compare=False)
+    there_encode_s: Array | None = field(default=None, compare=False)
+    there_decode_s: Array | None = field(default=None, compare=False)
     accuracy: float | None = None
     penalty: float | None = None
 

@@ -86,8 +86,9 @@ def plan_instance(
         local_epochs=base.objective.local_epochs,
         compression=max(rates),
         wire_dtype=wire_dtype,
+        server_sharing=problem.sharing,
         fits=tuple(fits),
-        runs=tuple(runs),
+        runs=tuple(dict.fromkeys((*runs, *instance.runs))),
         links=tuple(links),
     )
 
@@ -159,7 +160,7 @@ def outcome_of(decisions: Sequence[Decision], sent_bytes: float) -> Outcome:
 def decide(problem: SftProblem, band: Band, cuts: Index, options: Index, shares: Array) -> tuple[Decision, ...]:
     """Each device's round, waiting at the server played through."""
     terms = _terms(problem, band, cuts, options, shares)
-    waits = _waits(problem, cuts, terms)
+    waits = _waits(problem, cuts, options, terms)
     base, epochs = problem.base, problem.base.objective.local_epochs
     whole_s = float(problem.server_round_s(cuts))
     up_bps, down_bps = band.rate(band.uplink_bps, shares), band.rate(band.downlink_bps, shares)
@@ -214,7 +215,7 @@ def _terms(problem: SftProblem, band: Band, cuts: Index, options: Index, shares:
             DelayTerms(
                 device=float(epochs * base.device_s[m, c]),
                 encode=epochs * encode_s,
-                uplink=float(epochs * rate * base.up_bytes[c] * 8.0 / up_bps[m]),
+                uplink=float(epochs * (rate * base.up_bytes[c] + problem.label_bytes) * 8.0 / up_bps[m]),
                 decode=epochs * (float(problem.codec_s[m, c, k]) - encode_s),
                 server=epochs * (float(problem.server_s[c]) if batched_s is None else batched_s),
                 downlink=float(epochs * rate * base.down_bytes[c] * 8.0 / down_bps[m]),
@@ -225,15 +226,24 @@ def _terms(problem: SftProblem, band: Band, cuts: Index, options: Index, shares:
     return found
 
 
-def _waits(problem: SftProblem, cuts: Index, terms: Sequence[DelayTerms]) -> list[float]:
-    """Waiting of each device in a round; a mini-batch spends half its device and codec time before the server."""
+def _waits(problem: SftProblem, cuts: Index, options: Index, terms: Sequence[DelayTerms]) -> list[float]:
+    """Waiting of each device in a round; a mini-batch spends half its device's time and codec before the server.
+
+    The server decodes and encodes for one device at a time.
+    """
     epochs = problem.base.objective.local_epochs
-    half = [(t.device + t.encode + t.decode) / 2.0 / epochs for t in terms]
+    each = np.arange(problem.devices)
+    decode, encode = (s[each, cuts, options].tolist() for s in (problem.there_decode_s, problem.there_encode_s))
+    half = [
+        ((t.device + t.encode + t.decode) / epochs - d - e) / 2.0
+        for t, d, e in zip(terms, decode, encode, strict=True)
+    ]
     before = [h + t.uplink / epochs for h, t in zip(half, terms, strict=True)]
     after = [h + t.downlink / epochs for h, t in zip(half, terms, strict=True)]
     if problem.sharing == "batched":
-        return waits_batched(before, after, epochs)
-    return waits_serial(before, [float(problem.server_s[c]) for c in cuts], after, epochs)
+        return waits_batched(before, after, epochs, decode, encode)
+    own = [float(problem.server_s[c]) + d + e for c, d, e in zip(cuts, decode, encode, strict=True)]
+    return waits_serial(before, own, after, epochs)
 
 
 def _notes(problem: SftProblem, rounds: Sequence[SharedRound], chosen: Chosen) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
     tau = max_n  T [ device(n, l_n) + codec(n, k_n) + server ] + switch
                  + (T r_k up + A(l)) / R_up + (T r_k down + A(l)) / R_down
     server = sum over layers j of layer_s(j) x times(number of devices with l_n < j);  one after the other: times(k) = k
+    the server decodes and encodes for one device at a time: server += its codec time for the others
 
 With `serial` sharing a mini-batch waits for those of all other devices at worst, so tau is an upper bound; `played`
 in `queue` says what happens. With `batched` sharing the devices are computed together and all wait for all.
@@ -36,9 +37,12 @@ class SftProblem:
         options: compressions [K], rates rising.
         codec_s: encoding and decoding of a mini-batch, both sides and both ways [M,C,K].
         encode_s: the encoding part of it [M,C,K].
+        there_decode_s, there_encode_s: what of codec_s the server computes [M,C,K].
+        label_bytes: labels that go up beside each mini-batch, uncompressed.
         server_s: server's time for one mini-batch of one device [C], at its clock.
         frequency_hz, power_w: the server's clock and its busy power there; None unknown.
-        times: how long k mini-batches at once take, in units of one [M + 1], times[0] = 0.
+        times: how long a layer takes for k mini-batches at once, in units of one [M + 1], times[0] = 0.
+        last_times: the same for the last layer and the head, which all devices use.
         sharing: "serial" or "batched".
         common: whether all devices have the same cut.
         server_bytes: server memory by cut with all devices [C].
@@ -50,10 +54,14 @@ class SftProblem:
     options: tuple[Option, ...]
     codec_s: Array
     encode_s: Array
+    there_decode_s: Array
+    there_encode_s: Array
+    label_bytes: float
     server_s: Array
     frequency_hz: float | None
     power_w: float | None
     times: Array
+    last_times: Array
     sharing: str
     common: bool
     server_bytes: Array
@@ -89,22 +97,25 @@ class SftProblem:
         """Server's time for one mini-batch of every device [...], for cut indices [..., M]."""
         layer_s = self.server_s[:-1] - self.server_s[1:]
         users = (cuts[..., None, :] <= np.arange(layer_s.size)[:, None]).sum(axis=-1)
-        return np.asarray(self.times[self.devices] * self.server_s[-1] + (layer_s * self.times[users]).sum(axis=-1))
+        last_s = self.last_times[self.devices] * self.server_s[-1]
+        return np.asarray(last_s + (layer_s * self.times[users]).sum(axis=-1))
 
     def fixed_s(self, cuts: Index, options: Index) -> Array:
         """Round time without the air [..., M], the server shared at worst."""
         each = np.arange(self.devices)
         epochs = self.base.objective.local_epochs
         own = self.base.device_s[each, cuts] + self.codec_s[each, cuts, options]
+        there = (self.there_decode_s + self.there_encode_s)[each, cuts, options]
+        others = there.sum(axis=-1, keepdims=True) - there
         once = self.base.handling[each, cuts] + self.base.switch_s
-        return np.asarray(epochs * (own + self.server_round_s(cuts)[..., None]) + once)
+        return np.asarray(epochs * (own + others + self.server_round_s(cuts)[..., None]) + once)
 
     def sent_bytes(self, cuts: Index, options: Index) -> tuple[Array, Array]:
         """Bytes of a round up and down [..., M], adapters included."""
         epochs, rates = self.base.objective.local_epochs, self.rates[options]
         adapters = self.base.adapter_bytes[cuts]
         return (
-            np.asarray(epochs * rates * self.base.up_bytes[cuts] + adapters),
+            np.asarray(epochs * (rates * self.base.up_bytes[cuts] + self.label_bytes) + adapters),
             np.asarray(epochs * rates * self.base.down_bytes[cuts] + adapters),
         )
 

@@ -35,10 +35,27 @@ def waits_serial(
     return waits
 
 
-def waits_batched(before_s: Sequence[float], after_s: Sequence[float], epochs: int) -> list[float]:
-    """As `waits_serial` for a server that computes all devices together: each waits for the last to come."""
-    cycle = [b + a for b, a in zip(before_s, after_s, strict=True)]
-    first = max(before_s)
-    waits = [first - b for b in before_s]
-    slowest = max(cycle)
-    return [w + (epochs - 1) * (slowest - c) for w, c in zip(waits, cycle, strict=True)]
+def waits_batched(
+    before_s: Sequence[float],
+    after_s: Sequence[float],
+    epochs: int,
+    decode_s: Sequence[float] | None = None,
+    encode_s: Sequence[float] | None = None,
+) -> list[float]:
+    """As `waits_serial` for a server that computes all devices together: each waits for the last to come.
+
+    `decode_s`, `encode_s`: the server's, for one device after the other: as they come, and in their own order.
+    """
+    count = len(before_s)
+    decode, encode = decode_s or [0.0] * count, encode_s or [0.0] * count
+    waits, arrived_s = [0.0] * count, list(before_s)
+    free_s = 0.0
+    for _ in range(epochs):
+        for n in sorted(range(count), key=lambda n: arrived_s[n]):
+            free_s = max(free_s, arrived_s[n]) + decode[n]
+        # The computation takes all of them equally long and moves nothing; it is left out.
+        for n in range(count):
+            free_s += encode[n]
+            waits[n] += free_s - arrived_s[n] - decode[n] - encode[n]
+            arrived_s[n] = free_s + after_s[n] + before_s[n]
+    return waits

@@ -183,6 +183,7 @@ class Plan:
         local_epochs: mini-batches in a round, T; None in plans of older versions.
         compression: fraction of activation and gradient bytes that remains; None likewise.
         wire_dtype: dtype of smashed data and gradients on the link, None where not stated.
+        server_sharing: "serial" or "batched" mini-batches at the server, sft only.
         fits, runs, links: uids of what it was made of; empty for a scenario.
     """
 
@@ -202,6 +203,7 @@ class Plan:
     local_epochs: int | None = None
     compression: float | None = None
     wire_dtype: str | None = None
+    server_sharing: str | None = None
     fits: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     links: tuple[str, ...] = ()

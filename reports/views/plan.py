@@ -18,6 +18,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "local_epochs": plan.local_epochs,
         "compression": plan.compression,
         "wire_dtype": plan.wire_dtype,
+        **({"server_sharing": plan.server_sharing} if plan.scheme == "sft" else {}),
         "created_at": plan.created_at,
         "energy": plan.energy,
         "provenance": plan.provenance.as_plain(),

@@ -39,19 +39,28 @@ def power_w(f: float) -> float:
 
 
 def add_server(
-    store: Store, device: Device = SERVER, *, power: bool = True, task: Task = records.TASK, fit: bool = True
+    store: Store,
+    device: Device = SERVER,
+    *,
+    power: bool = True,
+    task: Task = records.TASK,
+    fit: bool = True,
+    layer: float = 1.0,
+    head: float = 3.0,
+    clocks: tuple[float, ...] = MEASURED,
+    **changes: object,
 ) -> None:
-    """A complete sweep of the server, and its fits."""
-    planned = tuple(PlannedPoint(index=i, requested_hz=f) for i, f in enumerate(MEASURED))
-    run = records.run(device=device, planned=planned, options={"offered_hz": list(CLOCKS)}, task=task)
+    """A complete sweep of the server, and its fits; `layer` and `head` are multiples of `layer_s`."""
+    planned = tuple(PlannedPoint(index=i, requested_hz=f) for i, f in enumerate(clocks))
+    run = records.run(device=device, planned=planned, options={"offered_hz": list(CLOCKS)}, task=task, **changes)
     store.runs.begin(run)
     for point in planned:
         f = point.requested_hz or 0.0
         rows = [
-            records.latency("layer", "forward", layer_s(f)),
-            records.latency("layer", "backward", 1.1 * layer_s(f)),
-            records.latency("head", "forward", 3 * layer_s(f)),
-            records.latency("head", "backward", 3 * layer_s(f)),
+            records.latency("layer", "forward", layer * layer_s(f)),
+            records.latency("layer", "backward", layer * 1.1 * layer_s(f)),
+            records.latency("head", "forward", head * layer_s(f)),
+            records.latency("head", "backward", head * layer_s(f)),
             records.latency("embedding", "forward", 1e-5),
             records.latency("first_layer", "forward", layer_s(f)),
             records.latency("first_layer", "backward", layer_s(f)),

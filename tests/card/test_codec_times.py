@@ -17,7 +17,7 @@ from cardlab.quantity import MEASURED, Estimate
 from cardlab.records.device import Device
 from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint
 from tests import records
-from tests.card.database import BOARD, SERVER, whole
+from tests.card.database import BOARD, SERVER, add_device, whole
 
 REQUEST = Request(server="gpu", devices=("board",), uplink_bps=5e7, downlink_bps=1e8)
 CUTS = range(1, records.TASK.architecture.layers)
@@ -128,3 +128,23 @@ def test_the_whole_model_on_a_device_is_a_baseline(database) -> None:
     assert instance.local_s == pytest.approx([0.214])
     federated = plan_instance(instance).baselines["federated_lora"]
     assert federated.delay_s is not None and federated.delay_s > 0.214
+
+
+def test_the_server_is_busy_with_the_codecs_of_the_other_devices(database) -> None:
+    other = replace(BOARD, key="jetson:0002", name="other")
+    with whole(database) as store:
+        add_device(store, other)
+        for device in (BOARD, SERVER):
+            add_codec_profile(store, device)
+        gathered = gather(store, replace(REQUEST, devices=("board", "other")))
+        problem = instance_from_database(store, gathered, SftSpec(), 0.3)[0].problem
+    cuts = gathered.problem.cuts
+    # The device without a profile borrows the first one's; the server's own part is that of the server's profile.
+    for m in range(2):
+        np.testing.assert_allclose(problem.there_encode_s[m, :, 0], cuts * 4e-3)
+        np.testing.assert_allclose(problem.there_decode_s[m, :, 0], cuts * 2e-3)
+    at = np.zeros(2, int)
+    own_s = problem.base.device_s[:, 0] + problem.codec_s[:, 0, 0] + 2 * problem.server_s[0] + 6e-3
+    once_s = problem.base.handling[:, 0] + problem.base.switch_s
+    epochs = problem.base.objective.local_epochs
+    np.testing.assert_allclose(problem.fixed_s(at, at), epochs * own_s + once_s)

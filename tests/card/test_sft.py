@@ -234,6 +234,8 @@ def test_a_queue_by_hand() -> None:
     assert waits_serial([1.0, 1.0], [2.0, 2.0], [1.0, 1.0], 2) == [0.0, 2.0]
     assert waits_serial([0.0, 0.0], [1.0, 1.0], [0.0, 0.0], 3) == [2.0, 3.0]
     assert waits_batched([1.0, 3.0], [1.0, 1.0], 2) == [2.0 + 2.0, 0.0]
+    # Decoded as they come, at 1.5 and 3.5; encoded in their own order, until 3.75 and 4 (the computation left out).
+    assert waits_batched([1.0, 3.0], [1.0, 1.0], 1, [0.5, 0.5], [0.25, 0.25]) == [2.0, 0.25]
     assert sharing_times(SftSpec(server_sharing="batched", sharing_times=(1.0, 1.5)), 3).tolist() == [0, 1, 1.5, 2.5]
 
 

@@ -61,6 +61,7 @@ class Trial:
     rounds: int = 3
     epochs: int = 2
     parallel: bool = False
+    sharing: str = "serial"
     codec: str = "none"
     error_feedback: bool = False
     rates: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -119,7 +120,7 @@ class Trial:
             settings = RunSettings(
                 run="0" * 32, task=self.task, rounds=self.rounds, epochs=self.epochs, learning_rate=RATE,
                 wire_dtype="float32", codec=self.codec, error_feedback=self.error_feedback,
-                parallel=self.parallel, cut=1, weights=weights.fingerprint,
+                parallel=self.parallel, server_sharing=self.sharing, cut=1, weights=weights.fingerprint,
             )  # fmt: skip
             journal = Journal.resume(self.out) if resume else Journal.begin(self.out, settings, "2026-11-21T10:00:00Z")
             transport = ServerTransport("127.0.0.1", self.port)

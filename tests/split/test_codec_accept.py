@@ -1,9 +1,8 @@
 # ruff: noqa: E402 - what needs torch is imported after the check that it is there
-"""What compression costs in loss, and whether a compressed round takes as long as it is predicted to."""
+"""What compression costs in loss."""
 
 from __future__ import annotations
 
-import time
 from statistics import median
 
 import pytest
@@ -12,15 +11,11 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from cardlab.calibrate.accuracy import fit_accuracy
-from cardlab.card.sft.queue import waits_serial
 from cardlab.profilers.workload import resolve_task
 from cardlab.records.fit import FitSubject
 from cardlab.split.accuracy import english, kept_of, pretrain, programs, run_trials
-from cardlab.split.adapters import initial_adapters
-from cardlab.split.codec import pack_tensor, unpack_tensor
 from cardlab.split.codec_profile import profile_codecs
-from tests.split.models import EXECUTION, batches, halves, model_file
-from tests.split.processes import Trial
+from tests.split.models import EXECUTION
 
 CODECS = ("dense:8", "dense:4", "dense:2", "topk:0.3:8", "topk:0.2:8", "topk:0.1:8")
 
@@ -72,87 +67,3 @@ def test_share_of_the_gain_kept_by_each_codec() -> None:
     assert by_name["none"].share == 1.0
     assert by_name["dense:4"].share >= 0.95
     assert median(k.seeds for k in kept) == 3
-
-
-def stretched(half, multiple: float) -> None:
-    """Let a device's compute take a stated multiple of its measured time (all parties share this machine's cores)."""
-    for name in ("forward", "backward"):
-        work = getattr(half, name)
-
-        def paced(*arguments, work=work):
-            start, own = time.perf_counter(), time.thread_time()
-            found = work(*arguments)
-            spent = time.thread_time() - own
-            time.sleep(max(0.0, multiple * spent - (time.perf_counter() - start)))
-            return found
-
-        setattr(half, name, paced)
-
-
-def own_times(task, cut: int, codec: str):
-    """Thread seconds of a mini-batch on device and server (its codec included) and of the device's codec, bytes up and
-    down; measured alone."""
-    device, server = halves(task)
-    adapters = initial_adapters(task, 0)
-    for half in (device, server):
-        half.set_cut(cut)
-        half.load(adapters)
-    data = batches(task)
-    spent: dict[str, list[float]] = {"device": [], "server": [], "codec": []}
-    for n in range(14):
-        marks = [time.thread_time()]
-        activation = device.forward(data.batch(n))
-        marks.append(time.thread_time())
-        up = pack_tensor(activation, codec)
-        middle = time.thread_time()
-        coded = middle - marks[-1]
-        result = server.train(unpack_tensor(up), data.batch(n))
-        down = pack_tensor(result.gradient, codec)
-        encoded = time.thread_time()
-        gradient = unpack_tensor(down)
-        last = time.thread_time()
-        spent["codec"].append(coded + last - encoded)
-        device.backward(activation, gradient)
-        spent["device"].append(marks[1] - marks[0] + time.thread_time() - last)
-        spent["server"].append(encoded - middle)
-    return *(median(spent[k]) for k in ("device", "server", "codec")), len(up.data), len(down.data)
-
-
-@pytest.mark.accept
-@pytest.mark.parametrize("count", [2, 4])
-def test_paced_parallel_devices_take_the_predicted_time(tmp_path, count) -> None:
-    pytest.importorskip("zmq")
-    torch.set_num_threads(1)
-    multiple, epochs, rate_bps, codec = 8.0, 4, 4e6, "topk:0.2:8"
-    model = model_file(tmp_path, hidden_size=256, intermediate_size=704)
-    task = resolve_task(model, batch=4, sequence=128)
-    device_s, server_s, codec_s, up, down = own_times(task, 2, codec)
-    labels = task.batch * task.sequence * 4
-    before = multiple * device_s / 2 + codec_s + 8.0 * (up + labels) / rate_bps
-    after = multiple * device_s / 2 + 8.0 * down / rate_bps
-    waits = waits_serial([before] * count, [server_s] * count, [after] * count, epochs)
-    predicted = [epochs * (before + server_s + after) + wait for wait in waits]
-    names = [f"d{n}" for n in range(count)]
-    trial = Trial(
-        tmp_path, task, {n: [2] for n in names}, rounds=5, epochs=epochs, parallel=True, codec=codec
-    )
-    try:
-        server = trial.server()
-        children = [
-            trial.device(n, doom=lambda _d, half: stretched(half, multiple), link="4mbit") for n in names
-        ]
-        assert [trial.wait(child, 120.0) for child in (*children, server)] == [0] * (count + 1), trial.log("server")
-    finally:
-        trial.end()
-    turns = [t for t in trial.journal().progress.turns if t.round > 1]
-    link = {"device", "encode", "decode", "uplink", "downlink", "server"}
-    slowest = [
-        max(sum(v for k, v in t.terms.items() if k in link) + t.waiting_s for t in turns if t.round == n)
-        for n in range(2, 6)
-    ]
-    error = max(predicted) / median(slowest) - 1.0
-    print(
-        f"{count} devices, compute stretched {multiple:g} times (simulated), {codec}: predicted"
-        f" {max(predicted):.3f} s, measured {median(slowest):.3f} s, {error:+.1%}"
-    )
-    assert abs(error) < 0.05
