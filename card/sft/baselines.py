@@ -16,10 +16,12 @@ from dataclasses import replace
 import numpy as np
 
 from cardlab.card.sft.building import Instance
+from cardlab.card.sft.deciding import decide, outcome_of
 from cardlab.card.sft.enumeration import Chosen
 from cardlab.card.sft.large_scale import by_lagrangian
 from cardlab.card.sft.options import Option
 from cardlab.card.sft.problem import SftProblem
+from cardlab.card.sft.rounds import shared
 from cardlab.card.sft.spectrum import Band, share_exactly
 from cardlab.records.plan import Outcome
 
@@ -74,14 +76,10 @@ def uncompressed(problem: SftProblem) -> SftProblem:
 
 
 def _parallel(problem: SftProblem, band: Band, chosen: Chosen) -> Outcome:
-    from cardlab.card.sft.planning import shared
-
     return shared(problem, band, chosen.cuts, chosen.options, None).outcome
 
 
 def _fixed(problem: SftProblem, band: Band, chosen: Chosen) -> Outcome | None:
-    from cardlab.card.sft.planning import decide, outcome_of
-
     allowed = problem.allowed()
     cuts = []
     half = (problem.base.cuts.size - 1) // 2

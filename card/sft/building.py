@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cardlab.card.doubt import Doubts
 from cardlab.card.link.channel import OTHER_SEED, STATES, rates_by_round
 from cardlab.card.problem import Array, Problem, problem_from_scenario
 from cardlab.card.scenario import Scenario, SftSpec
@@ -34,6 +35,7 @@ class Instance:
         local_s: time of the whole model, head included, on each device for a mini-batch [M]; None unknown.
         local_bytes: memory of the whole model on a device; None unknown.
         assumed: what was filled in, in words.
+        doubts: what is not known about the constants; None where nothing says.
         runs: uids of profiles beyond those of the constants.
     """
 
@@ -43,6 +45,7 @@ class Instance:
     local_s: Array | None
     local_bytes: float | None
     assumed: tuple[str, ...]
+    doubts: Doubts | None = None
     runs: tuple[str, ...] = ()
 
 
@@ -100,6 +103,7 @@ def sft_problem(
         there_encode_s=_there_s(base, options, "encode"),
         label_bytes=label_bytes,
         server_s=base.server_s[:, top],
+        top=top,
         frequency_hz=None if np.isnan(clock) else clock,
         power_w=None if base.power_w is None else float(base.power_w[top]),
         times=times if sharing is None else sharing.times,

@@ -71,6 +71,7 @@ def instance_from_database(
         statistics=statistics,
         rounds=tuple(rounds[id(p)] for p in gathered.problems),
         local_s=None if np.isnan(gathered.local_s).any() else gathered.local_s,
+        doubts=gathered.doubts,
         local_bytes=None,
         assumed=(
             *gathered.assumptions,

@@ -9,24 +9,25 @@ deadline          a round whose channel breaks it gets blocks and compressions o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
+from cardlab.card.doubt import Doubts
 from cardlab.card.problem import Array
 from cardlab.card.scenario import Scenario
-from cardlab.card.sft.bandwidth import share_by_sqp
 from cardlab.card.sft.baselines import baselines, mean_of
 from cardlab.card.sft.building import Instance, instance_from_scenario
+from cardlab.card.sft.certainty import with_intervals
 from cardlab.card.sft.enumeration import LARGEST, Chosen, enumerate_all, size_of
 from cardlab.card.sft.large_scale import by_lagrangian
-from cardlab.card.sft.problem import Index, SftProblem
-from cardlab.card.sft.queue import waits_batched, waits_serial
-from cardlab.card.sft.spectrum import Band, share_exactly
+from cardlab.card.sft.problem import SftProblem
+from cardlab.card.sft.rounds import SharedRound, shared
+from cardlab.card.sft.spectrum import Band
 from cardlab.errors import InfeasibleError
 from cardlab.identity import new_uid
 from cardlab.quantity import union_of
-from cardlab.records.plan import Decision, DelayTerms, Outcome, Plan, PlannedRound
+from cardlab.records.plan import Plan, PlannedRound
 from cardlab.text import si
 
 _SLACK = 1e-9
@@ -38,17 +39,6 @@ def solve_sft(scenario: Scenario) -> Plan:
     Raises InfeasibleError (a limit cannot be kept) or PlanError (no link).
     """
     return plan_instance(instance_from_scenario(scenario))
-
-
-@dataclass(frozen=True, slots=True)
-class SharedRound:
-    """One round: who does what with which share, and how far SQP is from the exact shares (a fraction)."""
-
-    chosen: Chosen
-    shares: Array
-    decisions: tuple[Decision, ...]
-    outcome: Outcome
-    gap: float
 
 
 def plan_instance(
@@ -68,7 +58,8 @@ def plan_instance(
     known: dict[int, SharedRound] = {}
     for band in instance.rounds:
         if id(band) not in known:
-            known[id(band)] = _round(problem, band, chosen, rounds[-1].shares if rounds else None)
+            found = _round(problem, band, chosen, rounds[-1].shares if rounds else None)
+            known[id(band)] = found if instance.doubts is None else _doubted(problem, band, found, instance.doubts)
         rounds.append(known[id(band)])
     base = problem.base
     rates = {problem.options[int(k)].rate for r in rounds for k in r.chosen.options}
@@ -134,116 +125,10 @@ def _round(problem: SftProblem, band: Band, chosen: Chosen, before: Array | None
     return shared(problem, band, again.cuts, again.options, None)
 
 
-def shared(problem: SftProblem, band: Band, cuts: Index, options: Index, start: Array | None) -> SharedRound:
-    """The small timescale: shares for a round's channel, and what becomes of each device."""
-    fixed = problem.fixed_s(cuts, options)
-    up, down = problem.sent_bytes(cuts, options)
-    exact_s = float(share_exactly(band, fixed, up, down)[0])
-    bound_s, shares = share_by_sqp(band, fixed, up, down, start)
-    decisions = decide(problem, band, cuts, options, shares)
-    outcome = outcome_of(decisions, float((up + down).sum()))
-    return SharedRound(Chosen(cuts, options, bound_s), shares, decisions, outcome, bound_s / exact_s - 1.0)
-
-
-def outcome_of(decisions: Sequence[Decision], sent_bytes: float) -> Outcome:
-    """Delay of the slowest; energies add up, None if one is unknown."""
-    energies = [d.server_energy_j for d in decisions]
-    own = [d.device_energy_j for d in decisions]
-    return Outcome(
-        delay_s=max(d.delay_s for d in decisions),
-        server_energy_j=None if None in energies else sum(e for e in energies if e is not None),
-        device_energy_j=None if None in own else sum(e for e in own if e is not None),
-        sent_bytes=sent_bytes,
-    )
-
-
-def decide(problem: SftProblem, band: Band, cuts: Index, options: Index, shares: Array) -> tuple[Decision, ...]:
-    """Each device's round, waiting at the server played through."""
-    terms = _terms(problem, band, cuts, options, shares)
-    waits = _waits(problem, cuts, options, terms)
-    base, epochs = problem.base, problem.base.objective.local_epochs
-    whole_s = float(problem.server_round_s(cuts))
-    up_bps, down_bps = band.rate(band.uplink_bps, shares), band.rate(band.downlink_bps, shares)
-    decisions = []
-    for m, name in enumerate(base.devices):
-        option = problem.options[int(options[m])]
-        t = terms[m]
-        full = DelayTerms(**{**_as_dict(t), "server": t.server + waits[m]})
-        busy_s = epochs * (
-            whole_s / problem.devices if problem.sharing == "batched" else float(problem.server_s[cuts[m]])
-        )
-        own_w = float(base.device_power_w[m])
-        decisions.append(
-            Decision(
-                device=name,
-                cut=int(base.cuts[cuts[m]]),
-                frequency_hz=problem.frequency_hz,
-                delay_s=full.total,
-                delay_terms=full,
-                server_energy_j=None if problem.power_w is None else problem.power_w * busy_s,
-                device_energy_j=None if np.isnan(own_w) else own_w * t.device,
-                cost=full.total,
-                waiting_s=waits[m],
-                bandwidth_share=float(shares[m]),
-                uplink_bps=float(up_bps[m]),
-                downlink_bps=float(down_bps[m]),
-                compression=option.rate,
-                codec=option.codec,
-                loss_penalty=0.0 if option.rate >= 1.0 else option.penalty,
-                provenance=base.provenance[m],
-            )
-        )
-    return tuple(decisions)
-
-
-def _as_dict(terms: DelayTerms) -> dict[str, float]:
-    return {name: float(getattr(terms, name)) for name in DelayTerms.__slots__}
-
-
-def _terms(problem: SftProblem, band: Band, cuts: Index, options: Index, shares: Array) -> list[DelayTerms]:
-    """Round totals of each device; the server's without waiting for others."""
-    base, epochs = problem.base, problem.base.objective.local_epochs
-    up_bps, down_bps = band.rate(band.uplink_bps, shares), band.rate(band.downlink_bps, shares)
-    batched_s = float(problem.server_round_s(cuts)) if problem.sharing == "batched" else None
-    found = []
-    for m in range(problem.devices):
-        c, k = int(cuts[m]), int(options[m])
-        rate = problem.options[k].rate
-        adapters = float(base.adapter_bytes[c])
-        encode_s = float(problem.encode_s[m, c, k])
-        found.append(
-            DelayTerms(
-                device=float(epochs * base.device_s[m, c]),
-                encode=epochs * encode_s,
-                uplink=float(epochs * (rate * base.up_bytes[c] + problem.label_bytes) * 8.0 / up_bps[m]),
-                decode=epochs * (float(problem.codec_s[m, c, k]) - encode_s),
-                server=epochs * (float(problem.server_s[c]) if batched_s is None else batched_s),
-                downlink=float(epochs * rate * base.down_bytes[c] * 8.0 / down_bps[m]),
-                adapters=float(adapters * 8.0 * (1.0 / up_bps[m] + 1.0 / down_bps[m]) + base.handling[m, c]),
-                switch=base.switch_s,
-            )
-        )
-    return found
-
-
-def _waits(problem: SftProblem, cuts: Index, options: Index, terms: Sequence[DelayTerms]) -> list[float]:
-    """Waiting of each device in a round; a mini-batch spends half its device's time and codec before the server.
-
-    The server decodes and encodes for one device at a time.
-    """
-    epochs = problem.base.objective.local_epochs
-    each = np.arange(problem.devices)
-    decode, encode = (s[each, cuts, options].tolist() for s in (problem.there_decode_s, problem.there_encode_s))
-    half = [
-        ((t.device + t.encode + t.decode) / epochs - d - e) / 2.0
-        for t, d, e in zip(terms, decode, encode, strict=True)
-    ]
-    before = [h + t.uplink / epochs for h, t in zip(half, terms, strict=True)]
-    after = [h + t.downlink / epochs for h, t in zip(half, terms, strict=True)]
-    if problem.sharing == "batched":
-        return waits_batched(before, after, epochs, decode, encode)
-    own = [float(problem.server_s[c]) + d + e for c, d, e in zip(cuts, decode, encode, strict=True)]
-    return waits_serial(before, own, after, epochs)
+def _doubted(problem: SftProblem, band: Band, found: SharedRound, doubts: Doubts) -> SharedRound:
+    """The round with intervals of its delays."""
+    cuts, options = found.chosen.cuts, found.chosen.options
+    return replace(found, decisions=with_intervals(problem, band, cuts, options, found.shares, doubts))
 
 
 def _notes(problem: SftProblem, rounds: Sequence[SharedRound], chosen: Chosen) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ class SftProblem:
         there_decode_s, there_encode_s: what of codec_s the server computes [M,C,K].
         label_bytes: labels that go up beside each mini-batch, uncompressed.
         server_s: server's time for one mini-batch of one device [C], at its clock.
+        top: index of that clock in the base.
         frequency_hz, power_w: the server's clock and its busy power there; None unknown.
         times: how long a layer takes for k mini-batches at once, in units of one [M + 1], times[0] = 0.
         last_times: the same for the last layer and the head, which all devices use.
@@ -58,6 +59,7 @@ class SftProblem:
     there_encode_s: Array
     label_bytes: float
     server_s: Array
+    top: int
     frequency_hz: float | None
     power_w: float | None
     times: Array

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cardlab.card.doubt import certainties
 from cardlab.card.from_db import Request, gather
 from cardlab.card.scenario import LinkSpec, SftSpec
 from cardlab.card.sft.from_db import instance_from_database
@@ -148,3 +149,18 @@ def test_the_server_is_busy_with_the_codecs_of_the_other_devices(database) -> No
     once_s = problem.base.handling[:, 0] + problem.base.switch_s
     epochs = problem.base.objective.local_epochs
     np.testing.assert_allclose(problem.fixed_s(at, at), epochs * own_s + once_s)
+
+
+def test_parallel_devices_have_intervals_that_hold_their_delay(database) -> None:
+    with whole(database) as store:
+        gathered = gather(store, REQUEST)
+        instance, _ = instance_from_database(store, gathered, SftSpec(), None)
+    made = plan_instance(instance).rounds[0].devices[0]
+    low, high = made.delay_ci95
+    assert low < made.delay_s < high
+    assert made.terms_ci95["server"][0] < made.delay_terms.server < made.terms_ci95["server"][1]
+    assert made.terms_ci95["uplink"] == pytest.approx((made.delay_terms.uplink,) * 2)
+    # One device waits for nobody: its round is in doubt as much as in a plan of scheme card, which counts no labels.
+    alone = certainties(instance.problem.base, [(made.cut - 1, instance.problem.top)], gathered.doubts)[0]
+    labels_s = 4 * 32 * 8 / 5e7
+    assert (low - labels_s, high - labels_s) == pytest.approx(alone.delay_ci95, rel=1e-6)
