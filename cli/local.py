@@ -10,9 +10,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from cardlab.errors import RunError
+from cardlab.errors import RunError, UsageError
+from cardlab.split.schedule import Schedule
+from cardlab.split.shaping import PLANNED
 
 _END_S = 20.0
+
+
+def local_link(schedule: Schedule, given: str | None) -> tuple[str | None, str | None]:
+    """`--link` of the devices of a local run and the line that says so; None leaves the link as fast as it goes.
+
+    What the user gave wins; else the shares of a plan are made real, if it holds their rates.
+    Raises UsageError where planned rates are asked for and there are none.
+    """
+    imposed = "links are shaped as planned for each device and round (simulated inside the transport)"
+    if given == PLANNED and not schedule.gives_rates:
+        raise UsageError(
+            "no plan gives the rates of the links", remedy="plan with --scheme sft, or give --link 100mbit,5ms"
+        )
+    if given is not None and given != PLANNED:
+        beside = "; the planned shares of the band are not imposed" if schedule.shares_band else ""
+        return given, f"the link is shaped inside the transport: {given}{beside}"
+    if given == PLANNED or (schedule.shares_band and schedule.gives_rates):
+        return PLANNED, imposed
+    if schedule.shares_band:
+        return None, "the plan holds shares of the band without their rates: none is imposed; plan again to have them"
+    return None, None
 
 
 class LocalDevices:

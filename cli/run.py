@@ -24,7 +24,17 @@ OptimizerOption = Annotated[str | None, typer.Option(help="sgd or adamw.", show_
 ThreadsOption = Annotated[int, typer.Option(help="CPU threads that compute.", min=1)]
 LinkOption = Annotated[
     str | None,
-    typer.Option(help="Shape the link: 100mbit,5ms or UP/DOWN,DELAY.", show_default="as fast as it goes"),
+    typer.Option(
+        help="Shape the link: 100mbit,5ms or UP/DOWN,DELAY; planned: the rates of an sft plan.",
+        show_default="as fast as it goes",
+    ),
+]
+LocalLinkOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Shape each device's link: 100mbit,5ms or UP/DOWN,DELAY; planned: the rates of an sft plan.",
+        show_default="an sft plan's rates, as fast as it goes",
+    ),
 ]
 OutOption = Annotated[str, typer.Option(help="Folder for journal and adapters.")]
 BatchOption = Annotated[
@@ -87,7 +97,7 @@ def run(
     rounds: RoundsOption = None,
     optimizer: OptimizerOption = None,
     threads: ThreadsOption = 1,
-    link: LinkOption = None,
+    link: LocalLinkOption = None,
     out: OutOption = "card-run",
     batch: BatchOption = None,
     seq: SeqOption = None,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cardlab.cli.console import note
 from cardlab.cli.expecting import expected_by_device
-from cardlab.cli.local import LocalDevices
+from cardlab.cli.local import LocalDevices, local_link
 from cardlab.cli.run_table import print_run, progress_line
 from cardlab.cli.running_device import PORT, open_real, require_zmq, server_keys
 from cardlab.cli.settings import database
@@ -32,7 +32,7 @@ from cardlab.split.recording import begin_run, round_record
 from cardlab.split.schedule import Schedule, check_plan
 from cardlab.split.server import Patience, Server
 from cardlab.split.settings import PRIVACY, RunSettings, check_cut
-from cardlab.split.shaping import parse_link
+from cardlab.split.shaping import PLANNED, parse_link
 from cardlab.split.transport import ServerTransport
 from cardlab.split.weights import open_weights
 
@@ -91,6 +91,8 @@ def run_server(options: RunOptions) -> None:
         try:
             note(f"listening on {host}:{transport.port}; run {prepared.journal.progress.settings.run[:12]}")
             note(PRIVACY)
+            if prepared.schedule.shares_band:
+                note(f"planned shares of the band are not imposed (a device with --link {PLANNED} keeps to its own)")
             _serve(prepared, transport, options, options.devices or len(prepared.schedule.devices) or 1)
         finally:
             transport.close()
@@ -100,7 +102,7 @@ def run_local(options: RunOptions) -> None:
     """All roles on this machine: the server in this process, each device in one of its own."""
     _check(options)
     require_zmq()
-    shape = parse_link(options.link)
+    parse_link(options.link, planned=options.resume or options.plan is not None)
     with _prepared(options) as prepared:
         named = prepared.schedule.devices
         if named and options.devices not in (None, len(named)):
@@ -108,11 +110,12 @@ def run_local(options: RunOptions) -> None:
         names = named or tuple(f"device-{n}" for n in range(1, (options.devices or 1) + 1))
         if not named:
             prepared.schedule.expect_same(names, prepared.platform.identity.name)
+        link, said = local_link(prepared.schedule, options.link)
+        options = replace(options, link=link)
         transport = ServerTransport("127.0.0.1", 0)
         words = _device_words(options, prepared.execution.dtype)
-        note(PRIVACY)
-        if shape.uplink_bps is not None:
-            note(f"the link is shaped inside the transport: {options.link}")
+        for line in (PRIVACY, said) if said else (PRIVACY,):
+            note(line)
         with LocalDevices(names, transport.port, words, Path(options.out), options.threads) as devices:
             try:
                 _serve(prepared, transport, options, len(names), devices.check)

@@ -61,7 +61,7 @@ class DeviceOptions:
 
 def run_device(options: DeviceOptions) -> None:
     """Join the server's run and work until its end."""
-    shape = parse_link(options.link)
+    shape = parse_link(options.link, planned=True)
     shard = _shard(options.shard)
     tokens = read_tokens(options.data, options.tokenizer)
     transport = connect(options.server, options.key, options.server_key, shape)

@@ -19,6 +19,7 @@ from cardlab.split.codec import FrameError, codec_named, pack_tensor, unpack_ten
 from cardlab.split.frames import Message, number, text, whole
 from cardlab.split.laps import Laps, now_s
 from cardlab.split.settings import TERMS, WAITING, RunSettings, check_version, settings_from
+from cardlab.split.shaping import words_of
 from cardlab.split.transport import CONNECT_S, SILENCE_S, Arrived, DeviceTransport
 
 if TYPE_CHECKING:
@@ -196,6 +197,9 @@ class SplitDevice:
         head = came.message.head
         round_number, cut = whole(head, "round", 1), whole(head, "cut", 1, settings.task.architecture.layers - 1)
         codec = codec_named(text(head, "codec")).name
+        said = words_of(self._transport.shape, head)
+        if said is not None:
+            self._note(f"round {round_number}: {said}")
         # One offset for the whole round, so that the terms add up to what passed.
         offset_s = self._transport.offset_s
         laps = Laps(0.0)

@@ -22,11 +22,14 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """Cut, server clock (None as it is), codec (None: the run's) and what is expected."""
+    """Cut, server clock (None as it is), codec (None: the run's), rates of the device's share of the band in bit/s
+    (None: not planned) and what is expected."""
 
     cut: int
     codec: str | None = None
     frequency_hz: float | None = None
+    uplink_bps: float | None = None
+    downlink_bps: float | None = None
     expected: Prediction = field(default_factory=Prediction)
 
 
@@ -52,6 +55,18 @@ class Schedule:
         """Devices that a plan names, in its order; none for a given cut."""
         return () if self._plan is None else tuple(d.device for d in self._plan.rounds[0].devices)
 
+    @property
+    def shares_band(self) -> bool:
+        """Whether the plan gives each device a share of a common band."""
+        return self._plan is not None and any(d.bandwidth_share is not None for d in self._plan.rounds[0].devices)
+
+    @property
+    def gives_rates(self) -> bool:
+        """Whether the plan says which rates every device has in every round; plans of older versions do not."""
+        return self._plan is not None and all(
+            d.uplink_bps is not None and d.downlink_bps is not None for r in self._plan.rounds for d in r.devices
+        )
+
     def expect_same(self, names: Iterable[str], label: str) -> None:
         """Expect of these devices what is expected of `label`: they all run on that machine."""
         if label in self._expected:
@@ -71,7 +86,12 @@ class Schedule:
                     terms=terms, terms_ci95=decision.terms_ci95, delay_ci95=decision.delay_ci95
                 )
                 return Assignment(
-                    cut=decision.cut, codec=decision.codec, frequency_hz=decision.frequency_hz, expected=expected
+                    cut=decision.cut,
+                    codec=decision.codec,
+                    frequency_hz=decision.frequency_hz,
+                    uplink_bps=decision.uplink_bps,
+                    downlink_bps=decision.downlink_bps,
+                    expected=expected,
                 )
         raise unknown_device(device, self.devices)
 

@@ -29,7 +29,7 @@ from cardlab.split.codec import Buffer, FrameError
 from cardlab.split.frames import Message, pack, unpack
 from cardlab.split.keys import KeyPair
 from cardlab.split.laps import now_s
-from cardlab.split.shaping import LinkShape, TokenBucket
+from cardlab.split.shaping import BURST_BYTES, LinkShape, TokenBucket, planned_rates
 
 PULSE_INTERVAL_S = 0.25
 _FIRST_PULSES = 12
@@ -227,6 +227,7 @@ class DeviceTransport:
     Attributes:
         peer: random name of this connection.
         where: HOST:PORT, for messages.
+        shape: of the link; what is planned comes with each round.
     """
 
     def __init__(
@@ -255,7 +256,8 @@ class DeviceTransport:
         self._monitor = sockets[0].get_monitor_socket()
         for socket in sockets:
             socket.connect(address)
-        self._pump = _DevicePump(self._context, sockets[0], sockets[1], shape or LinkShape())
+        self.shape = shape or LinkShape()
+        self._pump = _DevicePump(self._context, sockets[0], sockets[1], self.shape)
         self._pump.start()
 
     def send(self, message: Message) -> float:
@@ -361,8 +363,11 @@ class _DevicePump(_Pump):
         self.session: bytes | None = None
         self.echoes: deque[tuple[float, float]] = deque(maxlen=_KEPT_PULSES)
         self._data, self._beat = data, beat
-        self._up = TokenBucket(shape.uplink_bps, shape.delay_s)
-        self._down = TokenBucket(shape.downlink_bps, shape.delay_s)
+        # A plan knows rates and no bursts.
+        burst_bytes = 0.0 if shape.planned else BURST_BYTES
+        self._up = TokenBucket(shape.uplink_bps, shape.delay_s, burst_bytes)
+        self._down = TokenBucket(shape.downlink_bps, shape.delay_s, burst_bytes)
+        self._planned = shape.planned
         self._outgoing: deque[tuple[float, list[Any]]] = deque()
         self._incoming: deque[tuple[float, list[Any]]] = deque()
 
@@ -383,7 +388,10 @@ class _DevicePump(_Pump):
             if self._pipe_out in ready:
                 self._hold(self._outgoing, self._up, self.taken())
             if self._data in ready:
-                self._hold(self._incoming, self._down, self._data.recv_multipart(copy=False))
+                parts = self._data.recv_multipart(copy=False)
+                if self._planned:
+                    self._adopt(parts)
+                self._hold(self._incoming, self._down, parts)
             self._release()
         while self._pipe_out.poll(0):
             self._hold(self._outgoing, self._up, self.taken())
@@ -392,6 +400,16 @@ class _DevicePump(_Pump):
         self._data.disable_monitor()
         for socket in (self._data, self._beat, self._pipe_out):
             socket.close()
+
+    def _adopt(self, parts: list[Any]) -> None:
+        """Take the rates of a round that begins, so that its own adapters come down at them."""
+        # What is no message, or no rate, is said by the thread that reads it.
+        with contextlib.suppress(FrameError):
+            message = unpack([part.buffer for part in parts])
+            rates = planned_rates(message.head) if message.kind == "round" else None
+            if rates is not None:
+                self._up.set_rate(rates[0], now_s())
+                self._down.set_rate(rates[1], now_s())
 
     def _hold(self, held: deque[tuple[float, list[Any]]], bucket: TokenBucket, parts: list[Any]) -> None:
         if len(parts) > 1 or (parts and len(parts[0])):

@@ -163,6 +163,7 @@ def decide(problem: SftProblem, band: Band, cuts: Index, options: Index, shares:
     waits = _waits(problem, cuts, options, terms)
     base, epochs = problem.base, problem.base.objective.local_epochs
     whole_s = float(problem.server_round_s(cuts))
+    up_bps, down_bps = band.rate(band.uplink_bps, shares), band.rate(band.downlink_bps, shares)
     decisions = []
     for m, name in enumerate(base.devices):
         option = problem.options[int(options[m])]
@@ -184,6 +185,8 @@ def decide(problem: SftProblem, band: Band, cuts: Index, options: Index, shares:
                 cost=full.total,
                 waiting_s=waits[m],
                 bandwidth_share=float(shares[m]),
+                uplink_bps=float(up_bps[m]),
+                downlink_bps=float(down_bps[m]),
                 compression=option.rate,
                 codec=option.codec,
                 loss_penalty=0.0 if option.rate >= 1.0 else option.penalty,

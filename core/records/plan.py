@@ -70,6 +70,8 @@ class Decision:
         binding: constraints that hold with equality or cut off the unconstrained optimum, in words.
         runner_up: the best choice with another cut.
         bandwidth_share: share of the common band, sft only.
+        uplink_bps, downlink_bps: rates at that share in this round, bit/s; None where no band is shared and in plans
+            of older versions.
         compression: fraction of activation and gradient bytes that remains for this device, sft only.
         codec: name of the codec that gives it ("topk:0.1:8"), None where the plan names none.
         waiting_s: part of the server term in which the device waits for others there, None where none share it.
@@ -93,6 +95,8 @@ class Decision:
     runner_up: Alternative | None = None
     waiting_s: float | None = None
     bandwidth_share: float | None = None
+    uplink_bps: float | None = None
+    downlink_bps: float | None = None
     compression: float | None = None
     codec: str | None = None
     loss_penalty: float | None = None

@@ -67,6 +67,8 @@ def _shared(d: Decision) -> dict[str, Any]:
     return {
         "waiting_s": d.waiting_s,
         "bandwidth_share": d.bandwidth_share,
+        "uplink_bps": d.uplink_bps,
+        "downlink_bps": d.downlink_bps,
         "compression": d.compression,
         "codec": d.codec,
         "loss_penalty": d.loss_penalty,

@@ -184,6 +184,12 @@ def test_a_plan_keeps_every_limit(seed) -> None:
             assert 0.9 - 0.5 * np.exp(-12 * d.compression) >= scenario.sft.accuracy_target - 1e-9
             assert d.loss_penalty == pytest.approx(0.5 * np.exp(-12 * d.compression))
             assert d.waiting_s >= 0.0
+            for term, size, rate_bps in (
+                ("uplink", scenario.task.activation_bytes, d.uplink_bps),
+                ("downlink", scenario.task.gradient_bytes, d.downlink_bps),
+            ):
+                sent_bits = 8.0 * scenario.objective.local_epochs * d.compression * size
+                assert getattr(d.delay_terms, term) == pytest.approx(sent_bits / rate_bps, rel=1e-9)
     delays = [max(d.delay_s for d in r.devices) for r in plan.rounds]
     assert plan.outcome.delay_s == pytest.approx(np.mean(delays))
 

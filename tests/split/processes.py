@@ -19,6 +19,7 @@ from typing import Any
 
 from cardlab.errors import CardlabError
 from cardlab.profilers.platforms import open_platform
+from cardlab.profilers.workload.build import build_meta
 from cardlab.records.device import Device
 from cardlab.records.task import Task
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
@@ -34,21 +35,24 @@ SILENCE_S = 1.0
 
 
 class Cuts(Schedule):
-    """A cut for each round and device, as a plan would give."""
+    """A cut for each round and device, as a plan would give, and the rates of its link where there are any."""
 
-    def __init__(self, cuts: dict[str, list[int]]) -> None:
+    def __init__(self, cuts: dict[str, list[int]], rates: dict[str, list[tuple[float, float]]]) -> None:
         super().__init__(None, 1)
-        self.cuts = cuts
+        self.cuts, self.rates = cuts, rates
 
     def at(self, number: int, device: str) -> Assignment:
-        return Assignment(cut=self.cuts[device][(number - 1) % len(self.cuts[device])])
+        rates = self.rates.get(device, [(None, None)])
+        up_bps, down_bps = rates[(number - 1) % len(rates)]
+        cut = self.cuts[device][(number - 1) % len(self.cuts[device])]
+        return Assignment(cut=cut, uplink_bps=up_bps, downlink_bps=down_bps)
 
 
 @dataclass
 class Trial:
     """One run in one folder.
 
-    `cuts` by device; `data` shards follow the order of the names.
+    `cuts` and `rates` (bit/s up and down) by device; `data` shards follow the order of the names.
     """
 
     folder: Path
@@ -60,6 +64,7 @@ class Trial:
     sharing: str = "serial"
     codec: str = "none"
     error_feedback: bool = False
+    rates: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     port: int = 0
     children: list[int] = field(default_factory=list)
 
@@ -67,6 +72,9 @@ class Trial:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
+        # What building a model imports takes seconds of CPU: once here, not in each child, where it would look like
+        # silence on a machine that others use.
+        build_meta(self.task, EXECUTION)
 
     @property
     def names(self) -> list[str]:
@@ -100,7 +108,7 @@ class Trial:
             sys.stderr.flush()
             os._exit(code)
 
-    def server(self, *, resume: bool = False, doom: Callable[[Any], None] | None = None, join_s: float = 20.0) -> int:
+    def server(self, *, resume: bool = False, doom: Callable[[Any], None] | None = None, join_s: float = 90.0) -> int:
         """Start the server; `doom` may spoil it before it runs."""
 
         def work() -> Any:
@@ -119,8 +127,8 @@ class Trial:
             half = Half(self.task, EXECUTION, weights, "server", learning_rate=RATE)
             half.keeps_loaded = self.parallel
             server = Server(
-                transport, half, Cuts(self.cuts), journal, ServerClock(open_platform("cpu")), devices=len(self.cuts),
-                patience=Patience(join_s=join_s, silence_s=SILENCE_S, stage_s=30.0), note=say,
+                transport, half, Cuts(self.cuts, self.rates), journal, ServerClock(open_platform("cpu")),
+                devices=len(self.cuts), patience=Patience(join_s=join_s, silence_s=SILENCE_S, stage_s=90.0), note=say,
             )  # fmt: skip
             if doom is not None:
                 doom(server)
@@ -139,14 +147,14 @@ class Trial:
         doom: Callable[[SplitDevice, Half], None] | None = None,
         port: int | None = None,
         link: str | None = None,
-        server_s: float = 30.0,
+        server_s: float = 90.0,
     ) -> int:
         """Start a device; `doom` may spoil it when its model is built."""
 
         def work() -> Any:
             from cardlab.split.transport import DeviceTransport
 
-            transport = DeviceTransport("127.0.0.1", port or self.port, shape=parse_link(link))
+            transport = DeviceTransport("127.0.0.1", port or self.port, shape=parse_link(link, planned=True))
             equipped: list[Equipment] = []
 
             def equip(settings: RunSettings) -> Equipment:
@@ -157,7 +165,7 @@ class Trial:
                 return equipped[0]
 
             description = Device(key=f"cpu:{name}", name=name, platform="cpu")
-            patience = DevicePatience(connect_s=10.0, silence_s=SILENCE_S, server_s=server_s)
+            patience = DevicePatience(connect_s=30.0, silence_s=SILENCE_S, server_s=server_s)
             device = SplitDevice(transport, description, equip, patience=patience, note=say)
             try:
                 done = device.run()
@@ -167,7 +175,7 @@ class Trial:
 
         return self.fork(name, work)
 
-    def wait(self, child: int, timeout_s: float = 60.0) -> int:
+    def wait(self, child: int, timeout_s: float = 180.0) -> int:
         """Exit code of a child (minus the signal that killed it); it is killed, and -1000 returned, when it hangs."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
@@ -181,7 +189,7 @@ class Trial:
         self.children.remove(child)
         return -1000
 
-    def until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    def until(self, condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
         """Wait for something; AssertionError with the server's log when it does not come."""
         until = time.monotonic() + timeout_s
         while not condition():

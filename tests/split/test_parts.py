@@ -22,6 +22,7 @@ from cardlab.profilers.platforms import open_platform
 from cardlab.quantity import MEASURED
 from cardlab.split.adapters import initial_adapters
 from cardlab.split.clocks import EnergyMeter, ServerClock
+from cardlab.split.codec import FrameError
 from cardlab.split.data import Batches, read_tokens
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.keys import is_loopback, split_address
@@ -29,7 +30,7 @@ from cardlab.split.laps import Laps
 from cardlab.split.recording import begin_run, round_record
 from cardlab.split.schedule import Schedule
 from cardlab.split.settings import TERMS, RunSettings
-from cardlab.split.shaping import TokenBucket, parse_link
+from cardlab.split.shaping import LinkShape, TokenBucket, parse_link, planned_rates, words_of
 from cardlab.split.validate import check_rounds, terms_off
 from tests import records
 from tests.split.models import largest_difference, small_task
@@ -80,6 +81,45 @@ def test_a_free_bucket_takes_the_time_of_the_message() -> None:
     assert bucket.release_s(500_000, 10.1) == pytest.approx(11.01)
     assert bucket.release_s(500_000, 20.0) == pytest.approx(20.51)
     assert TokenBucket(None, 0.25).release_s(10**9, 5.0) == 5.25
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rates=st.lists(st.floats(1e4, 1e9), min_size=2, max_size=8),
+    sizes=st.lists(st.integers(1, 10**6), min_size=8, max_size=8),
+    pauses=st.lists(st.floats(0.0, 0.2), min_size=8, max_size=8),
+)
+def test_a_bucket_whose_rate_changes_keeps_what_it_promised_and_then_to_the_new_rate(rates, sizes, pauses) -> None:
+    bucket = TokenBucket(None)
+    now, last = 100.0, 0.0
+    for rate, size, pause in zip(rates, sizes, pauses, strict=False):
+        bucket.set_rate(rate, now)
+        out = bucket.release_s(size, now)
+        free = max(now, last)
+        # Never quicker than the new rate allows with a full bucket, never slower than with an empty one.
+        ideal = size * 8.0 / rate
+        assert free + ideal - 1500.0 * 8.0 / rate - 1e-9 * out <= out <= free + ideal + 1e-9 * out
+        now, last = now + pause, out
+
+
+def test_planned_links_take_the_rates_of_the_round_and_say_when_there_are_none() -> None:
+    planned, head = parse_link("planned", planned=True), {"link": {"uplink_bps": 3e6, "downlink_bps": 12e6}}
+    assert planned_rates(head) == (3e6, 12e6) and planned_rates({"link": None}) is None
+    assert words_of(LinkShape(), head) is None and words_of(LinkShape(), {}) is None
+    said = words_of(planned, head)
+    assert said is not None and "3 Mbit/s up, 12 Mbit/s down" in said and "simulated" in said
+    with pytest.raises(RunError, match="gives this device no rates"):
+        words_of(planned, {"link": None})
+    with pytest.raises(UsageError, match="100mbit,5ms"):
+        parse_link("planned")
+
+
+@pytest.mark.parametrize(
+    "link", [5, [], {}, {"uplink_bps": 1e6}, {"uplink_bps": 1e6, "downlink_bps": 0}, {"uplink_bps": "x"}]
+)
+def test_rates_that_cannot_be_are_refused(link) -> None:
+    with pytest.raises(FrameError):
+        planned_rates({"link": link})
 
 
 def test_laps_leave_no_gap() -> None:
