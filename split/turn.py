@@ -130,6 +130,11 @@ class Turn:
         }
         return Message("round", head, tensors)
 
+    def _rates(self) -> dict[str, float] | None:
+        """What a device that shapes its link as planned takes; the others have the link they have."""
+        up_bps, down_bps = self.assignment.uplink_bps, self.assignment.downlink_bps
+        return None if up_bps is None or down_bps is None else {"uplink_bps": up_bps, "downlink_bps": down_bps}
+
     @property
     def cut(self) -> int:
         """Layers on the device."""
@@ -148,11 +153,6 @@ class Turn:
     def _take_place(self) -> None:
         """Let the half hold what this turn trains."""
         self.place.give(self)
-
-    def _rates(self) -> dict[str, float] | None:
-        """What a device that shapes its link as planned takes; the others have the link they have."""
-        up_bps, down_bps = self.assignment.uplink_bps, self.assignment.downlink_bps
-        return None if up_bps is None or down_bps is None else {"uplink_bps": up_bps, "downlink_bps": down_bps}
 
     def handle(self, message: Message, arrived_s: float, *, shared: bool) -> Message | None:
         """What the device sent; the answer, or None when there is none (yet) or the turn is finished.
