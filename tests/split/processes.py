@@ -31,8 +31,6 @@ from cardlab.split.shaping import parse_link
 from cardlab.split.weights import open_weights
 from tests.split.models import EXECUTION, RATE, batches
 
-SILENCE_S = 1.0
-
 
 class Cuts(Schedule):
     """A cut for each round and device, as a plan would give, and the rates of its link where there are any."""
@@ -52,7 +50,8 @@ class Cuts(Schedule):
 class Trial:
     """One run in one folder.
 
-    `cuts` and `rates` (bit/s up and down) by device; `data` shards follow the order of the names.
+    `cuts` and `rates` (bit/s up and down) by device; `data` shards follow the order of the names. `silence_s` counts as
+    death: short where somebody dies, long where a busy machine must not look like it.
     """
 
     folder: Path
@@ -65,6 +64,7 @@ class Trial:
     codec: str = "none"
     error_feedback: bool = False
     rates: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    silence_s: float = 4.0
     port: int = 0
     children: list[int] = field(default_factory=list)
 
@@ -128,7 +128,8 @@ class Trial:
             half.keeps_loaded = self.parallel
             server = Server(
                 transport, half, Cuts(self.cuts, self.rates), journal, ServerClock(open_platform("cpu")),
-                devices=len(self.cuts), patience=Patience(join_s=join_s, silence_s=SILENCE_S, stage_s=90.0), note=say,
+                devices=len(self.cuts), note=say,
+                patience=Patience(join_s=join_s, silence_s=self.silence_s, stage_s=90.0),
             )  # fmt: skip
             if doom is not None:
                 doom(server)
@@ -165,7 +166,7 @@ class Trial:
                 return equipped[0]
 
             description = Device(key=f"cpu:{name}", name=name, platform="cpu")
-            patience = DevicePatience(connect_s=30.0, silence_s=SILENCE_S, server_s=server_s)
+            patience = DevicePatience(connect_s=30.0, silence_s=self.silence_s, server_s=server_s)
             device = SplitDevice(transport, description, equip, patience=patience, note=say)
             try:
                 done = device.run()

@@ -98,7 +98,7 @@ def device_killed(folder: Path, stage: str, at: int, trials: list[Trial], count:
     slow the machine is.
     """
     cuts = {f"d{n}": [1 + n % 3] for n in range(count)}
-    trial = Trial(folder, small_task(folder, optimizer="adamw"), cuts, rounds=4)
+    trial = Trial(folder, small_task(folder, optimizer="adamw"), cuts, rounds=4, silence_s=1.0)
     trials.append(trial)
     struck = folder / "struck"
 
@@ -150,7 +150,7 @@ def test_one_of_four_devices_killed_twenty_times(tmp_path: Path, trials) -> None
 
 
 def test_the_only_device_killed_and_started_again_makes_every_round(tmp_path: Path, trials) -> None:
-    trial = Trial(tmp_path, small_task(tmp_path), {"a": [2]}, rounds=3)
+    trial = Trial(tmp_path, small_task(tmp_path), {"a": [2]}, rounds=3, silence_s=1.0)
     trials.append(trial)
     server, victim = trial.server(), trial.device("a", doom=dies_in("forward", 4))
     assert trial.wait(victim) == -signal.SIGKILL
@@ -161,7 +161,8 @@ def test_the_only_device_killed_and_started_again_makes_every_round(tmp_path: Pa
 
 def server_killed(folder: Path, trials: list[Trial], after_s: float | None, parallel: bool = False) -> None:
     """Kill the server (in the middle of the second round, or after a time), resume it, devices stay."""
-    trial = Trial(folder, small_task(folder, optimizer="adamw"), {"a": [1, 2], "b": [3]}, rounds=4, parallel=parallel)
+    task = small_task(folder, optimizer="adamw")
+    trial = Trial(folder, task, {"a": [1, 2], "b": [3]}, rounds=4, parallel=parallel, silence_s=1.0)
     trials.append(trial)
 
     def doom(server):
@@ -240,7 +241,7 @@ def _received(source: socket.socket) -> bytes:
 
 
 def half_sent(folder: Path, trials: list[Trial], limit: int) -> None:
-    trial = Trial(folder, small_task(folder), {"a": [2], "b": [1]}, rounds=3)
+    trial = Trial(folder, small_task(folder), {"a": [2], "b": [1]}, rounds=3, silence_s=1.0)
     trials.append(trial)
     server = trial.server(join_s=30.0)
     other = trial.device("b", link="1mbit,20ms")
@@ -279,7 +280,7 @@ def spoiled(message: Message, how: str) -> Message:
 
 @pytest.mark.parametrize("how", ["not a number", "shape", "vocabulary", "order", "too early"])
 def test_nonsense_costs_its_sender_the_run_and_nobody_else(tmp_path: Path, trials, how) -> None:
-    trial = Trial(tmp_path, small_task(tmp_path), {"a": [2], "b": [1]}, rounds=3)
+    trial = Trial(tmp_path, small_task(tmp_path), {"a": [2], "b": [1]}, rounds=3, silence_s=1.0)
     trials.append(trial)
     count = [0]
 
@@ -300,7 +301,7 @@ def test_nonsense_costs_its_sender_the_run_and_nobody_else(tmp_path: Path, trial
 
 
 def test_a_device_that_stalls_loses_its_round_and_comes_back(tmp_path: Path, trials) -> None:
-    trial = Trial(tmp_path, small_task(tmp_path), {"a": [2], "b": [1]}, rounds=5)
+    trial = Trial(tmp_path, small_task(tmp_path), {"a": [2], "b": [1]}, rounds=5, silence_s=1.0)
     trials.append(trial)
 
     def doom(device, half):
@@ -323,7 +324,7 @@ def test_a_device_that_stalls_loses_its_round_and_comes_back(tmp_path: Path, tri
 
 
 def test_nobody_left_ends_in_one_line_and_keeps_what_is_finished(tmp_path: Path, trials) -> None:
-    trial = Trial(tmp_path, small_task(tmp_path), {"a": [2]}, rounds=3)
+    trial = Trial(tmp_path, small_task(tmp_path), {"a": [2]}, rounds=3, silence_s=1.0)
     trials.append(trial)
     server, victim = trial.server(join_s=2.5), trial.device("a", doom=dies_in("forward", 4))
     assert trial.wait(victim) == -signal.SIGKILL
