@@ -15,8 +15,8 @@ from cardlab.quantity import MEASURED
 from cardlab.records.link import Link
 from cardlab.split.keys import split_address
 from cardlab.split.probe import LinkRates, measure_link, serve_probe
+from cardlab.split.server_transport import ServerTransport
 from cardlab.split.shaping import parse_link
-from cardlab.split.transport import ServerTransport
 from cardlab.text import data_size, si
 
 

@@ -31,9 +31,9 @@ from cardlab.split.keys import split_address
 from cardlab.split.recording import begin_run, round_record
 from cardlab.split.schedule import Schedule, check_plan
 from cardlab.split.server import Patience, Server
+from cardlab.split.server_transport import ServerTransport
 from cardlab.split.settings import PRIVACY, RunSettings, check_cut
 from cardlab.split.shaping import PLANNED, parse_link
-from cardlab.split.transport import ServerTransport
 from cardlab.split.weights import open_weights
 
 DEFAULT_MODEL = "tiny-llama"

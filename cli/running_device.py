@@ -14,10 +14,10 @@ from cardlab.profilers.workload.execution import import_torch
 from cardlab.records.task import Task
 from cardlab.split.data import Batches, Tokens, read_tokens
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
+from cardlab.split.device_transport import DeviceTransport
 from cardlab.split.keys import KeyPair, is_loopback, make_keys, read_pair, read_public, split_address
 from cardlab.split.settings import PRIVACY, RunSettings, check_task
 from cardlab.split.shaping import LinkShape, parse_link
-from cardlab.split.transport import DeviceTransport
 from cardlab.split.weights import open_weights
 
 PORT = 5560

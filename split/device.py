@@ -16,11 +16,12 @@ from cardlab.plain import to_plain
 from cardlab.records.device import Device
 from cardlab.split.adapters import pack_adapters, unpack_adapters
 from cardlab.split.codec import FrameError, codec_named, pack_tensor, unpack_tensor, warm_codec
+from cardlab.split.device_transport import CONNECT_S, DeviceTransport
 from cardlab.split.frames import Message, number, text, whole
 from cardlab.split.laps import Laps, now_s
 from cardlab.split.settings import TERMS, WAITING, RunSettings, check_version, settings_from
 from cardlab.split.shaping import words_of
-from cardlab.split.transport import CONNECT_S, SILENCE_S, Arrived, DeviceTransport
+from cardlab.split.sockets import SILENCE_S, Arrived
 
 if TYPE_CHECKING:
     from cardlab.split.halves import Half

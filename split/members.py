@@ -10,8 +10,8 @@ from cardlab.plain import from_plain, to_plain
 from cardlab.records.device import Device
 from cardlab.split.codec import FrameError
 from cardlab.split.frames import Message, text
+from cardlab.split.server_transport import ServerTransport
 from cardlab.split.settings import RunSettings, check_version
-from cardlab.split.transport import ServerTransport
 
 
 @dataclass(slots=True)

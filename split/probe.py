@@ -16,9 +16,11 @@ from statistics import median
 
 from cardlab.errors import RunError
 from cardlab.split.codec import FrameError, Packed
+from cardlab.split.device_transport import CONNECT_S, DeviceTransport
 from cardlab.split.frames import Message, number, unpack, whole
 from cardlab.split.laps import now_s
-from cardlab.split.transport import CONNECT_S, Arrived, DeviceTransport, ServerTransport
+from cardlab.split.server_transport import ServerTransport
+from cardlab.split.sockets import Arrived
 
 _ANSWER_S = 120.0
 _PAUSE_S = (0.02, 2.0)

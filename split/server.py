@@ -26,7 +26,8 @@ from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.laps import now_s
 from cardlab.split.members import Member, Members
 from cardlab.split.schedule import Schedule, unknown_device
-from cardlab.split.transport import SILENCE_S, ServerTransport
+from cardlab.split.server_transport import ServerTransport
+from cardlab.split.sockets import SILENCE_S
 from cardlab.split.turn import NotFiniteError, Turn, Workplace
 
 if TYPE_CHECKING:

@@ -114,7 +114,7 @@ class Trial:
         def work() -> Any:
             from cardlab.split.clocks import ServerClock
             from cardlab.split.server import Patience, Server
-            from cardlab.split.transport import ServerTransport
+            from cardlab.split.server_transport import ServerTransport
 
             weights = open_weights(self.task, 0)
             settings = RunSettings(
@@ -153,7 +153,7 @@ class Trial:
         """Start a device; `doom` may spoil it when its model is built."""
 
         def work() -> Any:
-            from cardlab.split.transport import DeviceTransport
+            from cardlab.split.device_transport import DeviceTransport
 
             transport = DeviceTransport("127.0.0.1", port or self.port, shape=parse_link(link, planned=True))
             equipped: list[Equipment] = []

@@ -1,224 +1,38 @@
-"""Sockets between one server and its devices. A thread on each side owns them, so that heartbeats are answered
-and arrivals are stamped while the other thread computes.
-
-    device                                            server
-    data  DEALER ──────── messages ───────────────▶ ROUTER ──▶ inbox (peer, parts, arrived_s)
-    pulse DEALER ──────── "CLPU" + time ──────────▶ ROUTER ──▶ answered at once with its own time
-
-Pulses have a connection of their own: behind a large message they would come too late and a busy device would
-count as dead. Their answers give the round trip and the offset of the two clocks (of the quickest pulse, as in
-NTP), by which one-way times are known although the machines share no clock. Devices connect outwards, so they may
-stand behind NAT; ZeroMQ reconnects and frames.
-"""
+"""A device's end: it connects outwards, keeps the offset of the clocks, and shapes its link where that is asked for."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import queue
-import struct
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from cardlab.errors import RunError
-from cardlab.split.codec import Buffer, FrameError
+from cardlab.split.codec import FrameError
 from cardlab.split.frames import Message, pack, unpack
 from cardlab.split.keys import KeyPair
 from cardlab.split.laps import now_s
 from cardlab.split.shaping import BURST_BYTES, LinkShape, TokenBucket, planned_rates
+from cardlab.split.sockets import (
+    BEAT,
+    DATA,
+    ECHO,
+    MAGIC,
+    PULSE,
+    Arrived,
+    Pump,
+    bracketed,
+    load_zmq,
+    prepared,
+)
 
 PULSE_INTERVAL_S = 0.25
 _FIRST_PULSES = 12
 _FIRST_INTERVAL_S = 0.02
-SILENCE_S = 10.0
 CONNECT_S = 3.0
-MAX_MESSAGE_BYTES = 2**31 - 1
-_PULSE = struct.Struct(">4sd")
-_ECHO = struct.Struct(">4sdd16s")
-_MAGIC = b"CLPU"
-_DATA, _BEAT = b"D", b"P"
 _KEPT_PULSES = 120
-
-
-def _zmq() -> Any:
-    # Loaded when used; its stubs do not show what its compiled half exports.
-    return import_module("zmq")
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A message with its sender and the time it came, on this process's clock."""
-
-    peer: bytes
-    message: Message
-    arrived_s: float
-
-
-class _Pump(threading.Thread):
-    """The thread that owns the sockets; messages go in by `put` and come out of `inbox`."""
-
-    def __init__(self, context: Any, name: str) -> None:
-        super().__init__(name=name, daemon=True)
-        self.zmq = zmq = _zmq()
-        self.context = context
-        self.inbox: queue.SimpleQueue[tuple[bytes, list[bytes], float]] = queue.SimpleQueue()
-        self._pipe_in, self._pipe_out = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
-        where = f"inproc://{name}-{id(self)}"
-        self._pipe_out.bind(where)
-        self._pipe_in.connect(where)
-        self.stopping = threading.Event()
-
-    def put(self, parts: Sequence[Buffer]) -> None:
-        """Hand parts to the thread."""
-        self._pipe_in.send_multipart(list(parts), copy=False)
-
-    def taken(self) -> list[Any]:
-        """The next parts handed over, as frames."""
-        return list(self._pipe_out.recv_multipart(copy=False))
-
-    def close(self) -> None:
-        """Let go of everything; what was handed over is still sent, for a moment."""
-        if not self.stopping.is_set():
-            self.stopping.set()
-            self._pipe_in.send(b"")
-            self.join(5.0)
-            self._pipe_in.close(0)
-
-
-def _prepared(socket: Any, linger_ms: int = 2000) -> Any:
-    socket.linger = linger_ms
-    socket.maxmsgsize = MAX_MESSAGE_BYTES
-    socket.handshake_ivl = 3000
-    # A way through NAT that nobody uses is forgotten.
-    socket.tcp_keepalive, socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl = 1, 20, 10
-    return socket
-
-
-class ServerTransport:
-    """The server's end: receives from any device, sends to one.
-
-    Raises RunError when the port is in use or the address is not this machine's.
-    """
-
-    def __init__(self, host: str, port: int, keys: KeyPair | None = None, allowed: Iterable[bytes] = ()) -> None:
-        zmq = _zmq()
-        self._context = zmq.Context()
-        self._guard = None if keys is None else _guard(self._context, frozenset(allowed))
-        router = _prepared(self._context.socket(zmq.ROUTER))
-        router.router_mandatory = True
-        # A device that reconnects must not be shut out by its own dead connection.
-        router.router_handover = True
-        if keys is not None:
-            router.curve_server = True
-            router.curve_publickey, router.curve_secretkey = keys.public, keys.secret
-        try:
-            router.bind(f"tcp://{_bracketed(host)}:{port or '*'}")
-        except zmq.ZMQError as error:
-            self._abandon(router)
-            raise RunError(
-                f"the server cannot listen on {host}:{port}: {error.strerror}",
-                remedy="end what uses the port, or choose another with --bind HOST:PORT",
-            ) from error
-        self.port = int(router.last_endpoint.rsplit(b":", 1)[1].strip(b"\0"))
-        self._pump = _ServerPump(self._context, router)
-        self._pump.start()
-
-    def _abandon(self, socket: Any) -> None:
-        socket.close(0)
-        if self._guard is not None:
-            self._guard.stop()
-        self._context.term()
-
-    def send(self, peer: bytes, message: Message) -> None:
-        """Send to that device; a device that is gone gets nothing, its silence will tell."""
-        self._pump.put([_DATA + peer, *pack(message)])
-
-    def receive(self, timeout_s: float) -> tuple[bytes, list[bytes], float] | None:
-        """The next message as raw parts with its sender, None after the timeout; `unpack` verifies it."""
-        try:
-            return self._pump.inbox.get(timeout=max(timeout_s, 0.0))
-        except queue.Empty:
-            return None
-
-    def silence_s(self, peer: bytes) -> float:
-        """Seconds since anything came from that device."""
-        return now_s() - self._pump.heard_s.get(peer, -1e9)
-
-    def close(self) -> None:
-        """Stop the thread and free the port."""
-        self._pump.close()
-        if self._guard is not None:
-            self._guard.stop()
-        self._context.destroy(2000)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _guard(context: Any, allowed: frozenset[bytes]) -> Any:
-    """Lets in the devices whose public key is listed, and nobody else."""
-    from zmq.auth.thread import ThreadAuthenticator
-
-    class Listed:
-        def callback(self, domain: str, key: bytes) -> bool:
-            """Whether that key (Z85 text) is listed."""
-            return key in allowed
-
-    guard = ThreadAuthenticator(context)
-    guard.start()
-    guard.configure_curve_callback("*", Listed())
-    return guard
-
-
-class _ServerPump(_Pump):
-    def __init__(self, context: Any, router: Any) -> None:
-        super().__init__(context, "server")
-        self.heard_s: dict[bytes, float] = {}
-        self._router = router
-        self._session = os.urandom(16)
-
-    def run(self) -> None:
-        zmq = self.zmq
-        poller = zmq.Poller()
-        for socket in (self._router, self._pipe_out):
-            poller.register(socket, zmq.POLLIN)
-        while not self.stopping.is_set():
-            ready = dict(poller.poll(1000))
-            if self._router in ready:
-                self._read()
-            if self._pipe_out in ready:
-                self._write()
-        while self._pipe_out.poll(0):
-            self._write()
-        self._router.close()
-        self._pipe_out.close(0)
-
-    def _read(self) -> None:
-        identity, *parts = self._router.recv_multipart(copy=False)
-        arrived_s = now_s()
-        name = bytes(identity)
-        peer = name[1:]
-        self.heard_s[peer] = arrived_s
-        if not name.startswith(_BEAT):
-            self.inbox.put((peer, [part.buffer for part in parts], arrived_s))
-        elif len(parts) == 1 and len(parts[0]) == _PULSE.size:
-            magic, sent_s = _PULSE.unpack(parts[0].buffer)
-            self._send([name, _ECHO.pack(magic, sent_s, now_s(), self._session)])
-
-    def _write(self) -> None:
-        parts = self.taken()
-        if len(parts) > 1:
-            self._send([bytes(parts[0]), *parts[1:]])
-
-    def _send(self, parts: list[Any]) -> None:
-        # A device that is gone, or whose queue is full, is told by its silence.
-        with contextlib.suppress(self.zmq.ZMQError):
-            self._router.send_multipart(parts, copy=False, flags=self.zmq.NOBLOCK)
 
 
 class DeviceTransport:
@@ -238,15 +52,15 @@ class DeviceTransport:
         server_key: bytes | None = None,
         shape: LinkShape | None = None,
     ) -> None:
-        zmq = _zmq()
+        zmq = load_zmq()
         self.peer = os.urandom(15)
         self.where = f"{host}:{port}"
         self._has_keys = keys is not None
         self._context = zmq.Context()
-        address = f"tcp://{_bracketed(host)}:{port}"
+        address = f"tcp://{bracketed(host)}:{port}"
         sockets = []
-        for kind in (_DATA, _BEAT):
-            socket = _prepared(self._context.socket(zmq.DEALER), 2000 if kind == _DATA else 0)
+        for kind in (DATA, BEAT):
+            socket = prepared(self._context.socket(zmq.DEALER), 2000 if kind == DATA else 0)
             socket.identity = kind + self.peer
             socket.reconnect_ivl, socket.reconnect_ivl_max = 100, 1000
             if keys is not None and server_key is not None:
@@ -356,7 +170,7 @@ class DeviceTransport:
         self._context.destroy(1000)
 
 
-class _DevicePump(_Pump):
+class _DevicePump(Pump):
     def __init__(self, context: Any, data: Any, beat: Any, shape: LinkShape) -> None:
         super().__init__(context, "device")
         self.heard_s = now_s()
@@ -428,20 +242,17 @@ class _DevicePump(_Pump):
 
     def _pulse(self) -> None:
         with contextlib.suppress(self.zmq.ZMQError):
-            self._beat.send(_PULSE.pack(_MAGIC, now_s()), flags=self.zmq.NOBLOCK)
+            self._beat.send(PULSE.pack(MAGIC, now_s()), flags=self.zmq.NOBLOCK)
 
     def _echo(self) -> None:
         data = self._beat.recv()
-        if len(data) != _ECHO.size:
+        if len(data) != ECHO.size:
             return
         back_s = now_s()
-        _, sent_s, there_s, session = _ECHO.unpack(data)
+        _, sent_s, there_s, session = ECHO.unpack(data)
         if session != self.session:
             self.echoes.clear()
             self.session = session
         self.heard_s = back_s
         rtt_s = back_s - sent_s
         self.echoes.append((rtt_s, there_s - sent_s - rtt_s / 2.0))
-
-
-__all__ = ["Arrived", "DeviceTransport", "FrameError", "ServerTransport"]

@@ -1,0 +1,143 @@
+"""The server's end: one socket for all devices, pulses answered at once, only keys that it lists let in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+from collections.abc import Iterable
+from typing import Any
+
+from cardlab.errors import RunError
+from cardlab.split.frames import Message, pack
+from cardlab.split.keys import KeyPair
+from cardlab.split.laps import now_s
+from cardlab.split.sockets import (
+    BEAT,
+    DATA,
+    ECHO,
+    PULSE,
+    Pump,
+    bracketed,
+    load_zmq,
+    prepared,
+)
+
+
+class ServerTransport:
+    """The server's end: receives from any device, sends to one.
+
+    Raises RunError when the port is in use or the address is not this machine's.
+    """
+
+    def __init__(self, host: str, port: int, keys: KeyPair | None = None, allowed: Iterable[bytes] = ()) -> None:
+        zmq = load_zmq()
+        self._context = zmq.Context()
+        self._guard = None if keys is None else _guard(self._context, frozenset(allowed))
+        router = prepared(self._context.socket(zmq.ROUTER))
+        router.router_mandatory = True
+        # A device that reconnects must not be shut out by its own dead connection.
+        router.router_handover = True
+        if keys is not None:
+            router.curve_server = True
+            router.curve_publickey, router.curve_secretkey = keys.public, keys.secret
+        try:
+            router.bind(f"tcp://{bracketed(host)}:{port or '*'}")
+        except zmq.ZMQError as error:
+            self._abandon(router)
+            raise RunError(
+                f"the server cannot listen on {host}:{port}: {error.strerror}",
+                remedy="end what uses the port, or choose another with --bind HOST:PORT",
+            ) from error
+        self.port = int(router.last_endpoint.rsplit(b":", 1)[1].strip(b"\0"))
+        self._pump = _ServerPump(self._context, router)
+        self._pump.start()
+
+    def _abandon(self, socket: Any) -> None:
+        socket.close(0)
+        if self._guard is not None:
+            self._guard.stop()
+        self._context.term()
+
+    def send(self, peer: bytes, message: Message) -> None:
+        """Send to that device; a device that is gone gets nothing, its silence will tell."""
+        self._pump.put([DATA + peer, *pack(message)])
+
+    def receive(self, timeout_s: float) -> tuple[bytes, list[bytes], float] | None:
+        """The next message as raw parts with its sender, None after the timeout; `unpack` verifies it."""
+        try:
+            return self._pump.inbox.get(timeout=max(timeout_s, 0.0))
+        except queue.Empty:
+            return None
+
+    def silence_s(self, peer: bytes) -> float:
+        """Seconds since anything came from that device."""
+        return now_s() - self._pump.heard_s.get(peer, -1e9)
+
+    def close(self) -> None:
+        """Stop the thread and free the port."""
+        self._pump.close()
+        if self._guard is not None:
+            self._guard.stop()
+        self._context.destroy(2000)
+
+
+def _guard(context: Any, allowed: frozenset[bytes]) -> Any:
+    """Lets in the devices whose public key is listed, and nobody else."""
+    from zmq.auth.thread import ThreadAuthenticator
+
+    class Listed:
+        def callback(self, domain: str, key: bytes) -> bool:
+            """Whether that key (Z85 text) is listed."""
+            return key in allowed
+
+    guard = ThreadAuthenticator(context)
+    guard.start()
+    guard.configure_curve_callback("*", Listed())
+    return guard
+
+
+class _ServerPump(Pump):
+    def __init__(self, context: Any, router: Any) -> None:
+        super().__init__(context, "server")
+        self.heard_s: dict[bytes, float] = {}
+        self._router = router
+        self._session = os.urandom(16)
+
+    def run(self) -> None:
+        zmq = self.zmq
+        poller = zmq.Poller()
+        for socket in (self._router, self._pipe_out):
+            poller.register(socket, zmq.POLLIN)
+        while not self.stopping.is_set():
+            ready = dict(poller.poll(1000))
+            if self._router in ready:
+                self._read()
+            if self._pipe_out in ready:
+                self._write()
+        while self._pipe_out.poll(0):
+            self._write()
+        self._router.close()
+        self._pipe_out.close(0)
+
+    def _read(self) -> None:
+        identity, *parts = self._router.recv_multipart(copy=False)
+        arrived_s = now_s()
+        name = bytes(identity)
+        peer = name[1:]
+        self.heard_s[peer] = arrived_s
+        if not name.startswith(BEAT):
+            self.inbox.put((peer, [part.buffer for part in parts], arrived_s))
+        elif len(parts) == 1 and len(parts[0]) == PULSE.size:
+            magic, sent_s = PULSE.unpack(parts[0].buffer)
+            self._send([name, ECHO.pack(magic, sent_s, now_s(), self._session)])
+
+    def _write(self) -> None:
+        parts = self.taken()
+        if len(parts) > 1:
+            self._send([bytes(parts[0]), *parts[1:]])
+
+    def _send(self, parts: list[Any]) -> None:
+        # A device that is gone, or whose queue is full, is told by its silence.
+        with contextlib.suppress(self.zmq.ZMQError):
+            self._router.send_multipart(parts, copy=False, flags=self.zmq.NOBLOCK)

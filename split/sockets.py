@@ -1,0 +1,93 @@
+"""Sockets between one server and its devices: what both ends have in common.
+
+A thread on each side owns them, so that heartbeats are answered and arrivals are stamped while the other computes.
+
+    device                                            server
+    data  DEALER ──────── messages ───────────────▶ ROUTER ──▶ inbox (peer, parts, arrived_s)
+    pulse DEALER ──────── "CLPU" + time ──────────▶ ROUTER ──▶ answered at once with its own time
+
+Pulses have a connection of their own: behind a large message they would come too late and a busy device would
+count as dead. Their answers give the round trip and the offset of the two clocks (of the quickest pulse, as in
+NTP), by which one-way times are known although the machines share no clock. Devices connect outwards, so they may
+stand behind NAT; ZeroMQ reconnects and frames.
+"""
+
+from __future__ import annotations
+
+import queue
+import struct
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from cardlab.split.codec import Buffer
+from cardlab.split.frames import Message
+
+SILENCE_S = 10.0
+MAX_MESSAGE_BYTES = 2**31 - 1
+PULSE = struct.Struct(">4sd")
+ECHO = struct.Struct(">4sdd16s")
+MAGIC = b"CLPU"
+DATA, BEAT = b"D", b"P"
+
+
+def load_zmq() -> Any:
+    """The module, loaded when used; its stubs do not show what its compiled half exports."""
+    return import_module("zmq")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A message with its sender and the time it came, on this process's clock."""
+
+    peer: bytes
+    message: Message
+    arrived_s: float
+
+
+class Pump(threading.Thread):
+    """The thread that owns the sockets; messages go in by `put` and come out of `inbox`."""
+
+    def __init__(self, context: Any, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self.zmq = zmq = load_zmq()
+        self.context = context
+        self.inbox: queue.SimpleQueue[tuple[bytes, list[bytes], float]] = queue.SimpleQueue()
+        self._pipe_in, self._pipe_out = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+        where = f"inproc://{name}-{id(self)}"
+        self._pipe_out.bind(where)
+        self._pipe_in.connect(where)
+        self.stopping = threading.Event()
+
+    def put(self, parts: Sequence[Buffer]) -> None:
+        """Hand parts to the thread."""
+        self._pipe_in.send_multipart(list(parts), copy=False)
+
+    def taken(self) -> list[Any]:
+        """The next parts handed over, as frames."""
+        return list(self._pipe_out.recv_multipart(copy=False))
+
+    def close(self) -> None:
+        """Let go of everything; what was handed over is still sent, for a moment."""
+        if not self.stopping.is_set():
+            self.stopping.set()
+            self._pipe_in.send(b"")
+            self.join(5.0)
+            self._pipe_in.close(0)
+
+
+def prepared(socket: Any, linger_ms: int = 2000) -> Any:
+    """The socket with the limits of this protocol; `linger_ms`: how long it still sends when it is closed."""
+    socket.linger = linger_ms
+    socket.maxmsgsize = MAX_MESSAGE_BYTES
+    socket.handshake_ivl = 3000
+    # A way through NAT that nobody uses is forgotten.
+    socket.tcp_keepalive, socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl = 1, 20, 10
+    return socket
+
+
+def bracketed(host: str) -> str:
+    """A host as an address has it: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
