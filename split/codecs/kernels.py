@@ -71,33 +71,57 @@ def threshold(bits: Array, keep: int) -> tuple[int, int, int]:  # pragma: no cov
 
 
 @_compiled
+def _symbol(value: float, f: np.float32, start: np.uint32, i: int, top: int) -> np.uint8:  # pragma: no cover - compiled
+    level = min(int(abs(value) * f + _uniform(start, np.uint32(i))), top)
+    return np.uint8(top - level if value < 0 else top + level)
+
+
+@_compiled
 def select(
-    values: Array, bits: Array, limit: int, ties: int, factor: float, top: int, seed: int, mask: Array, symbols: Array
+    values: Array,
+    bits: Array,
+    width: int,
+    limit: int,
+    ties: int,
+    factor: float,
+    top: int,
+    seed: int,
+    mask: Array,
+    symbols: Array,
 ) -> int:  # pragma: no cover - compiled
-    """Mark and quantise what lies above `limit` and the first `ties` that equal it; returns how many.
+    """Mark and quantise what lies above `limit`, the first `ties` that equal it, and the largest of a row without any.
+
+    Returns how many. A row of zeros keeps none.
 
     Args:
         values, bits: float32 [n] and their magnitudes' bits.
+        width: of a row; n is a whole number of rows.
         factor: levels per unit, s / scale.
         top: s, the highest level.
         mask: uint8 [ceil(n / 8)], zeros; bit i % 8 of byte i // 8 is set where value i is kept.
-        symbols: uint8, level + s of each kept value, in order; one more place than is kept.
+        symbols: uint8, level + s of each kept value, in order; a place for what `limit` keeps and one for each row.
     """
     count = 0
     start = np.uint32(seed)
     f = np.float32(factor)
-    for i in range(values.size):
-        b = bits[i]
-        taken = b > limit
-        if b == limit and ties > 0:
-            ties -= 1
-            taken = True
-        if taken:
-            level = int(abs(values[i]) * f + _uniform(start, np.uint32(i)))
-            level = min(level, top)
-            symbols[count] = np.uint8(top - level if values[i] < 0 else top + level)
-            mask[i >> 3] |= np.uint8(1 << (i & 7))
-            count += 1
+    for row in range(0, values.size, width):
+        before = count
+        for i in range(row, row + width):
+            b = bits[i]
+            taken = b > limit
+            if b == limit and ties > 0:
+                ties -= 1
+                taken = True
+            if taken:
+                symbols[count] = _symbol(values[i], f, start, i, top)
+                mask[i >> 3] |= np.uint8(1 << (i & 7))
+                count += 1
+        if count == before:
+            i = row + int(np.argmax(bits[row : row + width]))
+            if bits[i] > 0:
+                symbols[count] = _symbol(values[i], f, start, i, top)
+                mask[i >> 3] |= np.uint8(1 << (i & 7))
+                count += 1
     return count
 
 

@@ -1,6 +1,8 @@
 """Top-K sparsification with stochastic quantisation and lossless coding (the scheme of SFT, papers' part B2).
 
     kept      the K = keep x n values of largest magnitude, ties by position; zeros are never kept
+              and the largest value of a row (token) that would keep none: a token of zeros passes the next layer's
+              normalisation with the gradient 1 / sqrt(eps), which was 500 times that of the whole batch
     level     floor(s |x| / max|x| + u), u uniform: unbiased, variance step^2 fr (1 - fr), step = max|x| / s
     bits      n H2(keep) for where they are + K H(levels), + one scale
 
@@ -36,7 +38,7 @@ from cardlab.split.codecs.quantised import take_odd as _take_odd
 
 
 class TopK(Codec):
-    """Keeps a fraction `keep` of all values of a tensor, at `bits` each (sign included).
+    """Keeps a fraction `keep` of all values of a tensor, and one of each row, at `bits` each (sign included).
 
     Raises RunError for a fraction outside 0..1 or bits outside 2..8.
     """
@@ -61,10 +63,11 @@ class TopK(Codec):
         limit, ties = self._limit(magnitude)
         wanted = self._count(values.size)
         mask = np.zeros((values.size + 7) // 8, np.uint8)
-        symbols = np.empty(wanted + 1, np.uint8)
+        width = int(tensor.shape[-1]) if tensor.dim() else 1
+        symbols = np.empty(wanted + values.size // width + 1, np.uint8)
         top = levels(self.bits)
         factor = top / scale if scale > 0.0 else 0.0
-        kept = kernels.select(values, magnitude, limit, ties, factor, top, seed_of(values), mask, symbols)
+        kept = kernels.select(values, magnitude, width, limit, ties, factor, top, seed_of(values), mask, symbols)
         parts = {
             "mask": squeeze_mask(mask, kept, values.size),
             "values": squeeze_symbols(symbols[:kept], self.bits),

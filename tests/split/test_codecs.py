@@ -70,7 +70,7 @@ def test_what_is_not_finite_comes_back_as_it_was_and_spoils_nothing_else(name) -
 
 
 def test_top_k_keeps_exactly_the_largest() -> None:
-    tensor = normal(40, 50)
+    tensor = normal(8, 250)
     tensor[0] = 0.0
     back = travelled(tensor, "topk:0.1:8")
     packed = pack_tensor(tensor, "topk:0.1:8")
@@ -78,6 +78,19 @@ def test_top_k_keeps_exactly_the_largest() -> None:
     limit = tensor.abs().flatten().kthvalue(2000 - 200 + 1).values
     assert not bool((back != 0)[tensor.abs() < limit].any())
     assert bool((back != 0)[tensor.abs() >= limit].all())
+
+
+@pytest.mark.parametrize("keep", [0.01, 0.05, 0.2])
+def test_no_token_is_left_without_a_value(keep) -> None:
+    """A token of zeros would pass RMSNorm with the gradient 1 / sqrt(eps), and training would break."""
+    tensor = normal(64, 32) * torch.logspace(-0.5, 0.0, 64)[:, None]
+    tensor[5] = 0.0
+    packed = pack_tensor(tensor, f"topk:{keep}:8")
+    kept = travelled(tensor, f"topk:{keep}:8") != 0
+    assert [bool(row.any()) for row in kept] == [n != 5 for n in range(64)]
+    assert all(kept[n, tensor[n].abs().argmax()] for n in range(64) if n != 5)
+    # At most one for each row beyond those that are largest of all.
+    assert round(keep * tensor.numel()) <= packed.more["kept"] <= round(keep * tensor.numel()) + 63
 
 
 def test_ties_and_few_values_that_are_not_zero() -> None:
