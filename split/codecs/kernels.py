@@ -73,7 +73,8 @@ def threshold(bits: Array, keep: int) -> tuple[int, int, int]:  # pragma: no cov
 @_compiled
 def _symbol(value: float, f: np.float32, start: np.uint32, i: int, top: int) -> np.uint8:  # pragma: no cover - compiled
     level = min(int(abs(value) * f + _uniform(start, np.uint32(i))), top)
-    return np.uint8(top - level if value < 0 else top + level)
+    symbol: np.uint8 = np.uint8(top - level if value < 0 else top + level)
+    return symbol
 
 
 @_compiled
