@@ -79,24 +79,23 @@ class Codecs:
 
     def seconds(self, codec: str | None, cuts: Sequence[int]) -> tuple[Array, Array]:
         """Encode and decode of a mini-batch [M,C] each; 0 for a device whose times no profile tells."""
-        encode, decode = np.zeros((len(self.devices), len(cuts))), np.zeros((len(self.devices), len(cuts)))
-        for m, (device, server) in enumerate(self._pairs()):
-            if codec is not None and device is not None and server is not None:
-                found = codec_seconds(device, server, codec, cuts)
-                if found is not None:
-                    encode[m], decode[m] = found
+        encode, decode = self._by_side(codec, cuts).sum(axis=0)
         return encode, decode
 
     def server_seconds(self, codec: str, cuts: Sequence[int]) -> tuple[Array, Array]:
         """What of `seconds` the server computes: gradients encoded, activations decoded [M,C] each."""
-        encode, decode = np.zeros((len(self.devices), len(cuts))), np.zeros((len(self.devices), len(cuts)))
-        for m, (device, server) in enumerate(self._pairs()):
-            if device is None or server is None or codec_seconds(device, server, codec, cuts) is None:
-                continue
-            rows = server.rows
-            encode[m] = [_number(rows[codec, "gradient", int(cut)], "encode_s") for cut in cuts]
-            decode[m] = [_number(rows[codec, "activation", int(cut)], "decode_s") for cut in cuts]
+        encode, decode = self._by_side(codec, cuts)[1]
         return encode, decode
+
+    def _by_side(self, codec: str | None, cuts: Sequence[int]) -> Array:
+        """Encode and decode on the device, then on the server [2,2,M,C]."""
+        total = np.zeros((2, 2, len(self.devices), len(cuts)))
+        for m, (device, server) in enumerate(self._pairs()):
+            if codec is not None and device is not None and server is not None:
+                found = codec_seconds(device, server, codec, cuts)
+                if found is not None:
+                    total[:, :, m] = found
+        return total
 
     def rate(self, codec: str, raw_bytes: int) -> float:
         """Bytes sent over raw bytes, mean over cuts, tensors and machines."""
@@ -136,19 +135,20 @@ def codecs_of(store: Store, devices: Sequence[str], server: str, task: str) -> C
     return Codecs(tuple(devices), server, newest)
 
 
-def codec_seconds(
-    device: CodecProfile, server: CodecProfile, codec: str, cuts: Sequence[int]
-) -> tuple[Array, Array] | None:
-    """Encode and decode seconds of a mini-batch by cut [C], [C]; None where a cut or the codec was not measured."""
+def codec_seconds(device: CodecProfile, server: CodecProfile, codec: str, cuts: Sequence[int]) -> Array | None:
+    """Encode and decode seconds of a mini-batch on the device, then on the server, by cut [2,2,C].
+
+    None where a cut or the codec was not measured.
+    """
     here, there = device.rows, server.rows
-    encode, decode = np.zeros(len(cuts)), np.zeros(len(cuts))
+    found = np.zeros((2, 2, len(cuts)))
     for n, cut in enumerate(cuts):
         up, down = (codec, "activation", int(cut)), (codec, "gradient", int(cut))
         if not (up in here and up in there and down in here and down in there):
             return None
-        encode[n] = _number(here[up], "encode_s") + _number(there[down], "encode_s")
-        decode[n] = _number(there[up], "decode_s") + _number(here[down], "decode_s")
-    return encode, decode
+        found[0, :, n] = _number(here[up], "encode_s"), _number(here[down], "decode_s")
+        found[1, :, n] = _number(there[down], "encode_s"), _number(there[up], "decode_s")
+    return found
 
 
 def _number(measurement: Measurement, key: str) -> float:

@@ -19,7 +19,6 @@ from cardlab.card.sft.building import Instance
 from cardlab.card.sft.deciding import decide, outcome_of
 from cardlab.card.sft.enumeration import Chosen
 from cardlab.card.sft.large_scale import by_lagrangian
-from cardlab.card.sft.options import Option
 from cardlab.card.sft.problem import SftProblem
 from cardlab.card.sft.rounds import shared
 from cardlab.card.sft.spectrum import Band, share_exactly
@@ -61,16 +60,25 @@ def baselines(instance: Instance, chosen: Chosen) -> dict[str, Outcome]:
 
 
 def uncompressed(problem: SftProblem) -> SftProblem:
-    """The same problem without compression, and so without a loss of accuracy."""
-    base = problem.base
-    zero = np.zeros((problem.devices, base.cuts.size, 1))
+    """The same problem without compression, and so without a loss of accuracy; packing takes its measured time."""
+    base, plain = problem.base, problem.plain
+    nothing = np.zeros_like(base.encode_s)
+    encode_s, decode_s, there_encode_s, there_decode_s = (
+        (otherwise if measured is None else measured)[:, :, None]
+        for measured, otherwise in (
+            (plain.encode_s, base.encode_s),
+            (plain.decode_s, base.decode_s),
+            (plain.there_encode_s, nothing),
+            (plain.there_decode_s, nothing),
+        )
+    )
     return replace(
         problem,
-        options=(Option(rate=1.0, codec="none"),),
-        codec_s=zero + (base.encode_s + base.decode_s)[:, :, None],
-        encode_s=zero + base.encode_s[:, :, None],
-        there_decode_s=zero,
-        there_encode_s=zero,
+        options=(plain,),
+        codec_s=encode_s + decode_s,
+        encode_s=encode_s,
+        there_decode_s=there_decode_s,
+        there_encode_s=there_encode_s,
         target=None,
     )
 

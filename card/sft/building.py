@@ -12,7 +12,7 @@ from cardlab.card.doubt import Doubts
 from cardlab.card.link.channel import OTHER_SEED, STATES, rates_by_round
 from cardlab.card.problem import Array, Problem, problem_from_scenario
 from cardlab.card.scenario import Scenario, SftSpec
-from cardlab.card.sft.options import Accuracy, Option, accuracy_of, check_target, options_of
+from cardlab.card.sft.options import PLAIN, Accuracy, Option, accuracy_of, check_target, options_of
 from cardlab.card.sft.problem import SftProblem
 from cardlab.card.sft.spectrum import Band
 from cardlab.errors import InfeasibleError
@@ -82,6 +82,7 @@ def sft_problem(
     *,
     sharing: Sharing | None = None,
     label_bytes: float = 0.0,
+    plain: Option = PLAIN,
 ) -> SftProblem:
     """The problem of these arrays, server at its highest clock; `sharing`: measured times and memory of M at once.
 
@@ -97,6 +98,7 @@ def sft_problem(
     problem = SftProblem(
         base=base,
         options=tuple(options),
+        plain=plain,
         codec_s=encode + decode,
         encode_s=encode,
         there_decode_s=_there_s(base, options, "decode"),

@@ -10,7 +10,7 @@ from cardlab.card.codec_times import Codecs
 from cardlab.card.from_db import DTYPE_BYTES, Gathered
 from cardlab.card.scenario import SftSpec
 from cardlab.card.sft.building import Instance, assumed_words, sft_problem
-from cardlab.card.sft.options import Accuracy, Option, options_of
+from cardlab.card.sft.options import PLAIN, Accuracy, Option, options_of
 from cardlab.card.sft.sharing import measured_sharing
 from cardlab.card.sft.spectrum import Band
 from cardlab.db.store import Store
@@ -46,8 +46,9 @@ def instance_from_database(
     elif spec.accuracy_target is None:
         measured = ()
     options = measured or options_of(replace(spec, rates=(compression or 1.0,)), compression or 1.0)
+    plain = _uncompressed(gathered, codecs.lent() if measured else codecs, curve) if codecs.profiles else PLAIN
     if not measured and compression in (None, 1.0) and codecs.profiles:
-        options = (_uncompressed(gathered, codecs, curve),)
+        options = (plain,)
     if codecs.profiles or compression not in (None, 1.0):
         # Times of uncompressed tensors belong to the option "none".
         nothing = np.zeros_like(base.encode_s)
@@ -57,7 +58,7 @@ def instance_from_database(
         sharing = measured_sharing(store, gathered)
         spec = replace(spec, blocks="common", sharing_times=tuple(sharing.times[1:]))
     label_bytes = float(LABEL_BYTES * gathered.task.tokens)
-    problem = sft_problem(base, spec, options, curve, sharing=sharing, label_bytes=label_bytes)
+    problem = sft_problem(base, spec, options, curve, sharing=sharing, label_bytes=label_bytes, plain=plain)
     width = spec.bandwidth_hz or 2.0e7
     states = gathered.statistics
     statistics = Band(

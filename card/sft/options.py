@@ -71,6 +71,9 @@ class Option:
         return self.encode_s is not None or sum(self.encode_s_per_byte) + sum(self.decode_s_per_byte) > 0.0
 
 
+PLAIN = Option(rate=1.0, codec="none")
+
+
 def accuracy_of(spec: SftSpec) -> Accuracy | None:
     """The curve that a scenario states, None without one."""
     if spec.accuracy_limit is None or spec.accuracy_loss is None or spec.accuracy_rate is None:

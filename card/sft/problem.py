@@ -35,6 +35,7 @@ class SftProblem:
     Attributes:
         base: arrays with bytes before compression; its links are those of the first round.
         options: compressions [K], rates rising.
+        plain: tensors as they are, for the baselines; on offer or not.
         codec_s: encoding and decoding of a mini-batch, both sides and both ways [M,C,K].
         encode_s: the encoding part of it [M,C,K].
         there_decode_s, there_encode_s: what of codec_s the server computes [M,C,K].
@@ -53,6 +54,7 @@ class SftProblem:
 
     base: Problem
     options: tuple[Option, ...]
+    plain: Option
     codec_s: Array
     encode_s: Array
     there_decode_s: Array

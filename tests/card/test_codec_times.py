@@ -10,6 +10,7 @@ import pytest
 from cardlab.card.doubt import certainties
 from cardlab.card.from_db import Request, gather
 from cardlab.card.scenario import LinkSpec, SftSpec
+from cardlab.card.sft.baselines import uncompressed
 from cardlab.card.sft.from_db import instance_from_database
 from cardlab.card.sft.planning import plan_instance
 from cardlab.db.store import Store
@@ -100,6 +101,19 @@ def test_a_compressed_plan_counts_the_codecs_time_and_not_that_of_plain_tensors_
     assert option.codec == "dense:8" and option.rate == pytest.approx(0.3, rel=0.01)
     np.testing.assert_allclose(instance.problem.codec_s[0, :, 0], gathered.problem.cuts * (30 + 4 + 2 + 110) * 1e-3)
     np.testing.assert_allclose(plain.problem.codec_s[0, :, 0], gathered.problem.cuts * (3 + 0.4 + 0.2 + 11) * 1e-3)
+
+
+def test_the_uncompressed_baseline_of_a_compressed_plan_packs_in_its_measured_time(database) -> None:
+    with whole(database) as store:
+        for device in (BOARD, SERVER):
+            add_codec_profile(store, device)
+        gathered = gather(store, REQUEST)
+        instance, _ = instance_from_database(store, gathered, SftSpec(), 0.3)
+    raw = uncompressed(instance.problem)
+    cuts = gathered.problem.cuts
+    assert [o.codec for o in raw.options] == ["none"]
+    np.testing.assert_allclose(raw.codec_s[0, :, 0], cuts * (3 + 0.4 + 0.2 + 11) * 1e-3)
+    np.testing.assert_allclose((raw.there_encode_s + raw.there_decode_s)[0, :, 0], cuts * (0.4 + 0.2) * 1e-3)
 
 
 def test_a_machine_without_codec_profile_borrows_another_and_the_plan_says_so(database) -> None:
