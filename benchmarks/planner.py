@@ -34,8 +34,8 @@ from cardlab.card.objective import Range, Table, table
 from cardlab.card.problem import PaperServer, Problem
 from cardlab.card.scenario import Constraints, LinkSpec, Objective
 from cardlab.card.solving import extents_of
-from cardlab.errors import InfeasibleError
-from cardlab.quantity import Provenance
+from cardlab.core.errors import InfeasibleError
+from cardlab.core.quantity import Provenance
 
 SEED = 20241200
 CONFIDENCE = 0.98

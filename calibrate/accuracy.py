@@ -8,7 +8,7 @@ from dataclasses import replace
 from cardlab.calibrate.data import prepare
 from cardlab.calibrate.fit import compare
 from cardlab.calibrate.fitter import Options
-from cardlab.records.fit import Fit, FitSubject
+from cardlab.core.records.fit import Fit, FitSubject
 
 LAW = "saturating"
 

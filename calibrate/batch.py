@@ -17,7 +17,7 @@ from itertools import combinations
 
 import numpy as np
 
-from cardlab.laws.base import Array, SeparableLaw
+from cardlab.core.laws.base import Array, SeparableLaw
 
 MAX_STEPS = 60
 TOLERANCE = 1e-14

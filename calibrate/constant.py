@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from cardlab.calibrate.uncertainty import t_factor
-from cardlab.identity import content_hash, new_uid
-from cardlab.records.fit import UNITS, Axis, Fit, FitSubject, ParameterEstimate
+from cardlab.core.identity import content_hash, new_uid
+from cardlab.core.records.fit import UNITS, Axis, Fit, FitSubject, ParameterEstimate
 
 DRAWS = 200
 

@@ -4,7 +4,7 @@
     kappa_paper           of the pure cubic P = kappa f^3 (CARD), with its error
     delta                 FLOP per core per cycle, flop / (t f cores)
 
-delta is no constant of a card: with t = a + b / f (see cardlab.laws.latency)
+delta is no constant of a card: with t = a + b / f (see cardlab.core.laws.latency)
 
     delta(f) = flop / (cores (a f + b)),
 
@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cardlab.errors import BadDataError
-from cardlab.quantity import Estimate, How
-from cardlab.records.fit import Fit
+from cardlab.core.errors import BadDataError
+from cardlab.core.quantity import Estimate, How
+from cardlab.core.records.fit import Fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

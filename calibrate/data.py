@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cardlab.errors import BadDataError
-from cardlab.identity import content_hash
-from cardlab.laws.base import Array
+from cardlab.core.errors import BadDataError
+from cardlab.core.identity import content_hash
+from cardlab.core.laws.base import Array
 
 SAME_CLOCK = 0.003
 DRIFT = 0.02

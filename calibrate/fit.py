@@ -27,12 +27,12 @@ from cardlab.calibrate.uncertainty import (
     t_factor,
 )
 from cardlab.calibrate.warn import warnings_for
-from cardlab.errors import TooFewPointsError
-from cardlab.identity import new_uid
-from cardlab.laws import law_named
-from cardlab.laws.base import Array
-from cardlab.laws.measured import Measured
-from cardlab.records.fit import UNITS, Axis, Fit, FitSubject, ParameterEstimate
+from cardlab.core.errors import TooFewPointsError
+from cardlab.core.identity import new_uid
+from cardlab.core.laws import law_named
+from cardlab.core.laws.base import Array
+from cardlab.core.laws.measured import Measured
+from cardlab.core.records.fit import UNITS, Axis, Fit, FitSubject, ParameterEstimate
 
 PROFILED = ("knee", "voltage_ratio")
 
@@ -71,7 +71,7 @@ def fit_power(
     Args:
         frequency_hz: clocks read back under load [n], Hz, in the order they were measured.
         power_w: mean power [n], W.
-        law: a name of cardlab.laws, or "auto".
+        law: a name of cardlab.core.laws, or "auto".
         stderr_w: measured standard errors [n], W.
         quantisation_w: step of the meter, W.
         throttled: flags [n]; throttled points are left out.

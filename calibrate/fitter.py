@@ -17,8 +17,8 @@ from scipy.optimize import least_squares
 
 from cardlab.calibrate.batch import solve
 from cardlab.calibrate.data import SweepData
-from cardlab.laws.base import Array, Law, SeparableLaw
-from cardlab.laws.measured import Measured
+from cardlab.core.laws.base import Array, Law, SeparableLaw
+from cardlab.core.laws.measured import Measured
 
 Loss = Literal["auto", "linear", "soft_l1"]
 OUTLIER = 6.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cardlab.calibrate.service import gather
 from cardlab.db.store import Store
-from cardlab.records.fit import Fit, FitSubject
+from cardlab.core.records.fit import Fit, FitSubject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

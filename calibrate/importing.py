@@ -15,11 +15,11 @@ from cardlab.calibrate.importers.kernel_tuner import read_kernel_tuner
 from cardlab.calibrate.importers.rows import ImportedRow
 from cardlab.db.store import Store
 from cardlab.db.store.runs import Visit
-from cardlab.identity import imported_key, new_uid
-from cardlab.quantity import Estimate, Origin, Provenance
-from cardlab.records.device import Device, Environment
-from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
-from cardlab.records.task import Execution
+from cardlab.core.identity import imported_key, new_uid
+from cardlab.core.quantity import Estimate, Origin, Provenance
+from cardlab.core.records.device import Device, Environment
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
+from cardlab.core.records.task import Execution
 
 IMPORTED = Provenance.of(Origin.IMPORTED)
 UNKNOWN_EXECUTION = Execution(dtype="unknown", attention="unknown")

@@ -18,8 +18,8 @@ import numpy as np
 
 from cardlab.calibrate.importers.rows import number
 from cardlab.calibrate.uncertainty import t_factor
-from cardlab.errors import BadDataError
-from cardlab.quantity import MEASURED, Estimate
+from cardlab.core.errors import BadDataError
+from cardlab.core.quantity import MEASURED, Estimate
 
 COLUMNS = ("reference_w", "sensor_w")
 MIN_PAIRS = 5

@@ -21,8 +21,8 @@ import numpy as np
 
 from cardlab.calibrate.data import SweepData
 from cardlab.calibrate.fitter import Solution
-from cardlab.laws.base import Array
-from cardlab.laws.measured import Measured
+from cardlab.core.laws.base import Array
+from cardlab.core.laws.measured import Measured
 
 CHANCE = 1.3
 CHOSEN_SHARE = 0.5

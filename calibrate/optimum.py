@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cardlab.errors import BadDataError
-from cardlab.laws.base import Array
-from cardlab.quantity import Estimate, product, union_of
-from cardlab.records.fit import Fit
+from cardlab.core.errors import BadDataError
+from cardlab.core.laws.base import Array
+from cardlab.core.quantity import Estimate, product, union_of
+from cardlab.core.records.fit import Fit
 
 GRID = 2001
 DRAWS = 200

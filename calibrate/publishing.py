@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from cardlab.calibrate.constants import Constants, Delta, delta_from_latency, power_constants
 from cardlab.calibrate.optimum import EnergyOptimum, step_optimum
 from cardlab.db.store import Store
-from cardlab.records.fit import Fit
-from cardlab.records.measurement import Profile
+from cardlab.core.records.fit import Fit
+from cardlab.core.records.measurement import Profile
 
 
 def published_constants(store: Store, fits: Sequence[Fit]) -> tuple[Constants, ...]:

@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
-from cardlab.records.fit import Fit, ParameterEstimate
+from cardlab.core.records.fit import Fit, ParameterEstimate
 
 CORRELATION = 0.5
 MAX_PARAMETERS = 8

@@ -15,8 +15,8 @@ import numpy as np
 from cardlab.calibrate.data import SweepData
 from cardlab.calibrate.fitter import Options, Solution, solve_law
 from cardlab.calibrate.uncertainty import leave_one_clock_out
-from cardlab.laws import Law, law_named
-from cardlab.laws.base import Array
+from cardlab.core.laws import Law, law_named
+from cardlab.core.laws.base import Array
 
 CANDIDATES = {
     "power": ("constant", "static_cubic", "static_linear_cubic", "power_law", "ridge", "measured"),

@@ -16,9 +16,9 @@ from cardlab.calibrate.fit import compare, fit_latency, fit_power
 from cardlab.calibrate.meter import MeterCalibration
 from cardlab.calibrate.meter_store import Meters, stored_meters
 from cardlab.db.store import Store
-from cardlab.errors import CalibrationError, NotFoundError, TooFewPointsError
-from cardlab.records.fit import Fit, FitSubject
-from cardlab.records.measurement import Measurement, OperatingPoint, Point, Profile, Run
+from cardlab.core.errors import CalibrationError, NotFoundError, TooFewPointsError
+from cardlab.core.records.fit import Fit, FitSubject
+from cardlab.core.records.measurement import Measurement, OperatingPoint, Point, Profile, Run
 
 POWERS = ("power", "wait_power")
 KINDS = ("profile", "import")

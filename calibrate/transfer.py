@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from cardlab.errors import BadDataError
-from cardlab.identity import new_uid
-from cardlab.quantity import How
-from cardlab.records.fit import Fit, ParameterEstimate
+from cardlab.core.errors import BadDataError
+from cardlab.core.identity import new_uid
+from cardlab.core.quantity import How
+from cardlab.core.records.fit import Fit, ParameterEstimate
 
 MISFIT_PER_DOUBLING = 0.10
 

@@ -20,8 +20,8 @@ from scipy.stats import t as student
 from cardlab.calibrate.batch import cost_of, solve
 from cardlab.calibrate.data import SweepData
 from cardlab.calibrate.fitter import Solution, isotonic
-from cardlab.laws.base import Array, SeparableLaw
-from cardlab.laws.measured import Measured
+from cardlab.core.laws.base import Array, SeparableLaw
+from cardlab.core.laws.measured import Measured
 
 DRAWS = 200
 LEAST_FREEDOM = 4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cardlab.calibrate.data import SweepData
 from cardlab.calibrate.fitter import Solution
-from cardlab.laws.measured import Measured
-from cardlab.records.fit import Fit
+from cardlab.core.laws.measured import Measured
+from cardlab.core.records.fit import Fit
 
 POOR = 0.05
 TOP_GAP = 0.03

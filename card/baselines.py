@@ -14,8 +14,8 @@ import numpy as np
 from cardlab.card.enumeration import Choice, best_choice
 from cardlab.card.objective import Range, table
 from cardlab.card.problem import Array, Problem
-from cardlab.errors import InfeasibleError
-from cardlab.records.plan import Outcome
+from cardlab.core.errors import InfeasibleError
+from cardlab.core.records.plan import Outcome
 
 Parts = tuple[float, float | None, float | None]
 

@@ -20,7 +20,7 @@ from cardlab.card.hulls import energy_parts, hull_table
 from cardlab.card.kernels import compiled, energy_interval, paper_batch
 from cardlab.card.objective import check_energy, delay_weight
 from cardlab.card.problem import Array, Problem
-from cardlab.errors import PlanError
+from cardlab.core.errors import PlanError
 
 _BLOCK = 8192
 

@@ -19,7 +19,7 @@ from cardlab.card.scenario import (
     Scenario,
     SftSpec,
 )
-from cardlab.errors import PlanError, ScenarioError
+from cardlab.core.errors import PlanError, ScenarioError
 
 
 class MisfitError(ScenarioError):

@@ -16,7 +16,7 @@ import numpy as np
 
 from cardlab.card.problem import Array
 from cardlab.db.store import Store
-from cardlab.records.measurement import Measurement, Profile
+from cardlab.core.records.measurement import Measurement, Profile
 
 COMPRESSION = "compression"
 HANDLING = "handling"

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from cardlab.card.objective import Table
 from cardlab.card.problem import Array, Problem
-from cardlab.errors import InfeasibleError
-from cardlab.text import data_size, si
+from cardlab.core.errors import InfeasibleError
+from cardlab.core.text import data_size, si
 
 Mask = npt.NDArray[np.bool_]
 

@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from cardlab.card.problem import Problem
-from cardlab.records.device import Device
-from cardlab.records.workload import Analysis
+from cardlab.core.records.device import Device
+from cardlab.core.records.workload import Analysis
 
 FLOP_PER_CORE_CYCLE = 2.0
 

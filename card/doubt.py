@@ -19,8 +19,8 @@ import numpy as np
 from cardlab.card.constraints import limits_of
 from cardlab.card.objective import Table, cost, ranges, table
 from cardlab.card.problem import Array, Problem
-from cardlab.errors import PlanError
-from cardlab.records.plan import DelayTerms
+from cardlab.core.errors import PlanError
+from cardlab.core.records.plan import DelayTerms
 
 ATTRIBUTION_DRAWS = 40
 

@@ -31,14 +31,14 @@ from cardlab.card.parties import Party, Request, find_devices, find_server, find
 from cardlab.card.problem import Array, Problem
 from cardlab.card.scenario import LinkSpec, Objective
 from cardlab.db.store import Store
-from cardlab.errors import PlanError
-from cardlab.quantity import Provenance, union_of
-from cardlab.records.device import Device
-from cardlab.records.fit import Fit
-from cardlab.records.link import Link
-from cardlab.records.measurement import Profile
-from cardlab.records.task import Task
-from cardlab.records.workload import Analysis
+from cardlab.core.errors import PlanError
+from cardlab.core.quantity import Provenance, union_of
+from cardlab.core.records.device import Device
+from cardlab.core.records.fit import Fit
+from cardlab.core.records.link import Link
+from cardlab.core.records.measurement import Profile
+from cardlab.core.records.task import Task
+from cardlab.core.records.workload import Analysis
 
 __all__ = ["DTYPE_BYTES", "Gathered", "Request", "gather"]
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

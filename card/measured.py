@@ -16,12 +16,12 @@ import numpy as np
 from cardlab.card.doubt import Doubt, Doubts
 from cardlab.card.problem import Array
 from cardlab.db.store import Store
-from cardlab.errors import PlanError
-from cardlab.records.device import Device
-from cardlab.records.fit import Fit
-from cardlab.records.link import Link
-from cardlab.records.measurement import Measurement, Point, Profile
-from cardlab.records.task import Task
+from cardlab.core.errors import PlanError
+from cardlab.core.records.device import Device
+from cardlab.core.records.fit import Fit
+from cardlab.core.records.link import Link
+from cardlab.core.records.measurement import Measurement, Point, Profile
+from cardlab.core.records.task import Task
 
 SERVER_PARTS = (("layer", "forward"), ("layer", "backward"), ("head", "forward"), ("head", "backward"))
 DEVICE_PARTS = (

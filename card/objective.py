@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cardlab.card.problem import Array, Problem
-from cardlab.errors import PlanError
+from cardlab.core.errors import PlanError
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from cardlab.card.scenario import Constraints, LinkSpec, Objective
 from cardlab.db.store import Store
-from cardlab.errors import NotFoundError, PlanError
-from cardlab.records.device import Device
-from cardlab.records.measurement import Point, Profile
-from cardlab.records.task import Task
+from cardlab.core.errors import NotFoundError, PlanError
+from cardlab.core.records.device import Device
+from cardlab.core.records.measurement import Point, Profile
+from cardlab.core.records.task import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cardlab.card.scenario import Constraints, Objective, Scenario
-from cardlab.quantity import Provenance
-from cardlab.records.plan import DelayTerms
+from cardlab.core.quantity import Provenance
+from cardlab.core.records.plan import DelayTerms
 
 Array = npt.NDArray[np.float64]
 

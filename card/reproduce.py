@@ -20,7 +20,7 @@ from cardlab.card.scenario_file import load_scenario
 from cardlab.card.sft.reproduce import sft_claims
 from cardlab.card.simulate import on_channel
 from cardlab.card.solving import solve
-from cardlab.records.plan import Plan
+from cardlab.core.records.plan import Plan
 
 BAND = 0.05
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cardlab.quantity import Origin, Provenance
+from cardlab.core.quantity import Origin, Provenance
 
 ENERGIES = ("busy", "above_idle", "round")
 RANGES = ("box", "common", "cut_only", "per_cut")

@@ -21,7 +21,7 @@ from cardlab.card.scenario import (
     SftSpec,
     TaskSpec,
 )
-from cardlab.errors import ScenarioError
+from cardlab.core.errors import ScenarioError
 
 if sys.version_info >= (3, 11):
     import tomllib

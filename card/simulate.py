@@ -17,7 +17,7 @@ import numpy as np
 
 from cardlab.card.scenario import CHANNELS, LinkSpec, Scenario
 from cardlab.card.solving import problems_of, solve
-from cardlab.errors import InfeasibleError, MissingDependencyError, PlanError
+from cardlab.core.errors import InfeasibleError, MissingDependencyError, PlanError
 
 SPREAD = 0.3
 

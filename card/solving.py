@@ -16,9 +16,9 @@ from cardlab.card.objective import Range, check_energy, cost, ranges, table
 from cardlab.card.problem import Problem, problem_from_scenario
 from cardlab.card.scenario import Scenario
 from cardlab.card.waiting import waiting_note
-from cardlab.identity import new_uid
-from cardlab.quantity import union_of
-from cardlab.records.plan import Alternative, Decision, Outcome, Plan, PlannedRound
+from cardlab.core.identity import new_uid
+from cardlab.core.quantity import union_of
+from cardlab.core.records.plan import Alternative, Decision, Outcome, Plan, PlannedRound
 
 
 def solve(scenario: Scenario) -> Plan:

@@ -16,8 +16,8 @@ from cardlab.card.baselines import outcome_of, parts_of
 from cardlab.card.enumeration import Choice, best_choice
 from cardlab.card.problem import Problem
 from cardlab.card.solving import extents_of
-from cardlab.errors import InfeasibleError, PlanError
-from cardlab.records.plan import Outcome, Plan, Sensitivity, TradeOff
+from cardlab.core.errors import InfeasibleError, PlanError
+from cardlab.core.records.plan import Outcome, Plan, Sensitivity, TradeOff
 
 WEIGHTS = 41
 FACTORS = (0.5, 0.8, 1.25, 2.0)

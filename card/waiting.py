@@ -12,7 +12,7 @@ from dataclasses import replace
 from cardlab.card.enumeration import best_choice
 from cardlab.card.objective import Range, delay_weight
 from cardlab.card.problem import Problem
-from cardlab.errors import InfeasibleError
+from cardlab.core.errors import InfeasibleError
 
 
 def waiting_note(problem: Problem, extents: Sequence[Range]) -> tuple[str, ...]:

@@ -15,13 +15,13 @@ from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.errors import NotFoundError
-from cardlab.plain import to_plain
-from cardlab.records.fit import Fit
+from cardlab.core.errors import NotFoundError
+from cardlab.core.plain import to_plain
+from cardlab.core.records.fit import Fit
 from cardlab.reports.views.curves import curve_charts, energy_chart
 from cardlab.reports.views.fit import fit_document
 from cardlab.reports.views.parts import Bars, Chart
-from cardlab.text import NOT_MEASURED, percent, si, subject
+from cardlab.core.text import NOT_MEASURED, percent, si, subject
 
 
 def fit_all(device: str | None, law: str, plot: str | None, db: str | None, as_json: bool) -> None:

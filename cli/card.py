@@ -16,7 +16,7 @@ from cardlab.cli.options import (
     refuse_options_before_subcommand,
 )
 from cardlab.cli.run import run_app
-from cardlab.errors import UsageError
+from cardlab.core.errors import UsageError
 
 app = new_app("Choose the cut layer and the server's clock that trade round delay against server energy.")
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from cardlab.cli.console import SCHEMA_VERSION, print_json, print_line, print_table
-from cardlab.errors import DeviceError, UsageError
+from cardlab.core.errors import DeviceError, UsageError
 from cardlab.profilers.capture import snapshot
 from cardlab.profilers.platforms import open_platform
 from cardlab.profilers.selftest import selftest

@@ -12,20 +12,20 @@ from cardlab.cli.console import note, print_json, print_line, print_table
 from cardlab.cli.settings import database, load_settings
 from cardlab.db import open_store
 from cardlab.db.times import utc_now
-from cardlab.errors import UsageError
-from cardlab.identity import new_uid
-from cardlab.plain import to_plain
+from cardlab.core.errors import UsageError
+from cardlab.core.identity import new_uid
+from cardlab.core.plain import to_plain
 from cardlab.profilers.environment import gather_environment
 from cardlab.profilers.platforms import Platform, open_platform
 from cardlab.profilers.workload import resolve_task
 from cardlab.profilers.workload.execution import import_torch
-from cardlab.quantity import MEASURED, Estimate
-from cardlab.records.fit import Fit, FitSubject
-from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
-from cardlab.records.task import Execution, Task
+from cardlab.core.quantity import MEASURED, Estimate
+from cardlab.core.records.fit import Fit, FitSubject
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
+from cardlab.core.records.task import Execution, Task
 from cardlab.reports.views.fit import fit_document
 from cardlab.split.codec import codec_named
-from cardlab.text import percent
+from cardlab.core.text import percent
 
 if TYPE_CHECKING:
     from cardlab.split.codec_profile import CutReadings

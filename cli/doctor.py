@@ -11,7 +11,7 @@ from cardlab import __version__
 from cardlab.cli.console import print_json, print_table
 from cardlab.cli.settings import database
 from cardlab.db import open_store
-from cardlab.errors import CardlabError, NotFoundError
+from cardlab.core.errors import CardlabError, NotFoundError
 from cardlab.profilers.platforms import Probe, helper, open_platform
 from cardlab.profilers.platforms.guard import journals
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cardlab.plain import to_plain
+from cardlab.core.plain import to_plain
 from cardlab.reports.figures import save_figure
 from cardlab.reports.views.parts import Bars, Chart
 

@@ -13,7 +13,7 @@ from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.bundle import export_bundle, merge_bundle
 from cardlab.db.times import utc_now
-from cardlab.plain import to_plain
+from cardlab.core.plain import to_plain
 
 
 def import_sweep(file: str, device: str, db: str | None, as_json: bool) -> None:

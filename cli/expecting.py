@@ -8,8 +8,8 @@ from cardlab.card.doubt import certainties
 from cardlab.card.from_db import Request, gather
 from cardlab.card.scenario import Objective
 from cardlab.db.store import Store
-from cardlab.errors import CardlabError
-from cardlab.records.device import Device
+from cardlab.core.errors import CardlabError
+from cardlab.core.records.device import Device
 from cardlab.split.schedule import Prediction
 from cardlab.split.settings import RunSettings
 from cardlab.split.shaping import parse_link

@@ -14,8 +14,8 @@ from cardlab.db.contents import Contents, contents
 from cardlab.db.migrate import backup_file
 from cardlab.db.prune import Removal, Selection, prune, vacuum
 from cardlab.db.store import Store
-from cardlab.errors import StoreError, UsageError
-from cardlab.plain import to_plain
+from cardlab.core.errors import StoreError, UsageError
+from cardlab.core.plain import to_plain
 
 _SHOWN_TABLES = ("run", "point", "measurement", "fit", "plan", "link", "train_round")
 

@@ -10,12 +10,12 @@ from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.times import utc_now
-from cardlab.errors import UsageError
-from cardlab.identity import new_uid
-from cardlab.plain import to_plain
-from cardlab.quantity import Provenance
-from cardlab.records.link import Link
-from cardlab.text import si
+from cardlab.core.errors import UsageError
+from cardlab.core.identity import new_uid
+from cardlab.core.plain import to_plain
+from cardlab.core.quantity import Provenance
+from cardlab.core.records.link import Link
+from cardlab.core.text import si
 
 
 def import_link(file: str, *, name: str, downlink: str | None, db: str | None, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from cardlab.errors import RunError, UsageError
+from cardlab.core.errors import RunError, UsageError
 from cardlab.split.schedule import Schedule
 from cardlab.split.shaping import PLANNED
 

@@ -17,7 +17,7 @@ import typer
 
 from cardlab.cli.apps import calibrate_app, card_app, cardlab_app, profile_app
 from cardlab.cli.console import error_line
-from cardlab.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE, CardlabError
+from cardlab.core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE, CardlabError
 
 
 def profile_device() -> NoReturn:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cardlab import __version__
-from cardlab.errors import UsageError
+from cardlab.core.errors import UsageError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 DbOption = Annotated[

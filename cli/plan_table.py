@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.drawing import drawn
-from cardlab.records.plan import Decision, Plan
+from cardlab.core.records.plan import Decision, Plan
 from cardlab.reports.views.parts import Bars, Chart
 from cardlab.reports.views.plan import plan_document
-from cardlab.text import NOT_MEASURED, percent, si
+from cardlab.core.text import NOT_MEASURED, percent, si
 
 
 def print_plan(made: Plan, as_json: bool, charts: Sequence[Chart | Bars] | None = None) -> None:

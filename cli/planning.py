@@ -23,8 +23,8 @@ from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.errors import UsageError
-from cardlab.records.plan import Plan
+from cardlab.core.errors import UsageError
+from cardlab.core.records.plan import Plan
 from cardlab.reports.views.decisions import plan_pictures
 
 

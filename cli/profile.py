@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cardlab.cli.options import DbOption, JsonOption, VersionOption, new_app, refuse_options_before_subcommand
-from cardlab.errors import UsageError
+from cardlab.core.errors import UsageError
 
 app = new_app(
     "Measure this device: per-layer time, FLOPs, bytes and memory of a model, power where there is a meter."

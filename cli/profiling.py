@@ -10,8 +10,8 @@ from cardlab.cli.live import make_observer
 from cardlab.cli.settings import database, load_settings
 from cardlab.cli.showing import print_profile
 from cardlab.db import open_store
-from cardlab.errors import NotSupportedError, UsageError
-from cardlab.plain import to_plain
+from cardlab.core.errors import NotSupportedError, UsageError
+from cardlab.core.plain import to_plain
 from cardlab.profilers import workload as engine
 from cardlab.profilers.environment import gather_environment
 from cardlab.profilers.estimate import estimate_seconds
@@ -22,9 +22,9 @@ from cardlab.profilers.sweep import choose_frequencies, plan_points
 from cardlab.profilers.timing import TimingPolicy
 from cardlab.profilers.work import command_work
 from cardlab.profilers.workbench import Workload
-from cardlab.records.measurement import PlannedPoint
-from cardlab.records.task import Execution
-from cardlab.text import duration, si
+from cardlab.core.records.measurement import PlannedPoint
+from cardlab.core.records.task import Execution
+from cardlab.core.text import duration, si
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|min|h)?$")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}

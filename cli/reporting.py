@@ -11,9 +11,9 @@ from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.errors import NotFoundError, UsageError
-from cardlab.plain import to_plain
-from cardlab.records.plan import Plan
+from cardlab.core.errors import NotFoundError, UsageError
+from cardlab.core.plain import to_plain
+from cardlab.core.records.plan import Plan
 from cardlab.reports.html import render_page
 from cardlab.reports.views.decisions import plan_sections
 from cardlab.reports.views.device import device_sections

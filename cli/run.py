@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cardlab.cli.options import DbOption, JsonOption, new_app, refuse_options_before_subcommand
-from cardlab.errors import UsageError
+from cardlab.core.errors import UsageError
 
 run_app = new_app("Fine-tune a model split between one server and its devices, and time every term.")
 

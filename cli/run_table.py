@@ -9,7 +9,7 @@ from typing import Any
 from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.settings import TERMS, RunSettings
-from cardlab.text import NOT_MEASURED, duration, milliseconds, percent, si
+from cardlab.core.text import NOT_MEASURED, duration, milliseconds, percent, si
 
 
 def progress_line(settings: RunSettings, journal: Journal, turn: FinishedTurn, devices: int) -> str:

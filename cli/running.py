@@ -16,14 +16,14 @@ from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.errors import UsageError
-from cardlab.identity import new_uid
+from cardlab.core.errors import UsageError
+from cardlab.core.identity import new_uid
 from cardlab.profilers.environment import gather_environment
 from cardlab.profilers.platforms import Platform
 from cardlab.profilers.workload import resolve_task
 from cardlab.profilers.workload.execution import DTYPES, import_torch
-from cardlab.records.plan import Plan
-from cardlab.records.task import Execution, Task
+from cardlab.core.records.plan import Plan
+from cardlab.core.records.task import Execution, Task
 from cardlab.split.batched import sharing_of
 from cardlab.split.codec import codec_named
 from cardlab.split.journal import FinishedTurn, Journal

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import UsageError
+from cardlab.core.errors import UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -8,10 +8,10 @@ from typing import Any
 from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.settings import database
 from cardlab.db import open_store
-from cardlab.plain import to_plain
-from cardlab.records.measurement import Profile
+from cardlab.core.plain import to_plain
+from cardlab.core.records.measurement import Profile
 from cardlab.reports.views.profile import profile_document
-from cardlab.text import NOT_MEASURED, data_size, milliseconds, percent, si
+from cardlab.core.text import NOT_MEASURED, data_size, milliseconds, percent, si
 
 
 def show_profile(run: str | None, db: str | None, as_json: bool) -> None:

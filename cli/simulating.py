@@ -12,9 +12,9 @@ from cardlab.card.scenario_file import load_scenario
 from cardlab.card.simulate import Played, jobs, simulate
 from cardlab.cli.console import note, print_json, print_line, print_table
 from cardlab.cli.drawing import drawn, save_figure
-from cardlab.plain import to_plain
+from cardlab.core.plain import to_plain
 from cardlab.reports.views.schemes import paper_pictures, simulation_pictures
-from cardlab.text import NOT_MEASURED, percent, si
+from cardlab.core.text import NOT_MEASURED, percent, si
 
 
 def run_simulation(

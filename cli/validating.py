@@ -8,14 +8,14 @@ from cardlab.cli.gathering import split_run
 from cardlab.cli.settings import database
 from cardlab.db import open_store
 from cardlab.db.store import Store
-from cardlab.errors import NotFoundError
-from cardlab.plain import to_plain
-from cardlab.records.measurement import Profile
+from cardlab.core.errors import NotFoundError
+from cardlab.core.plain import to_plain
+from cardlab.core.records.measurement import Profile
 from cardlab.reports.views.parts import pictures
 from cardlab.reports.views.run import run_sections
 from cardlab.split.recording import TRAIN
 from cardlab.split.validate import TOTAL, TermCheck, check_rounds, terms_off
-from cardlab.text import milliseconds, percent, si
+from cardlab.core.text import milliseconds, percent, si
 
 
 def validate_run(run: str | None, plot: str | None, db: str | None, as_json: bool) -> None:

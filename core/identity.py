@@ -17,7 +17,7 @@ import math
 import uuid
 from typing import Any
 
-from cardlab.plain import to_plain
+from cardlab.core.plain import to_plain
 
 _SCRYPT_SALT = b"cardlab device key v1"
 _UID_LENGTH = 32

@@ -14,7 +14,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from cardlab.quantity import Provenance
+from cardlab.core.quantity import Provenance
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from cardlab.db.engine import lock_exclusively
 from cardlab.db.rowcheck import content_problem, type_problem
 from cardlab.db.schema import Base
 from cardlab.db.store import Store
-from cardlab.errors import StoreError
+from cardlab.core.errors import StoreError
 
 FORMAT, VERSION = "cardlab-bundle", 1
 BLOBS, MANIFEST = "blobs.bin", "manifest.json"

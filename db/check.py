@@ -27,8 +27,8 @@ from cardlab.db.schema import (
     SampleBlockRow,
 )
 from cardlab.db.store import Store
-from cardlab.errors import StoreError
-from cardlab.records.plan import Plan
+from cardlab.core.errors import StoreError
+from cardlab.core.records.plan import Plan
 
 _ROUNDING = 1e-9
 

@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.orm import Session
 
 from cardlab.db.schema import HEAD_REVISION, KNOWN_REVISIONS, Base
-from cardlab.errors import (
+from cardlab.core.errors import (
     MissingDependencyError,
     NotFoundError,
     SchemaTooNewError,

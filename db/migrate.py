@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 
 from cardlab.db.engine import connect, database_url, lock_exclusively, migration_engine, translated
 from cardlab.db.schema import HEAD_REVISION
-from cardlab.errors import SchemaTooOldError
+from cardlab.core.errors import SchemaTooOldError
 
 SCRIPTS = "cardlab.db:migrations"
 

@@ -28,7 +28,7 @@ from cardlab.db.schema import (
     TrainRoundRow,
 )
 from cardlab.db.store import Store
-from cardlab.errors import NotFoundError, StoreError
+from cardlab.core.errors import NotFoundError, StoreError
 
 Ids = frozenset[int]
 

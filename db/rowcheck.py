@@ -10,15 +10,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from cardlab.db.store.convert import OPERATING_POINT
-from cardlab.identity import content_hash
-from cardlab.plain import from_plain
-from cardlab.quantity import Provenance
-from cardlab.records.device import Device
-from cardlab.records.fit import Fit
-from cardlab.records.measurement import OperatingPoint, PlannedPoint
-from cardlab.records.plan import Plan
-from cardlab.records.task import Execution, Task
-from cardlab.records.workload import Analysis
+from cardlab.core.identity import content_hash
+from cardlab.core.plain import from_plain
+from cardlab.core.quantity import Provenance
+from cardlab.core.records.device import Device
+from cardlab.core.records.fit import Fit
+from cardlab.core.records.measurement import OperatingPoint, PlannedPoint
+from cardlab.core.records.plan import Plan
+from cardlab.core.records.task import Execution, Task
+from cardlab.core.records.workload import Analysis
 
 Values = Mapping[str, Any]
 

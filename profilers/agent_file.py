@@ -13,10 +13,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import ProfileError
-from cardlab.plain import to_plain
+from cardlab.core.errors import ProfileError
+from cardlab.core.plain import to_plain
 from cardlab.profilers.agent import AGENT_VERSION
-from cardlab.records.task import Execution, Task
+from cardlab.core.records.task import Execution, Task
 
 MODULES = ("__init__", "board", "bundle", "layers", "main", "power", "run", "scrypt", "timing", "works")
 _PACKAGE = "card_agent"

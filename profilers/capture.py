@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import CardlabError
+from cardlab.core.errors import CardlabError
 from cardlab.profilers.sensors.nvml import FIELD_AVERAGE_MW, FIELD_INSTANT_MW, THROTTLE_FIELDS, Card, gpu_count
 
 ENERGY_FIELD_MJ = 83

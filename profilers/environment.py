@@ -7,7 +7,7 @@ from importlib import metadata
 
 from cardlab import __version__
 from cardlab.profilers.platforms.base import Platform
-from cardlab.records.device import Environment
+from cardlab.core.records.device import Environment
 
 PACKAGES = ("torch", "transformers", "peft", "fvcore", "numpy", "nvidia-ml-py", "jetson-stats")
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from cardlab.identity import new_uid
+from cardlab.core.identity import new_uid
 from cardlab.profilers.platforms.base import Platform, State, on_request
 from cardlab.profilers.platforms.reading import Reading
 from cardlab.profilers.segment_timing import TimingTools, time_segments
 from cardlab.profilers.timing import CONTENDED, Progress, TimingPolicy, measurements
 from cardlab.profilers.workbench import Workbench
-from cardlab.records.measurement import Measurement, OperatingPoint
+from cardlab.core.records.measurement import Measurement, OperatingPoint
 
 IDLE_S = 10.0
 EQUIVALENT_STEP = "equivalent_step"

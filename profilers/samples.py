@@ -14,10 +14,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cardlab.identity import new_uid
+from cardlab.core.identity import new_uid
 from cardlab.profilers.stopwatch import LapSample
-from cardlab.quantity import Estimate, Provenance
-from cardlab.records.measurement import Measurement
+from cardlab.core.quantity import Estimate, Provenance
+from cardlab.core.records.measurement import Measurement
 
 MIN_CLEAN = 5
 CONTENDED = "contended"

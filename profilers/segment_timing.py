@@ -12,7 +12,7 @@ from cardlab.profilers.clock import Clock
 from cardlab.profilers.stopwatch import Stopwatch
 from cardlab.profilers.timing import ProgressCallback, TimingPolicy, WorkTiming, measure
 from cardlab.profilers.workbench import Workbench
-from cardlab.quantity import MEASURED, Provenance
+from cardlab.core.quantity import MEASURED, Provenance
 
 BUDGET_SHARES = {"embedding": 0.05, "first_layer": 0.25, "layer": 0.35, "head": 0.25}
 EXTRA_SHARE = 0.03

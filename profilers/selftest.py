@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cardlab.errors import CardlabError
+from cardlab.core.errors import CardlabError
 from cardlab.profilers.platforms.base import Platform, Probe, on_request
 from cardlab.profilers.platforms.reading import Reading
 from cardlab.profilers.work import Work

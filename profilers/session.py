@@ -18,15 +18,15 @@ from typing import Protocol
 
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.errors import DeviceError
-from cardlab.identity import new_uid
+from cardlab.core.errors import DeviceError
+from cardlab.core.identity import new_uid
 from cardlab.profilers.measuring import PointMeasurer
 from cardlab.profilers.platforms.base import Platform
 from cardlab.profilers.timing import Progress, TimingPolicy
 from cardlab.profilers.workbench import Workload
-from cardlab.quantity import Provenance
-from cardlab.records.device import Environment
-from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Profile, Run
+from cardlab.core.quantity import Provenance
+from cardlab.core.records.device import Environment
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Profile, Run
 
 
 class Observer(Protocol):

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cardlab.errors import MissingDependencyError, NotSupportedError, ProfileError
+from cardlab.core.errors import MissingDependencyError, NotSupportedError, ProfileError
 from cardlab.profilers.clock import Clock
 from cardlab.profilers.work import Lap, Work
 

@@ -12,8 +12,8 @@ import re
 
 import numpy as np
 
-from cardlab.errors import UsageError
-from cardlab.records.measurement import PlannedPoint
+from cardlab.core.errors import UsageError
+from cardlab.core.records.measurement import PlannedPoint
 
 DEFAULT_COUNT = 8
 _CLOCK = re.compile(r"^(\d+(?:\.\d+)?)\s*(GHz|MHz|kHz|Hz)?$", re.IGNORECASE)

@@ -26,7 +26,7 @@ from cardlab.profilers.samples import (
 )
 from cardlab.profilers.stopwatch import LapSample, Stopwatch
 from cardlab.profilers.work import Work
-from cardlab.quantity import MEASURED, Provenance
+from cardlab.core.quantity import MEASURED, Provenance
 
 __all__ = [
     "CONTENDED",

@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cardlab.errors import ProfileError
+from cardlab.core.errors import ProfileError
 
 
 def _nothing() -> None:

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from cardlab.profilers.timing import WorkTiming
 from cardlab.profilers.work import Work
-from cardlab.records.task import Execution, Task
-from cardlab.records.workload import Analysis
+from cardlab.core.records.task import Execution, Task
+from cardlab.core.records.workload import Analysis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

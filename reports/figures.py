@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import MissingDependencyError, UsageError
+from cardlab.core.errors import MissingDependencyError, UsageError
 from cardlab.reports.views.parts import Axis, Bars, Chart, Series
 
 FORMATS = (".png", ".svg", ".pdf")

@@ -17,7 +17,7 @@ from cardlab import __version__
 from cardlab.reports.csv_text import csv_text
 from cardlab.reports.svg import bars_svg, chart_svg, key_of
 from cardlab.reports.views.parts import Bars, Cell, Chart, Column, Part, Section, Table, scale_of
-from cardlab.text import NOT_MEASURED
+from cardlab.core.text import NOT_MEASURED
 
 MOST_ROWS = 200
 

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from cardlab.errors import RunError
-from cardlab.identity import content_hash
+from cardlab.core.errors import RunError
+from cardlab.core.identity import content_hash
 from cardlab.profilers.workload.build import build_meta, materialise_whole
-from cardlab.records.task import Execution, Task
+from cardlab.core.records.task import Execution, Task
 from cardlab.split.adapters import initial_adapters
 from cardlab.split.codec import WIRE_BYTES, pack_tensor, unpack_tensor
 from cardlab.split.codecs.feedback import ErrorFeedback

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cardlab.errors import RunError, UsageError
-from cardlab.records.plan import Plan
+from cardlab.core.errors import RunError, UsageError
+from cardlab.core.records.plan import Plan
 from cardlab.split.adapters import AdapterSet, copied
 from cardlab.split.codec import FrameError
 from cardlab.split.frames import Message

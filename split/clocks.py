@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from cardlab.errors import DeviceError
+from cardlab.core.errors import DeviceError
 from cardlab.profilers.platforms.base import Platform
 
 

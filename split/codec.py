@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from cardlab.errors import RunError
+from cardlab.core.errors import RunError
 
 Buffer = bytes | bytearray | memoryview
 

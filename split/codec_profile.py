@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cardlab.records.task import Execution, Task
+from cardlab.core.records.task import Execution, Task
 from cardlab.split.accuracy import draw_rows
 from cardlab.split.adapters import initial_adapters, pack_adapters, unpack_adapters
 from cardlab.split.codec import pack_tensor, unpack_tensor, warm_codec

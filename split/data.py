@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cardlab.errors import MissingDependencyError, RunError, UsageError
+from cardlab.core.errors import MissingDependencyError, RunError, UsageError
 
 Tokens = npt.NDArray[np.int64]
 _REMEDY = "give a text file, or JSON lines with a text key"

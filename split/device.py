@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cardlab import __version__
-from cardlab.errors import CardlabError, RunError
-from cardlab.plain import to_plain
-from cardlab.records.device import Device
+from cardlab.core.errors import CardlabError, RunError
+from cardlab.core.plain import to_plain
+from cardlab.core.records.device import Device
 from cardlab.split.adapters import pack_adapters, unpack_adapters
 from cardlab.split.codec import FrameError, codec_named, pack_tensor, unpack_tensor, warm_codec
 from cardlab.split.device_transport import CONNECT_S, DeviceTransport

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from cardlab.errors import RunError
+from cardlab.core.errors import RunError
 from cardlab.split.codec import FrameError
 from cardlab.split.frames import Message, pack, unpack
 from cardlab.split.keys import KeyPair

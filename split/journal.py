@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import RunError
-from cardlab.plain import from_plain, to_plain
+from cardlab.core.errors import RunError
+from cardlab.core.plain import from_plain, to_plain
 from cardlab.split.adapters import AdapterSet, flat, unflat
 from cardlab.split.settings import RunSettings
 

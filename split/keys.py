@@ -12,7 +12,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardlab.errors import RunError, UsageError
+from cardlab.core.errors import RunError, UsageError
 
 _PUBLIC, _SECRET = "public", "secret"
 _KEY_LENGTH = 40

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cardlab.errors import RunError
-from cardlab.plain import from_plain, to_plain
-from cardlab.records.device import Device
+from cardlab.core.errors import RunError
+from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.records.device import Device
 from cardlab.split.codec import FrameError
 from cardlab.split.frames import Message, text
 from cardlab.split.server_transport import ServerTransport

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from cardlab.errors import RunError
+from cardlab.core.errors import RunError
 from cardlab.split.codec import FrameError, Packed
 from cardlab.split.device_transport import CONNECT_S, DeviceTransport
 from cardlab.split.frames import Message, number, unpack, whole

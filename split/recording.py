@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from cardlab.db.store import Store
-from cardlab.errors import NotFoundError
-from cardlab.identity import content_hash
-from cardlab.plain import from_plain, to_plain
-from cardlab.quantity import MEASURED
-from cardlab.records.device import Device, Environment
-from cardlab.records.measurement import Run
-from cardlab.records.task import Execution
-from cardlab.records.training import TrainPhase, TrainRound
+from cardlab.core.errors import NotFoundError
+from cardlab.core.identity import content_hash
+from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.quantity import MEASURED
+from cardlab.core.records.device import Device, Environment
+from cardlab.core.records.measurement import Run
+from cardlab.core.records.task import Execution
+from cardlab.core.records.training import TrainPhase, TrainRound
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.settings import TERMS, WAITING, RunSettings
 

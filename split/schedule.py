@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
-from cardlab.errors import RunError
-from cardlab.records.plan import DelayTerms, Plan
-from cardlab.records.task import Task
+from cardlab.core.errors import RunError
+from cardlab.core.records.plan import DelayTerms, Plan
+from cardlab.core.records.task import Task
 from cardlab.split.settings import check_cut
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cardlab.errors import RunError
+from cardlab.core.errors import RunError
 from cardlab.split.adapters import AdapterSet, averaged, initial_adapters
 from cardlab.split.batched import BATCHED, Together, common_cut
 from cardlab.split.clocks import EnergyMeter, ServerClock

@@ -8,7 +8,7 @@ import queue
 from collections.abc import Iterable
 from typing import Any
 
-from cardlab.errors import RunError
+from cardlab.core.errors import RunError
 from cardlab.split.frames import Message, pack
 from cardlab.split.keys import KeyPair
 from cardlab.split.laps import now_s

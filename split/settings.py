@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cardlab import __version__
-from cardlab.errors import RunError, UsageError
-from cardlab.plain import from_plain, to_plain
-from cardlab.records.task import Task
+from cardlab.core.errors import RunError, UsageError
+from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.records.task import Task
 from cardlab.split.codec import FrameError
 
 TERMS = ("device", "encode", "uplink", "decode", "server", "downlink", "adapters", "switch")

@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cardlab.errors import RunError, UsageError
+from cardlab.core.errors import RunError, UsageError
 from cardlab.split.codec import FrameError
 from cardlab.split.frames import number
-from cardlab.text import si
+from cardlab.core.text import si
 
 _RATE = re.compile(r"^(\d+(?:\.\d+)?)(k|m|g)bit$")
 _DELAY = re.compile(r"^(\d+(?:\.\d+)?)(us|ms|s)$")

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cardlab.errors import RunError
-from cardlab.plain import to_plain
-from cardlab.records.device import Device
+from cardlab.core.errors import RunError
+from cardlab.core.plain import to_plain
+from cardlab.core.records.device import Device
 from cardlab.split.adapters import AdapterSet, copied, pack_adapters, size_bytes, unpack_adapters
 from cardlab.split.codec import FrameError, pack_tensor, unpack_tensor
 from cardlab.split.codecs.feedback import ErrorFeedback

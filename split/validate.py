@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from cardlab.records.training import TrainRound
+from cardlab.core.records.training import TrainRound
 from cardlab.split.settings import TERMS
 
 TOTAL = "delay"

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import RunError
-from cardlab.identity import content_hash
-from cardlab.records.task import Task
+from cardlab.core.errors import RunError
+from cardlab.core.identity import content_hash
+from cardlab.core.records.task import Task
 
 _SAMPLE_BYTES = 4096
 _RANGE = 0.02

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cardlab.identity import new_uid
-from cardlab.quantity import MEASURED, Estimate
-from cardlab.records.device import Device, Environment
-from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
-from cardlab.records.task import Architecture, Execution, Lora, Task
-from cardlab.records.workload import Analysis, CutCost, SegmentCost
+from cardlab.core.identity import new_uid
+from cardlab.core.quantity import MEASURED, Estimate
+from cardlab.core.records.device import Device, Environment
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
+from cardlab.core.records.task import Architecture, Execution, Lora, Task
+from cardlab.core.records.workload import Analysis, CutCost, SegmentCost
 
 ARCHITECTURE = Architecture(
     family="llama",

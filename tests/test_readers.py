@@ -21,7 +21,7 @@ from cardlab.card.scenario_file import bundled_scenarios, parse_scenario
 from cardlab.cli.settings import load_settings
 from cardlab.db import open_store
 from cardlab.db.bundle import merge_bundle
-from cardlab.errors import CardlabError
+from cardlab.core.errors import CardlabError
 from tests.conftest import ROOT
 from tests.db.test_bundle import make_board
 

@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from cardlab.calibrate.importers.rows import MAX_ROWS, ImportedRow, collect, number
-from cardlab.errors import BadDataError
+from cardlab.core.errors import BadDataError
 
 FREQUENCY = {"frequency_mhz": 1e6, "frequency_hz": 1.0}
 VALUES = ("power_w", "latency_s")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cardlab.calibrate.importers.rows import MAX_ROWS, ImportedRow, collect, number
-from cardlab.errors import BadDataError
+from cardlab.core.errors import BadDataError
 
 MAX_BYTES = 256 * 2**20
 CLOCKS = ("core_freq", "nvml_gr_clock")

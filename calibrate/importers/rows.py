@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cardlab.errors import BadDataError
+from cardlab.core.errors import BadDataError
 
 MAX_ROWS = 1_000_000
 

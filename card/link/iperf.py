@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import BadDataError
+from cardlab.core.errors import BadDataError
 
 _REMEDY = "make it with: iperf3 -c SERVER --json > FILE, run on the device"
 

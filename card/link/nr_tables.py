@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cardlab.errors import PlanError
+from cardlab.core.errors import PlanError
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from cardlab.card.link.nr_tables import CQI
-from cardlab.errors import PlanError
+from cardlab.core.errors import PlanError
 
 DEFAULT = "customary-lte"
 

@@ -22,7 +22,7 @@ from cardlab.card.sft.large_scale import by_lagrangian
 from cardlab.card.sft.problem import SftProblem
 from cardlab.card.sft.rounds import shared
 from cardlab.card.sft.spectrum import Band, share_exactly
-from cardlab.records.plan import Outcome
+from cardlab.core.records.plan import Outcome
 
 
 def mean_of(outcomes: Sequence[Outcome]) -> Outcome:

@@ -15,8 +15,8 @@ from cardlab.card.scenario import Scenario, SftSpec
 from cardlab.card.sft.options import PLAIN, Accuracy, Option, accuracy_of, check_target, options_of
 from cardlab.card.sft.problem import SftProblem
 from cardlab.card.sft.spectrum import Band
-from cardlab.errors import InfeasibleError
-from cardlab.text import data_size
+from cardlab.core.errors import InfeasibleError
+from cardlab.core.text import data_size
 
 if TYPE_CHECKING:
     from cardlab.card.sft.sharing import Sharing

@@ -12,7 +12,7 @@ from cardlab.card.problem import Array
 from cardlab.card.sft.deciding import decide
 from cardlab.card.sft.problem import Index, SftProblem
 from cardlab.card.sft.spectrum import Band
-from cardlab.records.plan import Decision
+from cardlab.core.records.plan import Decision
 
 _TERMS = ("device", "uplink", "server", "downlink", "adapters")
 _TAILS = (0.025, 0.975)

@@ -10,7 +10,7 @@ from cardlab.card.problem import Array
 from cardlab.card.sft.problem import Index, SftProblem
 from cardlab.card.sft.queue import waits_batched, waits_serial
 from cardlab.card.sft.spectrum import Band
-from cardlab.records.plan import Decision, DelayTerms, Outcome
+from cardlab.core.records.plan import Decision, DelayTerms, Outcome
 
 
 def decide(problem: SftProblem, band: Band, cuts: Index, options: Index, shares: Array) -> tuple[Decision, ...]:

@@ -14,7 +14,7 @@ from cardlab.card.sft.options import PLAIN, Accuracy, Option, options_of
 from cardlab.card.sft.sharing import measured_sharing
 from cardlab.card.sft.spectrum import Band
 from cardlab.db.store import Store
-from cardlab.records.fit import Fit
+from cardlab.core.records.fit import Fit
 
 # Labels travel as int32.
 LABEL_BYTES = 4

@@ -14,7 +14,7 @@ import numpy as np
 
 from cardlab.card.problem import Array
 from cardlab.card.scenario import SftSpec
-from cardlab.errors import InfeasibleError
+from cardlab.core.errors import InfeasibleError
 
 DEFAULT_RATES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 _EDGE = 1e-9

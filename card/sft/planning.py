@@ -24,11 +24,11 @@ from cardlab.card.sft.large_scale import by_lagrangian
 from cardlab.card.sft.problem import SftProblem
 from cardlab.card.sft.rounds import SharedRound, shared
 from cardlab.card.sft.spectrum import Band
-from cardlab.errors import InfeasibleError
-from cardlab.identity import new_uid
-from cardlab.quantity import union_of
-from cardlab.records.plan import Plan, PlannedRound
-from cardlab.text import si
+from cardlab.core.errors import InfeasibleError
+from cardlab.core.identity import new_uid
+from cardlab.core.quantity import union_of
+from cardlab.core.records.plan import Plan, PlannedRound
+from cardlab.core.text import si
 
 _SLACK = 1e-9
 

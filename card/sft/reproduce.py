@@ -15,7 +15,7 @@ from cardlab.card.scenario_file import load_scenario
 from cardlab.card.sft.options import topk_bits
 from cardlab.card.simulate import on_channel
 from cardlab.card.solving import solve
-from cardlab.records.plan import Outcome, Plan
+from cardlab.core.records.plan import Outcome, Plan
 
 DELAY = {"published (JSTSP)": -0.664, "preprint (arXiv v1)": -0.802}
 COMMUNICATION = -0.936

@@ -10,7 +10,7 @@ from cardlab.card.sft.deciding import decide, outcome_of
 from cardlab.card.sft.enumeration import Chosen
 from cardlab.card.sft.problem import Index, SftProblem
 from cardlab.card.sft.spectrum import Band, share_exactly
-from cardlab.records.plan import Decision, Outcome
+from cardlab.core.records.plan import Decision, Outcome
 
 
 @dataclass(frozen=True, slots=True)

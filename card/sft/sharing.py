@@ -18,9 +18,9 @@ from cardlab.card.measured import best_point
 from cardlab.card.parties import Party, newest_profile
 from cardlab.card.problem import Array
 from cardlab.db.store import Store
-from cardlab.errors import PlanError
-from cardlab.records.measurement import Profile
-from cardlab.text import si
+from cardlab.core.errors import PlanError
+from cardlab.core.records.measurement import Profile
+from cardlab.core.text import si
 
 _SAME_CLOCK = 0.01
 

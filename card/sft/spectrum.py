@@ -19,7 +19,7 @@ import numpy as np
 from cardlab.card.kernels import compiled
 from cardlab.card.problem import Array
 from cardlab.card.sft import kernels
-from cardlab.errors import PlanError
+from cardlab.core.errors import PlanError
 
 SPECTRA = ("power", "linear")
 

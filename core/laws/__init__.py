@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cardlab.errors import UsageError
-from cardlab.laws.base import Law, Parameter, SeparableLaw
-from cardlab.laws.curve import Saturating
-from cardlab.laws.latency import AffineInverse, ConstantLatency, Inverse
-from cardlab.laws.measured import Measured
-from cardlab.laws.power import (
+from cardlab.core.errors import UsageError
+from cardlab.core.laws.base import Law, Parameter, SeparableLaw
+from cardlab.core.laws.curve import Saturating
+from cardlab.core.laws.latency import AffineInverse, ConstantLatency, Inverse
+from cardlab.core.laws.measured import Measured
+from cardlab.core.laws.power import (
     ConstantPower,
     Cubic,
     PowerLaw,

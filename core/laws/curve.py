@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cardlab.laws.base import Array, Parameter, SeparableLaw, stack
+from cardlab.core.laws.base import Array, Parameter, SeparableLaw, stack
 
 
 class Saturating(SeparableLaw):

@@ -10,7 +10,7 @@ Clocks in Hz, latency in s.
 
 from __future__ import annotations
 
-from cardlab.laws.base import Array, Parameter, SeparableLaw, stack
+from cardlab.core.laws.base import Array, Parameter, SeparableLaw, stack
 
 _STALL = Parameter(name="stall", unit="s", meaning="time that a higher clock does not remove")
 _CYCLES = Parameter(name="cycles", unit="cycles", meaning="clock cycles of the work")

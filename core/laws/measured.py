@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cardlab.laws.base import Array, Law, Parameter
+from cardlab.core.laws.base import Array, Law, Parameter
 
 
 @dataclass(frozen=True, slots=True)

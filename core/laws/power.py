@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cardlab.laws.base import Array, Law, Parameter, SeparableLaw, stack
+from cardlab.core.laws.base import Array, Law, Parameter, SeparableLaw, stack
 
 REFERENCE_HZ = 1e9
 MAX_VOLTAGE_RATIO = 1.6

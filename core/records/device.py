@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cardlab.identity import content_hash
+from cardlab.core.identity import content_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +16,7 @@ class Device:
     with the same key; the newest one supplies the label.
 
     Attributes:
-        key: identity prefixed by platform (see cardlab.identity).
+        key: identity prefixed by platform (see cardlab.core.identity).
         name: label chosen by a person or taken from the host.
         platform: "cpu", "nvidia", "jetson", "simulated" or "imported".
         model: what the vendor calls it, None if unknown.

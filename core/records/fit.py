@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from cardlab.errors import BadDataError
-from cardlab.laws import Law, law_named
-from cardlab.laws.base import Array
-from cardlab.plain import from_plain, to_plain
-from cardlab.quantity import Estimate, How, Provenance
+from cardlab.core.errors import BadDataError
+from cardlab.core.laws import Law, law_named
+from cardlab.core.laws.base import Array
+from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.quantity import Estimate, How, Provenance
 
 EDGE_TOLERANCE = 0.005
 UNITS = {"power": "W", "wait_power": "W", "latency": "s", "accuracy": "1"}

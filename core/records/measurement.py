@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cardlab.quantity import Estimate, Provenance
-from cardlab.records.device import Device, Environment
-from cardlab.records.task import Execution, Task
-from cardlab.records.workload import Analysis
+from cardlab.core.quantity import Estimate, Provenance
+from cardlab.core.records.device import Device, Environment
+from cardlab.core.records.task import Execution, Task
+from cardlab.core.records.workload import Analysis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

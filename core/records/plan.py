@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from cardlab.quantity import Provenance
+from cardlab.core.quantity import Provenance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cardlab.identity import content_hash
+from cardlab.core.identity import content_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

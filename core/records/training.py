@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cardlab.records.device import Device
+from cardlab.core.records.device import Device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

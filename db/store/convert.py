@@ -18,13 +18,13 @@ from cardlab.db.schema import (
     TaskRow,
 )
 from cardlab.db.store.devices import to_device
-from cardlab.identity import new_uid
-from cardlab.plain import from_plain, to_plain
-from cardlab.quantity import Estimate, Provenance
-from cardlab.records.device import Environment
-from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Run
-from cardlab.records.task import Execution, Task
-from cardlab.records.workload import Analysis
+from cardlab.core.identity import new_uid
+from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.quantity import Estimate, Provenance
+from cardlab.core.records.device import Environment
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Run
+from cardlab.core.records.task import Execution, Task
+from cardlab.core.records.workload import Analysis
 
 OPERATING_POINT = "operating_point"
 

@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 
 from cardlab.db.schema import DeviceRow, RunRow
 from cardlab.db.store.repository import Repository, find_or_add
-from cardlab.errors import AmbiguousNameError, NotFoundError
-from cardlab.records.device import Device
+from cardlab.core.errors import AmbiguousNameError, NotFoundError
+from cardlab.core.records.device import Device
 
 
 class Devices(Repository):

@@ -19,8 +19,8 @@ from cardlab.db.schema import (
     TaskRow,
 )
 from cardlab.db.store.repository import Repository, find_prefix, find_uid
-from cardlab.errors import NotFoundError
-from cardlab.records.fit import Fit
+from cardlab.core.errors import NotFoundError
+from cardlab.core.records.fit import Fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,9 @@ from sqlalchemy import select
 
 from cardlab.db.schema import LinkRow
 from cardlab.db.store.repository import Repository
-from cardlab.errors import NotFoundError
-from cardlab.quantity import Provenance
-from cardlab.records.link import Link
+from cardlab.core.errors import NotFoundError
+from cardlab.core.quantity import Provenance
+from cardlab.core.records.link import Link
 
 
 class Links(Repository):

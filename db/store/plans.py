@@ -8,9 +8,9 @@ from sqlalchemy import select
 
 from cardlab.db.schema import FitRow, LinkRow, PlanInputRow, PlanRow, RunRow
 from cardlab.db.store.repository import Repository, find_prefix
-from cardlab.errors import NotFoundError
-from cardlab.plain import from_plain, to_plain
-from cardlab.records.plan import Plan
+from cardlab.core.errors import NotFoundError
+from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.records.plan import Plan
 
 
 class Plans(Repository):

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from cardlab.db.engine import read_session, translated, write_session
 from cardlab.db.schema import Row
-from cardlab.errors import AmbiguousNameError, NotFoundError
+from cardlab.core.errors import AmbiguousNameError, NotFoundError
 
 R = TypeVar("R", bound=Row)
 

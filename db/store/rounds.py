@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 from cardlab.db.schema import DeviceRow, PlanRow, RunRow, TrainPhaseRow, TrainRoundRow
 from cardlab.db.store.devices import store_device, to_device
 from cardlab.db.store.repository import Repository, find_uid
-from cardlab.errors import NotFoundError
-from cardlab.identity import content_hash
-from cardlab.records.training import TrainPhase, TrainRound
+from cardlab.core.errors import NotFoundError
+from cardlab.core.identity import content_hash
+from cardlab.core.records.training import TrainPhase, TrainRound
 
 
 class Rounds(Repository):

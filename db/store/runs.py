@@ -33,11 +33,11 @@ from cardlab.db.store.convert import (
 )
 from cardlab.db.store.devices import store_device
 from cardlab.db.store.repository import Repository, find_or_add, find_prefix, find_uid
-from cardlab.errors import NotFoundError
-from cardlab.identity import new_uid
-from cardlab.plain import to_plain
-from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint, Profile, Run
-from cardlab.records.task import Task
+from cardlab.core.errors import NotFoundError
+from cardlab.core.identity import new_uid
+from cardlab.core.plain import to_plain
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Profile, Run
+from cardlab.core.records.task import Task
 
 Visit = tuple[PlannedPoint, OperatingPoint, Sequence[Measurement]]
 

@@ -17,9 +17,9 @@ from cardlab.profilers.sensors.sampler import Sampler, ThreadSampler
 from cardlab.profilers.stopwatch import CpuStopwatch
 from cardlab.profilers.workbench import LoadWorkbench, Workbench, Workload
 from cardlab.profilers.workload.execution import resolve_execution
-from cardlab.quantity import MEASURED
-from cardlab.records.device import Device
-from cardlab.records.task import Execution
+from cardlab.core.quantity import MEASURED
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Execution
 
 _CPUFREQ = "sys/devices/system/cpu/cpu0/cpufreq"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import NotSupportedError, PermissionDeniedError
+from cardlab.core.errors import NotSupportedError, PermissionDeniedError
 from cardlab.profilers.platforms import helper
 from cardlab.profilers.platforms.host import read_text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cardlab.errors import UsageError
+from cardlab.core.errors import UsageError
 from cardlab.profilers.platforms.base import Platform
 from cardlab.profilers.platforms.jetson_identity import find_tegra
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from cardlab.errors import DeviceBusyError, DeviceError
+from cardlab.core.errors import DeviceBusyError, DeviceError
 from cardlab.profilers.platforms.host import state_folder
 
 

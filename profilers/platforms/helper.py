@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardlab.errors import CardlabError, NotSupportedError, PermissionDeniedError, UsageError
+from cardlab.core.errors import CardlabError, NotSupportedError, PermissionDeniedError, UsageError
 from cardlab.profilers.platforms.host import read_text
 
 NAME = "cardlab-clock-helper"

@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardlab.errors import PermissionDeniedError
-from cardlab.identity import new_uid, serial_key
+from cardlab.core.errors import PermissionDeniedError
+from cardlab.core.identity import new_uid, serial_key
 
 _SERIAL = "proc/device-tree/serial-number"
 _MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")

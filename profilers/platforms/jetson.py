@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cardlab.errors import CardlabError, NotSupportedError, UsageError
+from cardlab.core.errors import CardlabError, NotSupportedError, UsageError
 from cardlab.profilers.clock import Clock, WallClock
 from cardlab.profilers.platforms.base import Platform, Probe, State
 from cardlab.profilers.platforms.guard import ClockGuard
@@ -29,9 +29,9 @@ from cardlab.profilers.stopwatch import ClockStopwatch, CudaStopwatch, Stopwatch
 from cardlab.profilers.work import Lap, Work
 from cardlab.profilers.workbench import LoadWorkbench, Workbench, Workload
 from cardlab.profilers.workload.execution import import_torch, resolve_execution
-from cardlab.quantity import MEASURED
-from cardlab.records.device import Device
-from cardlab.records.task import Execution
+from cardlab.core.quantity import MEASURED
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Execution
 
 SOURCES = ("sysfs", "jtop", "tegrastats")
 WINDOW_MIN_S = 5.0

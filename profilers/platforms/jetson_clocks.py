@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import CardlabError, DeviceLostError, NotSupportedError
+from cardlab.core.errors import CardlabError, DeviceLostError, NotSupportedError
 from cardlab.profilers.platforms import helper
 from cardlab.profilers.platforms.cpufreq import CpuClocks, through_helper
 from cardlab.profilers.platforms.host import read_text

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import CardlabError, NotSupportedError
+from cardlab.core.errors import CardlabError, NotSupportedError
 from cardlab.profilers.platforms.jetson_gpu import read_number
 
 Read = Callable[[Path], str | None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardlab.errors import DeviceLostError
+from cardlab.core.errors import DeviceLostError
 from cardlab.profilers.platforms.host import read_text
 
 DEVFREQ = "sys/class/devfreq"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cardlab.errors import CardlabError
+from cardlab.core.errors import CardlabError
 from cardlab.profilers.platforms.base import Probe
 from cardlab.profilers.platforms.host import memory_bytes
 from cardlab.profilers.platforms.jetson_limits import fan_words

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import NotSupportedError
+from cardlab.core.errors import NotSupportedError
 from cardlab.profilers.platforms import helper
 from cardlab.profilers.platforms.host import read_text
 from cardlab.profilers.sensors.nvml import Card

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cardlab.profilers.sensors.meter import RailTrace
-from cardlab.quantity import Estimate
+from cardlab.core.quantity import Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

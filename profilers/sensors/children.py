@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from cardlab.errors import DeviceError, DeviceLostError
+from cardlab.core.errors import DeviceError, DeviceLostError
 from cardlab.profilers.sensors.ina3221 import MEMORY_UPDATES, USUAL_UPDATE_S
 
 Parse = Callable[[str], Mapping[str, float]]

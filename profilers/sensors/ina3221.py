@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardlab.errors import DeviceLostError
+from cardlab.core.errors import DeviceLostError
 from cardlab.profilers.platforms.host import read_text
 
 HWMON = "sys/class/hwmon"

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from statistics import fmean
 from typing import Protocol
 
-from cardlab.errors import CardlabError, DeviceLostError
+from cardlab.core.errors import CardlabError, DeviceLostError
 from cardlab.profilers.clock import Clock
 from cardlab.profilers.sensors.jetson_rails import make_rails, total_name, total_parts
 from cardlab.profilers.sensors.meter import Meter, Rail, RailTrace, Recording

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardlab.errors import DeviceError
+from cardlab.core.errors import DeviceError
 from cardlab.profilers.sensors.children import ChildSource
 from cardlab.profilers.sensors.tegrastats import parse_line
 

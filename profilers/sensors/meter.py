@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cardlab.quantity import Estimate, Provenance
+from cardlab.core.quantity import Estimate, Provenance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pynvml
 
-from cardlab.errors import (
+from cardlab.core.errors import (
     CardlabError,
     DeviceBusyError,
     DeviceError,

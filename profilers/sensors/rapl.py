@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardlab.errors import PermissionDeniedError
+from cardlab.core.errors import PermissionDeniedError
 from cardlab.profilers.clock import Clock
 from cardlab.profilers.platforms.host import read_text
 from cardlab.profilers.sensors.meter import Meter, Rail, RailTrace, Recording

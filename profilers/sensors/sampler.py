@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from cardlab.errors import CardlabError
+from cardlab.core.errors import CardlabError
 
 Look = Callable[[], float]
 """Looks once and returns the seconds until the next look."""

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cardlab.errors import DeviceError
+from cardlab.core.errors import DeviceError
 
 _MIB = 2**20
 _RAM = re.compile(r"(?:^|\s)RAM ([0-9]{1,9})/([0-9]{1,9})MB(?=\s|$)")

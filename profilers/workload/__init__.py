@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cardlab.errors import MissingDependencyError
+from cardlab.core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from cardlab.profilers.workload.analysis import analyse
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cardlab.profilers.workload.execution import resolve_execution
     from cardlab.profilers.workload.profile import measure_segments, profile_task
     from cardlab.profilers.workload.tasks import resolve_task
-    from cardlab.records.task import Task
+    from cardlab.core.records.task import Task
 
 __all__ = [
     "Task",
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Task": "cardlab.records.task",
+    "Task": "cardlab.core.records.task",
     "analyse": "cardlab.profilers.workload.analysis",
     "bundled_models": "cardlab.profilers.workload.configs",
     "fits": "cardlab.profilers.workload.budget",

@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardlab.records.task import Task
-from cardlab.records.workload import Analysis, CutCost, SegmentCost
+from cardlab.core.records.task import Task
+from cardlab.core.records.workload import Analysis, CutCost, SegmentCost
 
 _OPTIMIZER_COPIES = {"sgd": 0, "adamw": 2}
 

@@ -19,7 +19,7 @@ import torch
 
 from cardlab.profilers.workload.configs import config_of
 from cardlab.profilers.workload.families import Family, family_named
-from cardlab.records.task import Execution, Task
+from cardlab.core.records.task import Execution, Task
 
 _WEIGHT_RANGE = 0.02
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from cardlab.errors import OutOfMemoryError, ProfileError
+from cardlab.core.errors import OutOfMemoryError, ProfileError
 
 _PACKAGE = "cardlab.profilers.workload"
 _RESULT_MARK = "cardlab-result "

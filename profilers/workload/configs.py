@@ -11,9 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import ProfileError, UnknownModelError
+from cardlab.core.errors import ProfileError, UnknownModelError
 from cardlab.profilers.workload.families import family_named, family_of
-from cardlab.records.task import Architecture, Task
+from cardlab.core.records.task import Architecture, Task
 
 
 def bundled_models() -> tuple[str, ...]:

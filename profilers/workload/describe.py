@@ -7,8 +7,8 @@ the same thing. Nothing here needs torch.
 from __future__ import annotations
 
 from cardlab.profilers.work import Lap, Work
-from cardlab.records.task import Task
-from cardlab.records.workload import SEGMENTS, Analysis, SegmentCost
+from cardlab.core.records.task import Task
+from cardlab.core.records.workload import SEGMENTS, Analysis, SegmentCost
 
 CHAIN = 3
 EQUIVALENT_STEP = "equivalent_step"

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import MissingDependencyError, NotSupportedError, UsageError
-from cardlab.records.task import Execution
+from cardlab.core.errors import MissingDependencyError, NotSupportedError, UsageError
+from cardlab.core.records.task import Execution
 
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTIONS = ("sdpa", "eager")

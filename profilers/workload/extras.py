@@ -14,7 +14,7 @@ from cardlab.profilers.work import Lap, Work
 from cardlab.profilers.workload.build import BuiltModel
 from cardlab.profilers.workload.pieces import hidden_states
 from cardlab.profilers.workload.segments import synchronizer
-from cardlab.records.workload import Analysis
+from cardlab.core.records.workload import Analysis
 
 _LEARNING_RATE = 1e-4
 

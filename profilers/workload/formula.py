@@ -21,8 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cardlab.profilers.workload.families import LayerPlan, Projection, family_named
-from cardlab.records.task import Lora, Task
-from cardlab.records.workload import FlopCount
+from cardlab.core.records.task import Lora, Task
+from cardlab.core.records.workload import FlopCount
 
 
 @dataclass(slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cardlab.plain import from_plain, to_plain
+from cardlab.core.plain import from_plain, to_plain
 from cardlab.profilers.workload.child import call_in_child
-from cardlab.records.task import Execution
+from cardlab.core.records.task import Execution
 
 
 def measure_overhead(execution: Execution, device: str = "cpu") -> int:

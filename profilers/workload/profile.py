@@ -24,10 +24,10 @@ from cardlab.profilers.timing import (
 )
 from cardlab.profilers.workbench import Workload
 from cardlab.profilers.workload.execution import resolve_execution
-from cardlab.quantity import Estimate, union_of
-from cardlab.records.measurement import Measurement
-from cardlab.records.task import Execution, Task
-from cardlab.records.workload import PHASES, SEGMENTS, Analysis, CutCost
+from cardlab.core.quantity import Estimate, union_of
+from cardlab.core.records.measurement import Measurement
+from cardlab.core.records.task import Execution, Task
+from cardlab.core.records.workload import PHASES, SEGMENTS, Analysis, CutCost
 
 SegmentCallback = Callable[[tuple[Measurement, ...]], None]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cardlab.errors import UsageError
-from cardlab.plain import from_plain, to_plain
+from cardlab.core.errors import UsageError
+from cardlab.core.plain import from_plain, to_plain
 from cardlab.profilers.workload.child import call_in_child
-from cardlab.records.task import Execution, Task
+from cardlab.core.records.task import Execution, Task
 
 SIDES = ("device", "server")
 _STEPS = 2

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cardlab.errors import ProfileError, UsageError
+from cardlab.core.errors import ProfileError, UsageError
 from cardlab.profilers.workload.configs import bundled_models, load_architecture
 from cardlab.profilers.workload.families import Family, family_named
-from cardlab.records.task import Architecture, Lora, Task
+from cardlab.core.records.task import Architecture, Lora, Task
 
 OPTIMIZERS = ("sgd", "adamw")
 ADAPTER_DTYPES = ("float32", "bfloat16", "float16")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cardlab.records.fit import Fit
+from cardlab.core.records.fit import Fit
 from cardlab.reports.views.fit import CURVE_POINTS, Curve
 from cardlab.reports.views.inputs import BestClock
 from cardlab.reports.views.parts import CLOCK, Axis, Chart, Mark, Series, file_key
-from cardlab.text import percent, si, subject
+from cardlab.core.text import percent, si, subject
 
 LEAST_RESIDUAL = 0.002
 _SHOWN = {"W": "W", "s": "ms", "1": "1"}

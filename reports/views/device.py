@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from cardlab.quantity import Estimate
-from cardlab.records.fit import Fit
-from cardlab.records.measurement import Profile
+from cardlab.core.quantity import Estimate
+from cardlab.core.records.fit import Fit
+from cardlab.core.records.measurement import Profile
 from cardlab.reports.views.curves import curve_charts, energy_chart
 from cardlab.reports.views.inputs import DeviceData
 from cardlab.reports.views.parts import ORIGIN, Column, Part, Section, Table, file_key
 from cardlab.reports.views.points import points_table, segments_table, top_point
 from cardlab.reports.views.roofline import roofline
-from cardlab.text import subject
+from cardlab.core.text import subject
 
 _RANGE = (Column(name="95 % from"), Column(name="95 % to"))
 _SHOWN_PARAMETERS = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cardlab.quantity import Estimate
+from cardlab.core.quantity import Estimate
 
 
 class Estimates:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cardlab.plain import to_plain
-from cardlab.records.fit import Fit
-from cardlab.text import subject
+from cardlab.core.plain import to_plain
+from cardlab.core.records.fit import Fit
+from cardlab.core.text import subject
 
 CURVE_POINTS = 80
 

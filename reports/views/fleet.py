@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cardlab.quantity import Estimate
-from cardlab.records.measurement import Point, Profile
+from cardlab.core.quantity import Estimate
+from cardlab.core.records.measurement import Point, Profile
 from cardlab.reports.views.curves import powers_chart
 from cardlab.reports.views.inputs import BestClock, DeviceData
 from cardlab.reports.views.parts import ORIGIN, Bars, Cell, Column, Part, Section, Table, file_key

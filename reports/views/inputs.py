@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cardlab.quantity import Estimate
-from cardlab.records.device import Device
-from cardlab.records.fit import Fit
-from cardlab.records.measurement import Profile
+from cardlab.core.quantity import Estimate
+from cardlab.core.records.device import Device
+from cardlab.core.records.fit import Fit
+from cardlab.core.records.measurement import Profile
 from cardlab.reports.views.fit import Curve
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from cardlab.plain import to_plain
-from cardlab.records.plan import Decision, DelayTerms, Outcome, Plan
+from cardlab.core.plain import to_plain
+from cardlab.core.records.plan import Decision, DelayTerms, Outcome, Plan
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cardlab.quantity import Estimate
-from cardlab.records.measurement import Point, Profile
+from cardlab.core.quantity import Estimate
+from cardlab.core.records.measurement import Point, Profile
 from cardlab.reports.views.parts import ORIGIN, Cell, Column, Table, file_key
 from cardlab.reports.views.profile import segment_energy, segment_estimate, sum_of_segments, total_power
 

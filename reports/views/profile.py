@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cardlab.plain import to_plain
-from cardlab.quantity import Estimate, product
-from cardlab.records.measurement import Measurement, Point, Profile
-from cardlab.records.workload import Analysis, CutCost, SegmentCost
+from cardlab.core.plain import to_plain
+from cardlab.core.quantity import Estimate, product
+from cardlab.core.records.measurement import Measurement, Point, Profile
+from cardlab.core.records.workload import Analysis, CutCost, SegmentCost
 from cardlab.reports.views.estimates import Estimates
 
 POWERS = {"power": "power_w", "wait_power": "wait_power_w", "idle_power": "idle_power_w"}

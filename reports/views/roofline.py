@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cardlab.records.measurement import Point, Profile
+from cardlab.core.records.measurement import Point, Profile
 from cardlab.reports.views.parts import Axis, Chart, Series, file_key
-from cardlab.text import si
+from cardlab.core.text import si
 
 FLOP_PER_CORE_CYCLE = 2.0
 GPUS = ("nvidia", "jetson", "simulated")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cardlab.records.measurement import Run
-from cardlab.records.training import TrainPhase, TrainRound
+from cardlab.core.records.measurement import Run
+from cardlab.core.records.training import TrainPhase, TrainRound
 from cardlab.reports.views.decisions import TERMS
 from cardlab.reports.views.inputs import Checked
 from cardlab.reports.views.parts import Axis, Bars, Cell, Chart, Column, Part, Section, Series, Table, file_key

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cardlab.errors import MissingDependencyError
+from cardlab.core.errors import MissingDependencyError
 from cardlab.split.codec import FrameError
 from cardlab.split.codecs import kernels
 

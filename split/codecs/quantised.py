@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cardlab.errors import RunError
+from cardlab.core.errors import RunError
 from cardlab.split.codec import Buffer, FrameError, Packed
 from cardlab.split.codecs import kernels
 from cardlab.split.codecs.coding import expand, squeeze

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from cardlab.errors import RunError
+from cardlab.core.errors import RunError
 from cardlab.split.codec import Buffer, Codec, FrameError, Packed
 from cardlab.split.codecs import kernels
 from cardlab.split.codecs.coding import expand_mask, squeeze_mask

@@ -7,9 +7,9 @@ from cardlab.calibrate import fit_latency, fit_power
 from cardlab.calibrate.constants import delta_curve, delta_from_latency, power_constants
 from cardlab.calibrate.optimum import energy_optimum
 from cardlab.calibrate.report_text import fit_report
-from cardlab.errors import BadDataError
-from cardlab.quantity import Estimate, How
-from cardlab.records.fit import FitSubject
+from cardlab.core.errors import BadDataError
+from cardlab.core.quantity import Estimate, How
+from cardlab.core.records.fit import FitSubject
 
 CLOCKS_HZ = np.linspace(0.4e9, 2e9, 9)
 SUBJECT = FitSubject(device="simulated:x:1", device_name="card", rail="board", quantity="power")

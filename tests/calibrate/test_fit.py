@@ -10,10 +10,10 @@ from cardlab.calibrate import compare, fit_latency, fit_power
 from cardlab.calibrate.data import prepare
 from cardlab.calibrate.fitter import Options, isotonic, solve_law
 from cardlab.calibrate.uncertainty import bootstrap_by_clock
-from cardlab.errors import BadDataError, TooFewPointsError, UsageError
-from cardlab.laws import law_named
-from cardlab.quantity import How
-from cardlab.records.fit import Fit, FitSubject
+from cardlab.core.errors import BadDataError, TooFewPointsError, UsageError
+from cardlab.core.laws import law_named
+from cardlab.core.quantity import How
+from cardlab.core.records.fit import Fit, FitSubject
 
 from .truths import CLOCKS_HZ, law_truth, noisy_power
 

@@ -6,7 +6,7 @@ import pytest
 
 from cardlab.calibrate.importers.csv import read_csv
 from cardlab.calibrate.importers.kernel_tuner import read_kernel_tuner
-from cardlab.errors import BadDataError
+from cardlab.core.errors import BadDataError
 
 GOOD = (
     "frequency_mhz,power_w,latency_s,workload,rail\n"

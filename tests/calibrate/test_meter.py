@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cardlab.calibrate.meter import calibrate_meter
-from cardlab.errors import BadDataError
+from cardlab.core.errors import BadDataError
 from tests.cli.run import command
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cardlab.laws import law_named
-from cardlab.laws.base import Array, Law
+from cardlab.core.laws import law_named
+from cardlab.core.laws.base import Array, Law
 
 TOP_HZ = 2e9
 CLOCKS_HZ = np.linspace(0.2, 1.0, 12) * TOP_HZ

@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from cardlab.calibrate.service import fit_store
 from cardlab.db import open_store
 from cardlab.db.store import Store
-from cardlab.records.device import Device
-from cardlab.records.measurement import OperatingPoint, PlannedPoint
-from cardlab.records.task import Task
+from cardlab.core.records.device import Device
+from cardlab.core.records.measurement import OperatingPoint, PlannedPoint
+from cardlab.core.records.task import Task
 from tests import records
 
 CLOCKS = tuple(float(f) * 1e6 for f in range(600, 2401, 100))

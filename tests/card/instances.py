@@ -8,7 +8,7 @@ import numpy as np
 
 from cardlab.card.problem import PaperServer, Problem
 from cardlab.card.scenario import Constraints, Objective
-from cardlab.quantity import Provenance
+from cardlab.core.quantity import Provenance
 
 LIMITS = ("deadline", "memory", "server_memory", "power", "energy", "device_energy", "least_layers")
 

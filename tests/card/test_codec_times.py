@@ -14,10 +14,10 @@ from cardlab.card.sft.baselines import uncompressed
 from cardlab.card.sft.from_db import instance_from_database
 from cardlab.card.sft.planning import plan_instance
 from cardlab.db.store import Store
-from cardlab.identity import new_uid
-from cardlab.quantity import MEASURED, Estimate
-from cardlab.records.device import Device
-from cardlab.records.measurement import Measurement, OperatingPoint, PlannedPoint
+from cardlab.core.identity import new_uid
+from cardlab.core.quantity import MEASURED, Estimate
+from cardlab.core.records.device import Device
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint
 from tests import records
 from tests.card.database import BOARD, SERVER, add_device, whole
 

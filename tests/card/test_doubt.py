@@ -14,7 +14,7 @@ from cardlab.card.doubt import Doubt, Doubts, certainties, most_doubtful, relati
 from cardlab.card.problem import problem_from_scenario
 from cardlab.card.scenario import Constraints
 from cardlab.card.solving import plan
-from cardlab.errors import PlanError
+from cardlab.core.errors import PlanError
 from tests.card.instances import random_problem
 
 

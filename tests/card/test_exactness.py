@@ -10,7 +10,7 @@ import pytest
 from cardlab.card.batch import solve_batch
 from cardlab.card.enumeration import best_choice
 from cardlab.card.solving import extents_of
-from cardlab.errors import InfeasibleError
+from cardlab.core.errors import InfeasibleError
 from tests.card.instances import LIMITS, brute_force, cost_at, random_problem
 
 KINDS = ("paper", "smooth", "noisy")

@@ -14,9 +14,9 @@ from cardlab.card.link.channel import rates_by_round
 from cardlab.card.scenario import Constraints, LinkSpec, Objective
 from cardlab.card.solving import extents_of, plan_rounds
 from cardlab.db import open_store
-from cardlab.errors import CardlabError, NotFoundError, PlanError
-from cardlab.quantity import Provenance
-from cardlab.records.link import Link
+from cardlab.core.errors import CardlabError, NotFoundError, PlanError
+from cardlab.core.quantity import Provenance
+from cardlab.core.records.link import Link
 from tests import records
 from tests.card.database import (
     BOARD,

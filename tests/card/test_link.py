@@ -17,7 +17,7 @@ from cardlab.card.link.nr_tables import CQI, MCS, coding_of_cqi, mcs_of_cqi
 from cardlab.card.link.snr_maps import DEFAULT, MAPS, snr_map
 from cardlab.card.scenario import LinkSpec
 from cardlab.card.simulate import on_channel
-from cardlab.errors import BadDataError, PlanError
+from cardlab.core.errors import BadDataError, PlanError
 
 # Typed a second time from the efficiencies that the standard prints.
 PRINTED = {

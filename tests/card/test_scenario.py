@@ -8,7 +8,7 @@ import pytest
 
 from cardlab.card import load_scenario, solve
 from cardlab.card.scenario_file import bundled_scenarios, parse_scenario
-from cardlab.errors import InfeasibleError, PlanError, ScenarioError
+from cardlab.core.errors import InfeasibleError, PlanError, ScenarioError
 
 GOOD = """\
 scheme = "card"

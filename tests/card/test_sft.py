@@ -17,7 +17,7 @@ from cardlab.card.sft.large_scale import _Lagrangian, by_lagrangian
 from cardlab.card.sft.options import codec_for, topk_bits
 from cardlab.card.sft.queue import waits_batched, waits_serial
 from cardlab.card.sft.spectrum import Band, prices, share_exactly
-from cardlab.errors import InfeasibleError, PlanError, ScenarioError
+from cardlab.core.errors import InfeasibleError, PlanError, ScenarioError
 from tests.card.test_scenario import change
 
 CURVE = {"accuracy_limit": 0.9, "accuracy_loss": 0.5, "accuracy_rate": 12.0}

@@ -16,9 +16,9 @@ from cardlab.card.sft.planning import plan_instance
 from cardlab.card.sft.sharing import measured_sharing
 from cardlab.cli.apps import profile_app
 from cardlab.db import open_store
-from cardlab.errors import InfeasibleError, PlanError
-from cardlab.records.device import Device
-from cardlab.records.task import Execution
+from cardlab.core.errors import InfeasibleError, PlanError
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Execution
 from tests import records
 from tests.card.database import CLOCKS, add_device, add_server, layer_s, other_task
 from tests.cli.run import command

@@ -12,7 +12,7 @@ import pytest
 from cardlab.card import load_scenario
 from cardlab.card.scenario import Constraints
 from cardlab.card.simulate import draw_fleet, jobs, simulate
-from cardlab.errors import MissingDependencyError, PlanError
+from cardlab.core.errors import MissingDependencyError, PlanError
 
 LETTER = replace(load_scenario("card-letter"), rounds=3)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardlab.identity import canonical_json, content_hash, new_uid, serial_key, simulated_key
+from cardlab.core.identity import canonical_json, content_hash, new_uid, serial_key, simulated_key
 from tests.records import ARCHITECTURE, DEVICE, EXECUTION, TASK
 
 plain = st.recursive(

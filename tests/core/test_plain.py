@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from cardlab.plain import from_plain, to_plain
-from cardlab.records.task import Task
-from cardlab.records.workload import Analysis
+from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.records.task import Task
+from cardlab.core.records.workload import Analysis
 from tests.records import ANALYSIS, TASK
 
 

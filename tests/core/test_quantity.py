@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardlab.plain import from_plain, to_plain
-from cardlab.quantity import Estimate, How, Origin, Provenance, product, union_of
+from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.quantity import Estimate, How, Origin, Provenance, product, union_of
 
 provenances = st.builds(Provenance, st.frozensets(st.sampled_from(Origin), min_size=1), st.sampled_from(How))
 

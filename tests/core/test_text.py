@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cardlab.text import data_size, duration, milliseconds, percent, si
+from cardlab.core.text import data_size, duration, milliseconds, percent, si
 
 
 @pytest.mark.parametrize(

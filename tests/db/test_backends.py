@@ -18,8 +18,8 @@ from cardlab.db.contents import contents
 from cardlab.db.migrate import revision_of, upgrade
 from cardlab.db.prune import Selection, prune, vacuum
 from cardlab.db.schema import HEAD_REVISION
-from cardlab.errors import NotFoundError, StoreError
-from cardlab.records.measurement import PlannedPoint
+from cardlab.core.errors import NotFoundError, StoreError
+from cardlab.core.records.measurement import PlannedPoint
 from tests import records
 
 CLOCKS = (0.4e9, 0.7e9, 1.0e9, 1.3e9, 1.6e9)

@@ -14,8 +14,8 @@ import pytest
 from cardlab.calibrate.service import fit_store
 from cardlab.db import open_store
 from cardlab.db.bundle import BLOBS, MANIFEST, export_bundle, merge_bundle
-from cardlab.errors import StoreError
-from cardlab.records.measurement import PlannedPoint
+from cardlab.core.errors import StoreError
+from cardlab.core.records.measurement import PlannedPoint
 from tests import records
 
 

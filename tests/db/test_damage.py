@@ -14,7 +14,7 @@ import pytest
 from cardlab.db import open_store
 from cardlab.db.bundle import merge_bundle
 from cardlab.db.check import check
-from cardlab.errors import NotFoundError, StoreError
+from cardlab.core.errors import NotFoundError, StoreError
 from tests import records
 from tests.cli.run import command
 from tests.db.test_bundle import make_board
@@ -46,7 +46,7 @@ def fill(store, wide) -> int:
 
 
 def test_a_full_disk_keeps_every_finished_point(small_disk: Path) -> None:
-    from cardlab.records.measurement import PlannedPoint
+    from cardlab.core.records.measurement import PlannedPoint
 
     wide = records.run(planned=tuple(PlannedPoint(index=i) for i in range(500)))
     with open_store(small_disk / "x.db") as store:

@@ -16,7 +16,7 @@ from cardlab.db import open_store
 from cardlab.db.engine import connect
 from cardlab.db.migrate import revision_of, upgrade
 from cardlab.db.schema import HEAD_REVISION, KNOWN_REVISIONS, Base
-from cardlab.errors import (
+from cardlab.core.errors import (
     MissingDependencyError,
     NotFoundError,
     SchemaTooNewError,

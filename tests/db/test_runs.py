@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cardlab.db import open_store
-from cardlab.errors import AmbiguousNameError, NotFoundError, StoreError
-from cardlab.records.measurement import PlannedPoint
+from cardlab.core.errors import AmbiguousNameError, NotFoundError, StoreError
+from cardlab.core.records.measurement import PlannedPoint
 from tests import records
 
 

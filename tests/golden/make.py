@@ -14,7 +14,7 @@ from cardlab.calibrate.service import fit_store
 from cardlab.card import load_scenario, solve
 from cardlab.db import open_store
 from cardlab.db.schema import HEAD_REVISION
-from cardlab.records.measurement import PlannedPoint
+from cardlab.core.records.measurement import PlannedPoint
 from tests import records
 
 FOLDER = Path(__file__).parent

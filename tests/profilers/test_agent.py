@@ -16,7 +16,7 @@ import pytest
 
 from cardlab.db import open_store
 from cardlab.db.bundle import export_bundle, merge_bundle
-from cardlab.identity import content_hash
+from cardlab.core.identity import content_hash
 from cardlab.profilers.agent import board as agent_board
 from cardlab.profilers.agent import bundle as agent_bundle
 from cardlab.profilers.agent.scrypt import slow_scrypt

@@ -22,7 +22,7 @@ from cardlab.profilers.workload import profile_task, resolve_execution, resolve_
 from cardlab.profilers.workload.build import build_meta, layer_context, materialise
 from cardlab.profilers.workload.families import family_named
 from cardlab.profilers.workload.pieces import head_piece
-from cardlab.records.task import Execution
+from cardlab.core.records.task import Execution
 from tests.profilers.workload.small import small_task
 
 FLOAT32 = Execution(dtype="float32")

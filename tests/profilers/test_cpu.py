@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cardlab.errors import PermissionDeniedError, UsageError
+from cardlab.core.errors import PermissionDeniedError, UsageError
 from cardlab.profilers.clock import VirtualClock
 from cardlab.profilers.platforms import helper
 from cardlab.profilers.platforms.cpu import CpuPlatform

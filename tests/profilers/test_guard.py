@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cardlab.errors import DeviceBusyError, DeviceError
+from cardlab.core.errors import DeviceBusyError, DeviceError
 from cardlab.profilers.platforms import open_platform
 from cardlab.profilers.platforms.guard import ClockGuard, journals
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cardlab.errors import NotSupportedError
+from cardlab.core.errors import NotSupportedError
 from cardlab.profilers.platforms import open_platform
 from cardlab.profilers.platforms.jetson import JetsonPlatform
 from cardlab.profilers.platforms.jetson_boards import BOARDS as KNOWN

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cardlab.errors import CardlabError, DeviceLostError, NotSupportedError, UsageError
+from cardlab.core.errors import CardlabError, DeviceLostError, NotSupportedError, UsageError
 from cardlab.profilers.platforms import helper
 from cardlab.profilers.platforms.jetson import JetsonPlatform
 from cardlab.profilers.platforms.jetson_clocks import JetsonClocks, Rights, find_rights, make_writer

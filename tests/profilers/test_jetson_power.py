@@ -12,7 +12,7 @@ import pytest
 
 from cardlab.calibrate import fit_power
 from cardlab.db import open_store
-from cardlab.errors import DeviceError, DeviceLostError, UsageError
+from cardlab.core.errors import DeviceError, DeviceLostError, UsageError
 from cardlab.profilers.environment import gather_environment
 from cardlab.profilers.estimate import estimate_seconds
 from cardlab.profilers.platforms.jetson import JetsonPlatform
@@ -22,9 +22,9 @@ from cardlab.profilers.session import Request, run_session
 from cardlab.profilers.sweep import choose_frequencies, plan_points
 from cardlab.profilers.timing import TimingPolicy
 from cardlab.profilers.workbench import Workload
-from cardlab.quantity import MEASURED
-from cardlab.records.measurement import Profile
-from cardlab.records.task import Execution
+from cardlab.core.quantity import MEASURED
+from cardlab.core.records.measurement import Profile
+from cardlab.core.records.task import Execution
 from tests.fakes.jetson.boards import BOARDS
 from tests.fakes.jetson.machine import LiveBoard
 from tests.fakes.jetson.tree import build, put

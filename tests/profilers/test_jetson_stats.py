@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cardlab.errors import DeviceError
+from cardlab.core.errors import DeviceError
 from cardlab.profilers.platforms.jetson_gpu import find_gpu
 from cardlab.profilers.sensors.ina3221 import find_rails
 from cardlab.profilers.sensors.jetson_rails import double_count_w, total_parts

@@ -10,14 +10,14 @@ import pytest
 from cardlab.calibrate import fit_power
 from cardlab.calibrate.service import fit_store
 from cardlab.db import open_store
-from cardlab.errors import CardlabError, DeviceLostError, PermissionDeniedError
+from cardlab.core.errors import CardlabError, DeviceLostError, PermissionDeniedError
 from cardlab.profilers.environment import gather_environment
 from cardlab.profilers.platforms.nvidia_clocks import Rights
 from cardlab.profilers.session import Observer, Request, run_session
 from cardlab.profilers.sweep import choose_frequencies, plan_points
 from cardlab.profilers.timing import TimingPolicy
 from cardlab.profilers.workbench import Workload
-from cardlab.records.task import Execution
+from cardlab.core.records.task import Execution
 from tests.fakes.nvml.card import FakeCard
 
 NO_RIGHTS = Rights(None, "this user may not set clocks", "run as root")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cardlab.errors import NotSupportedError, UsageError
+from cardlab.core.errors import NotSupportedError, UsageError
 from cardlab.profilers.platforms import open_platform
 from cardlab.profilers.platforms.simulated.devices import DEVICES
 from cardlab.profilers.platforms.simulated.machine import Machine
 from cardlab.profilers.work import Lap, Work
-from cardlab.quantity import Origin
+from cardlab.core.quantity import Origin
 
 STEP = Work(segment="layer", laps=(Lap(phase="step", run=None, flop=4e11, traffic_bytes=4e9),))
 

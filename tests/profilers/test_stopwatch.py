@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cardlab.errors import ProfileError
+from cardlab.core.errors import ProfileError
 from cardlab.profilers import stopwatch
 from cardlab.profilers.stopwatch import CpuStopwatch, LapSample, quietest_cpus
 from cardlab.profilers.work import Lap, Work, as_work

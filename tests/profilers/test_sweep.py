@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardlab.errors import UsageError
+from cardlab.core.errors import UsageError
 from cardlab.profilers.sweep import choose_frequencies, plan_points, spread
 
 OFFERED = tuple(210e6 + 15e6 * i for i in range(156))

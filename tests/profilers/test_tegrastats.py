@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cardlab.errors import CardlabError, DeviceError
+from cardlab.core.errors import CardlabError, DeviceError
 from cardlab.profilers.sensors.tegrastats import TegraLine, parse_line
 from tests.conftest import DATA
 

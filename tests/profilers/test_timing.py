@@ -11,7 +11,7 @@ import pytest
 from cardlab.profilers.stopwatch import CpuStopwatch, LapSample
 from cardlab.profilers.timing import Progress, TimingPolicy, measure, measurements
 from cardlab.profilers.work import Lap, Work
-from cardlab.quantity import Provenance
+from cardlab.core.quantity import Provenance
 from tests.profilers.fakes import ScriptedStopwatch, clean, disturbed, two_lap_work
 
 

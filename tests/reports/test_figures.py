@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cardlab.errors import MissingDependencyError, UsageError
+from cardlab.core.errors import MissingDependencyError, UsageError
 from cardlab.reports.figures import save_figure
 from cardlab.reports.views.parts import Axis, Bars, Chart, Series
 from tests.cli.run import command

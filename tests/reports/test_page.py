@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cardlab.db import open_store
-from cardlab.plain import to_plain
+from cardlab.core.plain import to_plain
 from cardlab.reports.csv_text import csv_text
 from cardlab.reports.html import MOST_ROWS, cell_text, render_page
 from cardlab.reports.svg import limits, log_ticks, ticks

@@ -15,12 +15,12 @@ from cardlab.card.solving import plan
 from cardlab.card.tradeoffs import with_pareto, with_sensitivity
 from cardlab.db import open_store
 from cardlab.db.store import Store
-from cardlab.identity import content_hash
-from cardlab.quantity import Provenance
-from cardlab.records.device import Device
-from cardlab.records.measurement import OperatingPoint, PlannedPoint, Run
-from cardlab.records.plan import Plan
-from cardlab.records.training import TrainPhase, TrainRound
+from cardlab.core.identity import content_hash
+from cardlab.core.quantity import Provenance
+from cardlab.core.records.device import Device
+from cardlab.core.records.measurement import OperatingPoint, PlannedPoint, Run
+from cardlab.core.records.plan import Plan
+from cardlab.core.records.training import TrainPhase, TrainRound
 from cardlab.reports.views.decisions import TERMS
 from tests import records
 from tests.card import database

@@ -11,7 +11,7 @@ import torch
 
 from cardlab.profilers.workload import resolve_task
 from cardlab.profilers.workload.build import build_meta, materialise_whole
-from cardlab.records.task import Execution, Task
+from cardlab.core.records.task import Execution, Task
 from cardlab.split.adapters import AdapterSet, LayerState, initial_adapters
 from cardlab.split.data import Batches, read_tokens
 from cardlab.split.halves import Half

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import CardlabError
+from cardlab.core.errors import CardlabError
 from cardlab.profilers.platforms import open_platform
 from cardlab.profilers.workload.build import build_meta
-from cardlab.records.device import Device
-from cardlab.records.task import Task
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Task
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.halves import Half
 from cardlab.split.journal import Journal

@@ -14,7 +14,7 @@ pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
 from cardlab.db import open_store
-from cardlab.errors import RunError, UsageError
+from cardlab.core.errors import RunError, UsageError
 from cardlab.split.adapters import averaged, copied, initial_adapters
 from cardlab.split.batched import common_cut, sharing_of
 from cardlab.split.settings import TERMS

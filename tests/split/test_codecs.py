@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from cardlab.errors import RunError
+from cardlab.core.errors import RunError
 from cardlab.split.codec import FrameError, codec_named, pack_tensor, unpack_tensor
 from cardlab.split.codecs.dense import scales_of
 from cardlab.split.codecs.feedback import ErrorFeedback

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.torch
 
 from cardlab import __version__
 from cardlab.db import open_store
-from cardlab.records.plan import DelayTerms, Outcome, Plan
+from cardlab.core.records.plan import DelayTerms, Outcome, Plan
 from cardlab.split.settings import TERMS
 from tests.card.database import whole
 from tests.cli.run import Result, command
@@ -80,8 +80,8 @@ def plan_of(tmp_path: Path, **changes: object) -> Plan:
     from dataclasses import replace
 
     from cardlab.profilers.workload import resolve_task
-    from cardlab.quantity import MEASURED
-    from cardlab.records.plan import Decision, PlannedRound
+    from cardlab.core.quantity import MEASURED
+    from cardlab.core.records.plan import Decision, PlannedRound
 
     task = resolve_task("tiny-llama", sequence=32, lora_alpha=16.0)
     terms = DelayTerms(

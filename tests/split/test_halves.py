@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from cardlab.errors import RunError, UsageError
+from cardlab.core.errors import RunError, UsageError
 from cardlab.split.adapters import (
     averaged,
     flat,

@@ -24,12 +24,12 @@ from safetensors.torch import save_file
 from cardlab.card.measured import DEVICE_PARTS, best_point
 from cardlab.db import open_store
 from cardlab.db.store import Store
-from cardlab.identity import new_uid
+from cardlab.core.identity import new_uid
 from cardlab.profilers.workload import resolve_task
-from cardlab.quantity import Origin, Provenance
-from cardlab.records.device import Device
-from cardlab.records.measurement import Profile
-from cardlab.records.plan import Plan
+from cardlab.core.quantity import Origin, Provenance
+from cardlab.core.records.device import Device
+from cardlab.core.records.measurement import Profile
+from cardlab.core.records.plan import Plan
 from cardlab.split.schedule import Schedule
 from cardlab.split.settings import TERMS
 from tests.split.models import Unsplit, model_file

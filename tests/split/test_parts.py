@@ -17,9 +17,9 @@ pytestmark = pytest.mark.torch
 import contextlib
 
 from cardlab.db import open_store
-from cardlab.errors import RunError, UsageError
+from cardlab.core.errors import RunError, UsageError
 from cardlab.profilers.platforms import open_platform
-from cardlab.quantity import MEASURED
+from cardlab.core.quantity import MEASURED
 from cardlab.split.adapters import initial_adapters
 from cardlab.split.clocks import EnergyMeter, ServerClock
 from cardlab.split.codec import FrameError

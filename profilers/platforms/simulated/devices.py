@@ -6,7 +6,7 @@ the real card, `rtx-4060` the 3072 cores that the paper's table gives. Everythin
 
 from __future__ import annotations
 
-from cardlab.errors import UsageError
+from cardlab.core.errors import UsageError
 from cardlab.profilers.platforms.simulated.physics import Physics
 
 GIB = 2**30

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cardlab.errors import UsageError
-from cardlab.identity import simulated_key
+from cardlab.core.errors import UsageError
+from cardlab.core.identity import simulated_key
 from cardlab.profilers.clock import Clock
 from cardlab.profilers.platforms.base import Platform, Probe, State
 from cardlab.profilers.platforms.guard import ClockGuard
@@ -22,9 +22,9 @@ from cardlab.profilers.sensors.meter import Meter, Rail, RailTrace, Recording
 from cardlab.profilers.stopwatch import LapSample
 from cardlab.profilers.work import Lap, Work
 from cardlab.profilers.workbench import LoadWorkbench, Workbench, Workload
-from cardlab.quantity import Origin, Provenance
-from cardlab.records.device import Device
-from cardlab.records.task import Execution
+from cardlab.core.quantity import Origin, Provenance
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Execution
 
 LEAST_LAP_S = 1e-5
 SIMULATED = Provenance.of(Origin.SIMULATED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cardlab.errors import ProfileError
+from cardlab.core.errors import ProfileError
 from cardlab.profilers.timing import WorkTiming
 from cardlab.profilers.work import Work
 from cardlab.profilers.workbench import Workload

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cardlab.errors import UnsupportedFamilyError
+from cardlab.core.errors import UnsupportedFamilyError
 from cardlab.profilers.workload.families.base import Family, LayerPlan, Projection
 from cardlab.profilers.workload.families.gpt2 import Gpt2
 from cardlab.profilers.workload.families.llama import Llama

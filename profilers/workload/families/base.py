@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cardlab.errors import ProfileError
-from cardlab.records.task import Architecture
+from cardlab.core.errors import ProfileError
+from cardlab.core.records.task import Architecture
 
 ConfigDict = Mapping[str, Any]
 

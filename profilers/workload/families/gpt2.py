@@ -16,7 +16,7 @@ from cardlab.profilers.workload.families.base import (
     optional,
     required,
 )
-from cardlab.records.task import Architecture
+from cardlab.core.records.task import Architecture
 
 
 class Gpt2(Family):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardlab.errors import UsageError
-from cardlab.laws import LAWS, SeparableLaw, law_named, laws_of
-from cardlab.laws.measured import Measured
+from cardlab.core.errors import UsageError
+from cardlab.core.laws import LAWS, SeparableLaw, law_named, laws_of
+from cardlab.core.laws.measured import Measured
 
 CLOCKS = np.linspace(4e8, 1.9e9, 12)
 POINTS = {

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from cardlab.errors import NotSupportedError
+from cardlab.core.errors import NotSupportedError
 from cardlab.profilers.platforms import helper
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pynvml
 
-from cardlab.errors import CardlabError
+from cardlab.core.errors import CardlabError
 from cardlab.profilers.platforms.nvidia import NvidiaPlatform
 from cardlab.profilers.platforms.nvidia_clocks import Rights
 from cardlab.profilers.work import Lap, Work

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from cardlab.profilers.workload import resolve_task
-from cardlab.records.task import Task
+from cardlab.core.records.task import Task
 
 SMALL = {
     "llama": {"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.torch
 from cardlab.profilers.workload import resolve_task
 from cardlab.profilers.workload.build import build_meta, materialise_whole, structural_groups
 from cardlab.profilers.workload.pieces import token_ids
-from cardlab.records.task import Execution
+from cardlab.core.records.task import Execution
 from tests.profilers.workload.small import SMALL
 
 

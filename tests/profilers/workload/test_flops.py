@@ -9,8 +9,8 @@ pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from cardlab.profilers.workload import analyse, bundled_models, resolve_task
-from cardlab.records.task import Execution
-from cardlab.records.workload import FlopCount
+from cardlab.core.records.task import Execution
+from cardlab.core.records.workload import FlopCount
 
 PARAMETERS = {
     "gpt2": 124_439_808,

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.torch
 from cardlab.profilers.workload import analyse, fits, resolve_execution, resolve_task
 from cardlab.profilers.workload.budget import adapter_state_bytes, available_memory_bytes
 from cardlab.profilers.workload.splitstep import real_split_step
-from cardlab.records.task import Execution
+from cardlab.core.records.task import Execution
 
 MIB = 2**20
 BFLOAT16 = Execution(dtype="bfloat16", torch="x")

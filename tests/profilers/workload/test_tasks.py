@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cardlab.errors import CardlabError, ProfileError, UnknownModelError, UnsupportedFamilyError, UsageError
+from cardlab.core.errors import CardlabError, ProfileError, UnknownModelError, UnsupportedFamilyError, UsageError
 from cardlab.profilers.workload.configs import bundled_models, config_of, load_architecture, load_config
 from cardlab.profilers.workload.families.rotary import rope_arguments
 from cardlab.profilers.workload.tasks import resolve_task

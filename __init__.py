@@ -1,0 +1,3 @@
+"""cardlab: profile, calibrate and plan split fine-tuning of language models on real hardware."""
+
+__version__ = "0.1.0"
