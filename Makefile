@@ -32,6 +32,7 @@ $(LINK):
 
 check: $(VENV)/.ready $(LINK)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	MYPYPATH=build/src $(BIN)/python -m mypy -p cardlab
 	PYTHONPATH=build/src $(BIN)/lint-imports
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from cardlab.profilers.workload import analyse, resolve_task
-from cardlab.profilers.workload.build import BuiltModel, build_meta
 from cardlab.core.records.task import Execution
 from cardlab.core.records.workload import Analysis
+from cardlab.profilers.workload import analyse, resolve_task
+from cardlab.profilers.workload.build import BuiltModel, build_meta
 
 
 @dataclass(frozen=True)

@@ -138,9 +138,7 @@ def numpy_brute_force(problem: Problem, clocks: Array, chunk: int = 64) -> Array
         if limits.deadline_s is not None:
             own = problem.device_power_w[part, None] * epochs * problem.device_s[part]
             cuts = (own <= limits.device_energy_j) & (need <= room[part, None])
-            kept = (
-                shared & cuts[:, :, None] & (delay <= limits.deadline_s) & (energy <= limits.server_energy_j)
-            )
+            kept = shared & cuts[:, :, None] & (delay <= limits.deadline_s) & (energy <= limits.server_energy_j)
             cost = np.where(kept, cost, np.inf)
         best[part] = cost.min(axes)
     return best
@@ -220,9 +218,7 @@ def calibrated(real: Problem, error: float, rng: np.random.Generator) -> Problem
     )
 
 
-def quality(
-    devices: int, calibrations: int, error: float = 0.05, weight: float = 0.2
-) -> dict[str, dict[str, float]]:
+def quality(devices: int, calibrations: int, error: float = 0.05, weight: float = 0.2) -> dict[str, dict[str, float]]:
     """By planner: share of devices whose planned round misses its deadline, or is refused though feasible."""
     rng = np.random.default_rng(SEED)
     link = LinkSpec(channel="normal", bandwidth_hz=2e7)
@@ -254,9 +250,7 @@ def _with_deadline(problem: Problem, deadline_s: float) -> Problem:
     return replace(problem, constraints=replace(problem.constraints, deadline_s=deadline_s))
 
 
-def _outcome(
-    problem: Problem, extent: Range, m: int, deadline_s: float, real: Table, best: Choice
-) -> dict[str, float]:
+def _outcome(problem: Problem, extent: Range, m: int, deadline_s: float, real: Table, best: Choice) -> dict[str, float]:
     try:
         choice = best_choice(_with_deadline(problem, deadline_s), m, extent)
     except InfeasibleError:

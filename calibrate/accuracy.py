@@ -23,9 +23,11 @@ def fit_accuracy(points: Sequence[tuple[float, float, float]], subject: FitSubje
     left_out = [f"rate {r:.4g} with an accuracy of {a:.3g}" for r, a, _ in points if not a > 0.0]
     errors = [e for _, _, e in used]
     data = prepare(
-        [r for r, _, _ in used], [a for _, a, _ in used], y_name="accuracy",
+        [r for r, _, _ in used],
+        [a for _, a, _ in used],
+        y_name="accuracy",
         stderr=[max(e, 1e-3) for e in errors] if all(e > 0.0 for e in errors) else None,
-    )  # fmt: skip
+    )
     subject = replace(subject, quantity="accuracy")
     fits = compare(data, subject, options=Options(relative=False)).fits
     chosen = next((fit for fit in fits if fit.law == LAW), fits[0])

@@ -31,9 +31,7 @@ class Solutions:
     cost: Array
 
 
-def solve(
-    law: SeparableLaw, x: Array, y: Array, w: Array, *, fixed: tuple[int, Array] | None = None
-) -> Solutions:
+def solve(law: SeparableLaw, x: Array, y: Array, w: Array, *, fixed: tuple[int, Array] | None = None) -> Solutions:
     """Best parameters for every row of y and w.
 
     Args:
@@ -115,17 +113,13 @@ def _subset(gram: dict[tuple[int, int], Array], right: list[Array], subset: tupl
         det = a * c - b * b
         safe = np.where(det > 1e-14 * a * c, det, np.inf)
         return np.array([(c * right[i] - b * right[j]) / safe, (a * right[j] - b * right[i]) / safe])
-    matrix = np.stack(
-        [np.stack([gram[min(i, j), max(i, j)] for j in subset], axis=-1) for i in subset], axis=-2
-    )
+    matrix = np.stack([np.stack([gram[min(i, j), max(i, j)] for j in subset], axis=-1) for i in subset], axis=-2)
     ridge = 1e-15 * np.einsum("...ii->...", matrix)[..., None, None] * np.eye(len(subset))
     solution = np.linalg.solve(matrix + ridge, np.stack([right[i] for i in subset], axis=-1)[..., None])
     return np.moveaxis(solution[..., 0], -1, 0)
 
 
-def _polish(
-    law: SeparableLaw, x: Array, y: Array, w: Array, p: Array, lower: Array, upper: Array
-) -> Solutions:
+def _polish(law: SeparableLaw, x: Array, y: Array, w: Array, p: Array, lower: Array, upper: Array) -> Solutions:
     cost = cost_of(law, x, y, w, p)
     damping = np.full(len(p), 1e-3)
     active = np.ones(len(p), dtype=bool)

@@ -105,9 +105,7 @@ def prepare(
     errors = None if errors is None else errors[order]
     gaps = np.diff(xs) > SAME_CLOCK * xs[:-1]
     clock = np.concatenate([[0], np.cumsum(gaps)])
-    return SweepData(
-        x=xs, y=ys, stderr=errors, quantisation=quantisation, clock=clock, warnings=tuple(warnings)
-    )
+    return SweepData(x=xs, y=ys, stderr=errors, quantisation=quantisation, clock=clock, warnings=tuple(warnings))
 
 
 def _column(values: ArrayLike, name: str, *, positive: bool = True) -> Array:
@@ -128,9 +126,7 @@ def _column(values: ArrayLike, name: str, *, positive: bool = True) -> Array:
 
 def _same_length(a: Array, b: Array, a_name: str, b_name: str) -> None:
     if a.size != b.size:
-        raise BadDataError(
-            f"{a_name} has {a.size} values and {b_name} {b.size}", remedy="give one of each per point"
-        )
+        raise BadDataError(f"{a_name} has {a.size} values and {b_name} {b.size}", remedy="give one of each per point")
 
 
 def _drift(x: Array, y: Array) -> list[str]:

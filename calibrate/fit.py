@@ -121,18 +121,14 @@ def compare(
     options = options or Options()
     tried = try_laws(subject.quantity, data, options)
     chosen = choose(tried)
-    fits = [
-        _record(data, c, subject, options, frequency_max_hz, selected=c is chosen, chosen=True) for c in tried
-    ]
+    fits = [_record(data, c, subject, options, frequency_max_hz, selected=c is chosen, chosen=True) for c in tried]
     if subject.quantity in ("power", "wait_power"):
         baseline = _candidate(subject.quantity, BASELINE, data, options)
         fits.append(_record(data, baseline, subject, options, frequency_max_hz, selected=False, chosen=False))
     return Comparison(fits=tuple(fits))
 
 
-def _fit(
-    data: SweepData, law: str, subject: FitSubject, options: Options, frequency_max_hz: float | None
-) -> Fit:
+def _fit(data: SweepData, law: str, subject: FitSubject, options: Options, frequency_max_hz: float | None) -> Fit:
     if law == "auto":
         chosen = choose(try_laws(subject.quantity, data, options))
     else:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cardlab.calibrate.service import gather
-from cardlab.db.store import Store
 from cardlab.core.records.fit import Fit, FitSubject
+from cardlab.db.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,5 +32,15 @@ def stale_fits(store: Store, *, device: str | None = None) -> tuple[StaleFit, ..
 
 def _key(subject: FitSubject) -> tuple[object, ...]:
     """What makes a curve one curve; labels and provenance may change."""
-    return (subject.device, subject.task, subject.workload, subject.execution, subject.quantity, subject.segment,
-            subject.phase, subject.rail, subject.power_mode, subject.memory_hz)  # fmt: skip
+    return (
+        subject.device,
+        subject.task,
+        subject.workload,
+        subject.execution,
+        subject.quantity,
+        subject.segment,
+        subject.phase,
+        subject.rail,
+        subject.power_mode,
+        subject.memory_hz,
+    )

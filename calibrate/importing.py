@@ -13,13 +13,13 @@ from cardlab import __version__
 from cardlab.calibrate.importers.csv import read_csv
 from cardlab.calibrate.importers.kernel_tuner import read_kernel_tuner
 from cardlab.calibrate.importers.rows import ImportedRow
-from cardlab.db.store import Store
-from cardlab.db.store.runs import Visit
 from cardlab.core.identity import imported_key, new_uid
 from cardlab.core.quantity import Estimate, Origin, Provenance
 from cardlab.core.records.device import Device, Environment
 from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
 from cardlab.core.records.task import Execution
+from cardlab.db.store import Store
+from cardlab.db.store.runs import Visit
 
 IMPORTED = Provenance.of(Origin.IMPORTED)
 UNKNOWN_EXECUTION = Execution(dtype="unknown", attention="unknown")
@@ -56,8 +56,7 @@ def _run(
 ) -> tuple[Run, list[Visit]]:
     clocks = [row.frequency_hz for row in rows]
     planned = tuple(
-        PlannedPoint(index=i, requested_hz=row.frequency_hz, memory_hz=row.memory_hz)
-        for i, row in enumerate(rows)
+        PlannedPoint(index=i, requested_hz=row.frequency_hz, memory_hz=row.memory_hz) for i, row in enumerate(rows)
     )
     run = Run(
         uid=new_uid(),

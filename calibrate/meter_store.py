@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from cardlab import __version__
 from cardlab.calibrate.meter import MeterCalibration
-from cardlab.db.store import Store
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import MEASURED, Estimate
 from cardlab.core.records.device import Device, Environment
 from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
 from cardlab.core.records.task import Execution
+from cardlab.db.store import Store
 
 KIND = "meter"
 Meters = dict[tuple[str, str], MeterCalibration]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from cardlab.calibrate.constants import Constants, Delta, delta_from_latency, power_constants
 from cardlab.calibrate.optimum import EnergyOptimum, step_optimum
-from cardlab.db.store import Store
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Profile
+from cardlab.db.store import Store
 
 
 def published_constants(store: Store, fits: Sequence[Fit]) -> tuple[Constants, ...]:

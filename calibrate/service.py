@@ -15,10 +15,10 @@ from cardlab.calibrate.data import prepare
 from cardlab.calibrate.fit import compare, fit_latency, fit_power
 from cardlab.calibrate.meter import MeterCalibration
 from cardlab.calibrate.meter_store import Meters, stored_meters
-from cardlab.db.store import Store
 from cardlab.core.errors import CalibrationError, NotFoundError, TooFewPointsError
 from cardlab.core.records.fit import Fit, FitSubject
 from cardlab.core.records.measurement import Measurement, OperatingPoint, Point, Profile, Run
+from cardlab.db.store import Store
 
 POWERS = ("power", "wait_power")
 KINDS = ("profile", "import")
@@ -45,9 +45,7 @@ class Group:
     frequency_max_hz: float | None
 
 
-def fit_store(
-    store: Store, *, device: str | None = None, law: str = "auto", created_at: str
-) -> tuple[Fit, ...]:
+def fit_store(store: Store, *, device: str | None = None, law: str = "auto", created_at: str) -> tuple[Fit, ...]:
     """Fit every subject of a device (all devices by default) and store the fits, all or none.
 
     Args:
@@ -61,9 +59,7 @@ def fit_store(
     """
     groups = gather(store, device=device)
     if not groups:
-        raise NotFoundError(
-            f"{store.location} holds no measurement to fit", remedy="measure with profile-device first"
-        )
+        raise NotFoundError(f"{store.location} holds no measurement to fit", remedy="measure with profile-device first")
     fitted = [(fit, _uids(group)) for group in groups for fit in fit_group(group, law)]
     if not fitted:
         raise NotFoundError(f"no quantity has a law called {law!r}", remedy="use --law auto")
@@ -108,20 +104,35 @@ def _fit_known(group: Group, known: Sequence[Reading], law: str) -> tuple[Fit, .
     quantisation = max(steps) if steps else None
     if law == "auto":
         data = prepare(
-            clocks, values, y_name=f"{group.subject.quantity}", stderr=stderr, quantisation=quantisation,
+            clocks,
+            values,
+            y_name=f"{group.subject.quantity}",
+            stderr=stderr,
+            quantisation=quantisation,
             throttled=throttled,
-        )  # fmt: skip
+        )
         return compare(data, group.subject, frequency_max_hz=group.frequency_max_hz).fits
     if group.subject.quantity in POWERS:
         fit = fit_power(
-            clocks, values, law, stderr_w=stderr, quantisation_w=quantisation, throttled=throttled,
-            frequency_max_hz=group.frequency_max_hz, subject=group.subject,
-        )  # fmt: skip
+            clocks,
+            values,
+            law,
+            stderr_w=stderr,
+            quantisation_w=quantisation,
+            throttled=throttled,
+            frequency_max_hz=group.frequency_max_hz,
+            subject=group.subject,
+        )
         return (fit,)
     fit = fit_latency(
-        clocks, values, law, stderr_s=stderr, throttled=throttled,
-        frequency_max_hz=group.frequency_max_hz, subject=group.subject,
-    )  # fmt: skip
+        clocks,
+        values,
+        law,
+        stderr_s=stderr,
+        throttled=throttled,
+        frequency_max_hz=group.frequency_max_hz,
+        subject=group.subject,
+    )
     return (fit,)
 
 
@@ -136,9 +147,7 @@ def _readings(profile: Profile, meters: Meters) -> Iterable[tuple[FitSubject, Re
                 yield subject, _reading(point, measurement, meter)
 
 
-def _subject(
-    run: Run, state: OperatingPoint, m: Measurement, meter: MeterCalibration | None
-) -> FitSubject:
+def _subject(run: Run, state: OperatingPoint, m: Measurement, meter: MeterCalibration | None) -> FitSubject:
     return FitSubject(
         device=run.device.key,
         device_name=run.device.name,

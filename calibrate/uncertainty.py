@@ -193,8 +193,6 @@ def _table_held_out(data: SweepData, folds: Array) -> Array:
 
 def _table_draws(data: SweepData, solution: Solution, spread: Array, rng: np.random.Generator) -> Array:
     matrix = _table_covariance(data, solution, 1.0)
-    noisy = solution.params + spread * np.sqrt(np.diag(matrix)) * _mirrored(
-        rng, len(spread), solution.params.size
-    )
+    noisy = solution.params + spread * np.sqrt(np.diag(matrix)) * _mirrored(rng, len(spread), solution.params.size)
     sign = 1.0 if solution.params[-1] >= solution.params[0] else -1.0
     return np.array([sign * isotonic(sign * row, np.ones(row.size)) for row in noisy])

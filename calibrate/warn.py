@@ -11,9 +11,7 @@ POOR = 0.05
 TOP_GAP = 0.03
 
 
-def warnings_for(
-    fit: Fit, data: SweepData, solution: Solution, frequency_max_hz: float | None
-) -> tuple[str, ...]:
+def warnings_for(fit: Fit, data: SweepData, solution: Solution, frequency_max_hz: float | None) -> tuple[str, ...]:
     """Warnings about the data and about the fit, in the order of the reading."""
     lines = list(data.warnings)
     lines += _about_range(fit, data, solution, frequency_max_hz)

@@ -107,9 +107,7 @@ def check_link(link: LinkSpec) -> None:
     _choice("link", "fading", link.fading, FADINGS)
     _positive("link", "bandwidth_hz", link.bandwidth_hz)
     if not 0.0 < link.protocol_efficiency <= 1.0:
-        raise _misfit(
-            "link", "protocol_efficiency", f"is {link.protocol_efficiency:g}", "give above 0 up to 1"
-        )
+        raise _misfit("link", "protocol_efficiency", f"is {link.protocol_efficiency:g}", "give above 0 up to 1")
     _whole("link", "seed", link.seed, 0)
     try:
         snr_map(link.snr_mapping)
@@ -149,9 +147,7 @@ def _server(scenario: Scenario) -> None:
         raise _misfit("server", "frequency_min_hz", "is above frequency_max_hz", "exchange the two")
     outside = [f for f in server.frequencies_hz if not low <= f <= high]
     if outside:
-        raise _misfit(
-            "server", "frequencies_hz", f"has {outside[0]:g}, outside its own range", "widen the range"
-        )
+        raise _misfit("server", "frequencies_hz", f"has {outside[0]:g}, outside its own range", "widen the range")
 
 
 def _devices(scenario: Scenario) -> None:
@@ -161,9 +157,7 @@ def _devices(scenario: Scenario) -> None:
     for index, device in enumerate(scenario.devices):
         who = f"device {device.name!r}: "
         if device.name in names[:index]:
-            raise _misfit(
-                "devices", "name", f"is {device.name!r} for two devices", "give each its own name", index
-            )
+            raise _misfit("devices", "name", f"is {device.name!r} for two devices", "give each its own name", index)
         for key in (
             "frequency_hz",
             "cores",

@@ -15,8 +15,8 @@ from functools import cached_property
 import numpy as np
 
 from cardlab.card.problem import Array
-from cardlab.db.store import Store
 from cardlab.core.records.measurement import Measurement, Profile
+from cardlab.db.store import Store
 
 COMPRESSION = "compression"
 HANDLING = "handling"

@@ -60,9 +60,7 @@ class Limits:
                     remedy=limit.remedy,
                 )
         names = ", ".join(limit.name for limit in self.limits)
-        raise InfeasibleError(
-            f"{name}: each of {names} can be kept, but not all together", remedy="relax one of them"
-        )
+        raise InfeasibleError(f"{name}: each of {names} can be kept, but not all together", remedy="relax one of them")
 
     def binding(self, costs_without: Array, cut: int, clock: int) -> tuple[str, ...]:
         """Names of constraints that forbid the choice which would win without them."""
@@ -73,9 +71,7 @@ class Limits:
         return tuple(limit.name for limit in self.limits if not limit.kept[best])
 
 
-def limits_of(
-    problem: Problem, m: int, t: Table, cuts: Array | None = None, clocks: Array | None = None
-) -> Limits:
+def limits_of(problem: Problem, m: int, t: Table, cuts: Array | None = None, clocks: Array | None = None) -> Limits:
     """The constraints of device m over its table; `cuts` [C] and `clocks` [F], bool, admit only some."""
     limits = tuple(_limits(problem, m, t))
     feasible = np.ones(t.delay_s.shape, dtype=bool)
@@ -99,14 +95,10 @@ def _limits(problem: Problem, m: int, t: Table) -> list[Limit]:
         power = np.broadcast_to(t.power_w, shape)
         found.append(Limit("server power cap", "raise --max-server-power", power, wanted.server_power_w, "W"))
     if wanted.server_energy_j is not None and t.energy_j is not None:
-        found.append(
-            Limit("server energy cap", "raise --max-server-energy", t.energy_j, wanted.server_energy_j, "J")
-        )
+        found.append(Limit("server energy cap", "raise --max-server-energy", t.energy_j, wanted.server_energy_j, "J"))
     if wanted.device_energy_j is not None and t.device_energy_j is not None:
         own = _over(t.device_energy_j, shape)
-        found.append(
-            Limit("device energy cap", "raise --max-device-energy", own, wanted.device_energy_j, "J")
-        )
+        found.append(Limit("device energy cap", "raise --max-device-energy", own, wanted.device_energy_j, "J"))
     if wanted.min_device_layers is not None:
         layers = _over(problem.cuts.astype(float), shape)
         least = float(wanted.min_device_layers)

@@ -59,9 +59,7 @@ class Doubts:
             server_s=np.maximum(_plus(problem.server_s, [s.server_s for s in sources], n), 1e-12),
             uplink_bps=_rates(problem.uplink_bps, [s.up_s_per_bit for s in sources], n),
             downlink_bps=_rates(problem.downlink_bps, [s.down_s_per_bit for s in sources], n),
-            power_w=None
-            if problem.power_w is None
-            else _plus(problem.power_w, [s.power_w for s in sources], n),
+            power_w=None if problem.power_w is None else _plus(problem.power_w, [s.power_w for s in sources], n),
             wait_power_w=None
             if problem.wait_power_w is None
             else _plus(problem.wait_power_w, [s.wait_power_w for s in sources], n),

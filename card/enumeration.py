@@ -45,9 +45,7 @@ def extreme_clocks(problem: Problem) -> Array:
     low, high = float(problem.frequency_hz.min()), float(problem.frequency_hz.max())
     clocks = [low, high]
     if paper.kappa_w_per_hz3 and problem.objective.energy != "above_idle":
-        clocks.append(
-            float(np.clip(np.cbrt(paper.static_power_w / (2.0 * paper.kappa_w_per_hz3)), low, high))
-        )
+        clocks.append(float(np.clip(np.cbrt(paper.static_power_w / (2.0 * paper.kappa_w_per_hz3)), low, high)))
     return np.unique(clocks)
 
 

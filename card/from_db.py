@@ -30,7 +30,6 @@ from cardlab.card.measured import (
 from cardlab.card.parties import Party, Request, find_devices, find_server, find_task, newest_profile
 from cardlab.card.problem import Array, Problem
 from cardlab.card.scenario import LinkSpec, Objective
-from cardlab.db.store import Store
 from cardlab.core.errors import PlanError
 from cardlab.core.quantity import Provenance, union_of
 from cardlab.core.records.device import Device
@@ -39,6 +38,7 @@ from cardlab.core.records.link import Link
 from cardlab.core.records.measurement import Profile
 from cardlab.core.records.task import Task
 from cardlab.core.records.workload import Analysis
+from cardlab.db.store import Store
 
 __all__ = ["DTYPE_BYTES", "Gathered", "Request", "gather"]
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -147,9 +147,7 @@ class _Assembly:
             problems=self._rounds(problem, rounds, self.request.link),
             statistics=self._statistics(problem),
             local_s=np.array([whole_seconds(p, self.task.architecture.layers) for p in self.profiles]),
-            doubts=doubts_of(
-                self.profiles, labels, cuts, self.fits, layers, problem.frequency_hz, self._link_doubt()
-            ),
+            doubts=doubts_of(self.profiles, labels, cuts, self.fits, layers, problem.frequency_hz, self._link_doubt()),
             datasheet=datasheet_problem(problem, self._analysis(), self.server, [p.run.device for p in self.profiles]),
             task=self.task,
             wire_dtype=self._wire()[0],

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 
-def chains(
-    count: Any, server_s: Any, energy_j: Any, below: Any, hull_size: Any, hull: Any, slope: Any
-) -> None:
+def chains(count: Any, server_s: Any, energy_j: Any, below: Any, hull_size: Any, hull: Any, slope: Any) -> None:
     """Lower hulls of all prefixes (HullTable) of points sorted by server_s."""
     levels, cuts, _ = energy_j.shape
     for k in range(levels):
@@ -119,9 +117,7 @@ def table_batch(
         d_min, d_max, e_min, e_max, o_min, o_max = np.inf, -np.inf, np.inf, -np.inf, np.inf, -np.inf
         ranged = extents.shape[0] == 0
         for c in range(cuts):
-            a = epochs * (device_s[m, c] + up_bits[c] * iu + down_bits[c] * id_) + adapter_bits[c] * (
-                iu + id_
-            )
+            a = epochs * (device_s[m, c] + up_bits[c] * iu + down_bits[c] * id_) + adapter_bits[c] * (iu + id_)
             a += switch_s
             if codec_s.shape[0] > 0:
                 a += epochs * codec_s[m, c]

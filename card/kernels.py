@@ -88,9 +88,7 @@ def paper_batch(
         iu, id_ = 1.0 / uplink[m], 1.0 / downlink[m]
         d_min, d_max, e_min, e_max, o_min, o_max = np.inf, -np.inf, np.inf, -np.inf, np.inf, -np.inf
         for c in range(cuts):
-            a = epochs * (device_s[m, c] + up_bits[c] * iu + down_bits[c] * id_) + adapter_bits[c] * (
-                iu + id_
-            )
+            a = epochs * (device_s[m, c] + up_bits[c] * iu + down_bits[c] * id_) + adapter_bits[c] * (iu + id_)
             a += switch_s
             if codec_s.shape[0] > 0:
                 a += epochs * codec_s[m, c]

@@ -15,13 +15,13 @@ import numpy as np
 
 from cardlab.card.doubt import Doubt, Doubts
 from cardlab.card.problem import Array
-from cardlab.db.store import Store
 from cardlab.core.errors import PlanError
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.link import Link
 from cardlab.core.records.measurement import Measurement, Point, Profile
 from cardlab.core.records.task import Task
+from cardlab.db.store import Store
 
 SERVER_PARTS = (("layer", "forward"), ("layer", "backward"), ("head", "forward"), ("head", "backward"))
 DEVICE_PARTS = (
@@ -158,10 +158,7 @@ def server_clocks(profile: Profile, fits: Fits) -> Array:
 def server_seconds(fits: Fits, layers: Array, clocks: Array) -> Array:
     """Seconds per mini-batch of the server's side [C,F]: its layers and the head."""
     return np.asarray(
-        sum(
-            count[:, None] * curve(latency_fit(fits, part), clocks)[None, :]
-            for part, count in _server_parts(layers)
-        )
+        sum(count[:, None] * curve(latency_fit(fits, part), clocks)[None, :] for part, count in _server_parts(layers))
     )
 
 
@@ -213,9 +210,7 @@ def doubts_of(
             # One gain for all that the meter read.
             off = gain * _normal("meter", power.device)[:, None]
             waiting = None if wait is None else off * curve(wait, clocks)[None, :]
-            sources.append(
-                Doubt(name="server power meter", power_w=off * curve(power, clocks), wait_power_w=waiting)
-            )
+            sources.append(Doubt(name="server power meter", power_w=off * curve(power, clocks), wait_power_w=waiting))
     for m, (profile, label) in enumerate(zip(profiles, labels, strict=True)):
         added = np.zeros((DRAWS, cuts.size))
         for part, (_, stderr) in _segment_times(profile).items():
@@ -235,9 +230,7 @@ def link_doubt(link: Link, *, up: bool, down: bool) -> Doubt | None:
     }
     if all(part is None for part in found.values()):
         return None
-    return Doubt(
-        name=f"rate of link {link.name}", up_s_per_bit=found["uplink"], down_s_per_bit=found["downlink"]
-    )
+    return Doubt(name=f"rate of link {link.name}", up_s_per_bit=found["uplink"], down_s_per_bit=found["downlink"])
 
 
 def _message_spread(link: Link, way: str) -> Array | None:

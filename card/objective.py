@@ -92,9 +92,7 @@ def table(problem: Problem, m: int, frequency_hz: Array | None = None) -> Table:
     return Table(clocks, server_s, delay_s, energy_j, power_w, problem.device_energy_j(m))
 
 
-def _energy(
-    problem: Problem, busy_s: Array, delay_s: Array, power_w: Array, wait_w: Array | None
-) -> Array | None:
+def _energy(problem: Problem, busy_s: Array, delay_s: Array, power_w: Array, wait_w: Array | None) -> Array | None:
     kind = problem.objective.energy
     if kind == "busy":
         return np.asarray(power_w * busy_s)
@@ -121,9 +119,7 @@ def _top_clock(t: Table) -> Table:
     last = slice(top, top + 1)
     energy = None if t.energy_j is None else t.energy_j[:, last]
     power = None if t.power_w is None else t.power_w[last]
-    return Table(
-        t.frequency_hz[last], t.server_s[:, last], t.delay_s[:, last], energy, power, t.device_energy_j
-    )
+    return Table(t.frequency_hz[last], t.server_s[:, last], t.delay_s[:, last], energy, power, t.device_energy_j)
 
 
 def _extremes(tables: list[Table]) -> Range:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cardlab.card.scenario import Constraints, LinkSpec, Objective
-from cardlab.db.store import Store
 from cardlab.core.errors import NotFoundError, PlanError
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import Point, Profile
 from cardlab.core.records.task import Task
+from cardlab.db.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +71,11 @@ def find_server(store: Store, request: Request) -> Device:
         return found[0]
     what = "no device in it is a GPU server" if not found else f"{len(found)} devices in it are GPU servers"
     known = ", ".join(d.name for d in every) or "none"
-    raise PlanError(
-        f"{store.location}: {what}", remedy=f"name the server with --server LABEL; known devices: {known}"
-    )
+    raise PlanError(f"{store.location}: {what}", remedy=f"name the server with --server LABEL; known devices: {known}")
 
 
 def _can_serve(device: Device) -> bool:
-    return device.platform == "nvidia" or (
-        device.platform == "simulated" and str(device.model).startswith("rtx-")
-    )
+    return device.platform == "nvidia" or (device.platform == "simulated" and str(device.model).startswith("rtx-"))
 
 
 def find_devices(store: Store, request: Request, server: Device) -> list[Party]:
@@ -127,13 +123,9 @@ def find_task(store: Store, request: Request, parties: Sequence[Party]) -> Task:
             f"{p.label}: {', '.join(sorted(map(task_name, tasks.values())))}"
             for p, tasks in zip(parties, per_party, strict=True)
         )
-        raise PlanError(
-            f"the parties share no task ({each})", remedy="profile all of them with the same task"
-        )
+        raise PlanError(f"the parties share no task ({each})", remedy="profile all of them with the same task")
     names = ", ".join(sorted(task_name(per_party[0][uid]) for uid in shared))
-    raise PlanError(
-        f"the parties share several tasks ({names})", remedy="name one by --model, --batch and --seq"
-    )
+    raise PlanError(f"the parties share several tasks ({names})", remedy="name one by --model, --batch and --seq")
 
 
 def _tasks_of(store: Store, party: Party) -> dict[str, Task]:

@@ -209,9 +209,7 @@ def _delay_grows(base: Scenario, clocks: np.ndarray) -> Claim:
     return Claim(
         claim="delay grows with the cut for every device",
         paper="yes",
-        here="yes"
-        if all(slower)
-        else f"no for {exceptions}: the server at its clock is slower than they are",
+        here="yes" if all(slower) else f"no for {exceptions}: the server at its clock is slower than they are",
         open_choice="needs a server clock above 0.867 GHz for Device 1",
         verdict="reproduced" if all(slower) else "contradicted",
     )

@@ -112,9 +112,7 @@ class _Reader:
 
     def _devices(self, tables: Any) -> tuple[DeviceSpec, ...]:
         if not isinstance(tables, list) or not tables:
-            raise ScenarioError(
-                f"{self._source}: no [[devices]]", remedy="add at least one [[devices]] table"
-            )
+            raise ScenarioError(f"{self._source}: no [[devices]]", remedy="add at least one [[devices]] table")
         return tuple(self._spec(DeviceSpec, table, "devices", i) for i, table in enumerate(tables))
 
     def _spec(self, kind: type[S], table: Any, name: str, index: int = 0) -> S:

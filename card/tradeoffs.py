@@ -84,9 +84,7 @@ def sensitivity(problem: Problem) -> tuple[Sensitivity, ...]:
     }
     if problem.power_w is not None:
         settings["server power"] = lambda k: _server_power(problem, k)
-    return tuple(
-        _changed(name, factor, change(factor)) for name, change in settings.items() for factor in FACTORS
-    )
+    return tuple(_changed(name, factor, change(factor)) for name, change in settings.items() for factor in FACTORS)
 
 
 def _changed(name: str, factor: float, problem: Problem) -> Sensitivity:

@@ -22,9 +22,7 @@ def waiting_note(problem: Problem, extents: Sequence[Range]) -> tuple[str, ...]:
     energy = problem.objective.energy
     if problem.wait_power_w is None or energy not in ("busy", "round") or delay_weight(problem) >= 1.0:
         return ()
-    other = replace(
-        problem, objective=replace(problem.objective, energy="round" if energy == "busy" else "busy")
-    )
+    other = replace(problem, objective=replace(problem.objective, energy="round" if energy == "busy" else "busy"))
     try:
         here, there = _cuts(problem, extents), _cuts(other, extents_of(other))
     except InfeasibleError:

@@ -97,9 +97,7 @@ def fit(
 
 
 @app.command()
-def show(
-    device: DeviceOption = None, plot: PlotOption = None, db: DbOption = None, json: JsonOption = False
-) -> None:
+def show(device: DeviceOption = None, plot: PlotOption = None, db: DbOption = None, json: JsonOption = False) -> None:
     """Show the stored fits and the constants derived from them."""
     from cardlab.cli.calibrating import show_fits
 

@@ -12,16 +12,16 @@ from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.drawing import drawn, save_figure
 from cardlab.cli.gathering import best_clocks, store_curves
 from cardlab.cli.settings import database
-from cardlab.db import open_store
-from cardlab.db.store import Store
-from cardlab.db.times import utc_now
 from cardlab.core.errors import NotFoundError
 from cardlab.core.plain import to_plain
 from cardlab.core.records.fit import Fit
+from cardlab.core.text import NOT_MEASURED, percent, si, subject
+from cardlab.db import open_store
+from cardlab.db.store import Store
+from cardlab.db.times import utc_now
 from cardlab.reports.views.curves import curve_charts, energy_chart
 from cardlab.reports.views.fit import fit_document
 from cardlab.reports.views.parts import Bars, Chart
-from cardlab.core.text import NOT_MEASURED, percent, si, subject
 
 
 def fit_all(device: str | None, law: str, plot: str | None, db: str | None, as_json: bool) -> None:

@@ -32,9 +32,7 @@ def card(ctx: typer.Context, version: VersionOption = False) -> None:
 
 @app.command()
 def plan(
-    from_db: Annotated[
-        bool, typer.Option("--from-db", help="Plan with the constants in the database.")
-    ] = False,
+    from_db: Annotated[bool, typer.Option("--from-db", help="Plan with the constants in the database.")] = False,
     scenario: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="A bundled scenario (card-letter) or a TOML file.", show_default=False),
@@ -51,9 +49,7 @@ def plan(
         typer.Option(help="card (one device after another) or sft (in parallel).", show_default="the scenario's, card"),
     ] = None,
     weight: Annotated[float | None, typer.Option(help="Weight on delay, 0 to 1.", show_default="0.2")] = None,
-    deadline: Annotated[
-        float | None, typer.Option(help="Longest round delay, seconds.", show_default=False)
-    ] = None,
+    deadline: Annotated[float | None, typer.Option(help="Longest round delay, seconds.", show_default=False)] = None,
     rounds: Annotated[int | None, typer.Option(help="Training rounds.", show_default="1")] = None,
     model: Annotated[str | None, typer.Option(help="Names the task.", show_default=False)] = None,
     batch: Annotated[int | None, typer.Option(help="Names the task.", show_default=False)] = None,
@@ -62,15 +58,9 @@ def plan(
         str | None,
         typer.Option(help="float32, bfloat16 or float16 on the link.", show_default="the server's"),
     ] = None,
-    uplink_mbps: Annotated[
-        float | None, typer.Option(help="Device to server, Mbit/s.", show_default=False)
-    ] = None,
-    downlink_mbps: Annotated[
-        float | None, typer.Option(help="Server to device, Mbit/s.", show_default=False)
-    ] = None,
-    local_epochs: Annotated[
-        int | None, typer.Option(help="Mini-batches in a round, T.", show_default="1")
-    ] = None,
+    uplink_mbps: Annotated[float | None, typer.Option(help="Device to server, Mbit/s.", show_default=False)] = None,
+    downlink_mbps: Annotated[float | None, typer.Option(help="Server to device, Mbit/s.", show_default=False)] = None,
+    local_epochs: Annotated[int | None, typer.Option(help="Mini-batches in a round, T.", show_default="1")] = None,
     compression: Annotated[
         float | None,
         typer.Option(help="Fraction of smashed data and gradient bytes that remains.", show_default="1"),
@@ -86,12 +76,8 @@ def plan(
         str | None,
         typer.Option(help="busy, above_idle or round.", show_default="round where waiting was measured"),
     ] = None,
-    channel: Annotated[
-        str | None, typer.Option(help="Draw rates: good, normal or poor.", show_default=False)
-    ] = None,
-    link: Annotated[
-        str | None, typer.Option(help="Name of a stored link (card link).", show_default=False)
-    ] = None,
+    channel: Annotated[str | None, typer.Option(help="Draw rates: good, normal or poor.", show_default=False)] = None,
+    link: Annotated[str | None, typer.Option(help="Name of a stored link (card link).", show_default=False)] = None,
     confidence: Annotated[
         float | None,
         typer.Option(help="Keep the deadline with this probability (0.5 to 1).", show_default="on average"),
@@ -106,24 +92,16 @@ def plan(
     max_device_energy: Annotated[
         float | None, typer.Option(help="Cap on a device's energy a round, J.", show_default=False)
     ] = None,
-    min_device_layers: Annotated[
-        int | None, typer.Option(help="Least layers on a device.", show_default="1")
-    ] = None,
-    pareto: Annotated[
-        bool, typer.Option("--pareto", help="Add the Pareto front of the first round.")
-    ] = False,
-    sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Add what changed settings would decide.")
-    ] = False,
+    min_device_layers: Annotated[int | None, typer.Option(help="Least layers on a device.", show_default="1")] = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="Add the Pareto front of the first round.")] = False,
+    sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Add what changed settings would decide.")] = False,
     plot: PlotOption = None,
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make a plan from the database or from a scenario."""
     if from_db == (scenario is not None):
-        raise UsageError(
-            "a plan needs one source", remedy="give --from-db, or --scenario FILE (or card-letter)"
-        )
+        raise UsageError("a plan needs one source", remedy="give --from-db, or --scenario FILE (or card-letter)")
     from cardlab.cli.planning import PlanOptions, make_plan
 
     make_plan(
@@ -235,9 +213,7 @@ def link(
         str | None, typer.Option("--link", help="Shape the link as in card run.", show_default=False)
     ] = None,
     key: Annotated[str | None, typer.Option(help="Own key file (card run keys).", show_default=False)] = None,
-    server_key: Annotated[
-        str | None, typer.Option(help="Public key file of the server.", show_default=False)
-    ] = None,
+    server_key: Annotated[str | None, typer.Option(help="Public key file of the server.", show_default=False)] = None,
     allow: Annotated[
         list[str] | None, typer.Option(help="Public key file of a device to answer.", show_default=False)
     ] = None,
@@ -257,10 +233,17 @@ def link(
 
         measure(
             LinkProbe(
-                server=server, name=name, message_bytes=message_bytes, messages=messages, shape=shape, key=key,
-                server_key=server_key, db=db, as_json=json,
+                server=server,
+                name=name,
+                message_bytes=message_bytes,
+                messages=messages,
+                shape=shape,
+                key=key,
+                server_key=server_key,
+                db=db,
+                as_json=json,
             )
-        )  # fmt: skip
+        )
     elif file is None:
         from cardlab.cli.linking import list_links
 
@@ -299,11 +282,21 @@ def accuracy(
 
     measure_accuracy(
         AccuracyOptions(
-            model=model, cut=cut, codecs=tuple(codec or ACCURACY_CODECS), feedback=error_feedback, steps=steps,
-            seeds=seeds, batch=batch, sequence=seq, learning_rate=learning_rate, pretrain=pretrain, data=data, db=db,
+            model=model,
+            cut=cut,
+            codecs=tuple(codec or ACCURACY_CODECS),
+            feedback=error_feedback,
+            steps=steps,
+            seeds=seeds,
+            batch=batch,
+            sequence=seq,
+            learning_rate=learning_rate,
+            pretrain=pretrain,
+            data=data,
+            db=db,
             as_json=json,
         )
-    )  # fmt: skip
+    )
 
 
 @app.command()
@@ -333,9 +326,7 @@ app.add_typer(run_app, name="run")
 
 @app.command()
 def validate(
-    run: Annotated[
-        str | None, typer.Argument(help="Id of a run, or its first digits; default: the newest.")
-    ] = None,
+    run: Annotated[str | None, typer.Argument(help="Id of a run, or its first digits; default: the newest.")] = None,
     plot: PlotOption = None,
     db: DbOption = None,
     json: JsonOption = False,

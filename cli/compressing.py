@@ -10,22 +10,22 @@ from cardlab.calibrate.accuracy import fit_accuracy
 from cardlab.card.codec_times import COMPRESSION, HANDLING
 from cardlab.cli.console import note, print_json, print_line, print_table
 from cardlab.cli.settings import database, load_settings
-from cardlab.db import open_store
-from cardlab.db.times import utc_now
 from cardlab.core.errors import UsageError
 from cardlab.core.identity import new_uid
 from cardlab.core.plain import to_plain
-from cardlab.profilers.environment import gather_environment
-from cardlab.profilers.platforms import Platform, open_platform
-from cardlab.profilers.workload import resolve_task
-from cardlab.profilers.workload.execution import import_torch
 from cardlab.core.quantity import MEASURED, Estimate
 from cardlab.core.records.fit import Fit, FitSubject
 from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
 from cardlab.core.records.task import Execution, Task
+from cardlab.core.text import percent
+from cardlab.db import open_store
+from cardlab.db.times import utc_now
+from cardlab.profilers.environment import gather_environment
+from cardlab.profilers.platforms import Platform, open_platform
+from cardlab.profilers.workload import resolve_task
+from cardlab.profilers.workload.execution import import_torch
 from cardlab.reports.views.fit import fit_document
 from cardlab.split.codec import codec_named
-from cardlab.core.text import percent
 
 if TYPE_CHECKING:
     from cardlab.split.codec_profile import CutReadings
@@ -88,11 +88,17 @@ def profile_compression(task: Task, execution: Execution, platform: Platform, st
             store.runs.finish_point(point, OperatingPoint(), *_measurements(found))
             rows += [
                 (
-                    str(r.cut), r.tensor, r.codec, f"{r.bits:.3f}", f"{r.bits / 32.0:.4f}", f"{r.error:.3f}",
-                    f"{4e-6 * r.values / r.encode:.0f}", f"{4e-6 * r.values / r.decode:.0f}",
+                    str(r.cut),
+                    r.tensor,
+                    r.codec,
+                    f"{r.bits:.3f}",
+                    f"{r.bits / 32.0:.4f}",
+                    f"{r.error:.3f}",
+                    f"{4e-6 * r.values / r.encode:.0f}",
+                    f"{4e-6 * r.values / r.decode:.0f}",
                 )
                 for r in found.codecs
-            ]  # fmt: skip
+            ]
             handling += [f"cut {r.cut}, {r.side}: {1e3 * median(r.seconds):.2f} ms" for r in found.handling]
     for row in rows:
         note("  ".join(row))
@@ -113,12 +119,17 @@ def _measurements(found: CutReadings) -> list[Measurement]:
             estimate=Estimate(r.bits, n=1, provenance=MEASURED),
             samples={"encode_s": r.encode_s, "decode_s": r.decode_s},
             details={
-                "codec": r.codec, "tensor": r.tensor, "values": r.values, "bytes": r.size_bytes,
-                "error": r.error, "encode_s": r.encode, "decode_s": r.decode,
+                "codec": r.codec,
+                "tensor": r.tensor,
+                "values": r.values,
+                "bytes": r.size_bytes,
+                "error": r.error,
+                "encode_s": r.encode,
+                "decode_s": r.decode,
             },
         )
         for r in found.codecs
-    ]  # fmt: skip
+    ]
     handling = [
         Measurement(
             uid=new_uid(),
@@ -154,14 +165,27 @@ def measure_accuracy(options: AccuracyOptions) -> None:
         tokens = programs() if options.data is None else read_tokens(options.data)
         cut = options.cut or task.architecture.layers // 2
         trials = run_trials(
-            task, execution, weights, tokens, [(c, options.feedback and c != "none") for c in options.codecs],
-            seeds=range(options.seeds), cut=cut, steps=options.steps, learning_rate=options.learning_rate, note=note,
-        )  # fmt: skip
+            task,
+            execution,
+            weights,
+            tokens,
+            [(c, options.feedback and c != "none") for c in options.codecs],
+            seeds=range(options.seeds),
+            cut=cut,
+            steps=options.steps,
+            learning_rate=options.learning_rate,
+            note=note,
+        )
         kept = kept_of(trials)
         subject = FitSubject(
-            device=platform.identity.key, device_name=platform.identity.name, task=task.uid,
-            execution=execution.uid, quantity="accuracy", segment=f"cut-{cut}", provenance=MEASURED,
-        )  # fmt: skip
+            device=platform.identity.key,
+            device_name=platform.identity.name,
+            task=task.uid,
+            execution=execution.uid,
+            quantity="accuracy",
+            segment=f"cut-{cut}",
+            provenance=MEASURED,
+        )
         fit, left_out = fit_accuracy([(k.rate, k.share, k.stderr) for k in kept], subject)
         with open_store(database(options.db)) as store:
             _describe(store, platform, task, execution, options, cut)
@@ -185,15 +209,25 @@ def _describe(
     assert isinstance(store, Store)
     store.runs.begin(
         Run(
-            uid=new_uid(), kind="accuracy", device=platform.identity, execution=execution,
-            environment=gather_environment(platform), task=task,
+            uid=new_uid(),
+            kind="accuracy",
+            device=platform.identity,
+            execution=execution,
+            environment=gather_environment(platform),
+            task=task,
             options={
-                "codecs": list(o.codecs), "feedback": o.feedback, "steps": o.steps, "seeds": o.seeds, "cut": cut,
-                "learning_rate": o.learning_rate, "pretrain": o.pretrain,
+                "codecs": list(o.codecs),
+                "feedback": o.feedback,
+                "steps": o.steps,
+                "seeds": o.seeds,
+                "cut": cut,
+                "learning_rate": o.learning_rate,
+                "pretrain": o.pretrain,
             },
-            provenance=MEASURED, started_at=utc_now(),
+            provenance=MEASURED,
+            started_at=utc_now(),
         )
-    )  # fmt: skip
+    )
 
 
 def _check(options: AccuracyOptions) -> None:
@@ -208,10 +242,17 @@ def _print(kept: object, fit: Fit, left_out: list[str], options: AccuracyOptions
 
     assert isinstance(kept, list)
     rows = [
-        (k.codec + (" + feedback" if k.feedback else ""), f"{k.rate:.4f}", percent(1.0 - k.rate), percent(k.share),
-         percent(k.stderr), percent(k.compressed))
-        for k in kept if isinstance(k, Kept)
-    ]  # fmt: skip
+        (
+            k.codec + (" + feedback" if k.feedback else ""),
+            f"{k.rate:.4f}",
+            percent(1.0 - k.rate),
+            percent(k.share),
+            percent(k.stderr),
+            percent(k.compressed),
+        )
+        for k in kept
+        if isinstance(k, Kept)
+    ]
     columns = ("codec", "rate", "bytes saved", "gain kept", "std. error", "through the codec")
     print_table(f"{options.model}, LoRA {options.steps} steps, {options.seeds} seed(s)", columns, rows)
     parameters = {name: p.value for name, p in fit.parameters.items()}

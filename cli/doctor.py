@@ -10,8 +10,8 @@ from importlib import metadata
 from cardlab import __version__
 from cardlab.cli.console import print_json, print_table
 from cardlab.cli.settings import database
-from cardlab.db import open_store
 from cardlab.core.errors import CardlabError, NotFoundError
+from cardlab.db import open_store
 from cardlab.profilers.platforms import Probe, helper, open_platform
 from cardlab.profilers.platforms.guard import journals
 
@@ -52,9 +52,7 @@ def database_probe(location: str) -> Probe:
         with open_store(location, create=False) as store:
             count = len(store.runs.summaries())
     except NotFoundError:
-        return Probe(
-            name="database", ok=None, state=f"{location} does not exist yet; the first profile makes it"
-        )
+        return Probe(name="database", ok=None, state=f"{location} does not exist yet; the first profile makes it")
     except CardlabError as error:
         return Probe(name="database", ok=False, state=error.message, remedy=error.remedy)
     return Probe(name="database", ok=True, state=f"{location}: {count} runs")
@@ -87,12 +85,14 @@ def platform_probes(name: str) -> Iterable[Probe]:
 def show_doctor(platform: str, db: str | None, as_json: bool) -> None:
     """Print all probes."""
     probes = [
-        *software_probes(), rights_probe(), database_probe(database(db)), *platform_probes(platform), *clock_probes()
-    ]  # fmt: skip
+        *software_probes(),
+        rights_probe(),
+        database_probe(database(db)),
+        *platform_probes(platform),
+        *clock_probes(),
+    ]
     if as_json:
-        print_json(
-            {"probes": [{"name": p.name, "ok": p.ok, "state": p.state, "remedy": p.remedy} for p in probes]}
-        )
+        print_json({"probes": [{"name": p.name, "ok": p.ok, "state": p.state, "remedy": p.remedy} for p in probes]})
         return
     words = {True: "ok", False: "lacking", None: "-"}
     rows = [(p.name, words[p.ok], p.state, p.remedy or "") for p in probes]

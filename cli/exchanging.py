@@ -10,10 +10,10 @@ from cardlab.calibrate.meter import calibrate_meter, read_pairs
 from cardlab.calibrate.meter_store import store_meter
 from cardlab.cli.console import print_json, print_line
 from cardlab.cli.settings import database
+from cardlab.core.plain import to_plain
 from cardlab.db import open_store
 from cardlab.db.bundle import export_bundle, merge_bundle
 from cardlab.db.times import utc_now
-from cardlab.core.plain import to_plain
 
 
 def import_sweep(file: str, device: str, db: str | None, as_json: bool) -> None:

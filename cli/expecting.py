@@ -7,9 +7,9 @@ from dataclasses import fields
 from cardlab.card.doubt import certainties
 from cardlab.card.from_db import Request, gather
 from cardlab.card.scenario import Objective
-from cardlab.db.store import Store
 from cardlab.core.errors import CardlabError
 from cardlab.core.records.device import Device
+from cardlab.db.store import Store
 from cardlab.split.schedule import Prediction
 from cardlab.split.settings import RunSettings
 from cardlab.split.shaping import parse_link
@@ -17,9 +17,7 @@ from cardlab.split.shaping import parse_link
 _ANY_BPS = 1e9
 
 
-def expected_by_device(
-    store: Store, settings: RunSettings, server: Device, link: str | None
-) -> dict[str, Prediction]:
+def expected_by_device(store: Store, settings: RunSettings, server: Device, link: str | None) -> dict[str, Prediction]:
     """Predictions by device label for the run's cut; empty where profiles or fits are missing.
 
     The link's terms are predicted only where its rates are known: `--link`, or the only stored link.
@@ -28,9 +26,7 @@ def expected_by_device(
     return {name: found for name in names if (found := _expected(store, settings, server, name, link)) is not None}
 
 
-def _expected(
-    store: Store, settings: RunSettings, server: Device, name: str, link: str | None
-) -> Prediction | None:
+def _expected(store: Store, settings: RunSettings, server: Device, name: str, link: str | None) -> Prediction | None:
     given = _given(store, link)
     linked = given is not None
     up_bps, down_bps = given or (_ANY_BPS, _ANY_BPS)

@@ -9,19 +9,28 @@ from cardlab.calibrate.constants import Constants
 from cardlab.calibrate.publishing import Optimum, energy_optima, published_constants
 from cardlab.calibrate.service import KINDS, Group
 from cardlab.calibrate.service import gather as gather_groups
-from cardlab.db.store import Store
 from cardlab.core.errors import UsageError
 from cardlab.core.records.fit import Fit, FitSubject
 from cardlab.core.records.measurement import Profile, Run
 from cardlab.core.records.training import TrainRound
+from cardlab.db.store import Store
 from cardlab.reports.views.fit import Curve, curve
 from cardlab.reports.views.inputs import BestClock, Checked, Constant, DeviceData
 from cardlab.split.recording import TRAIN
 from cardlab.split.validate import TermCheck, check_rounds
 
 _SUBJECT = (
-    "device", "task", "workload", "execution", "quantity", "segment", "phase", "rail", "power_mode", "memory_hz",
-)  # fmt: skip
+    "device",
+    "task",
+    "workload",
+    "execution",
+    "quantity",
+    "segment",
+    "phase",
+    "rail",
+    "power_mode",
+    "memory_hz",
+)
 
 
 def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profile] = ()) -> tuple[DeviceData, ...]:
@@ -137,21 +146,31 @@ def _constants(c: Constants) -> list[Constant]:
     )
     found = [
         Constant(
-            name=name, about=about, value=value, unit=unit, low_hz=c.frequency_min_hz, high_hz=c.frequency_max_hz,
+            name=name,
+            about=about,
+            value=value,
+            unit=unit,
+            low_hz=c.frequency_min_hz,
+            high_hz=c.frequency_max_hz,
             error=error,
         )
         for name, value, unit, error in named
         if value is not None
-    ]  # fmt: skip
+    ]
     top = max((d.frequency_hz for d in c.delta), default=0.0)
     newest = {(d.segment, d.phase): d for d in c.delta if d.frequency_hz == top}
     found += [
         Constant(
-            name=f"delta of {' '.join(w for w in (d.segment, d.phase, d.dtype) if w)}", about=about,
-            value=d.delta, unit="FLOP per core and cycle", low_hz=d.frequency_hz, high_hz=d.frequency_hz, error=None,
+            name=f"delta of {' '.join(w for w in (d.segment, d.phase, d.dtype) if w)}",
+            about=about,
+            value=d.delta,
+            unit="FLOP per core and cycle",
+            low_hz=d.frequency_hz,
+            high_hz=d.frequency_hz,
+            error=None,
         )
         for d in newest.values()
-    ]  # fmt: skip
+    ]
     return found
 
 

@@ -8,14 +8,14 @@ from typing import Any
 from cardlab.calibrate.freshness import StaleFit, stale_fits
 from cardlab.cli.console import note, print_json, print_line, print_table
 from cardlab.cli.settings import database
+from cardlab.core.errors import StoreError, UsageError
+from cardlab.core.plain import to_plain
 from cardlab.db import open_store
 from cardlab.db.check import Finding, check, stacks, unfinished_points
 from cardlab.db.contents import Contents, contents
 from cardlab.db.migrate import backup_file
 from cardlab.db.prune import Removal, Selection, prune, vacuum
 from cardlab.db.store import Store
-from cardlab.core.errors import StoreError, UsageError
-from cardlab.core.plain import to_plain
 
 _SHOWN_TABLES = ("run", "point", "measurement", "fit", "plan", "link", "train_round")
 
@@ -43,13 +43,18 @@ def _state(
 ) -> dict[str, Any]:
     return {
         "stale_fits": [
-            {"fit_id": s.fit.fit_id, "device": s.fit.device_name, "quantity": s.fit.quantity, "segment": s.fit.segment,
-             "newer_points": s.newer_points}
+            {
+                "fit_id": s.fit.fit_id,
+                "device": s.fit.device_name,
+                "quantity": s.fit.quantity,
+                "segment": s.fit.segment,
+                "newer_points": s.newer_points,
+            }
             for s in stale
         ],
         "unfinished_runs": {uid: {"done": d, "planned": p} for uid, (d, p) in open_runs.items()},
         "plan_stacks": joined,
-    }  # fmt: skip
+    }
 
 
 def _print_contents(found: Contents) -> None:
@@ -58,14 +63,13 @@ def _print_contents(found: Contents) -> None:
     print_line(", ".join(f"{found.rows[name]} {name}s" for name in _SHOWN_TABLES))
     print_line(f"{found.samples} raw samples, {found.sample_bytes / 2**20:.1f} MiB")
     if found.boards:
-        rows = [(b.names[-1], b.platform, str(b.runs), b.last_at[:19], b.key, ", ".join(b.names[:-1]))
-                for b in found.boards]  # fmt: skip
+        rows = [
+            (b.names[-1], b.platform, str(b.runs), b.last_at[:19], b.key, ", ".join(b.names[:-1])) for b in found.boards
+        ]
         print_table("devices", ("name", "platform", "runs", "last measured (UTC)", "key", "former names"), rows, left=6)
 
 
-def _print_state(
-    stale: tuple[StaleFit, ...], open_runs: dict[str, tuple[int, int]], joined: dict[str, Any]
-) -> None:
+def _print_state(stale: tuple[StaleFit, ...], open_runs: dict[str, tuple[int, int]], joined: dict[str, Any]) -> None:
     for uid, (done, planned) in open_runs.items():
         print_line(f"run {uid[:12]} is unfinished: {done} of {planned} points; go on with: profile-device --resume")
     if stale:

@@ -8,14 +8,14 @@ from pathlib import Path
 from cardlab.card.link.iperf import read_iperf3
 from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.settings import database
-from cardlab.db import open_store
-from cardlab.db.times import utc_now
 from cardlab.core.errors import UsageError
 from cardlab.core.identity import new_uid
 from cardlab.core.plain import to_plain
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.link import Link
 from cardlab.core.text import si
+from cardlab.db import open_store
+from cardlab.db.times import utc_now
 
 
 def import_link(file: str, *, name: str, downlink: str | None, db: str | None, as_json: bool) -> None:
@@ -26,9 +26,7 @@ def import_link(file: str, *, name: str, downlink: str | None, db: str | None, a
         reverse = read_iperf3(downlink)
         files.append(Path(downlink).name)
         if reverse.downlink_bps is None:
-            raise UsageError(
-                f"{downlink} holds no downlink", remedy="make it with: iperf3 -c SERVER -R --json"
-            )
+            raise UsageError(f"{downlink} holds no downlink", remedy="make it with: iperf3 -c SERVER -R --json")
         rates = replace(rates, downlink_bps=reverse.downlink_bps)
     link = Link(
         uid=new_uid(),
@@ -46,11 +44,7 @@ def import_link(file: str, *, name: str, downlink: str | None, db: str | None, a
         print_json({"link": to_plain(link)})
         return
     print_table(None, _COLUMNS, [_row(link)])
-    missing = [
-        word
-        for word, value in (("uplink", link.uplink_bps), ("downlink", link.downlink_bps))
-        if value is None
-    ]
+    missing = [word for word, value in (("uplink", link.uplink_bps), ("downlink", link.downlink_bps)) if value is None]
     if missing:
         print_line(f"note: {missing[0]} was not in the file; card plan will ask for --{missing[0]}-mbps")
 

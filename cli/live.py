@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cardlab.cli.console import note
-from cardlab.profilers.session import Observer
-from cardlab.profilers.timing import Progress
 from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
 from cardlab.core.text import duration, percent, si, subject
+from cardlab.profilers.session import Observer
+from cardlab.profilers.timing import Progress
 
 
 class PlainObserver:

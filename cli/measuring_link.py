@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from cardlab.cli.console import note, print_json, print_line
 from cardlab.cli.running_device import PORT, connect, server_keys
 from cardlab.cli.settings import database
-from cardlab.db import open_store
-from cardlab.db.times import utc_now
 from cardlab.core.identity import new_uid
 from cardlab.core.plain import to_plain
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.link import Link
+from cardlab.core.text import data_size, si
+from cardlab.db import open_store
+from cardlab.db.times import utc_now
 from cardlab.split.keys import split_address
 from cardlab.split.probe import LinkRates, measure_link, serve_probe
 from cardlab.split.server_transport import ServerTransport
 from cardlab.split.shaping import parse_link
-from cardlab.core.text import data_size, si
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from cardlab.cli.console import print_json, print_line
 from cardlab.cli.profiling import split_targets
 from cardlab.core.errors import UsageError
-from cardlab.profilers.agent_file import pack_agent
 from cardlab.core.records.task import Task
+from cardlab.profilers.agent_file import pack_agent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.drawing import drawn
 from cardlab.core.records.plan import Decision, Plan
+from cardlab.core.text import NOT_MEASURED, percent, si
 from cardlab.reports.views.parts import Bars, Chart
 from cardlab.reports.views.plan import plan_document
-from cardlab.core.text import NOT_MEASURED, percent, si
 
 
 def print_plan(made: Plan, as_json: bool, charts: Sequence[Chart | Bars] | None = None) -> None:
@@ -140,9 +140,7 @@ def _title(made: Plan) -> str:
     more = ""
     if rounds > 1:
         more = f", the same in each of {rounds} rounds" if _alike(made) else f", round 1 of {rounds}"
-    return (
-        f"plan {made.uid[:12]}, scheme {made.scheme}, energy counted as {made.energy or NOT_MEASURED}{more}"
-    )
+    return f"plan {made.uid[:12]}, scheme {made.scheme}, energy counted as {made.energy or NOT_MEASURED}{more}"
 
 
 def _alike(made: Plan) -> bool:

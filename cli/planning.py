@@ -20,11 +20,11 @@ from cardlab.card.tradeoffs import with_pareto, with_sensitivity
 from cardlab.cli.drawing import save_figure
 from cardlab.cli.plan_table import print_plan
 from cardlab.cli.settings import database
+from cardlab.core.errors import UsageError
+from cardlab.core.records.plan import Plan
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.core.errors import UsageError
-from cardlab.core.records.plan import Plan
 from cardlab.reports.views.decisions import plan_pictures
 
 
@@ -102,9 +102,7 @@ def _check(options: PlanOptions) -> None:
         )
     _check_sharing(options)
     if options.wire_dtype is not None and options.wire_dtype not in DTYPE_BYTES:
-        raise UsageError(
-            f"{options.wire_dtype!r} is no wire dtype", remedy=f"choose one of: {', '.join(DTYPE_BYTES)}"
-        )
+        raise UsageError(f"{options.wire_dtype!r} is no wire dtype", remedy=f"choose one of: {', '.join(DTYPE_BYTES)}")
     for name, value in (
         ("--uplink-mbps", options.uplink_mbps),
         ("--downlink-mbps", options.downlink_mbps),
@@ -113,9 +111,7 @@ def _check(options: PlanOptions) -> None:
         if value is not None and not value > 0:
             raise UsageError(f"{name} is {value:g}", remedy="give a number above 0")
     if options.channel is not None and options.channel not in CHANNELS:
-        raise UsageError(
-            f"there is no channel {options.channel!r}", remedy=f"choose one of: {', '.join(CHANNELS)}"
-        )
+        raise UsageError(f"there is no channel {options.channel!r}", remedy=f"choose one of: {', '.join(CHANNELS)}")
     if options.link is not None and (options.channel is not None or options.scenario is not None):
         raise UsageError("--link names a stored link", remedy="use it with --from-db and without --channel")
     if options.rounds is not None and options.rounds < 1:

@@ -10,16 +10,16 @@ from cardlab.cli.calibrating import about, stored_fits
 from cardlab.cli.console import print_json, print_table
 from cardlab.cli.drawing import drawn, save_figure
 from cardlab.cli.settings import database
-from cardlab.db import open_store
-from cardlab.db.store import Store
 from cardlab.core.errors import NotFoundError, UsageError
-from cardlab.profilers import workload as engine
-from cardlab.profilers.workload.formula import segment_flop
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.task import Task
+from cardlab.core.text import NOT_MEASURED, si
+from cardlab.db import open_store
+from cardlab.db.store import Store
+from cardlab.profilers import workload as engine
+from cardlab.profilers.workload.formula import segment_flop
 from cardlab.reports.views.curves import prediction_chart
 from cardlab.reports.views.fit import prediction_document
-from cardlab.core.text import NOT_MEASURED, si
 
 SAME_MEMORY = 0.01
 

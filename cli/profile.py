@@ -9,9 +9,7 @@ import typer
 from cardlab.cli.options import DbOption, JsonOption, VersionOption, new_app, refuse_options_before_subcommand
 from cardlab.core.errors import UsageError
 
-app = new_app(
-    "Measure this device: per-layer time, FLOPs, bytes and memory of a model, power where there is a meter."
-)
+app = new_app("Measure this device: per-layer time, FLOPs, bytes and memory of a model, power where there is a meter.")
 
 
 @app.callback()
@@ -39,13 +37,9 @@ def profile_device(
     adapter_dtype: Annotated[str, typer.Option(help="dtype of the adapter weights.")] = "float32",
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing.")] = False,
     optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
-    platform: Annotated[
-        str, typer.Option(help="auto, nvidia, nvidia:INDEX, jetson, cpu, or simulated:NAME.")
-    ] = "auto",
+    platform: Annotated[str, typer.Option(help="auto, nvidia, nvidia:INDEX, jetson, cpu, or simulated:NAME.")] = "auto",
     frequencies: Annotated[str, typer.Option(help="all, max, a number of clocks, or 600MHz,1200MHz.")] = "8",
-    repeats: Annotated[
-        int | None, typer.Option(help="Take exactly this many samples of each segment.")
-    ] = None,
+    repeats: Annotated[int | None, typer.Option(help="Take exactly this many samples of each segment.")] = None,
     budget: Annotated[
         str | None, typer.Option(help="Time for each operating point, e.g. 90s or 30m.", show_default=False)
     ] = None,
@@ -59,9 +53,7 @@ def profile_device(
     readonly: Annotated[
         bool, typer.Option("--readonly", help="Touch no clock: measure at the clock as found.")
     ] = False,
-    whole_step: Annotated[
-        bool, typer.Option(help="Also measure one real training step of the whole model.")
-    ] = True,
+    whole_step: Annotated[bool, typer.Option(help="Also measure one real training step of the whole model.")] = True,
     compression: Annotated[
         bool, typer.Option("--compression", help="Also measure size, error and speed of each codec at each cut.")
     ] = False,
@@ -116,9 +108,7 @@ def profile_device(
 
 @app.command()
 def doctor(
-    platform: Annotated[
-        str, typer.Option(help="auto, nvidia, nvidia:INDEX, jetson, cpu, or simulated:NAME.")
-    ] = "auto",
+    platform: Annotated[str, typer.Option(help="auto, nvidia, nvidia:INDEX, jetson, cpu, or simulated:NAME.")] = "auto",
     db: DbOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -180,9 +170,7 @@ def models(json: JsonOption = False) -> None:
 
 @app.command()
 def show(
-    run: Annotated[
-        str | None, typer.Argument(help="Id of a run, or its first digits; default: the newest.")
-    ] = None,
+    run: Annotated[str | None, typer.Argument(help="Id of a run, or its first digits; default: the newest.")] = None,
     all_runs: Annotated[bool, typer.Option("--all", help="List all runs instead.")] = False,
     db: DbOption = None,
     json: JsonOption = False,
@@ -206,9 +194,7 @@ def restore(json: JsonOption = False) -> None:
 
 @app.command()
 def capture(
-    out: Annotated[
-        str | None, typer.Option(help="File to write; default: print it.", show_default=False)
-    ] = None,
+    out: Annotated[str | None, typer.Option(help="File to write; default: print it.", show_default=False)] = None,
     json: JsonOption = False,
 ) -> None:
     """Write what NVML and the kernel answer here to one JSON document; changes nothing."""
@@ -221,9 +207,7 @@ def capture(
 
 @app.command()
 def selftest(
-    platform: Annotated[
-        str, typer.Option(help="auto, nvidia, nvidia:INDEX, jetson, cpu, or simulated:NAME.")
-    ] = "auto",
+    platform: Annotated[str, typer.Option(help="auto, nvidia, nvidia:INDEX, jetson, cpu, or simulated:NAME.")] = "auto",
     json: JsonOption = False,
 ) -> None:
     """Lock a clock, measure, restore the clock, and check each on the device."""

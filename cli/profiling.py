@@ -9,9 +9,12 @@ from cardlab.cli.console import note, print_json, print_line, print_table
 from cardlab.cli.live import make_observer
 from cardlab.cli.settings import database, load_settings
 from cardlab.cli.showing import print_profile
-from cardlab.db import open_store
 from cardlab.core.errors import NotSupportedError, UsageError
 from cardlab.core.plain import to_plain
+from cardlab.core.records.measurement import PlannedPoint
+from cardlab.core.records.task import Execution
+from cardlab.core.text import duration, si
+from cardlab.db import open_store
 from cardlab.profilers import workload as engine
 from cardlab.profilers.environment import gather_environment
 from cardlab.profilers.estimate import estimate_seconds
@@ -22,9 +25,6 @@ from cardlab.profilers.sweep import choose_frequencies, plan_points
 from cardlab.profilers.timing import TimingPolicy
 from cardlab.profilers.work import command_work
 from cardlab.profilers.workbench import Workload
-from cardlab.core.records.measurement import PlannedPoint
-from cardlab.core.records.task import Execution
-from cardlab.core.text import duration, si
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|min|h)?$")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -187,8 +187,10 @@ def _show_dry_run(
         return
     print_line(f"{platform.identity.name}: {len(planned)} operating point(s), about {duration(seconds)}")
     for p in planned:
-        print_line(f"  {'clock as found' if p.requested_hz is None else si(p.requested_hz, 'Hz')}"
-                   f"{' (anchor)' if p.anchor else ''}")  # fmt: skip
+        print_line(
+            f"  {'clock as found' if p.requested_hz is None else si(p.requested_hz, 'Hz')}"
+            f"{' (anchor)' if p.anchor else ''}"
+        )
 
 
 def show_models(as_json: bool) -> None:
@@ -198,10 +200,18 @@ def show_models(as_json: bool) -> None:
         print_json({"models": [{"model": n, "architecture": to_plain(a)} for n, a in found.items()]})
         return
     rows = [
-        (name, a.family, str(a.layers), str(a.hidden_size), f"{a.heads}/{a.kv_heads}", str(a.intermediate_size),
-         str(a.vocab_size), str(a.max_positions))
+        (
+            name,
+            a.family,
+            str(a.layers),
+            str(a.hidden_size),
+            f"{a.heads}/{a.kv_heads}",
+            str(a.intermediate_size),
+            str(a.vocab_size),
+            str(a.max_positions),
+        )
         for name, a in found.items()
-    ]  # fmt: skip
+    ]
     columns = ("model", "family", "layers", "hidden", "heads/kv", "mlp", "vocabulary", "positions")
     print_table(None, columns, rows, left=2)
 

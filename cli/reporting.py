@@ -8,12 +8,12 @@ from pathlib import Path
 from cardlab.cli.console import print_json, print_line
 from cardlab.cli.gathering import SplitRun, fleet_data, split_run
 from cardlab.cli.settings import database
-from cardlab.db import open_store
-from cardlab.db.store import Store
-from cardlab.db.times import utc_now
 from cardlab.core.errors import NotFoundError, UsageError
 from cardlab.core.plain import to_plain
 from cardlab.core.records.plan import Plan
+from cardlab.db import open_store
+from cardlab.db.store import Store
+from cardlab.db.times import utc_now
 from cardlab.reports.html import render_page
 from cardlab.reports.views.decisions import plan_sections
 from cardlab.reports.views.device import device_sections

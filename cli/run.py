@@ -130,13 +130,37 @@ def run(
 
     run_local(
         RunOptions(
-            plan=plan, cut=cut, model=model, data=data, tokenizer=tokenizer, rounds=rounds, optimizer=optimizer,
-            threads=threads, link=link, out=out, batch=batch, sequence=seq, dtype=dtype, lora_rank=lora_rank,
-            lora_alpha=lora_alpha, lora_targets=lora_targets, local_epochs=local_epochs, learning_rate=learning_rate,
-            wire_dtype=wire_dtype, codec=codec, error_feedback=error_feedback, seed=seed, parallel=parallel,
-            resume=resume, silence_s=silence, db=db, as_json=json, devices=devices, server_sharing=server_sharing,
+            plan=plan,
+            cut=cut,
+            model=model,
+            data=data,
+            tokenizer=tokenizer,
+            rounds=rounds,
+            optimizer=optimizer,
+            threads=threads,
+            link=link,
+            out=out,
+            batch=batch,
+            sequence=seq,
+            dtype=dtype,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            lora_targets=lora_targets,
+            local_epochs=local_epochs,
+            learning_rate=learning_rate,
+            wire_dtype=wire_dtype,
+            codec=codec,
+            error_feedback=error_feedback,
+            seed=seed,
+            parallel=parallel,
+            resume=resume,
+            silence_s=silence,
+            db=db,
+            as_json=json,
+            devices=devices,
+            server_sharing=server_sharing,
         )
-    )  # fmt: skip
+    )
 
 
 @run_app.command()
@@ -186,15 +210,40 @@ def server(
 
     run_server(
         RunOptions(
-            plan=plan, cut=cut, model=model, rounds=rounds, optimizer=optimizer, threads=threads, out=out, batch=batch,
-            sequence=seq, dtype=dtype, lora_rank=lora_rank, lora_alpha=lora_alpha, lora_targets=lora_targets,
-            local_epochs=local_epochs, learning_rate=learning_rate, wire_dtype=wire_dtype,
-            codec=codec, error_feedback=error_feedback, seed=seed, parallel=parallel, resume=resume,
-            platform=platform, name=name, silence_s=silence, wait_s=wait, db=db,
-            as_json=json, devices=devices, bind=bind, key=key, allow=tuple(allow or ()),
+            plan=plan,
+            cut=cut,
+            model=model,
+            rounds=rounds,
+            optimizer=optimizer,
+            threads=threads,
+            out=out,
+            batch=batch,
+            sequence=seq,
+            dtype=dtype,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            lora_targets=lora_targets,
+            local_epochs=local_epochs,
+            learning_rate=learning_rate,
+            wire_dtype=wire_dtype,
+            codec=codec,
+            error_feedback=error_feedback,
+            seed=seed,
+            parallel=parallel,
+            resume=resume,
+            platform=platform,
+            name=name,
+            silence_s=silence,
+            wait_s=wait,
+            db=db,
+            as_json=json,
+            devices=devices,
+            bind=bind,
+            key=key,
+            allow=tuple(allow or ()),
             server_sharing=server_sharing,
         )
-    )  # fmt: skip
+    )
 
 
 @run_app.command()
@@ -231,11 +280,27 @@ def device(
 
     run_device(
         DeviceOptions(
-            server=server, key=key, server_key=server_key, model=model, data=data, tokenizer=tokenizer, threads=threads,
-            dtype=dtype, lora_rank=lora_rank, lora_alpha=lora_alpha, lora_targets=lora_targets, optimizer=optimizer,
-            shard=shard, link=link, platform=platform, name=name, silence_s=silence, wait_s=wait, as_json=json,
+            server=server,
+            key=key,
+            server_key=server_key,
+            model=model,
+            data=data,
+            tokenizer=tokenizer,
+            threads=threads,
+            dtype=dtype,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            lora_targets=lora_targets,
+            optimizer=optimizer,
+            shard=shard,
+            link=link,
+            platform=platform,
+            name=name,
+            silence_s=silence,
+            wait_s=wait,
+            as_json=json,
         )
-    )  # fmt: skip
+    )
 
 
 @run_app.command()

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cardlab.cli.console import print_json, print_line, print_table
+from cardlab.core.text import NOT_MEASURED, duration, milliseconds, percent, si
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.settings import TERMS, RunSettings
-from cardlab.core.text import NOT_MEASURED, duration, milliseconds, percent, si
 
 
 def progress_line(settings: RunSettings, journal: Journal, turn: FinishedTurn, devices: int) -> str:

@@ -13,17 +13,17 @@ from cardlab.cli.local import LocalDevices, local_link
 from cardlab.cli.run_table import print_run, progress_line
 from cardlab.cli.running_device import PORT, open_real, require_zmq, server_keys
 from cardlab.cli.settings import database
+from cardlab.core.errors import UsageError
+from cardlab.core.identity import new_uid
+from cardlab.core.records.plan import Plan
+from cardlab.core.records.task import Execution, Task
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.core.errors import UsageError
-from cardlab.core.identity import new_uid
 from cardlab.profilers.environment import gather_environment
 from cardlab.profilers.platforms import Platform
 from cardlab.profilers.workload import resolve_task
 from cardlab.profilers.workload.execution import DTYPES, import_torch
-from cardlab.core.records.plan import Plan
-from cardlab.core.records.task import Execution, Task
 from cardlab.split.batched import sharing_of
 from cardlab.split.codec import codec_named
 from cardlab.split.journal import FinishedTurn, Journal
@@ -300,5 +300,3 @@ def _serve(
     if clock.refusal is not None:
         note(f"the server's clock was not locked: {clock.refusal}")
     print_run(settings, journal.progress.turns, folder, as_json=options.as_json)
-
-

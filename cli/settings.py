@@ -40,9 +40,7 @@ def load_settings() -> Settings:
         values = _read(path)
         for key, value in values.items():
             if key not in known:
-                raise UsageError(
-                    f"{path}: unknown key {key!r}", remedy=f"known keys: {', '.join(sorted(known))}"
-                )
+                raise UsageError(f"{path}: unknown key {key!r}", remedy=f"known keys: {', '.join(sorted(known))}")
             if not isinstance(value, str):
                 raise UsageError(f"{path}: {key} must be text", remedy=f'write {key} = "..."')
     for key, variable in _ENVIRONMENT.items():

@@ -7,11 +7,11 @@ from typing import Any
 
 from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.settings import database
-from cardlab.db import open_store
 from cardlab.core.plain import to_plain
 from cardlab.core.records.measurement import Profile
-from cardlab.reports.views.profile import profile_document
 from cardlab.core.text import NOT_MEASURED, data_size, milliseconds, percent, si
+from cardlab.db import open_store
+from cardlab.reports.views.profile import profile_document
 
 
 def show_profile(run: str | None, db: str | None, as_json: bool) -> None:
@@ -29,10 +29,16 @@ def show_runs(db: str | None, as_json: bool) -> None:
         print_json({"runs": [to_plain(run) for run in runs]})
         return
     rows = [
-        (r.uid[:12], r.started_at[:19], r.kind, r.device_name, r.task_label or r.workload or "-",
-         f"{r.points_done}/{r.points_planned}")
+        (
+            r.uid[:12],
+            r.started_at[:19],
+            r.kind,
+            r.device_name,
+            r.task_label or r.workload or "-",
+            f"{r.points_done}/{r.points_planned}",
+        )
         for r in runs
-    ]  # fmt: skip
+    ]
     print_table(None, ("run", "started (UTC)", "kind", "device", "task", "points done"), rows, left=5)
 
 
@@ -86,8 +92,19 @@ def _print_point(point: Mapping[str, Any]) -> None:
         title += f"; {reason}"
     print_line()
     rows = [_segment_row(segment) for segment in point["segments"]]
-    columns = ("segment", "count", "forward (ms)", "+-", "backward (ms)", "+-", "forward work", "backward work",
-               "forward rate", "energy (J)", "flags")  # fmt: skip
+    columns = (
+        "segment",
+        "count",
+        "forward (ms)",
+        "+-",
+        "backward (ms)",
+        "+-",
+        "forward work",
+        "backward work",
+        "forward rate",
+        "energy (J)",
+        "flags",
+    )
     print_table(title, columns, rows)
     for m in point["other"]:
         value = milliseconds(m["value"]) + " ms" if m["unit"] == "s" else data_size(m["value"])
@@ -97,11 +114,16 @@ def _print_point(point: Mapping[str, Any]) -> None:
 
 def _print_sweep(points: Sequence[Mapping[str, Any]]) -> None:
     """Many points, a row each, by clock."""
-    shown = [
-        s for s in ("first_layer", "layer", "head") if any(s == x["segment"] for x in points[0]["segments"])
-    ]
-    columns = ("clock", "requested", "power", "waiting", "temperature",
-               *(f"{s} {p} (ms)" for s in shown for p in ("fwd", "bwd")), "flags")  # fmt: skip
+    shown = [s for s in ("first_layer", "layer", "head") if any(s == x["segment"] for x in points[0]["segments"])]
+    columns = (
+        "clock",
+        "requested",
+        "power",
+        "waiting",
+        "temperature",
+        *(f"{s} {p} (ms)" for s in shown for p in ("fwd", "bwd")),
+        "flags",
+    )
     rows = []
     for point in sorted(points, key=lambda p: (p["requested_hz"] or 0.0, p["index"])):
         times = {s["segment"]: s for s in point["segments"]}
@@ -168,8 +190,17 @@ def _print_cuts(cuts: list[Mapping[str, Any]]) -> None:
         )
         for cut in cuts
     ]
-    columns = ("cut", "device work", "server work", "smashed data", "gradient", "adapters",
-               "device memory", "server memory", "fits")  # fmt: skip
+    columns = (
+        "cut",
+        "device work",
+        "server work",
+        "smashed data",
+        "gradient",
+        "adapters",
+        "device memory",
+        "server memory",
+        "fits",
+    )
     print_line()
     print_table("cuts: layers 1..cut on the device, the rest and the head on the server", columns, rows)
 

@@ -13,8 +13,8 @@ from cardlab.card.simulate import Played, jobs, simulate
 from cardlab.cli.console import note, print_json, print_line, print_table
 from cardlab.cli.drawing import drawn, save_figure
 from cardlab.core.plain import to_plain
-from cardlab.reports.views.schemes import paper_pictures, simulation_pictures
 from cardlab.core.text import NOT_MEASURED, percent, si
+from cardlab.reports.views.schemes import paper_pictures, simulation_pictures
 
 
 def run_simulation(
@@ -40,9 +40,7 @@ def run_simulation(
     check_scenario(base)
     todo = jobs(base, channels, fleets, devices)
     shown = None if as_json else _progress
-    played = simulate(
-        todo, workers=workers, scheduler=scheduler, progress=shown or (lambda _done, _count: None)
-    )
+    played = simulate(todo, workers=workers, scheduler=scheduler, progress=shown or (lambda _done, _count: None))
     charts = None
     if plot is not None:
         charts = simulation_pictures(_schemes(played), _cuts(played))

@@ -6,16 +6,16 @@ from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.drawing import drawn, save_figure
 from cardlab.cli.gathering import split_run
 from cardlab.cli.settings import database
-from cardlab.db import open_store
-from cardlab.db.store import Store
 from cardlab.core.errors import NotFoundError
 from cardlab.core.plain import to_plain
 from cardlab.core.records.measurement import Profile
+from cardlab.core.text import milliseconds, percent, si
+from cardlab.db import open_store
+from cardlab.db.store import Store
 from cardlab.reports.views.parts import pictures
 from cardlab.reports.views.run import run_sections
 from cardlab.split.recording import TRAIN
 from cardlab.split.validate import TOTAL, TermCheck, check_rounds, terms_off
-from cardlab.core.text import milliseconds, percent, si
 
 
 def validate_run(run: str | None, plot: str | None, db: str | None, as_json: bool) -> None:

@@ -22,11 +22,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from cardlab.core.errors import StoreError
 from cardlab.db.engine import lock_exclusively
 from cardlab.db.rowcheck import content_problem, type_problem
 from cardlab.db.schema import Base
 from cardlab.db.store import Store
-from cardlab.core.errors import StoreError
 
 FORMAT, VERSION = "cardlab-bundle", 1
 BLOBS, MANIFEST = "blobs.bin", "manifest.json"

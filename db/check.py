@@ -14,6 +14,8 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from cardlab.core.errors import StoreError
+from cardlab.core.records.plan import Plan
 from cardlab.db.rowcheck import content_problem
 from cardlab.db.schema import (
     Base,
@@ -27,8 +29,6 @@ from cardlab.db.schema import (
     SampleBlockRow,
 )
 from cardlab.db.store import Store
-from cardlab.core.errors import StoreError
-from cardlab.core.records.plan import Plan
 
 _ROUNDING = 1e-9
 
@@ -154,9 +154,7 @@ def _plan_inputs(connection: Connection, plan: int) -> Iterator[tuple[str, str]]
 def unfinished_points(store: Store) -> dict[str, tuple[int, int]]:
     """Runs that are not complete: uid to (points done, points planned)."""
     return {
-        s.uid: (s.points_done, s.points_planned)
-        for s in store.runs.summaries()
-        if s.points_done < s.points_planned
+        s.uid: (s.points_done, s.points_planned) for s in store.runs.summaries() if s.points_done < s.points_planned
     }
 
 

@@ -21,7 +21,6 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from cardlab.db.schema import HEAD_REVISION, KNOWN_REVISIONS, Base
 from cardlab.core.errors import (
     MissingDependencyError,
     NotFoundError,
@@ -29,6 +28,7 @@ from cardlab.core.errors import (
     SchemaTooOldError,
     StoreError,
 )
+from cardlab.db.schema import HEAD_REVISION, KNOWN_REVISIONS, Base
 
 BUSY_TIMEOUT_S = 30.0
 # Any fixed number: it names the lock among all programs of a PostgreSQL database ("cardlab" in ASCII).
@@ -121,9 +121,7 @@ def _check_file(url: URL, create: bool) -> None:
                 remedy="measure something first with profile-device, or name another file with --db",
             )
         if not path.parent.is_dir():
-            raise StoreError(
-                f"the folder {path.parent} does not exist", remedy="create it or name another with --db"
-            )
+            raise StoreError(f"the folder {path.parent} does not exist", remedy="create it or name another with --db")
 
 
 def _readable_anyway(url: URL) -> URL:
@@ -163,9 +161,7 @@ def _prepare_schema(engine: Engine, location: str | Path, create: bool) -> None:
                 _create_all(connection)
         revision = _revision(engine)
     if revision is None:
-        raise StoreError(
-            f"{_shown(location)} is not a cardlab database", remedy="name another file with --db"
-        )
+        raise StoreError(f"{_shown(location)} is not a cardlab database", remedy="name another file with --db")
     if revision == HEAD_REVISION:
         return
     if revision in KNOWN_REVISIONS:

@@ -10,9 +10,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
+from cardlab.core.errors import SchemaTooOldError
 from cardlab.db.engine import connect, database_url, lock_exclusively, migration_engine, translated
 from cardlab.db.schema import HEAD_REVISION
-from cardlab.core.errors import SchemaTooOldError
 
 SCRIPTS = "cardlab.db:migrations"
 

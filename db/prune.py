@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from cardlab.core.errors import NotFoundError, StoreError
 from cardlab.db.schema import (
     DeviceRow,
     FitInputRow,
@@ -28,7 +29,6 @@ from cardlab.db.schema import (
     TrainRoundRow,
 )
 from cardlab.db.store import Store
-from cardlab.core.errors import NotFoundError, StoreError
 
 Ids = frozenset[int]
 
@@ -110,9 +110,17 @@ def _selected_runs(connection: Connection, selection: Selection) -> Ids:
 def _superseded(connection: Connection) -> Ids:
     """Fits older than the newest of their subject that no plan uses."""
     subject = (
-        FitRow.device_id, FitRow.task_id, FitRow.execution_id, FitRow.workload, FitRow.quantity, FitRow.segment,
-        FitRow.phase, FitRow.rail, FitRow.power_mode, FitRow.memory_hz,
-    )  # fmt: skip
+        FitRow.device_id,
+        FitRow.task_id,
+        FitRow.execution_id,
+        FitRow.workload,
+        FitRow.quantity,
+        FitRow.segment,
+        FitRow.phase,
+        FitRow.rail,
+        FitRow.power_mode,
+        FitRow.memory_hz,
+    )
     newest = sa.func.max(FitRow.created_at).over(partition_by=subject).label("newest")
     ranked = sa.select(FitRow.id, FitRow.created_at, newest).subquery()
     used = sa.select(PlanInputRow.fit_id).where(PlanInputRow.fit_id.is_not(None))

@@ -9,7 +9,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cardlab.db.store.convert import OPERATING_POINT
 from cardlab.core.identity import content_hash
 from cardlab.core.plain import from_plain
 from cardlab.core.quantity import Provenance
@@ -19,6 +18,7 @@ from cardlab.core.records.measurement import OperatingPoint, PlannedPoint
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.task import Execution, Task
 from cardlab.core.records.workload import Analysis
+from cardlab.db.store.convert import OPERATING_POINT
 
 Values = Mapping[str, Any]
 

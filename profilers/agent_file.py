@@ -15,8 +15,8 @@ from typing import Any
 
 from cardlab.core.errors import ProfileError
 from cardlab.core.plain import to_plain
-from cardlab.profilers.agent import AGENT_VERSION
 from cardlab.core.records.task import Execution, Task
+from cardlab.profilers.agent import AGENT_VERSION
 
 MODULES = ("__init__", "board", "bundle", "layers", "main", "power", "run", "scrypt", "timing", "works")
 _PACKAGE = "card_agent"

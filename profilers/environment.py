@@ -6,8 +6,8 @@ import platform as host_platform
 from importlib import metadata
 
 from cardlab import __version__
-from cardlab.profilers.platforms.base import Platform
 from cardlab.core.records.device import Environment
+from cardlab.profilers.platforms.base import Platform
 
 PACKAGES = ("torch", "transformers", "peft", "fvcore", "numpy", "nvidia-ml-py", "jetson-stats")
 

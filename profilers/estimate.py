@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cardlab.core.records.measurement import PlannedPoint
 from cardlab.profilers.measuring import IDLE_S
 from cardlab.profilers.platforms.base import Platform, half_windows
-from cardlab.core.records.measurement import PlannedPoint
 
 SETTLE_S = 40.0
 TIMING_S = 60.0

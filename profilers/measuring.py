@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cardlab.core.identity import new_uid
+from cardlab.core.records.measurement import Measurement, OperatingPoint
 from cardlab.profilers.platforms.base import Platform, State, on_request
 from cardlab.profilers.platforms.reading import Reading
 from cardlab.profilers.segment_timing import TimingTools, time_segments
 from cardlab.profilers.timing import CONTENDED, Progress, TimingPolicy, measurements
 from cardlab.profilers.workbench import Workbench
-from cardlab.core.records.measurement import Measurement, OperatingPoint
 
 IDLE_S = 10.0
 EQUIVALENT_STEP = "equivalent_step"
@@ -63,9 +63,7 @@ class PointMeasurer:
             idle_s = max(IDLE_S, self._platform.window_s())
             yield tuple(power_measurements("idle_power", self._platform.measure_waiting(idle_s)))
 
-    def under_lock(
-        self, frequency_hz: float | None, known: Sequence[Measurement], whole_step: bool
-    ) -> Iterator[Batch]:
+    def under_lock(self, frequency_hz: float | None, known: Sequence[Measurement], whole_step: bool) -> Iterator[Batch]:
         """Everything that is measured with the clock held; what `known` holds already is left out."""
         self._states, self._contended, self._reading = [], set(), None
         self._problems = list(self._platform.lock_problems())
@@ -93,9 +91,7 @@ class PointMeasurer:
             throttled = True
         if not on_request(read_hz, frequency_hz):
             throttled = True
-            reasons.append(
-                f"ran at {(read_hz or 0) / 1e6:.0f} MHz, not at {(frequency_hz or 0) / 1e6:.0f} MHz"
-            )
+            reasons.append(f"ran at {(read_hz or 0) / 1e6:.0f} MHz, not at {(frequency_hz or 0) / 1e6:.0f} MHz")
         if self._contended:
             reasons.append(f"contended: {', '.join(sorted(self._contended))}")
         return OperatingPoint(
@@ -130,9 +126,7 @@ class PointMeasurer:
 def power_measurements(quantity: str, reading: Reading, segment: str | None = None) -> Iterable[Measurement]:
     """One measurement a rail, with the samples of its window."""
     for name, trace in reading.traces.items():
-        estimate = (
-            reading.power_w if trace.rail.total else trace.mean(reading.seconds_per_iteration.provenance)
-        )
+        estimate = reading.power_w if trace.rail.total else trace.mean(reading.seconds_per_iteration.provenance)
         yield Measurement(
             uid=new_uid(),
             quantity=quantity,

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cardlab.core.identity import new_uid
-from cardlab.profilers.stopwatch import LapSample
 from cardlab.core.quantity import Estimate, Provenance
 from cardlab.core.records.measurement import Measurement
+from cardlab.profilers.stopwatch import LapSample
 
 MIN_CLEAN = 5
 CONTENDED = "contended"

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from cardlab.core.quantity import MEASURED, Provenance
 from cardlab.profilers.clock import Clock
 from cardlab.profilers.stopwatch import Stopwatch
 from cardlab.profilers.timing import ProgressCallback, TimingPolicy, WorkTiming, measure
 from cardlab.profilers.workbench import Workbench
-from cardlab.core.quantity import MEASURED, Provenance
 
 BUDGET_SHARES = {"embedding": 0.05, "first_layer": 0.25, "layer": 0.35, "head": 0.25}
 EXTRA_SHARE = 0.03

@@ -55,9 +55,11 @@ def _measurement(platform: Platform, reading: Reading) -> Probe:
         return Probe(name="measurement", ok=None, state=f"{time}; no power meter here")
     if reading.power_w is None:
         return Probe(
-            name="measurement", ok=False, state=f"{time}; the meter gave no whole update",
+            name="measurement",
+            ok=False,
+            state=f"{time}; the meter gave no whole update",
             remedy="look which source answers with: profile-device doctor",
-        )  # fmt: skip
+        )
     checks = [t.check_w for t in reading.traces.values() if t.rail.total and t.check_w is not None]
     state = f"{time}, {reading.power_w.value:.4g} W from {reading.power_w.n} sensor updates"
     if checks:

@@ -16,17 +16,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cardlab.db.store import Store
-from cardlab.db.times import utc_now
 from cardlab.core.errors import DeviceError
 from cardlab.core.identity import new_uid
+from cardlab.core.quantity import Provenance
+from cardlab.core.records.device import Environment
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Profile, Run
+from cardlab.db.store import Store
+from cardlab.db.times import utc_now
 from cardlab.profilers.measuring import PointMeasurer
 from cardlab.profilers.platforms.base import Platform
 from cardlab.profilers.timing import Progress, TimingPolicy
 from cardlab.profilers.workbench import Workload
-from cardlab.core.quantity import Provenance
-from cardlab.core.records.device import Environment
-from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Profile, Run
 
 
 class Observer(Protocol):
@@ -101,9 +101,7 @@ def run_session(store: Store, platform: Platform, request: Request, observer: Ob
     return store.runs.get(run.uid)
 
 
-def _begin(
-    store: Store, platform: Platform, request: Request, observer: Observer
-) -> tuple[Run, dict[int, Point]]:
+def _begin(store: Store, platform: Platform, request: Request, observer: Observer) -> tuple[Run, dict[int, Point]]:
     run = new_run(platform, request)
     unfinished = store.runs.unfinished(run) if request.resume else None
     if unfinished is None:
@@ -170,7 +168,5 @@ def _visit(
 def restore(platform: Platform) -> bool:
     """Release a clock that a dead process left locked; False if none was."""
     if platform.guard is None:
-        raise DeviceError(
-            f"{platform.identity.name} has no clock control", remedy="nothing needs to be restored"
-        )
+        raise DeviceError(f"{platform.identity.name} has no clock control", remedy="nothing needs to be restored")
     return platform.guard.restore_leftover()

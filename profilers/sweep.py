@@ -63,9 +63,7 @@ def spread(offered_hz: tuple[float, ...], count: int) -> tuple[float, ...]:
     return tuple(sorted(chosen))
 
 
-def plan_points(
-    frequencies_hz: tuple[float, ...], seed: int, anchor: bool = True
-) -> tuple[PlannedPoint, ...]:
+def plan_points(frequencies_hz: tuple[float, ...], seed: int, anchor: bool = True) -> tuple[PlannedPoint, ...]:
     """The points in the order of visit; without clocks one point at the clock as found.
 
     From 4 clocks on, one of them (nearest 0.7 f_max) is the anchor: first, in the middle and last.
@@ -80,9 +78,7 @@ def plan_points(
         half = math.ceil(len(order) / 2)
         order = [middle, *order[:half], middle, *order[half:], middle]
         anchors = {0: middle, half + 1: middle, len(order) - 1: middle}
-    return tuple(
-        PlannedPoint(index=i, requested_hz=float(f), anchor=i in anchors) for i, f in enumerate(order)
-    )
+    return tuple(PlannedPoint(index=i, requested_hz=float(f), anchor=i in anchors) for i, f in enumerate(order))
 
 
 def _nearest(offered_hz: tuple[float, ...], wanted_hz: float) -> float:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cardlab.core.quantity import MEASURED, Provenance
 from cardlab.profilers.clock import Clock, WallClock
 from cardlab.profilers.samples import (
     CONTENDED,
@@ -26,7 +27,6 @@ from cardlab.profilers.samples import (
 )
 from cardlab.profilers.stopwatch import LapSample, Stopwatch
 from cardlab.profilers.work import Work
-from cardlab.core.quantity import MEASURED, Provenance
 
 __all__ = [
     "CONTENDED",

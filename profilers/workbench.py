@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from cardlab.profilers.timing import WorkTiming
-from cardlab.profilers.work import Work
 from cardlab.core.records.task import Execution, Task
 from cardlab.core.records.workload import Analysis
+from cardlab.profilers.timing import WorkTiming
+from cardlab.profilers.work import Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cardlab import __version__
+from cardlab.core.text import NOT_MEASURED
 from cardlab.reports.csv_text import csv_text
 from cardlab.reports.svg import bars_svg, chart_svg, key_of
 from cardlab.reports.views.parts import Bars, Cell, Chart, Column, Part, Section, Table, scale_of
-from cardlab.core.text import NOT_MEASURED
 
 MOST_ROWS = 200
 
@@ -25,9 +25,12 @@ MOST_ROWS = 200
 def render_page(title: str, sections: Sequence[Section], *, created_at: str | None = None) -> str:
     """The page of the sections as HTML text."""
     environment = Environment(
-        loader=PackageLoader("cardlab.reports"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("cardlab.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters.update(cell=cell_text, csv=csv_link)
     names = _Names()
     text = environment.get_template("page.html.j2").render(

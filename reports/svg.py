@@ -179,9 +179,7 @@ def _bar(bars: Bars, row: int, y: float, per_unit: float) -> list[str]:
         width = (value or 0.0) * per_unit
         if width > 0.2:
             hint = f"<title>{escape(f'{bars.rows[row]}, {term}: {value:.4g} {bars.unit}')}</title>"
-            parts.append(
-                f'<rect class="bar t{i}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR}">{hint}</rect>'
-            )
+            parts.append(f'<rect class="bar t{i}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR}">{hint}</rect>')
             x += width
     interval = bars.ci95[row] if bars.ci95 else None
     if interval is not None:

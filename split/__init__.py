@@ -1,9 +1,9 @@
 """The split run: messages, transport, halves of a model, rounds, validation. Names load on first use.
 
-    frames, codec        what travels            transport, keys, shaping   how it travels
-    weights, adapters    what is trained         halves                     who computes which layers
-    turn, server, members, journal               the server's side          recording, validate   what is kept of it
-    device, data                                 the device's side          probe                 rates of a link
+frames, codec        what travels            transport, keys, shaping   how it travels
+weights, adapters    what is trained         halves                     who computes which layers
+turn, server, members, journal               the server's side          recording, validate   what is kept of it
+device, data                                 the device's side          probe                 rates of a link
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ import torch
 
 from cardlab.core.errors import RunError
 from cardlab.core.identity import content_hash
-from cardlab.profilers.workload.build import build_meta, materialise_whole
 from cardlab.core.records.task import Execution, Task
+from cardlab.profilers.workload.build import build_meta, materialise_whole
 from cardlab.split.adapters import initial_adapters
 from cardlab.split.codec import WIRE_BYTES, pack_tensor, unpack_tensor
 from cardlab.split.codecs.feedback import ErrorFeedback
@@ -216,9 +216,17 @@ def run_trials(
     for codec, feedback in dict.fromkeys([("none", False), *codecs]):
         for seed in seeds:
             trial = run_trial(
-                task, execution, weights, tokens, codec=codec, feedback=feedback, seed=seed, cut=cut, steps=steps,
+                task,
+                execution,
+                weights,
+                tokens,
+                codec=codec,
+                feedback=feedback,
+                seed=seed,
+                cut=cut,
+                steps=steps,
                 learning_rate=learning_rate,
-            )  # fmt: skip
+            )
             more = " with feedback" if feedback else ""
             note(f"{codec}{more}, seed {seed}: loss {trial.start:.3f} to {trial.final:.3f}")
             found.append(trial)

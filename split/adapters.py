@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cardlab.profilers.workload.families import family_named
 from cardlab.core.records.task import Task
+from cardlab.profilers.workload.families import family_named
 from cardlab.split.codec import FrameError, Packed, pack_tensor, unpack_tensor
 from cardlab.split.weights import seeded
 

@@ -24,9 +24,17 @@ from cardlab.split.halves import Half
 from cardlab.split.weights import Weights
 
 CODECS = (
-    "none", "dense:8", "dense:4", "dense:2", "topk:0.05:8", "topk:0.1:8", "topk:0.1:4", "topk:0.2:8", "topk:0.3:8",
+    "none",
+    "dense:8",
+    "dense:4",
+    "dense:2",
+    "topk:0.05:8",
+    "topk:0.1:8",
+    "topk:0.1:4",
+    "topk:0.2:8",
+    "topk:0.3:8",
     "topk:0.3:4",
-)  # fmt: skip
+)
 PASSES = 7
 
 

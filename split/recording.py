@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cardlab.db.store import Store
 from cardlab.core.errors import NotFoundError
 from cardlab.core.identity import content_hash
 from cardlab.core.plain import from_plain, to_plain
@@ -11,6 +10,7 @@ from cardlab.core.records.device import Device, Environment
 from cardlab.core.records.measurement import Run
 from cardlab.core.records.task import Execution
 from cardlab.core.records.training import TrainPhase, TrainRound
+from cardlab.db.store import Store
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.settings import TERMS, WAITING, RunSettings
 

@@ -82,9 +82,7 @@ class Schedule:
                 terms = {f.name: float(getattr(decision.delay_terms, f.name)) for f in fields(DelayTerms)}
                 # What a device waits for others at the server is observed apart.
                 terms["server"] -= decision.waiting_s or 0.0
-                expected = Prediction(
-                    terms=terms, terms_ci95=decision.terms_ci95, delay_ci95=decision.delay_ci95
-                )
+                expected = Prediction(terms=terms, terms_ci95=decision.terms_ci95, delay_ci95=decision.delay_ci95)
                 return Assignment(
                     cut=decision.cut,
                     codec=decision.codec,
@@ -98,9 +96,7 @@ class Schedule:
 
 def unknown_device(device: str, known: tuple[str, ...]) -> RunError:
     """The error for a device that the plan does not name."""
-    return RunError(
-        f"the plan names no device {device!r}", remedy=f"start it with --name, one of: {', '.join(known)}"
-    )
+    return RunError(f"the plan names no device {device!r}", remedy=f"start it with --name, one of: {', '.join(known)}")
 
 
 def check_plan(plan: Plan, task: Task, codec: str | None = None) -> None:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cardlab.core.errors import RunError, UsageError
+from cardlab.core.text import si
 from cardlab.split.codec import FrameError
 from cardlab.split.frames import number
-from cardlab.core.text import si
 
 _RATE = re.compile(r"^(\d+(?:\.\d+)?)(k|m|g)bit$")
 _DELAY = re.compile(r"^(\d+(?:\.\d+)?)(us|ms|s)$")

@@ -1,6 +1,6 @@
 """What was predicted against what happened: the error of each term and of the whole, and the term that is off.
 
-    error = (predicted - observed) / observed          medians over the rounds that have both
+error = (predicted - observed) / observed          medians over the rounds that have both
 """
 
 from __future__ import annotations

@@ -25,8 +25,11 @@ def commands() -> Iterator[list[str]]:
             if isinstance(words, str):
                 words = re.findall(r"'([\w-]+)'", words)
             if words and words[0].rsplit("/", 1)[-1].removeprefix("X") in (
-                "profile-device", "calibrate", "card", "cardlab",
-            ):  # fmt: skip
+                "profile-device",
+                "calibrate",
+                "card",
+                "cardlab",
+            ):
                 yield [words[0].rsplit("/", 1)[-1], *words[1:]]
 
 

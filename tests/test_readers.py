@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from cardlab.calibrate.importing import import_file
 from cardlab.card.scenario_file import bundled_scenarios, parse_scenario
 from cardlab.cli.settings import load_settings
+from cardlab.core.errors import CardlabError
 from cardlab.db import open_store
 from cardlab.db.bundle import merge_bundle
-from cardlab.core.errors import CardlabError
 from tests.conftest import ROOT
 from tests.db.test_bundle import make_board
 
@@ -30,11 +30,18 @@ CSV = "frequency_mhz,power_w,latency_s,workload,rail\n# note\n1000,50,0.2,gemm,b
 KERNEL_TUNER = json.dumps(
     {"cache": {f"{f}": {"nvml_gr_clock": f, "nvml_power": 20 + f / 100, "time": 1e6 / f} for f in (600, 900, 1200)}}
 )
-CONFIG = json.dumps({"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-                     "num_attention_heads": 4, "vocab_size": 99, "max_position_embeddings": 64})  # fmt: skip
+CONFIG = json.dumps(
+    {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "vocab_size": 99,
+        "max_position_embeddings": 64,
+    }
+)
 WORDS = ("nan", "inf", "-1", "1e400", '""', "null", "true", "[]", "{}", "\0", "ü", "=", ",", "\n", "2e9", "9" * 400)
-
-
 
 
 @st.composite
@@ -186,8 +193,12 @@ def test_configurations(examples: int, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
 
     @counts(examples)
-    @given(st.one_of(damaged(CONFIG).map(lambda t: ("config.json", t)),
-                     damaged('db = "x.db"\nname = "bench"\n').map(lambda t: ("cardlab.toml", t))))  # fmt: skip
+    @given(
+        st.one_of(
+            damaged(CONFIG).map(lambda t: ("config.json", t)),
+            damaged('db = "x.db"\nname = "bench"\n').map(lambda t: ("cardlab.toml", t)),
+        )
+    )
     def read(file: tuple[str, str]) -> None:
         path = tmp_path / file[0]
         path.write_bytes(file[1].encode("utf-8", "surrogatepass"))

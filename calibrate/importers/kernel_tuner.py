@@ -90,9 +90,7 @@ def _rows(entries: Iterator[Mapping[str, Any]], workload: str) -> Iterator[Impor
             continue
         clock = _first(entry, CLOCKS)
         if clock is None:
-            raise BadDataError(
-                f"row {line}: no clock (core_freq or nvml_gr_clock)", remedy="tune over nvml_gr_clock"
-            )
+            raise BadDataError(f"row {line}: no clock (core_freq or nvml_gr_clock)", remedy="tune over nvml_gr_clock")
         power, memory = _first(entry, POWERS), _first(entry, MEMORY)
         if power is None and time_ms is None:
             raise BadDataError(f"row {line}: neither power nor time", remedy="observe nvml_power")

@@ -76,7 +76,5 @@ def rates_by_round(
     found = []
     for _ in range(rounds):
         up, down = draw_rates(link, devices, rng)
-        found.append(
-            (np.where(np.isnan(fixed_up), up, fixed_up), np.where(np.isnan(fixed_down), down, fixed_down))
-        )
+        found.append((np.where(np.isnan(fixed_up), up, fixed_up), np.where(np.isnan(fixed_down), down, fixed_down)))
     return found

@@ -103,8 +103,7 @@ def _waits(problem: SftProblem, cuts: Index, options: Index, terms: Sequence[Del
     each = np.arange(problem.devices)
     decode, encode = (s[each, cuts, options].tolist() for s in (problem.there_decode_s, problem.there_encode_s))
     half = [
-        ((t.device + t.encode + t.decode) / epochs - d - e) / 2.0
-        for t, d, e in zip(terms, decode, encode, strict=True)
+        ((t.device + t.encode + t.decode) / epochs - d - e) / 2.0 for t, d, e in zip(terms, decode, encode, strict=True)
     ]
     before = [h + t.uplink / epochs for h, t in zip(half, terms, strict=True)]
     after = [h + t.downlink / epochs for h, t in zip(half, terms, strict=True)]

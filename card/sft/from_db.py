@@ -13,8 +13,8 @@ from cardlab.card.sft.building import Instance, assumed_words, sft_problem
 from cardlab.card.sft.options import PLAIN, Accuracy, Option, options_of
 from cardlab.card.sft.sharing import measured_sharing
 from cardlab.card.sft.spectrum import Band
-from cardlab.db.store import Store
 from cardlab.core.records.fit import Fit
+from cardlab.db.store import Store
 
 # Labels travel as int32.
 LABEL_BYTES = 4
@@ -134,6 +134,4 @@ def _timed(option: Option, codecs: Codecs, codec: str, cuts: list[int]) -> Optio
     """An option with its measured seconds, of both sides and of the server alone."""
     encode_s, decode_s = codecs.seconds(codec, cuts)
     encoded_s, decoded_s = codecs.server_seconds(codec, cuts)
-    return replace(
-        option, encode_s=encode_s, decode_s=decode_s, there_encode_s=encoded_s, there_decode_s=decoded_s
-    )
+    return replace(option, encode_s=encode_s, decode_s=decode_s, there_encode_s=encoded_s, there_decode_s=decoded_s)

@@ -24,9 +24,16 @@ def air(share: float, width: float, linear: bool, alone: float, gain: float, siz
 
 
 def least_share(
-    budget: float, width: float, linear: bool, up: float, up_gain: float, u: float, down: float, down_gain: float,
+    budget: float,
+    width: float,
+    linear: bool,
+    up: float,
+    up_gain: float,
+    u: float,
+    down: float,
+    down_gain: float,
     d: float,
-) -> tuple[float, float]:  # fmt: skip
+) -> tuple[float, float]:
     """The smallest share that sends within the budget, and the slope there; 2 where the whole band is too little."""
     if u + d <= 0.0:
         return _LEAST, -1e300

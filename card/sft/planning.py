@@ -137,8 +137,10 @@ def _notes(problem: SftProblem, rounds: Sequence[SharedRound], chosen: Chosen) -
     bound = max(r.chosen.delay_s for r in rounds)
     if problem.sharing == "serial" and problem.devices > 1:
         notes.append(f"server one mini-batch at a time: no order of arrival makes a round longer than {si(bound, 's')}")
-    moved = sum(not np.array_equal(r.chosen.cuts, chosen.cuts) or not np.array_equal(r.chosen.options, chosen.options)
-                for r in rounds)  # fmt: skip
+    moved = sum(
+        not np.array_equal(r.chosen.cuts, chosen.cuts) or not np.array_equal(r.chosen.options, chosen.options)
+        for r in rounds
+    )
     if moved:
         notes.append(f"{moved} round(s) have blocks and compressions of their own, to keep the deadline")
     if any(d.loss_penalty is None for d in rounds[0].decisions):

@@ -17,10 +17,10 @@ from cardlab.card.from_db import Gathered
 from cardlab.card.measured import best_point
 from cardlab.card.parties import Party, newest_profile
 from cardlab.card.problem import Array
-from cardlab.db.store import Store
 from cardlab.core.errors import PlanError
 from cardlab.core.records.measurement import Profile
 from cardlab.core.text import si
+from cardlab.db.store import Store
 
 _SAME_CLOCK = 0.01
 

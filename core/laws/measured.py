@@ -38,8 +38,7 @@ class Measured(Law):
     def parameters(self) -> tuple[Parameter, ...]:
         """One value per knot, in the unit of the quantity."""
         return tuple(
-            Parameter(name=f"value_{i}", unit="SI", meaning=f"value at {knot:g}")
-            for i, knot in enumerate(self.knots)
+            Parameter(name=f"value_{i}", unit="SI", meaning=f"value at {knot:g}") for i, knot in enumerate(self.knots)
         )
 
     @property

@@ -52,7 +52,7 @@ class Store:
 
     @property
     def backend(self) -> str:
-        """"sqlite" or "postgresql"."""
+        """ "sqlite" or "postgresql"."""
         return self._engine.dialect.name
 
     def run_outside_transactions(self, statements: Sequence[str]) -> None:

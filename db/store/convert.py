@@ -6,6 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cardlab.core.identity import new_uid
+from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.quantity import Estimate, Provenance
+from cardlab.core.records.device import Environment
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Run
+from cardlab.core.records.task import Execution, Task
+from cardlab.core.records.workload import Analysis
 from cardlab.db.schema import (
     DeviceRow,
     Document,
@@ -18,13 +25,6 @@ from cardlab.db.schema import (
     TaskRow,
 )
 from cardlab.db.store.devices import to_device
-from cardlab.core.identity import new_uid
-from cardlab.core.plain import from_plain, to_plain
-from cardlab.core.quantity import Estimate, Provenance
-from cardlab.core.records.device import Environment
-from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Run
-from cardlab.core.records.task import Execution, Task
-from cardlab.core.records.workload import Analysis
 
 OPERATING_POINT = "operating_point"
 
@@ -140,9 +140,7 @@ def closing_measurement(operating: OperatingPoint) -> Measurement:
     return Measurement(uid=new_uid(), quantity=OPERATING_POINT, unit="1", details=to_plain(operating))
 
 
-def point_record(
-    row: PointRow, measured: Sequence[MeasurementRow], blocks: Sequence[SampleBlockRow]
-) -> Point:
+def point_record(row: PointRow, measured: Sequence[MeasurementRow], blocks: Sequence[SampleBlockRow]) -> Point:
     """A point with those of the measurements and blocks that are its own."""
     mine = [m for m in measured if m.point_id == row.id]
     by_measurement: dict[int, list[SampleBlockRow]] = {}

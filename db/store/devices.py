@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from cardlab.db.schema import DeviceRow, RunRow
-from cardlab.db.store.repository import Repository, find_or_add
 from cardlab.core.errors import AmbiguousNameError, NotFoundError
 from cardlab.core.records.device import Device
+from cardlab.db.schema import DeviceRow, RunRow
+from cardlab.db.store.repository import Repository, find_or_add
 
 
 class Devices(Repository):
@@ -29,9 +29,7 @@ class Devices(Repository):
         found = [d for d in devices if d.key == label] or [d for d in devices if d.name == label]
         if not found:
             known = ", ".join(d.name for d in devices) or "none"
-            raise NotFoundError(
-                f"no device called {label!r} in {self._location}", remedy=f"known devices: {known}"
-            )
+            raise NotFoundError(f"no device called {label!r} in {self._location}", remedy=f"known devices: {known}")
         if len(found) > 1:
             keys = ", ".join(d.key for d in found)
             raise AmbiguousNameError(f"several devices are called {label!r}", remedy=f"use a key: {keys}")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from cardlab.core.errors import NotFoundError
+from cardlab.core.records.fit import Fit
 from cardlab.db.schema import (
     DeviceRow,
     ExecutionRow,
@@ -19,8 +21,6 @@ from cardlab.db.schema import (
     TaskRow,
 )
 from cardlab.db.store.repository import Repository, find_prefix, find_uid
-from cardlab.core.errors import NotFoundError
-from cardlab.core.records.fit import Fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +83,18 @@ class Fits(Repository):
 
 
 def _subject(row: FitRow) -> tuple[object, ...]:
-    return (row.device_id, row.task_id, row.execution_id, row.workload, row.quantity, row.segment, row.phase,
-            row.rail, row.power_mode, row.memory_hz)  # fmt: skip
+    return (
+        row.device_id,
+        row.task_id,
+        row.execution_id,
+        row.workload,
+        row.quantity,
+        row.segment,
+        row.phase,
+        row.rail,
+        row.power_mode,
+        row.memory_hz,
+    )
 
 
 def _row(session: Session, fit: Fit, created_at: str) -> FitRow:

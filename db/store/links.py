@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from cardlab.db.schema import LinkRow
-from cardlab.db.store.repository import Repository
 from cardlab.core.errors import NotFoundError
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.link import Link
+from cardlab.db.schema import LinkRow
+from cardlab.db.store.repository import Repository
 
 
 class Links(Repository):
@@ -42,9 +42,7 @@ class Links(Repository):
         known = {link.name: link for link in self.all()}
         if name not in known:
             names = ", ".join(known) or "none"
-            raise NotFoundError(
-                f"no link called {name!r} in {self._location}", remedy=f"known links: {names}"
-            )
+            raise NotFoundError(f"no link called {name!r} in {self._location}", remedy=f"known links: {names}")
         return known[name]
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from sqlalchemy import select
 
-from cardlab.db.schema import FitRow, LinkRow, PlanInputRow, PlanRow, RunRow
-from cardlab.db.store.repository import Repository, find_prefix
 from cardlab.core.errors import NotFoundError
 from cardlab.core.plain import from_plain, to_plain
 from cardlab.core.records.plan import Plan
+from cardlab.db.schema import FitRow, LinkRow, PlanInputRow, PlanRow, RunRow
+from cardlab.db.store.repository import Repository, find_prefix
 
 
 class Plans(Repository):

@@ -11,9 +11,9 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from cardlab.core.errors import AmbiguousNameError, NotFoundError
 from cardlab.db.engine import read_session, translated, write_session
 from cardlab.db.schema import Row
-from cardlab.core.errors import AmbiguousNameError, NotFoundError
 
 R = TypeVar("R", bound=Row)
 

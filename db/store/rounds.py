@@ -5,12 +5,12 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cardlab.db.schema import DeviceRow, PlanRow, RunRow, TrainPhaseRow, TrainRoundRow
-from cardlab.db.store.devices import store_device, to_device
-from cardlab.db.store.repository import Repository, find_uid
 from cardlab.core.errors import NotFoundError
 from cardlab.core.identity import content_hash
 from cardlab.core.records.training import TrainPhase, TrainRound
+from cardlab.db.schema import DeviceRow, PlanRow, RunRow, TrainPhaseRow, TrainRoundRow
+from cardlab.db.store.devices import store_device, to_device
+from cardlab.db.store.repository import Repository, find_uid
 
 
 class Rounds(Repository):

@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from sqlalchemy import Subquery, func, select
 from sqlalchemy.orm import Session
 
+from cardlab.core.errors import NotFoundError
+from cardlab.core.identity import new_uid
+from cardlab.core.plain import to_plain
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Profile, Run
+from cardlab.core.records.task import Task
 from cardlab.db.schema import (
     DeviceRow,
     EnvironmentRow,
@@ -33,11 +38,6 @@ from cardlab.db.store.convert import (
 )
 from cardlab.db.store.devices import store_device
 from cardlab.db.store.repository import Repository, find_or_add, find_prefix, find_uid
-from cardlab.core.errors import NotFoundError
-from cardlab.core.identity import new_uid
-from cardlab.core.plain import to_plain
-from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Profile, Run
-from cardlab.core.records.task import Task
 
 Visit = tuple[PlannedPoint, OperatingPoint, Sequence[Measurement]]
 
@@ -109,9 +109,7 @@ class Runs(Repository):
             query = select(RunRow).where(RunRow.kind == kind).order_by(RunRow.started_at.desc()).limit(1)
             row = session.scalars(query).one_or_none()
             if row is None:
-                raise NotFoundError(
-                    f"{self._location} holds no {kind}", remedy="measure one with profile-device"
-                )
+                raise NotFoundError(f"{self._location} holds no {kind}", remedy="measure one with profile-device")
             return _profile(session, row, False)
 
     def select(
@@ -214,9 +212,7 @@ def _run_row(session: Session, run: Run) -> RunRow:
     if run.task is not None:
         task = find_or_add(session, TaskRow(uid=run.task.uid, document=task_document(run.task)))
     execution = find_or_add(session, ExecutionRow(uid=run.execution.uid, **to_plain(run.execution)))
-    environment = find_or_add(
-        session, EnvironmentRow(uid=run.environment.uid, versions=dict(run.environment.versions))
-    )
+    environment = find_or_add(session, EnvironmentRow(uid=run.environment.uid, versions=dict(run.environment.versions)))
     return RunRow(
         uid=run.uid,
         kind=run.kind,

@@ -57,7 +57,7 @@ def _whole(plain: Any) -> Any:
 
 def serial_key(platform: str, serial: str) -> str:
     """Key of a device from a secret serial: scrypt, with the parameters that cardlab has frozen."""
-    digest = scrypt(serial.strip().encode("utf-8"), _SALT, 2 ** 14, 8, 1, 16)
+    digest = scrypt(serial.strip().encode("utf-8"), _SALT, 2**14, 8, 1, 16)
     return platform + ":" + digest.hex()
 
 
@@ -75,9 +75,7 @@ class Bundle:
             return
         self.tables[table].append(row)
 
-    def add_measurement(
-        self, point: str, quantity: str, unit: str, value: Optional[float] = None, **more: Any
-    ) -> None:
+    def add_measurement(self, point: str, quantity: str, unit: str, value: Optional[float] = None, **more: Any) -> None:
         """A measurement of a point.
 
         Args:

@@ -27,8 +27,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--readonly", action="store_true", help="measure at the clock as found")
     run.add_argument("--resume", action="store_true", help="go on with the unfinished run of the bundle")
     run.add_argument("--load-command", help="measure power under this program instead of a model")
-    for command in (run, commands.add_parser("doctor", help="what was found"),
-                    commands.add_parser("restore", help="release a clock that a killed run left locked")):
+    for command in (
+        run,
+        commands.add_parser("doctor", help="what was found"),
+        commands.add_parser("restore", help="release a clock that a killed run left locked"),
+    ):
         command.add_argument("--root", default="/", help=argparse.SUPPRESS)
         command.add_argument("--state", help=argparse.SUPPRESS)
     return top

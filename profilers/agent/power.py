@@ -97,6 +97,6 @@ def _row(name: str, values: List[float], times_s: List[float], rail: Any, total:
     span_s = times_s[-1] - times_s[0]
     independent = max(1.0, min(float(len(values)), span_s / (rail.update_s or SAMPLE_S)))
     step_w = rail.quantisation_w or 0.0
-    error = math.sqrt(variance / independent + step_w ** 2 / 12.0)
+    error = math.sqrt(variance / independent + step_w**2 / 12.0)
     row.update(value=mean, stderr=error, ci95=(mean - 1.96 * error, mean + 1.96 * error), n=int(independent))
     return row

@@ -9,11 +9,17 @@ _MASK = 0xFFFFFFFF
 _STEPS = tuple(
     step
     for a, b, c, d in (
-        (0, 4, 8, 12), (5, 9, 13, 1), (10, 14, 2, 6), (15, 3, 7, 11),
-        (0, 1, 2, 3), (5, 6, 7, 4), (10, 11, 8, 9), (15, 12, 13, 14),
+        (0, 4, 8, 12),
+        (5, 9, 13, 1),
+        (10, 14, 2, 6),
+        (15, 3, 7, 11),
+        (0, 1, 2, 3),
+        (5, 6, 7, 4),
+        (10, 11, 8, 9),
+        (15, 12, 13, 14),
     )
     for step in ((b, a, d, 7), (c, b, a, 9), (d, c, b, 13), (a, d, c, 18))
-)  # fmt: skip
+)
 
 
 def scrypt(secret: bytes, salt: bytes, n: int, r: int, p: int, length: int) -> bytes:

@@ -28,7 +28,7 @@ def hold_freed_memory() -> None:
 
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(-1, 2 ** 31 - 1)
+        libc.mallopt(-1, 2**31 - 1)
         libc.mallopt(-4, 0)
 
 

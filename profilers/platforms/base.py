@@ -18,6 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cardlab.core.errors import NotSupportedError
+from cardlab.core.quantity import Estimate, Provenance, product
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Execution
 from cardlab.profilers.clock import Clock
 from cardlab.profilers.platforms.guard import ClockGuard
 from cardlab.profilers.platforms.reading import Reading
@@ -25,9 +28,6 @@ from cardlab.profilers.sensors.meter import Meter, RailTrace
 from cardlab.profilers.stopwatch import Stopwatch
 from cardlab.profilers.work import Work, as_work
 from cardlab.profilers.workbench import Workbench, Workload
-from cardlab.core.quantity import Estimate, Provenance, product
-from cardlab.core.records.device import Device
-from cardlab.core.records.task import Execution
 
 WINDOW_MIN_S = 2.0
 WINDOW_UPDATES = 20

@@ -6,6 +6,9 @@ import os
 import platform as host_platform
 from pathlib import Path
 
+from cardlab.core.quantity import MEASURED
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Execution
 from cardlab.profilers.clock import Clock, WallClock
 from cardlab.profilers.platforms import helper
 from cardlab.profilers.platforms.base import Platform, Probe, State
@@ -17,9 +20,6 @@ from cardlab.profilers.sensors.sampler import Sampler, ThreadSampler
 from cardlab.profilers.stopwatch import CpuStopwatch
 from cardlab.profilers.workbench import LoadWorkbench, Workbench, Workload
 from cardlab.profilers.workload.execution import resolve_execution
-from cardlab.core.quantity import MEASURED
-from cardlab.core.records.device import Device
-from cardlab.core.records.task import Execution
 
 _CPUFREQ = "sys/devices/system/cpu/cpu0/cpufreq"
 

@@ -91,9 +91,7 @@ class ClockGuard:
         folder: where journals are kept; the user's state folder unless a test says otherwise.
     """
 
-    def __init__(
-        self, device_key: str, platform: str, control: ClockControl, folder: Path | None = None
-    ) -> None:
+    def __init__(self, device_key: str, platform: str, control: ClockControl, folder: Path | None = None) -> None:
         self._key = device_key
         self._platform = platform
         self._control = control

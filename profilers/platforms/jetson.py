@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cardlab.core.errors import CardlabError, NotSupportedError, UsageError
+from cardlab.core.quantity import MEASURED
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Execution
 from cardlab.profilers.clock import Clock, WallClock
 from cardlab.profilers.platforms.base import Platform, Probe, State
 from cardlab.profilers.platforms.guard import ClockGuard
@@ -29,9 +32,6 @@ from cardlab.profilers.stopwatch import ClockStopwatch, CudaStopwatch, Stopwatch
 from cardlab.profilers.work import Lap, Work
 from cardlab.profilers.workbench import LoadWorkbench, Workbench, Workload
 from cardlab.profilers.workload.execution import import_torch, resolve_execution
-from cardlab.core.quantity import MEASURED
-from cardlab.core.records.device import Device
-from cardlab.core.records.task import Execution
 
 SOURCES = ("sysfs", "jtop", "tegrastats")
 WINDOW_MIN_S = 5.0
@@ -256,6 +256,7 @@ class JetsonPlatform(Platform):
         rails = find_rails(self.root)
         found: list[tuple[str, OpenSource]] = []
         if rails:
+
             def open_ina() -> PowerSource:
                 return InaSource(rails)
 
@@ -278,4 +279,3 @@ def _tegra(root: Path) -> Tegra:
 
 def _capability(tegra: Tegra) -> str | None:
     return None if tegra.soc is None else ".".join(map(str, tegra.soc.capability))
-

@@ -58,9 +58,7 @@ class Board:
         return self.sm_max * self.soc.cores_per_sm
 
 
-T210 = Soc(
-    name="nvidia,tegra210", words="Tegra X1", cores_per_sm=128, sm_per_tpc=1, tpc_bits=0, capability=(5, 3)
-)
+T210 = Soc(name="nvidia,tegra210", words="Tegra X1", cores_per_sm=128, sm_per_tpc=1, tpc_bits=0, capability=(5, 3))
 T194 = Soc(name="nvidia,tegra194", words="Xavier", cores_per_sm=64, sm_per_tpc=2, tpc_bits=4, capability=(7, 2))
 T234 = Soc(name="nvidia,tegra234", words="Orin", cores_per_sm=128, sm_per_tpc=2, tpc_bits=8, capability=(8, 7))
 SOCS = {soc.name: soc for soc in (T210, T194, T234)}

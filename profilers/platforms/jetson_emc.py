@@ -35,14 +35,22 @@ class EmcFiles:
 
 LAYOUTS = (
     EmcFiles(
-        "bpmp/debug/clk/emc/rate", "bpmp/debug/clk/emc/rate", "bpmp/debug/clk/emc/mrq_rate_locked",
-        "bpmp/debug/clk/emc/min_rate", "bpmp/debug/clk/emc/max_rate", True,
+        "bpmp/debug/clk/emc/rate",
+        "bpmp/debug/clk/emc/rate",
+        "bpmp/debug/clk/emc/mrq_rate_locked",
+        "bpmp/debug/clk/emc/min_rate",
+        "bpmp/debug/clk/emc/max_rate",
+        True,
     ),
     EmcFiles(
-        "clk/override.emc/clk_rate", "clk/override.emc/clk_update_rate", "clk/override.emc/clk_state",
-        "tegra_bwmgr/emc_min_rate", "tegra_bwmgr/emc_max_rate", False,
+        "clk/override.emc/clk_rate",
+        "clk/override.emc/clk_update_rate",
+        "clk/override.emc/clk_state",
+        "tegra_bwmgr/emc_min_rate",
+        "tegra_bwmgr/emc_max_rate",
+        False,
     ),
-)  # fmt: skip
+)
 
 
 CAPS = ("sys/kernel/nvpmodel_emc_cap/emc_iso_cap", "sys/kernel/nvpmodel_clk_cap/emc")

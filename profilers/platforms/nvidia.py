@@ -11,6 +11,9 @@ from pathlib import Path
 
 from cardlab.core.errors import CardlabError, NotSupportedError
 from cardlab.core.identity import hardware_key
+from cardlab.core.quantity import MEASURED
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Execution
 from cardlab.profilers.clock import Clock, WallClock
 from cardlab.profilers.platforms.base import Platform, Probe, State
 from cardlab.profilers.platforms.guard import ClockGuard
@@ -24,9 +27,6 @@ from cardlab.profilers.stopwatch import ClockStopwatch, CudaStopwatch, Stopwatch
 from cardlab.profilers.work import Lap, Work
 from cardlab.profilers.workbench import LoadWorkbench, Workbench, Workload
 from cardlab.profilers.workload.execution import import_torch, resolve_execution
-from cardlab.core.quantity import MEASURED
-from cardlab.core.records.device import Device
-from cardlab.core.records.task import Execution
 
 SM_CLOCK, MEMORY_CLOCK = 1, 2
 _THROTTLED_S = 1e-3

@@ -59,9 +59,7 @@ def _clocks(platform: NvidiaPlatform) -> Probe:
         return _lack(platform.card, "clock control", name, "no clocks are listed: measured as found")
     rights = platform.rights
     if rights.route is None:
-        return Probe(
-            name="clock control", ok=False, state=f"{rights.state}: measured as found", remedy=rights.remedy
-        )
+        return Probe(name="clock control", ok=False, state=f"{rights.state}: measured as found", remedy=rights.remedy)
     low, high = platform.clocks_hz[0] / 1e6, platform.clocks_hz[-1] / 1e6
     state = f"{len(platform.clocks_hz)} clocks, {low:.0f} .. {high:.0f} MHz, {rights.state}"
     return Probe(name="clock control", ok=True, state=state)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cardlab.profilers.sensors.meter import RailTrace
 from cardlab.core.quantity import Estimate
+from cardlab.profilers.sensors.meter import RailTrace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

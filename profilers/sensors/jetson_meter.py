@@ -61,9 +61,7 @@ class JetsonMeter(Meter):
         others: opens the sources that check and replace it, best first; opened when first prepared.
     """
 
-    def __init__(
-        self, source: PowerSource, others: Sequence[OpenSource], clock: Clock, sampler: Sampler
-    ) -> None:
+    def __init__(self, source: PowerSource, others: Sequence[OpenSource], clock: Clock, sampler: Sampler) -> None:
         self._sources = [source]
         self._others = list(others)
         self._clock = clock

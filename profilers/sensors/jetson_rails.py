@@ -75,6 +75,4 @@ def make_rails(names: Collection[str]) -> tuple[Rail, ...]:
 
 def double_count_w(power_w: Mapping[str, float]) -> Mapping[str, float]:
     """Rails that a plain sum of all would count twice, with their power now; empty on most boards."""
-    return {
-        name: power_w[name] for name, source in FED_FROM.items() if name in power_w and source in power_w
-    }
+    return {name: power_w[name] for name, source in FED_FROM.items() if name in power_w and source in power_w}

@@ -73,6 +73,4 @@ def open_tegrastats(interval_s: float = INTERVAL_S) -> ChildSource:
     """Start tegrastats and wait for its first line. Raises DeviceError; `tegrastats --stop` is never called."""
     command = ["tegrastats", "--interval", str(round(interval_s * 1e3))]
     remedy = "run tegrastats by hand and look at what it prints"
-    return ChildSource(
-        "tegrastats", "tegrastats", command, lambda line: parse_line(line).power_w, interval_s, remedy
-    )
+    return ChildSource("tegrastats", "tegrastats", command, lambda line: parse_line(line).power_w, interval_s, remedy)

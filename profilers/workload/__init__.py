@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from cardlab.core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    from cardlab.core.records.task import Task
     from cardlab.profilers.workload.analysis import analyse
     from cardlab.profilers.workload.budget import fits
     from cardlab.profilers.workload.configs import bundled_models, load_architecture
     from cardlab.profilers.workload.execution import resolve_execution
     from cardlab.profilers.workload.profile import measure_segments, profile_task
     from cardlab.profilers.workload.tasks import resolve_task
-    from cardlab.core.records.task import Task
 
 __all__ = [
     "Task",

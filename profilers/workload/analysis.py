@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cardlab.core.errors import ProfileError
+from cardlab.core.records.task import Execution, Task
+from cardlab.core.records.workload import Analysis, SegmentCost
 from cardlab.profilers.workload.budget import CPU_ALLOCATOR_SLACK, cut_costs
 from cardlab.profilers.workload.build import BuiltModel, build_meta, structural_groups
 from cardlab.profilers.workload.execution import DTYPE_BYTES
 from cardlab.profilers.workload.flops import count_flop, disagreements
 from cardlab.profilers.workload.pieces import Piece, meta_pieces
 from cardlab.profilers.workload.tracking import piece_memory
-from cardlab.core.records.task import Execution, Task
-from cardlab.core.records.workload import Analysis, SegmentCost
 
 # Resident memory of an interpreter with torch, transformers and PEFT that has computed once; measured
 # with torch 2.13 and transformers 5.23. `overhead.measure_overhead` says what it is here.

@@ -97,8 +97,7 @@ def side_bytes(task: Task, pieces: Sequence[SegmentCost], activation_bytes: int,
     return state + kept + int(lost) + max(s.peak_bytes for s in pieces) + 2 * activation_bytes
 
 
-def fits(analysis: Analysis, budget_bytes: int, *, server_budget_bytes: int | None = None) -> tuple[CutFit,
-...]:
+def fits(analysis: Analysis, budget_bytes: int, *, server_budget_bytes: int | None = None) -> tuple[CutFit, ...]:
     """Which cuts fit: the device in `budget_bytes`, the server in its own budget (unlimited if None)."""
     return tuple(
         CutFit(

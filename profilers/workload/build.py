@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
+from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.workload.configs import config_of
 from cardlab.profilers.workload.families import Family, family_named
-from cardlab.core.records.task import Execution, Task
 
 _WEIGHT_RANGE = 0.02
 
@@ -186,8 +186,6 @@ def structural_groups(built: BuiltModel) -> tuple[tuple[int, ...], ...]:
     """Layer numbers (from 0) grouped by parameter names, shapes, dtypes and requires_grad."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, layer in enumerate(built.layers):
-        signature = tuple(
-            (name, tuple(p.shape), str(p.dtype), p.requires_grad) for name, p in layer.named_parameters()
-        )
+        signature = tuple((name, tuple(p.shape), str(p.dtype), p.requires_grad) for name, p in layer.named_parameters())
         groups.setdefault(signature, []).append(number)
     return tuple(tuple(members) for members in groups.values())

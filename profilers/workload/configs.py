@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cardlab.core.errors import ProfileError, UnknownModelError
-from cardlab.profilers.workload.families import family_named, family_of
 from cardlab.core.records.task import Architecture, Task
+from cardlab.profilers.workload.families import family_named, family_of
 
 
 def bundled_models() -> tuple[str, ...]:

@@ -6,9 +6,9 @@ the same thing. Nothing here needs torch.
 
 from __future__ import annotations
 
-from cardlab.profilers.work import Lap, Work
 from cardlab.core.records.task import Task
 from cardlab.core.records.workload import SEGMENTS, Analysis, SegmentCost
+from cardlab.profilers.work import Lap, Work
 
 CHAIN = 3
 EQUIVALENT_STEP = "equivalent_step"

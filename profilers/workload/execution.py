@@ -53,9 +53,7 @@ def _cuda_dtypes(device: str) -> tuple[str, ...]:
     return ("float16", "float32")
 
 
-def resolve_execution(
-    device: str = "cpu", dtype: str = "auto", attention: str = "sdpa", threads: int = 1
-) -> Execution:
+def resolve_execution(device: str = "cpu", dtype: str = "auto", attention: str = "sdpa", threads: int = 1) -> Execution:
     """The execution these options mean on this device.
 
     Raises UsageError for unknown names or threads < 1, NotSupportedError for a dtype that the device

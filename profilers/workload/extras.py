@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from cardlab.core.records.workload import Analysis
 from cardlab.profilers.work import Lap, Work
 from cardlab.profilers.workload.build import BuiltModel
 from cardlab.profilers.workload.pieces import hidden_states
 from cardlab.profilers.workload.segments import synchronizer
-from cardlab.core.records.workload import Analysis
 
 _LEARNING_RATE = 1e-4
 

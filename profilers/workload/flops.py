@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from cardlab.core.records.workload import FlopCount
 from cardlab.profilers.workload.build import BuiltModel
 from cardlab.profilers.workload.formula import segment_flop
 from cardlab.profilers.workload.pieces import Piece
-from cardlab.core.records.workload import FlopCount
 
 TOLERANCE = 1e-3
 

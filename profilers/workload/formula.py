@@ -20,9 +20,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cardlab.profilers.workload.families import LayerPlan, Projection, family_named
 from cardlab.core.records.task import Lora, Task
 from cardlab.core.records.workload import FlopCount
+from cardlab.profilers.workload.families import LayerPlan, Projection, family_named
 
 
 @dataclass(slots=True)

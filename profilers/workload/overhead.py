@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cardlab.core.plain import from_plain, to_plain
-from cardlab.profilers.workload.child import call_in_child
 from cardlab.core.records.task import Execution
+from cardlab.profilers.workload.child import call_in_child
 
 
 def measure_overhead(execution: Execution, device: str = "cpu") -> int:

@@ -14,6 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from cardlab.core.quantity import Estimate, union_of
+from cardlab.core.records.measurement import Measurement
+from cardlab.core.records.task import Execution, Task
+from cardlab.core.records.workload import PHASES, SEGMENTS, Analysis, CutCost
 from cardlab.profilers.clock import Clock, WallClock
 from cardlab.profilers.segment_timing import TimingTools, time_segments
 from cardlab.profilers.stopwatch import CpuStopwatch, CudaStopwatch, Stopwatch
@@ -24,12 +28,9 @@ from cardlab.profilers.timing import (
 )
 from cardlab.profilers.workbench import Workload
 from cardlab.profilers.workload.execution import resolve_execution
-from cardlab.core.quantity import Estimate, union_of
-from cardlab.core.records.measurement import Measurement
-from cardlab.core.records.task import Execution, Task
-from cardlab.core.records.workload import PHASES, SEGMENTS, Analysis, CutCost
 
 SegmentCallback = Callable[[tuple[Measurement, ...]], None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentProfile:
@@ -187,9 +188,7 @@ def measure_segments(
             yield measurements(whole)
 
 
-def summarise(
-    task: Task, execution: Execution, analysis: Analysis, records: tuple[Measurement, ...]
-) -> TaskProfile:
+def summarise(task: Task, execution: Execution, analysis: Analysis, records: tuple[Measurement, ...]) -> TaskProfile:
     """The profile that these records make, measured now or read from a store."""
     latency = {(r.segment, r.phase): r for r in records if r.quantity == "latency"}
 

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from cardlab.core.errors import OutOfMemoryError
+from cardlab.core.records.workload import Analysis
 from cardlab.profilers.work import Lap, Work
 from cardlab.profilers.workload.budget import available_memory_bytes
 from cardlab.profilers.workload.build import BuiltModel, layer_context, materialise, release
 from cardlab.profilers.workload.describe import chain_length, describe_equivalent_step, describe_segment
 from cardlab.profilers.workload.pieces import Piece, embedding_piece, head_piece, layer_piece
-from cardlab.core.records.workload import Analysis
 
 _SEPARATE_BYTES = 64 * 2**20
 _REFERENCE_SHAPE = (128, 2048, 8192)

@@ -12,8 +12,8 @@ from typing import Any
 
 from cardlab.core.errors import UsageError
 from cardlab.core.plain import from_plain, to_plain
-from cardlab.profilers.workload.child import call_in_child
 from cardlab.core.records.task import Execution, Task
+from cardlab.profilers.workload.child import call_in_child
 
 SIDES = ("device", "server")
 _STEPS = 2

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cardlab.core.errors import ProfileError, UsageError
+from cardlab.core.records.task import Architecture, Lora, Task
 from cardlab.profilers.workload.configs import bundled_models, load_architecture
 from cardlab.profilers.workload.families import Family, family_named
-from cardlab.core.records.task import Architecture, Lora, Task
 
 OPTIMIZERS = ("sgd", "adamw")
 ADAPTER_DTYPES = ("float32", "bfloat16", "float16")
@@ -66,9 +66,7 @@ def resolve_task(
     )
 
 
-def resolve_targets(
-    family: Family, architecture: Architecture, targets: Sequence[str] | None
-) -> tuple[str, ...]:
+def resolve_targets(family: Family, architecture: Architecture, targets: Sequence[str] | None) -> tuple[str, ...]:
     """LoRA targets, sorted; ProfileError naming the available ones if one matches nothing."""
     available = family.available_targets(architecture)
     if targets is None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.quantity import MEASURED, Estimate
+from cardlab.core.records.task import Execution, Task
+from cardlab.core.records.workload import Analysis
 from cardlab.profilers.timing import TimingPolicy, WorkTiming, measure
 from cardlab.profilers.work import Lap, Work
 from cardlab.profilers.workload.budget import adapter_state_bytes, available_memory_bytes
 from cardlab.profilers.workload.child import call_in_child
 from cardlab.profilers.workload.heap import hold_freed_memory, room_to_hold
-from cardlab.core.quantity import MEASURED, Estimate
-from cardlab.core.records.task import Execution, Task
-from cardlab.core.records.workload import Analysis
 
 WHOLE_STEP_POLICY = TimingPolicy(warmups=2, min_samples=5, max_samples=12, patience_s=30.0)
 

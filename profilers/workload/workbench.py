@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cardlab.core.errors import ProfileError
+from cardlab.core.records.workload import SEGMENTS
 from cardlab.profilers.timing import WorkTiming
 from cardlab.profilers.work import Work
 from cardlab.profilers.workbench import Workload
@@ -15,7 +16,6 @@ from cardlab.profilers.workload.extras import extra_works
 from cardlab.profilers.workload.heap import give_back_freed_memory, hold_freed_memory, room_to_hold
 from cardlab.profilers.workload.segments import equivalent_step_work, reference_work, segment_work
 from cardlab.profilers.workload.wholestep import measure_whole_step, whole_step_bytes
-from cardlab.core.records.workload import SEGMENTS
 
 
 class TorchWorkbench:

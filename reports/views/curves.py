@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from cardlab.core.records.fit import Fit
+from cardlab.core.text import percent, si, subject
 from cardlab.reports.views.fit import CURVE_POINTS, Curve
 from cardlab.reports.views.inputs import BestClock
 from cardlab.reports.views.parts import CLOCK, Axis, Chart, Mark, Series, file_key
-from cardlab.core.text import percent, si, subject
 
 LEAST_RESIDUAL = 0.002
 _SHOWN = {"W": "W", "s": "ms", "1": "1"}
@@ -28,14 +28,18 @@ def _main(curve: Curve, best: Sequence[BestClock], key: str) -> Chart:
     clocks = tuple(f for f, _, _ in curve.band)
     series = [
         Series(
-            name="95 % interval of the law", style="band", colour=0, x=clocks,
-            y=tuple(low for _, low, _ in curve.band), upper=tuple(high for _, _, high in curve.band),
+            name="95 % interval of the law",
+            style="band",
+            colour=0,
+            x=clocks,
+            y=tuple(low for _, low, _ in curve.band),
+            upper=tuple(high for _, _, high in curve.band),
         ),
         _pairs("the paper's cubic", "dashed", 1, curve.cubic),
         _pairs(f"law {curve.law_name}", "line", 0, curve.law),
         _pairs(curve.origins, "points", 0, kept),
         _pairs(f"{curve.origins}, throttled: not fitted", "hollow", 1, throttled),
-    ]  # fmt: skip
+    ]
     return Chart(
         key=key,
         title=curve.title,
@@ -83,12 +87,16 @@ def prediction_chart(fit: Fit, frequency_hz: float) -> Chart:
     there = "extrapolated" if fit.extrapolated(frequency_hz) else "predicted"
     series = [
         Series(
-            name="95 % interval of the law", style="band", colour=0, x=tuple(f for f, *_ in bands),
-            y=tuple(b[1] for b in bands), upper=tuple(b[2] for b in bands),
+            name="95 % interval of the law",
+            style="band",
+            colour=0,
+            x=tuple(f for f, *_ in bands),
+            y=tuple(b[1] for b in bands),
+            upper=tuple(b[2] for b in bands),
         ),
         _pairs(f"law {fit.law}", "line", 0, [(f, p.value) for f, p in zip(clocks, predicted, strict=True)]),
         _pairs(there, "squares", 1, [(frequency_hz, fit.predict(frequency_hz).value)]),
-    ]  # fmt: skip
+    ]
     return Chart(
         key=file_key(fit.device_name, words.replace(" ", "-")),
         title=f"{fit.device_name}: {words} at {si(frequency_hz, 'Hz')}",
@@ -146,5 +154,3 @@ def powers_chart(curves: Sequence[Curve], key: str) -> Chart:
 
 def _pairs(name: str, style: str, colour: int, pairs: Sequence[tuple[float, float]]) -> Series:
     return Series(name=name, style=style, colour=colour, x=tuple(x for x, _ in pairs), y=tuple(y for _, y in pairs))
-
-

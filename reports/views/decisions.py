@@ -35,35 +35,57 @@ def _head(plan: Plan) -> Section:
         doubts = ", ".join(f"{name} {lost:.2g}" for name, lost in list(plan.doubts.items())[:5] if lost > 0.0)
         lines.append(f"What the doubt about each constant adds to the cost on average: {doubts or 'nothing'}.")
     return Section(
-        title=f"Plan {plan.uid[:12]}", level=1, lines=tuple(lines), warnings=plan.notes,
+        title=f"Plan {plan.uid[:12]}",
+        level=1,
+        lines=tuple(lines),
+        warnings=plan.notes,
         parts=(_decisions(plan.rounds[0]),),
-    )  # fmt: skip
+    )
 
 
 def _decisions(first: PlannedRound) -> Table:
     rows = tuple(
         (
-            d.device, str(d.cut), d.frequency_hz, d.delay_s, *(d.delay_ci95 or (None, None)), d.server_energy_j,
-            *(d.server_energy_ci95 or (None, None)), d.device_energy_j, d.cost, d.cut_probability,
+            d.device,
+            str(d.cut),
+            d.frequency_hz,
+            d.delay_s,
+            *(d.delay_ci95 or (None, None)),
+            d.server_energy_j,
+            *(d.server_energy_ci95 or (None, None)),
+            d.device_energy_j,
+            d.cost,
+            d.cut_probability,
             "none" if d.runner_up is None else f"cut {d.runner_up.cut}",
-            None if d.runner_up is None else d.runner_up.margin, ", ".join(d.binding) or "-", str(d.provenance),
+            None if d.runner_up is None else d.runner_up.margin,
+            ", ".join(d.binding) or "-",
+            str(d.provenance),
         )
         for d in first.devices
-    )  # fmt: skip
+    )
     return Table(
         key="decisions",
         caption=f"decisions of round {first.round}",
         columns=(
-            Column(name="device"), Column(name="cut"), Column(name="server clock", **_CLOCK),
-            Column(name="delay", unit="s"), Column(name="delay, 95 % from", unit="s"),
-            Column(name="delay, 95 % to", unit="s"), Column(name="server energy", unit="J"),
-            Column(name="server energy, 95 % from", unit="J"), Column(name="server energy, 95 % to", unit="J"),
-            Column(name="device energy", unit="J"), Column(name="cost", unit="1"),
-            Column(name="certainty of the cut", unit="1", shown="%"), Column(name="runner-up"),
-            Column(name="margin", unit="1"), Column(name="binding"), ORIGIN,
+            Column(name="device"),
+            Column(name="cut"),
+            Column(name="server clock", **_CLOCK),
+            Column(name="delay", unit="s"),
+            Column(name="delay, 95 % from", unit="s"),
+            Column(name="delay, 95 % to", unit="s"),
+            Column(name="server energy", unit="J"),
+            Column(name="server energy, 95 % from", unit="J"),
+            Column(name="server energy, 95 % to", unit="J"),
+            Column(name="device energy", unit="J"),
+            Column(name="cost", unit="1"),
+            Column(name="certainty of the cut", unit="1", shown="%"),
+            Column(name="runner-up"),
+            Column(name="margin", unit="1"),
+            Column(name="binding"),
+            ORIGIN,
         ),
         rows=rows,
-    )  # fmt: skip
+    )
 
 
 def _costs(plan: Plan) -> Section:
@@ -113,14 +135,15 @@ def _origins(planned: PlannedRound) -> str:
 
 def _terms_table(planned: PlannedRound) -> Table:
     rows = tuple(
-        (d.device, *(getattr(d.delay_terms, t) for t in TERMS), d.delay_s, str(d.provenance))
-        for d in planned.devices
+        (d.device, *(getattr(d.delay_terms, t) for t in TERMS), d.delay_s, str(d.provenance)) for d in planned.devices
     )
     columns = (*(Column(name=t, unit="s") for t in TERMS), Column(name="delay", unit="s"))
     return Table(
-        key="delay-terms", caption="delay terms, round totals with all local epochs; they add up to the delay",
-        columns=(Column(name="device"), *columns, ORIGIN), rows=rows,
-    )  # fmt: skip
+        key="delay-terms",
+        caption="delay terms, round totals with all local epochs; they add up to the delay",
+        columns=(Column(name="device"), *columns, ORIGIN),
+        rows=rows,
+    )
 
 
 def _rounds(plan: Plan) -> Section:
@@ -146,10 +169,13 @@ def _by_round(rounds: tuple[PlannedRound, ...], key: str, axis: Axis) -> Chart:
                 Series(name=name, style="line", colour=m, x=tuple(n for n, _ in known), y=tuple(v for _, v in known))
             )
     return Chart(
-        key=f"{axis.label.replace(' ', '-')}-by-round", title=f"{axis.label} by round",
-        note=f"As planned; origin {_origins(rounds[0])}.", x=Axis(label="round", unit="1", shown="1"), y=axis,
+        key=f"{axis.label.replace(' ', '-')}-by-round",
+        title=f"{axis.label} by round",
+        note=f"As planned; origin {_origins(rounds[0])}.",
+        x=Axis(label="round", unit="1", shown="1"),
+        y=axis,
         series=tuple(series),
-    )  # fmt: skip
+    )
 
 
 def _alternatives(plan: Plan) -> Section:
@@ -159,11 +185,14 @@ def _alternatives(plan: Plan) -> Section:
         key="baselines",
         caption="beside it, at equal conditions: means over rounds of sums over devices",
         columns=(
-            Column(name="plan"), Column(name="delay", unit="s"), Column(name="server energy", unit="J"),
-            Column(name="device energy", unit="J"), ORIGIN,
+            Column(name="plan"),
+            Column(name="delay", unit="s"),
+            Column(name="server energy", unit="J"),
+            Column(name="device energy", unit="J"),
+            ORIGIN,
         ),
         rows=tuple(rows),
-    )  # fmt: skip
+    )
     parts: list[Part] = [p for p in (trade_chart(plan),) if p is not None]
     parts.append(table)
     if plan.pareto:
@@ -213,37 +242,55 @@ def _one(name: str, style: str, colour: int, x: float, y: float) -> Series:
 def _pareto_table(plan: Plan) -> Table:
     rows = tuple(
         (
-            p.weight, p.delay_s, p.server_energy_j, " ".join(map(str, p.cuts)),
-            " ".join("N/A" if f is None else f"{f / 1e6:.5g}" for f in p.frequencies_hz), str(plan.provenance),
+            p.weight,
+            p.delay_s,
+            p.server_energy_j,
+            " ".join(map(str, p.cuts)),
+            " ".join("N/A" if f is None else f"{f / 1e6:.5g}" for f in p.frequencies_hz),
+            str(plan.provenance),
         )
         for p in plan.pareto
-    )  # fmt: skip
+    )
     return Table(
         key="pareto",
         caption="Pareto front of the first round, cuts and clocks in the order of the devices",
         columns=(
-            Column(name="weight on delay", unit="1"), Column(name="delay", unit="s"),
-            Column(name="server energy", unit="J"), Column(name="cuts"), Column(name="server clocks (MHz)"), ORIGIN,
+            Column(name="weight on delay", unit="1"),
+            Column(name="delay", unit="s"),
+            Column(name="server energy", unit="J"),
+            Column(name="cuts"),
+            Column(name="server clocks (MHz)"),
+            ORIGIN,
         ),
         rows=rows,
-    )  # fmt: skip
+    )
 
 
 def _sensitivity(plan: Plan) -> Section:
     if not plan.sensitivity:
         return Section(title="What one setting changes")
     rows = tuple(
-        (s.setting, s.factor, s.delay_s, s.server_energy_j, " ".join(map(str, s.cuts)) or "infeasible",
-         str(plan.provenance))
+        (
+            s.setting,
+            s.factor,
+            s.delay_s,
+            s.server_energy_j,
+            " ".join(map(str, s.cuts)) or "infeasible",
+            str(plan.provenance),
+        )
         for s in plan.sensitivity
-    )  # fmt: skip
+    )
     table = Table(
         key="sensitivity",
         caption="the first round planned again with one setting multiplied by a factor",
         columns=(
-            Column(name="setting"), Column(name="factor", unit="1"), Column(name="delay", unit="s"),
-            Column(name="server energy", unit="J"), Column(name="cuts"), ORIGIN,
+            Column(name="setting"),
+            Column(name="factor", unit="1"),
+            Column(name="delay", unit="s"),
+            Column(name="server energy", unit="J"),
+            Column(name="cuts"),
+            ORIGIN,
         ),
         rows=rows,
-    )  # fmt: skip
+    )
     return Section(title="What one setting changes", parts=(table,))

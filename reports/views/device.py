@@ -5,12 +5,12 @@ from __future__ import annotations
 from cardlab.core.quantity import Estimate
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Profile
+from cardlab.core.text import subject
 from cardlab.reports.views.curves import curve_charts, energy_chart
 from cardlab.reports.views.inputs import DeviceData
 from cardlab.reports.views.parts import ORIGIN, Column, Part, Section, Table, file_key
 from cardlab.reports.views.points import points_table, segments_table, top_point
 from cardlab.reports.views.roofline import roofline
-from cardlab.core.text import subject
 
 _RANGE = (Column(name="95 % from"), Column(name="95 % to"))
 _SHOWN_PARAMETERS = 8
@@ -64,23 +64,36 @@ def _energy(data: DeviceData) -> Section:
         return Section(title="Clock of least energy")
     rows = tuple(
         (
-            b.work, b.rail or "-", b.power_mode or "-", b.frequency_hz, *b.ci95_hz, b.energy_j.value,
-            *_interval(b.energy_j), b.saving, b.law, str(b.energy_j.provenance),
+            b.work,
+            b.rail or "-",
+            b.power_mode or "-",
+            b.frequency_hz,
+            *b.ci95_hz,
+            b.energy_j.value,
+            *_interval(b.energy_j),
+            b.saving,
+            b.law,
+            str(b.energy_j.provenance),
         )
         for b in data.best_clocks
-    )  # fmt: skip
+    )
     table = Table(
         key=file_key(data.device.name, "least-energy"),
         caption="the clock that spends least energy on a fixed piece of work",
         columns=(
-            Column(name="work"), Column(name="rail"), Column(name="power mode"),
+            Column(name="work"),
+            Column(name="rail"),
+            Column(name="power mode"),
             Column(name="clock", unit="Hz", shown="MHz"),
             *(Column(name=f"clock, {c.name}", unit="Hz", shown="MHz") for c in _RANGE),
-            Column(name="energy", unit="J"), *(Column(name=f"energy, {c.name}", unit="J") for c in _RANGE),
-            Column(name="less than at the highest clock", unit="1", shown="%"), Column(name="power law"), ORIGIN,
+            Column(name="energy", unit="J"),
+            *(Column(name=f"energy, {c.name}", unit="J") for c in _RANGE),
+            Column(name="less than at the highest clock", unit="1", shown="%"),
+            Column(name="power law"),
+            ORIGIN,
         ),
         rows=rows,
-    )  # fmt: skip
+    )
     charts = (energy_chart(data.device.name, b) for b in data.best_clocks)
     return Section(title="Clock of least energy", parts=(*charts, table))
 
@@ -117,11 +130,17 @@ def _cuts(profile: Profile) -> list[Table]:
         return []
     rows = tuple(
         (
-            str(c.cut), c.device_flop, c.server_flop, c.activation_bytes, c.gradient_bytes, c.adapter_bytes,
-            c.device_memory_bytes, c.server_memory_bytes,
+            str(c.cut),
+            c.device_flop,
+            c.server_flop,
+            c.activation_bytes,
+            c.gradient_bytes,
+            c.adapter_bytes,
+            c.device_memory_bytes,
+            c.server_memory_bytes,
         )
         for c in profile.run.analysis.cuts
-    )  # fmt: skip
+    )
     work = {"unit": "FLOP", "shown": "GFLOP"}
     size = {"unit": "bytes", "shown": "MiB"}
     return [
@@ -132,14 +151,18 @@ def _cuts(profile: Profile) -> list[Table]:
                 " counted, not measured, for one mini-batch at the dtype of the profile"
             ),
             columns=(
-                Column(name="cut"), Column(name="device work", **work), Column(name="server work", **work),
-                Column(name="smashed data", **size), Column(name="gradient", **size),
-                Column(name="adapters", **size), Column(name="device memory", **size),
+                Column(name="cut"),
+                Column(name="device work", **work),
+                Column(name="server work", **work),
+                Column(name="smashed data", **size),
+                Column(name="gradient", **size),
+                Column(name="adapters", **size),
+                Column(name="device memory", **size),
                 Column(name="server memory", **size),
             ),
             rows=rows,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _fits(data: DeviceData) -> Section:
@@ -153,43 +176,66 @@ def _fits(data: DeviceData) -> Section:
 def _constants(data: DeviceData) -> Table:
     rows = tuple(
         (
-            c.about, c.name, c.value.value, c.value.stderr, c.unit, c.low_hz, c.high_hz, c.error,
+            c.about,
+            c.name,
+            c.value.value,
+            c.value.stderr,
+            c.unit,
+            c.low_hz,
+            c.high_hz,
+            c.error,
             str(c.value.provenance),
         )
         for c in data.constants
-    )  # fmt: skip
+    )
     return Table(
         key=file_key(data.device.name, "constants"),
         caption="constants, with the clocks they were fitted over and the mean error of their law there",
         columns=(
-            Column(name="of"), Column(name="constant"), Column(name="value", unit="1"),
-            Column(name="standard error", unit="1"), Column(name="unit"),
-            Column(name="from", unit="Hz", shown="MHz"), Column(name="to", unit="Hz", shown="MHz"),
-            Column(name="error", unit="1", shown="%"), ORIGIN,
+            Column(name="of"),
+            Column(name="constant"),
+            Column(name="value", unit="1"),
+            Column(name="standard error", unit="1"),
+            Column(name="unit"),
+            Column(name="from", unit="Hz", shown="MHz"),
+            Column(name="to", unit="Hz", shown="MHz"),
+            Column(name="error", unit="1", shown="%"),
+            ORIGIN,
         ),
         rows=rows,
-    )  # fmt: skip
+    )
 
 
 def fits_table(fits: tuple[Fit, ...], device_name: str) -> Table:
     """All fits: the chosen law of each curve, and the laws it was compared with."""
     rows = tuple(
         (
-            _about(f), f.law, "chosen" if f.selected else "compared", str(f.n_points), _parameters(f), f.mape,
-            f.loo_mape, str(f.provenance),
+            _about(f),
+            f.law,
+            "chosen" if f.selected else "compared",
+            str(f.n_points),
+            _parameters(f),
+            f.mape,
+            f.loo_mape,
+            str(f.provenance),
         )
         for f in sorted(fits, key=lambda f: (f.quantity != "power", not f.selected))
-    )  # fmt: skip
+    )
     return Table(
         key=file_key(device_name, "fits"),
         caption="laws, with the mean error in the sample and with each clock held out in turn",
         columns=(
-            Column(name="curve"), Column(name="law"), Column(name=""), Column(name="points"),
-            Column(name="parameters"), Column(name="error in sample", unit="1", shown="%"),
-            Column(name="error held out", unit="1", shown="%"), ORIGIN,
+            Column(name="curve"),
+            Column(name="law"),
+            Column(name=""),
+            Column(name="points"),
+            Column(name="parameters"),
+            Column(name="error in sample", unit="1", shown="%"),
+            Column(name="error held out", unit="1", shown="%"),
+            ORIGIN,
         ),
         rows=rows,
-    )  # fmt: skip
+    )
 
 
 def _about(fit: Fit) -> str:

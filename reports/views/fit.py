@@ -111,14 +111,11 @@ def curve(fits: Sequence[Fit], points: Sequence[tuple[float, float, bool]]) -> C
         residuals=tuple((f, value / chosen.predict(f).value - 1.0, throttled) for f, value, throttled in points),
         law_name=chosen.law,
         law=tuple((float(f), p.value) for f, p in zip(clocks, predicted, strict=True)),
-        band=tuple(
-            (float(f), p.ci95[0], p.ci95[1]) for f, p in zip(clocks, predicted, strict=True) if p.ci95
-        ),
+        band=tuple((float(f), p.ci95[0], p.ci95[1]) for f, p in zip(clocks, predicted, strict=True) if p.ci95),
         cubic=()
         if cubic is None
         else tuple(
-            (float(f), float(v))
-            for f, v in zip(clocks, cubic.curve.evaluate(clocks, cubic.values), strict=True)
+            (float(f), float(v)) for f, v in zip(clocks, cubic.curve.evaluate(clocks, cubic.values), strict=True)
         ),
         origins="+".join(sorted(o.value for o in chosen.provenance.origins)),
         fit=chosen,

@@ -29,22 +29,30 @@ def fleet_sections(fleet: Sequence[DeviceData], title: str | None = None) -> tup
 def _facts(fleet: Sequence[DeviceData]) -> Table:
     rows = tuple(
         (
-            d.device.name, d.device.platform, d.device.model, None if d.device.cores is None else str(d.device.cores),
+            d.device.name,
+            d.device.platform,
+            d.device.model,
+            None if d.device.cores is None else str(d.device.cores),
             d.device.frequency_max_hz,
-            None if d.device.memory_bytes is None else float(d.device.memory_bytes), d.device.key,
+            None if d.device.memory_bytes is None else float(d.device.memory_bytes),
+            d.device.key,
         )
         for d in fleet
-    )  # fmt: skip
+    )
     return Table(
         key="fleet",
         caption="devices, as they describe themselves",
         columns=(
-            Column(name="device"), Column(name="platform"), Column(name="model"), Column(name="cores"),
+            Column(name="device"),
+            Column(name="platform"),
+            Column(name="model"),
+            Column(name="cores"),
             Column(name="highest clock offered", unit="Hz", shown="MHz"),
-            Column(name="memory", unit="bytes", shown="MiB"), Column(name="key"),
+            Column(name="memory", unit="bytes", shown="MiB"),
+            Column(name="key"),
         ),
         rows=rows,
-    )  # fmt: skip
+    )
 
 
 def _task(key: str, members: Sequence[tuple[DeviceData, Profile]]) -> Section:
@@ -157,11 +165,16 @@ def _table(key: str, rows: tuple[tuple[Cell, ...], ...]) -> Table:
         key=file_key("side-by-side", key[:12]),
         caption="one training step on each device; energy = power x time, derived",
         columns=(
-            Column(name="device"), Column(name="clock", unit="Hz", shown="MHz"), Column(name="one step", unit="s"),
-            Column(name="standard error", unit="s"), Column(name="power", unit="W"),
-            Column(name="waiting power", unit="W"), Column(name="energy of one step", unit="J"),
-            Column(name="clock of least energy", unit="Hz", shown="MHz"), Column(name="energy there", unit="J"),
+            Column(name="device"),
+            Column(name="clock", unit="Hz", shown="MHz"),
+            Column(name="one step", unit="s"),
+            Column(name="standard error", unit="s"),
+            Column(name="power", unit="W"),
+            Column(name="waiting power", unit="W"),
+            Column(name="energy of one step", unit="J"),
+            Column(name="clock of least energy", unit="Hz", shown="MHz"),
+            Column(name="energy there", unit="J"),
             ORIGIN,
         ),
         rows=rows,
-    )  # fmt: skip
+    )

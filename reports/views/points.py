@@ -44,23 +44,37 @@ def points_table(profile: Profile) -> Table:
         step = step_estimate(profile, point)
         rows.append(
             (
-                None if state is None else state.frequency_hz, point.requested_hz,
-                None if state is None else state.memory_hz, None if state is None else state.power_mode,
-                *powers, _stderr(point), None if state is None else state.temperature_c,
-                None if step is None else step.value, _flags(point), str(profile.run.provenance),
+                None if state is None else state.frequency_hz,
+                point.requested_hz,
+                None if state is None else state.memory_hz,
+                None if state is None else state.power_mode,
+                *powers,
+                _stderr(point),
+                None if state is None else state.temperature_c,
+                None if step is None else step.value,
+                _flags(point),
+                str(profile.run.provenance),
             )
-        )  # fmt: skip
+        )
     return Table(
         key=file_key(profile.run.device.name, "points"),
         caption=f"operating points, read back under load; power on rail {_rail(profile)}; a step is derived",
         columns=(
-            Column(name="clock", **_CLOCK), Column(name="requested", **_CLOCK), Column(name="memory clock", **_CLOCK),
-            Column(name="power mode"), Column(name="power", unit="W"), Column(name="waiting power", unit="W"),
-            Column(name="idle power", unit="W"), Column(name="standard error of power", unit="W"),
-            Column(name="temperature", unit="°C"), Column(name="one step", **_MS), Column(name="flags"), ORIGIN,
+            Column(name="clock", **_CLOCK),
+            Column(name="requested", **_CLOCK),
+            Column(name="memory clock", **_CLOCK),
+            Column(name="power mode"),
+            Column(name="power", unit="W"),
+            Column(name="waiting power", unit="W"),
+            Column(name="idle power", unit="W"),
+            Column(name="standard error of power", unit="W"),
+            Column(name="temperature", unit="°C"),
+            Column(name="one step", **_MS),
+            Column(name="flags"),
+            ORIGIN,
         ),
         rows=tuple(rows),
-    )  # fmt: skip
+    )
 
 
 def _power(point: Point, quantity: str) -> float | None:
@@ -102,11 +116,16 @@ def segments_table(profile: Profile, point: Point) -> Table:
             times += [missing, missing] if estimate is None else [estimate.value, estimate.stderr]
         rows.append(
             (
-                cost.segment, str(cost.count), *times, cost.forward_flop,
-                cost.backward_flop, cost.traffic_bytes or None, None if energy is None else energy.value,
+                cost.segment,
+                str(cost.count),
+                *times,
+                cost.forward_flop,
+                cost.backward_flop,
+                cost.traffic_bytes or None,
+                None if energy is None else energy.value,
                 str(profile.run.provenance),
             )
-        )  # fmt: skip
+        )
     clock = clock_of(point)
     at = "at a clock that could not be read" if clock is None else f"at {clock / 1e6:.6g} MHz"
     work = {"unit": "FLOP", "shown": "GFLOP"}
@@ -114,11 +133,17 @@ def segments_table(profile: Profile, point: Point) -> Table:
         key=file_key(profile.run.device.name, "segments"),
         caption=f"segments {at}: one occurrence each; energy = power x time, derived; FLOP and bytes counted",
         columns=(
-            Column(name="segment"), Column(name="count"), Column(name="forward", **_MS),
-            Column(name="standard error", **_MS), Column(name="backward", **_MS),
-            Column(name="standard error", **_MS), Column(name="forward work", **work),
-            Column(name="backward work", **work), Column(name="least bytes moved", unit="bytes", shown="MiB"),
-            Column(name="energy", unit="J"), ORIGIN,
+            Column(name="segment"),
+            Column(name="count"),
+            Column(name="forward", **_MS),
+            Column(name="standard error", **_MS),
+            Column(name="backward", **_MS),
+            Column(name="standard error", **_MS),
+            Column(name="forward work", **work),
+            Column(name="backward work", **work),
+            Column(name="least bytes moved", unit="bytes", shown="MiB"),
+            Column(name="energy", unit="J"),
+            ORIGIN,
         ),
         rows=tuple(rows),
-    )  # fmt: skip
+    )

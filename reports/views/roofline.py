@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cardlab.core.records.measurement import Point, Profile
-from cardlab.reports.views.parts import Axis, Chart, Series, file_key
 from cardlab.core.text import si
+from cardlab.reports.views.parts import Axis, Chart, Series, file_key
 
 FLOP_PER_CORE_CYCLE = 2.0
 GPUS = ("nvidia", "jetson", "simulated")
@@ -61,24 +61,33 @@ def roofline(profile: Profile, point: Point) -> Chart | None:
     high = max(max(p.intensity for p in points), peak / slope) * 3
     series = [
         Series(
-            name="highest rates reached", style="line", colour=0,
-            x=(low, peak / slope, high), y=(low * slope, peak, peak),
+            name="highest rates reached",
+            style="line",
+            colour=0,
+            x=(low, peak / slope, high),
+            y=(low * slope, peak, peak),
         ),
         Series(
-            name="segment, forward pass", style="points", colour=1,
-            x=tuple(p.intensity for p in points), y=tuple(p.flop_per_s for p in points),
+            name="segment, forward pass",
+            style="points",
+            colour=1,
+            x=tuple(p.intensity for p in points),
+            y=tuple(p.flop_per_s for p in points),
             labels=tuple(p.segment for p in points),
         ),
-    ]  # fmt: skip
+    ]
     if device.platform in GPUS and device.cores and clock:
         top = FLOP_PER_CORE_CYCLE * device.cores * clock
         series.insert(
             0,
             Series(
-                name=f"2 FLOP per core and cycle at {si(clock, 'Hz')}", style="dashed", colour=2,
-                x=(low, high), y=(top, top),
+                name=f"2 FLOP per core and cycle at {si(clock, 'Hz')}",
+                style="dashed",
+                colour=2,
+                x=(low, high),
+                y=(top, top),
             ),
-        )  # fmt: skip
+        )
     return Chart(
         key=file_key(device.name, "roofline"),
         title=f"{device.name}: roofline of its segments",

@@ -82,23 +82,40 @@ def _bars(run: Run, checks: Sequence[Checked]) -> Bars:
 def _checks_table(run: Run, checks: Sequence[Checked]) -> Table:
     rows = tuple(
         (
-            c.device, c.term if c.term != DELAY else "total delay", c.observed_s, c.low_s, c.high_s, c.predicted_s,
-            *(c.ci95 or (None, None)), c.error, _inside(c.observed_s, c.ci95), str(c.rounds), str(run.provenance),
+            c.device,
+            c.term if c.term != DELAY else "total delay",
+            c.observed_s,
+            c.low_s,
+            c.high_s,
+            c.predicted_s,
+            *(c.ci95 or (None, None)),
+            c.error,
+            _inside(c.observed_s, c.ci95),
+            str(c.rounds),
+            str(run.provenance),
         )
         for c in checks
-    )  # fmt: skip
+    )
     ms = {"unit": "s", "shown": "ms"}
     return Table(
         key="run-checks",
         caption="medians over rounds; error = (predicted - observed) / observed",
         columns=(
-            Column(name="device"), Column(name="term"), Column(name="observed", **ms), Column(name="smallest", **ms),
-            Column(name="largest", **ms), Column(name="predicted", **ms), Column(name="95 % from", **ms),
-            Column(name="95 % to", **ms), Column(name="error", unit="1", shown="%"),
-            Column(name="inside the interval"), Column(name="rounds"), Column(name="origin"),
+            Column(name="device"),
+            Column(name="term"),
+            Column(name="observed", **ms),
+            Column(name="smallest", **ms),
+            Column(name="largest", **ms),
+            Column(name="predicted", **ms),
+            Column(name="95 % from", **ms),
+            Column(name="95 % to", **ms),
+            Column(name="error", unit="1", shown="%"),
+            Column(name="inside the interval"),
+            Column(name="rounds"),
+            Column(name="origin"),
         ),
         rows=rows,
-    )  # fmt: skip
+    )
 
 
 def _inside(observed_s: float | None, ci95: tuple[float, float] | None) -> bool | None:
@@ -135,18 +152,28 @@ def _term_chart(run: Run, device: str, rounds: Sequence[TrainRound], phases: Seq
     term = phases[0].term
     series = (
         Series(
-            name="95 % interval of the prediction", style="band", colour=1, x=tuple(b[0] for b in bands),
-            y=tuple(b[1] for b in bands), upper=tuple(b[2] for b in bands),
+            name="95 % interval of the prediction",
+            style="band",
+            colour=1,
+            x=tuple(b[0] for b in bands),
+            y=tuple(b[1] for b in bands),
+            upper=tuple(b[2] for b in bands),
         ),
         Series(
-            name="predicted", style="dashed", colour=1, x=tuple(n for n, _ in predicted),
+            name="predicted",
+            style="dashed",
+            colour=1,
+            x=tuple(n for n, _ in predicted),
             y=tuple(v for _, v in predicted),
         ),
         Series(
-            name=f"observed ({run.provenance})", style="points", colour=0, x=tuple(n for n, _ in observed),
+            name=f"observed ({run.provenance})",
+            style="points",
+            colour=0,
+            x=tuple(n for n, _ in observed),
             y=tuple(v for _, v in observed),
         ),
-    )  # fmt: skip
+    )
     return Chart(
         key=file_key(device, term, "by-round"),
         title=f"{device}: {'delay' if term == DELAY else f'term {term}'} by round",
@@ -179,22 +206,34 @@ def _loss(run: Run, rounds: Sequence[TrainRound], devices: Sequence[str]) -> Cha
 def _rounds_table(run: Run, rounds: Sequence[TrainRound]) -> Table:
     rows = tuple(
         (
-            str(r.number), r.device.name, str(r.cut), r.frequency_hz, r.loss, r.delay_s, _sum(r), r.energy_j,
+            str(r.number),
+            r.device.name,
+            str(r.cut),
+            r.frequency_hz,
+            r.loss,
+            r.delay_s,
+            _sum(r),
+            r.energy_j,
             str(run.provenance),
         )
         for r in rounds
-    )  # fmt: skip
+    )
     return Table(
         key="run-rounds",
         caption="finished rounds of the run, each device on its own",
         columns=(
-            Column(name="round"), Column(name="device"), Column(name="cut"),
-            Column(name="server clock", unit="Hz", shown="MHz"), Column(name="loss", unit="1"),
-            Column(name="delay", unit="s"), Column(name="predicted delay", unit="s"),
-            Column(name="server energy", unit="J"), Column(name="origin"),
+            Column(name="round"),
+            Column(name="device"),
+            Column(name="cut"),
+            Column(name="server clock", unit="Hz", shown="MHz"),
+            Column(name="loss", unit="1"),
+            Column(name="delay", unit="s"),
+            Column(name="predicted delay", unit="s"),
+            Column(name="server energy", unit="J"),
+            Column(name="origin"),
         ),
         rows=rows,
-    )  # fmt: skip
+    )
 
 
 def _terms_table(run: Run, rounds: Sequence[TrainRound]) -> Table:
@@ -212,9 +251,15 @@ def _terms_table(run: Run, rounds: Sequence[TrainRound]) -> Table:
         key="run-all-terms",
         caption="observed and predicted terms, round totals; error = (predicted - observed) / observed",
         columns=(
-            Column(name="round"), Column(name="device"), Column(name="term"), Column(name="observed", **ms),
-            Column(name="predicted", **ms), Column(name="95 % from", **ms), Column(name="95 % to", **ms),
-            Column(name="error", unit="1", shown="%"), Column(name="origin"),
+            Column(name="round"),
+            Column(name="device"),
+            Column(name="term"),
+            Column(name="observed", **ms),
+            Column(name="predicted", **ms),
+            Column(name="95 % from", **ms),
+            Column(name="95 % to", **ms),
+            Column(name="error", unit="1", shown="%"),
+            Column(name="origin"),
         ),
         rows=tuple(rows),
-    )  # fmt: skip
+    )

@@ -40,12 +40,15 @@ def paper_pictures(
         y=Axis(label="cut", unit="1", shown="1", zero=True),
         series=tuple(
             Series(
-                name=name, style="line", colour=m, x=tuple(float(i) for i in range(1, len(found) + 1)),
+                name=name,
+                style="line",
+                colour=m,
+                x=tuple(float(i) for i in range(1, len(found) + 1)),
                 y=tuple(float(c) for c in found),
             )
             for m, (name, found) in enumerate(cut_by_round.items())
         ),
-    )  # fmt: skip
+    )
     clocks = Bars(
         key="fig-3b-clocks",
         title="like Fig. 3b: mean server clock by device",

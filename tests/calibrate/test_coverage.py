@@ -24,9 +24,7 @@ POWER_LAWS = (
     "pure_power_law",
     "ridge",
 )
-CASES = [("power", law) for law in POWER_LAWS] + [
-    ("latency", law) for law in ("constant", "inverse", "affine_inverse")
-]
+CASES = [("power", law) for law in POWER_LAWS] + [("latency", law) for law in ("constant", "inverse", "affine_inverse")]
 GRID_HZ = np.linspace(CLOCKS_HZ[0], CLOCKS_HZ[-1], 49)
 TARGETS = {"RTX A4000": 0.02, "Titan Xp": 0.013, "Titan V": 0.045, "Tesla K40c": 0.015}
 
@@ -86,10 +84,7 @@ def test_foreign_truths_sampled(name):
 @pytest.mark.parametrize(("quantity", "name"), CASES)
 def test_intervals_hold_the_truth(quantity, name):
     parameters, predictions = coverage(quantity, name, 1000)
-    print(
-        f"{quantity} {name}: parameters {np.round(100 * parameters, 1)} %, "
-        f"predictions {100 * predictions:.1f} %"
-    )
+    print(f"{quantity} {name}: parameters {np.round(100 * parameters, 1)} %, predictions {100 * predictions:.1f} %")
     assert np.all((parameters >= 0.92) & (parameters <= 0.98))
     assert 0.92 <= predictions <= 0.98
 

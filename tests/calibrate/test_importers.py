@@ -8,10 +8,7 @@ from cardlab.calibrate.importers.csv import read_csv
 from cardlab.calibrate.importers.kernel_tuner import read_kernel_tuner
 from cardlab.core.errors import BadDataError
 
-GOOD = (
-    "frequency_mhz,power_w,latency_s,workload,rail\n"
-    "# a comment\n1000,50,0.2,gemm,board\n2000,90.5,0.1,gemm,board\n"
-)
+GOOD = "frequency_mhz,power_w,latency_s,workload,rail\n# a comment\n1000,50,0.2,gemm,board\n2000,90.5,0.1,gemm,board\n"
 
 
 def csv_file(tmp_path, text):

@@ -8,11 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cardlab.calibrate.service import fit_store
-from cardlab.db import open_store
-from cardlab.db.store import Store
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import OperatingPoint, PlannedPoint
 from cardlab.core.records.task import Task
+from cardlab.db import open_store
+from cardlab.db.store import Store
 from tests import records
 
 CLOCKS = tuple(float(f) * 1e6 for f in range(600, 2401, 100))

@@ -67,18 +67,14 @@ def random_problem(seed: int, *, kind: str, limits: tuple[str, ...] = (), device
             power_w=static + kappa * clocks**3,
             wait_power_w=np.full(2, rng.uniform(1, 60)),
             idle_power_w=static,
-            continuous=PaperServer(
-                kappa_w_per_hz3=kappa, static_power_w=static, flop=flop, flop_per_hz=per_hz
-            ),
+            continuous=PaperServer(kappa_w_per_hz3=kappa, static_power_w=static, flop=flop, flop_per_hz=per_hz),
         )
     else:
         clocks = np.sort(rng.uniform(low, high, int(rng.choice([1, 2, 7, 40, 200]))))
         noise = 0.15 if kind == "noisy" else 0.0
         server_s = flop[:, None] / (clocks * 6144) + rng.uniform(0, 0.02)
         server_s = server_s * (1 + noise * rng.uniform(-1, 1, server_s.shape))
-        power = (40 + 20 * (clocks / 1e9) ** rng.uniform(1, 3)) * (
-            1 + noise * rng.uniform(-1, 1, clocks.size)
-        )
+        power = (40 + 20 * (clocks / 1e9) ** rng.uniform(1, 3)) * (1 + noise * rng.uniform(-1, 1, clocks.size))
         wait = 25 + 8 * (clocks / 1e9) ** 2 * (1 + noise * rng.uniform(-1, 1, clocks.size))
         problem = Problem(
             **common,
@@ -170,9 +166,7 @@ def brute_force(problem: Problem, m: int, grid: int = 2001) -> Best:
     for k in members:
         v = _values(problem, k, grid, _with_extreme(problem, grid))
         delays.append(v.delay), energies.append(v.energy), owns.append(v.own)
-    weight = (
-        problem.objective.weight if problem.objective.weight_on == "delay" else 1 - problem.objective.weight
-    )
+    weight = problem.objective.weight if problem.objective.weight_on == "delay" else 1 - problem.objective.weight
     costs = (
         weight * _scaled(mine.delay, delays)
         + (1 - weight) * _scaled(mine.energy, energies)
@@ -201,9 +195,7 @@ def cost_at(problem: Problem, m: int, cut: int, clock_hz: float) -> tuple[float,
     f = int(np.argmin(np.abs(mine.clocks - clock_hz)))
     members = range(len(problem.devices)) if problem.objective.range == "common" else [m]
     every = [_values(problem, k, 2001, _with_extreme(problem, 2001)) for k in members]
-    weight = (
-        problem.objective.weight if problem.objective.weight_on == "delay" else 1 - problem.objective.weight
-    )
+    weight = problem.objective.weight if problem.objective.weight_on == "delay" else 1 - problem.objective.weight
     cost = (
         weight * _scaled(mine.delay, [v.delay for v in every])[c, f]
         + (1 - weight) * _scaled(mine.energy, [v.energy for v in every])[c, f]

@@ -13,11 +13,11 @@ from cardlab.card.scenario import LinkSpec, SftSpec
 from cardlab.card.sft.baselines import uncompressed
 from cardlab.card.sft.from_db import instance_from_database
 from cardlab.card.sft.planning import plan_instance
-from cardlab.db.store import Store
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import MEASURED, Estimate
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint
+from cardlab.db.store import Store
 from tests import records
 from tests.card.database import BOARD, SERVER, add_device, whole
 
@@ -41,9 +41,14 @@ def add_codec_profile(store: Store, device: Device, *, handling: bool = True) ->
             for tensor, (encode, decode) in zip(("activation", "gradient"), times, strict=True):
                 size = 4096 if codec == "none" else 1229
                 details = {
-                    "codec": codec, "tensor": tensor, "values": 1024, "bytes": size, "error": 0.0,
-                    "encode_s": cut * encode * 1e-3, "decode_s": cut * decode * 1e-3,
-                }  # fmt: skip
+                    "codec": codec,
+                    "tensor": tensor,
+                    "values": 1024,
+                    "bytes": size,
+                    "error": 0.0,
+                    "encode_s": cut * encode * 1e-3,
+                    "decode_s": cut * decode * 1e-3,
+                }
                 rows.append(_row("compression", "bit", 8.0 * size / 1024, cut, details))
         for side in ("device", "server") if handling else ():
             mine = 0.5 if side == "device" else 0.25

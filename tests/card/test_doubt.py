@@ -56,9 +56,7 @@ def test_the_constant_that_matters_is_named(problem):
     assert list(lost) == ["loud", "quiet"]
     assert lost["loud"] > 1e-3 and lost["quiet"] == 0.0
     choices = [(30, 9)] * 5
-    assert (
-        most_doubtful(problem, choices, doubts)["quiet"] > 0.0
-    )  # a choice that is not the best loses anyway
+    assert most_doubtful(problem, choices, doubts)["quiet"] > 0.0  # a choice that is not the best loses anyway
 
 
 def test_the_guard_is_the_quantile_of_the_delay(problem):

@@ -34,15 +34,11 @@ def compare(seed: int, kind: str, limits: tuple[str, ...]) -> tuple[float, int, 
         found = {"enumeration": one, "batch": many if answer.feasible[m] else None}
         for solver, got in found.items():
             if got is None:
-                assert not best.feasible, (
-                    f"{solver} finds nothing where there is something: {seed} {kind} {limits}"
-                )
+                assert not best.feasible, f"{solver} finds nothing where there is something: {seed} {kind} {limits}"
                 continue
             cost, kept = cost_at(problem, m, got[0], got[1])
             assert kept, f"{solver} breaks a limit: {seed} {kind} {limits}"
-            assert cost == pytest.approx(got[2], abs=1e-9), (
-                f"{solver} misstates its cost: {seed} {kind} {limits}"
-            )
+            assert cost == pytest.approx(got[2], abs=1e-9), f"{solver} misstates its cost: {seed} {kind} {limits}"
             if problem.continuous is None:
                 assert best.feasible
             if best.feasible:

@@ -13,10 +13,10 @@ from cardlab.card.from_db import Request, gather
 from cardlab.card.link.channel import rates_by_round
 from cardlab.card.scenario import Constraints, LinkSpec, Objective
 from cardlab.card.solving import extents_of, plan_rounds
-from cardlab.db import open_store
 from cardlab.core.errors import CardlabError, NotFoundError, PlanError
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.link import Link
+from cardlab.db import open_store
 from tests import records
 from tests.card.database import (
     BOARD,
@@ -61,9 +61,7 @@ def test_the_plan_equals_a_brute_force_over_all_cuts_and_clocks(database):
             rows[cut, f] = (delay, energy)
     delays, energies = zip(*rows.values(), strict=True)
     for place, (delay, energy) in rows.items():
-        cost = 0.3 * (delay - min(delays)) / np.ptp(delays) + 0.7 * (energy - min(energies)) / np.ptp(
-            energies
-        )
+        cost = 0.3 * (delay - min(delays)) / np.ptp(delays) + 0.7 * (energy - min(energies)) / np.ptp(energies)
         if cost < value:
             best, value = place, cost
     decision = made.rounds[0].devices[0]
@@ -97,9 +95,7 @@ def test_power_of_a_partial_rail_is_not_taken_for_the_whole(database):
 def test_no_raw_sample_is_read(database):
     with whole(database) as store:
         statements = []
-        event.listen(
-            store._engine, "before_cursor_execute", lambda c, cur, sql, *rest: statements.append(sql)
-        )
+        event.listen(store._engine, "before_cursor_execute", lambda c, cur, sql, *rest: statements.append(sql))
         gather(store, LINKED)
     assert statements and not any("sample_block" in sql for sql in statements)
 
@@ -223,11 +219,7 @@ def test_a_throttled_or_contended_point_does_not_speak_for_a_device(database):
             ((1.2e9, True, False, 9.0), (1.1e9, False, True, 7.0), (1.0e9, False, False, 0.01))
         ):
             uid = store.runs.begin_point(run.uid, run.planned[index])
-            rows = [
-                records.latency(s, p, seconds)
-                for s in ("first_layer", "layer")
-                for p in ("forward", "backward")
-            ]
+            rows = [records.latency(s, p, seconds) for s in ("first_layer", "layer") for p in ("forward", "backward")]
             state = records.OperatingPoint(frequency_hz=clock, throttled=throttled, contended=contended)
             store.runs.finish_point(uid, state, records.latency("embedding", "forward", 0.0), *rows)
         found = gather(store, LINKED)
@@ -261,10 +253,15 @@ def test_what_messages_of_a_link_differed_by_widens_the_plan(database):
         with whole(path) as store:
             store.links.add(
                 Link(
-                    uid="1" * 8, name="lab", uplink_bps=2e7, downlink_bps=4e7, provenance=Provenance.of("measured"),
-                    measured_at="2026-11-21T10:00:00.000000Z", details=more,
+                    uid="1" * 8,
+                    name="lab",
+                    uplink_bps=2e7,
+                    downlink_bps=4e7,
+                    provenance=Provenance.of("measured"),
+                    measured_at="2026-11-21T10:00:00.000000Z",
+                    details=more,
                 )
-            )  # fmt: skip
+            )
             gathered, made = planned(store, request)
         limits = Constraints(deadline_s=1.0, deadline_confidence=0.99)
         guarded = with_guard(replace(gathered.problem, constraints=limits), gathered.doubts)

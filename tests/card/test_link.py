@@ -24,13 +24,11 @@ PRINTED = {
     (
         "cqi",
         1,
-    ): "0.1523 0.2344 0.3770 0.6016 0.8770 1.1758 1.4766 1.9141 2.4063 2.7305 3.3223 3.9023 4.5234 5.1152 "
-    "5.5547",
+    ): "0.1523 0.2344 0.3770 0.6016 0.8770 1.1758 1.4766 1.9141 2.4063 2.7305 3.3223 3.9023 4.5234 5.1152 5.5547",
     (
         "cqi",
         2,
-    ): "0.1523 0.3770 0.8770 1.4766 1.9141 2.4063 2.7305 3.3223 3.9023 4.5234 5.1152 5.5547 6.2266 6.9141 "
-    "7.4063",
+    ): "0.1523 0.3770 0.8770 1.4766 1.9141 2.4063 2.7305 3.3223 3.9023 4.5234 5.1152 5.5547 6.2266 6.9141 7.4063",
     (
         "mcs",
         1,
@@ -101,9 +99,7 @@ def test_shannon_gap_shifts_the_bound():
 def test_the_channel_adds_up():
     link = LinkSpec(channel="normal", fading="none", protocol_efficiency=0.9)
     assert snr_db(link, link.uplink_tx_dbm) == pytest.approx(23 - 103 + 163 - 10 * math.log10(2e7))
-    assert snr_db(replace(link, channel="good"), 23) - snr_db(
-        replace(link, channel="poor"), 23
-    ) == pytest.approx(6)
+    assert snr_db(replace(link, channel="good"), 23) - snr_db(replace(link, channel="poor"), 23) == pytest.approx(6)
     up, down = draw_rates(link, ("a", "b"), np.random.default_rng(0))
     # 9.99 dB is CQI 8 (16QAM 490), 19.99 dB CQI 13 (64QAM 772).
     assert up.tolist() == pytest.approx([4 * 490 / 1024 * 2e7 * 0.9] * 2)
@@ -127,9 +123,7 @@ def test_fading_is_drawn_per_round_device_and_direction_by_the_seed():
 def test_no_link_is_an_error_that_names_direction_snr_and_mapping():
     scenario = on_channel(load_scenario("card-letter"), "poor")
     dead = replace(scenario, link=replace(scenario.link, path_loss_db=125.0, fading="none"))
-    with pytest.raises(
-        PlanError, match=r"agx-orin-1 uplink: no link, CQI 0 at a mean SNR of -15.0 dB by customary"
-    ):
+    with pytest.raises(PlanError, match=r"agx-orin-1 uplink: no link, CQI 0 at a mean SNR of -15.0 dB by customary"):
         solve(dead)
 
 

@@ -34,9 +34,7 @@ def test_with_equal_layers_the_cut_is_the_first_or_the_last(range_, weight):
 
 def test_the_value_of_kappa_changes_no_decision_and_only_scales_energy():
     base, scaled = solve(LETTER), solve(replace(LETTER, server=replace(LETTER.server, kappa_w_per_hz3=6e-21)))
-    assert choices(LETTER) == [
-        (d.cut, pytest.approx(d.frequency_hz, rel=1e-12)) for d in scaled.rounds[0].devices
-    ]
+    assert choices(LETTER) == [(d.cut, pytest.approx(d.frequency_hz, rel=1e-12)) for d in scaled.rounds[0].devices]
     assert scaled.outcome.server_energy_j == pytest.approx(1e6 * base.outcome.server_energy_j)
 
 

@@ -146,9 +146,7 @@ def test_infeasible_says_which_limit_and_by_how_much(limits, words):
 def test_limits_that_can_only_be_kept_apart_are_named_together():
     ends = [solve(weighed(weight)).rounds[0].devices[0] for weight in (1.0, 0.0)]
     limits = {"deadline_s": ends[0].delay_s * 1.01, "server_energy_j": ends[1].server_energy_j * 1.01}
-    with pytest.raises(
-        InfeasibleError, match="deadline, server energy cap.* can be kept, but not all together"
-    ):
+    with pytest.raises(InfeasibleError, match="deadline, server energy cap.* can be kept, but not all together"):
         solve(limited(**limits))
 
 

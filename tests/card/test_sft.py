@@ -40,34 +40,51 @@ def random_scenario(seed: int) -> Scenario:
     size = 10 ** rng.uniform(5, 7.5)
     devices = tuple(
         DeviceSpec(
-            name=f"d{m}", frequency_hz=10 ** rng.uniform(8.3, 9.2), cores=512,
-            uplink_bps=None if fading else 10 ** rng.uniform(6.5, 8), downlink_bps=None if fading else 5e7,
+            name=f"d{m}",
+            frequency_hz=10 ** rng.uniform(8.3, 9.2),
+            cores=512,
+            uplink_bps=None if fading else 10 ** rng.uniform(6.5, 8),
+            downlink_bps=None if fading else 5e7,
             memory_bytes=float(rng.uniform(2.2, 2.0 + layers)) * 1e8,
         )
         for m in range(count)
-    )  # fmt: skip
+    )
     return Scenario(
         scheme="sft",
         rounds=3,
         task=TaskSpec(
-            layers=layers, layer_forward_flop=1e10, layer_backward_flop=1.2e10, head_flop=3e10, activation_bytes=size,
-            gradient_bytes=size, adapter_bytes_per_layer=10 ** rng.uniform(3, 6), device_base_bytes=1e8,
+            layers=layers,
+            layer_forward_flop=1e10,
+            layer_backward_flop=1.2e10,
+            head_flop=3e10,
+            activation_bytes=size,
+            gradient_bytes=size,
+            adapter_bytes_per_layer=10 ** rng.uniform(3, 6),
+            device_base_bytes=1e8,
             device_bytes_per_layer=1e8,
         ),
         server=ServerSpec(
-            name="s", frequency_min_hz=3e8, frequency_max_hz=2e9, cores=int(10 ** rng.uniform(2.5, 3.5)),
+            name="s",
+            frequency_min_hz=3e8,
+            frequency_max_hz=2e9,
+            cores=int(10 ** rng.uniform(2.5, 3.5)),
             kappa_w_per_hz3=1e-26,
         ),
         devices=devices,
         objective=Objective(local_epochs=int(rng.integers(1, 5))),
         link=LinkSpec(seed=seed) if fading else None,
         sft=SftSpec(
-            rates=(0.05, 0.1, 0.2, 0.4), **CURVE, accuracy_target=float(rng.choice([0.5, 0.75, 0.85])),
-            server_sharing=str(rng.choice(["serial", "batched"])), sharing_times=(1.0, 1.6, 2.1),
-            spectrum=str(rng.choice(["power", "linear"])), blocks=str(rng.choice(["own", "own", "common"])),
-            encode_bytes_per_s=4e8, decode_bytes_per_s=1e9,
+            rates=(0.05, 0.1, 0.2, 0.4),
+            **CURVE,
+            accuracy_target=float(rng.choice([0.5, 0.75, 0.85])),
+            server_sharing=str(rng.choice(["serial", "batched"])),
+            sharing_times=(1.0, 1.6, 2.1),
+            spectrum=str(rng.choice(["power", "linear"])),
+            blocks=str(rng.choice(["own", "own", "common"])),
+            encode_bytes_per_s=4e8,
+            decode_bytes_per_s=1e9,
         ),
-    )  # fmt: skip
+    )
 
 
 def gaps_of_sqp(seeds) -> list[float]:

@@ -15,10 +15,10 @@ from cardlab.card.sft.from_db import instance_from_database
 from cardlab.card.sft.planning import plan_instance
 from cardlab.card.sft.sharing import measured_sharing
 from cardlab.cli.apps import profile_app
-from cardlab.db import open_store
 from cardlab.core.errors import InfeasibleError, PlanError
 from cardlab.core.records.device import Device
 from cardlab.core.records.task import Execution
+from cardlab.db import open_store
 from tests import records
 from tests.card.database import CLOCKS, add_device, add_server, layer_s, other_task
 from tests.cli.run import command

@@ -32,9 +32,7 @@ TINY = ("--model", "tiny-llama", "--seq", "32", "--no-whole-step", "--repeats", 
         (("--model", "tiny-llama", "--frequencies", "600MHz"), 2, "clock control"),
     ],
 )
-def test_a_profile_that_cannot_be_made(
-    words: tuple[str, ...], code: int, expected: str, database: Path
-) -> None:
+def test_a_profile_that_cannot_be_made(words: tuple[str, ...], code: int, expected: str, database: Path) -> None:
     result = command("profile-device", *words, "--db", str(database))
     result.failed_in_one_line(code, expected)
     assert result.out == ""

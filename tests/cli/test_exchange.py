@@ -55,9 +55,7 @@ def test_import_fit_predict_export_merge(tmp_path: Path, database: Path) -> None
         (HEADER + "400,20,1\n", "row 2"),
     ],
 )
-def test_a_bad_file_names_the_row_and_stores_nothing(
-    text: str, expected: str, tmp_path: Path, database: Path
-) -> None:
+def test_a_bad_file_names_the_row_and_stores_nothing(text: str, expected: str, tmp_path: Path, database: Path) -> None:
     open_store(database).close()
     file = write(tmp_path / "bad.csv", text)
     result = command("calibrate", "import", file, "--device", "x", "--db", str(database))

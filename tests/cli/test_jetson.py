@@ -71,8 +71,10 @@ def test_doctor_names_board_rails_and_rights(tmp_path: Path, opens: Opens) -> No
 def test_a_sweep_is_stored_and_shown(live: LiveBoard, database: Path) -> None:
     document = profile(database, "--frequencies", "4", "--name", "nx").document
     assert (document["device"]["name"], document["device"]["platform"], document["device"]["cores"]) == (
-        "nx", "jetson", 1024,
-    )  # fmt: skip
+        "nx",
+        "jetson",
+        1024,
+    )
     assert len(document["points"]) == 7
     for point in document["points"]:
         assert point["frequency_hz"] == point["requested_hz"] and point["throttled"] is False

@@ -19,11 +19,20 @@ from tests.conftest import ROOT, need
 ROOMS = ("core", "db", "profilers", "calibrate", "card", "split", "reports", "cli")
 # What the vocabulary of docs/design.md calls otherwise.
 NOT_OURS = {
-    "split point": "cut", "split layer": "cut", "cut point": "cut", "partition point": "cut",
-    "edge device": "device", "edge node": "device", "graphics clock": "SM clock",
-    "gpu frequency": "clock", "intermediate activations": "smashed data", "wait power": "waiting power",
-    "lora-rank r.": "LoRA rank", "time per layer": "latency", "split inference": "split fine-tuning",
-}  # fmt: skip
+    "split point": "cut",
+    "split layer": "cut",
+    "cut point": "cut",
+    "partition point": "cut",
+    "edge device": "device",
+    "edge node": "device",
+    "graphics clock": "SM clock",
+    "gpu frequency": "clock",
+    "intermediate activations": "smashed data",
+    "wait power": "waiting power",
+    "lora-rank r.": "LoRA rank",
+    "time per layer": "latency",
+    "split inference": "split fine-tuning",
+}
 
 
 def _walk(app: typer.Typer, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -72,9 +81,12 @@ def test_every_command_that_gives_a_result_has_json(helps: dict[tuple[str, ...],
     without = {" ".join(w) for w, text in helps.items() if "--json" not in text and "COMMAND" not in text}
     # They write a file, or nothing.
     assert without <= {
-        "profile-device capture", "profile-device restore", "cardlab profile capture", "cardlab profile restore",
+        "profile-device capture",
+        "profile-device restore",
+        "cardlab profile capture",
+        "cardlab profile restore",
         "cardlab db upgrade",
-    }  # fmt: skip
+    }
 
 
 def test_every_error_in_the_code_has_a_remedy_of_its_own() -> None:
@@ -120,7 +132,7 @@ def test_bash_completes_commands_and_options(program: str, line: str, expected: 
     ).stdout
     words = line.split()
     script = f"""{shown}
-COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}
+COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}
 _{name}_completion {program}
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """

@@ -11,6 +11,8 @@ import pytest
 from cardlab.calibrate.freshness import stale_fits
 from cardlab.calibrate.service import fit_store
 from cardlab.card import load_scenario, solve
+from cardlab.core.errors import NotFoundError, StoreError
+from cardlab.core.records.measurement import PlannedPoint
 from cardlab.db import open_store
 from cardlab.db.bundle import export_bundle, merge_bundle
 from cardlab.db.check import check, stacks
@@ -18,8 +20,6 @@ from cardlab.db.contents import contents
 from cardlab.db.migrate import revision_of, upgrade
 from cardlab.db.prune import Selection, prune, vacuum
 from cardlab.db.schema import HEAD_REVISION
-from cardlab.core.errors import NotFoundError, StoreError
-from cardlab.core.records.measurement import PlannedPoint
 from tests import records
 
 CLOCKS = (0.4e9, 0.7e9, 1.0e9, 1.3e9, 1.6e9)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from cardlab.calibrate.service import fit_store
-from cardlab.db import open_store
-from cardlab.db.bundle import BLOBS, MANIFEST, export_bundle, merge_bundle
 from cardlab.core.errors import StoreError
 from cardlab.core.records.measurement import PlannedPoint
+from cardlab.db import open_store
+from cardlab.db.bundle import BLOBS, MANIFEST, export_bundle, merge_bundle
 from tests import records
 
 

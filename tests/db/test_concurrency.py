@@ -81,8 +81,10 @@ def test_writers_at_once_lose_nothing_and_block_no_reader(any_database: str, wri
             assert values == [1.0 + i for i in range(count)], "lost or doubled"
         if count < 1000:
             assert check(store) == ()
-    print(f"{writers} writers x {count} on {any_database.split(':')[0][-10:]}: all rows once, {took_s:.0f} s,"
-          f" longest read {waited_s:.2f} s")  # fmt: skip
+    print(
+        f"{writers} writers x {count} on {any_database.split(':')[0][-10:]}: all rows once, {took_s:.0f} s,"
+        f" longest read {waited_s:.2f} s"
+    )
     assert waited_s < LONGEST_READ_S
 
 

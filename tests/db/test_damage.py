@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from cardlab.core.errors import NotFoundError, StoreError
 from cardlab.db import open_store
 from cardlab.db.bundle import merge_bundle
 from cardlab.db.check import check
-from cardlab.core.errors import NotFoundError, StoreError
 from tests import records
 from tests.cli.run import command
 from tests.db.test_bundle import make_board
@@ -143,8 +143,10 @@ def test_two_million_samples_slow_nothing_down(tmp_path: Path) -> None:
     link = ("--uplink-mbps", "50", "--downlink-mbps", "100")
     plan_s, plan_mib = timed("card", "plan", "--from-db", "--db", path, *link)
     read_s = read_for_fit_s(path)
-    print(f"{samples} samples: calibrate fit reads in {read_s:.2f} s (whole command {fit_s:.1f} s, {fit_mib:.0f} MiB),"
-          f" card plan --from-db {plan_s:.2f} s, {plan_mib:.0f} MiB")  # fmt: skip
+    print(
+        f"{samples} samples: calibrate fit reads in {read_s:.2f} s (whole command {fit_s:.1f} s, {fit_mib:.0f} MiB),"
+        f" card plan --from-db {plan_s:.2f} s, {plan_mib:.0f} MiB"
+    )
     assert read_s < 5 and plan_s < 2
     assert max(fit_mib, plan_mib) < 500
 

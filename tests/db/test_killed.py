@@ -112,7 +112,7 @@ def test_merge_is_whole_or_absent_and_a_second_one_completes_it(count: int, tmp_
     print(f"{count} merges of 4 bundles killed: each whole or absent, all complete after the next")
 
 
-REVISION = '''
+REVISION = """
 from alembic import op
 import sqlalchemy as sa
 
@@ -126,7 +126,7 @@ def upgrade():
     with op.batch_alter_table("run", recreate="always") as batch:
         batch.add_column(sa.Column("grade", sa.String(40)))
     op.create_table("grade", sa.Column("id", sa.Integer(), primary_key=True))
-'''
+"""
 
 
 @pytest.fixture

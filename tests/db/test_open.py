@@ -12,10 +12,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from cardlab.db import open_store
-from cardlab.db.engine import connect
-from cardlab.db.migrate import revision_of, upgrade
-from cardlab.db.schema import HEAD_REVISION, KNOWN_REVISIONS, Base
 from cardlab.core.errors import (
     MissingDependencyError,
     NotFoundError,
@@ -23,6 +19,10 @@ from cardlab.core.errors import (
     SchemaTooOldError,
     StoreError,
 )
+from cardlab.db import open_store
+from cardlab.db.engine import connect
+from cardlab.db.migrate import revision_of, upgrade
+from cardlab.db.schema import HEAD_REVISION, KNOWN_REVISIONS, Base
 from tests import records
 from tests.conftest import as_user_without_rights
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cardlab.db import open_store
 from cardlab.core.errors import AmbiguousNameError, NotFoundError, StoreError
 from cardlab.core.records.measurement import PlannedPoint
+from cardlab.db import open_store
 from tests import records
 
 
@@ -34,9 +34,7 @@ def test_samples_are_read_only_on_request(any_database: str) -> None:
     run = records.run()
     with open_store(any_database) as store:
         store.runs.begin(run)
-        store.runs.add(
-            store.runs.begin_point(run.uid, run.planned[0]), records.latency("head", "forward", 1.0)
-        )
+        store.runs.add(store.runs.begin_point(run.uid, run.planned[0]), records.latency("head", "forward", 1.0))
         [point] = store.runs.get(run.uid).points
         [with_samples] = store.runs.get(run.uid, samples=True).points
     assert point.measurements[0].samples == {}
@@ -56,9 +54,7 @@ def test_a_value_that_cannot_be_trusted_stays_none_with_its_flag_and_samples(any
 
 
 def test_an_unfinished_run_is_found_and_a_finished_one_is_not(any_database: str) -> None:
-    run = records.run(
-        planned=(PlannedPoint(index=0, requested_hz=1e9), PlannedPoint(index=1, requested_hz=2e9))
-    )
+    run = records.run(planned=(PlannedPoint(index=0, requested_hz=1e9), PlannedPoint(index=1, requested_hz=2e9)))
     with open_store(any_database) as store:
         store.runs.begin(run)
         point = store.runs.begin_point(run.uid, run.planned[0])

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from cardlab.calibrate.service import fit_store
 from cardlab.card import load_scenario, solve
+from cardlab.core.records.measurement import PlannedPoint
 from cardlab.db import open_store
 from cardlab.db.schema import HEAD_REVISION
-from cardlab.core.records.measurement import PlannedPoint
 from tests import records
 
 FOLDER = Path(__file__).parent

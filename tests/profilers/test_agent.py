@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from cardlab.core.identity import content_hash
 from cardlab.db import open_store
 from cardlab.db.bundle import export_bundle, merge_bundle
-from cardlab.core.identity import content_hash
 from cardlab.profilers.agent import board as agent_board
 from cardlab.profilers.agent import bundle as agent_bundle
 from cardlab.profilers.agent.scrypt import slow_scrypt

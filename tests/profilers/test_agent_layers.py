@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from cardlab.core.records.task import Execution
 from cardlab.db import open_store
 from cardlab.db.bundle import merge_bundle
 from cardlab.profilers.agent import layers, timing
@@ -22,7 +23,6 @@ from cardlab.profilers.workload import profile_task, resolve_execution, resolve_
 from cardlab.profilers.workload.build import build_meta, layer_context, materialise
 from cardlab.profilers.workload.families import family_named
 from cardlab.profilers.workload.pieces import head_piece
-from cardlab.core.records.task import Execution
 from tests.profilers.workload.small import small_task
 
 FLOAT32 = Execution(dtype="float32")

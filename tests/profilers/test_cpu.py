@@ -67,9 +67,13 @@ def policy(root: Path, number: int = 0, governors: str = "performance userspace 
     put(base / "scaling_available_governors", governors)
     put(base / "scaling_governor", "powersave")
     put(base / "scaling_setspeed", "<unsupported>")
-    for name, khz in (("cpuinfo_min_freq", 800_000), ("cpuinfo_max_freq", 3_200_000),
-                      ("scaling_min_freq", 900_000), ("scaling_max_freq", 3_000_000),
-                      ("scaling_cur_freq", 1_800_000)):  # fmt: skip
+    for name, khz in (
+        ("cpuinfo_min_freq", 800_000),
+        ("cpuinfo_max_freq", 3_200_000),
+        ("scaling_min_freq", 900_000),
+        ("scaling_max_freq", 3_000_000),
+        ("scaling_cur_freq", 1_800_000),
+    ):
         put(base / name, str(khz))
     return base
 
@@ -208,10 +212,14 @@ def test_the_helper_writes_what_is_allowed(tmp_path: Path) -> None:
         ["write", "/sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq", "1000000\n2"],
         ["write", "/sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "evil"],
         ["write", "/sys/devices/system/cpu/cpufreq/policy0/link", "1000000"],
-        ["nvml-lock", "0", "-5"], ["nvml-lock", "0"], ["nvml-lock", "x", "1"], ["nvml-reset", "0", "all"],
-        ["sh", "-c", "true"], [],
+        ["nvml-lock", "0", "-5"],
+        ["nvml-lock", "0"],
+        ["nvml-lock", "x", "1"],
+        ["nvml-reset", "0", "all"],
+        ["sh", "-c", "true"],
+        [],
     ],
-)  # fmt: skip
+)
 def test_the_helper_refuses_everything_else(tmp_path: Path, words: list[str]) -> None:
     base = policy(tmp_path)
     target = put(tmp_path / "etc/passwd", "root")

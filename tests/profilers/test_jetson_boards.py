@@ -22,20 +22,49 @@ from tests.fakes.jetson.tree import build, put
 
 FACTS = DATA / "jetson" / "boards.json"
 TABLES = {
-    "agx-orin-64": "agx-orin-64|JP6 (also some JP5.1 captures)", "agx-orin-64-jp5": "agx-orin-64|JP5-class",
-    "agx-orin-32": "agx-orin-32 (p3701-0004)|JP6", "orin-nx-16": "orin-nx-16|JP5.1-JP6",
-    "orin-nx-8": "orin-nx-8|JP5.1-JP6", "orin-nx-super": "orin-nx super|JP6.2",
-    "orin-nano-8": "orin-nano|JP5-JP6 non-super", "orin-nano-super": "orin-nano super|JP6.2",
-    "xavier-nx": "xavier-nx|L4T32+", "agx-xavier": "agx-xavier|L4T32+", "nano": "jetson-nano|L4T32",
-}  # fmt: skip
-RAILS = {"agx-orin-64": "agx-orin", "orin-nx-16": "orin-nx/orin-nano", "orin-nano-8": "orin-nx/orin-nano",
-         "xavier-nx": "xavier-nx", "agx-xavier": "agx-xavier", "nano": "nano"}  # fmt: skip
-SILICON = {"agx-orin-64": "agx-orin-64", "agx-orin-32": "agx-orin-32", "orin-nx-16": "orin-nx-16/8",
-           "orin-nx-8": "orin-nx-16/8", "orin-nano-8": "orin-nano-8", "orin-nano-4": "orin-nano-4",
-           "agx-xavier": "agx-xavier", "xavier-nx": "xavier-nx", "nano": "nano"}  # fmt: skip
-ACTIVE = {"agx-orin-64": 2048, "agx-orin-64-30w": 1024, "agx-orin-64-15w": 768, "agx-orin-32": 1792,
-          "orin-nx-16": 1024, "orin-nx-16-15w": 512, "orin-nano-4": 512, "xavier-nx": 384, "agx-xavier": 512,
-          "nano": 128}  # fmt: skip
+    "agx-orin-64": "agx-orin-64|JP6 (also some JP5.1 captures)",
+    "agx-orin-64-jp5": "agx-orin-64|JP5-class",
+    "agx-orin-32": "agx-orin-32 (p3701-0004)|JP6",
+    "orin-nx-16": "orin-nx-16|JP5.1-JP6",
+    "orin-nx-8": "orin-nx-8|JP5.1-JP6",
+    "orin-nx-super": "orin-nx super|JP6.2",
+    "orin-nano-8": "orin-nano|JP5-JP6 non-super",
+    "orin-nano-super": "orin-nano super|JP6.2",
+    "xavier-nx": "xavier-nx|L4T32+",
+    "agx-xavier": "agx-xavier|L4T32+",
+    "nano": "jetson-nano|L4T32",
+}
+RAILS = {
+    "agx-orin-64": "agx-orin",
+    "orin-nx-16": "orin-nx/orin-nano",
+    "orin-nano-8": "orin-nx/orin-nano",
+    "xavier-nx": "xavier-nx",
+    "agx-xavier": "agx-xavier",
+    "nano": "nano",
+}
+SILICON = {
+    "agx-orin-64": "agx-orin-64",
+    "agx-orin-32": "agx-orin-32",
+    "orin-nx-16": "orin-nx-16/8",
+    "orin-nx-8": "orin-nx-16/8",
+    "orin-nano-8": "orin-nano-8",
+    "orin-nano-4": "orin-nano-4",
+    "agx-xavier": "agx-xavier",
+    "xavier-nx": "xavier-nx",
+    "nano": "nano",
+}
+ACTIVE = {
+    "agx-orin-64": 2048,
+    "agx-orin-64-30w": 1024,
+    "agx-orin-64-15w": 768,
+    "agx-orin-32": 1792,
+    "orin-nx-16": 1024,
+    "orin-nx-16-15w": 512,
+    "orin-nano-4": 512,
+    "xavier-nx": 384,
+    "agx-xavier": 512,
+    "nano": 128,
+}
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -112,14 +141,20 @@ class TestAgainstFacts:
             build(BOARDS[name], tmp_path / name)
             identity = JetsonPlatform(tmp_path / name).identity
             assert (identity.cores, identity.details["sm_count"], identity.details["compute_capability"]) == (
-                facts[key]["cuda"], facts[key]["sm_max"], facts[key]["cc"],
-            ), name  # fmt: skip
+                facts[key]["cuda"],
+                facts[key]["sm_max"],
+                facts[key]["cc"],
+            ), name
 
     def test_modes(self) -> None:
         """Our trees hold modes that exist, with their caps and masks."""
         facts = json.loads(FACTS.read_text())["nvpmodel"]
-        known = {(m["name"], m["tpc_pg_mask"], m["gpu_max"]) for f in facts.values() for m in f.get("modes", ())
-                 if "tpc_pg_mask" in m}  # fmt: skip
+        known = {
+            (m["name"], m["tpc_pg_mask"], m["gpu_max"])
+            for f in facts.values()
+            for m in f.get("modes", ())
+            if "tpc_pg_mask" in m
+        }
         for name in ("agx-orin-64", "orin-nx-16", "orin-nano-8", "orin-nano-super", "orin-nano-4", "agx-orin-32"):
             assert {m[:3] for m in BOARDS[name].modes} <= known, name
 
@@ -131,19 +166,34 @@ def test_every_known_module_is_reached() -> None:
 
 @pytest.mark.parametrize(
     ("soc", "most", "mask", "expected"),
-    [(T234, 16, 0, 16), (T234, 16, 248, 6), (T234, 14, 128, 14), (T234, 8, 240, 8), (T234, 8, 0, 8),
-     (T234, 8, None, 8), (T234, None, 240, 8), (T234, None, None, None), (T194, 6, 1, 6), (T194, 8, 5, 4),
-     (T210, 1, None, 1)],
-)  # fmt: skip
+    [
+        (T234, 16, 0, 16),
+        (T234, 16, 248, 6),
+        (T234, 14, 128, 14),
+        (T234, 8, 240, 8),
+        (T234, 8, 0, 8),
+        (T234, 8, None, 8),
+        (T234, None, 240, 8),
+        (T234, None, None, None),
+        (T194, 6, 1, 6),
+        (T194, 8, 5, 4),
+        (T210, 1, None, 1),
+    ],
+)
 def test_multiprocessors_left_by_a_mask(soc: object, most: int | None, mask: int | None, expected: int | None) -> None:
     assert active_sm(soc, most, mask) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("# R36 (release), REVISION: 4.3, GCID: 1", "36.4.3"), ("# R32 (release), REVISION: 7.1,", "32.7.1"),
-     ("", None), (None, None), ("nonsense", None)],
-)  # fmt: skip
+    [
+        ("# R36 (release), REVISION: 4.3, GCID: 1", "36.4.3"),
+        ("# R32 (release), REVISION: 7.1,", "32.7.1"),
+        ("", None),
+        (None, None),
+        ("nonsense", None),
+    ],
+)
 def test_releases(text: str | None, expected: str | None) -> None:
     assert l4t_release(text) == expected
 

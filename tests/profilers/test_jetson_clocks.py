@@ -30,8 +30,19 @@ EMC = "sys/kernel/debug/bpmp/debug/clk/emc"
 
 def settings(root: Path) -> dict[str, str]:
     """Every file that a lock may change."""
-    names = ("min_freq", "max_freq", "rate", "mrq_rate_locked", "clk_update_rate", "clk_state", "scaling_governor",
-             "scaling_min_freq", "scaling_max_freq", "governor", "control")  # fmt: skip
+    names = (
+        "min_freq",
+        "max_freq",
+        "rate",
+        "mrq_rate_locked",
+        "clk_update_rate",
+        "clk_state",
+        "scaling_governor",
+        "scaling_min_freq",
+        "scaling_max_freq",
+        "governor",
+        "control",
+    )
     return {
         str(path.relative_to(root)): path.read_text().strip()
         for path in (root / "sys").rglob("*")
@@ -83,8 +94,11 @@ def test_the_memory_clock_of_a_nano_has_its_own_way(tmp_path: Path) -> None:
     with device.locked(device.frequencies()[0]):
         assert device.state().memory_hz == 1600e6
     assert [w for w in kernel.log if w[0].startswith("clk_")] == [
-        ("clk_update_rate", "1600000000"), ("clk_state", "1"), ("clk_update_rate", "204000000"), ("clk_state", "0"),
-    ]  # fmt: skip
+        ("clk_update_rate", "1600000000"),
+        ("clk_state", "1"),
+        ("clk_update_rate", "204000000"),
+        ("clk_state", "0"),
+    ]
 
 
 def test_the_power_modes_cap_of_the_memory_clock_is_kept(tmp_path: Path) -> None:
@@ -335,9 +349,13 @@ def test_what_a_user_may_not_do_goes_through_the_helper(tmp_path: Path, monkeypa
     said = as_user_without_rights(tmp_path, look).splitlines()
     (tmp_path / "sys/kernel/debug").chmod(0o755)
     assert [line for line in said if line.startswith("write")] == [
-        "write mrq_rate_locked 1", "write rate 3199000000", "write scaling_min_freq 1984000",
-        "write min_freq 306000000", "write max_freq 510000000", "write min_freq 510000000",
-    ]  # fmt: skip
+        "write mrq_rate_locked 1",
+        "write rate 3199000000",
+        "write scaling_min_freq 1984000",
+        "write min_freq 306000000",
+        "write max_freq 510000000",
+        "write min_freq 510000000",
+    ]
     assert "read rate" in said
 
 

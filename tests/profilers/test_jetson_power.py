@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from cardlab.calibrate import fit_power
-from cardlab.db import open_store
 from cardlab.core.errors import DeviceError, DeviceLostError, UsageError
+from cardlab.core.quantity import MEASURED
+from cardlab.core.records.measurement import Profile
+from cardlab.core.records.task import Execution
+from cardlab.db import open_store
 from cardlab.profilers.environment import gather_environment
 from cardlab.profilers.estimate import estimate_seconds
 from cardlab.profilers.platforms.jetson import JetsonPlatform
@@ -22,9 +25,6 @@ from cardlab.profilers.session import Request, run_session
 from cardlab.profilers.sweep import choose_frequencies, plan_points
 from cardlab.profilers.timing import TimingPolicy
 from cardlab.profilers.workbench import Workload
-from cardlab.core.quantity import MEASURED
-from cardlab.core.records.measurement import Profile
-from cardlab.core.records.task import Execution
 from tests.fakes.jetson.boards import BOARDS
 from tests.fakes.jetson.machine import LiveBoard
 from tests.fakes.jetson.tree import build, put
@@ -157,7 +157,7 @@ def test_monitors_that_vanish_are_an_error(tmp_path: Path) -> None:
         device.measure(live.work())
 
 
-FAKE_JTOP = '''
+FAKE_JTOP = """
 import os, time
 class JtopException(Exception): pass
 class jtop:
@@ -174,7 +174,7 @@ class jtop:
     def power(self):
         return {"rail": {"VDD_CPU_GPU_CV": {"power": 500}, "VDD_SOC": {"power": 1500}},
                 "tot": {"name": "VDD_IN", "power": 5100}}
-'''
+"""
 
 
 @pytest.fixture
@@ -229,9 +229,7 @@ def test_a_check_that_goes_away_costs_nothing(fake_jtop: Path, monkeypatch: pyte
     assert {round(p, 3) for p in trace.power_w} == {5.0} and "went away" in trace.source
 
 
-def test_a_service_that_does_not_run_is_said_in_jtops_words(
-    fake_jtop: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_service_that_does_not_run_is_said_in_jtops_words(fake_jtop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_JTOP_OFF", "1")
     with pytest.raises(DeviceError, match="jtop.service is not active") as caught:
         jtop.open_jtop()

@@ -53,9 +53,12 @@ class Held:
 
     def hold_and_end(self, body: str, end: signal.Signals | None) -> None:
         code = HOLD.format(
-            repository=str(ROOT), root=str(self.root), folder=str(self.gpu), body=body,
+            repository=str(ROOT),
+            root=str(self.root),
+            folder=str(self.gpu),
+            body=body,
             semantics=BOARDS[self.name].kernel,
-        )  # fmt: skip
+        )
         process = subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self.environment
         )

@@ -9,26 +9,38 @@ import pytest
 
 from cardlab.calibrate import fit_power
 from cardlab.calibrate.service import fit_store
-from cardlab.db import open_store
 from cardlab.core.errors import CardlabError, DeviceLostError, PermissionDeniedError
+from cardlab.core.records.task import Execution
+from cardlab.db import open_store
 from cardlab.profilers.environment import gather_environment
 from cardlab.profilers.platforms.nvidia_clocks import Rights
 from cardlab.profilers.session import Observer, Request, run_session
 from cardlab.profilers.sweep import choose_frequencies, plan_points
 from cardlab.profilers.timing import TimingPolicy
 from cardlab.profilers.workbench import Workload
-from cardlab.core.records.task import Execution
 from tests.fakes.nvml.card import FakeCard
 
 NO_RIGHTS = Rights(None, "this user may not set clocks", "run as root")
 READS = (
-    "nvmlDeviceGetUUID", "nvmlDeviceGetName", "nvmlDeviceGetNumGpuCores", "nvmlDeviceGetMemoryInfo",
-    "nvmlDeviceGetMigMode", "nvmlDeviceGetEnforcedPowerLimit", "nvmlSystemGetDriverVersion",
-    "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetTemperature", "nvmlDeviceGetClockInfo",
-    "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetFieldValues", "field 186", "field 74",
-    "nvmlDeviceGetSupportedMemoryClocks", "nvmlDeviceGetSupportedGraphicsClocks",
-    "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetAttributes_v2",
-)  # fmt: skip
+    "nvmlDeviceGetUUID",
+    "nvmlDeviceGetName",
+    "nvmlDeviceGetNumGpuCores",
+    "nvmlDeviceGetMemoryInfo",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetEnforcedPowerLimit",
+    "nvmlSystemGetDriverVersion",
+    "nvmlDeviceGetTotalEnergyConsumption",
+    "nvmlDeviceGetTemperature",
+    "nvmlDeviceGetClockInfo",
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetFieldValues",
+    "field 186",
+    "field 74",
+    "nvmlDeviceGetSupportedMemoryClocks",
+    "nvmlDeviceGetSupportedGraphicsClocks",
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetAttributes_v2",
+)
 CODES = {"not supported": 3, "no permission": 4, "function missing": 13, "unknown": 999}
 WRITES = ("nvmlDeviceSetGpuLockedClocks", "nvmlDeviceResetGpuLockedClocks")
 
@@ -145,9 +157,7 @@ def test_power_is_predicted_at_clocks_left_out(fake_card: FakeCard, seed: int) -
 
 
 @pytest.mark.parametrize("seeds", [range(1), pytest.param(range(40), marks=pytest.mark.accept)], ids=["sample", "full"])
-def test_a_whole_session_predicts_power_at_clocks_left_out(
-    fake_card: FakeCard, tmp_path: Path, seeds: range
-) -> None:
+def test_a_whole_session_predicts_power_at_clocks_left_out(fake_card: FakeCard, tmp_path: Path, seeds: range) -> None:
     """The same through sweep, database and fit, as a user does it."""
     worst: dict[int, float] = {}
     for seed in seeds:
@@ -164,8 +174,10 @@ def test_a_whole_session_predicts_power_at_clocks_left_out(
         errors = [float(power.predict(f)) / fake_card.truth_w(f) - 1 for f in left_out]
         worst[seed] = max(abs(e) for e in errors)
     over = {seed: f"{error:.1%}" for seed, error in worst.items() if error >= 0.02}
-    print(f"{len(worst)} random cards through the session: worst {max(worst.values()):.2%},"
-          f" median {np.median(list(worst.values())):.2%}, over 2 %: {over or 'none'}")  # fmt: skip
+    print(
+        f"{len(worst)} random cards through the session: worst {max(worst.values()):.2%},"
+        f" median {np.median(list(worst.values())):.2%}, over 2 %: {over or 'none'}"
+    )
     assert not over
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from cardlab.core.errors import NotSupportedError, UsageError
+from cardlab.core.quantity import Origin
 from cardlab.profilers.platforms import open_platform
 from cardlab.profilers.platforms.simulated.devices import DEVICES
 from cardlab.profilers.platforms.simulated.machine import Machine
 from cardlab.profilers.work import Lap, Work
-from cardlab.core.quantity import Origin
 
 STEP = Work(segment="layer", laps=(Lap(phase="step", run=None, flop=4e11, traffic_bytes=4e9),))
 
@@ -30,8 +30,12 @@ def test_cores_are_those_of_the_card_and_of_the_paper() -> None:
     cores = {name: physics.cores for name, physics in DEVICES.items()}
     assert cores["rtx-4060-ti"] == 4352 and cores["rtx-4060"] == 3072
     assert [cores[n] for n in ("agx-orin-1", "agx-orin-2", "agx-orin-3", "orin-nx", "orin-nano")] == [
-        2048, 2048, 1792, 1024, 512,
-    ]  # fmt: skip
+        2048,
+        2048,
+        1792,
+        1024,
+        512,
+    ]
 
 
 def test_heat_makes_leakage_and_the_sensor_averages_true_energy() -> None:

@@ -8,10 +8,10 @@ import statistics
 
 import pytest
 
+from cardlab.core.quantity import Provenance
 from cardlab.profilers.stopwatch import CpuStopwatch, LapSample
 from cardlab.profilers.timing import Progress, TimingPolicy, measure, measurements
 from cardlab.profilers.work import Lap, Work
-from cardlab.core.quantity import Provenance
 from tests.profilers.fakes import ScriptedStopwatch, clean, disturbed, two_lap_work
 
 

@@ -1,8 +1,8 @@
 """Headless Chromium over the DevTools protocol, spoken through a pipe, so that no further package is needed.
 
-    with Browser(executable, folder) as browser:
-        page = browser.open(path, width=380, dark=True)
-        page.evaluate("document.title")
+with Browser(executable, folder) as browser:
+    page = browser.open(path, width=380, dark=True)
+    page.evaluate("document.title")
 """
 
 from __future__ import annotations
@@ -22,10 +22,20 @@ from typing import Any
 
 TIMEOUT_S = 60.0
 FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe",
-    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-extensions", "--hide-scrollbars", "--mute-audio", "--force-color-profile=srgb",
-)  # fmt: skip
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-pipe",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--hide-scrollbars",
+    "--mute-audio",
+    "--force-color-profile=srgb",
+)
 
 
 class Browser:
@@ -39,9 +49,11 @@ class Browser:
         log = os.open(folder / "chromium.log", os.O_WRONLY | os.O_CREAT, 0o600)
         # The log first: its number may be 3 or 4.
         actions = [
-            (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2),
-            (os.POSIX_SPAWN_DUP2, read, 3), (os.POSIX_SPAWN_DUP2, write, 4),
-        ]  # fmt: skip
+            (os.POSIX_SPAWN_DUP2, log, 1),
+            (os.POSIX_SPAWN_DUP2, log, 2),
+            (os.POSIX_SPAWN_DUP2, read, 3),
+            (os.POSIX_SPAWN_DUP2, write, 4),
+        ]
         arguments = [executable, *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"]
         environment = {**os.environ, "HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
         self._pid = os.posix_spawn(executable, arguments, environment, file_actions=actions, setpgroup=0)

@@ -27,8 +27,19 @@ def make(folder: Path) -> None:
     for name in DEVICES:
         _run("profile-device", *WORK, "--platform", f"simulated:{name}", *db)
     _run("calibrate", "fit", *db)
-    _run("card", "plan", "--from-db", "--uplink-mbps", "50", "--downlink-mbps", "100", "--local-epochs", "5",
-         "--pareto", *db)  # fmt: skip
+    _run(
+        "card",
+        "plan",
+        "--from-db",
+        "--uplink-mbps",
+        "50",
+        "--downlink-mbps",
+        "100",
+        "--local-epochs",
+        "5",
+        "--pareto",
+        *db,
+    )
     _run("calibrate", "report", "--device", "rtx-4060-ti", "--out", str(folder / "device.html"), *db)
     _run("calibrate", "report", "--out", str(folder / "fleet.html"), *db)
     _run("card", "report", "--out", str(folder / "plan.html"), *db)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardlab.db import open_store
 from cardlab.core.plain import to_plain
+from cardlab.db import open_store
 from cardlab.reports.csv_text import csv_text
 from cardlab.reports.html import MOST_ROWS, cell_text, render_page
 from cardlab.reports.svg import limits, log_ticks, ticks
@@ -104,6 +104,8 @@ def test_cells_read_as_people_write() -> None:
 def test_sections_are_plain_data() -> None:
     section = Section(title="x", parts=(table(("a", 1.0)),))
     assert json.loads(json.dumps(to_plain(section), allow_nan=False))["parts"][0]["rows"] == [["a", 1.0]]
+
+
 def test_a_point_that_was_cut_short_has_null_and_not_zero(database: Path) -> None:
     run = records.run()
     with open_store(database) as store:
@@ -134,5 +136,3 @@ def test_the_sum_of_segments_counts_every_layer_and_skips_the_embeddings_missing
     layer = next(s for s in document["points"][0]["segments"] if s["segment"] == "layer")
     assert abs(layer["energy_j"] - 50.0 * 0.22) < 1e-9
     assert layer["estimates"]["energy_j"]["provenance"]["how"] == "derived"
-
-

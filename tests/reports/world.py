@@ -13,14 +13,14 @@ from cardlab.card.from_db import Request, gather
 from cardlab.card.scenario import Objective
 from cardlab.card.solving import plan
 from cardlab.card.tradeoffs import with_pareto, with_sensitivity
-from cardlab.db import open_store
-from cardlab.db.store import Store
 from cardlab.core.identity import content_hash
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import OperatingPoint, PlannedPoint, Run
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.training import TrainPhase, TrainRound
+from cardlab.db import open_store
+from cardlab.db.store import Store
 from cardlab.reports.views.decisions import TERMS
 from tests import records
 from tests.card import database
@@ -37,9 +37,14 @@ ANALYSIS = replace(
     segments=tuple(replace(s, traffic_bytes=TRAFFIC[s.segment]) for s in records.ANALYSIS.segments),
 )
 SEGMENTS = (
-    ("embedding", "forward", 0.05), ("first_layer", "forward", 1.0), ("first_layer", "backward", 0.9),
-    ("layer", "forward", 1.0), ("layer", "backward", 1.1), ("head", "forward", 3.0), ("head", "backward", 3.0),
-)  # fmt: skip
+    ("embedding", "forward", 0.05),
+    ("first_layer", "forward", 1.0),
+    ("first_layer", "backward", 0.9),
+    ("layer", "forward", 1.0),
+    ("layer", "backward", 1.1),
+    ("head", "forward", 3.0),
+    ("head", "backward", 3.0),
+)
 RUN_UID = "f00d" * 8
 ROUNDS = 12
 
@@ -54,9 +59,12 @@ def add_sweep(store: Store, device: Device, *, scale: float, throttled: bool = F
     clocks = database.MEASURED
     planned = tuple(PlannedPoint(index=i, requested_hz=f) for i, f in enumerate(clocks))
     run = records.run(
-        device=device, planned=planned, options={"offered_hz": list(database.CLOCKS)}, analysis=ANALYSIS,
+        device=device,
+        planned=planned,
+        options={"offered_hz": list(database.CLOCKS)},
+        analysis=ANALYSIS,
         provenance=SIMULATED if device.platform == "simulated" else records.MEASURED,
-    )  # fmt: skip
+    )
     store.runs.begin(run)
     for i, point in enumerate(planned):
         f = clocks[i]
@@ -91,9 +99,12 @@ def make(path: Path) -> Path:
 
 def make_plan(store: Store) -> Plan:
     request = Request(
-        server=SERVER.key, devices=(BOARD.key, METERLESS.key), uplink_bps=5e7, downlink_bps=1e8,
+        server=SERVER.key,
+        devices=(BOARD.key, METERLESS.key),
+        uplink_bps=5e7,
+        downlink_bps=1e8,
         objective=Objective(weight=0.3, local_epochs=5),
-    )  # fmt: skip
+    )
     found = gather(store, request, 2)
     made = plan(found.problem, doubts=found.doubts)
     made = replace(made, fits=found.fits, runs=found.runs, notes=found.notes, assumptions=found.assumptions)

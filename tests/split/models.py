@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.workload import resolve_task
 from cardlab.profilers.workload.build import build_meta, materialise_whole
-from cardlab.core.records.task import Execution, Task
 from cardlab.split.adapters import AdapterSet, LayerState, initial_adapters
 from cardlab.split.data import Batches, read_tokens
 from cardlab.split.halves import Half
@@ -21,15 +21,27 @@ EXECUTION = Execution(dtype="float32", torch="x")
 RATE = 1e-2
 SMALL: dict[str, dict[str, Any]] = {
     "llama": {
-        "model_type": "llama", "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 4,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300, "max_position_embeddings": 128,
+        "model_type": "llama",
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 300,
+        "max_position_embeddings": 128,
         "tie_word_embeddings": True,
     },
     "gpt2": {
-        "model_type": "gpt2", "n_embd": 48, "n_layer": 4, "n_head": 4, "n_positions": 128, "vocab_size": 300,
-        "bos_token_id": 0, "eos_token_id": 0,
+        "model_type": "gpt2",
+        "n_embd": 48,
+        "n_layer": 4,
+        "n_head": 4,
+        "n_positions": 128,
+        "vocab_size": 300,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
     },
-}  # fmt: skip
+}
 
 
 def model_file(folder: Path, family: str = "llama", **changes: object) -> str:

@@ -38,9 +38,26 @@ def slow_link(rate: str, burst: str = "16kb") -> Iterator[tuple[str, str, str]]:
         ("ip", "netns", "exec", name, "ip", "addr", "add", f"{net}.2/24", "dev", there),
         ("ip", "netns", "exec", name, "ip", "link", "set", there, "up"),
         ("tc", "qdisc", "add", "dev", here, "root", "tbf", "rate", rate, "burst", burst, "latency", "400ms"),
-        ("ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", there, "root", "tbf", "rate", rate, "burst", burst,
-         "latency", "400ms"),
-    ]  # fmt: skip
+        (
+            "ip",
+            "netns",
+            "exec",
+            name,
+            "tc",
+            "qdisc",
+            "add",
+            "dev",
+            there,
+            "root",
+            "tbf",
+            "rate",
+            rate,
+            "burst",
+            burst,
+            "latency",
+            "400ms",
+        ),
+    ]
     try:
         for step in steps:
             done = _run(*step)

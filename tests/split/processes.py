@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from cardlab.core.errors import CardlabError
-from cardlab.profilers.platforms import open_platform
-from cardlab.profilers.workload.build import build_meta
 from cardlab.core.records.device import Device
 from cardlab.core.records.task import Task
+from cardlab.profilers.platforms import open_platform
+from cardlab.profilers.workload.build import build_meta
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.halves import Half
 from cardlab.split.journal import Journal
@@ -118,19 +118,33 @@ class Trial:
 
             weights = open_weights(self.task, 0)
             settings = RunSettings(
-                run="0" * 32, task=self.task, rounds=self.rounds, epochs=self.epochs, learning_rate=RATE,
-                wire_dtype="float32", codec=self.codec, error_feedback=self.error_feedback,
-                parallel=self.parallel, server_sharing=self.sharing, cut=1, weights=weights.fingerprint,
-            )  # fmt: skip
+                run="0" * 32,
+                task=self.task,
+                rounds=self.rounds,
+                epochs=self.epochs,
+                learning_rate=RATE,
+                wire_dtype="float32",
+                codec=self.codec,
+                error_feedback=self.error_feedback,
+                parallel=self.parallel,
+                server_sharing=self.sharing,
+                cut=1,
+                weights=weights.fingerprint,
+            )
             journal = Journal.resume(self.out) if resume else Journal.begin(self.out, settings, "2026-11-21T10:00:00Z")
             transport = ServerTransport("127.0.0.1", self.port)
             half = Half(self.task, EXECUTION, weights, "server", learning_rate=RATE)
             half.keeps_loaded = self.parallel
             server = Server(
-                transport, half, Cuts(self.cuts, self.rates), journal, ServerClock(open_platform("cpu")),
-                devices=len(self.cuts), note=say,
+                transport,
+                half,
+                Cuts(self.cuts, self.rates),
+                journal,
+                ServerClock(open_platform("cpu")),
+                devices=len(self.cuts),
+                note=say,
                 patience=Patience(join_s=join_s, silence_s=self.silence_s, stage_s=90.0),
-            )  # fmt: skip
+            )
             if doom is not None:
                 doom(server)
             try:

@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
-from cardlab.db import open_store
 from cardlab.core.errors import RunError, UsageError
+from cardlab.db import open_store
 from cardlab.split.adapters import averaged, copied, initial_adapters
 from cardlab.split.batched import common_cut, sharing_of
 from cardlab.split.settings import TERMS
@@ -173,8 +173,17 @@ def test_the_command_runs_a_batched_plan(tmp_path: Path, monkeypatch) -> None:
     same = tuple(replace(r, devices=tuple(replace(d, cut=2) for d in r.devices)) for r in plan.rounds)
     plan_of(tmp_path, uid="f" * 32, scheme="sft", server_sharing="batched", rounds=same)
     result = command(
-        "card", "run", "--local", "--plan", "f" * 32, "--seq", "32", "--dtype", "float32", "--json",
-    )  # fmt: skip
+        "card",
+        "run",
+        "--local",
+        "--plan",
+        "f" * 32,
+        "--seq",
+        "32",
+        "--dtype",
+        "float32",
+        "--json",
+    )
     assert result.code == 0, result.err
     with open_store(tmp_path / "cardlab.db") as store:
         run = store.runs.get(str(result.document["run_id"])).run

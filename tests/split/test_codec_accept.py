@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from cardlab.calibrate.accuracy import fit_accuracy
-from cardlab.profilers.workload import resolve_task
 from cardlab.core.records.fit import FitSubject
+from cardlab.profilers.workload import resolve_task
 from cardlab.split.accuracy import english, kept_of, pretrain, programs, run_trials
 from cardlab.split.codec_profile import profile_codecs
 from tests.split.models import EXECUTION
@@ -38,8 +38,11 @@ def test_codecs_are_profiled_on_real_activations() -> None:
     cuts = list(profile_codecs(task, EXECUTION, weights, programs(), codecs=("dense:4", "topk:0.1:8"), cuts=(1, 3)))
     found = [reading for cut in cuts for reading in cut.codecs]
     assert [(r.cut, r.tensor) for r in found[::2]] == [
-        (1, "activation"), (1, "gradient"), (3, "activation"), (3, "gradient"),
-    ]  # fmt: skip
+        (1, "activation"),
+        (1, "gradient"),
+        (3, "activation"),
+        (3, "gradient"),
+    ]
     for r in found:
         assert 0.3 < r.bits < 5.0 and 0.0 < r.error < 1.5 and r.encode > 0 and r.decode > 0
     one, three = ({r.side: r for r in cut.handling} for cut in cuts)
@@ -53,9 +56,7 @@ def test_share_of_the_gain_kept_by_each_codec() -> None:
     task, weights = trained(400)
     codecs = [*((codec, False) for codec in CODECS), ("topk:0.1:8", True)]
     kept = kept_of(
-        run_trials(
-            task, EXECUTION, weights, programs(), codecs, seeds=range(3), cut=2, steps=200, learning_rate=1e-3
-        )
+        run_trials(task, EXECUTION, weights, programs(), codecs, seeds=range(3), cut=2, steps=200, learning_rate=1e-3)
     )
     for k in kept:
         more = " + feedback" if k.feedback else ""

@@ -223,12 +223,20 @@ def test_damaged_bytes_never_give_more_than_a_named_error(seed, name) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"kept": 10**9}, {"kept": -1}, {"kept": True}, {"scale": -1.0}, {"scale": float("inf")}, {"scale": None},
-        {"mask": ["zip", 3]}, {"mask": [1, 2, 3]}, {"values": ["zstd", 10**9]}, {"values": None},
+        {"kept": 10**9},
+        {"kept": -1},
+        {"kept": True},
+        {"scale": -1.0},
+        {"scale": float("inf")},
+        {"scale": None},
+        {"mask": ["zip", 3]},
+        {"mask": [1, 2, 3]},
+        {"values": ["zstd", 10**9]},
+        {"values": None},
         {"mask": ["raw", True]},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_header_that_lies_is_refused(more) -> None:
     packed = pack_tensor(normal(16, 64), "topk:0.1:8")
     lying = type(packed)(packed.codec, packed.dtype, packed.shape, packed.data, packed.crc32, {**packed.more, **more})
@@ -239,11 +247,17 @@ def test_a_header_that_lies_is_refused(more) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("topk:0:8", "keeps 0"), ("topk:1.5:8", "keeps 1.5"), ("topk:-0.1:8", "keeps -0.1"), ("topk:nan:8", "nan"),
-        ("topk:0.1:9", "9 bits"), ("dense:1", "1 bits"), ("dense:x", "no codec"), ("topk", "topk:KEEP:BITS"),
+        ("topk:0:8", "keeps 0"),
+        ("topk:1.5:8", "keeps 1.5"),
+        ("topk:-0.1:8", "keeps -0.1"),
+        ("topk:nan:8", "nan"),
+        ("topk:0.1:9", "9 bits"),
+        ("dense:1", "1 bits"),
+        ("dense:x", "no codec"),
+        ("topk", "topk:KEEP:BITS"),
         ("zip", "zip"),
     ],
-)  # fmt: skip
+)
 def test_a_codec_that_cannot_be_is_named(name, words) -> None:
     with pytest.raises(RunError, match=words):
         codec_named(name)
@@ -278,9 +292,15 @@ def test_a_run_sends_what_the_codec_makes_and_still_learns(tmp_path, codec, feed
         folder = tmp_path / name.replace(":", "-")
         folder.mkdir()
         trial = Trial(
-            folder, small_task(tmp_path), {"a": [2], "b": [1]}, rounds=3, epochs=4, parallel=True, codec=name,
+            folder,
+            small_task(tmp_path),
+            {"a": [2], "b": [1]},
+            rounds=3,
+            epochs=4,
+            parallel=True,
+            codec=name,
             error_feedback=feedback,
-        )  # fmt: skip
+        )
         try:
             server = trial.server()
             devices = [trial.device(n) for n in trial.names]

@@ -19,8 +19,8 @@ pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
 from cardlab import __version__
-from cardlab.db import open_store
 from cardlab.core.records.plan import DelayTerms, Outcome, Plan
+from cardlab.db import open_store
 from cardlab.split.settings import TERMS
 from tests.card.database import whole
 from tests.cli.run import Result, command
@@ -53,9 +53,12 @@ def roles() -> Iterator[list[subprocess.Popen[str]]]:
 def role(started, *words: str) -> subprocess.Popen[str]:
     code = "from cardlab.cli.main import card; card()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", code, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     started.append(process)
     return process
 
@@ -79,9 +82,9 @@ def plan_of(tmp_path: Path, **changes: object) -> Plan:
     """A plan for tiny-llama 1 x 32 on two local devices, as it is stored."""
     from dataclasses import replace
 
-    from cardlab.profilers.workload import resolve_task
     from cardlab.core.quantity import MEASURED
     from cardlab.core.records.plan import Decision, PlannedRound
+    from cardlab.profilers.workload import resolve_task
 
     task = resolve_task("tiny-llama", sequence=32, lora_alpha=16.0)
     terms = DelayTerms(
@@ -90,19 +93,34 @@ def plan_of(tmp_path: Path, **changes: object) -> Plan:
 
     def decision(device: str, cut: int) -> Decision:
         return Decision(
-            device=device, cut=cut, frequency_hz=1.2e9, delay_s=terms.total, delay_terms=terms, cost=0.0,
-            delay_ci95=(0.03, 0.05), terms_ci95={"device": (0.009, 0.011)}, server_energy_j=None, provenance=MEASURED,
-        )  # fmt: skip
+            device=device,
+            cut=cut,
+            frequency_hz=1.2e9,
+            delay_s=terms.total,
+            delay_terms=terms,
+            cost=0.0,
+            delay_ci95=(0.03, 0.05),
+            terms_ci95={"device": (0.009, 0.011)},
+            server_energy_j=None,
+            provenance=MEASURED,
+        )
 
     rounds = tuple(
         PlannedRound(round=n, devices=(decision("east", a), decision("west", b)))
         for n, (a, b) in ((1, (1, 2)), (2, (3, 2)))
     )
     made = Plan(
-        uid="abc" + "0" * 29, scheme="card", energy=None, rounds=rounds,
+        uid="abc" + "0" * 29,
+        scheme="card",
+        energy=None,
+        rounds=rounds,
         outcome=Outcome(delay_s=0.08, server_energy_j=None),
-        provenance=MEASURED, task=task.uid, local_epochs=2, compression=1.0, wire_dtype="float32",
-    )  # fmt: skip
+        provenance=MEASURED,
+        task=task.uid,
+        local_epochs=2,
+        compression=1.0,
+        wire_dtype="float32",
+    )
     made = replace(made, **changes)  # type: ignore[arg-type]
     with open_store(tmp_path / "cardlab.db") as store:
         store.plans.add(made, "2026-11-21T10:00:00.000000Z")
@@ -168,9 +186,23 @@ def test_roles_of_their_own_with_keys_and_a_resumed_end(tmp_path: Path, port, ro
     )
     listening(port)
     device = role(
-        roles, "run", "device", "--server", where, "--key", "board.key", "--server-key", "hub.pub", "--name", "east",
-        "--dtype", "float32", "--lora-rank", "8", "--json",
-    )  # fmt: skip
+        roles,
+        "run",
+        "device",
+        "--server",
+        where,
+        "--key",
+        "board.key",
+        "--server-key",
+        "hub.pub",
+        "--name",
+        "east",
+        "--dtype",
+        "float32",
+        "--lora-rank",
+        "8",
+        "--json",
+    )
     done, theirs = ended(server), ended(device)
     assert (done.code, theirs.code) == (0, 0), (done.err, theirs.err)
     assert theirs.document["rounds"] == 2 and theirs.document["device"] == "east"
@@ -275,9 +307,14 @@ def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
     from cardlab.split.settings import RunSettings
 
     settings = RunSettings(
-        run="1" * 32, task=resolve_task("tiny-llama", sequence=32), rounds=2, epochs=1, learning_rate=1e-3,
-        wire_dtype="float32", cut=2,
-    )  # fmt: skip
+        run="1" * 32,
+        task=resolve_task("tiny-llama", sequence=32),
+        rounds=2,
+        epochs=1,
+        learning_rate=1e-3,
+        wire_dtype="float32",
+        cut=2,
+    )
     Journal.begin(tmp_path / "card-run", settings, "2026-11-21T10:00:00.000000Z")
     command("card", "run", "--local", "--cut", "2", *QUICK).failed_in_one_line(1, "unfinished", "--resume")
 

@@ -22,14 +22,14 @@ pytestmark = pytest.mark.torch
 from safetensors.torch import save_file
 
 from cardlab.card.measured import DEVICE_PARTS, best_point
-from cardlab.db import open_store
-from cardlab.db.store import Store
 from cardlab.core.identity import new_uid
-from cardlab.profilers.workload import resolve_task
 from cardlab.core.quantity import Origin, Provenance
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import Profile
 from cardlab.core.records.plan import Plan
+from cardlab.db import open_store
+from cardlab.db.store import Store
+from cardlab.profilers.workload import resolve_task
 from cardlab.split.schedule import Schedule
 from cardlab.split.settings import TERMS
 from tests.split.models import Unsplit, model_file
@@ -85,9 +85,13 @@ def pace_of(profile: Profile, cut: int) -> tuple[float, float]:
 def paced_copy(store: Store, profile: Profile, device: Device, multiple: float) -> None:
     """The same measurements as those of a simulated device whose times are `multiple` as long."""
     run = replace(
-        profile.run, uid=new_uid(), device=device, provenance=SIMULATED, options={"paced": multiple},
+        profile.run,
+        uid=new_uid(),
+        device=device,
+        provenance=SIMULATED,
+        options={"paced": multiple},
         planned=profile.run.planned,
-    )  # fmt: skip
+    )
     store.runs.begin(run)
     for planned, point in zip(run.planned, profile.points, strict=True):
         rows = []
@@ -97,9 +101,12 @@ def paced_copy(store: Store, profile: Profile, device: Device, multiple: float) 
             estimate = m.estimate
             if m.quantity == "latency":
                 estimate = replace(
-                    estimate, value=multiple * estimate.value, ci95=None, provenance=SIMULATED,
+                    estimate,
+                    value=multiple * estimate.value,
+                    ci95=None,
+                    provenance=SIMULATED,
                     stderr=None if estimate.stderr is None else multiple * estimate.stderr,
-                )  # fmt: skip
+                )
             rows.append(replace(m, uid=new_uid(), estimate=estimate, samples={}))
         uid = store.runs.begin_point(run.uid, planned)
         assert point.operating is not None
@@ -117,9 +124,12 @@ def made_plan(bench: Bench, model: str, names: list[str], multiple: float, shari
         found = store.runs.select(task=task.uid)[-1], store.runs.select(kind="compression", task=task.uid)[-1]
         for n, name in enumerate(names):
             device = Device(
-                key=f"simulated:paced-{multiple:g}:{n}", name=name, platform="simulated", model="paced",
+                key=f"simulated:paced-{multiple:g}:{n}",
+                name=name,
+                platform="simulated",
+                model="paced",
                 memory_bytes=8 * 2**30,
-            )  # fmt: skip
+            )
             paced_copy(store, found[0], device, multiple)
             paced_copy(store, found[1], device, 1.0)
         rate = [
@@ -131,10 +141,29 @@ def made_plan(bench: Bench, model: str, names: list[str], multiple: float, shari
     mbps = str(RATE_BPS * count / 1e6)
     devices = [word for name in names for word in ("--device", name)]
     document = bench.do(
-        "card", "plan", "--from-db", "--scheme", "sft", "--server", "bench", *devices, "--batch", "4", "--seq", "128",
-        "--compression", f"{median(rate):.4f}", "--local-epochs", str(EPOCHS), "--uplink-mbps", mbps,
-        "--downlink-mbps", mbps, "--server-sharing", sharing,
-    )  # fmt: skip
+        "card",
+        "plan",
+        "--from-db",
+        "--scheme",
+        "sft",
+        "--server",
+        "bench",
+        *devices,
+        "--batch",
+        "4",
+        "--seq",
+        "128",
+        "--compression",
+        f"{median(rate):.4f}",
+        "--local-epochs",
+        str(EPOCHS),
+        "--uplink-mbps",
+        mbps,
+        "--downlink-mbps",
+        mbps,
+        "--server-sharing",
+        sharing,
+    )
     with open_store(bench.folder / "bench.db") as store:
         return store.plans.get(str(document["plan_id"])), step_s
 
@@ -164,9 +193,15 @@ def error_of_run(folder: Path, plan: Plan, model: str, multiple: float) -> float
     assert all(d.codec == CODEC for d in decisions.values()) and "simulated" in str(plan.provenance.as_plain())
     task = resolve_task(model, batch=4, sequence=128)
     trial = Trial(
-        folder, task, {n: [decisions[n].cut] for n in names}, rounds=ROUNDS, epochs=EPOCHS, parallel=count > 1,
-        sharing=sharing if count > 1 else "serial", codec=CODEC,
-    )  # fmt: skip
+        folder,
+        task,
+        {n: [decisions[n].cut] for n in names},
+        rounds=ROUNDS,
+        epochs=EPOCHS,
+        parallel=count > 1,
+        sharing=sharing if count > 1 else "serial",
+        codec=CODEC,
+    )
     with open_store(folder / "bench.db") as store:
         profile = store.runs.select(device=store.devices.resolve(names[0]).key)[-1]
     pace = pace_of(profile, decisions[names[0]].cut)
@@ -183,9 +218,7 @@ def error_of_run(folder: Path, plan: Plan, model: str, multiple: float) -> float
     finally:
         trial.end()
     turns = [t for t in trial.journal().progress.turns if t.round > 1]
-    measured_s = median(
-        max(t.delay_s + t.waiting_s for t in turns if t.round == n) for n in range(2, ROUNDS + 1)
-    )
+    measured_s = median(max(t.delay_s + t.waiting_s for t in turns if t.round == n) for n in range(2, ROUNDS + 1))
     predicted_s = max(d.delay_s for d in decisions.values())
     error = predicted_s / measured_s - 1.0
     words = [f"{count} device(s) x{multiple:g} {sharing}, cut {plan.rounds[0].devices[0].cut}:"]

@@ -16,10 +16,10 @@ pytestmark = pytest.mark.torch
 
 import contextlib
 
-from cardlab.db import open_store
 from cardlab.core.errors import RunError, UsageError
-from cardlab.profilers.platforms import open_platform
 from cardlab.core.quantity import MEASURED
+from cardlab.db import open_store
+from cardlab.profilers.platforms import open_platform
 from cardlab.split.adapters import initial_adapters
 from cardlab.split.clocks import EnergyMeter, ServerClock
 from cardlab.split.codec import FrameError
@@ -216,10 +216,17 @@ def run_settings(task, **changes) -> RunSettings:
 
 def turn(number: int = 1, device: str = "board", **changes) -> FinishedTurn:
     values = {
-        "round": number, "device": device, "cut": 2, "frequency_hz": None, "losses": (5.0, 4.0), "waiting_s": 0.5,
-        "description": {"key": f"cpu:{device}", "name": device, "platform": "cpu"}, "elapsed_s": 4.1,
-        "terms": {term: 0.1 * (n + 1) for n, term in enumerate(TERMS)}, "energy_j": 7.0,
-    }  # fmt: skip
+        "round": number,
+        "device": device,
+        "cut": 2,
+        "frequency_hz": None,
+        "losses": (5.0, 4.0),
+        "waiting_s": 0.5,
+        "description": {"key": f"cpu:{device}", "name": device, "platform": "cpu"},
+        "elapsed_s": 4.1,
+        "terms": {term: 0.1 * (n + 1) for n, term in enumerate(TERMS)},
+        "energy_j": 7.0,
+    }
     return FinishedTurn(**{**values, **changes})
 
 

@@ -29,10 +29,16 @@ from tests.split.processes import Trial
 
 BURSTS = {"20mbit": "16kb", "100mbit": "64kb", "1000mbit": "256kb"}
 MIDDLE = {
-    "model_type": "llama", "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8,
-    "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 2048, "max_position_embeddings": 512,
+    "model_type": "llama",
+    "hidden_size": 512,
+    "intermediate_size": 1408,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "vocab_size": 2048,
+    "max_position_embeddings": 512,
     "tie_word_embeddings": True,
-}  # fmt: skip
+}
 
 
 class Bench:
@@ -41,9 +47,12 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {
-            **os.environ, "OMP_NUM_THREADS": "1", "CARD_DB": str(folder / "bench.db"),
-            "XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache"),
-        }  # fmt: skip
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "CARD_DB": str(folder / "bench.db"),
+            "XDG_STATE_HOME": str(folder / "state"),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+        }
 
     def start(self, tool: str, *words: str, inside: str | None = None) -> subprocess.Popen[str]:
         entry = {"profile-device": "profile_device"}.get(tool, tool)
@@ -90,28 +99,81 @@ class Bench:
     def link(self, namespace: str, here: str, size: int, name: str, *words: str) -> None:
         """Measure the link with messages of the size that a run sends."""
         server = self.start(
-            "card", "link", "--serve", "--bind", f"{here}:5599", "--key", "hub.key", "--allow", "board.pub", "--idle",
-            "2", "--json",
-        )  # fmt: skip
+            "card",
+            "link",
+            "--serve",
+            "--bind",
+            f"{here}:5599",
+            "--key",
+            "hub.key",
+            "--allow",
+            "board.pub",
+            "--idle",
+            "2",
+            "--json",
+        )
         self.listening(here, 5599)
         self.do(
-            "card", "link", "--server", f"{here}:5599", "--key", "board.key", "--server-key", "hub.pub", "--name",
-            name, "--message-bytes", str(size), *words, inside=namespace,
-        )  # fmt: skip
+            "card",
+            "link",
+            "--server",
+            f"{here}:5599",
+            "--key",
+            "board.key",
+            "--server-key",
+            "hub.pub",
+            "--name",
+            name,
+            "--message-bytes",
+            str(size),
+            *words,
+            inside=namespace,
+        )
         self.finish(server)
 
     def run(self, namespace: str, here: str, model: str, cut: int, rounds: int, *words: str) -> str:
         """One run with that cut; its id."""
         out = f"out-{time.monotonic_ns()}"
         server = self.start(
-            "card", "run", "server", "--bind", f"{here}:5598", "--key", "hub.key", "--allow", "board.pub", "--name",
-            "bench", "--model", model, "--cut", str(cut), "--rounds", str(rounds), "--out", out, "--json", *words,
-        )  # fmt: skip
+            "card",
+            "run",
+            "server",
+            "--bind",
+            f"{here}:5598",
+            "--key",
+            "hub.key",
+            "--allow",
+            "board.pub",
+            "--name",
+            "bench",
+            "--model",
+            model,
+            "--cut",
+            str(cut),
+            "--rounds",
+            str(rounds),
+            "--out",
+            out,
+            "--json",
+            *words,
+        )
         self.listening(here, 5598)
         device = self.start(
-            "card", "run", "device", "--server", f"{here}:5598", "--key", "board.key", "--server-key", "hub.pub",
-            "--name", "bench", "--json", *(w for w in words if w in ("--dtype", "float32")), inside=namespace,
-        )  # fmt: skip
+            "card",
+            "run",
+            "device",
+            "--server",
+            f"{here}:5598",
+            "--key",
+            "board.key",
+            "--server-key",
+            "hub.pub",
+            "--name",
+            "bench",
+            "--json",
+            *(w for w in words if w in ("--dtype", "float32")),
+            inside=namespace,
+        )
         document = self.finish(server)
         self.finish(device)
         return str(document["run_id"])

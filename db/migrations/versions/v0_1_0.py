@@ -103,9 +103,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uid", sa.String(length=64), nullable=False),
         sa.ForeignKeyConstraint(["device_id"], ["device.id"], name=op.f("fk_fit_device_id_device")),
-        sa.ForeignKeyConstraint(
-            ["execution_id"], ["execution.id"], name=op.f("fk_fit_execution_id_execution")
-        ),
+        sa.ForeignKeyConstraint(["execution_id"], ["execution.id"], name=op.f("fk_fit_execution_id_execution")),
         sa.ForeignKeyConstraint(["task_id"], ["task.id"], name=op.f("fk_fit_task_id_task")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fit")),
         sa.UniqueConstraint("uid", name=op.f("uq_fit_uid")),
@@ -131,12 +129,8 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uid", sa.String(length=64), nullable=False),
         sa.ForeignKeyConstraint(["device_id"], ["device.id"], name=op.f("fk_run_device_id_device")),
-        sa.ForeignKeyConstraint(
-            ["environment_id"], ["environment.id"], name=op.f("fk_run_environment_id_environment")
-        ),
-        sa.ForeignKeyConstraint(
-            ["execution_id"], ["execution.id"], name=op.f("fk_run_execution_id_execution")
-        ),
+        sa.ForeignKeyConstraint(["environment_id"], ["environment.id"], name=op.f("fk_run_environment_id_environment")),
+        sa.ForeignKeyConstraint(["execution_id"], ["execution.id"], name=op.f("fk_run_execution_id_execution")),
         sa.ForeignKeyConstraint(["task_id"], ["task.id"], name=op.f("fk_run_task_id_task")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_run")),
         sa.UniqueConstraint("uid", name=op.f("uq_run_uid")),

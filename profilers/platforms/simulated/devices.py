@@ -96,7 +96,5 @@ DEVICES = {
 def physics_of(name: str) -> Physics:
     """The physics of a simulated device. Raises UsageError listing the names there are."""
     if name not in DEVICES:
-        raise UsageError(
-            f"there is no simulated device {name!r}", remedy=f"choose one of: {', '.join(DEVICES)}"
-        )
+        raise UsageError(f"there is no simulated device {name!r}", remedy=f"choose one of: {', '.join(DEVICES)}")
     return DEVICES[name]

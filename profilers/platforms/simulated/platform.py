@@ -11,6 +11,9 @@ from typing import Any
 
 from cardlab.core.errors import UsageError
 from cardlab.core.identity import simulated_key
+from cardlab.core.quantity import Origin, Provenance
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Execution
 from cardlab.profilers.clock import Clock
 from cardlab.profilers.platforms.base import Platform, Probe, State
 from cardlab.profilers.platforms.guard import ClockGuard
@@ -22,9 +25,6 @@ from cardlab.profilers.sensors.meter import Meter, Rail, RailTrace, Recording
 from cardlab.profilers.stopwatch import LapSample
 from cardlab.profilers.work import Lap, Work
 from cardlab.profilers.workbench import LoadWorkbench, Workbench, Workload
-from cardlab.core.quantity import Origin, Provenance
-from cardlab.core.records.device import Device
-from cardlab.core.records.task import Execution
 
 LEAST_LAP_S = 1e-5
 SIMULATED = Provenance.of(Origin.SIMULATED)

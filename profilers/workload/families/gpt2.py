@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cardlab.core.records.task import Architecture
 from cardlab.profilers.workload.families.base import (
     ConfigDict,
     Family,
@@ -16,7 +17,6 @@ from cardlab.profilers.workload.families.base import (
     optional,
     required,
 )
-from cardlab.core.records.task import Architecture
 
 
 class Gpt2(Family):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+from cardlab.core.records.task import Architecture
 from cardlab.profilers.workload.families.base import (
     ConfigDict,
     Family,
@@ -17,7 +18,6 @@ from cardlab.profilers.workload.families.base import (
     optional,
     required,
 )
-from cardlab.core.records.task import Architecture
 
 
 def transformers_major() -> int:

@@ -1,6 +1,6 @@
 """A fake board that lives in virtual time: a tree, a kernel, physics, and INA3221s that average and quantise.
 
-    power of the physics -> running mean over update_interval -> current in steps of 40 uV / shunt, voltage of 8 mV
+power of the physics -> running mean over update_interval -> current in steps of 40 uV / shunt, voltage of 8 mV
 """
 
 from __future__ import annotations
@@ -25,9 +25,17 @@ VOLT_STEP_MV = 8.0
 SHUNT_STEP_UV = 40.0
 FLOP = 7e10
 SHARES = {
-    "VDD_IN": 1.0, "VDD_CPU_GPU_CV": 0.5, "VDD_SOC": 0.25, "POM_5V_IN": 1.0, "POM_5V_GPU": 0.4, "POM_5V_CPU": 0.3,
-    "VDD_GPU_SOC": 0.5, "VDD_CPU_CV": 0.2, "VIN_SYS_5V0": 0.3, "VDDQ_VDD2_1V8AO": 0.1,
-}  # fmt: skip
+    "VDD_IN": 1.0,
+    "VDD_CPU_GPU_CV": 0.5,
+    "VDD_SOC": 0.25,
+    "POM_5V_IN": 1.0,
+    "POM_5V_GPU": 0.4,
+    "POM_5V_CPU": 0.3,
+    "VDD_GPU_SOC": 0.5,
+    "VDD_CPU_CV": 0.2,
+    "VIN_SYS_5V0": 0.3,
+    "VDDQ_VDD2_1V8AO": 0.1,
+}
 
 
 def drawn_physics(seed: str, board: FakeBoard) -> Physics:

@@ -47,8 +47,14 @@ def _identity(board: FakeBoard, root: Path) -> None:
 
 def _modes(board: FakeBoard, root: Path) -> None:
     """As NVIDIA's files are: a line without its space, names with a suffix, comments."""
-    lines = ["# nvpmodel", "< PARAM TYPE=FILE NAME=CPU_ONLINE >", "CORE_0 /sys/devices/system/cpu/cpu0/online",
-             "<PARAM TYPE=CLOCK NAME=EMC >", "MAX_FREQ /sys/kernel/nvpmodel_clk_cap/emc", ""]  # fmt: skip
+    lines = [
+        "# nvpmodel",
+        "< PARAM TYPE=FILE NAME=CPU_ONLINE >",
+        "CORE_0 /sys/devices/system/cpu/cpu0/online",
+        "<PARAM TYPE=CLOCK NAME=EMC >",
+        "MAX_FREQ /sys/kernel/nvpmodel_clk_cap/emc",
+        "",
+    ]
     for number, (name, mask, gpu_hz, cpus, emc_hz) in enumerate(board.modes):
         lines.append(f"< POWER_MODEL ID={number} NAME={name} >")
         lines += [f"CPU_ONLINE CORE_{core} {int(core < cpus)}" for core in range(board.cpus)]
@@ -109,9 +115,14 @@ def _cpu(board: FakeBoard, root: Path) -> None:
         policy = base / f"cpufreq/policy{number}"
         put(policy / "scaling_governor", "schedutil\n")
         put(policy / "scaling_available_governors", "interactive ondemand performance schedutil\n")
-        for name, khz in (("cpuinfo_min_freq", CPU_KHZ[0]), ("cpuinfo_max_freq", CPU_KHZ[1]),
-                          ("scaling_min_freq", CPU_KHZ[0]), ("scaling_max_freq", CPU_KHZ[1]),
-                          ("scaling_cur_freq", 729_600), ("cpuinfo_cur_freq", 729_600)):  # fmt: skip
+        for name, khz in (
+            ("cpuinfo_min_freq", CPU_KHZ[0]),
+            ("cpuinfo_max_freq", CPU_KHZ[1]),
+            ("scaling_min_freq", CPU_KHZ[0]),
+            ("scaling_max_freq", CPU_KHZ[1]),
+            ("scaling_cur_freq", 729_600),
+            ("cpuinfo_cur_freq", 729_600),
+        ):
             put(policy / name, f"{khz}\n")
         for core in range(number, min(number + 4, board.cpus)):
             link(base / f"cpu{core}/cpufreq", policy)

@@ -6,18 +6,42 @@ import json
 import tempfile
 from pathlib import Path
 
-from cardlab.profilers.workload import resolve_task
 from cardlab.core.records.task import Task
+from cardlab.profilers.workload import resolve_task
 
 SMALL = {
-    "llama": {"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-              "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 99, "max_position_embeddings": 64,
-              "tie_word_embeddings": True},
-    "qwen2": {"model_type": "qwen2", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-              "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 99, "max_position_embeddings": 64},
-    "gpt2": {"model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64, "vocab_size": 99,
-             "n_inner": None, "resid_pdrop": 0.1},
-}  # fmt: skip
+    "llama": {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 99,
+        "max_position_embeddings": 64,
+        "tie_word_embeddings": True,
+    },
+    "qwen2": {
+        "model_type": "qwen2",
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 99,
+        "max_position_embeddings": 64,
+    },
+    "gpt2": {
+        "model_type": "gpt2",
+        "n_embd": 64,
+        "n_layer": 3,
+        "n_head": 4,
+        "n_positions": 64,
+        "vocab_size": 99,
+        "n_inner": None,
+        "resid_pdrop": 0.1,
+    },
+}
 
 
 def small_task(family: str) -> Task:

@@ -10,10 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from cardlab.core.records.task import Execution
 from cardlab.profilers.workload import resolve_task
 from cardlab.profilers.workload.build import build_meta, materialise_whole, structural_groups
 from cardlab.profilers.workload.pieces import token_ids
-from cardlab.core.records.task import Execution
 from tests.profilers.workload.small import SMALL
 
 

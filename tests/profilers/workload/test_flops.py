@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from cardlab.profilers.workload import analyse, bundled_models, resolve_task
 from cardlab.core.records.task import Execution
 from cardlab.core.records.workload import FlopCount
+from cardlab.profilers.workload import analyse, bundled_models, resolve_task
 
 PARAMETERS = {
     "gpt2": 124_439_808,

@@ -8,10 +8,10 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from cardlab.core.records.task import Execution
 from cardlab.profilers.workload import analyse, fits, resolve_execution, resolve_task
 from cardlab.profilers.workload.budget import adapter_state_bytes, available_memory_bytes
 from cardlab.profilers.workload.splitstep import real_split_step
-from cardlab.core.records.task import Execution
 
 MIB = 2**20
 BFLOAT16 = Execution(dtype="bfloat16", torch="x")
@@ -98,8 +98,10 @@ def compare(model: str, sequence: int, cuts: tuple[int, ...], **options: object)
         for side in ("device", "server"):
             predicted, measured = getattr(cost, f"{side}_memory_bytes"), getattr(real, f"{side}_bytes")
             errors.append(predicted / measured - 1)
-            print(f"{model} {sequence} {options} cut {cut} {side}: {predicted / MIB:.0f} MiB predicted, "
-                  f"{measured / MIB:.0f} measured, {errors[-1]:+.1%}")  # fmt: skip
+            print(
+                f"{model} {sequence} {options} cut {cut} {side}: {predicted / MIB:.0f} MiB predicted, "
+                f"{measured / MIB:.0f} measured, {errors[-1]:+.1%}"
+            )
     return errors
 
 

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from cardlab.core.errors import NotSupportedError, OutOfMemoryError, UsageError
+from cardlab.core.records.task import Execution
 from cardlab.profilers.stopwatch import CpuStopwatch, LapSample
 from cardlab.profilers.timing import TimingPolicy
 from cardlab.profilers.workload import analyse, measure_segments, profile_task, resolve_execution, resolve_task
@@ -24,7 +25,6 @@ from cardlab.profilers.workload.build import build_meta
 from cardlab.profilers.workload.describe import describe_equivalent_step, describe_works
 from cardlab.profilers.workload.execution import cpu_flags, native_dtypes
 from cardlab.profilers.workload.segments import equivalent_step_work, segment_work
-from cardlab.core.records.task import Execution
 from tests.profilers.fakes import busy_core
 
 FLOAT32 = Execution(dtype="float32", torch="x")
