@@ -16,10 +16,12 @@ from sqlalchemy.engine import Connection
 
 from cardlab.core.errors import NotFoundError, StoreError
 from cardlab.db.schema import (
+    CodecCostRow,
     DeviceRow,
     FitInputRow,
     FitRow,
     MeasurementRow,
+    OperatingPointRow,
     PlanInputRow,
     PlanRow,
     PointRow,
@@ -118,6 +120,8 @@ def _superseded(connection: Connection) -> Ids:
         FitRow.segment,
         FitRow.phase,
         FitRow.rail,
+        FitRow.cut,
+        FitRow.codec,
         FitRow.power_mode,
         FitRow.memory_hz,
     )
@@ -201,7 +205,9 @@ def _remove(connection: Connection, selection: Selection, runs: Ids, fits: Ids, 
     rounds = sa.select(TrainRoundRow.id).where(TrainRoundRow.run_id.in_(runs))
     delete(TrainPhaseRow, TrainPhaseRow.train_round_id.in_(rounds))
     delete(TrainRoundRow, TrainRoundRow.run_id.in_(runs))
+    delete(CodecCostRow, CodecCostRow.measurement_id.in_(_measurement_ids(runs)))
     delete(MeasurementRow, MeasurementRow.point_id.in_(_point_ids(runs)))
+    delete(OperatingPointRow, OperatingPointRow.point_id.in_(_point_ids(runs)))
     delete(PointRow, PointRow.run_id.in_(runs))
     delete(RunRow, RunRow.id.in_(runs))
 

@@ -41,6 +41,8 @@ class FitSubject:
         quantity: "power", "wait_power", "latency" or "accuracy".
         segment, phase: of a latency; None for a whole step.
         rail: what a power covers.
+        cut: of an accuracy, layers on the device; None for other quantities.
+        codec: family of codecs that an accuracy is about ("dense", "topk"), None for other quantities.
         power_mode: power mode of the device, None without modes.
         memory_hz: memory clock, None if unknown.
         provenance: of the measurements; the fit's own adds how = fitted.
@@ -56,6 +58,8 @@ class FitSubject:
     segment: str | None = None
     phase: str | None = None
     rail: str | None = None
+    cut: int | None = None
+    codec: str | None = None
     power_mode: str | None = None
     memory_hz: float | None = None
     provenance: Provenance = field(default_factory=lambda: Provenance.of("imported"))
@@ -109,6 +113,8 @@ class Fit(FitSubject):
             (fraction); None where it cannot be computed.
         r2: coefficient of determination, None if the values do not vary.
         noise: relative standard deviation of one point about the law, None if unknown.
+        run_spread: relative standard deviation between runs of the same point, None with one run of each.
+        runs: runs that the points come from, None where that was not recorded.
         misfit: relative standard deviation of law against truth, None if it cannot be judged.
         data_hash: identity of the data; also the seed of the draws.
         warnings: lines in words.
@@ -129,6 +135,8 @@ class Fit(FitSubject):
     loo_mape: float | None = None
     r2: float | None = None
     noise: float | None = None
+    run_spread: float | None = None
+    runs: int | None = None
     misfit: float | None = None
     data_hash: str
     warnings: tuple[str, ...] = ()

@@ -10,11 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from cardlab.core.quantity import Estimate, Provenance
 from cardlab.core.records.device import Device, Environment
 from cardlab.core.records.task import Execution, Task
 from cardlab.core.records.workload import Analysis
+
+
+class RunKind(str, Enum):
+    """Why a device was visited.
+
+    PROFILE: a task or a load, timed and metered. IMPORT: a sweep from a file. METER: a sensor held against an
+    external meter. CODEC: size and time of codecs and of the handling of adapters. ACCURACY: what codecs cost in
+    quality. TRAIN: a split run.
+    """
+
+    PROFILE = "profile"
+    IMPORT = "import"
+    METER = "meter"
+    CODEC = "compression"
+    ACCURACY = "accuracy"
+    TRAIN = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +50,23 @@ class Run:
 
     Attributes:
         uid: identity made where it was measured.
-        kind: "profile", "import", "selftest" or "train".
+        kind: why the device was visited.
         device, environment, execution: as resolved when the run began.
         task: the fine-tuning task, None for imports and external loads.
         workload: label of an import or an external load, None for a task.
         analysis: static cost of the task, None without a task.
         planned: the points in the order they are to be visited.
-        options: resolved options that shape the measurement (repeats, budget_s, readonly...).
+        offered_hz: compute frequencies the device offered, ascending; () where it has no frequency control, None
+            where that was not recorded.
+        memory_budget_bytes: memory that a model could really have when the run began, None if unknown.
+        sitting: made once in each process; runs of one sitting share its warm caches, heat and luck.
+        options: resolved options (repeats, readonly...), for people only.
         provenance: of everything measured in it.
         started_at: UTC, ISO 8601.
     """
 
     uid: str
-    kind: str
+    kind: RunKind
     device: Device
     execution: Execution
     environment: Environment
@@ -53,6 +74,9 @@ class Run:
     workload: str | None = None
     analysis: Analysis | None = None
     planned: tuple[PlannedPoint, ...] = ()
+    offered_hz: tuple[float, ...] | None = None
+    memory_budget_bytes: int | None = None
+    sitting: str | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     provenance: Provenance
     started_at: str
@@ -85,6 +109,52 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeterReading:
+    """How a power was read.
+
+    Attributes:
+        scope: what the rail covers, in words.
+        total: the rail covers the whole device; None where that is not known.
+        source: sensor or call that was read, None if unknown.
+        update_s: interval of the sensor's updates.
+        quantisation_w: step of the sensor.
+        check_w: mean of a second source over the same window.
+    """
+
+    scope: str | None = None
+    total: bool | None = None
+    source: str | None = None
+    update_s: float | None = None
+    quantisation_w: float | None = None
+    check_w: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecCost:
+    """What a codec did to one tensor of one mini-batch, or what one side does with a round's adapters.
+
+    Attributes:
+        cut: layers on the device.
+        codec, tensor: name with parameters, and "activation" or "gradient"; None for the handling of adapters.
+        side: "device" or "server" for the handling of adapters, None for a codec (a codec's cost is the machine's).
+        values: of the tensor before encoding, None for adapters.
+        encoded_bytes: after encoding; of the device's adapters for their handling.
+        error: |decoded - original| / |original|, Euclidean, None for adapters.
+        encode_s, decode_s: median of the passes, None for adapters.
+    """
+
+    cut: int
+    codec: str | None = None
+    tensor: str | None = None
+    side: str | None = None
+    values: int | None = None
+    encoded_bytes: int
+    error: float | None = None
+    encode_s: float | None = None
+    decode_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """One quantity at one point, with its raw samples.
 
@@ -96,8 +166,12 @@ class Measurement:
         rail: what a power value covers ("board", "VDD_IN"...).
         estimate: the value; None when it was attempted and is not trustworthy (see flags).
         flags: "contended", "throttled"...
+        repeats: occurrences of the segment in one timed lap, whose samples are of the whole lap.
+        clean: samples that nothing disturbed, None where that was not judged.
+        meter: how a power was read.
+        codec: of a codec or of the handling of adapters.
         samples: raw float64 samples by name ("wall_s", "cpu_s", "reference_s", "power_w"...).
-        details: plain JSON facts that belong to this measurement only.
+        details: further facts, for people only.
     """
 
     uid: str
@@ -108,6 +182,10 @@ class Measurement:
     rail: str | None = None
     estimate: Estimate | None = None
     flags: tuple[str, ...] = ()
+    repeats: int = 1
+    clean: int | None = None
+    meter: MeterReading | None = None
+    codec: CodecCost | None = None
     samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     details: Mapping[str, object] = field(default_factory=dict)
 

@@ -92,6 +92,8 @@ def _subject(row: FitRow) -> tuple[object, ...]:
         row.segment,
         row.phase,
         row.rail,
+        row.cut,
+        row.codec,
         row.power_mode,
         row.memory_hz,
     )
@@ -108,6 +110,8 @@ def _row(session: Session, fit: Fit, created_at: str) -> FitRow:
         segment=fit.segment,
         phase=fit.phase,
         rail=fit.rail,
+        cut=fit.cut,
+        codec=fit.codec,
         power_mode=fit.power_mode,
         memory_hz=fit.memory_hz,
         law=fit.law,
