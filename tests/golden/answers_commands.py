@@ -50,7 +50,7 @@ def _scenario_files(folder: Path) -> None:
     shared = letter.replace('scheme = "card"', 'scheme = "sft"')
     curve = "accuracy_limit = 0.9\naccuracy_loss = 0.5\naccuracy_rate = 12.0\n"
     speed = "encode_bytes_per_s = 4e8\ndecode_bytes_per_s = 1e9\n"
-    serial = "[sft]\nbandwidth_hz = 2e7\nrates = [0.05, 0.1, 0.2, 0.4]\naccuracy_target = 0.75\n"
+    serial = "[sft]\nbandwidth_hz = 2e7\nrates = [0.12, 0.4]\naccuracy_target = 0.75\n"
     batched = (
         '[sft]\nserver_sharing = "batched"\nsharing_times = [1.0, 1.6]\nblocks = "common"\nrates = [0.1, 0.3]\n'
         'spectrum = "linear"\n'
@@ -149,7 +149,7 @@ SCENARIO = Group(
             "scenario_rates", f"card plan --scenario llama-3.2-1b {RATES} --weight 0.5 --max-device-energy 900 --json"
         ),
         case("letter_sft", "card plan --scenario card-letter --scheme sft --json"),
-        case("letter_sft_text", "card plan --scenario card-letter --scheme sft --rounds 2", text=True),
+        case("letter_sft_text", "card plan --scenario shared.toml", text=True),
         case("shared", "card plan --scenario shared.toml --rounds 2 --json"),
         case("shared_channel", "card plan --scenario shared.toml --channel good --min-accuracy 0.85 --json"),
         case("batched", "card plan --scenario batched.toml --rounds 2 --json"),
