@@ -20,8 +20,8 @@ import torch
 
 from cardlab.core.records.task import Execution
 from cardlab.core.records.workload import Analysis
-from cardlab.profilers.workload import analyse, resolve_task
-from cardlab.profilers.workload.build import BuiltModel, build_meta
+from cardlab.profilers.runtime import analyse, resolve_task
+from cardlab.profilers.runtime.build import BuiltModel, build_meta
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 
-from cardlab.profilers.stopwatch import CpuStopwatch
-from cardlab.profilers.workload import profile_task, resolve_execution, resolve_task
-from cardlab.profilers.workload.build import build_meta, materialise_whole
-from cardlab.profilers.workload.pieces import token_ids
+from cardlab.profilers.measure.task import profile_task
+from cardlab.profilers.runtime import resolve_execution, resolve_task
+from cardlab.profilers.runtime.build import build_meta, materialise_whole
+from cardlab.profilers.runtime.pieces import token_ids
+from cardlab.profilers.runtime.timers import CpuStopwatch
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cardlab.cli.console import SCHEMA_VERSION, print_json, print_line, print_table
 from cardlab.core.errors import DeviceError, UsageError
-from cardlab.profilers.capture import snapshot
-from cardlab.profilers.platforms import open_platform
-from cardlab.profilers.selftest import selftest
+from cardlab.profilers.devices import open_platform
+from cardlab.profilers.measure.capture import snapshot
+from cardlab.profilers.measure.selftest import selftest
 
 
 def show_capture(out: str | None) -> None:

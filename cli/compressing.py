@@ -20,10 +20,10 @@ from cardlab.core.records.task import Execution, Task
 from cardlab.core.text import percent
 from cardlab.db import open_store
 from cardlab.db.times import utc_now
-from cardlab.profilers.environment import gather_environment
-from cardlab.profilers.platforms import Platform, open_platform
-from cardlab.profilers.workload import resolve_task
-from cardlab.profilers.workload.execution import import_torch
+from cardlab.profilers.devices import Platform, open_platform
+from cardlab.profilers.measure.environment import gather_environment
+from cardlab.profilers.runtime import resolve_task
+from cardlab.profilers.runtime.execution import import_torch
 from cardlab.reports.views.fit import fit_document
 from cardlab.split.codec import codec_named
 

@@ -12,8 +12,8 @@ from cardlab.cli.console import print_json, print_table
 from cardlab.cli.settings import database
 from cardlab.core.errors import CardlabError, NotFoundError
 from cardlab.db import open_store
-from cardlab.profilers.platforms import Probe, helper, open_platform
-from cardlab.profilers.platforms.guard import journals
+from cardlab.profilers.devices import Probe, helper, open_platform
+from cardlab.profilers.devices.guard import journals
 
 NEEDED_BY = {
     "torch": ("models", "models cannot be profiled"),

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from cardlab.cli.console import note
 from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
 from cardlab.core.text import duration, percent, si, subject
-from cardlab.profilers.session import Observer
-from cardlab.profilers.timing import Progress
+from cardlab.profilers.measure.session import Observer
+from cardlab.profilers.measure.timing import Progress
 
 
 class PlainObserver:

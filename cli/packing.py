@@ -8,7 +8,7 @@ from cardlab.cli.console import print_json, print_line
 from cardlab.cli.profiling import split_targets
 from cardlab.core.errors import UsageError
 from cardlab.core.records.task import Task
-from cardlab.profilers.agent_file import pack_agent
+from cardlab.profilers.agent.pack import pack_agent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +43,8 @@ def write_agent(options: AgentOptions) -> None:
 
 
 def _job(model: str, options: AgentOptions) -> tuple[Task, tuple[str, ...]]:
-    from cardlab.profilers import workload as engine
-    from cardlab.profilers.workload.execution import ATTENTIONS, DTYPES
+    from cardlab.profilers import runtime as engine
+    from cardlab.profilers.runtime.execution import ATTENTIONS, DTYPES
 
     if options.dtype not in ("auto", *DTYPES):
         raise UsageError(f"unknown dtype {options.dtype!r}", remedy=f"use auto, {', '.join(DTYPES)}")

@@ -16,8 +16,8 @@ from cardlab.core.records.task import Task
 from cardlab.core.text import NOT_MEASURED, si
 from cardlab.db import open_store
 from cardlab.db.store import Store
-from cardlab.profilers import workload as engine
-from cardlab.profilers.workload.formula import segment_flop
+from cardlab.profilers import runtime as engine
+from cardlab.profilers.runtime.formula import segment_flop
 from cardlab.reports.views.curves import prediction_chart
 from cardlab.reports.views.fit import prediction_document
 

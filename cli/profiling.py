@@ -15,16 +15,16 @@ from cardlab.core.records.measurement import PlannedPoint
 from cardlab.core.records.task import Execution
 from cardlab.core.text import duration, si
 from cardlab.db import open_store
-from cardlab.profilers import workload as engine
-from cardlab.profilers.environment import gather_environment
-from cardlab.profilers.estimate import estimate_seconds
-from cardlab.profilers.platforms import Platform, open_platform
-from cardlab.profilers.platforms.guard import journals
-from cardlab.profilers.session import Request, restore, run_session
-from cardlab.profilers.sweep import choose_frequencies, plan_points
-from cardlab.profilers.timing import TimingPolicy
-from cardlab.profilers.work import command_work
-from cardlab.profilers.workbench import Workload
+from cardlab.profilers import runtime as engine
+from cardlab.profilers.board.work import command_work
+from cardlab.profilers.devices import Platform, open_platform
+from cardlab.profilers.devices.guard import journals
+from cardlab.profilers.measure.environment import gather_environment
+from cardlab.profilers.measure.estimate import estimate_seconds
+from cardlab.profilers.measure.session import Request, restore, run_session
+from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
+from cardlab.profilers.measure.timing import TimingPolicy
+from cardlab.profilers.runtime.workbench import Workload
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|min|h)?$")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}

@@ -20,10 +20,10 @@ from cardlab.core.records.task import Execution, Task
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.profilers.environment import gather_environment
-from cardlab.profilers.platforms import Platform
-from cardlab.profilers.workload import resolve_task
-from cardlab.profilers.workload.execution import DTYPES, import_torch
+from cardlab.profilers.devices import Platform
+from cardlab.profilers.measure.environment import gather_environment
+from cardlab.profilers.runtime import resolve_task
+from cardlab.profilers.runtime.execution import DTYPES, import_torch
 from cardlab.split.batched import sharing_of
 from cardlab.split.codec import codec_named
 from cardlab.split.journal import FinishedTurn, Journal

@@ -9,9 +9,9 @@ from cardlab.cli.console import note, print_json, print_line
 from cardlab.cli.settings import load_settings
 from cardlab.core.errors import MissingDependencyError, RunError, UsageError
 from cardlab.core.records.task import Task
-from cardlab.profilers.platforms import Platform, open_platform
-from cardlab.profilers.workload import resolve_task
-from cardlab.profilers.workload.execution import import_torch
+from cardlab.profilers.devices import Platform, open_platform
+from cardlab.profilers.runtime import resolve_task
+from cardlab.profilers.runtime.execution import import_torch
 from cardlab.split.data import Batches, Tokens, read_tokens
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.device_transport import DeviceTransport

@@ -24,7 +24,7 @@ import torch
 from cardlab.core.errors import RunError
 from cardlab.core.identity import content_hash
 from cardlab.core.records.task import Execution, Task
-from cardlab.profilers.workload.build import build_meta, materialise_whole
+from cardlab.profilers.runtime.build import build_meta, materialise_whole
 from cardlab.split.adapters import initial_adapters
 from cardlab.split.codec import WIRE_BYTES, pack_tensor, unpack_tensor
 from cardlab.split.codecs.feedback import ErrorFeedback

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cardlab.core.records.task import Task
-from cardlab.profilers.workload.families import family_named
+from cardlab.profilers.runtime.families import family_named
 from cardlab.split.codec import FrameError, Packed, pack_tensor, unpack_tensor
 from cardlab.split.weights import seeded
 

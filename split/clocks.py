@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from cardlab.core.errors import DeviceError
-from cardlab.profilers.platforms.base import Platform
+from cardlab.profilers.devices.device import Platform
 
 
 class ServerClock:

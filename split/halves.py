@@ -17,11 +17,11 @@ import torch
 
 from cardlab.core.errors import RunError
 from cardlab.core.records.task import Execution, Task
-from cardlab.profilers.workload.budget import available_memory_bytes
-from cardlab.profilers.workload.build import build_meta, enable_checkpointing, release, restore_rotary
-from cardlab.profilers.workload.extras import make_optimizer
-from cardlab.profilers.workload.heap import hold_freed_memory
-from cardlab.profilers.workload.segments import synchronizer
+from cardlab.profilers.runtime.budget import available_memory_bytes
+from cardlab.profilers.runtime.build import build_meta, enable_checkpointing, release, restore_rotary
+from cardlab.profilers.runtime.extras import make_optimizer
+from cardlab.profilers.runtime.heap import hold_freed_memory
+from cardlab.profilers.runtime.segments import synchronizer
 from cardlab.split.adapters import AdapterSet, LayerState
 from cardlab.split.settings import check_cut
 from cardlab.split.turn import NotFiniteError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cardlab.profilers.platforms.host import cpu_model
+from cardlab.profilers.board.host import cpu_model
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "measurements" / "accept.md"
 _reports: list[pytest.TestReport] = []

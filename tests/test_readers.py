@@ -187,7 +187,7 @@ def test_scenarios(examples: int) -> None:
 
 @sample_and(22_000)
 def test_configurations(examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cardlab.profilers.workload.configs import load_architecture
+    from cardlab.profilers.runtime.configs import load_architecture
 
     kept = [0]
     monkeypatch.chdir(tmp_path)

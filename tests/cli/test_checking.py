@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cardlab.profilers.capture import capture_gpu, snapshot, write_tree
-from cardlab.profilers.platforms.cpu import CpuPlatform
-from cardlab.profilers.selftest import selftest
-from cardlab.profilers.sensors.nvml import Card
+from cardlab.profilers.devices.cpu.device import CpuPlatform
+from cardlab.profilers.devices.nvidia.nvml import Card
+from cardlab.profilers.measure.capture import capture_gpu, snapshot, write_tree
+from cardlab.profilers.measure.selftest import selftest
 from tests.cli.run import command
 from tests.fakes.nvml.card import FakeCard
-from tests.profilers.test_cpu import policy, zone
+from tests.profilers.devices.test_cpu import policy, zone
 
 
 def test_a_simulated_device_passes() -> None:

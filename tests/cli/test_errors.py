@@ -161,7 +161,7 @@ def test_doctor_works_everywhere_and_names_remedies(database: Path) -> None:
 def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, database: Path) -> None:
     import sys
 
-    for name in [m for m in sys.modules if m.startswith("cardlab.profilers.workload.")]:
+    for name in [m for m in sys.modules if m.startswith("cardlab.profilers.runtime.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     result = command("profile-device", *TINY, "--db", str(database))

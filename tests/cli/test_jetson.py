@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from cardlab.cli import checking, doctor, profiling
-from cardlab.profilers.capture import snapshot, write_tree
-from cardlab.profilers.platforms import open_platform
-from cardlab.profilers.platforms.jetson import JetsonPlatform
-from cardlab.profilers.selftest import selftest
+from cardlab.profilers.devices import open_platform
+from cardlab.profilers.devices.jetson.device import JetsonPlatform
+from cardlab.profilers.measure.capture import snapshot, write_tree
+from cardlab.profilers.measure.selftest import selftest
 from tests.cli.run import Result, command
 from tests.conftest import as_user_without_rights
 from tests.fakes.jetson.boards import BOARDS
 from tests.fakes.jetson.machine import LiveBoard
 from tests.fakes.jetson.tree import build, put
-from tests.profilers.test_cpu import ROOT_ONLY
+from tests.profilers.devices.test_cpu import ROOT_ONLY
 
 Opens = Callable[[Path], None]
 

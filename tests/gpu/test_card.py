@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from cardlab.profilers.platforms.nvidia import NvidiaPlatform
-from cardlab.profilers.selftest import selftest
-from cardlab.profilers.workload import profile_task, resolve_task
+from cardlab.profilers.devices.nvidia.device import NvidiaPlatform
+from cardlab.profilers.measure.selftest import selftest
+from cardlab.profilers.measure.task import profile_task
+from cardlab.profilers.runtime import resolve_task
 
 torch = pytest.importorskip("torch")
 pytestmark = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from cardlab.profilers.clock import VirtualClock
-from cardlab.profilers.stopwatch import LapSample
-from cardlab.profilers.work import Lap, Work
+from cardlab.profilers.board.timer import VirtualClock
+from cardlab.profilers.board.work import Lap, Work
+from cardlab.profilers.runtime.timers import LapSample
 
 
 class ScriptedStopwatch:

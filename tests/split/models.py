@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from cardlab.core.records.task import Execution, Task
-from cardlab.profilers.workload import resolve_task
-from cardlab.profilers.workload.build import build_meta, materialise_whole
+from cardlab.profilers.runtime import resolve_task
+from cardlab.profilers.runtime.build import build_meta, materialise_whole
 from cardlab.split.adapters import AdapterSet, LayerState, initial_adapters
 from cardlab.split.data import Batches, read_tokens
 from cardlab.split.halves import Half

@@ -20,8 +20,8 @@ from typing import Any
 from cardlab.core.errors import CardlabError
 from cardlab.core.records.device import Device
 from cardlab.core.records.task import Task
-from cardlab.profilers.platforms import open_platform
-from cardlab.profilers.workload.build import build_meta
+from cardlab.profilers.devices import open_platform
+from cardlab.profilers.runtime.build import build_meta
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.halves import Half
 from cardlab.split.journal import Journal

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.torch
 
 from cardlab.calibrate.accuracy import fit_accuracy
 from cardlab.core.records.fit import FitSubject
-from cardlab.profilers.workload import resolve_task
+from cardlab.profilers.runtime import resolve_task
 from cardlab.split.accuracy import english, kept_of, pretrain, programs, run_trials
 from cardlab.split.codec_profile import profile_codecs
 from tests.split.models import EXECUTION

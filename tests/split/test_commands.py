@@ -84,7 +84,7 @@ def plan_of(tmp_path: Path, **changes: object) -> Plan:
 
     from cardlab.core.quantity import MEASURED
     from cardlab.core.records.plan import Decision, PlannedRound
-    from cardlab.profilers.workload import resolve_task
+    from cardlab.profilers.runtime import resolve_task
 
     task = resolve_task("tiny-llama", sequence=32, lora_alpha=16.0)
     terms = DelayTerms(
@@ -302,7 +302,7 @@ def test_a_port_in_use_is_refused(port) -> None:
 
 
 def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
-    from cardlab.profilers.workload import resolve_task
+    from cardlab.profilers.runtime import resolve_task
     from cardlab.split.journal import Journal
     from cardlab.split.settings import RunSettings
 

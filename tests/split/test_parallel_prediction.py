@@ -29,7 +29,7 @@ from cardlab.core.records.measurement import Profile
 from cardlab.core.records.plan import Plan
 from cardlab.db import open_store
 from cardlab.db.store import Store
-from cardlab.profilers.workload import resolve_task
+from cardlab.profilers.runtime import resolve_task
 from cardlab.split.schedule import Schedule
 from cardlab.split.settings import TERMS
 from tests.split.models import Unsplit, model_file

@@ -19,7 +19,7 @@ import contextlib
 from cardlab.core.errors import RunError, UsageError
 from cardlab.core.quantity import MEASURED
 from cardlab.db import open_store
-from cardlab.profilers.platforms import open_platform
+from cardlab.profilers.devices import open_platform
 from cardlab.split.adapters import initial_adapters
 from cardlab.split.clocks import EnergyMeter, ServerClock
 from cardlab.split.codec import FrameError

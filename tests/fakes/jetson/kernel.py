@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cardlab.core.errors import NotSupportedError
-from cardlab.profilers.platforms import helper
+from cardlab.profilers.devices import helper
 
 
 class FakeKernel:

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cardlab.profilers.platforms.jetson import JetsonPlatform
-from cardlab.profilers.platforms.simulated.devices import physics_of
-from cardlab.profilers.platforms.simulated.machine import Machine
-from cardlab.profilers.platforms.simulated.physics import Physics
-from cardlab.profilers.work import Lap, Work
+from cardlab.profilers.board.work import Lap, Work
+from cardlab.profilers.devices.jetson.device import JetsonPlatform
+from cardlab.profilers.devices.simulated.catalogue import physics_of
+from cardlab.profilers.devices.simulated.machine import Machine
+from cardlab.profilers.devices.simulated.physics import Physics
 from tests.fakes.jetson.boards import BOARDS, FakeBoard
 from tests.fakes.jetson.kernel import FakeKernel
 from tests.fakes.jetson.tree import build

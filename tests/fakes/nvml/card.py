@@ -13,9 +13,9 @@ from pathlib import Path
 import pynvml
 
 from cardlab.core.errors import CardlabError
-from cardlab.profilers.platforms.nvidia import NvidiaPlatform
-from cardlab.profilers.platforms.nvidia_clocks import Rights
-from cardlab.profilers.work import Lap, Work
+from cardlab.profilers.board.work import Lap, Work
+from cardlab.profilers.devices.nvidia.device import NvidiaPlatform
+from cardlab.profilers.devices.nvidia.frequency import Rights
 
 SOURCE = Path(__file__).with_name("fake_nvml.c")
 SONAME = "libnvidia-ml.so.1"

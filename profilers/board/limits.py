@@ -1,0 +1,127 @@
+"""Signs that the hardware held a Jetson back: over-current events, thermal throttling; and its temperatures.
+
+    OC1 under-voltage, OC2 mean current    the point is flagged
+    OC3 current peaks                      a warning: single milliseconds at half the clock, seen on boards that idle
+    cooling devices of GPU and CPU         the point is flagged while their state is above 0
+
+Event counters count from boot, so differences count. cur_freq does not show the halved clock of such an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cardlab.profilers.board.gpu import read_number
+from cardlab.profilers.board.host import read_text
+
+HWMON = "sys/class/hwmon"
+THERMAL = "sys/class/thermal"
+SOCTHERM = "sys/kernel/debug/bpmp/debug/soctherm"
+EVENTS = {1: "under-voltage (OC1)", 2: "mean over-current (OC2)", 3: "current peaks (OC3)"}
+_WARNING_ONLY = 3
+_COOLED = ("gpu", "cpu", "devfreq", "throttle")
+_GPU_ZONES = ("gpu-therm", "gpu-thermal", "gpu_therm", "gpu")
+_OTHER_ZONES = ("tj-thermal", "tj-therm", "thermal-fan-est")
+_FAILED_C = -40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What held the board back since the last look: reasons that flag a point, and warnings that do not."""
+
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    known: bool = False
+
+
+@dataclass
+class Watch:
+    """Looks at the counters of one board.
+
+    Attributes:
+        counters: files of event counters by number.
+        coolers: state files of cooling devices by type.
+        zones: temperature files by zone.
+    """
+
+    counters: Mapping[int, Path]
+    coolers: Mapping[str, Path]
+    zones: Mapping[str, Path]
+    _last: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._last = self.events()
+
+    def events(self) -> dict[int, int]:
+        """Counters now, without those that cannot be read."""
+        found = {number: read_number(path) for number, path in self.counters.items()}
+        return {number: count for number, count in found.items() if count is not None}
+
+    def look(self) -> Limits:
+        """What happened since the last look."""
+        events = self.events()
+        new = {n: count - self._last.get(n, count) for n, count in events.items()}
+        self._last.update(events)
+        words = {n: f"{EVENTS.get(n, f'OC{n}')}: {count} events" for n, count in new.items() if count > 0}
+        hot = [f"thermal throttling: {kind}" for kind, path in self.coolers.items() if (read_number(path) or 0) > 0]
+        return Limits(
+            reasons=(*(text for n, text in words.items() if n != _WARNING_ONLY), *hot),
+            warnings=tuple(text for n, text in words.items() if n == _WARNING_ONLY),
+            known=bool(events or self.coolers),
+        )
+
+    def temperature_c(self) -> float | None:
+        """The GPU's zone, else the hottest junction; None where no zone answers."""
+        for names in (_GPU_ZONES, _OTHER_ZONES):
+            for name, path in self.zones.items():
+                celsius = zone_c(path) if name.lower() in names else None
+                if celsius is not None:
+                    return celsius
+        return None
+
+
+def zone_c(path: Path) -> float | None:
+    """Temperature of a zone; None for one that is switched off (its read fails, or gives -256 C)."""
+    millidegree = read_number(path)
+    return None if millidegree is None or millidegree * 1e-3 < _FAILED_C else millidegree * 1e-3
+
+
+def find_watch(root: Path) -> Watch:
+    """Counters, cooling devices and zones below a root; whatever is absent is left out."""
+    return Watch(_counters(root), _coolers(root), _zones(root))
+
+
+def fan_words(root: Path) -> str | None:
+    """Duty and speed of the fan, None without one."""
+    for folder in sorted((root / HWMON).glob("hwmon*")):
+        duty = read_number(folder / "pwm1")
+        if duty is not None:
+            speed = next((v for n in ("fan1_input", "rpm") if (v := read_number(folder / n)) is not None), None)
+            return f"duty {duty / 255:.0%}" + ("" if speed is None else f", {speed} rpm")
+    duty = read_number(root / "sys/devices/pwm-fan/cur_pwm")
+    return None if duty is None else f"duty {duty / 255:.0%}"
+
+
+def _counters(root: Path) -> dict[int, Path]:
+    for folder in sorted((root / HWMON).glob("hwmon*")):
+        if read_text(folder / "name") == "soctherm_oc":
+            return {n: folder / f"oc{n}_event_cnt" for n in EVENTS if (folder / f"oc{n}_event_cnt").exists()}
+    # The firmware's own counters, for root.
+    files = {n: root / SOCTHERM / f"oc{n}" / "event_cnt" for n in EVENTS}
+    return {n: path for n, path in files.items() if read_text(path) is not None}
+
+
+def _coolers(root: Path) -> dict[str, Path]:
+    found = {}
+    for folder in sorted((root / THERMAL).glob("cooling_device*")):
+        kind = read_text(folder / "type") or ""
+        if any(word in kind.lower() for word in _COOLED) and "fan" not in kind.lower():
+            found[kind] = folder / "cur_state"
+    return found
+
+
+def _zones(root: Path) -> dict[str, Path]:
+    folders = sorted((root / THERMAL).glob("thermal_zone*"))
+    return {kind: folder / "temp" for folder in folders if (kind := read_text(folder / "type"))}

@@ -1,0 +1,69 @@
+"""Which Jetson this is, from the device tree and the L4T release; nothing else is trusted.
+
+NVML starts on an Orin and answers nothing of use, so Tegra is looked for first.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cardlab.profilers.board.host import read_text
+from cardlab.profilers.board.modules import SOCS, Board, Soc, find_board
+
+DEVICE_TREE = "proc/device-tree"
+RELEASE = "etc/nv_tegra_release"
+_JETPACK = {32: "4", 34: "5", 35: "5", 36: "6", 38: "7", 39: "7"}
+_RELEASE = re.compile(r"R(\d+)\s*\(release\)\s*,\s*REVISION:\s*([\d.]+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tegra:
+    """What the system says of itself.
+
+    Attributes:
+        model: the device tree's text, None without one.
+        part: part number of the module, None if unknown.
+        board, soc: what is known of them, None for unknown ones.
+        l4t: release, e.g. "36.4.3"; None where the file is absent (containers).
+        super_mode: the device tree is one of a "Super" configuration.
+    """
+
+    model: str | None
+    part: str | None
+    board: Board | None
+    soc: Soc | None
+    l4t: str | None
+    super_mode: bool
+
+    @property
+    def jetpack(self) -> str | None:
+        """Major version of JetPack, None if unknown."""
+        return None if self.l4t is None else _JETPACK.get(int(self.l4t.split(".")[0]))
+
+
+def find_tegra(root: Path) -> Tegra | None:
+    """The Tegra below this root, None on any other machine."""
+    compatible = tuple(filter(None, (read_text(root / DEVICE_TREE / "compatible") or "").split("\0")))
+    l4t = l4t_release(read_text(root / RELEASE))
+    if l4t is None and not any("nvidia,tegra" in text for text in compatible):
+        return None
+    part, board = find_board(compatible)
+    soc = board.soc if board is not None else next((SOCS[t] for t in compatible if t in SOCS), None)
+    model = read_text(root / DEVICE_TREE / "model") or None
+    words = " ".join((model or "", *compatible)).lower()
+    return Tegra(
+        model=model,
+        part=part,
+        board=board,
+        soc=soc,
+        l4t=l4t,
+        super_mode=bool(re.search(r"\bsuper\b", words.replace("-", " "))),
+    )
+
+
+def l4t_release(text: str | None) -> str | None:
+    """Release from the first line of nv_tegra_release; None if it says nothing of the kind."""
+    match = _RELEASE.search(text or "")
+    return None if match is None else f"{match[1]}.{match[2]}".rstrip(".")

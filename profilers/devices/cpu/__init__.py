@@ -1,0 +1,1 @@
+"""The host's CPU: cpufreq and RAPL."""

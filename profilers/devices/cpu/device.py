@@ -1,0 +1,154 @@
+"""The host's CPU. A machine without clock control or power meter is a normal case."""
+
+from __future__ import annotations
+
+import os
+import platform as host_platform
+from pathlib import Path
+
+from cardlab.core.quantity import MEASURED
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Execution
+from cardlab.profilers.board.host import cpu_cores, cpu_model, host_key, memory_bytes, read_text
+from cardlab.profilers.board.timer import Clock, WallClock
+from cardlab.profilers.devices import helper
+from cardlab.profilers.devices.cpu import power as rapl
+from cardlab.profilers.devices.cpu.frequency import CpuClocks, through_helper
+from cardlab.profilers.devices.device import Platform, Probe, State
+from cardlab.profilers.devices.guard import ClockGuard
+from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
+from cardlab.profilers.runtime.execution import resolve_execution
+from cardlab.profilers.runtime.timers import CpuStopwatch
+from cardlab.profilers.runtime.workbench import LoadWorkbench, Workbench, Workload
+
+_CPUFREQ = "sys/devices/system/cpu/cpu0/cpufreq"
+
+
+class CpuPlatform(Platform):
+    """The processor this process runs on.
+
+    Args:
+        sysfs_root: root of /sys, /proc and /etc.
+        label: name of the device; the host's name by default.
+        clock, sampler: wall clock and a thread unless a test brings its own.
+    """
+
+    def __init__(
+        self,
+        sysfs_root: str | Path = "/",
+        label: str | None = None,
+        *,
+        clock: Clock | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
+        self._root = Path(sysfs_root)
+        key = host_key("cpu", self._root)
+        self.name = "cpu"
+        self.key_source = key.source
+        total_bytes, _ = memory_bytes(self._root)
+        self._clocks = self._find_clocks()
+        self._zones = rapl.find_zones(self._root)
+        self.identity = Device(
+            key=key.key,
+            name=label or host_platform.node() or "host",
+            platform="cpu",
+            model=cpu_model(self._root),
+            cores=cpu_cores(self._root),
+            frequency_min_hz=self._cpufreq_hz("cpuinfo_min_freq"),
+            frequency_max_hz=self._cpufreq_hz("cpuinfo_max_freq"),
+            memory_bytes=total_bytes,
+            details={"logical_cpus": os.cpu_count(), "machine": host_platform.machine()},
+        )
+        self.clock = clock or WallClock()
+        self.stopwatch = CpuStopwatch()
+        if rapl.readable(self._zones):
+            self.meter = rapl.RaplMeter(self._zones, self.clock, sampler or ThreadSampler())
+        if self._clocks.writable and self._clocks.frequencies():
+            self.guard = ClockGuard(key.key, self.name, self._clocks)
+        self.provenance = MEASURED
+        self.torch_device = "cpu"
+
+    def frequencies(self) -> tuple[float, ...]:
+        """Clocks of cpufreq; empty where it is not there or may not be written."""
+        return () if self.guard is None else self._clocks.frequencies()
+
+    def capabilities(self) -> tuple[Probe, ...]:
+        """Identity, clock, memory and power meter as found."""
+        total, available = memory_bytes(self._root)
+        return (
+            Probe(
+                name="device",
+                ok=True,
+                state=f"{self.identity.model or 'unknown CPU'}, {self.identity.cores or 'N/A'} cores",
+            ),
+            Probe(name="identity", ok=True, state=f"{self.identity.key} from {self.key_source}"),
+            Probe(
+                name="memory",
+                ok=None if total is None else True,
+                state="N/A"
+                if total is None or available is None
+                else f"{total / 2**30:.1f} GiB, {available / 2**30:.1f} GiB free",
+            ),
+            self._clock_probe(),
+            self._power_probe(),
+        )
+
+    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
+        """As the workload engine resolves it for a CPU."""
+        self.stopwatch = CpuStopwatch(threads=max(1, threads))
+        return resolve_execution("cpu", dtype, attention, threads)
+
+    def workbench(self, workload: Workload) -> Workbench:
+        """Real works of a task in torch, or the load that was named."""
+        if workload.load is not None:
+            return LoadWorkbench(workload.load)
+        from cardlab.profilers.runtime.torch_workbench import TorchWorkbench
+
+        return TorchWorkbench(workload, "cpu")
+
+    def overhead_bytes(self, execution: Execution) -> int | None:
+        """Resident set of a fresh process that imported everything and computed once."""
+        from cardlab.profilers.runtime.overhead import measure_overhead
+
+        return measure_overhead(execution, "cpu")
+
+    def state(self) -> State:
+        """The CPU clock where the kernel publishes it."""
+        frequency = self._clocks.read_hz()
+        return State(frequency_hz=frequency, cpu_hz=frequency, cores_active=self.identity.cores)
+
+    def memory_available_bytes(self) -> int | None:
+        """MemAvailable of the kernel."""
+        return memory_bytes(self._root)[1]
+
+    def _cpufreq_hz(self, name: str) -> float | None:
+        text = read_text(self._root / _CPUFREQ / name)
+        return float(text) * 1e3 if text and text.isdigit() else None
+
+    def _find_clocks(self) -> CpuClocks:
+        clocks = CpuClocks(self._root)
+        # Asking the helper starts a process: only where it would help.
+        if clocks.present and not clocks.writable and self._root == Path("/") and helper.helper_answers():
+            return CpuClocks(self._root, through_helper)
+        return clocks
+
+    def _clock_probe(self) -> Probe:
+        frequency = self.state().frequency_hz
+        now = "" if frequency is None else f"{frequency / 1e6:.0f} MHz now, "
+        if self.guard is not None:
+            return Probe(name="clock", ok=True, state=f"{now}{len(self.frequencies())} clocks can be requested")
+        if not self._clocks.present:
+            return Probe(name="clock", ok=None, state="the kernel publishes no CPU clock here")
+        if not self._clocks.frequencies():
+            return Probe(name="clock", ok=None, state=f"{now}measured as found: no clocks are listed")
+        state = f"{now}measured as found: this user may not set it"
+        return Probe(name="clock", ok=False, state=state, remedy=helper.remedy())
+
+    def _power_probe(self) -> Probe:
+        if self.meter is not None:
+            names = ", ".join(rail.name for rail in self.meter.rails)
+            return Probe(name="power meter", ok=True, state=f"RAPL: {names}, every {rapl.UPDATE_S:g} s")
+        if any(zone.name.startswith("package") for zone in self._zones):
+            state = "RAPL is there, this user may not read it: power is N/A"
+            return Probe(name="power meter", ok=False, state=state, remedy=rapl.REMEDY)
+        return Probe(name="power meter", ok=None, state="no RAPL energy counter: power is N/A here")

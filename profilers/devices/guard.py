@@ -1,0 +1,211 @@
+"""Never leave a clock locked: one guard for all platforms.
+
+    journal (old values) -> write clock -> ... work ... -> write old values -> remove journal
+
+The journal is a file per device in the user's state folder, on disk before the first write. Whatever
+ends the process - return, exception, SIGINT, SIGTERM - the old values go back; after SIGKILL the
+journal remains, the next command says so, and `profile-device restore` puts the old values back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from cardlab.core.errors import DeviceBusyError, DeviceError
+from cardlab.profilers.board.host import state_folder
+
+
+class ClockControl(Protocol):
+    """What a platform lends to the guard: read, set and put back its clocks."""
+
+    def saved_state(self) -> Mapping[str, Any]:
+        """Plain JSON values that `restore` needs to undo everything `apply` may write."""
+        ...
+
+    def apply(self, frequency_hz: float, memory_hz: float | None) -> None:
+        """Request a compute clock, and a memory clock where one is given."""
+        ...
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Undo: put back what `saved_state` returned. Must be safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """A clock that some process locked and has not restored.
+
+    Attributes:
+        device_key: whose clock.
+        platform: the name under which `open_platform` finds the device again.
+        pid: the process that locked it.
+        saved: the old values.
+        path: the journal file.
+    """
+
+    device_key: str
+    platform: str
+    pid: int
+    saved: Mapping[str, Any]
+    path: Path
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody holds the device any more, so that its clock stayed locked by accident."""
+        with contextlib.suppress(OSError), _lock_path(self.path).open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+
+def journals(folder: Path | None = None) -> tuple[Journal, ...]:
+    """All journals in the state folder: clocks that are locked now or were left locked."""
+    base = folder or _clock_folder()
+    found = []
+    for path in sorted(base.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            found.append(_read(path))
+    return tuple(found)
+
+
+class ClockGuard:
+    """Locks the clocks of one device and always puts them back.
+
+    Args:
+        device_key: identity of the device.
+        platform: the name under which `open_platform` finds it again.
+        control: how its clocks are read and written.
+        folder: where journals are kept; the user's state folder unless a test says otherwise.
+    """
+
+    def __init__(self, device_key: str, platform: str, control: ClockControl, folder: Path | None = None) -> None:
+        self._key = device_key
+        self._platform = platform
+        self._control = control
+        name = hashlib.sha256(device_key.encode()).hexdigest()[:24]
+        self._journal = (folder or _clock_folder()) / f"{name}.json"
+
+    @contextlib.contextmanager
+    def locked(self, frequency_hz: float, memory_hz: float | None = None) -> Iterator[None]:
+        """Hold the requested clocks while the block runs.
+
+        Raises DeviceBusyError if another process holds the device's clocks, DeviceError if the clock
+        was left locked by a process that died.
+        """
+        with self._exclusive():
+            self._refuse_leftover()
+            saved = dict(self._control.saved_state())
+            self._write_journal(saved)
+            with _terminate_as_exception():
+                try:
+                    self._control.apply(frequency_hz, memory_hz)
+                    yield
+                finally:
+                    self._restore(saved)
+
+    def restore_leftover(self) -> bool:
+        """Put back what a dead process left locked; False if there was nothing to do."""
+        with self._exclusive():
+            if not self._journal.exists():
+                return False
+            self._restore(_read(self._journal).saved)
+            return True
+
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        with _undisturbed():
+            self._control.restore(saved)
+            self._journal.unlink(missing_ok=True)
+
+    def _refuse_leftover(self) -> None:
+        if self._journal.exists():
+            raise DeviceError(
+                "a process that died left this device's clock locked",
+                remedy="release it with: profile-device restore",
+            )
+
+    def _write_journal(self, saved: Mapping[str, Any]) -> None:
+        document = {
+            "device_key": self._key,
+            "platform": self._platform,
+            "pid": os.getpid(),
+            "saved": saved,
+        }
+        draft = self._journal.with_suffix(".tmp")
+        with draft.open("w", encoding="utf-8") as handle:
+            json.dump(document, handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        draft.replace(self._journal)
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """The device is held by this process; the kernel lets go of it however the process ends."""
+        self._journal.parent.mkdir(parents=True, exist_ok=True)
+        with _lock_path(self._journal).open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise DeviceBusyError(
+                    "another process holds this device's clocks", remedy="wait for it to finish"
+                ) from error
+            yield
+
+
+def _clock_folder() -> Path:
+    return state_folder() / "clocks"
+
+
+def _lock_path(journal: Path) -> Path:
+    return journal.with_suffix(".lock")
+
+
+def _read(path: Path) -> Journal:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return Journal(
+        device_key=document["device_key"],
+        platform=document["platform"],
+        pid=document["pid"],
+        saved=document["saved"],
+        path=path,
+    )
+
+
+@contextlib.contextmanager
+def _terminate_as_exception() -> Iterator[None]:
+    """SIGTERM raises inside the block, so that `finally` runs; signals are the main thread's affair."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminated(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C waits until the clocks are back."""
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,1 @@
+"""A Jetson board: its integrated GPU, its power rails."""

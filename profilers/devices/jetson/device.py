@@ -1,0 +1,281 @@
+"""A Jetson board: the integrated GPU's clock through devfreq, power of its rails, what held it back.
+
+Everything is read below a root, from files that the kernel publishes; the few that are written go through the clock
+helper's list. jtop and tegrastats are second and third sources of power and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cardlab.core.errors import CardlabError, NotSupportedError, UsageError
+from cardlab.core.quantity import MEASURED
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Execution
+from cardlab.profilers.board.gpu import find_gpu, read_number
+from cardlab.profilers.board.host import host_key, memory_bytes
+from cardlab.profilers.board.ina3221 import InaSource, find_rails
+from cardlab.profilers.board.limits import find_watch
+from cardlab.profilers.board.modes import current_mode
+from cardlab.profilers.board.modules import active_sm, memory_bucket
+from cardlab.profilers.board.tegra import Tegra, find_tegra
+from cardlab.profilers.board.timer import Clock, WallClock
+from cardlab.profilers.board.work import Lap, Work
+from cardlab.profilers.devices.device import Platform, Probe, State
+from cardlab.profilers.devices.guard import ClockGuard
+from cardlab.profilers.devices.jetson.frequency import JetsonClocks, Rights, Writer, find_rights, make_writer
+from cardlab.profilers.devices.jetson.jtop import find_jtop, find_tegrastats, open_jtop, open_tegrastats
+from cardlab.profilers.devices.jetson.power import JetsonMeter, OpenSource, PowerSource
+from cardlab.profilers.devices.jetson.probes import probes
+from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
+from cardlab.profilers.runtime.execution import import_torch, resolve_execution
+from cardlab.profilers.runtime.timers import ClockStopwatch, CudaStopwatch, Stopwatch
+from cardlab.profilers.runtime.workbench import LoadWorkbench, Workbench, Workload
+
+SOURCES = ("sysfs", "jtop", "tegrastats")
+WINDOW_MIN_S = 5.0
+_CUDA = "cuda:0"
+_CAP_TOLERANCE_HZ = 0.5e6
+
+
+class JetsonPlatform(Platform):
+    """The board this runs on.
+
+    Args:
+        sysfs_root: root of /sys, /proc, /etc, /var and /run.
+        label: name of the device; the vendor's by default.
+        clock, sampler: wall clock and a thread; a fake board brings its own virtual ones.
+        writer: writes one kernel setting; the helper's list of allowed files by default.
+        power_source: "sysfs", "jtop" or "tegrastats" is recorded first; the others check and replace it.
+
+    Attributes:
+        tegra, gpu, rights, mode: as found when it was opened.
+
+    Raises:
+        NotSupportedError: this is no Jetson.
+    """
+
+    meter: JetsonMeter | None
+
+    def __init__(
+        self,
+        sysfs_root: str | Path = "/",
+        label: str | None = None,
+        *,
+        clock: Clock | None = None,
+        sampler: Sampler | None = None,
+        writer: Writer | None = None,
+        power_source: str = "sysfs",
+    ) -> None:
+        self.root = Path(sysfs_root)
+        self.tegra = _tegra(self.root)
+        self.name = "jetson"
+        self.gpu = find_gpu(self.root)
+        self.mode = current_mode(self.root)
+        self.rights = Rights(None, "no clock of a GPU") if self.gpu is None else find_rights(self.root, self.gpu)
+        self.watch = find_watch(self.root)
+        self._cpu_files = sorted((self.root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/cpuinfo_cur_freq"))
+        key = host_key("jetson", self.root)
+        self.key_source = key.source
+        self.identity = self._identity(key.key, label)
+        self.clock = clock or WallClock()
+        self.stopwatch: Stopwatch = ClockStopwatch(self.clock)
+        self.provenance = MEASURED
+        self.torch_device = _CUDA
+        self.clocks: JetsonClocks | None = None
+        if self.gpu is not None:
+            self.clocks = JetsonClocks(self.root, self.gpu, self.rights, writer or make_writer(self.root, self.rights))
+            self.guard = ClockGuard(key.key, self.name, self.clocks)
+        self.power_problem: str | None = None
+        self.meter = self._open_meter(power_source, sampler or ThreadSampler())
+
+    def frequencies(self) -> tuple[float, ...]:
+        """Clocks of the table up to the power mode's cap; empty where they cannot be set."""
+        if self.gpu is None or self.rights.route is None:
+            return ()
+        cap_hz = None if self.mode is None else self.mode.gpu_max_hz
+        offered = [hz for hz in self.gpu.table_hz if cap_hz is None or hz <= cap_hz + _CAP_TOLERANCE_HZ]
+        return tuple(float(hz) for hz in offered or self.gpu.table_hz[:1])
+
+    def capabilities(self) -> tuple[Probe, ...]:
+        """Every source and right, with what mends each lack."""
+        return probes(self)
+
+    def state(self) -> State:
+        """Clocks, temperature, power mode, and what held the board back since the last look.
+
+        Raises DeviceLostError if the GPU's node went away.
+        """
+        limits = self.watch.look()
+        problems = self.lock_problems()
+        notes = () if self.clocks is None else self.clocks.notes
+        throttled = bool(limits.reasons or problems)
+        return State(
+            frequency_hz=None if self.gpu is None else self.gpu.frequency_hz(),
+            memory_hz=self.memory_hz(),
+            cpu_hz=self.cpu_hz(),
+            temperature_c=self.watch.temperature_c(),
+            throttled=throttled if limits.known or problems else None,
+            power_mode=None if self.mode is None else self.mode.name,
+            cores_active=self.cores_active(),
+            reasons=(*limits.reasons, *problems, *limits.warnings, *notes),
+        )
+
+    def lock_problems(self) -> tuple[str, ...]:
+        """Limits of the clock that are not those which were set."""
+        return () if self.clocks is None else self.clocks.problems()
+
+    def memory_hz(self) -> float | None:
+        """The memory clock; None where it may not be read."""
+        emc = None if self.clocks is None else self.clocks.emc
+        return None if emc is None else emc.rate_hz()
+
+    def cpu_hz(self) -> float | None:
+        """Mean clock of the CPU's cores: the real one where root may read it, else the one that is asked for."""
+        known = [khz for path in self._cpu_files if (khz := read_number(path)) is not None]
+        if known:
+            return sum(known) / len(known) * 1e3
+        return None if self.clocks is None else self.clocks.cpu.read_hz()
+
+    def cores_active(self) -> int | None:
+        """CUDA cores that the power mode leaves running."""
+        soc, board = self.tegra.soc, self.tegra.board
+        if soc is None:
+            return None
+        running = active_sm(soc, None if board is None else board.sm_max, self.tpc_mask())
+        return None if running is None else running * soc.cores_per_sm
+
+    def tpc_mask(self) -> int | None:
+        """TPCs that are switched off: as the GPU says, else as the power mode says."""
+        mask = None if self.gpu is None else self.gpu.tpc_mask()
+        return mask if mask is not None or self.mode is None else self.mode.tpc_mask
+
+    def window_s(self) -> float:
+        """At least five seconds: the INA3221 is slow and coarse."""
+        return 0.0 if self.meter is None else max(WINDOW_MIN_S, super().window_s())
+
+    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
+        """As torch resolves it on this board; from then on CUDA events take the time."""
+        self._need_cuda()
+        execution = resolve_execution(_CUDA, dtype, attention, threads)
+        self.stopwatch = CudaStopwatch(_CUDA)
+        return execution
+
+    def workbench(self, workload: Workload) -> Workbench:
+        """Real works of a task in torch, or the load that was named, timed by the platform's clock."""
+        if workload.load is not None:
+            self.stopwatch = ClockStopwatch(self.clock)
+            return LoadWorkbench(workload.load)
+        from cardlab.profilers.runtime.torch_workbench import TorchWorkbench
+
+        return TorchWorkbench(workload, _CUDA)
+
+    def overhead_bytes(self, execution: Execution) -> int | None:
+        """Memory of a fresh CUDA context, after one small step."""
+        from cardlab.profilers.runtime.overhead import measure_overhead
+
+        return measure_overhead(execution, _CUDA)
+
+    def memory_available_bytes(self) -> int | None:
+        """MemAvailable: CPU and GPU share one memory, and what others hold is not free."""
+        return memory_bytes(self.root)[1]
+
+    def trial_work(self) -> Work:
+        """Matrix products in torch, some milliseconds each time."""
+        self._need_cuda()
+        torch = import_torch()
+        self.stopwatch = CudaStopwatch(_CUDA)
+        matrix = torch.randn((2048, 2048), device=_CUDA, dtype=torch.float16)
+
+        def run() -> None:
+            for _ in range(8):
+                matrix @ matrix
+
+        return Work(
+            segment="trial", laps=(Lap(phase="run", run=run),), synchronize=lambda: torch.cuda.synchronize(_CUDA)
+        )
+
+    def versions(self) -> dict[str, str]:
+        """The L4T release."""
+        return {} if self.tegra.l4t is None else {"l4t": self.tegra.l4t}
+
+    def close(self) -> None:
+        """End the second and third source."""
+        if self.meter is not None:
+            self.meter.close()
+
+    def _need_cuda(self) -> None:
+        if not import_torch().cuda.is_available():
+            jetpack = self.tegra.jetpack
+            raise NotSupportedError(
+                "torch finds no CUDA device on this Jetson",
+                remedy=f"install a torch built for JetPack {jetpack or 'of this board'}, or use --platform cpu",
+            )
+
+    def _identity(self, key: str, label: str | None) -> Device:
+        board, gpu = self.tegra.board, self.gpu
+        total_bytes, _ = memory_bytes(self.root)
+        model = self.tegra.model or (board.name if board is not None else "unknown Jetson")
+        table = () if gpu is None else gpu.table_hz
+        details = {
+            "module": self.tegra.part,
+            "board": None if board is None else board.name,
+            "sm_count": None if board is None else board.sm_max,
+            "compute_capability": _capability(self.tegra),
+            "memory_bucket": None if board is None else memory_bucket(board, total_bytes),
+            "l4t": self.tegra.l4t,
+            "super": self.tegra.super_mode,
+        }
+        return Device(
+            key=key,
+            name=label or model,
+            platform="jetson",
+            model=model,
+            cores=None if board is None else board.cores,
+            frequency_min_hz=float(table[0]) if table else None,
+            frequency_max_hz=float(table[-1]) if table else None,
+            memory_bytes=total_bytes,
+            details={name: value for name, value in details.items() if value is not None},
+        )
+
+    def _open_meter(self, first: str, sampler: Sampler) -> JetsonMeter | None:
+        """The named source if it works, else the next; the rest are opened when they are needed."""
+        if first not in SOURCES:
+            raise UsageError(f"there is no power source {first!r}", remedy=f"choose one of: {', '.join(SOURCES)}")
+        order = sorted(self._sources(), key=lambda pair: pair[0] != first)
+        others: Sequence[OpenSource] = [opener for _, opener in order]
+        for index, opener in enumerate(others):
+            try:
+                return JetsonMeter(opener(), others[index + 1 :], self.clock, sampler)
+            except CardlabError as error:
+                self.power_problem = error.message
+        return None
+
+    def _sources(self) -> list[tuple[str, OpenSource]]:
+        rails = find_rails(self.root)
+        found: list[tuple[str, OpenSource]] = []
+        if rails:
+
+            def open_ina() -> PowerSource:
+                return InaSource(rails)
+
+            found.append(("sysfs", open_ina))
+        if find_jtop(self.root).usable:
+            found.append(("jtop", open_jtop))
+        if self.root == Path("/") and find_tegrastats().usable:
+            found.append(("tegrastats", open_tegrastats))
+        return found
+
+
+def _tegra(root: Path) -> Tegra:
+    tegra = find_tegra(root)
+    if tegra is None:
+        raise NotSupportedError(
+            "this is no Jetson: neither device tree nor L4T release of one", remedy="use --platform auto"
+        )
+    return tegra
+
+
+def _capability(tegra: Tegra) -> str | None:
+    return None if tegra.soc is None else ".".join(map(str, tegra.soc.capability))

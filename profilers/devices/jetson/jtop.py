@@ -1,0 +1,76 @@
+"""jtop (jetson-stats) as a second source of power, in a child process.
+
+Rails are taken one by one, never jtop's own total: on an AGX Orin that counts VDDQ_VDD2_1V8AO twice.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cardlab.core.errors import DeviceError
+from cardlab.profilers.devices.jetson.children import ChildSource
+from cardlab.profilers.devices.jetson.tegrastats import parse_line
+
+SOCKET = "run/jtop.sock"
+INTERVAL_S = 0.5
+_SERVICE = "sudo systemctl restart jtop.service"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Whether a program can be used, in words, and what would mend it; `usable` is None where it is not installed."""
+
+    usable: bool | None
+    state: str
+    remedy: str | None = None
+
+
+def find_jtop(root: Path) -> Found:
+    """Whether jtop is installed, its service is there, and this user may ask it; nothing is imported."""
+    if importlib.util.find_spec("jtop") is None:
+        return Found(None, "not installed: no second source of power", "pip install 'cardlab[jetson]'")
+    socket = root / SOCKET
+    if not socket.exists():
+        return Found(False, "installed, but its service does not run", _SERVICE)
+    if not os.access(socket, os.R_OK | os.W_OK):
+        return Found(False, "this user may not ask its service", 'sudo usermod -aG jtop "$USER", then log in anew')
+    return Found(True, f"service at /{SOCKET}: second source of power")
+
+
+def open_jtop(interval_s: float | None = None) -> ChildSource:
+    """Start the child and wait for its first line. Raises DeviceError with jtop's own words."""
+    every_s = INTERVAL_S if interval_s is None else interval_s
+    command = [sys.executable, "-m", "cardlab.profilers.devices.jetson.jtop_child", f"{every_s:g}"]
+    words = "jtop's rails, each by itself"
+    return ChildSource("jtop", words, command, parse_jtop, every_s, _SERVICE)
+
+
+def parse_jtop(line: str) -> Mapping[str, float]:
+    """Watts by rail of a line of the child. Raises DeviceError for anything else."""
+    try:
+        rails = json.loads(line)["rails"]
+        return {str(name): float(milliwatt) * 1e-3 for name, milliwatt in rails.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DeviceError("jtop's child wrote something else", remedy="install cardlab anew") from error
+
+
+def find_tegrastats() -> Found:
+    """Whether tegrastats is there."""
+    path = shutil.which("tegrastats")
+    if path is None:
+        return Found(None, "not on PATH: no third source of power", "mount /usr/bin/tegrastats into the container")
+    return Found(True, f"{path}: third source of power")
+
+
+def open_tegrastats(interval_s: float = INTERVAL_S) -> ChildSource:
+    """Start tegrastats and wait for its first line. Raises DeviceError; `tegrastats --stop` is never called."""
+    command = ["tegrastats", "--interval", str(round(interval_s * 1e3))]
+    remedy = "run tegrastats by hand and look at what it prints"
+    return ChildSource("tegrastats", "tegrastats", command, lambda line: parse_line(line).power_w, interval_s, remedy)

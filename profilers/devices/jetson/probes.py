@@ -1,0 +1,194 @@
+"""What a Jetson can and cannot do for a profile, file by file; nothing is written, nothing is woken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cardlab.core.errors import CardlabError
+from cardlab.profilers.board.host import memory_bytes
+from cardlab.profilers.board.ina3221 import monitors
+from cardlab.profilers.board.limits import fan_words
+from cardlab.profilers.board.rails import double_count_w, total_name, total_parts
+from cardlab.profilers.devices.device import Probe
+from cardlab.profilers.devices.jetson.jtop import find_jtop, find_tegrastats
+
+if TYPE_CHECKING:
+    from cardlab.profilers.devices.jetson.device import JetsonPlatform
+
+
+def probes(platform: JetsonPlatform) -> tuple[Probe, ...]:
+    """One probe a capability."""
+    return (
+        _device(platform),
+        Probe(name="identity", ok=True, state=f"{platform.identity.key} from {platform.key_source}"),
+        _release(platform),
+        _memory(platform),
+        _mode(platform),
+        _gpu(platform),
+        _clocks(platform),
+        _memory_clock(platform),
+        _cpu_clock(platform),
+        *_power(platform),
+        _second(platform),
+        _third(),
+        _limits(platform),
+        _temperature(platform),
+        _fan(platform),
+    )
+
+
+def _device(platform: JetsonPlatform) -> Probe:
+    tegra, identity = platform.tegra, platform.identity
+    if tegra.board is None:
+        return Probe(
+            name="device",
+            ok=False,
+            state=f"{identity.model}: unknown module, cores are N/A",
+            remedy="send the output of: profile-device capture",
+        )
+    active = platform.cores_active()
+    state = f"{identity.model} ({tegra.part}), {identity.cores} cores"
+    return Probe(name="device", ok=True, state=state if active == identity.cores else f"{state}, {active} switched on")
+
+
+def _release(platform: JetsonPlatform) -> Probe:
+    tegra = platform.tegra
+    if tegra.l4t is None:
+        remedy = "in a container: -v /etc/nv_tegra_release:/etc/nv_tegra_release:ro"
+        return Probe(name="release", ok=None, state="L4T release N/A", remedy=remedy)
+    return Probe(name="release", ok=True, state=f"L4T {tegra.l4t}, JetPack {tegra.jetpack or 'N/A'}")
+
+
+def _memory(platform: JetsonPlatform) -> Probe:
+    total, free = memory_bytes(platform.root)
+    if total is None or free is None:
+        return Probe(name="memory", ok=None, state="N/A")
+    bucket = platform.identity.details.get("memory_bucket", "N/A")
+    return Probe(
+        name="memory", ok=True, state=f"{bucket} module, {total / 2**30:.1f} GiB seen, {free / 2**30:.1f} GiB free"
+    )
+
+
+def _mode(platform: JetsonPlatform) -> Probe:
+    mode = platform.mode
+    if mode is None:
+        remedy = "in a container: -v /etc/nvpmodel.conf:/etc/nvpmodel.conf:ro -v /var/lib/nvpmodel:/var/lib/nvpmodel:ro"
+        return Probe(name="power mode", ok=None, state="N/A", remedy=remedy)
+    cap = "no cap of the GPU" if mode.gpu_max_hz is None else f"GPU up to {mode.gpu_max_hz / 1e6:.0f} MHz"
+    return Probe(name="power mode", ok=True, state=f"{mode.name} (id {mode.number}): {cap}")
+
+
+def _gpu(platform: JetsonPlatform) -> Probe:
+    gpu = platform.gpu
+    if gpu is None:
+        remedy = "look for nvgpu in dmesg; in a container: -v /sys:/sys"
+        return Probe(name="GPU", ok=False, state="the kernel publishes no clock of a GPU", remedy=remedy)
+    if gpu.switched_off():
+        return Probe(
+            name="GPU",
+            ok=None,
+            state="switched off at rest (railgated): its clock is read under load only",
+            remedy=f"to keep it on: echo on | sudo tee {gpu.folder}/device/power/control",
+        )
+    hz = gpu.frequency_hz()
+    return Probe(name="GPU", ok=True, state="clock N/A" if hz is None else f"{hz / 1e6:.0f} MHz now")
+
+
+def _clocks(platform: JetsonPlatform) -> Probe:
+    rights, gpu = platform.rights, platform.gpu
+    if gpu is None or not gpu.table_hz:
+        return Probe(name="clock control", ok=None, state="no clocks are listed: measured as found")
+    if rights.route is None:
+        state = f"{rights.state}: measured as found"
+        return Probe(name="clock control", ok=False, state=state, remedy=rights.remedy)
+    offered = platform.frequencies()
+    state = f"{len(offered)} clocks, {offered[0] / 1e6:.0f} .. {offered[-1] / 1e6:.0f} MHz, {rights.state}"
+    beyond = len(gpu.table_hz) - len(offered)
+    return Probe(
+        name="clock control", ok=True, state=f"{state}; {beyond} more in other power modes" if beyond else state
+    )
+
+
+def _memory_clock(platform: JetsonPlatform) -> Probe:
+    hz = platform.memory_hz()
+    if hz is None:
+        remedy = "run as root; in a container: -v /sys/kernel/debug:/sys/kernel/debug"
+        return Probe(name="memory clock", ok=False, state="may not be read: neither held nor recorded", remedy=remedy)
+    return Probe(name="memory clock", ok=True, state=f"{hz / 1e6:.0f} MHz now, held at its highest in a sweep")
+
+
+def _cpu_clock(platform: JetsonPlatform) -> Probe:
+    hz = platform.cpu_hz()
+    if hz is None:
+        return Probe(name="CPU clock", ok=None, state="N/A")
+    return Probe(name="CPU clock", ok=True, state=f"{hz / 1e6:.0f} MHz now, held at its highest in a sweep")
+
+
+def _power(platform: JetsonPlatform) -> Iterator[Probe]:
+    meter = platform.meter
+    if meter is None:
+        yield _no_power(platform)
+        return
+    source = meter.source
+    names = source.rails()
+    parts = total_parts(names)
+    total = f"total {total_name(parts)}" if parts else "no total"
+    state = f"{source.words}: {', '.join(names)}; {total}, averaging over {source.update_s:g} s"
+    yield Probe(name="power meter", ok=bool(parts), state=state, remedy=None if parts else _UNKNOWN_RAILS)
+    try:
+        twice = double_count_w(source.read())
+    except CardlabError:
+        return
+    for name, watts in twice.items():
+        words = f"{name} ({watts:.2f} W now) is fed from the total's rails and not added again, as jtop's total does"
+        yield Probe(name="total", ok=True, state=words)
+
+
+_UNKNOWN_RAILS = "send the output of: profile-device capture"
+
+
+def _no_power(platform: JetsonPlatform) -> Probe:
+    board = platform.tegra.board
+    if board is not None and not board.power_monitor:
+        return Probe(name="power meter", ok=None, state="this module has no INA3221: power is N/A")
+    if monitors(platform.root):
+        state = platform.power_problem or "an INA3221 without a connected channel: power is N/A"
+        return Probe(name="power meter", ok=False, state=state, remedy=_UNKNOWN_RAILS)
+    return Probe(
+        name="power meter",
+        ok=False,
+        state=platform.power_problem or "no INA3221 driver: power is N/A",
+        remedy="sudo modprobe ina3221; in a container: -v /sys:/sys, or -v /run/jtop.sock:/run/jtop.sock",
+    )
+
+
+def _second(platform: JetsonPlatform) -> Probe:
+    found = find_jtop(platform.root)
+    return Probe(name="jtop", ok=found.usable, state=found.state, remedy=found.remedy)
+
+
+def _third() -> Probe:
+    found = find_tegrastats()
+    return Probe(name="tegrastats", ok=found.usable, state=found.state, remedy=found.remedy)
+
+
+def _limits(platform: JetsonPlatform) -> Probe:
+    events = platform.watch.events()
+    if not events and not platform.watch.coolers:
+        return Probe(name="throttle signs", ok=None, state="neither over-current counters nor cooling devices")
+    counts = ", ".join(f"OC{n} {count}" for n, count in sorted(events.items())) or "no over-current counters"
+    state = f"{counts} since boot; {len(platform.watch.coolers)} cooling devices"
+    return Probe(name="throttle signs", ok=True, state=state)
+
+
+def _temperature(platform: JetsonPlatform) -> Probe:
+    celsius = platform.watch.temperature_c()
+    if celsius is None:
+        return Probe(name="temperature", ok=None, state="N/A: no zone of the GPU answers")
+    return Probe(name="temperature", ok=True, state=f"{celsius:.0f} C")
+
+
+def _fan(platform: JetsonPlatform) -> Probe:
+    words = fan_words(platform.root)
+    return Probe(name="fan", ok=None if words is None else True, state=words or "none found")

@@ -1,0 +1,1 @@
+"""An NVIDIA card behind NVML."""

@@ -1,0 +1,235 @@
+"""An NVIDIA card behind NVML.
+
+What NVML calls success means only that a request was noted: the clock, the event reasons and the throttle
+counters are read while the work runs, and a point that did not run as asked is flagged with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cardlab.core.errors import CardlabError, NotSupportedError
+from cardlab.core.identity import hardware_key
+from cardlab.core.quantity import MEASURED
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Execution
+from cardlab.profilers.board.host import host_key
+from cardlab.profilers.board.timer import Clock, WallClock
+from cardlab.profilers.board.work import Lap, Work
+from cardlab.profilers.devices.device import Platform, Probe, State
+from cardlab.profilers.devices.guard import ClockGuard
+from cardlab.profilers.devices.nvidia.frequency import NvidiaClocks, Rights, find_rights
+from cardlab.profilers.devices.nvidia.nvml import LIMITING_REASONS, Card, nvml_call
+from cardlab.profilers.devices.nvidia.power import NvmlMeter, best_source
+from cardlab.profilers.devices.nvidia.probes import probes
+from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
+from cardlab.profilers.runtime.execution import import_torch, resolve_execution
+from cardlab.profilers.runtime.timers import ClockStopwatch, CudaStopwatch, Stopwatch
+from cardlab.profilers.runtime.workbench import LoadWorkbench, Workbench, Workload
+
+SM_CLOCK, MEMORY_CLOCK = 1, 2
+_THROTTLED_S = 1e-3
+_LOOK_FOR_OTHERS_S = 2.0
+_CORES_PER_SM = {7: 64, 8: 128, 9: 128, 10: 128, 12: 128}
+
+
+class NvidiaPlatform(Platform):
+    """One NVIDIA GPU.
+
+    Args:
+        index: NVML's number of the card (nvidia-smi -L).
+        label: name of the device; the vendor's by default.
+        clock, sampler: wall clock and a thread; a fake card brings its own virtual ones.
+        sysfs_root: root of /proc and /etc.
+        rights: how clocks may be set; found out when None.
+
+    Raises:
+        DeviceError: no driver, no such card, or it is lost; each with its remedy.
+    """
+
+    def __init__(
+        self,
+        index: int = 0,
+        label: str | None = None,
+        *,
+        clock: Clock | None = None,
+        sampler: Sampler | None = None,
+        sysfs_root: str | Path = "/",
+        rights: Rights | None = None,
+    ) -> None:
+        self.card = Card(index)
+        self.name = "nvidia" if index == 0 else f"nvidia:{index}"
+        self.rights = rights or find_rights(Path(sysfs_root))
+        self.clock = clock or WallClock()
+        self.stopwatch: Stopwatch = ClockStopwatch(self.clock)
+        self.provenance = MEASURED
+        self.torch_device = f"cuda:{index}"
+        self.mig = self.card.mig()
+        self._memory_seen_hz = self.card.clock_hz(MEMORY_CLOCK)
+        self.clocks_hz = self._supported()
+        self.identity = self._identity(label, Path(sysfs_root))
+        self.power_source = None if self.mig else best_source(self.card)
+        if self.power_source is not None:
+            self.meter = NvmlMeter(self.card, self.clock, sampler or ThreadSampler(), self.power_source)
+        self.guard = ClockGuard(self.identity.key, self.name, NvidiaClocks(self.card, self.rights))
+        self._throttled_s = self.card.throttled_s()
+        self._others: tuple[int, ...] = ()
+        self._next_others_s = self.clock.now()
+
+    def frequencies(self) -> tuple[float, ...]:
+        """SM clocks at the memory clock that is used under load; empty where they cannot be set."""
+        return self.clocks_hz if self.rights.route is not None else ()
+
+    def capabilities(self) -> tuple[Probe, ...]:
+        """Every source and right, with what mends each lack."""
+        return probes(self)
+
+    def state(self) -> State:
+        """Clocks, temperature, and whether anything limited the clock since the last look."""
+        memory_hz = self.card.clock_hz(MEMORY_CLOCK)
+        if memory_hz is not None and memory_hz > (self._memory_seen_hz or 0.0):
+            self._memory_seen_hz = memory_hz
+            self.clocks_hz = self._supported()
+        bits = self.card.event_reasons()
+        counters = self.card.throttled_s()
+        limits = [words for bit, words in LIMITING_REASONS.items() if bits is not None and bits & bit]
+        limits += [w for w, s in counters.items() if s - self._throttled_s.get(w, s) > _THROTTLED_S]
+        self._throttled_s.update(counters)
+        reasons = list(dict.fromkeys(limits))
+        others = self._other_processes()
+        if others:
+            reasons.append(f"other processes on the card: {', '.join(map(str, others))}")
+        return State(
+            frequency_hz=self.card.clock_hz(SM_CLOCK),
+            memory_hz=memory_hz,
+            temperature_c=self.card.temperature_c(),
+            throttled=None if bits is None and not counters else bool(limits),
+            reasons=tuple(reasons),
+        )
+
+    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
+        """As torch resolves it on this card; from then on CUDA events take the time."""
+        self.torch_device = _torch_name(self.card.index, self.identity.key)
+        execution = resolve_execution(self.torch_device, dtype, attention, threads)
+        self.stopwatch = CudaStopwatch(self.torch_device)
+        return execution
+
+    def workbench(self, workload: Workload) -> Workbench:
+        """Real works of a task in torch, or the load that was named, timed by the platform's clock."""
+        if workload.load is not None:
+            self.stopwatch = ClockStopwatch(self.clock)
+            return LoadWorkbench(workload.load)
+        from cardlab.profilers.runtime.torch_workbench import TorchWorkbench
+
+        return TorchWorkbench(workload, self.torch_device or "cuda")
+
+    def overhead_bytes(self, execution: Execution) -> int | None:
+        """Device memory of a fresh CUDA context, after one small step."""
+        from cardlab.profilers.runtime.overhead import measure_overhead
+
+        return measure_overhead(execution, self.torch_device or "cuda")
+
+    def memory_available_bytes(self) -> int | None:
+        """Free memory of the card."""
+        memory = self.card.read("nvmlDeviceGetMemoryInfo")
+        return None if memory is None else int(memory.free)
+
+    def trial_work(self) -> Work:
+        """Matrix products in torch on this card, a few milliseconds each time."""
+        device = _torch_name(self.card.index, self.identity.key)
+        torch = import_torch()
+        self.stopwatch = CudaStopwatch(device)
+        matrix = torch.randn((4096, 4096), device=device, dtype=torch.float16)
+
+        def run() -> None:
+            for _ in range(8):
+                matrix @ matrix
+
+        lap = Lap(phase="run", run=run)
+        return Work(segment="trial", laps=(lap,), synchronize=lambda: torch.cuda.synchronize(device))
+
+    def versions(self) -> dict[str, str]:
+        """The driver's version."""
+        driver = self.identity.details.get("driver")
+        return {} if driver is None else {"nvidia-driver": str(driver)}
+
+    def _supported(self) -> tuple[float, ...]:
+        """SM clocks at the memory clock seen, unless that is an idling one: its list is short."""
+        memory = self.card.memory_clocks_hz()
+        if not memory:
+            return ()
+        seen = self._memory_seen_hz
+        busy = seen if seen in memory and seen > memory[-1] / 2 else memory[-1]
+        return self.card.compute_clocks_hz(busy)
+
+    def _identity(self, label: str | None, root: Path) -> Device:
+        card = self.card
+        uuid = card.text("nvmlDeviceGetUUID")
+        key = hardware_key("nvidia", uuid) if uuid else f"{host_key('nvidia', root).key}:{card.index}"
+        name = card.text("nvmlDeviceGetName") or "NVIDIA GPU"
+        cores = None if self.mig else card.read("nvmlDeviceGetNumGpuCores")
+        memory = card.read("nvmlDeviceGetMemoryInfo")
+        details = {
+            "power_limit_w": card.power_limit_w(),
+            "sm_count": _sm_count(card, cores),
+            "driver": driver_version(),
+            "index": card.index,
+        }
+        return Device(
+            key=key,
+            name=label or name,
+            platform="nvidia",
+            model=name,
+            cores=cores,
+            frequency_min_hz=self.clocks_hz[0] if self.clocks_hz else None,
+            frequency_max_hz=self.clocks_hz[-1] if self.clocks_hz else None,
+            memory_bytes=None if memory is None else int(memory.total),
+            details={name: value for name, value in details.items() if value is not None},
+        )
+
+    def _other_processes(self) -> tuple[int, ...]:
+        """Looked for every two seconds only: listing processes is the slowest of all calls."""
+        if self.clock.now() >= self._next_others_s:
+            self._others = self.card.other_processes() or ()
+            self._next_others_s = self.clock.now() + _LOOK_FOR_OTHERS_S
+        return self._others
+
+
+def driver_version() -> str | None:
+    """The driver's version, None if it does not say."""
+    try:
+        return str(nvml_call("nvmlSystemGetDriverVersion"))
+    except CardlabError:
+        return None
+
+
+def _sm_count(card: Card, cores: int | None) -> int | None:
+    """Multiprocessors: from the card's attributes, else cores divided by those of one in this generation."""
+    attributes = card.read("nvmlDeviceGetAttributes")
+    if attributes is not None:
+        return int(attributes.multiprocessorCount)
+    capability = card.read("nvmlDeviceGetCudaComputeCapability")
+    per_sm = None if capability is None else _CORES_PER_SM.get(capability[0])
+    if capability is not None and tuple(capability) == (8, 0):
+        per_sm = 64
+    return None if per_sm is None or cores is None else cores // per_sm
+
+
+def _torch_name(index: int, key: str) -> str:
+    """Torch's name of the card with that UUID: torch orders cards by speed, NVML by bus.
+
+    Raises NotSupportedError if torch may not see this card.
+    """
+    cuda = import_torch().cuda
+    if not cuda.is_available():
+        raise NotSupportedError(
+            "torch finds no CUDA device", remedy="install a CUDA build of torch, or use --platform cpu"
+        )
+    for number in range(cuda.device_count()):
+        uuid = getattr(cuda.get_device_properties(number), "uuid", None)
+        if uuid is not None and str(uuid).removeprefix("GPU-") in key:
+            return f"cuda:{number}"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") is None and index < cuda.device_count():
+        return f"cuda:{index}"
+    raise NotSupportedError(f"torch does not see GPU {index}", remedy="check CUDA_VISIBLE_DEVICES")

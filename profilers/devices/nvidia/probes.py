@@ -1,0 +1,111 @@
+"""What an NVIDIA card can and cannot do for a profile, call by call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cardlab.profilers.devices.device import Probe
+from cardlab.profilers.devices.nvidia.nvml import Card
+
+if TYPE_CHECKING:
+    from cardlab.profilers.devices.nvidia.device import NvidiaPlatform
+
+_SOURCES = {
+    "counter": "total-energy counter, tick to tick; instant samples as a check",
+    "instant": "instant power field: no energy counter here",
+    "average": "one-second average: neither energy counter nor instant field here",
+}
+
+
+def probes(platform: NvidiaPlatform) -> tuple[Probe, ...]:
+    """One probe a capability; reads only."""
+    return (
+        *_device(platform),
+        _power(platform),
+        _clocks(platform),
+        *_reads(platform.card),
+        _others(platform.card),
+        *_mig(platform),
+    )
+
+
+def _device(platform: NvidiaPlatform) -> Iterator[Probe]:
+    identity = platform.identity
+    limit = identity.details.get("power_limit_w")
+    words = f"{identity.model}, {identity.cores or 'N/A'} cores"
+    yield Probe(name="device", ok=True, state=words if limit is None else f"{words}, limit {limit:g} W")
+    yield Probe(name="identity", ok=True, state=identity.key)
+    yield Probe(name="driver", ok=True, state=str(identity.details.get("driver", "N/A")))
+
+
+def _power(platform: NvidiaPlatform) -> Probe:
+    if platform.mig:
+        return Probe(
+            name="power meter",
+            ok=False,
+            state="NVML measures the whole card, not a MIG instance",
+            remedy=f"sudo nvidia-smi -i {platform.card.index} -mig 0",
+        )
+    if platform.power_source is None:
+        return _lack(platform.card, "power meter", "nvmlDeviceGetTotalEnergyConsumption", "no source of power")
+    return Probe(name="power meter", ok=True, state=_SOURCES[platform.power_source])
+
+
+def _clocks(platform: NvidiaPlatform) -> Probe:
+    if not platform.clocks_hz:
+        names = ("nvmlDeviceGetSupportedMemoryClocks", "nvmlDeviceGetSupportedGraphicsClocks")
+        name = next((n for n in names if n in platform.card.lacks), names[0])
+        return _lack(platform.card, "clock control", name, "no clocks are listed: measured as found")
+    rights = platform.rights
+    if rights.route is None:
+        return Probe(name="clock control", ok=False, state=f"{rights.state}: measured as found", remedy=rights.remedy)
+    low, high = platform.clocks_hz[0] / 1e6, platform.clocks_hz[-1] / 1e6
+    state = f"{len(platform.clocks_hz)} clocks, {low:.0f} .. {high:.0f} MHz, {rights.state}"
+    return Probe(name="clock control", ok=True, state=state)
+
+
+def _reads(card: Card) -> Iterator[Probe]:
+    hz, memory_hz = card.clock_hz(1), card.clock_hz(2)
+    yield _read(card, "clock", None if hz is None else f"{hz / 1e6:.0f} MHz now", "nvmlDeviceGetClockInfo")
+    words = None if memory_hz is None else f"{memory_hz / 1e6:.0f} MHz now"
+    yield _read(card, "memory clock", words, "nvmlDeviceGetClockInfo")
+    celsius = card.temperature_c()
+    words = None if celsius is None else f"{celsius:.0f} C"
+    yield _read(card, "temperature", words, "nvmlDeviceGetTemperature")
+    bits = card.event_reasons()
+    words = None if bits is None else f"readable, {bits:#x} now"
+    yield _read(card, "throttle reasons", words, "nvmlDeviceGetCurrentClocksEventReasons")
+    counters = card.throttled_s()
+    words = ", ".join(counters) or None
+    yield _read(card, "throttle counters", words, "nvmlDeviceGetFieldValues")
+    watts = card.instant_w()
+    words = None if watts is None else f"{watts:.1f} W now"
+    yield _read(card, "instant power", words, "nvmlDeviceGetFieldValues")
+
+
+def _read(card: Card, name: str, state: str | None, call: str) -> Probe:
+    return _lack(card, name, call, "N/A") if state is None else Probe(name=name, ok=True, state=state)
+
+
+def _lack(card: Card, name: str, call: str, words: str) -> Probe:
+    error = card.lacks.get(call)
+    if error is None:
+        return Probe(name=name, ok=None, state=f"{words}: the card does not report it")
+    return Probe(name=name, ok=False, state=f"{words}: {error.message}", remedy=error.remedy)
+
+
+def _others(card: Card) -> Probe:
+    others = card.other_processes()
+    if others is None:
+        return _lack(card, "other processes", "nvmlDeviceGetComputeRunningProcesses", "unknown")
+    if others:
+        words = f"process {', '.join(map(str, others))} on the card"
+        return Probe(name="other processes", ok=False, state=words, remedy="end them before measuring")
+    return Probe(name="other processes", ok=True, state="none")
+
+
+def _mig(platform: NvidiaPlatform) -> Iterator[Probe]:
+    if platform.mig is not None:
+        remedy = f"sudo nvidia-smi -i {platform.card.index} -mig 0" if platform.mig else None
+        yield Probe(name="MIG", ok=not platform.mig, state="on" if platform.mig else "off", remedy=remedy)

@@ -1,0 +1,214 @@
+"""A simulated device behind the same interface as a real one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cardlab.core.errors import UsageError
+from cardlab.core.identity import simulated_key
+from cardlab.core.quantity import Origin, Provenance
+from cardlab.core.records.device import Device
+from cardlab.core.records.task import Execution
+from cardlab.profilers.board.host import state_folder
+from cardlab.profilers.board.timer import Clock
+from cardlab.profilers.board.work import Lap, Work
+from cardlab.profilers.devices.device import Platform, Probe, State
+from cardlab.profilers.devices.guard import ClockGuard
+from cardlab.profilers.devices.power import Meter, Rail, RailTrace, Recording
+from cardlab.profilers.devices.simulated.catalogue import physics_of
+from cardlab.profilers.devices.simulated.machine import Machine
+from cardlab.profilers.runtime.described import DescribedWorkbench
+from cardlab.profilers.runtime.timers import LapSample
+from cardlab.profilers.runtime.workbench import LoadWorkbench, Workbench, Workload
+
+LEAST_LAP_S = 1e-5
+SIMULATED = Provenance.of(Origin.SIMULATED)
+
+
+class SimulatedPlatform(Platform):
+    """One of the devices of `devices.py`; nothing is really run, time is virtual.
+
+    Args:
+        name: name of the physics, e.g. "rtx-4060-ti".
+        label: tells two devices of one kind apart; also seeds noise and meter gain.
+        state: folder where the clock register lives; the user's state folder by default, so that a
+            lock outlives its process as on a real card.
+    """
+
+    def __init__(self, name: str, label: str | None = None, state: Path | None = None) -> None:
+        physics = physics_of(name)
+        label = label or name
+        self.name = f"simulated:{name}:{label}"
+        self.machine = Machine(physics, f"{name}:{label}")
+        self.identity = Device(
+            key=simulated_key(name, label),
+            name=label,
+            platform="simulated",
+            model=name,
+            cores=physics.cores,
+            frequency_min_hz=physics.frequencies_hz[0],
+            frequency_max_hz=physics.frequencies_hz[-1],
+            memory_bytes=physics.memory_bytes,
+            details={"power_limit_w": physics.power_limit_w},
+        )
+        self.clock: Clock = _MachineClock(self.machine)
+        self.stopwatch = _MachineStopwatch(self.machine)
+        self.meter = _MachineMeter(self.machine)
+        self.provenance = SIMULATED
+        register = (state or state_folder()) / "simulated" / f"{name}-{_file_name(label)}.json"
+        self.guard = ClockGuard(self.identity.key, self.name, _ClockRegister(self.machine, register))
+
+    def frequencies(self) -> tuple[float, ...]:
+        """The clocks of the device's table."""
+        return self.machine.physics.frequencies_hz
+
+    def capabilities(self) -> tuple[Probe, ...]:
+        """Everything works on a simulated device; it says that it is one."""
+        count = len(self.frequencies())
+        return (
+            Probe(name="device", ok=True, state=f"{self.identity.model}, simulated: no number is real"),
+            Probe(name="clock control", ok=True, state=f"{count} clocks, virtual"),
+            Probe(name="power meter", ok=True, state=f"board rail every {self.machine.physics.window_s:g} s, virtual"),
+        )
+
+    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
+        """bfloat16 unless told otherwise; no torch runs."""
+        resolved = "bfloat16" if dtype == "auto" else dtype
+        if resolved not in ("float32", "bfloat16", "float16"):
+            raise UsageError(f"unknown dtype {dtype!r}", remedy="use auto, float32, bfloat16 or float16")
+        return Execution(dtype=resolved, attention=attention, threads=threads, accelerator="simulated")
+
+    def workbench(self, workload: Workload) -> Workbench:
+        """Descriptions of the task's works; a load is run for real, in virtual time."""
+        if workload.load is not None:
+            return LoadWorkbench(workload.load)
+        return DescribedWorkbench(workload)
+
+    def trial_work(self) -> Work:
+        """A layer's worth of arithmetic, by its size."""
+        return Work(segment="trial", laps=(Lap(phase="run", run=None, flop=1e11, traffic_bytes=1e8),))
+
+    def state(self) -> State:
+        """Clock, temperature and whether the clock fell below the requested one."""
+        machine = self.machine
+        throttled = machine.locked_hz is not None and machine.frequency_hz < machine.locked_hz
+        return State(
+            frequency_hz=machine.frequency_hz,
+            temperature_c=machine.temperature_c,
+            throttled=throttled,
+            cores_active=machine.physics.cores,
+            reasons=("power or temperature limit",) if throttled else (),
+        )
+
+
+def _file_name(label: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in label)
+
+
+class _MachineClock:
+    """Virtual time of the machine; sleeping is resting."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def now(self) -> float:
+        return self._machine.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self._machine.rest(max(0.0, seconds))
+
+
+class _MachineStopwatch:
+    """Times a lap by letting the machine do it: physics for work of known size, else the callable."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        yield
+
+    def time(self, lap: Lap, work: Work) -> LapSample:
+        start_s = self._machine.now_s
+        if lap.flop is not None or lap.traffic_bytes is not None:
+            self._machine.work(lap.flop or 0.0, lap.traffic_bytes or 0.0, work.segment, work.repeats)
+        elif lap.run is not None:
+            # Work of unknown size takes as long here as it took for real; without that time would stand still.
+            began_s = time.perf_counter()
+            lap.run()
+            if self._machine.now_s == start_s:
+                self._machine.rest(max(time.perf_counter() - began_s, LEAST_LAP_S))
+        return LapSample(wall_s=self._machine.now_s - start_s, cpu_s=None, involuntary_switches=None)
+
+
+class _MachineMeter(Meter):
+    """The machine's one power sensor."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.rails = (Rail(name="board", scope="whole device", total=True),)
+        self.update_s = machine.physics.window_s
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[Recording]:
+        recording = _MachineRecording(self._machine, self.rails[0])
+        yield recording
+        recording.end()
+
+
+class _MachineRecording(Recording):
+    def __init__(self, machine: Machine, rail: Rail) -> None:
+        self._machine = machine
+        self._rail = rail
+        self._start_s = machine.now_s
+        self._traces: dict[str, RailTrace] = {}
+
+    def end(self) -> None:
+        end_s, power_w = self._machine.sensor_updates(self._start_s, self._machine.now_s)
+        self._traces[self._rail.name] = RailTrace(
+            rail=self._rail,
+            end_s=tuple(end_s.tolist()),
+            power_w=tuple(power_w.tolist()),
+            update_s=self._machine.physics.window_s,
+            quantisation_w=self._machine.physics.sensor_step_w,
+            source="simulated sensor",
+        )
+
+    @property
+    def traces(self) -> Mapping[str, RailTrace]:
+        return self._traces
+
+
+class _ClockRegister:
+    """The clock lock of a simulated card: a file, so that it outlives the process as a real lock does."""
+
+    def __init__(self, machine: Machine, path: Path) -> None:
+        self._machine = machine
+        self._path = path
+        self._machine.request(self._read())
+
+    def saved_state(self) -> Mapping[str, Any]:
+        return {"locked_hz": self._read()}
+
+    def apply(self, frequency_hz: float, memory_hz: float | None) -> None:
+        self._write(frequency_hz)
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        self._write(saved["locked_hz"])
+
+    def _read(self) -> float | None:
+        try:
+            value = json.loads(self._path.read_text(encoding="utf-8"))["locked_hz"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return None if value is None else float(value)
+
+    def _write(self, locked_hz: float | None) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps({"locked_hz": locked_hz}), encoding="utf-8")
+        self._machine.request(locked_hz)

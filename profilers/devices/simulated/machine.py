@@ -1,0 +1,113 @@
+"""A simulated device at work: its state moves with virtual time, its sensor remembers the past."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+
+from cardlab.profilers.devices.simulated.physics import Physics
+
+_STEP_S = 0.02
+_HISTORY_S = 0.002
+
+
+class Machine:
+    """State of one device: time, temperature, clock, and the energy it has used.
+
+    Args:
+        physics: its constants.
+        seed: text that makes its noise and its meter's gain; the same text, the same device.
+    """
+
+    def __init__(self, physics: Physics, seed: str) -> None:
+        self.physics = physics
+        self.now_s = 0.0
+        self.temperature_c = physics.ambient_c + 12.0
+        self.locked_hz: float | None = None
+        self.energy_j = 0.0
+        self.throttled_s = 0.0
+        self._index = 0
+        self._random = np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:15], 16))
+        self.meter_gain = 1.0 + 0.015 * float(self._random.standard_normal())
+        self._times = [0.0]
+        self._energies = [0.0]
+
+    @property
+    def frequency_hz(self) -> float:
+        """The clock now: what was asked for, or less while throttled; the lowest one when idle."""
+        return self.physics.frequencies_hz[self._index]
+
+    def request(self, frequency_hz: float | None) -> None:
+        """Lock the clock to the nearest one offered, or release it."""
+        self.locked_hz = None if frequency_hz is None else self._nearest(frequency_hz)
+        self._index = self._wanted(busy=0.0)
+
+    def work(self, flop: float, traffic_bytes: float, segment: str, repeats: int) -> float:
+        """Run one lap to its end; returns how long it took, seconds."""
+        if self.locked_hz is None:
+            self._index = self._wanted(busy=1.0)
+        lap_s, busy = self.physics.lap_seconds(self.frequency_hz, flop, traffic_bytes, segment, repeats)
+        lap_s *= math.exp(self.physics.time_noise * self._random.standard_normal())
+        self._advance(lap_s, busy, traffic_bytes / lap_s)
+        return lap_s
+
+    def rest(self, seconds: float) -> None:
+        """Do nothing for a while; an unlocked clock falls to the lowest."""
+        self._index = self._wanted(busy=0.0)
+        self._advance(seconds, 0.0, 0.0)
+
+    def energy_at(self, times_s: np.ndarray) -> np.ndarray:
+        """True energy used up to each time, joules."""
+        return np.asarray(np.interp(times_s, [*self._times, self.now_s], [*self._energies, self.energy_j]))
+
+    def sensor_updates(self, start_s: float, end_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """End times and readings of the sensor's windows that lie wholly between two times."""
+        window = self.physics.window_s
+        first = int(np.ceil(start_s / window - 1e-9))
+        last = int(np.floor(end_s / window + 1e-9))
+        edges = np.arange(first, last + 1) * window
+        if edges.size < 2:
+            return np.empty(0), np.empty(0)
+        true_w = np.diff(self.energy_at(edges)) / window
+        noise = self.physics.sensor_noise_w * self._random.standard_normal(true_w.size)
+        step = self.physics.sensor_step_w
+        return edges[1:], np.round((true_w * self.meter_gain + noise) / step) * step
+
+    def _nearest(self, frequency_hz: float) -> float:
+        return min(self.physics.frequencies_hz, key=lambda f: abs(f - frequency_hz))
+
+    def _wanted(self, busy: float) -> int:
+        if self.locked_hz is not None:
+            return self.physics.frequencies_hz.index(self.locked_hz)
+        return len(self.physics.frequencies_hz) - 1 if busy > 0 else 0
+
+    def _advance(self, seconds: float, busy: float, bytes_per_s: float) -> None:
+        """Move time in steps short against the thermal constant, throttling on the way."""
+        left = seconds
+        while left > 0:
+            step = min(_STEP_S if busy > 0 else 0.5, left)
+            power = self._throttled_power(busy, bytes_per_s, step)
+            self.temperature_c = self.physics.temperature_after(self.temperature_c, power, step)
+            self.energy_j += power * step
+            self.now_s += step
+            left -= step
+            if self.now_s - self._times[-1] >= _HISTORY_S:
+                self._times.append(self.now_s)
+                self._energies.append(self.energy_j)
+
+    def _throttled_power(self, busy: float, bytes_per_s: float, step_s: float) -> float:
+        physics = self.physics
+        hot = self.temperature_c > physics.temperature_max_c
+        power = physics.power_w(self.frequency_hz, self.temperature_c, busy, bytes_per_s)
+        if (power > physics.power_limit_w or hot) and self._index > 0 and busy > 0:
+            self._index -= 1
+        elif busy > 0 and self._index < self._wanted(busy):
+            above = physics.frequencies_hz[self._index + 1]
+            wanted_w = physics.power_w(above, self.temperature_c, busy, bytes_per_s)
+            if wanted_w < physics.power_limit_w and not hot:
+                self._index += 1
+        if busy > 0 and self._index < self._wanted(busy):
+            self.throttled_s += step_s
+        return physics.power_w(self.frequency_hz, self.temperature_c, busy, bytes_per_s)

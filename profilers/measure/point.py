@@ -1,0 +1,175 @@
+"""What is measured at one operating point, and in which order.
+
+    before the lock   idle power (once a session)
+    under the lock    settle - each segment - equivalent step (power) - waiting (power) - whole step
+
+Power is measured on one equivalent step and not per segment: a window needs seconds of whole sensor
+updates, a segment lasts milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from cardlab.core.identity import new_uid
+from cardlab.core.records.measurement import Measurement, OperatingPoint
+from cardlab.profilers.devices.device import Platform, State, on_request
+from cardlab.profilers.measure.reading import Reading
+from cardlab.profilers.measure.segments import TimingTools, time_segments
+from cardlab.profilers.measure.timing import CONTENDED, Progress, TimingPolicy, measurements
+from cardlab.profilers.runtime.workbench import Workbench
+
+IDLE_S = 10.0
+EQUIVALENT_STEP = "equivalent_step"
+
+Batch = tuple[Measurement, ...]
+
+
+class PointMeasurer:
+    """Measures points of one session; each batch it yields is to be committed at once.
+
+    Args:
+        policy: when to stop; its budget is for all timings of one point.
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        bench: Workbench,
+        policy: TimingPolicy,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._platform = platform
+        self._bench = bench
+        self._tools = TimingTools(
+            stopwatch=platform.stopwatch,
+            clock=platform.clock,
+            policy=policy,
+            on_progress=on_progress,
+            provenance=platform.provenance,
+        )
+        self._idle_known = False
+        self._states: list[State] = []
+        self._contended: set[str] = set()
+        self._reading: Reading | None = None
+        self._problems: list[str] = []
+
+    def before_lock(self, known: Sequence[Measurement]) -> Iterator[Batch]:
+        """Idle power at whatever clock the device rests at; once, and only with a meter."""
+        if self._idle_known or self._platform.meter is None:
+            return
+        self._idle_known = True
+        if not _has(known, "idle_power"):
+            idle_s = max(IDLE_S, self._platform.window_s())
+            yield tuple(power_measurements("idle_power", self._platform.measure_waiting(idle_s)))
+
+    def under_lock(self, frequency_hz: float | None, known: Sequence[Measurement], whole_step: bool) -> Iterator[Batch]:
+        """Everything that is measured with the clock held; what `known` holds already is left out."""
+        self._states, self._contended, self._reading = [], set(), None
+        self._problems = list(self._platform.lock_problems())
+        if self._platform.meter is not None:
+            with self._bench.equivalent_step() as step:
+                self._platform.settle(step, frequency_hz)
+        yield from self._segments(known)
+        if self._platform.meter is not None:
+            yield from self._powers(known)
+        if whole_step and not _has(known, "latency", "whole_step"):
+            timing = self._bench.whole_step()
+            if timing is not None:
+                yield measurements(timing)
+
+    def operating_point(self, frequency_hz: float | None) -> OperatingPoint:
+        """The state the point was measured in, from what was read under load."""
+        states = self._states or [self._platform.state()]
+        last, reading = states[-1], self._reading
+        read_hz = reading.frequency_hz if reading else _mean(s.frequency_hz for s in states)
+        throttled = _any([s.throttled for s in states] + ([reading.throttled] if reading else []))
+        said = [r for s in states for r in s.reasons] + list(reading.reasons if reading else ())
+        problems = self._problems + list(self._platform.lock_problems())
+        reasons = list(dict.fromkeys(said + problems))
+        if problems:
+            throttled = True
+        if not on_request(read_hz, frequency_hz):
+            throttled = True
+            reasons.append(f"ran at {(read_hz or 0) / 1e6:.0f} MHz, not at {(frequency_hz or 0) / 1e6:.0f} MHz")
+        if self._contended:
+            reasons.append(f"contended: {', '.join(sorted(self._contended))}")
+        return OperatingPoint(
+            frequency_hz=read_hz,
+            memory_hz=last.memory_hz,
+            cpu_hz=last.cpu_hz,
+            power_mode=last.power_mode,
+            cores_active=last.cores_active,
+            temperature_c=reading.temperature_c if reading else _mean(s.temperature_c for s in states),
+            throttled=throttled,
+            contended=bool(self._contended),
+            reasons=tuple(reasons),
+        )
+
+    def _segments(self, known: Sequence[Measurement]) -> Iterator[Batch]:
+        for timing in time_segments(self._bench, self._tools, skip=_measured(known)):
+            self._states.append(self._platform.state())
+            if timing.contended and timing.segment in self._bench.segments:
+                self._contended.add(timing.segment)
+            yield measurements(timing)
+
+    def _powers(self, known: Sequence[Measurement]) -> Iterator[Batch]:
+        # Measured anew when resuming: the operating point is closed by this reading.
+        with self._bench.equivalent_step() as step:
+            self._reading = self._platform.measure(step)
+        if not _has(known, "power"):
+            yield tuple(power_measurements("power", self._reading, EQUIVALENT_STEP))
+        if not _has(known, "wait_power"):
+            yield tuple(power_measurements("wait_power", self._platform.measure_waiting()))
+
+
+def power_measurements(quantity: str, reading: Reading, segment: str | None = None) -> Iterable[Measurement]:
+    """One measurement a rail, with the samples of its window."""
+    for name, trace in reading.traces.items():
+        estimate = reading.power_w if trace.rail.total else trace.mean(reading.seconds_per_iteration.provenance)
+        yield Measurement(
+            uid=new_uid(),
+            quantity=quantity,
+            unit="W",
+            segment=segment,
+            rail=name,
+            estimate=estimate,
+            flags=() if estimate is not None else ("no whole sensor update",),
+            samples={"end_s": trace.end_s, "power_w": trace.power_w},
+            details={
+                "total": trace.rail.total,
+                "scope": trace.rail.scope,
+                "source": trace.source,
+                "update_s": trace.update_s,
+                "quantisation_w": trace.quantisation_w,
+                "check_w": trace.check_w,
+                "temperature_c": reading.temperature_c,
+                **trace.facts,
+            },
+        )
+
+
+def _measured(known: Sequence[Measurement]) -> frozenset[str]:
+    """Segments that have trustworthy times already."""
+    return frozenset(m.segment for m in known if m.segment and _has(known, "latency", m.segment))
+
+
+def _has(known: Sequence[Measurement], quantity: str, segment: str | None = None) -> bool:
+    """Whether a trustworthy value is there already."""
+    return any(
+        m.quantity == quantity
+        and (segment is None or m.segment == segment)
+        and m.estimate is not None
+        and CONTENDED not in m.flags
+        for m in known
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _any(flags: Sequence[bool | None]) -> bool | None:
+    known = [flag for flag in flags if flag is not None]
+    return any(known) if known else None

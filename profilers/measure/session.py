@@ -1,0 +1,172 @@
+"""One profile from beginning to end: visit the planned points, measure, commit each result at once.
+
+    begin run
+      for each planned point not done yet:
+        begin point -> lock clock -> settle -> time each segment (commit) -> power, waiting (commit)
+        -> operating point (commit: the point is done) -> restore clock
+      whole step, where wanted and where it fits
+
+What is on disk never depends on how the session ends. Resuming skips the points that are done and,
+within the one that was cut short, the segments that were measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cardlab.core.errors import DeviceError
+from cardlab.core.identity import new_uid
+from cardlab.core.quantity import Provenance
+from cardlab.core.records.device import Environment
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Profile, Run
+from cardlab.db.store import Store
+from cardlab.db.times import utc_now
+from cardlab.profilers.devices.device import Platform
+from cardlab.profilers.measure.point import PointMeasurer
+from cardlab.profilers.measure.timing import Progress, TimingPolicy
+from cardlab.profilers.runtime.workbench import Workload
+
+
+class Observer(Protocol):
+    """Is told what happens; the command line shows it."""
+
+    def run_started(self, run: Run, resumed: bool) -> None:
+        """The run is stored; measuring begins."""
+        ...
+
+    def point_started(self, planned: PlannedPoint, number: int, count: int) -> None:
+        """A point begins, `number` of `count`."""
+        ...
+
+    def timing(self, progress: Progress) -> None:
+        """A sample was taken."""
+        ...
+
+    def measured(self, measurements: tuple[Measurement, ...]) -> None:
+        """These are committed."""
+        ...
+
+    def point_finished(self, planned: PlannedPoint, operating: OperatingPoint) -> None:
+        """The point is done and committed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a session is asked to do.
+
+    Attributes:
+        workload: the task or load to measure.
+        planned: points in the order of visit.
+        policy: how long the timings go on; its budget_s is for those of one point.
+        environment: versions to store with the run.
+        whole_step: also measure one real training step at the last point.
+        resume: go on with the newest unfinished run of the same kind, if there is one.
+        options: resolved options to store with the run.
+    """
+
+    workload: Workload
+    planned: tuple[PlannedPoint, ...]
+    policy: TimingPolicy
+    environment: Environment
+    whole_step: bool = True
+    resume: bool = False
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+def run_session(store: Store, platform: Platform, request: Request, observer: Observer) -> Profile:
+    """Measure everything the request plans and return it as stored.
+
+    Raises whatever stops the measurement, after what was measured has been committed.
+    """
+    run, done = _begin(store, platform, request, observer)
+    pending = [p for p in run.planned if not (p.index in done and done[p.index].done)]
+    bench = platform.workbench(request.workload)
+    measurer = PointMeasurer(platform, bench, request.policy, observer.timing)
+    for number, planned in enumerate(pending, start=1):
+        observer.point_started(planned, number, len(pending))
+        last = number == len(pending)
+        _visit(
+            store,
+            platform,
+            run,
+            planned,
+            done.get(planned.index),
+            measurer,
+            observer,
+            last and request.whole_step,
+        )
+    return store.runs.get(run.uid)
+
+
+def _begin(store: Store, platform: Platform, request: Request, observer: Observer) -> tuple[Run, dict[int, Point]]:
+    run = new_run(platform, request)
+    unfinished = store.runs.unfinished(run) if request.resume else None
+    if unfinished is None:
+        store.runs.begin(run)
+        observer.run_started(run, False)
+        return run, {}
+    observer.run_started(unfinished.run, True)
+    return unfinished.run, _by_index(unfinished.points)
+
+
+def _by_index(points: Iterable[Point]) -> dict[int, Point]:
+    """The done visit of each planned point, else the last one begun."""
+    found: dict[int, Point] = {}
+    for point in points:
+        if not (point.index in found and found[point.index].done):
+            found[point.index] = point
+    return found
+
+
+def new_run(platform: Platform, request: Request) -> Run:
+    """The record of a run that begins now."""
+    workload = request.workload
+    return Run(
+        uid=new_uid(),
+        kind="profile",
+        device=platform.identity,
+        execution=workload.execution,
+        environment=request.environment,
+        task=workload.task,
+        workload=workload.label,
+        analysis=workload.analysis,
+        planned=request.planned,
+        options=request.options,
+        provenance=Provenance(platform.provenance.origins),
+        started_at=utc_now(),
+    )
+
+
+def _visit(
+    store: Store,
+    platform: Platform,
+    run: Run,
+    planned: PlannedPoint,
+    before: Point | None,
+    measurer: PointMeasurer,
+    observer: Observer,
+    whole_step: bool,
+) -> None:
+    """Measure one point; what a cut-short visit measured at the same clock is taken over."""
+    point_uid = before.uid if before is not None else store.runs.begin_point(run.uid, planned)
+    known = () if before is None else before.measurements
+    for measurements in measurer.before_lock(known):
+        store.runs.add(point_uid, *measurements)
+        observer.measured(measurements)
+    with platform.locked(planned.requested_hz, planned.memory_hz):
+        for measurements in measurer.under_lock(planned.requested_hz, known, whole_step):
+            store.runs.add(point_uid, *measurements)
+            observer.measured(measurements)
+        operating = measurer.operating_point(planned.requested_hz)
+    store.runs.finish_point(point_uid, operating)
+    observer.point_finished(planned, operating)
+
+
+def restore(platform: Platform) -> bool:
+    """Release a clock that a dead process left locked; False if none was."""
+    if platform.guard is None:
+        raise DeviceError(f"{platform.identity.name} has no clock control", remedy="nothing needs to be restored")
+    return platform.guard.restore_leftover()

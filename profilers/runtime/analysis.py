@@ -1,0 +1,113 @@
+"""analyse: what a task costs before anything is timed. Everything here happens on the meta device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cardlab.core.errors import ProfileError
+from cardlab.core.records.task import Execution, Task
+from cardlab.core.records.workload import Analysis, SegmentCost
+from cardlab.profilers.runtime.budget import CPU_ALLOCATOR_SLACK, cut_costs
+from cardlab.profilers.runtime.build import BuiltModel, build_meta, structural_groups
+from cardlab.profilers.runtime.execution import DTYPE_BYTES
+from cardlab.profilers.runtime.flops import count_flop, disagreements
+from cardlab.profilers.runtime.pieces import Piece, meta_pieces
+from cardlab.profilers.runtime.tracking import piece_memory
+
+# Resident memory of an interpreter with torch, transformers and PEFT that has computed once; measured
+# with torch 2.13 and transformers 5.23. `overhead.measure_overhead` says what it is here.
+DEFAULT_OVERHEAD_BYTES = 412 * 2**20
+
+
+def analyse(
+    task: Task,
+    execution: Execution,
+    *,
+    overhead_bytes: int = DEFAULT_OVERHEAD_BYTES,
+    server_overhead_bytes: int | None = None,
+) -> Analysis:
+    """FLOPs by three methods, bytes and memory of every segment and cut of a task.
+
+    Args:
+        overhead_bytes: resident memory of the device's process before any weight is there (context
+            and framework); `measure_overhead` measures it.
+        server_overhead_bytes: the same for the server, by default as the device's.
+
+    Raises ProfileError when the layers of the model differ in structure.
+    """
+    return analyse_built(
+        build_meta(task, execution),
+        overhead_bytes=overhead_bytes,
+        server_overhead_bytes=overhead_bytes if server_overhead_bytes is None else server_overhead_bytes,
+    )
+
+
+def analyse_built(built: BuiltModel, *, overhead_bytes: int, server_overhead_bytes: int) -> Analysis:
+    """As `analyse`, of a model that was built already."""
+    if len(structural_groups(built)) != 1:
+        raise ProfileError(
+            f"the layers of {built.task.model} are not all alike",
+            remedy="use a model whose decoder layers have one structure",
+        )
+    task = built.task
+    costs: list[SegmentCost] = []
+    lines: list[str] = []
+    for piece in meta_pieces(built):
+        cost = _segment_cost(built, piece)
+        costs.append(cost)
+        lines.extend(disagreements(piece.segment, cost.flop_by_method))
+    unique = {id(p): p for p in built.model.parameters()}.values()
+    return Analysis(
+        parameters=sum(p.numel() for p in unique if not p.requires_grad),
+        trainable_parameters=sum(p.numel() for p in unique if p.requires_grad),
+        segments=tuple(costs),
+        cuts=cut_costs(
+            task,
+            costs,
+            activation_bytes=hidden_bytes(task, built.execution),
+            device_overhead_bytes=overhead_bytes,
+            server_overhead_bytes=server_overhead_bytes,
+            slack=CPU_ALLOCATOR_SLACK if built.execution.accelerator is None else 0.0,
+        ),
+        flop_disagreements=tuple(lines),
+    )
+
+
+def hidden_bytes(task: Task, execution: Execution) -> int:
+    """Bytes of one hidden state [B, S, h] at the compute dtype."""
+    return task.tokens * task.architecture.hidden_size * DTYPE_BYTES[execution.dtype]
+
+
+def _segment_cost(built: BuiltModel, piece: Piece) -> SegmentCost:
+    counts = count_flop(built, piece)
+    memory = piece_memory(piece)
+    parameters = [p for module in piece.modules for p in module.parameters()]
+    frozen = [p for p in parameters if not p.requires_grad]
+    trainable = [p for p in parameters if p.requires_grad]
+    weight_bytes = sum(p.numel() * p.element_size() for p in frozen)
+    cost = SegmentCost(
+        segment=piece.segment,
+        count=built.task.architecture.layers - 1 if piece.segment == "layer" else 1,
+        forward_flop=counts["torch"].forward_flop or 0.0,
+        backward_flop=counts["torch"].backward_flop or 0.0,
+        flop_by_method=counts,
+        parameters=sum(p.numel() for p in frozen),
+        trainable_parameters=sum(p.numel() for p in trainable),
+        weight_bytes=weight_bytes,
+        adapter_bytes=sum(p.numel() * p.element_size() for p in trainable),
+        saved_bytes=memory.saved_bytes,
+        peak_bytes=max(memory.backward_peak_bytes, memory.forward_peak_bytes - memory.saved_bytes),
+    )
+    return replace(cost, traffic_bytes=_traffic_bytes(built, cost))
+
+
+def _traffic_bytes(built: BuiltModel, cost: SegmentCost) -> int:
+    """Weights read once, a hidden state in and one out; the head writes logits instead."""
+    hidden = hidden_bytes(built.task, built.execution)
+    itemsize = DTYPE_BYTES[built.execution.dtype]
+    if cost.segment == "embedding":
+        return 2 * hidden
+    if cost.segment == "head":
+        logits = built.task.tokens * built.task.architecture.vocab_size * itemsize
+        return cost.weight_bytes + hidden + logits
+    return cost.weight_bytes + cost.adapter_bytes + 2 * hidden

@@ -1,0 +1,191 @@
+"""Models without weights: built on the meta device, LoRA by PEFT, materialised one layer at a time.
+
+On the meta device tensors have shapes and no storage, so a model of any size is built in a moment.
+A layer is then given real memory, measured, and let go: a model larger than memory is profiled too.
+
+Three traps are handled here. Materialising leaves parameters *and* non-persistent buffers as garbage, so
+weights are filled and the rotary module is made anew from its configuration. PEFT on the meta device
+leaves adapters in float32 whatever it was asked, so they are cast. Values do not change the time of a dense
+product, so any cheap filling serves, small enough to keep activations finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cardlab.core.records.task import Execution, Task
+from cardlab.profilers.runtime.configs import config_of
+from cardlab.profilers.runtime.families import Family, family_named
+
+_WEIGHT_RANGE = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltModel:
+    """A causal language model with LoRA, on the meta device or materialised.
+
+    Attributes:
+        family: its adapter.
+        model: transformers' module with PEFT's adapters injected.
+        device, dtype: where and in what it computes.
+    """
+
+    family: Family
+    model: Any
+    task: Task
+    execution: Execution
+
+    def part(self, path: str) -> Any:
+        """The submodule at that path."""
+        return self.model.get_submodule(path)
+
+    @property
+    def layers(self) -> Any:
+        """The decoder layers."""
+        return self.part(self.family.layer_path)
+
+    @property
+    def dtype(self) -> Any:
+        """The compute dtype as a torch dtype."""
+        return getattr(torch, self.execution.dtype)
+
+
+def build_meta(task: Task, execution: Execution) -> BuiltModel:
+    """The model on the meta device with frozen weights and LoRA adapters, in training mode.
+
+    Raises ProfileError or MissingDependencyError when transformers or PEFT is missing.
+    """
+    from transformers import AutoModelForCausalLM
+
+    family = family_named(task.architecture.family)
+    config = family.transformers_config(config_of(task))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=execution.attention)
+        model.to(getattr(torch, execution.dtype))
+        model.requires_grad_(False)
+        _add_lora(model, task)
+    model.loss_type = "ForCausalLM"  # older class names (GPT2LMHeadModel) are not recognised by transformers
+    model.train()
+    return BuiltModel(family=family, model=model, task=task, execution=execution)
+
+
+def _add_lora(model: Any, task: Task) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    lora = task.lora
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=list(lora.targets),
+        fan_in_fan_out=task.architecture.family == "gpt2",
+        bias="none",
+    )
+    inject_adapter_in_model(config, model)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(getattr(torch, lora.dtype))
+            parameter.requires_grad_(True)
+
+
+def materialise(built: BuiltModel, module: Any, device: str) -> Any:
+    """Give a meta module memory on the device and small finite weights; the module itself is returned."""
+    module.to_empty(device=device)
+    _fill_all(built, module)
+    return module
+
+
+def _fill_all(built: BuiltModel, module: Any) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            fill(parameter)
+        built.family.restore_buffers(module)
+
+
+def fill(parameter: Any) -> None:
+    """Weights of a matrix uniform in +-0.02, of a vector (norms) one."""
+    if parameter.dim() > 1:
+        parameter.uniform_(-_WEIGHT_RANGE, _WEIGHT_RANGE)
+    else:
+        parameter.fill_(1.0)
+
+
+def release(module: Any) -> None:
+    """Give the memory back: the module returns to the meta device."""
+    for parameter in module.parameters():
+        parameter.grad = None
+    module.to("meta")
+
+
+def materialise_whole(built: BuiltModel, device: str) -> Any:
+    """The whole model with memory and weights, rotary tables included.
+
+    Materialising separates tied weights, so they are tied again before anything touches their memory.
+    """
+    built.model.to_empty(device=device)
+    built.model.tie_weights()
+    _fill_all(built, built.model)
+    if built.family.rotary_path is not None:
+        restore_rotary(built, built.model, device)
+    if built.task.gradient_checkpointing:
+        enable_checkpointing(built.model)
+    return built.model
+
+
+def enable_checkpointing(model: Any) -> None:
+    """Non-reentrant checkpointing of every layer, under the name that this transformers has for it."""
+    options = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(options)
+    else:
+        model.gradient_checkpointing_enable(options)
+
+
+def restore_rotary(built: BuiltModel, model: Any, device: str) -> None:
+    """Put a freshly made rotary module where materialising left garbage frequencies."""
+    path = built.family.rotary_path
+    if path is not None:
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, make_rotary(built, device))
+
+
+def make_rotary(built: BuiltModel, device: str) -> Any:
+    """A rotary module with true frequencies on the device, None for a family without one."""
+    if built.family.rotary_path is None:
+        return None
+    kind = type(built.part(built.family.rotary_path))
+    with torch.device(device):
+        return kind(config=built.model.config)
+
+
+def layer_context(built: BuiltModel, device: str) -> Mapping[str, Any]:
+    """What the model hands to each layer beside the hidden state: mask, positions, rotary tables.
+
+    sdpa needs no mask (causal by flag), eager an additive one [1, 1, S, S].
+    """
+    task, execution = built.task, built.execution
+    context: dict[str, Any] = {"attention_mask": None, "use_cache": False}
+    if execution.attention == "eager" and device != "meta":
+        blocked = torch.full((task.sequence, task.sequence), torch.finfo(built.dtype).min, dtype=built.dtype)
+        context["attention_mask"] = blocked.triu(1)[None, None].to(device)
+    if built.family.rotary_path is None:
+        return context
+    # Older rotary modules cannot run on the meta device, so the tables are made on a real one first.
+    made_on = "cpu" if device == "meta" else device
+    positions = torch.arange(task.sequence, device=made_on)[None]
+    tables = make_rotary(built, made_on)(torch.empty((1, 1, 1), dtype=built.dtype, device=made_on), positions)
+    context["position_ids"] = positions.to(device)
+    context["position_embeddings"] = tuple(table.to(device) for table in tables)
+    return context
+
+
+def structural_groups(built: BuiltModel) -> tuple[tuple[int, ...], ...]:
+    """Layer numbers (from 0) grouped by parameter names, shapes, dtypes and requires_grad."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for number, layer in enumerate(built.layers):
+        signature = tuple((name, tuple(p.shape), str(p.dtype), p.requires_grad) for name, p in layer.named_parameters())
+        groups.setdefault(signature, []).append(number)
+    return tuple(tuple(members) for members in groups.values())

@@ -1,0 +1,72 @@
+"""Model configurations: bundled ones (no network, no weights) or a local config.json.
+
+The files in `configs/` hold the public dimensions in the form of a Hugging Face config.json. Only
+JSON is read; nothing is downloaded and no code of a model repository is run.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from cardlab.core.errors import ProfileError, UnknownModelError
+from cardlab.core.records.task import Architecture, Task
+from cardlab.profilers.runtime.families import family_named, family_of
+
+
+def bundled_models() -> tuple[str, ...]:
+    """Names of the bundled configurations, sorted."""
+    folder = files("cardlab.profilers.runtime") / "configs"
+    return tuple(sorted(e.name[: -len(".json")] for e in folder.iterdir() if e.name.endswith(".json")))
+
+
+def load_config(model: str) -> dict[str, Any]:
+    """The config.json dictionary of a bundled name, of a file, or of a folder that holds one.
+
+    Raises UnknownModelError when there is neither, ProfileError when a file cannot be understood.
+    """
+    if model in bundled_models():
+        text = (files("cardlab.profilers.runtime") / "configs" / f"{model}.json").read_text("utf-8")
+        return dict(json.loads(text))
+    path = Path(model)
+    path = path / "config.json" if path.is_dir() else path
+    if not path.is_file():
+        raise UnknownModelError(
+            f"no model {model!r}",
+            remedy=f"use one of {', '.join(bundled_models())}, or the path of a config.json",
+        )
+    return _read_config(path)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ProfileError(f"cannot read {path}: {error}", remedy="give a readable config.json") from error
+    if not isinstance(loaded, dict):
+        raise ProfileError(f"{path} holds no JSON object", remedy="give a model's config.json")
+    return loaded
+
+
+def load_architecture(model: str) -> Architecture:
+    """Dimensions of a bundled model or local config.json; UnsupportedFamilyError for other families."""
+    config = load_config(model)
+    return family_of(config.get("model_type")).architecture(config)
+
+
+def config_of(task: Task) -> dict[str, Any]:
+    """The configuration to build a task from: its model's if that still has the same dimensions.
+
+    A task that came from another machine may name a file that is not here; its dimensions suffice
+    for every cost, and the rest takes the family's defaults.
+    """
+    family = family_named(task.architecture.family)
+    try:
+        config = load_config(task.model)
+        if family_of(config.get("model_type")).architecture(config) == task.architecture:
+            return config
+    except ProfileError:
+        pass
+    return family.config_from(task.architecture)

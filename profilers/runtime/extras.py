@@ -1,0 +1,85 @@
+"""Work beside the segments: optimizer step, copies between host and device, fetching one layer's weights.
+
+Fetching a layer is what moving the cut by one costs a side that holds the weights in host memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from cardlab.core.records.workload import Analysis
+from cardlab.profilers.board.work import Lap, Work
+from cardlab.profilers.runtime.build import BuiltModel
+from cardlab.profilers.runtime.pieces import hidden_states
+from cardlab.profilers.runtime.segments import synchronizer
+
+_LEARNING_RATE = 1e-4
+
+
+def make_optimizer(name: str, parameters: list[Any], learning_rate: float = _LEARNING_RATE) -> Any:
+    """Plain SGD or AdamW over these parameters."""
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=learning_rate)
+    return torch.optim.SGD(parameters, lr=learning_rate)
+
+
+def optimizer_work(built: BuiltModel, device: str) -> Work:
+    """One optimizer step over the adapters of all layers; gradients are there and stay."""
+    shapes = [(p.shape, p.dtype) for p in built.model.parameters() if p.requires_grad]
+    parameters = [torch.nn.Parameter(torch.zeros(s, dtype=d, device=device)) for s, d in shapes]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer = make_optimizer(built.task.optimizer, parameters)
+    lap = Lap(phase="step", run=optimizer.step)
+    return Work(segment="optimizer", laps=(lap,), synchronize=synchronizer(device))
+
+
+def copy_work(built: BuiltModel, device: str) -> Work | None:
+    """One hidden state [B, S, h] to the device and back; None on a CPU, where nothing is copied."""
+    if device == "cpu":
+        return None
+    here = hidden_states(built, "cpu", input_grad=False).pin_memory()
+    there = here.to(device)
+    size_bytes = float(here.numel() * here.element_size())
+
+    def to_device() -> None:
+        there.copy_(here, non_blocking=True)
+
+    def to_host() -> None:
+        here.copy_(there, non_blocking=True)
+
+    laps = (
+        Lap(phase="to_device", run=to_device, traffic_bytes=size_bytes),
+        Lap(phase="to_host", run=to_host, traffic_bytes=size_bytes),
+    )
+    return Work(segment="copy", laps=laps, synchronize=synchronizer(device))
+
+
+def layer_load_work(analysis: Analysis, device: str) -> Work:
+    """Fresh memory on the device filled with one layer's weights from host memory."""
+    cost = analysis.segment("layer")
+    size_bytes = cost.weight_bytes + cost.adapter_bytes
+    source = torch.zeros(size_bytes, dtype=torch.uint8)
+    source.fill_(1)
+
+    def load() -> None:
+        source.to(device, copy=True)
+
+    lap = Lap(phase="load", run=load, traffic_bytes=2.0 * size_bytes)
+    return Work(segment="layer_load", laps=(lap,), synchronize=synchronizer(device))
+
+
+def extra_works(built: BuiltModel, analysis: Analysis, device: str) -> Iterator[Work]:
+    """The works above that mean something on this device, built one after the other."""
+    makers: tuple[Callable[[], Work | None], ...] = (
+        lambda: optimizer_work(built, device),
+        lambda: copy_work(built, device),
+        lambda: layer_load_work(analysis, device),
+    )
+    for make in makers:
+        work = make()
+        if work is not None:
+            yield work

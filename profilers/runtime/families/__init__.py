@@ -1,0 +1,36 @@
+"""Model families: one small adapter each. Another family is refused by name."""
+
+from __future__ import annotations
+
+from cardlab.core.errors import UnsupportedFamilyError
+from cardlab.profilers.runtime.families.base import Family, LayerPlan, Projection
+from cardlab.profilers.runtime.families.gpt2 import Gpt2
+from cardlab.profilers.runtime.families.llama import Llama
+from cardlab.profilers.runtime.families.qwen2 import Qwen2
+
+FAMILIES: tuple[Family, ...] = (Llama(), Qwen2(), Gpt2())
+
+__all__ = ["FAMILIES", "Family", "LayerPlan", "Projection", "family_named", "family_of"]
+
+
+def family_named(name: str) -> Family:
+    """The adapter of that name; UnsupportedFamilyError listing the ones there are."""
+    for family in FAMILIES:
+        if family.name == name:
+            return family
+    raise _unsupported(name)
+
+
+def family_of(model_type: object) -> Family:
+    """The adapter for a config.json's `model_type`; UnsupportedFamilyError otherwise."""
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    raise _unsupported(str(model_type))
+
+
+def _unsupported(name: str) -> UnsupportedFamilyError:
+    known = ", ".join(family.name for family in FAMILIES)
+    return UnsupportedFamilyError(
+        f"model family {name!r} has no adapter", remedy=f"use a model of one of these families: {known}"
+    )

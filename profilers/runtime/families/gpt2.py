@@ -1,0 +1,124 @@
+"""GPT-2: learned positions, layer norms, one fused q-k-v map, biases everywhere, dense attention.
+
+Two modules of a layer are called `c_proj`; a LoRA target of that name means both, "attn.c_proj" one.
+Dropout is off: a split step has to equal the unsplit one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cardlab.core.records.task import Architecture
+from cardlab.profilers.runtime.families.base import (
+    ConfigDict,
+    Family,
+    LayerPlan,
+    Projection,
+    optional,
+    required,
+)
+
+
+class Gpt2(Family):
+    """Adapter for `model_type` gpt2."""
+
+    name = "gpt2"
+    model_types = ("gpt2",)
+    layer_path = "transformer.h"
+    norm_path = "transformer.ln_f"
+    embedding_paths = ("transformer.wte", "transformer.wpe")
+    default_targets = ("c_attn",)
+
+    def architecture(self, config: ConfigDict) -> Architecture:
+        """Dimensions of a gpt2 config.json (n_embd, n_layer, n_head, n_positions, n_inner)."""
+        hidden, heads = required(config, "n_embd"), required(config, "n_head")
+        return Architecture(
+            family=self.name,
+            layers=required(config, "n_layer"),
+            hidden_size=hidden,
+            intermediate_size=optional(config, "n_inner", 4 * hidden),
+            heads=heads,
+            kv_heads=heads,
+            head_dim=hidden // heads,
+            vocab_size=required(config, "vocab_size"),
+            max_positions=required(config, "n_positions"),
+            tied_embeddings=bool(config.get("tie_word_embeddings", True)),
+            attention_bias=True,
+        )
+
+    def config_from(self, architecture: Architecture) -> dict[str, Any]:
+        """A gpt2 config.json of these dimensions."""
+        a = architecture
+        return {
+            "model_type": "gpt2",
+            "n_embd": a.hidden_size,
+            "n_layer": a.layers,
+            "n_head": a.heads,
+            "n_inner": a.intermediate_size,
+            "n_positions": a.max_positions,
+            "vocab_size": a.vocab_size,
+            "tie_word_embeddings": a.tied_embeddings,
+        }
+
+    def plan(self, architecture: Architecture) -> LayerPlan:
+        """c_attn h x 3h makes q, k and v at once; c_proj, c_fc, c_proj; all with bias."""
+        h, i = architecture.hidden_size, architecture.intermediate_size
+        fused = Projection(path="attn.c_attn", inputs=h, outputs=3 * h, roles=("q", "k", "v"), bias=True)
+        return LayerPlan(
+            attention_in=(fused,),
+            attention_out=Projection(path="attn.c_proj", inputs=h, outputs=h, bias=True),
+            mlp_in=(Projection(path="mlp.c_fc", inputs=h, outputs=i, bias=True),),
+            mlp_out=Projection(path="mlp.c_proj", inputs=i, outputs=h, bias=True),
+        )
+
+    def transformers_config(self, config: ConfigDict) -> Any:
+        """GPT2Config without cache and dropout."""
+        import transformers
+
+        dropped = {"architectures", "torch_dtype", "dtype", "model_type", "task_specific_params"}
+        kept = {k: v for k, v in config.items() if k not in dropped}
+        kept |= {"use_cache": False, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        return transformers.GPT2Config(**kept)
+
+    def device_part(self, model: Any, cut: int) -> Any:
+        """The inner model with token and position embeddings, layers 1..cut and no final norm."""
+        import torch
+
+        inner = model.transformer
+        inner.h = torch.nn.ModuleList(list(inner.h)[:cut])
+        inner.ln_f = torch.nn.Identity()
+        inner.config.n_layer = cut
+        model.lm_head = None
+        return inner
+
+    def server_part(self, model: Any, cut: int) -> Any:
+        """The whole model with layers cut+1..L; positions were added on the device and add zero here."""
+        import torch
+
+        inner = model.transformer
+        inner.h = torch.nn.ModuleList(list(inner.h)[cut:])
+        inner.wte = torch.nn.Identity()
+        inner.wpe = _NoPositions()
+        inner.config.n_layer = len(inner.h)
+        return model
+
+    def restore_buffers(self, module: Any) -> None:
+        """Older transformers keep the causal triangle as a buffer of the attention module."""
+        for name, buffer in module.named_buffers():
+            if name.rsplit(".", 1)[-1] == "bias":
+                buffer.fill_(1).tril_()
+            elif name.rsplit(".", 1)[-1] == "masked_bias":
+                buffer.fill_(-1e4)
+
+
+def _NoPositions() -> Any:  # noqa: N802
+    import torch
+
+    class NoPositions(torch.nn.Module):  # type: ignore[misc]
+        """Stands where the position embedding was and contributes nothing."""
+
+        def forward(self, positions: Any) -> Any:
+            """A zero without dimensions, so that adding it keeps dtype and shape of [B, S, h]."""
+            return torch.zeros((), device=positions.device)
+
+    return NoPositions()

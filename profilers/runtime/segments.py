@@ -1,0 +1,184 @@
+"""The segments of a task as works that run: one is materialised at a time and let go afterwards.
+
+Layers are chained with the graph kept, as in a real step, so that the cost of fresh activations is in the
+number (a single layer in a loop reuses the same pages and comes out 2-3 % too fast). Layers small enough are
+materialised separately, so that no cache keeps their weights; large ones do not fit a cache anyway and one
+is used several times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from cardlab.core.errors import OutOfMemoryError
+from cardlab.core.records.workload import Analysis
+from cardlab.profilers.board.work import Lap, Work
+from cardlab.profilers.runtime.budget import available_memory_bytes
+from cardlab.profilers.runtime.build import BuiltModel, layer_context, materialise, release
+from cardlab.profilers.runtime.describe import chain_length, describe_equivalent_step, describe_segment
+from cardlab.profilers.runtime.pieces import Piece, embedding_piece, head_piece, layer_piece
+
+_SEPARATE_BYTES = 64 * 2**20
+_REFERENCE_SHAPE = (128, 2048, 8192)
+
+
+@dataclass
+class _Runner:
+    """Runs a piece forward and backward, `copies` times side by side, and forgets."""
+
+    piece: Piece
+    inputs: tuple[Any, ...]
+    copies: int = 1
+    outputs: list[Any] = field(default_factory=list)
+    gradient: Any = None
+
+    def forward(self) -> None:
+        self.outputs = [self.piece.forward(*self.inputs) for _ in range(self.copies)]
+
+    def backward(self) -> None:
+        while self.outputs:
+            output = self.outputs.pop()
+            if self.gradient is None and output.dim() > 0:
+                self.gradient = torch.ones_like(output)
+            output.backward(gradient=self.gradient)
+
+    def reset(self) -> None:
+        self.outputs = []
+        for tensor in self.inputs:
+            tensor.grad = None
+        for module in self.piece.modules:
+            module.zero_grad(set_to_none=True)
+
+
+def synchronizer(device: str) -> Callable[[], None]:
+    """A function that returns when the device has finished what was queued."""
+    if not device.startswith("cuda"):
+        return _nothing
+    return lambda: torch.cuda.synchronize(device)
+
+
+def _nothing() -> None:
+    return None
+
+
+@contextmanager
+def segment_work(built: BuiltModel, analysis: Analysis, segment: str, device: str) -> Iterator[Work]:
+    """One segment, materialised for the length of the block.
+
+    Raises OutOfMemoryError when it cannot be had or the allocator gives up inside the block.
+    """
+    piece, chain, copies = _piece(built, analysis, segment, device)
+    with _room(analysis, segment, chain * copies, device):
+        modules = [materialise(built, module, device) for module in piece.modules]
+        try:
+            runner = _Runner(piece, piece.make_inputs(device), copies)
+            described = describe_segment(analysis, segment, chain * copies)
+            runs = {"forward": runner.forward, "backward": runner.backward}
+            laps = tuple(replace(lap, run=runs[lap.phase]) for lap in described.laps)
+            yield replace(described, laps=laps, synchronize=synchronizer(device), reset=runner.reset)
+        finally:
+            for module in modules:
+                release(module)
+
+
+def _piece(built: BuiltModel, analysis: Analysis, segment: str, device: str) -> tuple[Piece, int, int]:
+    """The piece, how many layers it chains, and how many run side by side."""
+    if segment == "embedding":
+        return embedding_piece(built, device), 1, 1
+    if segment == "head":
+        return head_piece(built), 1, 1
+    context = layer_context(built, device)
+    chain = chain_length(built.task)
+    if segment == "first_layer":
+        return layer_piece(built, context, first=True), 1, chain
+    return layer_piece(built, context, numbers=chain_numbers(built, analysis, chain)), chain, 1
+
+
+def chain_numbers(built: BuiltModel, analysis: Analysis, chain: int) -> tuple[int, ...]:
+    """Layers to chain: spread over the model if they are small, else one of them several times."""
+    last = built.task.architecture.layers - 1
+    if analysis.segment("layer").weight_bytes > _SEPARATE_BYTES:
+        return (last // 2,) * chain
+    return tuple(last - round(i * (last - 1) / max(1, chain - 1)) for i in range(chain))
+
+
+@contextmanager
+def _room(analysis: Analysis, segment: str, repeats: int, device: str) -> Iterator[None]:
+    """Refuse what cannot fit before the system kills us, and translate the allocator's own refusal."""
+    cost = analysis.segment(segment)
+    needed = repeats * (cost.weight_bytes * (cost.weight_bytes <= _SEPARATE_BYTES) + cost.saved_bytes)
+    needed += cost.weight_bytes + cost.peak_bytes
+    free = available_memory_bytes() if device == "cpu" else None
+    if free is not None and needed > free:
+        raise _no_room(segment, f"needs {needed / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free")
+    try:
+        yield
+    except MemoryError as error:
+        raise _no_room(segment, "does not fit in memory") from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _no_room(segment, "does not fit in memory") from error
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch means that an allocation failed (the CPU allocator has no class of its own)."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return "allocate memory" in str(error) or "out of memory" in str(error).lower()
+
+
+def _no_room(segment: str, reason: str) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"segment {segment} {reason}",
+        remedy="use a smaller batch or sequence, --dtype bfloat16, or gradient checkpointing",
+    )
+
+
+def reference_work(dtype: str, device: str) -> Work:
+    """A fixed product [128, 2048] x [2048, 8192]: the yardstick that runs before every sample."""
+    rows, inner, columns = _REFERENCE_SHAPE
+    kind = getattr(torch, dtype)
+    left = torch.randn((rows, inner), device=device, dtype=kind)
+    right = torch.randn((inner, columns), device=device, dtype=kind)
+
+    def run() -> None:
+        torch.mm(left, right)
+
+    lap = Lap(phase="run", run=run, flop=2.0 * rows * inner * columns)
+    return Work(segment="reference", laps=(lap,), synchronize=synchronizer(device))
+
+
+@contextmanager
+def equivalent_step_work(built: BuiltModel, analysis: Analysis, device: str) -> Iterator[Work]:
+    """L x layer and the head, forward and backward, as one lap: what power is measured on.
+
+    One layer is materialised and used L times; the activations of all L are kept, as in a real step.
+    """
+    layers = built.task.architecture.layers
+    chain = layer_piece(built, layer_context(built, device), numbers=(layers // 2,) * layers)
+    head = head_piece(built)
+    with _room(analysis, "layer", layers, device), _room(analysis, "head", 1, device):
+        modules = [materialise(built, module, device) for module in (*chain.modules, *head.modules)]
+        try:
+            (hidden,), (_, ids) = chain.make_inputs(device), head.make_inputs(device)
+
+            def step() -> None:
+                head.forward(chain.forward(hidden), ids).backward()
+
+            def reset() -> None:
+                hidden.grad = None
+                for module in modules:
+                    module.zero_grad(set_to_none=True)
+
+            described = describe_equivalent_step(built.task, analysis)
+            laps = (replace(described.laps[0], run=step),)
+            yield replace(described, laps=laps, synchronize=synchronizer(device), reset=reset)
+        finally:
+            for module in modules:
+                release(module)

@@ -1,0 +1,94 @@
+"""From what a person asked for to a resolved Task: every default filled in, every value checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cardlab.core.errors import ProfileError, UsageError
+from cardlab.core.records.task import Architecture, Lora, Task
+from cardlab.profilers.runtime.configs import bundled_models, load_architecture
+from cardlab.profilers.runtime.families import Family, family_named
+
+OPTIMIZERS = ("sgd", "adamw")
+ADAPTER_DTYPES = ("float32", "bfloat16", "float16")
+ALL_LINEAR = "all-linear"
+
+
+def resolve_task(
+    model: str,
+    *,
+    batch: int = 1,
+    sequence: int = 512,
+    lora_rank: int = 8,
+    lora_alpha: float | None = None,
+    lora_targets: Sequence[str] | None = None,
+    adapter_dtype: str = "float32",
+    gradient_checkpointing: bool = False,
+    optimizer: str = "sgd",
+) -> Task:
+    """The task that these options mean.
+
+    Args:
+        model: a bundled name or the path of a config.json.
+        batch, sequence: sequences per mini-batch and tokens per sequence.
+        lora_rank, lora_alpha: r and the scaling numerator (default 2 r).
+        lora_targets: module names, ("all-linear",) for all, None for the family's default.
+        adapter_dtype: dtype of the LoRA weights.
+        optimizer: "sgd" (no state) or "adamw" (two moments per adapter weight).
+
+    Raises UsageError for numbers and names that mean nothing, UnknownModelError,
+    UnsupportedFamilyError, and ProfileError when the model does not fit what is asked.
+    """
+    _check_whole("batch", batch)
+    _check_whole("sequence", sequence)
+    _check_whole("LoRA rank", lora_rank)
+    _check_choice("optimizer", optimizer, OPTIMIZERS)
+    _check_choice("adapter dtype", adapter_dtype, ADAPTER_DTYPES)
+    alpha = 2.0 * lora_rank if lora_alpha is None else float(lora_alpha)
+    if not 0.0 < alpha < float("inf"):
+        raise UsageError(f"LoRA alpha {alpha:g} is not positive", remedy="give a positive number")
+    architecture = load_architecture(model)
+    if sequence > architecture.max_positions:
+        raise ProfileError(
+            f"sequence {sequence} is longer than the {architecture.max_positions} positions of {model}",
+            remedy=f"use at most {architecture.max_positions} tokens",
+        )
+    targets = resolve_targets(family_named(architecture.family), architecture, lora_targets)
+    return Task(
+        model=model if model in bundled_models() else str(Path(model)),
+        architecture=architecture,
+        lora=Lora(rank=lora_rank, alpha=alpha, targets=targets, dtype=adapter_dtype),
+        batch=batch,
+        sequence=sequence,
+        gradient_checkpointing=gradient_checkpointing,
+        optimizer=optimizer,
+    )
+
+
+def resolve_targets(family: Family, architecture: Architecture, targets: Sequence[str] | None) -> tuple[str, ...]:
+    """LoRA targets, sorted; ProfileError naming the available ones if one matches nothing."""
+    available = family.available_targets(architecture)
+    if targets is None:
+        return tuple(sorted(family.default_targets))
+    if list(targets) == [ALL_LINEAR]:
+        return available
+    if not targets:
+        raise UsageError("no LoRA target given", remedy=f"use some of {', '.join(available)}")
+    for target in targets:
+        if not any(p.matches(target) for p in family.plan(architecture).projections):
+            raise ProfileError(
+                f"LoRA target {target!r} matches no linear map of a {family.name} layer",
+                remedy=f"use some of {', '.join(available)} or {ALL_LINEAR}",
+            )
+    return tuple(sorted(set(targets)))
+
+
+def _check_whole(what: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{what} {value!r} is not a whole number of at least 1", remedy=f"give a {what} >= 1")
+
+
+def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UsageError(f"unknown {what} {value!r}", remedy=f"use one of {', '.join(choices)}")
