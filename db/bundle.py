@@ -24,8 +24,8 @@ from sqlalchemy.engine import Connection
 
 from cardlab.core.errors import StoreError
 from cardlab.db.engine import lock_exclusively
-from cardlab.db.rows_0_1 import upgrade_tables
 from cardlab.db.rowcheck import content_problem, type_problem
+from cardlab.db.rows_0_1 import upgrade_tables
 from cardlab.db.schema import Base
 from cardlab.db.store import Store
 

@@ -31,6 +31,7 @@ from cardlab.db.schema import (
     TrainRoundRow,
 )
 from cardlab.db.store import Store
+from cardlab.db.store.fits import subject_columns
 
 Ids = frozenset[int]
 
@@ -111,21 +112,7 @@ def _selected_runs(connection: Connection, selection: Selection) -> Ids:
 
 def _superseded(connection: Connection) -> Ids:
     """Fits older than the newest of their subject that no plan uses."""
-    subject = (
-        FitRow.device_id,
-        FitRow.task_id,
-        FitRow.execution_id,
-        FitRow.workload,
-        FitRow.quantity,
-        FitRow.segment,
-        FitRow.phase,
-        FitRow.rail,
-        FitRow.cut,
-        FitRow.codec,
-        FitRow.power_mode,
-        FitRow.memory_hz,
-    )
-    newest = sa.func.max(FitRow.created_at).over(partition_by=subject).label("newest")
+    newest = sa.func.max(FitRow.created_at).over(partition_by=subject_columns()).label("newest")
     ranked = sa.select(FitRow.id, FitRow.created_at, newest).subquery()
     used = sa.select(PlanInputRow.fit_id).where(PlanInputRow.fit_id.is_not(None))
     query = sa.select(ranked.c.id).where(ranked.c.created_at < ranked.c.newest, ranked.c.id.not_in(used))

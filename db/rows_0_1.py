@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cardlab.core.identity import content_hash
 from cardlab.core.plain import from_plain
 from cardlab.core.records.device import Device
 
@@ -64,6 +65,7 @@ class MeasurementParts:
     measurement: Row | None = None
     codec: Row | None = None
     operating: Row | None = None
+    residual: Row | None = None
 
 
 def measurement(row: Mapping[str, Any]) -> MeasurementParts:
@@ -76,10 +78,31 @@ def measurement(row: Mapping[str, Any]) -> MeasurementParts:
     codec = _codec(row, details) if str(row["segment"] or "").startswith("cut-") else None
     repeats, clean = details.pop("repeats", 1), details.pop("clean", None)
     meter = {name: details.pop(name, None) for name in _METER}
-    if row["quantity"] == "meter_gain" and isinstance(details.get("pairs"), int):
-        row = {**row, "n": details.pop("pairs")}
+    extra = None
+    if row["quantity"] == "meter_gain":
+        row = {**row, "n": details.pop("pairs", row["n"])}
+        extra = _residual(row, details.pop("residual_w", None))
     new = {**row, **meter, "repeats": int(repeats or 1), "clean": clean, "details": details}
-    return MeasurementParts(measurement=new if codec is None else {**new, "segment": None}, codec=codec)
+    return MeasurementParts(measurement=new if codec is None else {**new, "segment": None}, codec=codec, residual=extra)
+
+
+def _residual(row: Mapping[str, Any], residual_w: float | None) -> Row | None:
+    """The scatter of a meter's calibration as a measurement of its own; its uid follows from the gain's."""
+    if residual_w is None:
+        return None
+    nothing = dict.fromkeys(("stderr", "ci_low", "ci_high", "clean", "segment", "phase", *_METER))
+    new = {name: value for name, value in row.items() if name != "id"}
+    return {
+        **new,
+        **nothing,
+        "uid": content_hash({"residual of": row["uid"]}),
+        "position": row["position"] + 2,
+        "quantity": "meter_residual",
+        "unit": "W",
+        "value": float(residual_w),
+        "repeats": 1,
+        "details": {},
+    }
 
 
 def _codec(row: Mapping[str, Any], details: Row) -> Row:
@@ -151,7 +174,7 @@ def upgrade_tables(tables: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
         **tables,
         "device": [new for _, new in devices],
         "run": owned([run(row) for row in tables.get("run", ())]),
-        "measurement": [p.measurement for p in parts if p.measurement is not None],
+        "measurement": [row for p in parts for row in (p.measurement, p.residual) if row is not None],
         "operating_point": [p.operating for p in parts if p.operating is not None],
         "codec_cost": [p.codec for p in parts if p.codec is not None],
         "fit": owned([fit(row) for row in tables.get("fit", ())]),

@@ -25,6 +25,21 @@ from cardlab.core.laws.base import Array
 from cardlab.core.plain import from_plain, to_plain
 from cardlab.core.quantity import Estimate, How, Provenance
 
+# What tells one subject from another; columns of the store's table of fits have these names.
+SUBJECT = (
+    "device",
+    "task",
+    "workload",
+    "execution",
+    "quantity",
+    "segment",
+    "phase",
+    "rail",
+    "cut",
+    "codec",
+    "power_mode",
+    "memory_hz",
+)
 EDGE_TOLERANCE = 0.005
 UNITS = {"power": "W", "wait_power": "W", "latency": "s", "accuracy": "1"}
 
@@ -64,6 +79,11 @@ class FitSubject:
     memory_hz: float | None = None
     provenance: Provenance = field(default_factory=lambda: Provenance.of("imported"))
     meter_systematic: float | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Values of SUBJECT: fits of one key are about one curve."""
+        return tuple(getattr(self, name) for name in SUBJECT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

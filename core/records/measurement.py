@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cardlab.core.quantity import Estimate, Provenance
+from cardlab.core.quantity import Estimate, Provenance, product, sum_of
 from cardlab.core.records.device import Device, Environment
 from cardlab.core.records.task import Execution, Task
-from cardlab.core.records.workload import Analysis
+from cardlab.core.records.workload import PHASES, Analysis, SegmentCost
+
+POWERS = ("power", "wait_power", "idle_power")
+WHOLE_STEP = "whole_step"
 
 
 class RunKind(str, Enum):
@@ -218,6 +221,64 @@ class Point:
                 return measurement
         return None
 
+    def latency(self, segment: str, phase: str) -> Estimate | None:
+        """Time of one occurrence of a segment in one phase, s; None where it was not measured or cannot be trusted."""
+        measurement = self.find("latency", segment, phase)
+        return None if measurement is None else measurement.estimate
+
+    def total_power(self, quantity: str = "power") -> Measurement | None:
+        """The power reading of the rail that covers the whole device; None without one.
+
+        The newest that can be trusted, else the newest: what it lacks, its flags say. `quantity` is one of POWERS.
+        """
+        found = [m for m in self.measurements if m.quantity == quantity and m.meter is not None and m.meter.total]
+        known = [m for m in found if m.estimate is not None]
+        chosen = known or found
+        return chosen[-1] if chosen else None
+
+    def sum_of_segments(self, analysis: Analysis, phase: str) -> Estimate | None:
+        """Time of one phase of the whole model from its segments, s; None where one is missing.
+
+        Its standard error is unknown where that of a segment is.
+        """
+        parts = []
+        for cost in analysis.segments:
+            if phase not in cost.phases:
+                continue
+            estimate = self.latency(cost.segment, phase)
+            if estimate is None:
+                return None
+            parts.append(estimate.scaled(cost.count))
+        return sum_of(parts) if parts else None
+
+    def segment_energy(self, cost: SegmentCost) -> Estimate | None:
+        """Energy of one forward and backward of a segment, J: power of the whole device x time (derived)."""
+        power = self.total_power()
+        times = [self.latency(cost.segment, phase) for phase in cost.phases]
+        known = [t for t in times if t is not None]
+        if power is None or power.estimate is None or len(known) < len(times):
+            return None
+        return product(power.estimate, sum_of(known))
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the point ran throttled or among other work, so that what it measured is doubtful."""
+        return self.operating is not None and bool(self.operating.throttled or self.operating.contended)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCheck:
+    """The sum of the segments beside a real whole step, s by phase; None where either was not measured."""
+
+    sum_of_segments: Mapping[str, Estimate | None]
+    whole_step: Mapping[str, Estimate | None]
+
+    @staticmethod
+    def total_s(phases: Mapping[str, Estimate | None]) -> float | None:
+        """Both phases together; None where one is missing."""
+        known = [e.value for e in phases.values() if e is not None]
+        return sum(known) if known and len(known) == len(phases) else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
@@ -231,3 +292,57 @@ class Profile:
         """Whether every planned point is done."""
         done = {point.index for point in self.points if point.done}
         return all(planned.index in done for planned in self.run.planned)
+
+    @property
+    def best_point(self) -> Point | None:
+        """The point at the highest compute frequency that was not throttled; None if no time can be trusted.
+
+        A contended point that --repeats kept is better than none, and worse than any clean one.
+        """
+        good = [
+            p
+            for p in self.points
+            if p.operating is not None and not p.operating.throttled and p.latency("layer", "forward") is not None
+        ]
+        quiet = [p for p in good if not p.flagged] or good
+        return max(quiet, key=lambda p: (p.operating.frequency_hz or 0.0) if p.operating else 0.0, default=None)
+
+    @property
+    def total_rail(self) -> str | None:
+        """Name of the rail that covers the whole device, None without one."""
+        return next((m.rail for p in self.points if (m := p.total_power()) is not None), None)
+
+    @property
+    def idle_power(self) -> Estimate | None:
+        """Power of the whole device with nothing to do, W; None if it was not measured."""
+        found = (m.estimate for p in self.points if (m := p.total_power("idle_power")) is not None)
+        return next((e for e in found if e is not None), None)
+
+    @property
+    def layer_load(self) -> Estimate | None:
+        """Time to fetch one layer's weights, s: what moving the cut by one costs; None if it was not measured."""
+        point = self.best_point
+        return None if point is None else point.latency("layer_load", "load")
+
+    @property
+    def step_check(self) -> StepCheck:
+        """At the point where a whole step was measured, else at the finished point of the highest frequency."""
+        point, analysis = self._checked_point(), self.run.analysis
+        return StepCheck(
+            sum_of_segments={
+                phase: None if point is None or analysis is None else point.sum_of_segments(analysis, phase)
+                for phase in PHASES
+            },
+            whole_step={phase: None if point is None else point.latency(WHOLE_STEP, phase) for phase in PHASES},
+        )
+
+    def _checked_point(self) -> Point | None:
+        stepped = [p for p in self.points if p.find("latency", WHOLE_STEP, "forward") is not None]
+        done = [p for p in self.points if p.done]
+        return stepped[-1] if stepped else max(done, key=lambda p: p.requested_hz or 0.0, default=None)
+
+    def fits_on_device(self, cut: int) -> bool | None:
+        """Whether the device's side of a cut fits the memory that the run found; None where either is unknown."""
+        needed = None if self.run.analysis is None else self.run.analysis.cut(cut).device_memory_bytes
+        budget = self.run.memory_budget_bytes
+        return None if needed is None or budget is None else needed <= budget

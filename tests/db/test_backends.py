@@ -48,7 +48,7 @@ def test_a_sweep_is_fitted_planned_and_whole(any_database: str) -> None:
         assert store.plans.latest().scheme == "card"
         assert check(store) == ()
         found = contents(store)
-        assert found.rows["measurement"] == 15 and found.samples == 15
+        assert found.rows["measurement"] == 10 and found.rows["operating_point"] == 5 and found.samples == 15
         assert [board.names for board in found.boards] == [("bench-1",)]
         assert (found.size_bytes or 0) > 10_000
 

@@ -61,7 +61,7 @@ def add_sweep(store: Store, device: Device, *, scale: float, throttled: bool = F
     run = records.run(
         device=device,
         planned=planned,
-        options={"offered_hz": list(database.CLOCKS)},
+        offered_hz=tuple(database.CLOCKS),
         analysis=ANALYSIS,
         provenance=SIMULATED if device.platform == "simulated" else records.MEASURED,
     )
@@ -141,6 +141,6 @@ def add_split_run(store: Store, followed: Plan) -> None:
                     delay_s=sum(p.observed_s or 0.0 for p in phases),
                     energy_j=None,
                     phases=(*phases, TrainPhase(term="waiting", observed_s=0.01)),
-                    details={"delay_ci95": list(d.delay_ci95 or (d.delay_s * 0.95, d.delay_s * 1.05))},
+                    predicted_delay_ci95=d.delay_ci95 or (d.delay_s * 0.95, d.delay_s * 1.05),
                 )
             )

@@ -13,7 +13,7 @@ down_revision = "v0_1_0"
 branch_labels = None
 depends_on = None
 
-_COLUMNS = {
+_COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
     "device": (("power_limit_w", sa.Double()), ("driver", sa.String(80))),
     "run": (
         ("offered_hz", sa.JSON(none_as_null=True)),
@@ -134,7 +134,7 @@ def _split_measurements(connection: sa.Connection, tables: sa.MetaData) -> None:
     costs: list[dict[str, Any]] = []
     gone: list[int] = []
     for row in connection.execute(sa.select(measurement)).mappings().all():
-        parts = rows_0_1.measurement(row)
+        parts = rows_0_1.measurement(dict(row))
         if parts.operating is not None:
             closings.append(parts.operating)
             gone.append(row["id"])
@@ -142,6 +142,8 @@ def _split_measurements(connection: sa.Connection, tables: sa.MetaData) -> None:
             new = parts.measurement
             changed = {n: v for n, v in new.items() if n in measurement.c and row[n] != v}
             connection.execute(sa.update(measurement).where(measurement.c.id == row["id"]).values(**changed))
+        if parts.residual is not None:
+            connection.execute(sa.insert(measurement).values(**parts.residual))
         if parts.codec is not None:
             costs.append({**parts.codec, "measurement_id": row["id"]})
     if closings:
