@@ -59,7 +59,9 @@ def _scenario_files(folder: Path) -> None:
     radio = '[link]\nchannel = "poor"\nfading = "none"\nsnr_mapping = "shannon-gap:3"\nseed = 3\n'
     (folder / "shared.toml").write_text(shared + serial + curve + speed)
     (folder / "batched.toml").write_text(head + devices[0] + devices[3] + rest + batched + speed)
-    without_rates = "".join(line for line in shared.splitlines(True) if "link_bps" not in line)
+    without_rates = "".join(
+        line for line in (head + devices[0] + devices[3] + rest).splitlines(True) if "link_bps" not in line
+    )
     (folder / "radio.toml").write_text(without_rates + radio + serial + curve)
     (folder / "wrong.toml").write_text(shared + "[sft]\nrates = [0.1, 1.2]\n")
 
@@ -161,7 +163,7 @@ SCENARIO = Group(
         case("simulate", "card simulate --rounds 5 --channel good --channel poor --json"),
         case("simulate_fleets", "card simulate --rounds 4 --fleets 3 --devices 9 --weight 0.5 --json"),
         case("simulate_text", "card simulate --rounds 3 --channel normal", text=True),
-        case("simulate_sft", "card simulate --scheme sft --rounds 2 --channel poor --json"),
+        case("simulate_sft", "card simulate --scheme sft --rounds 1 --channel poor --json"),
         case("simulate_tight", "card simulate --scenario llama-3.2-1b-tight --rounds 3 --json"),
         case("reproduce", "card reproduce --rounds 2 --json"),
     ),
