@@ -121,7 +121,9 @@ def _fits(connection: Connection) -> Iterator[Finding]:
     for fit, quantity, count in connection.execute(inputs):
         by_fit.setdefault(fit, {})[quantity] = count
     columns = (FitRow.id, FitRow.uid, FitRow.quantity, FitRow.document)
-    for number, uid, quantity, document in connection.execute(sa.select(*columns)):
+    # What an accuracy was fitted to are trials, which are no measurements.
+    measured = sa.select(*columns).where(FitRow.quantity != "accuracy")
+    for number, uid, quantity, document in connection.execute(measured):
         wanted, found = document.get("n_points", 0), by_fit.get(number, {}).get(quantity, 0)
         if found < wanted:
             problem = f"was made of {wanted} {quantity} points, {found} are here"

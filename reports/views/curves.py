@@ -122,16 +122,17 @@ def same_power(best: Optimum, fit: Fit) -> bool:
 
 def energy_chart(device_name: str, best: Optimum) -> Chart:
     """Energy of the work against the clock."""
+    found = best.optimum
     return Chart(
         key=file_key(device_name, "energy", best.work.replace(" ", "-"), best.rail, best.power_mode),
         title=f"{device_name}: energy of {best.work}" + (f", rail {best.rail}" if best.rail else ""),
         note=(
-            f"Power ({best.law}) times time, {best.optimum.energy_j.provenance}; least {si(best.optimum.energy_j.value, 'J')} at"
-            f" {si(best.optimum.frequency_hz, 'Hz')}, {percent(best.optimum.saving)} less than at the highest clock."
+            f"Power ({best.law}) times time, {found.energy_j.provenance}; least {si(found.energy_j.value, 'J')} at"
+            f" {si(found.frequency_hz, 'Hz')}, {percent(found.saving)} less than at the highest clock."
         ),
         x=CLOCK,
         y=Axis(label="energy", unit="J", shown="J", zero=True),
-        series=(_pairs("power law times time law", "line", 2, best.optimum.curve),),
+        series=(_pairs("power law times time law", "line", 2, found.curve),),
         marks=(best_mark(best),),
     )
 

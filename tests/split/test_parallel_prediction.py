@@ -25,7 +25,7 @@ from cardlab.card.measured import DEVICE_PARTS, best_point
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import Origin, Provenance
 from cardlab.core.records.device import Device
-from cardlab.core.records.measurement import Profile
+from cardlab.core.records.measurement import Profile, RunKind
 from cardlab.core.records.plan import Plan
 from cardlab.db import open_store
 from cardlab.db.store import Store
