@@ -16,7 +16,7 @@ from cardlab.card.tradeoffs import with_pareto, with_sensitivity
 from cardlab.core.identity import content_hash
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
-from cardlab.core.records.measurement import OperatingPoint, PlannedPoint, Run
+from cardlab.core.records.measurement import OperatingPoint, PlannedPoint, Run, RunKind
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.training import TrainPhase, TrainRound
 from cardlab.db import open_store
@@ -113,7 +113,7 @@ def make_plan(store: Store) -> Plan:
 
 def add_split_run(store: Store, followed: Plan) -> None:
     """Twelve rounds of both devices, each term off by a known amount."""
-    began = {"uid": RUN_UID, "kind": "train", "started_at": "2026-11-21T12:00:00.000000Z"}
+    began = {"uid": RUN_UID, "kind": RunKind.TRAIN, "started_at": "2026-11-21T12:00:00.000000Z"}
     store.runs.begin(records.run(**began, device=SERVER, planned=(), analysis=None))
     decisions = {d.device: d for d in followed.rounds[0].devices}
     for number in range(1, ROUNDS + 1):
