@@ -1,9 +1,8 @@
-"""What `card plan` does."""
+"""Plan with the database's constants or with a scenario's."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from cardlab.card import load_scenario, solve
@@ -17,73 +16,38 @@ from cardlab.card.sft.problem import SHARINGS
 from cardlab.card.simulate import on_channel
 from cardlab.card.solving import plan_rounds, problems_of
 from cardlab.card.tradeoffs import with_pareto, with_sensitivity
-from cardlab.cli.drawing import save_figure
-from cardlab.cli.plan_table import print_plan
-from cardlab.cli.settings import database
 from cardlab.core.errors import UsageError
+from cardlab.core.options import given
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.task import DTYPE_BYTES
-from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.reports.views.decisions import plan_pictures
+from cardlab.workflows.options.card import PlanOptions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOptions:
-    """The options of `card plan`; None was not given."""
+def plan(store: Store | None, options: PlanOptions | None = None) -> Plan:
+    """Make a plan from the store's constants, or from a scenario, and store it where there is a store.
 
-    scenario: str | None
-    server: str | None
-    devices: tuple[str, ...]
-    scheme: str | None
-    weight: float | None
-    deadline_s: float | None
-    rounds: int | None
-    model: str | None
-    batch: int | None
-    sequence: int | None
-    wire_dtype: str | None
-    uplink_mbps: float | None
-    downlink_mbps: float | None
-    local_epochs: int | None
-    compression: float | None
-    min_accuracy: float | None
-    server_sharing: str | None
-    energy: str | None
-    channel: str | None
-    link: str | None
-    confidence: float | None
-    max_server_power_w: float | None
-    max_server_energy_j: float | None
-    max_device_energy_j: float | None
-    min_device_layers: int | None
-    pareto: bool
-    sensitivity: bool
-    plot: str | None
-    db: str | None
-    as_json: bool
+    Args:
+        store: None only with a scenario, whose plan is then not stored.
 
-
-def make_plan(options: PlanOptions) -> None:
-    """Plan, store where a database is named, print."""
-    _check(options)
-    if options.scenario is not None:
-        scenario = _changed(load_scenario(options.scenario), options)
-        check_scenario(scenario)
-        made = solve(scenario)
-        if scenario.scheme == "card":
-            made = _extended(made, problems_of(scenario)[0], options)
-        if options.db or os.environ.get("CARD_DB"):
-            with open_store(database(options.db)) as store:
-                made = store.plans.add(made, utc_now())
-    else:
-        made = _from_database(options)
-    charts = None
-    if options.plot is not None:
-        charts = plan_pictures(made)
-        save_figure(charts, options.plot)
-    print_plan(made, options.as_json, charts)
+    Raises:
+        UsageError: an option that is wrong or has no effect on what was asked.
+        PlanError, NotFoundError: no plan is feasible, or what it needs was not measured.
+    """
+    asked = options or PlanOptions()
+    _check(asked)
+    if asked.scenario is None:
+        if store is None:
+            raise UsageError("a plan needs constants", remedy="give a store, or name a scenario")
+        return _from_database(store, asked)
+    scenario = _changed(load_scenario(asked.scenario), asked)
+    _check_scheme(asked, scenario.scheme, has_curve=scenario.sft.accuracy_limit is not None)
+    check_scenario(scenario)
+    made = solve(scenario)
+    if scenario.scheme == "card":
+        made = _extended(made, problems_of(scenario)[0], asked)
+    return made if store is None else store.plans.add(made, utc_now())
 
 
 def _extended(made: Plan, problem: Problem, options: PlanOptions) -> Plan:
@@ -94,7 +58,39 @@ def _extended(made: Plan, problem: Problem, options: PlanOptions) -> Plan:
     return made
 
 
+# What names measured parties and how their numbers travel: a scenario gives all of this itself.
+_DATABASE_ONLY = ("--server", "--device", "--model", "--batch", "--seq", "--wire-dtype", "--link", "--server-sharing")
+
+
+def _check_effect(options: PlanOptions) -> None:
+    """Raise UsageError for the first option that cannot change the answer."""
+    asked = given(options)
+    if options.from_db and options.scenario is not None:
+        raise UsageError("a plan needs one source", remedy="give --from-db, or --scenario FILE (or card-letter)")
+    if options.scenario is not None:
+        for flag in _DATABASE_ONLY:
+            if flag in asked:
+                raise UsageError(
+                    f"{flag} has no effect on a scenario", remedy=f"leave {flag} out, or plan with --from-db"
+                )
+
+
+def _check_scheme(options: PlanOptions, scheme: str, *, has_curve: bool) -> None:
+    """The same, once the scheme is known."""
+    asked = given(options)
+    if scheme == "card" and "--min-accuracy" in asked:
+        raise UsageError("--min-accuracy has no effect on scheme card", remedy="leave it out, or use --scheme sft")
+    if scheme == "sft" and "--weight" in asked:
+        raise UsageError("--weight has no effect on scheme sft, which has no weight", remedy="leave --weight out")
+    if "--min-accuracy" in asked and not has_curve:
+        raise UsageError(
+            "--min-accuracy has no effect: the scenario has no accuracy curve",
+            remedy="leave it out, or give the scenario accuracy points in [sft]",
+        )
+
+
 def _check(options: PlanOptions) -> None:
+    _check_effect(options)
     if options.scheme not in (None, *SCHEMES):
         raise UsageError(f"there is no scheme {options.scheme!r}", remedy="use --scheme card or --scheme sft")
     if options.scheme == "sft" and (options.pareto or options.sensitivity or options.confidence is not None):
@@ -181,7 +177,7 @@ def _changed(scenario: Scenario, options: PlanOptions) -> Scenario:
     )
 
 
-def _from_database(options: PlanOptions) -> Plan:
+def _from_database(store: Store, options: PlanOptions) -> Plan:
     base = Objective()
     request = Request(
         server=options.server,
@@ -199,23 +195,22 @@ def _from_database(options: PlanOptions) -> Plan:
         constraints=_constraints(Constraints(), options),
         assumed=_assumed(base, options),
     )
-    with open_store(database(options.db), create=False) as store:
-        found = gather(store, request, options.rounds or 1)
-        if options.scheme == "sft":
-            return store.plans.add(_shared_plan(store, found, options), utc_now())
-        made = plan_rounds(
-            found.problems,
-            doubts=found.doubts,
-            datasheet=found.datasheet,
-            assumptions=found.assumptions,
-            notes=found.notes,
-            fits=found.fits,
-            runs=found.runs,
-            links=found.links,
-            task=found.task.uid,
-            wire_dtype=found.wire_dtype,
-        )
-        return store.plans.add(_extended(made, found.problem, options), utc_now())
+    found = gather(store, request, options.rounds or 1)
+    if options.scheme == "sft":
+        return store.plans.add(_shared_plan(store, found, options), utc_now())
+    made = plan_rounds(
+        found.problems,
+        doubts=found.doubts,
+        datasheet=found.datasheet,
+        assumptions=found.assumptions,
+        notes=found.notes,
+        fits=found.fits,
+        runs=found.runs,
+        links=found.links,
+        task=found.task.uid,
+        wire_dtype=found.wire_dtype,
+    )
+    return store.plans.add(_extended(made, found.problem, options), utc_now())
 
 
 def _shared_plan(store: Store, found: Gathered, options: PlanOptions) -> Plan:

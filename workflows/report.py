@@ -1,18 +1,14 @@
-"""What the `report` commands do: gather, build the sections, write the page."""
+"""One HTML page of a device, a fleet, or a plan with the run that followed it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from cardlab.cli.console import print_json, print_line
-from cardlab.cli.gathering import SplitRun, fleet_data, split_run
-from cardlab.cli.settings import database
 from cardlab.core.errors import NotFoundError, UsageError
-from cardlab.core.plain import to_plain
 from cardlab.core.records.measurement import RunKind
 from cardlab.core.records.plan import Plan
-from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.reports.html import render_page
@@ -21,17 +17,38 @@ from cardlab.reports.views.device import device_sections
 from cardlab.reports.views.fleet import fleet_sections
 from cardlab.reports.views.parts import Section
 from cardlab.reports.views.run import run_sections
+from cardlab.workflows.options.calibrate import DeviceReportOptions
+from cardlab.workflows.options.card import PlanReportOptions
+from cardlab.workflows.report_data import SplitRun, fleet_data, split_run
 
 MOST_DEVICES_IN_FULL = 6
 
 
-def write_device_report(out: str, db: str | None, as_json: bool, *, device: str | None) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A page that was written."""
+
+    path: Path
+    title: str
+    sections: tuple[Section, ...]
+
+
+def report(store: Store, options: DeviceReportOptions | PlanReportOptions) -> Report:
+    """Write the page of devices, or that of a plan; what was written.
+
+    Raises NotFoundError where there is nothing to report, UsageError if the file cannot be written.
+    """
+    if isinstance(options, DeviceReportOptions):
+        return _device_report(store, options)
+    return _plan_report(store, options)
+
+
+def _device_report(store: Store, options: DeviceReportOptions) -> Report:
     """The page of one device, or of all side by side."""
-    with open_store(database(db), create=False) as store:
-        key = None if device is None else store.devices.resolve(device).key
-        fleet = fleet_data(store, device=key)
-        if not fleet:
-            raise NotFoundError(f"{store.location} holds no run to report", remedy="measure with profile-device first")
+    key = None if options.device is None else store.devices.resolve(options.device).key
+    fleet = fleet_data(store, device=key)
+    if not fleet:
+        raise NotFoundError(f"{store.location} holds no run to report", remedy="measure with profile-device first")
     if len(fleet) == 1:
         title, sections = f"cardlab: {fleet[0].device.name}", device_sections(fleet[0])
     else:
@@ -41,28 +58,27 @@ def write_device_report(out: str, db: str | None, as_json: bool, *, device: str 
         else:
             line = f"Devices in full: calibrate report --device LABEL; here are too many ({len(fleet)}) for one page."
             sections = (*sections, Section(title="Each device", lines=(line,)))
-    _write(out, title, sections, as_json)
+    return _write(options.out, title, sections)
 
 
-def write_plan_report(out: str, db: str | None, as_json: bool, *, plan: str | None, run: str | None) -> None:
+def _plan_report(store: Store, options: PlanReportOptions) -> Report:
     """The page of a plan, the run that followed it and the devices it was made from.
 
-    Without ids: the newest plan and its newest run; a database with runs and no plan gives its newest run.
+    Without ids: the newest plan and its newest run; a store with runs and no plan gives its newest run.
     """
-    with open_store(database(db), create=False) as store:
-        trained = None if run is None else split_run(store, run)
-        made = _plan(store, plan, trained)
-        if trained is None:
-            trained = _newest_run(store, made)
-        if made is None and trained is None:
-            raise NotFoundError(f"{store.location} holds no plan", remedy="make one with: card plan")
-        planned = () if made is None else plan_sections(made)
-        ran = () if trained is None else run_sections(trained.run, trained.rounds, trained.checks)
-        # What was asked for by its id comes first.
-        sections = [*ran, *planned] if run is not None else [*planned, *ran]
-        if made is not None:
-            sections += _parties(store, made)
-    _write(out, f"cardlab: {sections[0].title[:1].lower()}{sections[0].title[1:]}", sections, as_json)
+    trained = None if options.run is None else split_run(store, options.run)
+    made = _plan(store, options.plan, trained)
+    if trained is None:
+        trained = _newest_run(store, made)
+    if made is None and trained is None:
+        raise NotFoundError(f"{store.location} holds no plan", remedy="make one with: card plan")
+    planned = () if made is None else plan_sections(made)
+    ran = () if trained is None else run_sections(trained.run, trained.rounds, trained.checks)
+    # What was asked for by its id comes first.
+    sections = [*ran, *planned] if options.run is not None else [*planned, *ran]
+    if made is not None:
+        sections += _parties(store, made)
+    return _write(options.out, f"cardlab: {sections[0].title[:1].lower()}{sections[0].title[1:]}", sections)
 
 
 def _plan(store: Store, plan: str | None, trained: SplitRun | None) -> Plan | None:
@@ -95,14 +111,11 @@ def _parties(store: Store, plan: Plan) -> list[Section]:
     return sections
 
 
-def _write(out: str, title: str, sections: Sequence[Section], as_json: bool) -> None:
+def _write(out: str, title: str, sections: Sequence[Section]) -> Report:
     page = render_page(title, sections, created_at=utc_now()[:19].replace("T", " "))
     path = Path(out)
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}", remedy="give another file with --out") from error
-    if as_json:
-        print_json({"report": str(path.absolute()), "title": title, "sections": to_plain(sections)})
-    else:
-        print_line(f"report: {path.absolute()}")
+    return Report(path=path.absolute(), title=title, sections=tuple(sections))
