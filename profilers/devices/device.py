@@ -21,6 +21,7 @@ from cardlab.core.errors import NotSupportedError
 from cardlab.core.quantity import Estimate, Provenance, product
 from cardlab.core.records.device import Device
 from cardlab.core.records.task import Execution
+from cardlab.profilers.board.rules import on_request
 from cardlab.profilers.board.timer import Clock
 from cardlab.profilers.board.work import Work, as_work
 from cardlab.profilers.devices.guard import ClockGuard
@@ -267,13 +268,6 @@ class Platform(ABC):
             traces=traces,
             sources={name: trace.source for name, trace in traces.items()},
         )
-
-
-def on_request(read_hz: float | None, requested_hz: float | None) -> bool:
-    """Whether a clock read under load is the requested one, to 1 %; unknown counts as yes."""
-    if read_hz is None or requested_hz is None:
-        return True
-    return abs(read_hz - requested_hz) <= 0.01 * requested_hz
 
 
 def half_windows(window_s: float) -> int:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cardlab.core.identity import new_uid
 from cardlab.core.records.measurement import Measurement, OperatingPoint
-from cardlab.profilers.devices.device import Platform, State, on_request
+from cardlab.profilers.board.rules import on_request
+from cardlab.profilers.devices.device import Platform, State
 from cardlab.profilers.measure.reading import Reading
 from cardlab.profilers.measure.segments import TimingTools, time_segments
 from cardlab.profilers.measure.timing import CONTENDED, Progress, TimingPolicy, measurements

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cardlab.core.errors import CardlabError
+from cardlab.profilers.board.rules import on_request
 from cardlab.profilers.board.work import Work
-from cardlab.profilers.devices.device import Platform, Probe, on_request
+from cardlab.profilers.devices.device import Platform, Probe
 from cardlab.profilers.measure.reading import Reading
 
 _LOW_SHARE = 0.4
