@@ -9,6 +9,7 @@ from cardlab.cli.console import SCHEMA_VERSION, print_json, print_line, print_ta
 from cardlab.core.errors import DeviceError, UsageError
 from cardlab.profilers.devices import open_platform
 from cardlab.profilers.measure.capture import snapshot
+from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.measure.selftest import selftest
 
 
@@ -29,7 +30,8 @@ def run_selftest(platform: str, as_json: bool) -> None:
     """Run the self-test and show it. Raises DeviceError if a check failed."""
     device = open_platform(platform)
     try:
-        checks = selftest(device, device.trial_work())
+        runtime = open_runtime(device)
+        checks = selftest(device, runtime.trial_work(), runtime.timer())
     finally:
         device.close()
     failed = [c.name for c in checks if c.ok is False]

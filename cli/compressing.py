@@ -22,6 +22,7 @@ from cardlab.db import open_store
 from cardlab.db.times import utc_now
 from cardlab.profilers.devices import Platform, open_platform
 from cardlab.profilers.measure.environment import gather_environment
+from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.execution import import_torch
 from cardlab.reports.views.fit import fit_document
@@ -157,7 +158,7 @@ def measure_accuracy(options: AccuracyOptions) -> None:
     task = resolve_task(options.model, batch=options.batch, sequence=options.sequence, optimizer="adamw")
     platform = open_platform("cpu", label=load_settings().name)
     try:
-        execution = platform.resolve_execution("float32", "sdpa", 1)
+        execution = open_runtime(platform).resolve_execution("float32", "sdpa", 1)
         weights = open_weights(task, 0)
         if not isinstance(weights, FileWeights):
             note(f"{task.model} has no weights: it is trained for {options.pretrain} steps first")

@@ -21,6 +21,7 @@ from cardlab.profilers.devices import Platform, open_platform
 from cardlab.profilers.devices.guard import journals
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.estimate import estimate_seconds
+from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.measure.session import Request, restore, run_session
 from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
 from cardlab.profilers.measure.timing import TimingPolicy
@@ -154,8 +155,9 @@ def _workload(options: ProfileOptions, platform: Platform) -> Workload:
         gradient_checkpointing=options.gradient_checkpointing,
         optimizer=options.optimizer,
     )
-    execution = platform.resolve_execution(options.dtype, options.attention, options.threads)
-    overhead = None if options.dry_run else platform.overhead_bytes(execution)
+    runtime = open_runtime(platform)
+    execution = runtime.resolve_execution(options.dtype, options.attention, options.threads)
+    overhead = None if options.dry_run else runtime.overhead_bytes(execution)
     given = {} if overhead is None else {"overhead_bytes": overhead}
     return Workload(execution=execution, task=task, analysis=engine.analyse(task, execution, **given))
 

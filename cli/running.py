@@ -22,6 +22,7 @@ from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.profilers.devices import Platform
 from cardlab.profilers.measure.environment import gather_environment
+from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.execution import DTYPES, import_torch
 from cardlab.split.batched import sharing_of
@@ -157,14 +158,14 @@ def _prepared(options: RunOptions) -> Iterator[_Prepared]:
                 journal = Journal.resume(Path(options.out))
                 settings = journal.progress.settings
                 plan = None if settings.plan is None else store.plans.get(settings.plan)
-                execution = platform.resolve_execution(options.dtype, "sdpa", options.threads)
+                execution = open_runtime(platform).resolve_execution(options.dtype, "sdpa", options.threads)
             else:
                 plan = None if options.plan is None else store.plans.get(options.plan)
                 task = _task(options, plan, store)
                 _check_against(options, plan, task)
                 import_torch().set_num_threads(options.threads)
                 dtype = _dtype(options, plan, store, platform.identity.key)
-                execution = platform.resolve_execution(dtype, "sdpa", options.threads)
+                execution = open_runtime(platform).resolve_execution(dtype, "sdpa", options.threads)
                 settings = _settings(options, plan, task, execution)
                 journal = Journal.begin(Path(options.out), settings, utc_now())
             import_torch().set_num_threads(options.threads)
@@ -270,7 +271,7 @@ def _serve(
         weights,
         "server",
         learning_rate=settings.learning_rate,
-        torch_device=platform.torch_device or "cpu",
+        torch_device=open_runtime(platform).torch_device or "cpu",
     )
     half.keeps_loaded = settings.parallel
     note(f"frozen weights: {weights.origin}")

@@ -10,6 +10,7 @@ from cardlab.cli.settings import load_settings
 from cardlab.core.errors import MissingDependencyError, RunError, UsageError
 from cardlab.core.records.task import Task
 from cardlab.profilers.devices import Platform, open_platform
+from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.execution import import_torch
 from cardlab.split.data import Batches, Tokens, read_tokens
@@ -168,8 +169,9 @@ def _equipment(
         seed=settings.seed,
         shard=shard,
     )
-    execution = platform.resolve_execution(options.dtype, "sdpa", options.threads)
-    where = platform.torch_device or "cpu"
+    runtime = open_runtime(platform)
+    execution = runtime.resolve_execution(options.dtype, "sdpa", options.threads)
+    where = runtime.torch_device or "cpu"
     half = Half(here, execution, weights, "device", learning_rate=settings.learning_rate, torch_device=where)
     return Equipment(half, batches.batch)
 
