@@ -116,13 +116,13 @@ class Platform(ABC):
         """Release handles; the platform is not used afterwards."""
 
     @contextlib.contextmanager
-    def locked(self, frequency_hz: float | None, memory_hz: float | None = None) -> Iterator[Clock]:
+    def locked(self, frequency_hz: float | None, memory_hz: float | None = None) -> Iterator[None]:
         """Hold the clock at `frequency_hz` while the block runs; None leaves it as it is.
 
         Raises NotSupportedError without clock control, or when the device does not offer the clock.
         """
         if frequency_hz is None:
-            yield self.clock
+            yield
             return
         offered = self.frequencies()
         if self.guard is None or not offered:
@@ -136,7 +136,7 @@ class Platform(ABC):
                 remedy=f"the nearest clock is {nearest / 1e6:.0f} MHz",
             )
         with self.guard.locked(nearest, memory_hz):
-            yield self.clock
+            yield
 
     def measure(
         self, work: Work | Callable[[], object], seconds: float | None = None, timer: Stopwatch | None = None
