@@ -1,4 +1,4 @@
-"""What a report needs to know of devices, gathered from the store."""
+"""What a report needs to know of devices and runs, read from the store."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from cardlab.core.errors import UsageError
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Profile, Run, RunKind
 from cardlab.core.records.training import TrainRound
+from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
 from cardlab.reports.views.fit import Curve, curve
-from cardlab.reports.views.inputs import Checked, DeviceData
-from cardlab.split.validate import TermCheck, check_rounds
+from cardlab.reports.views.inputs import DeviceData
+from cardlab.split.validate import TermCheck, TermOff, check_rounds, terms_off
 
 
 def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profile] = ()) -> tuple[DeviceData, ...]:
@@ -45,17 +46,42 @@ def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profil
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SplitRun:
+class SplitRun(Tabular):
     """A split run with its rounds and what was predicted of them."""
 
     run: Run
     rounds: tuple[TrainRound, ...]
-    checks: tuple[Checked, ...]
+    checks: tuple[TermCheck, ...]
 
     @property
     def plan(self) -> str | None:
         """Uid of the plan it followed."""
         return next((r.plan for r in self.rounds if r.plan is not None), None)
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the run in the store."""
+        return self.run.uid
+
+    @property
+    def off(self) -> tuple[TermOff, ...]:
+        """For each device with predictions, the term that is most off."""
+        return terms_off(self.checks)
+
+    def rows(self) -> list[dict[str, Cell]]:
+        """A row a device and term: medians over rounds, s."""
+        return [
+            {
+                "device": c.device,
+                "term": c.term,
+                "observed_s": c.observed_s,
+                "predicted_s": c.predicted_s,
+                "error": c.error,
+                "inside_ci95": c.inside,
+                "rounds": c.rounds,
+            }
+            for c in self.checks
+        ]
 
 
 def split_run(store: Store, uid: str) -> SplitRun:
@@ -64,22 +90,7 @@ def split_run(store: Store, uid: str) -> SplitRun:
     if profile.run.kind != RunKind.TRAIN:
         raise UsageError(f"{profile.run.uid[:12]} is a {profile.run.kind.value}, no split run", remedy="see: card run")
     rounds = store.rounds.of_run(profile.run.uid)
-    return SplitRun(run=profile.run, rounds=rounds, checks=tuple(_checked(c) for c in check_rounds(rounds)))
-
-
-def _checked(c: TermCheck) -> Checked:
-    low_s, high_s = c.observed_range_s or (None, None)
-    return Checked(
-        device=c.device,
-        term=c.term,
-        observed_s=c.observed_s,
-        low_s=low_s,
-        high_s=high_s,
-        predicted_s=c.predicted_s,
-        ci95=c.ci95,
-        error=c.error,
-        rounds=c.rounds,
-    )
+    return SplitRun(run=profile.run, rounds=rounds, checks=check_rounds(rounds))
 
 
 def newest_runs(store: Store, device: str) -> list[Profile]:

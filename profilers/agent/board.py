@@ -11,12 +11,10 @@ import re
 from glob import glob
 from typing import Any, Dict, List, Optional, Tuple
 
+from ..board.rails import total_name, total_parts
+from ..board.rules import is_gpu_node, on_request
 from .bundle import new_uid, serial_key
 
-GPU_NODES = ("gpu", "ga10b", "gv11b", "gp10b", "gm20b")
-INPUT_RAILS = ("VDD_IN", "POM_5V_IN", "VIN")
-# AGX Orin has no input rail; VDDQ_VDD2_1V8AO is fed by VIN_SYS_5V0 and would be counted twice.
-AGX_ORIN_TOTAL = ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
 CUDA_CORES_PER_SM = {(5, 3): 128, (6, 2): 128, (7, 2): 64, (8, 7): 128}
 
 
@@ -164,7 +162,7 @@ class Board:
     def _find_gpu(self) -> Optional[str]:
         for node in sorted(glob(self.path("sys/class/devfreq/*"))):
             name = read(os.path.join(node, "device/of_node/name")) or os.path.basename(node).split(".")[-1]
-            if name in GPU_NODES:
+            if is_gpu_node(name):
                 return node
         return None
 
@@ -197,7 +195,7 @@ class Board:
         """Whether both limits still are at that clock (a service may have undone them)."""
         assert self.gpu is not None
         limits = [number(os.path.join(self.gpu, name)) for name in ("min_freq", "max_freq")]
-        return all(limit is not None and abs(limit - frequency_hz) <= 0.02 * frequency_hz for limit in limits)
+        return all(limit is not None and on_request(limit, frequency_hz) for limit in limits)
 
     def _write(self, name: str, value: float) -> None:
         assert self.gpu is not None
@@ -289,13 +287,9 @@ class Board:
         return [rail for rail in rails if rail.power_w() is not None]
 
     def total(self) -> Tuple[str, Tuple[str, ...]]:
-        """Name of the total and the rails that make it; an empty tuple where there is no meter."""
-        names = [rail.name for rail in self.rails]
-        for name in INPUT_RAILS:
-            if name in names:
-                return name, (name,)
-        members = tuple(AGX_ORIN_TOTAL if set(AGX_ORIN_TOTAL) <= set(names) else names)
-        return "+".join(members), members
+        """Name of the total and the rails that make it; empty where there is none or these rails have no known sum."""
+        members = total_parts([rail.name for rail in self.rails])
+        return total_name(members), members
 
 
 def _hwmon_rails(hwmon: str) -> List[Rail]:

@@ -18,10 +18,13 @@ from cardlab.core.plain import to_plain
 from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.agent import AGENT_VERSION
 
-MODULES = ("__init__", "board", "bundle", "layers", "main", "power", "run", "scrypt", "timing", "works")
+MODULES = {
+    "agent": ("__init__", "board", "bundle", "layers", "main", "power", "run", "scrypt", "timing", "works"),
+    "board": ("__init__", "rails", "rules"),
+}
 _PACKAGE = "card_agent"
 _SHEBANG = b"#!/usr/bin/env python3\n"
-_ENTRY = f"import sys\nfrom {_PACKAGE}.main import main\nsys.exit(main())\n"
+_ENTRY = f"import sys\nfrom {_PACKAGE}.agent.main import main\nsys.exit(main())\n"
 
 
 def pack_agent(path: str | Path, task: Task | None, dtypes: tuple[str, ...], attention: str = "sdpa") -> int:
@@ -37,11 +40,13 @@ def pack_agent(path: str | Path, task: Task | None, dtypes: tuple[str, ...], att
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("__main__.py", _ENTRY)
-        for name in MODULES:
-            source = files("cardlab.profilers.agent").joinpath(f"{name}.py").read_text(encoding="utf-8")
-            archive.writestr(f"{_PACKAGE}/{name}.py", source)
+        archive.writestr(f"{_PACKAGE}/__init__.py", "")
+        for folder, names in MODULES.items():
+            for name in names:
+                source = files(f"cardlab.profilers.{folder}").joinpath(f"{name}.py").read_text(encoding="utf-8")
+                archive.writestr(f"{_PACKAGE}/{folder}/{name}.py", source)
         if task is not None:
-            archive.writestr(f"{_PACKAGE}/job.json", json.dumps(make_job(task, dtypes, attention)))
+            archive.writestr(f"{_PACKAGE}/agent/job.json", json.dumps(make_job(task, dtypes, attention)))
     data = _SHEBANG + buffer.getvalue()
     target = Path(path)
     try:

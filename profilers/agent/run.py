@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from ..board.rules import on_request
 from . import AGENT_VERSION, timing
 from .board import Board, BoardError
 from .bundle import Bundle, content_hash, new_uid, utc_now
@@ -154,7 +155,7 @@ class Agent:
         throttled = None  # type: Optional[bool]
         if clock is not None:
             found = state["frequency_hz"]
-            throttled = undone or found is None or abs(found - clock) > 0.02 * clock
+            throttled = undone or not on_request(found, clock)
             if throttled:
                 reasons.append("ran at %s, not at %.0f MHz" % (_mhz(found), clock / 1e6))
         events = {k: v - before.get(k, 0.0) for k, v in self.board.over_current().items()}

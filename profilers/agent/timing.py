@@ -5,18 +5,25 @@ median of the clean samples, and no value (`contended`) with fewer than five of 
 """
 
 import gc
-import math
 import os
 import resource
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-WARMUPS = 3
-MIN_SAMPLES = 8
-MAX_SAMPLES = 40
-MIN_CLEAN = 5
-WANTED_SPREAD = 0.015
-PATIENCE_S = 20.0
+from ..board.rules import (
+    MAX_SAMPLES,
+    MIN_CLEAN,
+    MIN_SAMPLES,
+    PATIENCE_S,
+    WANTED_SPREAD,
+    WARMUPS,
+    is_clean,
+    is_contended,
+    low_value,
+    median,
+    median_stderr,
+    relative_spread,
+)
 
 Phase = Tuple[str, Callable[[], None]]
 Sample = Tuple[float, Optional[float], bool]
@@ -61,16 +68,16 @@ class CpuClock:
     """Wall time of one thread, and whether something disturbed it."""
 
     def time(self, run: Callable[[], None]) -> Sample:
-        """Wall seconds, CPU seconds, clean (by the rule of profilers/stopwatch.py)."""
-        before = resource.getrusage(resource.RUSAGE_THREAD)
+        """Wall seconds, CPU seconds, clean (by the rule of board/rules.py)."""
+        switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+        # Nanoseconds, where rusage counts in ticks on old kernels: a short lap needs no allowance.
+        cpu_start = time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
         start = time.perf_counter()
         run()
         wall_s = time.perf_counter() - start
-        after = resource.getrusage(resource.RUSAGE_THREAD)
-        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        switches = after.ru_nivcsw - before.ru_nivcsw
-        clean = switches <= 1 + int(wall_s / 0.025) and wall_s <= 1.03 * cpu_s + 1e-4
-        return wall_s, cpu_s, clean
+        cpu_s = time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID) - cpu_start
+        switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw - switches
+        return wall_s, cpu_s, is_clean(wall_s, cpu_s, switches)
 
 
 class CudaClock:
@@ -131,27 +138,14 @@ def _enough(samples: Dict[str, List[Sample]], spent_s: float, repeats: Optional[
     clean = [[wall for wall, _, good in laps if good] for laps in samples.values()]
     if min(len(walls) for walls in clean) < MIN_CLEAN:
         return spent_s > 2 * patience_s or count >= MAX_SAMPLES
-    spread = max(1.96 * stderr(walls) / median(walls) for walls in clean)
+    spread = max(relative_spread(walls) or 0.0 for walls in clean)
     return spread <= WANTED_SPREAD or spent_s > patience_s or count >= MAX_SAMPLES
-
-
-def median(values: List[float]) -> float:
-    """Middle value; the mean of the two middle ones of an even number."""
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else 0.5 * (ordered[middle - 1] + ordered[middle])
-
-
-def stderr(values: List[float]) -> float:
-    """Standard error of the median from the median absolute deviation."""
-    centre = median(values)
-    return 1.2533 * 1.4826 * median([abs(value - centre) for value in values]) / math.sqrt(len(values))
 
 
 def summary(laps: List[Sample], repeats: int, exact: bool) -> Dict[str, Any]:
     """Arguments of a latency row: value per occurrence with its uncertainty, or none and the flag."""
     clean = [wall for wall, _, good in laps if good]
-    contended = 2 * len(clean) < len(laps) if exact else len(clean) < MIN_CLEAN
+    contended = is_contended(len(clean), len(laps), exact)
     names = {"wall_s": [wall for wall, _, _ in laps], "clean": [float(good) for _, _, good in laps]}
     if all(cpu is not None for _, cpu, _ in laps):
         names["cpu_s"] = [float(cpu or 0.0) for _, cpu, _ in laps]
@@ -163,14 +157,12 @@ def summary(laps: List[Sample], repeats: int, exact: bool) -> Dict[str, Any]:
     }  # type: Dict[str, Any]
     values = clean
     if contended and exact:
-        # Disturbances only add time: the 10th percentile of all samples is the best guess there is.
-        ordered = sorted(wall for wall, _, _ in laps)
-        values = [ordered[int(0.1 * (len(ordered) - 1))]]
+        values = [wall for wall, _, _ in laps]
     if contended and not exact:
         return row
-    value, error = median(values) / repeats, None
+    value, error = (low_value(values) if contended else median(values)) / repeats, None
     if len(values) > 1:
-        error = stderr(values) / repeats
+        error = median_stderr(values) / repeats
         row["ci95"] = (value - 1.96 * error, value + 1.96 * error)
     row.update(value=value, stderr=error, n=len(values))
     return row

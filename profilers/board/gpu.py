@@ -11,9 +11,9 @@ from pathlib import Path
 
 from cardlab.core.errors import DeviceLostError
 from cardlab.profilers.board.host import read_text
+from cardlab.profilers.board.rules import is_gpu_node
 
 DEVFREQ = "sys/class/devfreq"
-NAMES = ("gpu", "ga10b", "gv11b", "gp10b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def find_gpu(root: Path) -> Gpu | None:
     base = root / DEVFREQ
     for folder in sorted(base.iterdir()) if base.is_dir() else ():
         name = read_text(folder / "device" / "of_node" / "name") or ""
-        if name.lower() in NAMES:
+        if is_gpu_node(name):
             table = (read_text(folder / "available_frequencies") or "").split()
             return Gpu(folder, tuple(sorted(int(hz) for hz in table if hz.isascii() and hz.isdigit())))
     return None

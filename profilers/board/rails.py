@@ -5,14 +5,11 @@
                                   from VIN_SYS_5V0; adding it too, as jtop does, counts it twice
     AGX Xavier                    no input rail: the sum of its six
 
-No Orin has a rail of the GPU alone. Names are the vendor's and stay as they are.
+No Orin has a rail of the GPU alone. Names are the vendor's and stay as they are. Rails that are not known here have
+no total: the sum of all may count one twice.
 """
 
-from __future__ import annotations
-
-from collections.abc import Collection, Mapping
-
-from cardlab.profilers.devices.power import Rail
+from typing import Collection, Dict, Mapping, Tuple
 
 INPUTS = {
     "VIN": "system input, carrier board included",
@@ -50,7 +47,7 @@ def scope(name: str) -> str:
     return _SCOPES.get(name, "not documented")
 
 
-def total_parts(names: Collection[str]) -> tuple[str, ...]:
+def total_parts(names: Collection[str]) -> Tuple[str, ...]:
     """The rails that add up to the power of the whole; empty if these cannot."""
     for name in INPUTS:
         if name in names:
@@ -58,21 +55,11 @@ def total_parts(names: Collection[str]) -> tuple[str, ...]:
     return next((parts for parts in SUMS if set(parts) <= set(names)), ())
 
 
-def total_name(parts: tuple[str, ...]) -> str:
+def total_name(parts: Tuple[str, ...]) -> str:
     """Name of the total: the input rail's own, or the names joined."""
     return "+".join(parts)
 
 
-def make_rails(names: Collection[str]) -> tuple[Rail, ...]:
-    """Every rail with its scope, and the total where there is one."""
-    parts = total_parts(names)
-    rails = [Rail(name=name, scope=scope(name), total=(name,) == parts) for name in names]
-    if len(parts) > 1:
-        words = "sum of rails: the module without carrier board"
-        rails.append(Rail(name=total_name(parts), scope=words, total=True))
-    return tuple(rails)
-
-
-def double_count_w(power_w: Mapping[str, float]) -> Mapping[str, float]:
+def double_count_w(power_w: Mapping[str, float]) -> Dict[str, float]:
     """Rails that a plain sum of all would count twice, with their power now; empty on most boards."""
     return {name: power_w[name] for name, source in FED_FROM.items() if name in power_w and source in power_w}

@@ -20,14 +20,13 @@ import numpy as np
 from cardlab.core.errors import NotSupportedError
 from cardlab.core.quantity import Estimate, Provenance, product
 from cardlab.core.records.device import Device
-from cardlab.core.records.task import Execution
+from cardlab.profilers.board.rules import on_request
 from cardlab.profilers.board.timer import Clock
 from cardlab.profilers.board.work import Work, as_work
 from cardlab.profilers.devices.guard import ClockGuard
 from cardlab.profilers.devices.power import Meter, RailTrace
 from cardlab.profilers.measure.reading import Reading
 from cardlab.profilers.runtime.timers import Stopwatch
-from cardlab.profilers.runtime.workbench import Workbench, Workload
 
 WINDOW_MIN_S = 2.0
 WINDOW_UPDATES = 20
@@ -79,6 +78,7 @@ class Platform(ABC):
         meter: power rails, None without one.
         guard: locks clocks and restores them, None without clock control.
         provenance: of every number measured here.
+        torch_remedy: what to do where torch does not find the device, None for the usual words.
         torch_device: where torch runs the work ("cpu", "cuda:0"), None if nothing is really run.
     """
 
@@ -90,6 +90,7 @@ class Platform(ABC):
     guard: ClockGuard | None = None
     provenance: Provenance
     torch_device: str | None = None
+    torch_remedy: str | None = None
 
     @abstractmethod
     def frequencies(self) -> tuple[float, ...]:
@@ -103,26 +104,9 @@ class Platform(ABC):
     def state(self) -> State:
         """Clocks, temperature and throttling as they read now."""
 
-    @abstractmethod
-    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
-        """The execution these options mean here; raises NotSupportedError for a dtype the device lacks."""
-
-    @abstractmethod
-    def workbench(self, workload: Workload) -> Workbench:
-        """Works of a task that this platform can run and time."""
-
-    def overhead_bytes(self, execution: Execution) -> int | None:
-        """Memory held by context and framework before any weight is there; None takes the usual value."""
-        return None
-
     def memory_available_bytes(self) -> int | None:
         """Memory that is really free for a model now; None if unknown."""
         return self.identity.memory_bytes
-
-    def trial_work(self) -> Work:
-        """A small load that keeps the device busy, for a self-test; a matrix product on the CPU by default."""
-        matrix = np.random.default_rng(0).standard_normal((256, 256), dtype=np.float32)
-        return as_work(lambda: matrix @ matrix, "trial")
 
     def versions(self) -> dict[str, str]:
         """Versions of driver and firmware by name; none by default."""
@@ -132,13 +116,13 @@ class Platform(ABC):
         """Release handles; the platform is not used afterwards."""
 
     @contextlib.contextmanager
-    def locked(self, frequency_hz: float | None, memory_hz: float | None = None) -> Iterator[Clock]:
+    def locked(self, frequency_hz: float | None, memory_hz: float | None = None) -> Iterator[None]:
         """Hold the clock at `frequency_hz` while the block runs; None leaves it as it is.
 
         Raises NotSupportedError without clock control, or when the device does not offer the clock.
         """
         if frequency_hz is None:
-            yield self.clock
+            yield
             return
         offered = self.frequencies()
         if self.guard is None or not offered:
@@ -152,36 +136,39 @@ class Platform(ABC):
                 remedy=f"the nearest clock is {nearest / 1e6:.0f} MHz",
             )
         with self.guard.locked(nearest, memory_hz):
-            yield self.clock
+            yield
 
-    def measure(self, work: Work | Callable[[], object], seconds: float | None = None) -> Reading:
+    def measure(
+        self, work: Work | Callable[[], object], seconds: float | None = None, timer: Stopwatch | None = None
+    ) -> Reading:
         """Run work for a window and say what it took.
 
         Args:
             work: a Work or a bare callable; every iteration is synchronised.
             seconds: length of the window; None sizes it from the meter (at least 20 updates).
+            timer: times its laps; None takes the device's own.
 
         Returns:
             Reading; powers are None without a meter.
         """
         work = as_work(work)
-        self._lead(work)
-        return self._window(work, seconds)
+        self._lead(work, timer)
+        return self._window(work, seconds, timer)
 
-    def _lead(self, work: Work) -> None:
+    def _lead(self, work: Work, timer: Stopwatch | None) -> None:
         """Run work until the meter has forgotten what was before."""
         if self.meter is not None:
             self.meter.prepare()
-        self._iterate(work, self.clock.now() + (0.0 if self.meter is None else self.meter.memory_s))
+        self._iterate(work, timer, self.clock.now() + (0.0 if self.meter is None else self.meter.memory_s))
 
-    def _window(self, work: Work, seconds: float | None) -> Reading:
+    def _window(self, work: Work, seconds: float | None, timer: Stopwatch | None) -> Reading:
         """Measure work that is running already."""
         window_s = self.window_s() if seconds is None else seconds
         states: list[State] = []
         with contextlib.ExitStack() as stack:
             recording = None if self.meter is None else stack.enter_context(self.meter.recording())
             start_s = self.clock.now()
-            times = self._iterate(work, start_s + window_s, states)
+            times = self._iterate(work, timer, start_s + window_s, states)
         traces = {} if recording is None else dict(recording.traces)
         return self._reading(times, self.clock.now() - start_s, states, traces)
 
@@ -193,7 +180,7 @@ class Platform(ABC):
 
         return self.measure(wait, seconds)
 
-    def settle(self, work: Work, frequency_hz: float | None) -> None:
+    def settle(self, work: Work, frequency_hz: float | None, timer: Stopwatch | None = None) -> None:
         """Run work until the clock under load is the requested one and power is steady.
 
         Power is steady when the mean of the last 8 s (two windows at least) is within 0.1 % of the 8 s before,
@@ -202,13 +189,13 @@ class Platform(ABC):
         15 windows of a slow sensor: the operating point says what was reached.
         """
         work = as_work(work)
-        self._lead(work)
+        self._lead(work, timer)
         length_s = self.settle_window_s()
         deadline = self.clock.now() + max(SETTLE_TIMEOUT_S, SETTLE_MOST_WINDOWS * length_s)
         steady = 0
         powers: list[float] = []
         while self.clock.now() < deadline and (steady < 3 or not power_steady(powers, half_windows(length_s))):
-            reading = self._window(work, length_s)
+            reading = self._window(work, length_s, timer)
             steady = steady + 1 if on_request(reading.frequency_hz, frequency_hz) else 0
             if steady == 0:
                 powers.clear()
@@ -231,12 +218,15 @@ class Platform(ABC):
         """What is wrong with a clock that is held now, in words; looked at when a point begins and ends."""
         return ()
 
-    def _iterate(self, work: Work, until_s: float, states: list[State] | None = None) -> list[float]:
+    def _iterate(
+        self, work: Work, timer: Stopwatch | None, until_s: float, states: list[State] | None = None
+    ) -> list[float]:
         """Iterations (at least one) until the platform's clock passes `until_s`; seconds of each."""
+        timer = timer or self.stopwatch
         times = []
         look_s = self.clock.now()
         while True:
-            times.append(sum(self.stopwatch.time(lap, work).wall_s for lap in work.laps))
+            times.append(sum(timer.time(lap, work).wall_s for lap in work.laps))
             work.reset()
             now_s = self.clock.now()
             if states is not None and (now_s >= look_s or now_s >= until_s):
@@ -267,13 +257,6 @@ class Platform(ABC):
             traces=traces,
             sources={name: trace.source for name, trace in traces.items()},
         )
-
-
-def on_request(read_hz: float | None, requested_hz: float | None) -> bool:
-    """Whether a clock read under load is the requested one, to 1 %; unknown counts as yes."""
-    if read_hz is None or requested_hz is None:
-        return True
-    return abs(read_hz - requested_hz) <= 0.01 * requested_hz
 
 
 def half_windows(window_s: float) -> int:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from cardlab.core.errors import CardlabError, NotSupportedError, PermissionDeniedError, UsageError
 from cardlab.profilers.board.host import read_text
+from cardlab.profilers.board.rules import GPU_NODES
 
 NAME = "cardlab-clock-helper"
 _MAX_MHZ = 20_000
@@ -71,7 +72,7 @@ def _flag(path: Path, value: str) -> bool:
 
 
 _POLICY = r"sys/devices/system/cpu/cpufreq/policy\d+"
-_TEGRA_GPU = r"sys/devices/(?:[\w@.:-]+/)*[0-9a-f]+\.(?:gpu|ga10b|gv11b|gp10b)/devfreq/[0-9a-f]+\.\w+"
+_TEGRA_GPU = r"sys/devices/(?:[\w@.:-]+/)*[0-9a-f]+\.(?:" + "|".join(GPU_NODES) + r")/devfreq/[0-9a-f]+\.\w+"
 _EMC = "sys/kernel/debug/bpmp/debug/clk/emc"
 _EMC_NANO = r"sys/kernel/debug/clk/override\.emc"
 RULES = (

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cardlab.core.identity import new_uid
 from cardlab.core.records.measurement import Measurement, MeterReading, OperatingPoint
-from cardlab.profilers.devices.device import Platform, State, on_request
+from cardlab.profilers.board.rules import on_request
+from cardlab.profilers.devices.device import Platform, State
 from cardlab.profilers.measure.reading import Reading
 from cardlab.profilers.measure.segments import TimingTools, time_segments
 from cardlab.profilers.measure.timing import CONTENDED, Progress, TimingPolicy, measurements
@@ -41,8 +42,10 @@ class PointMeasurer:
     ) -> None:
         self._platform = platform
         self._bench = bench
+        # The bench says how its works are timed; a named load is left to the device.
+        self._timer = bench.timer or platform.stopwatch
         self._tools = TimingTools(
-            stopwatch=platform.stopwatch,
+            stopwatch=self._timer,
             clock=platform.clock,
             policy=policy,
             on_progress=on_progress,
@@ -69,7 +72,7 @@ class PointMeasurer:
         self._problems = list(self._platform.lock_problems())
         if self._platform.meter is not None:
             with self._bench.equivalent_step() as step:
-                self._platform.settle(step, frequency_hz)
+                self._platform.settle(step, frequency_hz, self._timer)
         yield from self._segments(known)
         if self._platform.meter is not None:
             yield from self._powers(known)
@@ -116,7 +119,7 @@ class PointMeasurer:
     def _powers(self, known: Sequence[Measurement]) -> Iterator[Batch]:
         # Measured anew when resuming: the operating point is closed by this reading.
         with self._bench.equivalent_step() as step:
-            self._reading = self._platform.measure(step)
+            self._reading = self._platform.measure(step, timer=self._timer)
         if not _has(known, "power"):
             yield tuple(power_measurements("power", self._reading, EQUIVALENT_STEP))
         if not _has(known, "wait_power"):

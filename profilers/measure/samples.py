@@ -9,23 +9,16 @@ processes agreed within 2.1 %) and flagged.
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import Estimate, Provenance
 from cardlab.core.records.measurement import Measurement
+from cardlab.profilers.board.rules import is_contended, low_value, median, median_stderr
 from cardlab.profilers.runtime.timers import LapSample
 
-MIN_CLEAN = 5
 CONTENDED = "contended"
-
-# Standard error of a median over that of a mean (normal law), and MAD to standard deviation.
-_MEDIAN_EFFICIENCY = 1.2533
-_MAD_TO_SIGMA = 1.4826
-_LOW_QUANTILE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,32 +72,18 @@ class WorkTiming:
         return any(lap.contended for lap in self.laps)
 
 
-def relative_spread(values: Sequence[float]) -> float | None:
-    """Half width of the 95 % interval of the median over the median; None below three values."""
-    if len(values) < 3:
-        return None
-    return 1.96 * _median_stderr(values) / statistics.median(values)
-
-
-def _median_stderr(values: Sequence[float]) -> float:
-    """Standard error of the median from the median absolute deviation."""
-    center = statistics.median(values)
-    deviation = statistics.median(abs(value - center) for value in values)
-    return _MEDIAN_EFFICIENCY * _MAD_TO_SIGMA * deviation / math.sqrt(len(values))
-
-
 def lap_timing(
     phase: str, samples: Sequence[LapSample], repeats: int, exact: bool, provenance: Provenance
 ) -> LapTiming:
     """What a series of samples says; `exact` numbers of repeats always give a value."""
     clean = [s.wall_s for s in samples if s.clean]
-    contended = 2 * len(clean) < len(samples) if exact else len(clean) < MIN_CLEAN
+    contended = is_contended(len(clean), len(samples), exact)
     estimate: Estimate | None = None
     if not contended:
-        estimate = _estimate(clean, statistics.median(clean), provenance)
+        estimate = _estimate(clean, median(clean), provenance)
     elif exact:
-        every = sorted(s.wall_s for s in samples)
-        estimate = _estimate(every, every[int(_LOW_QUANTILE * (len(every) - 1))], provenance)
+        every = [s.wall_s for s in samples]
+        estimate = _estimate(every, low_value(every), provenance)
     return LapTiming(
         phase=phase,
         estimate=None if estimate is None else estimate.scaled(1.0 / repeats),
@@ -118,7 +97,7 @@ def _estimate(values: Sequence[float], value_s: float, provenance: Provenance) -
     n = len(values)
     if n < 2:
         return Estimate(value_s, None, None, n, provenance)
-    stderr_s = _median_stderr(values)
+    stderr_s = median_stderr(values)
     return Estimate(value_s, stderr_s, (value_s - 1.96 * stderr_s, value_s + 1.96 * stderr_s), n, provenance)
 
 

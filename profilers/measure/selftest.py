@@ -5,37 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cardlab.core.errors import CardlabError
+from cardlab.profilers.board.rules import on_request
 from cardlab.profilers.board.work import Work
-from cardlab.profilers.devices.device import Platform, Probe, on_request
+from cardlab.profilers.devices.device import Platform, Probe
 from cardlab.profilers.measure.reading import Reading
+from cardlab.profilers.runtime.timers import Stopwatch
 
 _LOW_SHARE = 0.4
 _AGREE = 0.1
 
 
-def selftest(platform: Platform, work: Work) -> tuple[Probe, ...]:
+def selftest(platform: Platform, work: Work, timer: Stopwatch | None = None) -> tuple[Probe, ...]:
     """Lock a low clock, measure the work there, release the clock, and look whether it is released.
 
     Args:
         work: keeps the device busy; an unlocked device would run it at a higher clock.
+        timer: times its laps; None takes the device's own.
     """
-    return tuple(_checks(platform, work))
+    return tuple(_checks(platform, work, timer))
 
 
-def _checks(platform: Platform, work: Work) -> Iterator[Probe]:
+def _checks(platform: Platform, work: Work, timer: Stopwatch | None) -> Iterator[Probe]:
     offered = platform.frequencies()
     # Low, so that an unlocked clock under load is told from a locked one.
     wanted_hz = offered[int(_LOW_SHARE * (len(offered) - 1))] if offered else None
     try:
         with platform.locked(wanted_hz):
-            platform.settle(work, wanted_hz)
-            reading = platform.measure(work)
+            platform.settle(work, wanted_hz, timer)
+            reading = platform.measure(work, timer=timer)
     except CardlabError as error:
         yield Probe(name="lock", ok=False, state=error.message, remedy=error.remedy)
         return
     yield _lock(wanted_hz, reading)
     yield _measurement(platform, reading)
-    yield _restore(platform, work, wanted_hz)
+    yield _restore(platform, work, wanted_hz, timer)
 
 
 def _lock(wanted_hz: float | None, reading: Reading) -> Probe:
@@ -71,10 +74,10 @@ def _measurement(platform: Platform, reading: Reading) -> Probe:
     return Probe(name="measurement", ok=True, state=state)
 
 
-def _restore(platform: Platform, work: Work, wanted_hz: float | None) -> Probe:
+def _restore(platform: Platform, work: Work, wanted_hz: float | None, timer: Stopwatch | None) -> Probe:
     if wanted_hz is None:
         return Probe(name="restore", ok=None, state="nothing was locked")
-    after = platform.measure(work, 0.0 if platform.meter is None else 1.0).frequency_hz
+    after = platform.measure(work, 0.0 if platform.meter is None else 1.0, timer).frequency_hz
     if after is None:
         return Probe(name="restore", ok=True, state="released; the clock cannot be read")
     state = f"released; {after / 1e6:.0f} MHz under load"

@@ -26,6 +26,7 @@ from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.profilers.devices.device import Platform
 from cardlab.profilers.measure.point import PointMeasurer
+from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.measure.timing import Progress, TimingPolicy
 from cardlab.profilers.runtime.workbench import Workload
 
@@ -89,7 +90,8 @@ def run_session(store: Store, platform: Platform, request: Request, observer: Ob
     """
     run, done = _begin(store, platform, request, observer)
     pending = [p for p in run.planned if not (p.index in done and done[p.index].done)]
-    bench = platform.workbench(request.workload)
+    runtime = open_runtime(platform, load=request.workload.load is not None)
+    bench = runtime.workbench(request.workload)
     measurer = PointMeasurer(platform, bench, request.policy, observer.timing)
     for number, planned in enumerate(pending, start=1):
         observer.point_started(planned, number, len(pending))

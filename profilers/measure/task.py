@@ -173,9 +173,10 @@ def measure_segments(
     """
     from cardlab.profilers.runtime.torch_workbench import TorchWorkbench
 
-    bench = TorchWorkbench(Workload(execution=execution, task=task, analysis=analysis), device)
+    timer = stopwatch or stopwatch_for(device, execution.threads)
+    bench = TorchWorkbench(Workload(execution=execution, task=task, analysis=analysis), device, timer)
     tools = TimingTools(
-        stopwatch=stopwatch or stopwatch_for(device, execution.threads),
+        stopwatch=timer,
         clock=clock or WallClock(),
         policy=policy or TimingPolicy(),
         on_progress=on_progress,

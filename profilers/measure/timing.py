@@ -15,16 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cardlab.core.quantity import MEASURED, Provenance
+from cardlab.profilers.board import rules
+from cardlab.profilers.board.rules import MIN_CLEAN, relative_spread
 from cardlab.profilers.board.timer import Clock, WallClock
 from cardlab.profilers.board.work import Work
 from cardlab.profilers.measure.samples import (
     CONTENDED,
-    MIN_CLEAN,
     LapTiming,
     WorkTiming,
     lap_timing,
     measurements,
-    relative_spread,
 )
 from cardlab.profilers.runtime.timers import LapSample, Stopwatch
 
@@ -54,12 +54,12 @@ class TimingPolicy:
         budget_s: time for one work, warm-up included; None has no limit. At least one sample is taken.
     """
 
-    wanted_spread: float = 0.015
-    min_samples: int = 8
-    max_samples: int = 40
-    warmups: int = 3
+    wanted_spread: float = rules.WANTED_SPREAD
+    min_samples: int = rules.MIN_SAMPLES
+    max_samples: int = rules.MAX_SAMPLES
+    warmups: int = rules.WARMUPS
     repeats: int | None = None
-    patience_s: float = 20.0
+    patience_s: float = rules.PATIENCE_S
     budget_s: float | None = None
 
 

@@ -26,6 +26,11 @@ class DescribedWorkbench:
         """All segments of the model."""
         return tuple(self._works)
 
+    @property
+    def timer(self) -> None:
+        """The device's own, in its virtual time."""
+        return
+
     @contextmanager
     def segment(self, name: str) -> Iterator[Work]:
         """The description of one segment."""

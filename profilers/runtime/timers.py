@@ -3,10 +3,7 @@
 A stopwatch knows how time is taken on its device; the policy of how often to measure is in timing.py and
 asks for nothing but this protocol, so a simulated or fake device brings its own.
 
-On a CPU a sample is *clean* when wall time exceeds the computing thread's CPU time by at most 3 % and it was
-seldom pushed off its core: one involuntary context switch, and one more for each 25 ms. Kernel threads push
-it off up to 40 times a second for microseconds once the other cores are busy: medians of samples with 15 to
-40 switches a second and of those with fewer were equal within 1 % (llama-3.2-1b's layers, five processes).
+On a CPU a sample says too what it needs to be judged clean (board/rules.py).
 Among shared-host samples only the clean ones repeat from run to run; the plain median of all does not.
 """
 
@@ -23,11 +20,10 @@ from pathlib import Path
 from typing import Protocol
 
 from cardlab.core.errors import MissingDependencyError, NotSupportedError, ProfileError
+from cardlab.profilers.board.rules import is_clean
 from cardlab.profilers.board.timer import Clock
 from cardlab.profilers.board.work import Lap, Work
 
-_WALL_OVER_CPU = 1.03
-_SWITCH_INTERVAL_S = 0.025
 _PROBE_S = 0.1
 
 
@@ -48,10 +44,7 @@ class LapSample:
     @property
     def clean(self) -> bool:
         """Whether nothing is known to have disturbed it."""
-        switches = self.involuntary_switches or 0
-        if switches > 1 + int(self.wall_s / _SWITCH_INTERVAL_S):
-            return False
-        return self.cpu_s is None or self.wall_s <= _WALL_OVER_CPU * self.cpu_s
+        return is_clean(self.wall_s, self.cpu_s, self.involuntary_switches)
 
 
 class Stopwatch(Protocol):

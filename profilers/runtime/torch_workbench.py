@@ -14,6 +14,7 @@ from cardlab.profilers.runtime.execution import import_torch
 from cardlab.profilers.runtime.extras import extra_works
 from cardlab.profilers.runtime.heap import give_back_freed_memory, hold_freed_memory, room_to_hold
 from cardlab.profilers.runtime.segments import equivalent_step_work, reference_work, segment_work
+from cardlab.profilers.runtime.timers import Stopwatch
 from cardlab.profilers.runtime.wholestep import measure_whole_step, whole_step_bytes
 from cardlab.profilers.runtime.workbench import Workload
 
@@ -24,9 +25,11 @@ class TorchWorkbench:
     Args:
         workload: with a task and its analysis.
         device: torch's name of the device.
+        timer: times the works.
     """
 
-    def __init__(self, workload: Workload, device: str) -> None:
+    def __init__(self, workload: Workload, device: str, timer: Stopwatch) -> None:
+        self.timer: Stopwatch | None = timer
         if workload.task is None or workload.analysis is None:
             raise ProfileError("there is no task to build", remedy="name a model with --model")
         self._task = workload.task

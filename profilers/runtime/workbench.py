@@ -11,6 +11,7 @@ from cardlab.core.records.task import Execution, Task
 from cardlab.core.records.workload import Analysis
 from cardlab.profilers.board.work import Work
 from cardlab.profilers.measure.timing import WorkTiming
+from cardlab.profilers.runtime.timers import Stopwatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,11 @@ class Workbench(Protocol):
     @property
     def segments(self) -> tuple[str, ...]:
         """Segments to time, in order."""
+        ...
+
+    @property
+    def timer(self) -> Stopwatch | None:
+        """Times these works; None leaves it to the device."""
         ...
 
     def segment(self, name: str) -> AbstractContextManager[Work]:
@@ -69,6 +75,11 @@ class LoadWorkbench:
     def segments(self) -> tuple[str, ...]:
         """The load itself."""
         return (self._load.segment,)
+
+    @property
+    def timer(self) -> None:
+        """The device's own: the load is not this process's."""
+        return
 
     @contextmanager
     def segment(self, name: str) -> Iterator[Work]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from cardlab.profilers.devices.nvidia.device import NvidiaPlatform
+from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.measure.selftest import selftest
 from cardlab.profilers.measure.task import profile_task
 from cardlab.profilers.runtime import resolve_task
@@ -28,16 +29,18 @@ def card() -> Iterator[NvidiaPlatform]:
 def test_identity(card: NvidiaPlatform) -> None:
     assert card.identity.key.startswith("nvidia:GPU-")
     assert card.identity.cores is None or card.identity.cores > 0
-    execution = card.resolve_execution("auto", "sdpa", 1)
-    assert execution.accelerator is not None and card.torch_device is not None
-    assert card.torch_device.startswith("cuda:")
+    runtime = open_runtime(card)
+    execution = runtime.resolve_execution("auto", "sdpa", 1)
+    assert execution.accelerator is not None and runtime.torch_device is not None
+    assert runtime.torch_device.startswith("cuda:")
 
 
 def test_power_under_load_is_above_idle_and_below_the_limit(card: NvidiaPlatform) -> None:
     if card.meter is None:
         pytest.skip("no source of power on this card")
     idle = card.measure_waiting(3.0)
-    busy = card.measure(card.trial_work())
+    runtime = open_runtime(card)
+    busy = card.measure(runtime.trial_work(), timer=runtime.timer())
     assert idle.power_w is not None and busy.power_w is not None
     assert busy.power_w.value > idle.power_w.value
     limit_w = card.identity.power_limit_w
@@ -48,12 +51,13 @@ def test_power_under_load_is_above_idle_and_below_the_limit(card: NvidiaPlatform
 def test_the_selftest_passes_where_clocks_can_be_set(card: NvidiaPlatform) -> None:
     if not card.frequencies():
         pytest.skip("clocks cannot be set here")
-    for check in selftest(card, card.trial_work()):
+    runtime = open_runtime(card)
+    for check in selftest(card, runtime.trial_work(), runtime.timer()):
         assert check.ok is not False, check
 
 
 def test_a_layer_is_timed(card: NvidiaPlatform) -> None:
-    card.resolve_execution("auto", "sdpa", 1)
-    assert card.torch_device is not None
-    profile = profile_task(resolve_task("tiny-llama", sequence=64), device=card.torch_device)
+    place = open_runtime(card).torch_device
+    assert place is not None
+    profile = profile_task(resolve_task("tiny-llama", sequence=64), device=place)
     assert profile is not None

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
-from cardlab.core.records.task import Execution
 from cardlab.profilers.board.host import cpu_cores, cpu_model, host_key, memory_bytes, read_text
 from cardlab.profilers.board.timer import Clock, WallClock
 from cardlab.profilers.devices import helper
@@ -17,9 +16,7 @@ from cardlab.profilers.devices.cpu.frequency import CpuClocks, through_helper
 from cardlab.profilers.devices.device import Platform, Probe, State
 from cardlab.profilers.devices.guard import ClockGuard
 from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
-from cardlab.profilers.runtime.execution import resolve_execution
-from cardlab.profilers.runtime.timers import CpuStopwatch
-from cardlab.profilers.runtime.workbench import LoadWorkbench, Workbench, Workload
+from cardlab.profilers.runtime.timers import ClockStopwatch
 
 _CPUFREQ = "sys/devices/system/cpu/cpu0/cpufreq"
 
@@ -60,7 +57,7 @@ class CpuPlatform(Platform):
             details={"logical_cpus": os.cpu_count(), "machine": host_platform.machine()},
         )
         self.clock = clock or WallClock()
-        self.stopwatch = CpuStopwatch()
+        self.stopwatch = ClockStopwatch(self.clock)
         if rapl.readable(self._zones):
             self.meter = rapl.RaplMeter(self._zones, self.clock, sampler or ThreadSampler())
         if self._clocks.writable and self._clocks.frequencies():
@@ -92,25 +89,6 @@ class CpuPlatform(Platform):
             self._clock_probe(),
             self._power_probe(),
         )
-
-    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
-        """As the workload engine resolves it for a CPU."""
-        self.stopwatch = CpuStopwatch(threads=max(1, threads))
-        return resolve_execution("cpu", dtype, attention, threads)
-
-    def workbench(self, workload: Workload) -> Workbench:
-        """Real works of a task in torch, or the load that was named."""
-        if workload.load is not None:
-            return LoadWorkbench(workload.load)
-        from cardlab.profilers.runtime.torch_workbench import TorchWorkbench
-
-        return TorchWorkbench(workload, "cpu")
-
-    def overhead_bytes(self, execution: Execution) -> int | None:
-        """Resident set of a fresh process that imported everything and computed once."""
-        from cardlab.profilers.runtime.overhead import measure_overhead
-
-        return measure_overhead(execution, "cpu")
 
     def state(self) -> State:
         """The CPU clock where the kernel publishes it."""

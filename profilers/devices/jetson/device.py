@@ -12,7 +12,6 @@ from pathlib import Path
 from cardlab.core.errors import CardlabError, NotSupportedError, UsageError
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
-from cardlab.core.records.task import Execution
 from cardlab.profilers.board.gpu import find_gpu, read_number
 from cardlab.profilers.board.host import host_key, memory_bytes
 from cardlab.profilers.board.ina3221 import InaSource, find_rails
@@ -21,7 +20,6 @@ from cardlab.profilers.board.modes import current_mode
 from cardlab.profilers.board.modules import active_sm, memory_bucket
 from cardlab.profilers.board.tegra import Tegra, find_tegra
 from cardlab.profilers.board.timer import Clock, WallClock
-from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.devices.device import Platform, Probe, State
 from cardlab.profilers.devices.guard import ClockGuard
 from cardlab.profilers.devices.jetson.frequency import JetsonClocks, Rights, Writer, find_rights, make_writer
@@ -29,9 +27,7 @@ from cardlab.profilers.devices.jetson.jtop import find_jtop, find_tegrastats, op
 from cardlab.profilers.devices.jetson.power import JetsonMeter, OpenSource, PowerSource
 from cardlab.profilers.devices.jetson.probes import probes
 from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
-from cardlab.profilers.runtime.execution import import_torch, resolve_execution
-from cardlab.profilers.runtime.timers import ClockStopwatch, CudaStopwatch, Stopwatch
-from cardlab.profilers.runtime.workbench import LoadWorkbench, Workbench, Workload
+from cardlab.profilers.runtime.timers import ClockStopwatch, Stopwatch
 
 SOURCES = ("sysfs", "jtop", "tegrastats")
 WINDOW_MIN_S = 5.0
@@ -83,6 +79,8 @@ class JetsonPlatform(Platform):
         self.stopwatch: Stopwatch = ClockStopwatch(self.clock)
         self.provenance = MEASURED
         self.torch_device = _CUDA
+        jetpack = self.tegra.jetpack or "of this board"
+        self.torch_remedy = f"install a torch built for JetPack {jetpack}, or use --platform cpu"
         self.clocks: JetsonClocks | None = None
         if self.gpu is not None:
             self.clocks = JetsonClocks(self.root, self.gpu, self.rights, writer or make_writer(self.root, self.rights))
@@ -155,46 +153,9 @@ class JetsonPlatform(Platform):
         """At least five seconds: the INA3221 is slow and coarse."""
         return 0.0 if self.meter is None else max(WINDOW_MIN_S, super().window_s())
 
-    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
-        """As torch resolves it on this board; from then on CUDA events take the time."""
-        self._need_cuda()
-        execution = resolve_execution(_CUDA, dtype, attention, threads)
-        self.stopwatch = CudaStopwatch(_CUDA)
-        return execution
-
-    def workbench(self, workload: Workload) -> Workbench:
-        """Real works of a task in torch, or the load that was named, timed by the platform's clock."""
-        if workload.load is not None:
-            self.stopwatch = ClockStopwatch(self.clock)
-            return LoadWorkbench(workload.load)
-        from cardlab.profilers.runtime.torch_workbench import TorchWorkbench
-
-        return TorchWorkbench(workload, _CUDA)
-
-    def overhead_bytes(self, execution: Execution) -> int | None:
-        """Memory of a fresh CUDA context, after one small step."""
-        from cardlab.profilers.runtime.overhead import measure_overhead
-
-        return measure_overhead(execution, _CUDA)
-
     def memory_available_bytes(self) -> int | None:
         """MemAvailable: CPU and GPU share one memory, and what others hold is not free."""
         return memory_bytes(self.root)[1]
-
-    def trial_work(self) -> Work:
-        """Matrix products in torch, some milliseconds each time."""
-        self._need_cuda()
-        torch = import_torch()
-        self.stopwatch = CudaStopwatch(_CUDA)
-        matrix = torch.randn((2048, 2048), device=_CUDA, dtype=torch.float16)
-
-        def run() -> None:
-            for _ in range(8):
-                matrix @ matrix
-
-        return Work(
-            segment="trial", laps=(Lap(phase="run", run=run),), synchronize=lambda: torch.cuda.synchronize(_CUDA)
-        )
 
     def versions(self) -> dict[str, str]:
         """The L4T release."""
@@ -204,14 +165,6 @@ class JetsonPlatform(Platform):
         """End the second and third source."""
         if self.meter is not None:
             self.meter.close()
-
-    def _need_cuda(self) -> None:
-        if not import_torch().cuda.is_available():
-            jetpack = self.tegra.jetpack
-            raise NotSupportedError(
-                "torch finds no CUDA device on this Jetson",
-                remedy=f"install a torch built for JetPack {jetpack or 'of this board'}, or use --platform cpu",
-            )
 
     def _identity(self, key: str, label: str | None) -> Device:
         board, gpu = self.tegra.board, self.gpu

@@ -15,8 +15,9 @@ from statistics import fmean
 from typing import Protocol
 
 from cardlab.core.errors import CardlabError, DeviceLostError
-from cardlab.profilers.board.rails import make_rails, total_name, total_parts
+from cardlab.profilers.board.rails import total_name, total_parts
 from cardlab.profilers.board.timer import Clock
+from cardlab.profilers.devices.jetson.rails import make_rails
 from cardlab.profilers.devices.power import Meter, Rail, RailTrace, Recording
 from cardlab.profilers.devices.sampler import Sampler
 

@@ -6,17 +6,14 @@ counters are read while the work runs, and a point that did not run as asked is 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from cardlab.core.errors import CardlabError, NotSupportedError
+from cardlab.core.errors import CardlabError
 from cardlab.core.identity import hardware_key
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
-from cardlab.core.records.task import Execution
 from cardlab.profilers.board.host import host_key
 from cardlab.profilers.board.timer import Clock, WallClock
-from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.devices.device import Platform, Probe, State
 from cardlab.profilers.devices.guard import ClockGuard
 from cardlab.profilers.devices.nvidia.frequency import NvidiaClocks, Rights, find_rights
@@ -24,9 +21,7 @@ from cardlab.profilers.devices.nvidia.nvml import LIMITING_REASONS, Card, nvml_c
 from cardlab.profilers.devices.nvidia.power import NvmlMeter, best_source
 from cardlab.profilers.devices.nvidia.probes import probes
 from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
-from cardlab.profilers.runtime.execution import import_torch, resolve_execution
-from cardlab.profilers.runtime.timers import ClockStopwatch, CudaStopwatch, Stopwatch
-from cardlab.profilers.runtime.workbench import LoadWorkbench, Workbench, Workload
+from cardlab.profilers.runtime.timers import ClockStopwatch, Stopwatch
 
 SM_CLOCK, MEMORY_CLOCK = 1, 2
 _THROTTLED_S = 1e-3
@@ -108,46 +103,10 @@ class NvidiaPlatform(Platform):
             reasons=tuple(reasons),
         )
 
-    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
-        """As torch resolves it on this card; from then on CUDA events take the time."""
-        self.torch_device = _torch_name(self.card.index, self.identity.key)
-        execution = resolve_execution(self.torch_device, dtype, attention, threads)
-        self.stopwatch = CudaStopwatch(self.torch_device)
-        return execution
-
-    def workbench(self, workload: Workload) -> Workbench:
-        """Real works of a task in torch, or the load that was named, timed by the platform's clock."""
-        if workload.load is not None:
-            self.stopwatch = ClockStopwatch(self.clock)
-            return LoadWorkbench(workload.load)
-        from cardlab.profilers.runtime.torch_workbench import TorchWorkbench
-
-        return TorchWorkbench(workload, self.torch_device or "cuda")
-
-    def overhead_bytes(self, execution: Execution) -> int | None:
-        """Device memory of a fresh CUDA context, after one small step."""
-        from cardlab.profilers.runtime.overhead import measure_overhead
-
-        return measure_overhead(execution, self.torch_device or "cuda")
-
     def memory_available_bytes(self) -> int | None:
         """Free memory of the card."""
         memory = self.card.read("nvmlDeviceGetMemoryInfo")
         return None if memory is None else int(memory.free)
-
-    def trial_work(self) -> Work:
-        """Matrix products in torch on this card, a few milliseconds each time."""
-        device = _torch_name(self.card.index, self.identity.key)
-        torch = import_torch()
-        self.stopwatch = CudaStopwatch(device)
-        matrix = torch.randn((4096, 4096), device=device, dtype=torch.float16)
-
-        def run() -> None:
-            for _ in range(8):
-                matrix @ matrix
-
-        lap = Lap(phase="run", run=run)
-        return Work(segment="trial", laps=(lap,), synchronize=lambda: torch.cuda.synchronize(device))
 
     def versions(self) -> dict[str, str]:
         """The driver's version."""
@@ -214,22 +173,3 @@ def _sm_count(card: Card, cores: int | None) -> int | None:
     if capability is not None and tuple(capability) == (8, 0):
         per_sm = 64
     return None if per_sm is None or cores is None else cores // per_sm
-
-
-def _torch_name(index: int, key: str) -> str:
-    """Torch's name of the card with that UUID: torch orders cards by speed, NVML by bus.
-
-    Raises NotSupportedError if torch may not see this card.
-    """
-    cuda = import_torch().cuda
-    if not cuda.is_available():
-        raise NotSupportedError(
-            "torch finds no CUDA device", remedy="install a CUDA build of torch, or use --platform cpu"
-        )
-    for number in range(cuda.device_count()):
-        uuid = getattr(cuda.get_device_properties(number), "uuid", None)
-        if uuid is not None and str(uuid).removeprefix("GPU-") in key:
-            return f"cuda:{number}"
-    if os.environ.get("CUDA_VISIBLE_DEVICES") is None and index < cuda.device_count():
-        return f"cuda:{index}"
-    raise NotSupportedError(f"torch does not see GPU {index}", remedy="check CUDA_VISIBLE_DEVICES")

@@ -9,11 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cardlab.core.errors import UsageError
 from cardlab.core.identity import simulated_key
 from cardlab.core.quantity import Origin, Provenance
 from cardlab.core.records.device import Device
-from cardlab.core.records.task import Execution
 from cardlab.profilers.board.host import state_folder
 from cardlab.profilers.board.timer import Clock
 from cardlab.profilers.board.work import Lap, Work
@@ -22,9 +20,7 @@ from cardlab.profilers.devices.guard import ClockGuard
 from cardlab.profilers.devices.power import Meter, Rail, RailTrace, Recording
 from cardlab.profilers.devices.simulated.catalogue import physics_of
 from cardlab.profilers.devices.simulated.machine import Machine
-from cardlab.profilers.runtime.described import DescribedWorkbench
 from cardlab.profilers.runtime.timers import LapSample
-from cardlab.profilers.runtime.workbench import LoadWorkbench, Workbench, Workload
 
 LEAST_LAP_S = 1e-5
 SIMULATED = Provenance.of(Origin.SIMULATED)
@@ -75,23 +71,6 @@ class SimulatedPlatform(Platform):
             Probe(name="clock control", ok=True, state=f"{count} clocks, virtual"),
             Probe(name="power meter", ok=True, state=f"board rail every {self.machine.physics.window_s:g} s, virtual"),
         )
-
-    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
-        """bfloat16 unless told otherwise; no torch runs."""
-        resolved = "bfloat16" if dtype == "auto" else dtype
-        if resolved not in ("float32", "bfloat16", "float16"):
-            raise UsageError(f"unknown dtype {dtype!r}", remedy="use auto, float32, bfloat16 or float16")
-        return Execution(dtype=resolved, attention=attention, threads=threads, accelerator="simulated")
-
-    def workbench(self, workload: Workload) -> Workbench:
-        """Descriptions of the task's works; a load is run for real, in virtual time."""
-        if workload.load is not None:
-            return LoadWorkbench(workload.load)
-        return DescribedWorkbench(workload)
-
-    def trial_work(self) -> Work:
-        """A layer's worth of arithmetic, by its size."""
-        return Work(segment="trial", laps=(Lap(phase="run", run=None, flop=1e11, traffic_bytes=1e8),))
 
     def state(self) -> State:
         """Clock, temperature and whether the clock fell below the requested one."""

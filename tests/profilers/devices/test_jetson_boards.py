@@ -12,10 +12,11 @@ from cardlab.profilers.board.ina3221 import find_rails
 from cardlab.profilers.board.modes import parse_modes
 from cardlab.profilers.board.modules import BOARDS as KNOWN
 from cardlab.profilers.board.modules import T194, T210, T234, active_sm
-from cardlab.profilers.board.rails import make_rails, total_parts
+from cardlab.profilers.board.rails import total_parts
 from cardlab.profilers.board.tegra import l4t_release
 from cardlab.profilers.devices import open_platform
 from cardlab.profilers.devices.jetson.device import JetsonPlatform
+from cardlab.profilers.devices.jetson.rails import make_rails
 from tests.conftest import DATA
 from tests.fakes.jetson.boards import BOARDS
 from tests.fakes.jetson.tree import build, put

@@ -181,7 +181,7 @@ class jtop:
 def fake_jtop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A jtop whose service can be told to go away; the child of the product imports it."""
     put(tmp_path / "modules/jtop/__init__.py", FAKE_JTOP)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"), prepend=":")
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     root = tmp_path / "board"
     build(BOARDS["orin-nx-16"], root)

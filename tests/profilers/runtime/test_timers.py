@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cardlab.core.errors import ProfileError
-from cardlab.profilers import stopwatch
 from cardlab.profilers.board.work import Lap, Work, as_work
+from cardlab.profilers.runtime import timers as stopwatch
 from cardlab.profilers.runtime.timers import CpuStopwatch, LapSample, quietest_cpus
 
 

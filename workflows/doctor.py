@@ -8,12 +8,11 @@ from collections.abc import Iterable
 from importlib import metadata
 
 from cardlab import __version__
-from cardlab.cli.console import print_json, print_table
-from cardlab.cli.settings import database
 from cardlab.core.errors import CardlabError, NotFoundError
 from cardlab.db import open_store
 from cardlab.profilers.devices import Probe, helper, open_platform
 from cardlab.profilers.devices.guard import journals
+from cardlab.workflows.options.profile import DoctorOptions
 
 NEEDED_BY = {
     "torch": ("models", "models cannot be profiled"),
@@ -82,18 +81,12 @@ def platform_probes(name: str) -> Iterable[Probe]:
     platform.close()
 
 
-def show_doctor(platform: str, db: str | None, as_json: bool) -> None:
-    """Print all probes."""
-    probes = [
+def doctor(database: str, options: DoctorOptions | None = None) -> tuple[Probe, ...]:
+    """Everything that was looked at, each with its remedy where it lacks something; `database` is a path or URL."""
+    return (
         *software_probes(),
         rights_probe(),
-        database_probe(database(db)),
-        *platform_probes(platform),
+        database_probe(database),
+        *platform_probes((options or DoctorOptions()).platform),
         *clock_probes(),
-    ]
-    if as_json:
-        print_json({"probes": [{"name": p.name, "ok": p.ok, "state": p.state, "remedy": p.remedy} for p in probes]})
-        return
-    words = {True: "ok", False: "lacking", None: "-"}
-    rows = [(p.name, words[p.ok], p.state, p.remedy or "") for p in probes]
-    print_table(None, ("what", "", "state", "remedy"), rows, left=4)
+    )

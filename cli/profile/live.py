@@ -11,6 +11,7 @@ from cardlab.core.records.measurement import Measurement, OperatingPoint, Planne
 from cardlab.core.text import duration, percent, si, subject
 from cardlab.profilers.measure.session import Observer
 from cardlab.profilers.measure.timing import Progress
+from cardlab.workflows.observers import SilentObserver
 
 
 class PlainObserver:
@@ -73,22 +74,6 @@ class LiveObserver(PlainObserver):
             f"{self._place} {progress.what}: {progress.samples} samples, {progress.clean} clean,"
             f" spread {percent(progress.spread)}, at most {duration(progress.seconds_left)} left"
         )
-
-
-class SilentObserver(PlainObserver):
-    """Says nothing."""
-
-    def run_started(self, run: Run, resumed: bool) -> None:
-        """Nothing."""
-
-    def point_started(self, planned: PlannedPoint, number: int, count: int) -> None:
-        """Nothing."""
-
-    def measured(self, measurements: tuple[Measurement, ...]) -> None:
-        """Nothing."""
-
-    def point_finished(self, planned: PlannedPoint, operating: OperatingPoint) -> None:
-        """Nothing."""
 
 
 @contextmanager

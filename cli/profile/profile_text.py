@@ -1,4 +1,4 @@
-"""Stored profiles as tables and as the JSON document of the contract."""
+"""A profile as tables, and as the JSON document of the contract."""
 
 from __future__ import annotations
 
@@ -6,40 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cardlab.cli.console import print_json, print_line, print_table
-from cardlab.cli.settings import database
-from cardlab.core.plain import to_plain
 from cardlab.core.records.measurement import Profile
 from cardlab.core.text import NOT_MEASURED, data_size, milliseconds, percent, si
-from cardlab.db import open_store
 from cardlab.reports.views.profile import profile_document
-
-
-def show_profile(run: str | None, db: str | None, as_json: bool) -> None:
-    """One stored profile, the newest by default."""
-    with open_store(database(db), create=False) as store:
-        profile = store.runs.latest() if run is None else store.runs.get(run)
-    print_profile(profile, as_json)
-
-
-def show_runs(db: str | None, as_json: bool) -> None:
-    """All runs, newest first."""
-    with open_store(database(db), create=False) as store:
-        runs = store.runs.summaries()
-    if as_json:
-        print_json({"runs": [to_plain(run) for run in runs]})
-        return
-    rows = [
-        (
-            r.uid[:12],
-            r.started_at[:19],
-            r.kind.value,
-            r.device_name,
-            r.task_label or r.workload or "-",
-            f"{r.points_done}/{r.points_planned}",
-        )
-        for r in runs
-    ]
-    print_table(None, ("run", "started (UTC)", "kind", "device", "task", "points done"), rows, left=5)
 
 
 def print_profile(profile: Profile, as_json: bool) -> None:

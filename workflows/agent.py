@@ -1,45 +1,31 @@
-"""What `profile-device agent` does."""
+"""The agent: one file that measures a board whose Python is too old for cardlab."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cardlab.cli.console import print_json, print_line
-from cardlab.cli.profiling import split_targets
 from cardlab.core.errors import UsageError
 from cardlab.core.records.task import Task
 from cardlab.profilers.agent.pack import pack_agent
+from cardlab.workflows.options.profile import AgentOptions
+from cardlab.workflows.profile import split_targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgentOptions:
-    """The options of the command, as typed."""
+class PackedAgent:
+    """The file that was written, its size, and the dtypes it can measure; none for named loads only."""
 
     out: str
+    size_bytes: int
     model: str | None
-    batch: int
-    sequence: int
-    dtype: str
-    attention: str
-    lora_rank: int
-    lora_alpha: float
-    lora_targets: str | None
-    adapter_dtype: str
-    optimizer: str
-    as_json: bool
+    dtypes: tuple[str, ...]
 
 
-def write_agent(options: AgentOptions) -> None:
-    """Pack the file and say how to use it."""
+def pack(options: AgentOptions) -> PackedAgent:
+    """Pack a file that measures a board whose Python cannot run cardlab."""
     task, dtypes = (None, ()) if options.model is None else _job(options.model, options)
     size_bytes = pack_agent(options.out, task, dtypes, options.attention)
-    if options.as_json:
-        print_json({"out": options.out, "bytes": size_bytes, "model": options.model, "dtypes": list(dtypes)})
-        return
-    print_line(f"{options.out}: {size_bytes / 1024:.0f} KiB, {', '.join(dtypes) or 'for named loads only'}")
-    load = "" if task is not None else " --load-command CMD"
-    print_line(f"on the board:  python3 {options.out} run --out board.zip{load}")
-    print_line("then here:     calibrate merge board.zip")
+    return PackedAgent(out=options.out, size_bytes=size_bytes, model=options.model, dtypes=dtypes)
 
 
 def _job(model: str, options: AgentOptions) -> tuple[Task, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""What `card run --local` and `card run server` do."""
+"""A split run: the server's role, or every role on this machine."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cardlab.cli.console import note
-from cardlab.cli.expecting import expected_by_device
-from cardlab.cli.local import LocalDevices, local_link
-from cardlab.cli.run_table import print_run, progress_line
-from cardlab.cli.running_device import PORT, open_real, require_zmq, server_keys
-from cardlab.cli.settings import database
 from cardlab.core.errors import UsageError
 from cardlab.core.identity import new_uid
+from cardlab.core.options import given
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.task import Execution, Task
-from cardlab.db import open_store
+from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.profilers.devices import Platform
 from cardlab.profilers.measure.environment import gather_environment
+from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.execution import DTYPES, import_torch
 from cardlab.split.batched import sharing_of
@@ -35,75 +31,100 @@ from cardlab.split.server_transport import ServerTransport
 from cardlab.split.settings import PRIVACY, RunSettings, check_cut
 from cardlab.split.shaping import PLANNED, parse_link
 from cardlab.split.weights import open_weights
+from cardlab.workflows.connect import PORT, Say, require_zmq, server_keys, silent
+from cardlab.workflows.expectation import expected_by_device
+from cardlab.workflows.local_devices import LocalDevices, local_link
+from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
+from cardlab.workflows.run_device import open_real
 
 DEFAULT_MODEL = "tiny-llama"
 DEFAULT_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """The options of `card run`; None was not given."""
+class FinishedRun(Tabular):
+    """A split run that came to its end.
 
-    plan: str | None
-    cut: int | None
-    model: str | None
-    rounds: int | None
-    optimizer: str | None
-    threads: int
-    out: str
-    batch: int | None
-    sequence: int | None
-    dtype: str
-    lora_rank: int | None
-    lora_alpha: float | None
-    lora_targets: str | None
-    local_epochs: int | None
-    learning_rate: float
-    wire_dtype: str | None
-    seed: int
-    parallel: bool
-    resume: bool
-    silence_s: float
-    db: str | None
-    as_json: bool
-    devices: int | None
-    codec: str | None = None
-    error_feedback: bool = False
-    server_sharing: str | None = None
-    wait_s: float = 300.0
-    data: str | None = None
-    tokenizer: str | None = None
-    link: str | None = None
-    platform: str = "auto"
-    name: str | None = None
-    bind: str = f"127.0.0.1:{PORT}"
-    key: str | None = None
-    allow: tuple[str, ...] = ()
+    Attributes:
+        settings: as all parties agreed on them.
+        turns: finished rounds of devices, in order.
+        adapters: folder of the trained adapters for PEFT.
+    """
+
+    settings: RunSettings
+    turns: tuple[FinishedTurn, ...]
+    adapters: Path
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the run in the store."""
+        return self.settings.run
+
+    def rows(self) -> list[dict[str, Cell]]:
+        """A row a round and device: loss, delay and its terms (s), frequency (Hz) and energy (J) of the server."""
+        return [
+            {
+                "round": turn.round,
+                "device": turn.device,
+                "cut": turn.cut,
+                "loss": turn.loss,
+                "delay_s": turn.delay_s,
+                **{f"{term}_s": seconds for term, seconds in turn.terms.items()},
+                "waiting_s": turn.waiting_s,
+                "frequency_hz": turn.frequency_hz,
+                "server_energy_j": turn.energy_j,
+            }
+            for turn in self.turns
+        ]
 
 
-def run_server(options: RunOptions) -> None:
-    """Listen, wait for the devices, make the rounds, keep everything."""
+# Told of each finished turn, beside the settings, the journal and the number of devices.
+Finished = Callable[[RunSettings, Journal, FinishedTurn, int], None]
+
+
+def _unheard(_settings: RunSettings, _journal: Journal, _turn: FinishedTurn, _devices: int) -> None:
+    return None
+
+
+def run_server(
+    store: Store, options: ServerOptions, progress: Say = silent, finished: Finished = _unheard
+) -> FinishedRun:
+    """Listen, wait for the devices, make the rounds, keep everything.
+
+    Raises UsageError for options that contradict each other, RunError where the run cannot go on; finished rounds are
+    kept for `resume`.
+    """
     _check(options)
     host, port = split_address(options.bind, PORT)
     pair, allowed = server_keys(host, options.key, options.allow)
-    with _prepared(options) as prepared:
+    with _prepared(store, options, options.platform, options.name, None) as prepared:
         transport = ServerTransport(host, port, pair, allowed)
         try:
-            note(f"listening on {host}:{transport.port}; run {prepared.journal.progress.settings.run[:12]}")
-            note(PRIVACY)
+            progress(f"listening on {host}:{transport.port}; run {prepared.journal.progress.settings.run[:12]}")
+            progress(PRIVACY)
             if prepared.schedule.shares_band:
-                note(f"planned shares of the band are not imposed (a device with --link {PLANNED} keeps to its own)")
-            _serve(prepared, transport, options, options.devices or len(prepared.schedule.devices) or 1)
+                progress(f"planned shares of the band are not imposed (a device with --link {PLANNED} keeps to its own)")
+            devices = options.devices or len(prepared.schedule.devices) or 1
+            serving = _Serving(options=options, devices=devices, wait_s=options.wait_s, link=None)
+            return _serve(prepared, transport, serving, progress, finished)
         finally:
             transport.close()
 
 
-def run_local(options: RunOptions) -> None:
-    """All roles on this machine: the server in this process, each device in one of its own."""
+def run(store: Store, options: RunOptions, progress: Say = silent, finished: Finished = _unheard) -> FinishedRun:
+    """All roles on this machine: the server in this process, each device in one of its own.
+
+    Raises UsageError for options that contradict each other, RunError where the run cannot go on; finished rounds are
+    kept for `resume`.
+    """
+    if not options.local:
+        raise UsageError(
+            "a run needs a role", remedy="use --local, or: card run server, card run device --server HOST:PORT"
+        )
     _check(options)
     require_zmq()
     parse_link(options.link, planned=options.resume or options.plan is not None)
-    with _prepared(options) as prepared:
+    with _prepared(store, options, "auto", None, options.link) as prepared:
         named = prepared.schedule.devices
         if named and options.devices not in (None, len(named)):
             raise UsageError(f"the plan names {len(named)} device(s)", remedy="leave --devices out")
@@ -115,11 +136,15 @@ def run_local(options: RunOptions) -> None:
         transport = ServerTransport("127.0.0.1", 0)
         words = _device_words(options, prepared.execution.dtype)
         for line in (PRIVACY, said) if said else (PRIVACY,):
-            note(line)
+            progress(line)
         with LocalDevices(names, transport.port, words, Path(options.out), options.threads) as devices:
             try:
-                _serve(prepared, transport, options, len(names), devices.check)
+                serving = _Serving(
+                    options=options, devices=len(names), wait_s=300.0, link=options.link, watch=devices.check
+                )
+                done = _serve(prepared, transport, serving, progress, finished)
                 devices.wait()
+                return done
             finally:
                 transport.close()
 
@@ -132,7 +157,7 @@ def _device_words(options: RunOptions, dtype: str) -> list[str]:
         "--link": options.link,
         "--dtype": dtype,
         "--silence": str(options.silence_s),
-        "--platform": options.platform,
+        "--platform": "auto",
     }
     return [word for key, value in given.items() if value is not None for word in (key, value)]
 
@@ -149,33 +174,49 @@ class _Prepared:
 
 
 @contextmanager
-def _prepared(options: RunOptions) -> Iterator[_Prepared]:
-    platform = open_real(options.platform, options.name)
+def _prepared(
+    store: Store, options: TrainingOptions, where: str, label: str | None, link: str | None
+) -> Iterator[_Prepared]:
+    platform = open_real(where, label)
     try:
-        with open_store(database(options.db)) as store:
-            if options.resume:
-                journal = Journal.resume(Path(options.out))
-                settings = journal.progress.settings
-                plan = None if settings.plan is None else store.plans.get(settings.plan)
-                execution = platform.resolve_execution(options.dtype, "sdpa", options.threads)
-            else:
-                plan = None if options.plan is None else store.plans.get(options.plan)
-                task = _task(options, plan, store)
-                _check_against(options, plan, task)
-                import_torch().set_num_threads(options.threads)
-                dtype = _dtype(options, plan, store, platform.identity.key)
-                execution = platform.resolve_execution(dtype, "sdpa", options.threads)
-                settings = _settings(options, plan, task, execution)
-                journal = Journal.begin(Path(options.out), settings, utc_now())
+        if options.resume:
+            journal = Journal.resume(Path(options.out))
+            settings = journal.progress.settings
+            plan = None if settings.plan is None else store.plans.get(settings.plan)
+            execution = open_runtime(platform).resolve_execution(options.dtype, "sdpa", options.threads)
+        else:
+            plan = None if options.plan is None else store.plans.get(options.plan)
+            task = _task(options, plan, store)
+            _check_against(options, plan, task)
             import_torch().set_num_threads(options.threads)
-            expected = {} if plan is not None else expected_by_device(store, settings, platform.identity, options.link)
-            schedule = Schedule(plan, settings.cut, expected)
-            yield _Prepared(store=store, platform=platform, execution=execution, schedule=schedule, journal=journal)
+            dtype = _dtype(options, plan, store, platform.identity.key)
+            execution = open_runtime(platform).resolve_execution(dtype, "sdpa", options.threads)
+            settings = _settings(options, plan, task, execution)
+            journal = Journal.begin(Path(options.out), settings, utc_now())
+        import_torch().set_num_threads(options.threads)
+        expected = {} if plan is not None else expected_by_device(store, settings, platform.identity, link)
+        schedule = Schedule(plan, settings.cut, expected)
+        yield _Prepared(store=store, platform=platform, execution=execution, schedule=schedule, journal=journal)
     finally:
         platform.close()
 
 
-def _dtype(options: RunOptions, plan: Plan | None, store: Store, key: str) -> str:
+# What a journal says already; anything else that a resumed run was given would be dropped.
+_RESUMABLE = ("--local", "--resume", "--out", "--threads", "--dtype", "--data", "--tokenizer", "--link", "--silence")
+_RESUMABLE = (*_RESUMABLE, "--model", "--devices", "--bind", "--key", "--allow", "--platform", "--name", "--wait")
+
+
+def _check_resumed(options: TrainingOptions) -> None:
+    """Raise UsageError for an option that the unfinished run has settled."""
+    settled = [flag for flag in given(options) if flag not in _RESUMABLE]
+    if settled:
+        raise UsageError(
+            f"{settled[0]} has no effect on an unfinished run, which goes on as it began",
+            remedy=f"leave {settled[0]} out, or begin another run in another --out",
+        )
+
+
+def _dtype(options: TrainingOptions, plan: Plan | None, store: Store, key: str) -> str:
     """The compute dtype asked for; by default that of the profile of this machine which the plan rests on."""
     if options.dtype != "auto" or plan is None:
         return options.dtype
@@ -183,9 +224,16 @@ def _dtype(options: RunOptions, plan: Plan | None, store: Store, key: str) -> st
     return next((run.execution.dtype for run in profiles if run.device.key == key), "auto")
 
 
-def _check(options: RunOptions) -> None:
+def _check(options: TrainingOptions) -> None:
     if options.resume:
+        _check_resumed(options)
         return
+    if options.server_sharing is not None and not options.parallel and options.plan is None:
+        raise UsageError(
+            "--server-sharing has no effect on devices one after another", remedy="add --parallel, or leave it out"
+        )
+    if options.error_feedback and options.plan is None and options.codec in (None, "none"):
+        raise UsageError("--error-feedback has no effect without a codec", remedy="name a --codec, or leave it out")
     if (options.plan is None) == (options.cut is None):
         raise UsageError("a run needs a cut", remedy="give --plan ID or --cut C, one of them")
     if options.wire_dtype is not None and options.wire_dtype not in DTYPES:
@@ -196,7 +244,7 @@ def _check(options: RunOptions) -> None:
         raise UsageError(f"--learning-rate is {options.learning_rate:g}", remedy="give a number above 0")
 
 
-def _task(options: RunOptions, plan: Plan | None, store: Store) -> Task:
+def _task(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
     """The task as asked, what was not said taken from the plan's."""
     base: Task | None = None
     if plan is not None and plan.runs:
@@ -216,7 +264,7 @@ def _task(options: RunOptions, plan: Plan | None, store: Store) -> Task:
     )
 
 
-def _check_against(options: RunOptions, plan: Plan | None, task: Task) -> None:
+def _check_against(options: TrainingOptions, plan: Plan | None, task: Task) -> None:
     if plan is not None:
         check_plan(plan, task, options.codec)
         if options.codec is not None and plan.rounds[0].devices[0].codec is not None:
@@ -229,7 +277,7 @@ def _check_against(options: RunOptions, plan: Plan | None, task: Task) -> None:
         check_cut(task, options.cut)
 
 
-def _settings(options: RunOptions, plan: Plan | None, task: Task, execution: Execution) -> RunSettings:
+def _settings(options: TrainingOptions, plan: Plan | None, task: Task, execution: Execution) -> RunSettings:
     named = [] if plan is None else [d.codec for d in plan.rounds[0].devices if d.codec not in (None, "none")]
     parallel = options.parallel or (plan is not None and plan.scheme == "sft")
     return RunSettings(
@@ -250,17 +298,25 @@ def _settings(options: RunOptions, plan: Plan | None, task: Task, execution: Exe
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Serving:
+    """How the server's part goes: who comes, how long they are waited for, who watches over them."""
+
+    options: TrainingOptions
+    devices: int
+    wait_s: float
+    link: str | None
+    watch: Callable[[], None] = lambda: None
+
+
 def _serve(
-    prepared: _Prepared,
-    transport: ServerTransport,
-    options: RunOptions,
-    devices: int,
-    watch: Callable[[], None] = lambda: None,
-) -> None:
+    prepared: _Prepared, transport: ServerTransport, serving: _Serving, progress: Say, finished: Finished
+) -> FinishedRun:
     from cardlab.split.adapters import save_peft
     from cardlab.split.clocks import ServerClock
     from cardlab.split.halves import Half
 
+    options = serving.options
     journal, platform, store = prepared.journal, prepared.platform, prepared.store
     settings = journal.progress.settings
     weights = open_weights(settings.task, settings.seed)
@@ -270,33 +326,33 @@ def _serve(
         weights,
         "server",
         learning_rate=settings.learning_rate,
-        torch_device=platform.torch_device or "cpu",
+        torch_device=open_runtime(platform).torch_device or "cpu",
     )
     half.keeps_loaded = settings.parallel
-    note(f"frozen weights: {weights.origin}")
+    progress(f"frozen weights: {weights.origin}")
     environment = gather_environment(platform)
-    begin_run(store, journal, platform.identity, prepared.execution, environment, link=options.link)
+    begin_run(store, journal, platform.identity, prepared.execution, environment, link=serving.link)
     clock = ServerClock(platform)
 
-    def finished(turn: FinishedTurn) -> None:
+    def keep(turn: FinishedTurn) -> None:
         store.rounds.add(round_record(settings, turn))
-        note(progress_line(settings, journal, turn, devices))
+        finished(settings, journal, turn, serving.devices)
 
-    patience = Patience(join_s=options.wait_s, silence_s=options.silence_s)
+    patience = Patience(join_s=serving.wait_s, silence_s=options.silence_s)
     server = Server(
         transport,
         half,
         prepared.schedule,
         journal,
         clock,
-        devices=devices,
+        devices=serving.devices,
         patience=patience,
-        finished=finished,
-        note=note,
-        watch=watch,
+        finished=keep,
+        note=progress,
+        watch=serving.watch,
     )
     adapters = server.run()
     folder = save_peft(adapters, settings.task, Path(options.out) / "adapters")
     if clock.refusal is not None:
-        note(f"the server's clock was not locked: {clock.refusal}")
-    print_run(settings, journal.progress.turns, folder, as_json=options.as_json)
+        progress(f"the server's clock was not locked: {clock.refusal}")
+    return FinishedRun(settings=settings, turns=tuple(journal.progress.turns), adapters=folder)

@@ -1,0 +1,53 @@
+"""If these fail, the agent judges a sample, a frequency or a rail by another rule than cardlab does."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cardlab.profilers.agent import board as agent_board
+from cardlab.profilers.agent import run as agent_run
+from cardlab.profilers.agent import timing as agent_timing
+from cardlab.profilers.agent.pack import MODULES, pack_agent
+from cardlab.profilers.board import rails, rules
+from cardlab.profilers.devices import device, helper
+from cardlab.profilers.devices.jetson import power
+from cardlab.profilers.measure import point, samples, timing
+from cardlab.profilers.runtime import timers
+
+ROOM = Path(rules.__file__).parent.parent
+
+
+def test_agent_and_cardlab_call_the_same_functions() -> None:
+    assert agent_timing.is_clean is timers.is_clean is rules.is_clean
+    assert agent_timing.is_contended is samples.is_contended is rules.is_contended
+    assert agent_timing.median_stderr is samples.median_stderr is rules.median_stderr
+    assert agent_timing.relative_spread is timing.relative_spread is rules.relative_spread
+    assert agent_board.on_request is agent_run.on_request is device.on_request is point.on_request
+    assert agent_board.total_parts is power.total_parts is rails.total_parts
+    assert agent_board.is_gpu_node is rules.is_gpu_node
+
+
+def test_packed_file_holds_the_rules_as_they_stand_here(tmp_path: Path) -> None:
+    file = tmp_path / "agent.pyz"
+    pack_agent(file, None, ())
+    with zipfile.ZipFile(file) as archive:
+        for folder, names in MODULES.items():
+            for name in names:
+                packed = archive.read(f"card_agent/{folder}/{name}.py")
+                assert packed == (ROOM / folder / f"{name}.py").read_bytes()
+
+
+@pytest.mark.parametrize("name", rules.GPU_NODES)
+def test_every_gpu_that_is_found_may_be_set(name: str) -> None:
+    path = f"sys/devices/17000000.{name}/devfreq/17000000.{name}/max_freq"
+    assert any(rule.path.fullmatch(path) for rule in helper.RULES)
+
+
+def test_rules_at_their_limits() -> None:
+    assert rules.on_request(1.01e9, 1e9) and not rules.on_request(1.011e9, 1e9)
+    assert rules.is_clean(1.03e-3, 1e-3, 1) and not rules.is_clean(1.04e-3, 1e-3, 1), "no allowance for short laps"
+    assert not rules.is_clean(1e-3, 1e-3, 2) and rules.is_clean(0.05, 0.05, 3)
+    assert rails.total_parts(["VDD_NEW", "VDD_OTHER"]) == (), "a sum of unknown rails may count one twice"
