@@ -25,7 +25,7 @@ from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.execution import import_torch
 from cardlab.reports.views.fit import fit_document
-from cardlab.split.codec import codec_named
+from cardlab.split.codecs.registry import codec_named
 
 if TYPE_CHECKING:
     from cardlab.split.codec_profile import CutReadings
@@ -64,7 +64,7 @@ def profile_compression(task: Task, execution: Execution, platform: Platform, st
 
         note(f"{task.model} has no weights: it is trained for {PRETRAIN_STEPS // 3} steps first")
         weights = pretrain(task, execution, english(), steps=PRETRAIN_STEPS // 3)
-    from cardlab.split.accuracy import programs
+    from cardlab.split.accuracy import TrainingSubject, programs
 
     uid, layers = new_uid(), task.architecture.layers
     run = Run(
@@ -82,7 +82,8 @@ def profile_compression(task: Task, execution: Execution, platform: Platform, st
     rows, handling = [], []
     with open_store(store_url) as store:
         store.runs.begin(run)
-        cuts = profile_codecs(task, execution, weights, programs(), note=note)
+        subject = TrainingSubject(task=task, execution=execution, weights=weights, tokens=programs())
+        cuts = profile_codecs(subject, note=note)
         for planned, found in zip(run.planned, cuts, strict=True):
             point = store.runs.begin_point(uid, planned)
             store.runs.finish_point(point, OperatingPoint(), *_measurements(found))
@@ -150,7 +151,7 @@ def measure_accuracy(options: AccuracyOptions) -> None:
     _check(options)
     torch = import_torch()
     torch.set_num_threads(1)
-    from cardlab.split.accuracy import english, kept_of, pretrain, programs, run_trials
+    from cardlab.split.accuracy import TrainingSubject, TrialOptions, english, kept_of, pretrain, programs, run_trials
     from cardlab.split.data import read_tokens
     from cardlab.split.weights import FileWeights, open_weights
 
@@ -165,15 +166,10 @@ def measure_accuracy(options: AccuracyOptions) -> None:
         tokens = programs() if options.data is None else read_tokens(options.data)
         cut = options.cut or task.architecture.layers // 2
         trials = run_trials(
-            task,
-            execution,
-            weights,
-            tokens,
+            TrainingSubject(task=task, execution=execution, weights=weights, tokens=tokens),
+            TrialOptions(cut=cut, steps=options.steps, learning_rate=options.learning_rate),
             [(c, options.feedback and c != "none") for c in options.codecs],
             seeds=range(options.seeds),
-            cut=cut,
-            steps=options.steps,
-            learning_rate=options.learning_rate,
             note=note,
         )
         kept = kept_of(trials)

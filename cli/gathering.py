@@ -10,6 +10,7 @@ from cardlab.calibrate.publishing import Optimum, energy_optima, published_const
 from cardlab.calibrate.service import KINDS, Group
 from cardlab.calibrate.service import gather as gather_groups
 from cardlab.core.errors import UsageError
+from cardlab.core.records.checks import TermCheck, check_rounds
 from cardlab.core.records.fit import Fit, FitSubject
 from cardlab.core.records.measurement import Profile, Run
 from cardlab.core.records.training import TrainRound
@@ -17,7 +18,6 @@ from cardlab.db.store import Store
 from cardlab.reports.views.fit import Curve, curve
 from cardlab.reports.views.inputs import BestClock, Checked, Constant, DeviceData
 from cardlab.split.recording import TRAIN
-from cardlab.split.validate import TermCheck, check_rounds
 
 _SUBJECT = (
     "device",

@@ -25,12 +25,12 @@ from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.execution import DTYPES, import_torch
 from cardlab.split.batched import sharing_of
-from cardlab.split.codec import codec_named
+from cardlab.split.codecs.registry import codec_named
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.keys import split_address
 from cardlab.split.recording import begin_run, round_record
 from cardlab.split.schedule import Schedule, check_plan
-from cardlab.split.server import Patience, Server
+from cardlab.split.server import Patience, RunCallbacks, Server, ServerParts
 from cardlab.split.server_transport import ServerTransport
 from cardlab.split.settings import PRIVACY, RunSettings, check_cut
 from cardlab.split.shaping import PLANNED, parse_link
@@ -258,7 +258,7 @@ def _serve(
     watch: Callable[[], None] = lambda: None,
 ) -> None:
     from cardlab.split.adapters import save_peft
-    from cardlab.split.clocks import ServerClock
+    from cardlab.split.frequency import ServerFrequency
     from cardlab.split.halves import Half
 
     journal, platform, store = prepared.journal, prepared.platform, prepared.store
@@ -276,7 +276,7 @@ def _serve(
     note(f"frozen weights: {weights.origin}")
     environment = gather_environment(platform)
     begin_run(store, journal, platform.identity, prepared.execution, environment, link=options.link)
-    clock = ServerClock(platform)
+    frequency = ServerFrequency(platform)
 
     def finished(turn: FinishedTurn) -> None:
         store.rounds.add(round_record(settings, turn))
@@ -284,19 +284,13 @@ def _serve(
 
     patience = Patience(join_s=options.wait_s, silence_s=options.silence_s)
     server = Server(
-        transport,
-        half,
-        prepared.schedule,
-        journal,
-        clock,
+        ServerParts(transport=transport, half=half, schedule=prepared.schedule, journal=journal, frequency=frequency),
         devices=devices,
         patience=patience,
-        finished=finished,
-        note=note,
-        watch=watch,
+        callbacks=RunCallbacks(finished=finished, note=note, watch=watch),
     )
     adapters = server.run()
     folder = save_peft(adapters, settings.task, Path(options.out) / "adapters")
-    if clock.refusal is not None:
-        note(f"the server's clock was not locked: {clock.refusal}")
+    if frequency.refusal is not None:
+        note(f"the server's frequency was not locked: {frequency.refusal}")
     print_run(settings, journal.progress.turns, folder, as_json=options.as_json)

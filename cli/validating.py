@@ -8,6 +8,7 @@ from cardlab.cli.gathering import split_run
 from cardlab.cli.settings import database
 from cardlab.core.errors import NotFoundError
 from cardlab.core.plain import to_plain
+from cardlab.core.records.checks import TOTAL, TermCheck, check_rounds, terms_off
 from cardlab.core.records.measurement import Profile
 from cardlab.core.text import milliseconds, percent, si
 from cardlab.db import open_store
@@ -15,7 +16,6 @@ from cardlab.db.store import Store
 from cardlab.reports.views.parts import pictures
 from cardlab.reports.views.run import run_sections
 from cardlab.split.recording import TRAIN
-from cardlab.split.validate import TOTAL, TermCheck, check_rounds, terms_off
 
 
 def validate_run(run: str | None, plot: str | None, db: str | None, as_json: bool) -> None:

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field, fields
 
 from cardlab.core.quantity import Provenance
 
+# How a server computes the mini-batches of devices that train at once: one after the other, or all as one.
+SERIAL, BATCHED = "serial", "batched"
+SHARINGS = (SERIAL, BATCHED)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelayTerms:
@@ -34,6 +38,9 @@ class DelayTerms:
     def total(self) -> float:
         """Round delay, seconds."""
         return float(sum(getattr(self, f.name) for f in fields(self)))
+
+
+TERMS = tuple(f.name for f in fields(DelayTerms))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,8 @@ pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
 from cardlab import __version__
-from cardlab.core.records.plan import DelayTerms, Outcome, Plan
+from cardlab.core.records.plan import TERMS, DelayTerms, Outcome, Plan
 from cardlab.db import open_store
-from cardlab.split.settings import TERMS
 from tests.card.database import whole
 from tests.cli.run import Result, command
 
