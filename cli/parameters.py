@@ -92,7 +92,9 @@ def callback(
     return register
 
 
-def _callable(options: type[Options], shared: tuple[str, ...], show: Callable[..., None], *, group: bool) -> Any:
+def _callable(
+    options: type[Options], shared: tuple[str, ...], show: Callable[..., None], *, group: bool
+) -> Callable[..., None]:
     mine = declared(options)
 
     def call(**values: Any) -> None:
@@ -110,9 +112,7 @@ def _callable(options: type[Options], shared: tuple[str, ...], show: Callable[..
         parameters.insert(0, inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
     for word in shared:
         kind, default = _SHARED[word]
-        parameters.append(
-            inspect.Parameter(word, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
-        )
+        parameters.append(inspect.Parameter(word, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default))
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in parameters}
     call.__doc__, call.__name__ = show.__doc__, show.__name__

@@ -1,4 +1,4 @@
-"""What compression costs in quality: a small model fine-tuned once for each codec, and the curve through the results."""
+"""What compression costs in quality: a small model fine-tuned once for each codec, and the curve through that."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.execution import import_torch
-from cardlab.split.codec import codec_named
+from cardlab.split.codecs.registry import codec_named
 from cardlab.workflows.connect import Say, silent
 from cardlab.workflows.options.card import ACCURACY_CODECS, AccuracyOptions
 from cardlab.workflows.settings import load_settings
@@ -55,7 +55,7 @@ def accuracy(store: Store, options: AccuracyOptions | None = None, progress: Say
     codecs = options.codecs or ACCURACY_CODECS
     torch = import_torch()
     torch.set_num_threads(1)
-    from cardlab.split.accuracy import english, kept_of, pretrain, programs, run_trials
+    from cardlab.split.accuracy import TrainingSubject, TrialOptions, english, kept_of, pretrain, programs, run_trials
     from cardlab.split.data import read_tokens
     from cardlab.split.weights import FileWeights, open_weights
 
@@ -70,15 +70,10 @@ def accuracy(store: Store, options: AccuracyOptions | None = None, progress: Say
         tokens = programs() if options.data is None else read_tokens(options.data)
         cut = options.cut or task.architecture.layers // 2
         trials = run_trials(
-            task,
-            execution,
-            weights,
-            tokens,
+            TrainingSubject(task=task, execution=execution, weights=weights, tokens=tokens),
+            TrialOptions(cut=cut, steps=options.steps, learning_rate=options.learning_rate),
             [(c, options.error_feedback and c != "none") for c in codecs],
             seeds=range(options.seeds),
-            cut=cut,
-            steps=options.steps,
-            learning_rate=options.learning_rate,
             note=progress,
         )
         kept = kept_of(trials)
@@ -100,7 +95,7 @@ def accuracy(store: Store, options: AccuracyOptions | None = None, progress: Say
 
 
 def _check(options: AccuracyOptions) -> None:
-    for codec in (options.codecs or ACCURACY_CODECS):
+    for codec in options.codecs or ACCURACY_CODECS:
         codec_named(codec)
     if options.seeds < 1 or options.steps < 1 or options.pretrain < 1:
         raise UsageError("steps, seeds and pretrain are counts", remedy="give 1 or more")

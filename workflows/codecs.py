@@ -27,7 +27,7 @@ def profile_codecs(store: Store, task: Task, execution: Execution, platform: Pla
 
     `say` is told each cut, and the readings as a table at the end.
     """
-    from cardlab.split.accuracy import programs
+    from cardlab.split.accuracy import TrainingSubject, programs
     from cardlab.split.codec_profile import CODECS, PASSES, profile_codecs
     from cardlab.split.weights import FileWeights, open_weights
 
@@ -52,7 +52,8 @@ def profile_codecs(store: Store, task: Task, execution: Execution, platform: Pla
     )
     store.runs.begin(run)
     found = []
-    cuts = profile_codecs(task, execution, weights, programs(), note=say)
+    subject = TrainingSubject(task=task, execution=execution, weights=weights, tokens=programs())
+    cuts = profile_codecs(subject, note=say)
     for planned, readings in zip(run.planned, cuts, strict=True):
         point = store.runs.begin_point(uid, planned)
         store.runs.finish_point(point, OperatingPoint(), *_measurements(readings))

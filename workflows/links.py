@@ -80,9 +80,7 @@ def import_link(store: Store, options: LinkOptions) -> Link:
         reverse = read_iperf3(options.downlink)
         files.append(Path(options.downlink).name)
         if reverse.downlink_bps is None:
-            raise UsageError(
-                f"{options.downlink} holds no downlink", remedy="make it with: iperf3 -c SERVER -R --json"
-            )
+            raise UsageError(f"{options.downlink} holds no downlink", remedy="make it with: iperf3 -c SERVER -R --json")
         rates = replace(rates, downlink_bps=reverse.downlink_bps)
     link = Link(
         uid=new_uid(),

@@ -70,7 +70,9 @@ def predict(store: Store, options: PredictOptions) -> Predictions:
             f"{options.frequency_mhz:g} MHz is not a frequency", remedy="give --frequency-mhz a number above 0"
         )
     if options.model is None and (options.batch, options.sequence) != (None, None):
-        raise UsageError("--batch and --seq are of the task that --model names", remedy="add --model, or leave them out")
+        raise UsageError(
+            "--batch and --seq are of the task that --model names", remedy="add --model, or leave them out"
+        )
     chosen = [f for f in stored_fits(store, ShowFitsOptions(device=options.device)) if f.selected]
     fits = _of_task(store, chosen, options) if options.model else chosen
     fits = [f for f in fits if _wanted(f, options)]

@@ -35,11 +35,12 @@ EXTERNAL = Execution(dtype="unknown", attention="unknown")
 
 
 def profile(
-    store: Store, options: ProfileOptions, progress: Observer | None = None, say: Say = silent
+    store: Store | Opening, options: ProfileOptions, progress: Observer | None = None, say: Say = silent
 ) -> Profile:
     """Measure what the options name and return it as stored; each finished point is on disk whatever happens next.
 
     Args:
+        store: where it is kept, or what opens it once the options are known to make sense.
         progress: is told of points, samples and measurements.
         say: is told in words what else must be known.
 
@@ -54,6 +55,7 @@ def profile(
         planned = _planned(options, platform)
         for line in abandoned_locks():
             say(f"warning: {line}")
+        kept = store if isinstance(store, Store) else store()
         request = Request(
             workload=workload,
             planned=planned,
@@ -69,9 +71,9 @@ def profile(
                 "whole_step": options.whole_step,
             },
         )
-        measured = run_session(store, platform, request, progress or SilentObserver())
+        measured = run_session(kept, platform, request, progress or SilentObserver())
         if options.compression:
-            say(f"codecs: run {_codecs(store, workload, platform, say)[:12]}")
+            say(f"codecs: run {_codecs(kept, workload, platform, say)[:12]}")
         return measured
 
 
@@ -147,7 +149,7 @@ def _codecs(store: Store, workload: Workload, platform: Platform, say: Say) -> s
             "codecs are measured on a model in float32 on a real device",
             remedy="name a --model and --dtype float32, or leave --compression out; the profile is stored",
         )
-    return profile_codecs(store, workload.task, workload.execution, platform, say)
+    return profile_codecs(kept, workload.task, workload.execution, platform, say)
 
 
 def parse_duration(text: str | None) -> float | None:

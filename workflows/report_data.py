@@ -9,6 +9,7 @@ from cardlab.calibrate.publishing import energy_optima, published_constants
 from cardlab.calibrate.service import KINDS, Group
 from cardlab.calibrate.service import gather as gather_groups
 from cardlab.core.errors import UsageError
+from cardlab.core.records.checks import TermCheck, TermOff, check_rounds, terms_off
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Profile, Run, RunKind
 from cardlab.core.records.training import TrainRound
@@ -16,7 +17,6 @@ from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
 from cardlab.reports.views.fit import Curve, curve
 from cardlab.reports.views.inputs import DeviceData
-from cardlab.split.validate import TermCheck, TermOff, check_rounds, terms_off
 
 
 def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profile] = ()) -> tuple[DeviceData, ...]:

@@ -21,12 +21,12 @@ from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.execution import DTYPES, import_torch
 from cardlab.split.batched import sharing_of
-from cardlab.split.codec import codec_named
+from cardlab.split.codecs.registry import codec_named
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.keys import split_address
 from cardlab.split.recording import begin_run, round_record
 from cardlab.split.schedule import Schedule, check_plan
-from cardlab.split.server import Patience, Server
+from cardlab.split.server import Patience, RunCallbacks, Server, ServerParts
 from cardlab.split.server_transport import ServerTransport
 from cardlab.split.settings import PRIVACY, RunSettings, check_cut
 from cardlab.split.shaping import PLANNED, parse_link
@@ -103,7 +103,9 @@ def run_server(
             progress(f"listening on {host}:{transport.port}; run {prepared.journal.progress.settings.run[:12]}")
             progress(PRIVACY)
             if prepared.schedule.shares_band:
-                progress(f"planned shares of the band are not imposed (a device with --link {PLANNED} keeps to its own)")
+                progress(
+                    f"planned shares of the band are not imposed (a device with --link {PLANNED} keeps to its own)"
+                )
             devices = options.devices or len(prepared.schedule.devices) or 1
             serving = _Serving(options=options, devices=devices, wait_s=options.wait_s, link=None)
             return _serve(prepared, transport, serving, progress, finished)
@@ -202,8 +204,10 @@ def _prepared(
 
 
 # What a journal says already; anything else that a resumed run was given would be dropped.
-_RESUMABLE = ("--local", "--resume", "--out", "--threads", "--dtype", "--data", "--tokenizer", "--link", "--silence")
-_RESUMABLE = (*_RESUMABLE, "--model", "--devices", "--bind", "--key", "--allow", "--platform", "--name", "--wait")
+_RESUMABLE = frozenset(
+    ("--local", "--resume", "--out", "--threads", "--dtype", "--data", "--tokenizer", "--link", "--silence", "--model")
+    + ("--devices", "--bind", "--key", "--allow", "--platform", "--name", "--wait")
+)
 
 
 def _check_resumed(options: TrainingOptions) -> None:
@@ -313,7 +317,7 @@ def _serve(
     prepared: _Prepared, transport: ServerTransport, serving: _Serving, progress: Say, finished: Finished
 ) -> FinishedRun:
     from cardlab.split.adapters import save_peft
-    from cardlab.split.clocks import ServerClock
+    from cardlab.split.frequency import ServerFrequency
     from cardlab.split.halves import Half
 
     options = serving.options
@@ -332,7 +336,7 @@ def _serve(
     progress(f"frozen weights: {weights.origin}")
     environment = gather_environment(platform)
     begin_run(store, journal, platform.identity, prepared.execution, environment, link=serving.link)
-    clock = ServerClock(platform)
+    frequency = ServerFrequency(platform)
 
     def keep(turn: FinishedTurn) -> None:
         store.rounds.add(round_record(settings, turn))
@@ -340,19 +344,13 @@ def _serve(
 
     patience = Patience(join_s=serving.wait_s, silence_s=options.silence_s)
     server = Server(
-        transport,
-        half,
-        prepared.schedule,
-        journal,
-        clock,
+        ServerParts(transport=transport, half=half, schedule=prepared.schedule, journal=journal, frequency=frequency),
         devices=serving.devices,
         patience=patience,
-        finished=keep,
-        note=progress,
-        watch=serving.watch,
+        callbacks=RunCallbacks(finished=keep, note=progress, watch=serving.watch),
     )
     adapters = server.run()
     folder = save_peft(adapters, settings.task, Path(options.out) / "adapters")
-    if clock.refusal is not None:
-        progress(f"the server's clock was not locked: {clock.refusal}")
+    if frequency.refusal is not None:
+        progress(f"the server's frequency was not locked: {frequency.refusal}")
     return FinishedRun(settings=settings, turns=tuple(journal.progress.turns), adapters=folder)

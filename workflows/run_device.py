@@ -21,6 +21,7 @@ from cardlab.workflows.connect import Say, connect, require_zmq, silent
 from cardlab.workflows.options.run import DeviceOptions, KeysOptions
 from cardlab.workflows.settings import load_settings
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceDone:
     """What a device did in a run: its label, finished rounds, and the loss of each."""

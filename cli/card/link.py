@@ -47,7 +47,9 @@ def link(options: LinkOptions, shared: Shared) -> None:
 def _refuse_others(options: LinkOptions, used: set[str], what: str) -> None:
     unused = [flag for flag in given(options) if flag not in used]
     if unused:
-        raise UsageError(f"{unused[0]} has no effect with {what}", remedy=f"leave {unused[0]} out; see: card link --help")
+        raise UsageError(
+            f"{unused[0]} has no effect with {what}", remedy=f"leave {unused[0]} out; see: card link --help"
+        )
 
 
 def _serve(options: LinkOptions, shared: Shared) -> None:
@@ -93,7 +95,9 @@ def _import(options: LinkOptions, shared: Shared) -> None:
         print_json({"link": to_plain(found)})
         return
     print_table(None, _COLUMNS, [_row(found)])
-    missing = [word for word, value in (("uplink", found.uplink_bps), ("downlink", found.downlink_bps)) if value is None]
+    missing = [
+        word for word, value in (("uplink", found.uplink_bps), ("downlink", found.downlink_bps)) if value is None
+    ]
     if missing:
         print_line(f"note: {missing[0]} was not in the file; card plan will ask for --{missing[0]}-mbps")
 

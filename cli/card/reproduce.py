@@ -8,7 +8,7 @@ from cardlab.cli.card.app import app
 from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.parameters import Shared, command
 from cardlab.core.plain import to_plain
-from cardlab.core.text import percent, si
+from cardlab.core.text import si
 from cardlab.workflows.options.card import ReproduceOptions
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from cardlab.core.text import milliseconds, percent, si
 from cardlab.workflows.options.card import ValidateOptions
 
 if TYPE_CHECKING:
-    from cardlab.split.validate import TermCheck
+    from cardlab.core.records.checks import TermCheck
 
 
 @command(app, ValidateOptions, name="validate", shared=WITH_PLOT)
@@ -27,9 +27,7 @@ def validate(options: ValidateOptions, shared: Shared) -> None:
 
     with open_shared(shared) as store:
         found = hold(store, options.run)
-    charts = drawn_or_none(
-        shared.plot, lambda: pictures(run_sections(found.run, found.rounds, found.checks))
-    )
+    charts = drawn_or_none(shared.plot, lambda: pictures(run_sections(found.run, found.rounds, found.checks)))
     if shared.json:
         print_json(
             {

@@ -142,8 +142,8 @@ def _print_state(state: State) -> None:
         print_line(f"{len(stale)} fit(s) of {devices} do not know newer data; fit again with: calibrate fit")
     for plan, found in joined.items():
         print_line(f"plan {plan[:12]} joins {len(found)} software stack(s):")
-        for stack, devices in found.items():
-            print_line(f"  {stack}: {', '.join(devices)}")
+        for stack, names in found.items():
+            print_line(f"  {stack}: {', '.join(names)}")
 
 
 def _print_findings(findings: tuple[Finding, ...]) -> None:

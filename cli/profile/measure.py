@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from cardlab.cli.console import note, print_json, print_line
 from cardlab.cli.options import new_app
 from cardlab.cli.parameters import Shared, callback
@@ -17,7 +19,6 @@ def profile_device(options: ProfileOptions, shared: Shared) -> None:
     """Measure this device: per-layer time, FLOPs, bytes and memory of a model; power with a meter."""
     from cardlab.workflows.profile import check_options, profile
 
-    # Before any database is made for nothing.
     check_options(options)
     if options.dry_run:
         _dry_run(options, shared)
@@ -25,8 +26,9 @@ def profile_device(options: ProfileOptions, shared: Shared) -> None:
     from cardlab.cli.profile.live import make_observer
     from cardlab.cli.profile.profile_text import print_profile
 
-    with open_shared(shared, create=True) as store, make_observer(quiet=shared.json) as observer:
-        measured = profile(store, options, observer, note)
+    with ExitStack() as stack:
+        observer = stack.enter_context(make_observer(quiet=shared.json))
+        measured = profile(lambda: stack.enter_context(open_shared(shared, create=True)), options, observer, note)
     print_profile(measured, shared.json)
 
 

@@ -46,6 +46,4 @@ def selftest(options: SelftestOptions, shared: Shared) -> None:
     else:
         print_probes(found.checks, ("check", "", "found", "remedy"), lacking="failed")
     if found.failed:
-        raise DeviceError(
-            f"the self-test failed at: {', '.join(found.failed)}", remedy="see the remedy of each check"
-        )
+        raise DeviceError(f"the self-test failed at: {', '.join(found.failed)}", remedy="see the remedy of each check")

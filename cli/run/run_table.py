@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cardlab.cli.console import print_json, print_line, print_table
+from cardlab.core.records.plan import TERMS
 from cardlab.core.text import NOT_MEASURED, duration, milliseconds, percent, si
 from cardlab.split.journal import FinishedTurn, Journal
-from cardlab.split.settings import TERMS, RunSettings
+from cardlab.split.settings import RunSettings
 
 
 def progress_line(settings: RunSettings, journal: Journal, turn: FinishedTurn, devices: int) -> str:

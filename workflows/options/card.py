@@ -26,9 +26,7 @@ class PlanOptions:
         str | None, Opt("card (one device after another) or sft (in parallel).", shown="the scenario's, card")
     ] = None
     weight: Annotated[float | None, Opt("Weight on delay, 0 to 1.", shown="0.2")] = None
-    deadline_s: Annotated[
-        float | None, Opt("Longest round delay, seconds.", flag="--deadline", panel=_LIMITS)
-    ] = None
+    deadline_s: Annotated[float | None, Opt("Longest round delay, seconds.", flag="--deadline", panel=_LIMITS)] = None
     rounds: Annotated[int | None, Opt("Training rounds.", shown="1")] = None
     model: Annotated[str | None, Opt("Names the task.", panel=_TASK)] = None
     batch: Annotated[int | None, Opt("Names the task.", panel=_TASK)] = None
@@ -43,15 +41,13 @@ class PlanOptions:
         float | None,
         Opt("Fraction of smashed data and gradient bytes that remains.", shown="1", panel=_LINK),
     ] = None
-    min_accuracy: Annotated[
-        float | None, Opt("sft: least accuracy, by the curve of card accuracy.", panel=_LIMITS)
-    ] = None
+    min_accuracy: Annotated[float | None, Opt("sft: least accuracy, by the curve of card accuracy.", panel=_LIMITS)] = (
+        None
+    )
     server_sharing: Annotated[
         str | None, Opt("sft: serial, or batched with profiles at multiples of the batch.", shown="serial")
     ] = None
-    energy: Annotated[
-        str | None, Opt("busy, above_idle or round.", shown="round where waiting was measured")
-    ] = None
+    energy: Annotated[str | None, Opt("busy, above_idle or round.", shown="round where waiting was measured")] = None
     channel: Annotated[str | None, Opt("Draw rates: good, normal or poor.", panel=_LINK)] = None
     link: Annotated[str | None, Opt("Name of a stored link (card link).", panel=_LINK)] = None
     confidence: Annotated[
@@ -108,9 +104,9 @@ class LinkOptions:
     serve: Annotated[bool, Opt("On the server: answer a device that measures.")] = False
     bind: Annotated[str, Opt("HOST:PORT to answer on.")] = "127.0.0.1:5560"
     server: Annotated[str | None, Opt("On the device: measure the link to HOST:PORT.")] = None
-    message_bytes: Annotated[
-        int, Opt("Size of a message; use activation_bytes of the task.", low=1024, high=2**28)
-    ] = 2**20
+    message_bytes: Annotated[int, Opt("Size of a message; use activation_bytes of the task.", low=1024, high=2**28)] = (
+        2**20
+    )
     messages: Annotated[int, Opt("Messages of each direction.", low=3)] = 10
     shape: Annotated[str | None, Opt("Shape the link as in card run.", flag="--link")] = None
     key: Annotated[str | None, Opt("Own key file (card run keys).", panel="Keys")] = None
@@ -139,9 +135,7 @@ class AccuracyOptions:
     sequence: Annotated[int, Opt("Tokens in a sequence.", flag="--seq")] = 64
     learning_rate: Annotated[float, Opt("Of AdamW on the adapters.")] = 1e-3
     pretrain: Annotated[int, Opt("Steps on English text, for a model without weights.")] = 600
-    data: Annotated[
-        str | None, Opt("Text or JSON-lines file.", shown="program text of Python's library")
-    ] = None
+    data: Annotated[str | None, Opt("Text or JSON-lines file.", shown="program text of Python's library")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,18 +143,14 @@ class PlanReportOptions:
     """The page of a plan, the devices it was made from, and the split run that followed it."""
 
     out: Annotated[str, Opt("HTML file to write.", metavar="FILE")]
-    plan: Annotated[
-        str | None, Opt("Id of a plan, or its first digits; default: the newest.", metavar="ID")
-    ] = None
-    run: Annotated[
-        str | None, Opt("Id of a split run; default: the newest that followed the plan.", metavar="ID")
-    ] = None
+    plan: Annotated[str | None, Opt("Id of a plan, or its first digits; default: the newest.", metavar="ID")] = None
+    run: Annotated[str | None, Opt("Id of a split run; default: the newest that followed the plan.", metavar="ID")] = (
+        None
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidateOptions:
     """Which run to hold against its prediction."""
 
-    run: Annotated[
-        str | None, Opt("Id of a run, or its first digits; default: the newest.", argument=True)
-    ] = None
+    run: Annotated[str | None, Opt("Id of a run, or its first digits; default: the newest.", argument=True)] = None

@@ -32,29 +32,17 @@ class ProfileOptions:
     lora_alpha: Annotated[float, Opt("LoRA scaling numerator.", panel=_LORA)] = 16.0
     lora_targets: Annotated[str | None, Opt(_TARGETS, panel=_LORA)] = None
     adapter_dtype: Annotated[str, Opt("dtype of the adapter weights.", panel=_LORA)] = "float32"
-    gradient_checkpointing: Annotated[
-        bool, Opt("Gradient checkpointing.", flag="--checkpointing", panel=_TASK)
-    ] = False
+    gradient_checkpointing: Annotated[bool, Opt("Gradient checkpointing.", flag="--checkpointing", panel=_TASK)] = False
     optimizer: Annotated[str, Opt("sgd or adamw.", panel=_TASK)] = "sgd"
     platform: Annotated[str, Opt(_PLATFORMS, panel=_DEVICE)] = "auto"
     frequencies: Annotated[str, Opt("all, max, a number of frequencies, or 600MHz,1200MHz.", panel=_EFFORT)] = "8"
-    repeats: Annotated[
-        int | None, Opt("Take exactly this many samples of each segment.", panel=_EFFORT)
-    ] = None
-    budget: Annotated[
-        str | None, Opt("Time for each operating point, e.g. 90s or 30m.", panel=_EFFORT)
-    ] = None
+    repeats: Annotated[int | None, Opt("Take exactly this many samples of each segment.", panel=_EFFORT)] = None
+    budget: Annotated[str | None, Opt("Time for each operating point, e.g. 90s or 30m.", panel=_EFFORT)] = None
     name: Annotated[str | None, Opt("Label of the device.", panel=_DEVICE)] = None
-    resume: Annotated[
-        bool, Opt("Go on with the newest unfinished run of the same kind.", panel=_EFFORT)
-    ] = False
+    resume: Annotated[bool, Opt("Go on with the newest unfinished run of the same kind.", panel=_EFFORT)] = False
     dry_run: Annotated[bool, Opt("Say what would be measured and how long it takes.", panel=_EFFORT)] = False
-    readonly: Annotated[
-        bool, Opt("Lock no frequency: measure at the frequency as found.", panel=_EFFORT)
-    ] = False
-    whole_step: Annotated[
-        bool, Opt("Also measure one real training step of the whole model.", panel=_EFFORT)
-    ] = True
+    readonly: Annotated[bool, Opt("Lock no frequency: measure at the frequency as found.", panel=_EFFORT)] = False
+    whole_step: Annotated[bool, Opt("Also measure one real training step of the whole model.", panel=_EFFORT)] = True
     compression: Annotated[
         bool, Opt("Also measure size, error and speed of each codec at each cut.", panel=_EFFORT)
     ] = False
@@ -82,14 +70,10 @@ class AgentOptions:
     """What the packed agent is to measure."""
 
     out: Annotated[str, Opt("File to write.")] = "card-agent.pyz"
-    model: Annotated[
-        str | None, Opt("Bundled model or config.json; without one the agent measures loads only.")
-    ] = None
+    model: Annotated[str | None, Opt("Bundled model or config.json; without one the agent measures loads only.")] = None
     batch: Annotated[int, Opt("Sequences in a mini-batch.")] = 1
     sequence: Annotated[int, Opt("Tokens in a sequence.", flag="--seq")] = 512
-    dtype: Annotated[
-        str, Opt("float32, bfloat16 or float16; auto covers all and lets the board choose.")
-    ] = "auto"
+    dtype: Annotated[str, Opt("float32, bfloat16 or float16; auto covers all and lets the board choose.")] = "auto"
     attention: Annotated[str, Opt("Attention kernel: sdpa or eager.")] = "sdpa"
     lora_rank: Annotated[int, Opt("LoRA rank r.")] = 8
     lora_alpha: Annotated[float, Opt("LoRA scaling numerator.")] = 16.0
@@ -102,9 +86,7 @@ class AgentOptions:
 class ShowOptions:
     """Which run to show."""
 
-    run: Annotated[
-        str | None, Opt("Id of a run, or its first digits; default: the newest.", argument=True)
-    ] = None
+    run: Annotated[str | None, Opt("Id of a run, or its first digits; default: the newest.", argument=True)] = None
     all_runs: Annotated[bool, Opt("List all runs instead.", flag="--all")] = False
 
 

@@ -21,14 +21,10 @@ class TrainingOptions:
     cut: Annotated[int | None, Opt("Layers on each device, without a plan.")] = None
     model: Annotated[str | None, Opt(_MODEL, shown="the plan's, tiny-llama", panel=_TASK)] = None
     rounds: Annotated[int | None, Opt("Rounds.", low=1, shown="the plan's, 3", panel=_TRAINING)] = None
-    optimizer: Annotated[
-        str | None, Opt("sgd or adamw.", shown="the plan's, sgd", panel=_TRAINING)
-    ] = None
+    optimizer: Annotated[str | None, Opt("sgd or adamw.", shown="the plan's, sgd", panel=_TRAINING)] = None
     threads: Annotated[int, Opt("CPU threads that compute.", low=1, panel=_HERE)] = 1
     out: Annotated[str, Opt("Folder for journal and adapters.")] = "card-run"
-    batch: Annotated[
-        int | None, Opt("Sequences in a mini-batch.", low=1, shown="the plan's, 1", panel=_TASK)
-    ] = None
+    batch: Annotated[int | None, Opt("Sequences in a mini-batch.", low=1, shown="the plan's, 1", panel=_TASK)] = None
     sequence: Annotated[
         int | None, Opt("Tokens in a sequence.", flag="--seq", low=2, shown="the plan's, 512", panel=_TASK)
     ] = None
@@ -37,9 +33,7 @@ class TrainingOptions:
         Opt("Compute dtype here: float32, bfloat16 or float16; auto is that of the plan's profile.", panel=_HERE),
     ] = "auto"
     lora_rank: Annotated[int | None, Opt("LoRA rank r.", low=1, shown="the plan's, 8", panel=_LORA)] = None
-    lora_alpha: Annotated[
-        float | None, Opt("LoRA scaling numerator.", shown="the plan's, 16", panel=_LORA)
-    ] = None
+    lora_alpha: Annotated[float | None, Opt("LoRA scaling numerator.", shown="the plan's, 16", panel=_LORA)] = None
     lora_targets: Annotated[
         str | None, Opt("LoRA modules, separated by commas.", shown="the family's", panel=_LORA)
     ] = None
@@ -54,9 +48,7 @@ class TrainingOptions:
         Opt("none, dense:BITS or topk:KEEP:BITS for activations and gradients.", shown="the plan's, none"),
     ] = None
     error_feedback: Annotated[bool, Opt("Add what the codec lost of a gradient to the next one.")] = False
-    seed: Annotated[
-        int, Opt("Of initial adapters, made weights and the order of the data.", panel=_TRAINING)
-    ] = 0
+    seed: Annotated[int, Opt("Of initial adapters, made weights and the order of the data.", panel=_TRAINING)] = 0
     parallel: Annotated[
         bool, Opt("Devices at once, adapters averaged, instead of one after the other.", panel=_TRAINING)
     ] = False
@@ -87,15 +79,11 @@ class RunOptions(TrainingOptions):
 class ServerOptions(TrainingOptions):
     """The server's role in a split run."""
 
-    bind: Annotated[
-        str, Opt("HOST:PORT to listen on; beyond loopback keys are required.", panel=_KEYS)
-    ] = "127.0.0.1:5560"
-    key: Annotated[
-        str | None, Opt("Own key file (card run keys); needed beyond loopback.", panel=_KEYS)
-    ] = None
-    allow: Annotated[
-        tuple[str, ...], Opt("Public key file of a device to let in; may be repeated.", panel=_KEYS)
-    ] = ()
+    bind: Annotated[str, Opt("HOST:PORT to listen on; beyond loopback keys are required.", panel=_KEYS)] = (
+        "127.0.0.1:5560"
+    )
+    key: Annotated[str | None, Opt("Own key file (card run keys); needed beyond loopback.", panel=_KEYS)] = None
+    allow: Annotated[tuple[str, ...], Opt("Public key file of a device to let in; may be repeated.", panel=_KEYS)] = ()
     platform: Annotated[str, Opt("auto, nvidia, nvidia:INDEX or cpu.", panel=_HERE)] = "auto"
     name: Annotated[str | None, Opt("Label of this machine.", panel=_HERE)] = None
     wait_s: Annotated[float, Opt("Seconds to wait for devices.", flag="--wait")] = 300.0
@@ -106,9 +94,7 @@ class DeviceOptions:
     """The device's role in a split run; None was not given."""
 
     server: Annotated[str, Opt("HOST:PORT of the server.")]
-    key: Annotated[
-        str | None, Opt("Own key file (card run keys); needed beyond loopback.", panel=_KEYS)
-    ] = None
+    key: Annotated[str | None, Opt("Own key file (card run keys); needed beyond loopback.", panel=_KEYS)] = None
     server_key: Annotated[str | None, Opt("Public key file of the server.", panel=_KEYS)] = None
     model: Annotated[str | None, Opt(_MODEL, shown="the server's", panel=_TASK)] = None
     data: Annotated[str | None, Opt("Text or JSON-lines file.", shown="a small bundled text")] = None

@@ -1,4 +1,4 @@
-"""The server's clock and its energy while a run goes on, by whatever platform the server is."""
+"""The server's frequency and its energy while a run goes on, by whatever platform the server is."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from cardlab.core.errors import DeviceError
 from cardlab.profilers.devices.device import Platform
 
 
-class ServerClock:
-    """Holds the clock that a plan asks for; where the platform offers none, says at which clock it ran."""
+class ServerFrequency:
+    """Holds the frequency that a plan asks for; where the platform offers none, says at which one it ran.
+
+    Attributes:
+        platform: of the server.
+        refusal: why the platform did not hold a frequency, for people; None if it did or was not asked.
+    """
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
@@ -19,7 +24,7 @@ class ServerClock:
         self.refusal: str | None = None
 
     def hold(self, frequency_hz: float | None) -> None:
-        """Hold that clock from now on; None lets it run free. A platform that cannot says so in `refusal`."""
+        """Hold that frequency from now on; None lets it run free. A platform that cannot says so in `refusal`."""
         if frequency_hz == self._held_hz or (frequency_hz is not None and self.refusal is not None):
             return
         self.release()
@@ -32,11 +37,11 @@ class ServerClock:
             self.refusal = str(error)
 
     def read_hz(self) -> float | None:
-        """The clock as the platform reads it now, None where it cannot."""
+        """The frequency as the platform reads it now, None where it cannot."""
         return self.platform.state().frequency_hz
 
     def release(self) -> None:
-        """Restore the clock as it was found."""
+        """Restore the frequency as it was found."""
         self._stack.close()
         self._held_hz = None
 

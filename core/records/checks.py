@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from cardlab.core.records.plan import TERMS
 from cardlab.core.records.training import TrainRound
-from cardlab.split.settings import TERMS
 
 TOTAL = "delay"
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,7 @@ class TermCheck:
     Attributes:
         term: one of the terms, or "delay" for their sum.
         observed_s, predicted_s: None where nothing was observed or predicted.
-        ci95: interval of the prediction, None where its doubt is not known.
+        ci95: interval of the prediction, None where its uncertainty is not known.
         observed_range_s: smallest and largest over the rounds.
         error: fraction of the observed value; None without a prediction, or where nothing was observed.
         rounds: how many entered.
@@ -32,8 +33,8 @@ class TermCheck:
     term: str
     observed_s: float | None
     predicted_s: float | None
-    ci95: tuple[float, float] | None
-    observed_range_s: tuple[float, float] | None
+    ci95: Interval | None
+    observed_range_s: Interval | None
     error: float | None
     rounds: int
 
@@ -53,6 +54,14 @@ class TermOff:
     term: str
     difference_s: float
     share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Of how many rounds the delay was predicted with an interval, and how many delays lie in theirs."""
+
+    rounds: int
+    inside: int
 
 
 def check_rounds(rounds: Sequence[TrainRound]) -> tuple[TermCheck, ...]:
@@ -84,29 +93,34 @@ def terms_off(checks: Iterable[TermCheck]) -> tuple[TermOff, ...]:
     return tuple(found)
 
 
+def coverage(rounds: Iterable[TrainRound]) -> Coverage:
+    """How often one round's delay lies in the interval that was predicted for it."""
+    found = [
+        r.predicted_delay_ci95[0] <= r.delay_s <= r.predicted_delay_ci95[1]
+        for r in rounds
+        if r.predicted_delay_ci95 is not None and r.delay_s is not None
+    ]
+    return Coverage(rounds=len(found), inside=sum(found))
+
+
+def predicted_delay_s(finished: TrainRound) -> float | None:
+    """The predicted terms of a round together; None if one of them was not predicted."""
+    predicted = [p.predicted_s for p in finished.phases if p.term in TERMS]
+    known = [p for p in predicted if p is not None]
+    return sum(known) if known and len(known) == len(predicted) else None
+
+
 def _term(device: str, term: str, rounds: Sequence[TrainRound]) -> TermCheck:
     rows = [p for r in rounds for p in r.phases if p.term == term]
-    return _check(
-        device,
-        term,
-        [(p.observed_s, p.predicted_s, p.predicted_ci95) for p in rows],
-    )
+    return _check(device, term, [(p.observed_s, p.predicted_s, p.predicted_ci95) for p in rows])
 
 
 def _delay(device: str, rounds: Sequence[TrainRound]) -> TermCheck:
-    rows = []
-    for r in rounds:
-        predicted = [p.predicted_s for p in r.phases if p.term in TERMS]
-        whole = None if any(p is None for p in predicted) else sum(p for p in predicted if p is not None)
-        ci95 = r.details.get("delay_ci95")
-        pair = (float(ci95[0]), float(ci95[1])) if isinstance(ci95, list) and len(ci95) == 2 else None
-        rows.append((r.delay_s, whole, pair))
+    rows = [(r.delay_s, predicted_delay_s(r), r.predicted_delay_ci95) for r in rounds]
     return _check(device, TOTAL, rows)
 
 
-def _check(
-    device: str, term: str, rows: Sequence[tuple[float | None, float | None, tuple[float, float] | None]]
-) -> TermCheck:
+def _check(device: str, term: str, rows: Sequence[tuple[float | None, float | None, Interval | None]]) -> TermCheck:
     observed = [o for o, _, _ in rows if o is not None]
     predicted = [p for _, p, _ in rows if p is not None]
     intervals = [ci95 for _, _, ci95 in rows if ci95 is not None]
