@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from cardlab.cli.parameters import Shared
@@ -16,3 +18,10 @@ def open_shared(shared: Shared, *, create: bool = False) -> Store:
     from cardlab.db import open_store
 
     return open_store(database(shared.db), create=create)
+
+
+@contextmanager
+def opening(shared: Shared) -> Iterator[Callable[[], Store]]:
+    """What opens the store of a command that writes, once it is known that there is something to write."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(open_shared(shared, create=True))

@@ -6,22 +6,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardlab.calibrate.importing import import_file
+from cardlab.calibrate.importing import read_file
 from cardlab.calibrate.meter import MeterCalibration, calibrate_meter, read_pairs
 from cardlab.calibrate.meter_store import store_meter
 from cardlab.core.records.measurement import Run
 from cardlab.db.bundle import Merged, export_bundle, merge_bundle
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
+from cardlab.workflows.opening import Opening, opened
 from cardlab.workflows.options.calibrate import ExportOptions, ImportOptions, MergeOptions, MeterOptions
 
 
-def import_sweep(store: Store, options: ImportOptions) -> tuple[Run, ...]:
+def import_sweep(store: Store | Opening, options: ImportOptions) -> tuple[Run, ...]:
     """Read a sweep measured elsewhere and store all of it, or nothing; the runs it became.
 
     Raises BadDataError naming the row of whatever cannot be used.
     """
-    return import_file(store, options.file, device=options.device, imported_at=utc_now())
+    visits = read_file(options.file, device=options.device, imported_at=utc_now())
+    opened(store).runs.add_whole(visits)
+    return tuple(run for run, _ in visits)
 
 
 def calibrate_sensor(store: Store, options: MeterOptions) -> MeterCalibration:

@@ -14,6 +14,7 @@ from cardlab.core.records.link import Link
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.workflows.connect import PORT, Say, connect, server_keys, silent
+from cardlab.workflows.opening import Opening, opened
 from cardlab.workflows.options.card import LinkOptions
 
 
@@ -42,7 +43,7 @@ def answer_probes(options: LinkOptions, progress: Say = silent) -> int:
         transport.close()
 
 
-def measure_link(store: Store, options: LinkOptions) -> MeasuredLink:
+def measure_link(store: Store | Opening, options: LinkOptions) -> MeasuredLink:
     """On the device: measure the link to `server`, and store it."""
     from cardlab.split.probe import measure_link as measure
     from cardlab.split.shaping import parse_link
@@ -66,11 +67,11 @@ def measure_link(store: Store, options: LinkOptions) -> MeasuredLink:
         downlink_range_bps=rates.downlink_range_bps,
         details={"tool": "cardlab", "shaped": options.shape, **to_plain(rates)},
     )
-    store.links.add(link)
+    opened(store).links.add(link)
     return MeasuredLink(link=link, messages=rates.messages, message_bytes=rates.message_bytes)
 
 
-def import_link(store: Store, options: LinkOptions) -> Link:
+def import_link(store: Store | Opening, options: LinkOptions) -> Link:
     """Store the rates of one or two iperf3 results as the link of that name."""
     if options.file is None:
         raise UsageError("nothing to import", remedy="name the result of iperf3 --json")
@@ -92,5 +93,5 @@ def import_link(store: Store, options: LinkOptions) -> Link:
         measured_at=utc_now(),
         details={"tool": "iperf3", "files": files},
     )
-    store.links.add(link)
+    opened(store).links.add(link)
     return link

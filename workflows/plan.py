@@ -70,9 +70,8 @@ def _check_effect(options: PlanOptions) -> None:
     if options.scenario is not None:
         for flag in _DATABASE_ONLY:
             if flag in asked:
-                raise UsageError(
-                    f"{flag} has no effect on a scenario", remedy=f"leave {flag} out, or plan with --from-db"
-                )
+                instead = "write server_sharing in [sft]" if flag == "--server-sharing" else f"leave {flag} out"
+                raise UsageError(f"{flag} has no effect on a scenario", remedy=f"{instead}, or plan with --from-db")
 
 
 def _check_scheme(options: PlanOptions, scheme: str, *, has_curve: bool) -> None:

@@ -60,11 +60,8 @@ class Predictions(Tabular):
         return tuple(prediction_chart(fit, self.frequency_hz) for fit in self.fits if fit.x.min is not None)
 
 
-def predict(store: Store, options: PredictOptions) -> Predictions:
-    """Predictions of every chosen fit of a device at one frequency.
-
-    Raises UsageError for a frequency that is none and for options without effect, NotFoundError without a fit.
-    """
+def check_options(options: PredictOptions) -> None:
+    """Raise UsageError for a frequency that is none, and for options without effect."""
     if not options.frequency_mhz > 0:
         raise UsageError(
             f"{options.frequency_mhz:g} MHz is not a frequency", remedy="give --frequency-mhz a number above 0"
@@ -73,6 +70,14 @@ def predict(store: Store, options: PredictOptions) -> Predictions:
         raise UsageError(
             "--batch and --seq are of the task that --model names", remedy="add --model, or leave them out"
         )
+
+
+def predict(store: Store, options: PredictOptions) -> Predictions:
+    """Predictions of every chosen fit of a device at one frequency.
+
+    Raises UsageError for a frequency that is none and for options without effect, NotFoundError without a fit.
+    """
+    check_options(options)
     chosen = [f for f in stored_fits(store, ShowFitsOptions(device=options.device)) if f.selected]
     fits = _of_task(store, chosen, options) if options.model else chosen
     fits = [f for f in fits if _wanted(f, options)]

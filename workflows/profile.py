@@ -24,6 +24,7 @@ from cardlab.profilers.measure.timing import TimingPolicy
 from cardlab.profilers.runtime.workbench import Workload
 from cardlab.workflows.connect import Say, silent
 from cardlab.workflows.observers import SilentObserver
+from cardlab.workflows.opening import Opening, opened
 from cardlab.workflows.options.profile import ProfileOptions
 from cardlab.workflows.settings import load_settings
 
@@ -55,7 +56,7 @@ def profile(
         planned = _planned(options, platform)
         for line in abandoned_locks():
             say(f"warning: {line}")
-        kept = store if isinstance(store, Store) else store()
+        kept = opened(store)
         request = Request(
             workload=workload,
             planned=planned,
@@ -149,7 +150,7 @@ def _codecs(store: Store, workload: Workload, platform: Platform, say: Say) -> s
             "codecs are measured on a model in float32 on a real device",
             remedy="name a --model and --dtype float32, or leave --compression out; the profile is stored",
         )
-    return profile_codecs(kept, workload.task, workload.execution, platform, say)
+    return profile_codecs(store, workload.task, workload.execution, platform, say)
 
 
 def parse_duration(text: str | None) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 from cardlab.cli.calibrate.app import app
 from cardlab.cli.console import print_json, print_line
 from cardlab.cli.parameters import Shared, command
-from cardlab.cli.stores import open_shared
+from cardlab.cli.stores import open_shared, opening
 from cardlab.core.plain import to_plain
 from cardlab.workflows.options.calibrate import ExportOptions, ImportOptions, MergeOptions, MeterOptions
 
@@ -36,7 +36,7 @@ def import_(options: ImportOptions, shared: Shared) -> None:
     """Bring in a sweep that was measured elsewhere."""
     from cardlab.workflows.exchange import import_sweep
 
-    with open_shared(shared, create=True) as store:
+    with opening(shared) as store:
         runs = import_sweep(store, options)
     points = sum(len(run.planned) for run in runs)
     if shared.json:

@@ -16,8 +16,10 @@ def predict(options: PredictOptions, shared: Shared) -> None:
     """Predict power and time at a frequency, with 95 % intervals."""
     from cardlab.cli.drawing import drawn, drawn_or_none
     from cardlab.reports.views.fit import prediction_document
+    from cardlab.workflows.predict import check_options
     from cardlab.workflows.predict import predict as predict_at
 
+    check_options(options)
     with open_shared(shared) as store:
         found = predict_at(store, options)
     charts = drawn_or_none(shared.plot, found.charts)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cardlab.cli.card.app import app
 from cardlab.cli.console import note, print_json, print_line, print_table
 from cardlab.cli.parameters import Shared, command
-from cardlab.cli.stores import open_shared
+from cardlab.cli.stores import open_shared, opening
 from cardlab.core.errors import UsageError
 from cardlab.core.options import given
 from cardlab.core.plain import to_plain
@@ -65,7 +65,7 @@ def _serve(options: LinkOptions, shared: Shared) -> None:
 def _measure(options: LinkOptions, shared: Shared) -> None:
     from cardlab.workflows.links import measure_link
 
-    with open_shared(shared, create=True) as store:
+    with opening(shared) as store:
         found = measure_link(store, options)
     if shared.json:
         print_json({"link": to_plain(found.link)})
@@ -89,7 +89,7 @@ def _show(found: MeasuredLink) -> None:
 def _import(options: LinkOptions, shared: Shared) -> None:
     from cardlab.workflows.links import import_link
 
-    with open_shared(shared, create=True) as store:
+    with opening(shared) as store:
         found = import_link(store, options)
     if shared.json:
         print_json({"link": to_plain(found)})

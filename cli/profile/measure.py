@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 from cardlab.cli.console import note, print_json, print_line
 from cardlab.cli.options import new_app
 from cardlab.cli.parameters import Shared, callback
-from cardlab.cli.stores import open_shared
+from cardlab.cli.stores import opening
 from cardlab.core.text import duration, si
 from cardlab.workflows.options.profile import ProfileOptions
 
@@ -26,9 +24,8 @@ def profile_device(options: ProfileOptions, shared: Shared) -> None:
     from cardlab.cli.profile.live import make_observer
     from cardlab.cli.profile.profile_text import print_profile
 
-    with ExitStack() as stack:
-        observer = stack.enter_context(make_observer(quiet=shared.json))
-        measured = profile(lambda: stack.enter_context(open_shared(shared, create=True)), options, observer, note)
+    with opening(shared) as store, make_observer(quiet=shared.json) as observer:
+        measured = profile(store, options, observer, note)
     print_profile(measured, shared.json)
 
 
