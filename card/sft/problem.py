@@ -24,7 +24,6 @@ from cardlab.card.sft.spectrum import Band, share_exactly
 
 Index = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-SHARINGS = ("serial", "batched")
 BLOCKS = ("own", "common")
 
 
