@@ -15,78 +15,11 @@ operating point, segment and phase; `DeltaCurve` carries the law that explains h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cardlab.core.errors import BadDataError
 from cardlab.core.quantity import Estimate, How
+from cardlab.core.records.constants import Constants, Delta, DeltaCurve
 from cardlab.core.records.fit import Fit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delta:
-    """FLOP per core per cycle at one operating point, of one segment and phase."""
-
-    segment: str | None
-    phase: str | None
-    dtype: str | None
-    frequency_hz: float
-    memory_hz: float | None
-    delta: Estimate
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeltaCurve:
-    """delta(f) = flop / (cores (stall f + cycles)), from an affine latency.
-
-    Attributes:
-        limit: delta at a vanishing clock, where only cycles count.
-        stall_s, cycles: of the latency.
-    """
-
-    flop: float
-    cores: int
-    stall_s: float
-    cycles: float
-
-    @property
-    def limit(self) -> float:
-        """FLOP per core per cycle if no time were lost to anything but cycles."""
-        return self.flop / (self.cores * self.cycles)
-
-    def at(self, frequency_hz: float) -> float:
-        """FLOP per core per cycle at a clock."""
-        return self.flop / (self.cores * (self.stall_s * frequency_hz + self.cycles))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Constants:
-    """Published constants of one device, task, rail and power mode; None was not measured.
-
-    Attributes:
-        kappa_w_per_hz3, static_power_w: of static_cubic; `error` is its held-out (else in-sample)
-            mean relative error over [frequency_min_hz, frequency_max_hz].
-        kappa_paper_w_per_hz3: of the pure cubic; `paper_error` likewise.
-        cores: arithmetic cores.
-        delta: per operating point, segment and phase.
-    """
-
-    device: str
-    device_name: str
-    task: str | None
-    workload: str | None
-    execution: str | None
-    rail: str | None
-    power_mode: str | None
-    memory_hz: float | None
-    kappa_w_per_hz3: Estimate | None
-    static_power_w: Estimate | None
-    error: float | None
-    kappa_paper_w_per_hz3: Estimate | None
-    paper_error: float | None
-    cores: int | None
-    frequency_min_hz: float
-    frequency_max_hz: float
-    delta: tuple[Delta, ...] = ()
 
 
 def power_constants(

@@ -16,7 +16,7 @@ from cardlab.calibrate.importers.rows import ImportedRow
 from cardlab.core.identity import imported_key, new_uid
 from cardlab.core.quantity import Estimate, Origin, Provenance
 from cardlab.core.records.device import Device, Environment
-from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
+from cardlab.core.records.measurement import Measurement, MeterReading, OperatingPoint, PlannedPoint, Run, RunKind
 from cardlab.core.records.task import Execution
 from cardlab.db.store import Store
 from cardlab.db.store.runs import Visit
@@ -60,7 +60,7 @@ def _run(
     )
     run = Run(
         uid=new_uid(),
-        kind="import",
+        kind=RunKind.IMPORT,
         device=Device(
             key=imported_key(device),
             name=device,
@@ -72,7 +72,8 @@ def _run(
         environment=Environment(versions={"cardlab": __version__}),
         workload=workload or "imported",
         planned=planned,
-        options={"file": source, "offered_hz": sorted(set(clocks))},
+        offered_hz=tuple(sorted(set(clocks))),
+        options={"file": source},
         provenance=IMPORTED,
         started_at=imported_at,
     )
@@ -86,14 +87,14 @@ def _operating(row: ImportedRow) -> OperatingPoint:
 def _measurements(row: ImportedRow) -> list[Measurement]:
     found = []
     if row.power_w is not None:
-        found.append(_measurement(row, "power", "W", row.power_w, row.rail or "board", {"total": True}))
+        found.append(_measurement(row, "power", "W", row.power_w, row.rail or "board", MeterReading(total=True)))
     if row.latency_s is not None:
-        found.append(_measurement(row, "latency", "s", row.latency_s, None, {}))
+        found.append(_measurement(row, "latency", "s", row.latency_s, None, None))
     return found
 
 
 def _measurement(
-    row: ImportedRow, quantity: str, unit: str, value: float, rail: str | None, details: dict[str, object]
+    row: ImportedRow, quantity: str, unit: str, value: float, rail: str | None, meter: MeterReading | None
 ) -> Measurement:
     return Measurement(
         uid=new_uid(),
@@ -101,5 +102,6 @@ def _measurement(
         unit=unit,
         rail=rail,
         estimate=Estimate(value, n=1, provenance=IMPORTED),
-        details={**details, "row": row.line},
+        meter=meter,
+        details={"row": row.line},
     )

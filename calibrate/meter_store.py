@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cardlab import __version__
 from cardlab.calibrate.meter import MeterCalibration
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import MEASURED, Estimate
 from cardlab.core.records.device import Device, Environment
-from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run, RunKind
 from cardlab.core.records.task import Execution
 from cardlab.db.store import Store
 
-KIND = "meter"
+RESIDUAL = "meter_residual"
 Meters = dict[tuple[str, str], MeterCalibration]
 
 
@@ -20,7 +22,7 @@ def store_meter(store: Store, found: MeterCalibration, *, device: Device, rail: 
     planned = PlannedPoint(index=0)
     run = Run(
         uid=new_uid(),
-        kind=KIND,
+        kind=RunKind.METER,
         device=device,
         execution=Execution(dtype="unknown", attention="unknown"),
         environment=Environment(versions={"cardlab": __version__}),
@@ -29,34 +31,29 @@ def store_meter(store: Store, found: MeterCalibration, *, device: Device, rail: 
         provenance=MEASURED,
         started_at=measured_at,
     )
-    details: dict[str, object] = {"pairs": found.pairs, "residual_w": found.residual_w}
+    gain = replace(found.gain, n=found.pairs)
     measurements = [
-        Measurement(uid=new_uid(), quantity="meter_gain", unit="1", rail=rail, estimate=found.gain, details=details),
+        Measurement(uid=new_uid(), quantity="meter_gain", unit="1", rail=rail, estimate=gain),
         Measurement(uid=new_uid(), quantity="meter_offset", unit="W", rail=rail, estimate=found.offset_w),
     ]
+    if found.residual_w is not None:
+        residual = Estimate(found.residual_w, n=found.pairs, provenance=MEASURED)
+        measurements.append(Measurement(uid=new_uid(), quantity=RESIDUAL, unit="W", rail=rail, estimate=residual))
     store.runs.add_whole([(run, [(planned, OperatingPoint(), measurements)])])
 
 
 def stored_meters(store: Store, *, device: str | None = None) -> Meters:
     """The newest calibration of each (device key, rail)."""
     found: Meters = {}
-    for profile in store.runs.select(kind=KIND, device=device):
+    for profile in store.runs.select(kind=RunKind.METER, device=device):
         for point in profile.points:
-            gain, offset = point.find("meter_gain"), point.find("meter_offset")
+            gain, offset, residual = (point.find(name) for name in ("meter_gain", "meter_offset", RESIDUAL))
             if gain is None or offset is None or gain.estimate is None or offset.estimate is None:
                 continue
             found[(profile.run.device.key, gain.rail or "")] = MeterCalibration(
                 gain=gain.estimate,
                 offset_w=offset.estimate,
-                pairs=_whole(gain.details.get("pairs"), gain.estimate),
-                residual_w=_number(gain.details.get("residual_w")),
+                pairs=gain.estimate.n or 0,
+                residual_w=None if residual is None or residual.estimate is None else residual.estimate.value,
             )
     return found
-
-
-def _whole(value: object, estimate: Estimate) -> int:
-    return value if isinstance(value, int) else estimate.n or 0
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None

@@ -7,37 +7,18 @@ slow clocks dear and rising voltage makes fast ones dear, so real cards have an 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from cardlab.core.errors import BadDataError
 from cardlab.core.laws.base import Array
 from cardlab.core.quantity import Estimate, product, union_of
+from cardlab.core.records.constants import EnergyOptimum
 from cardlab.core.records.fit import Fit
 
 GRID = 2001
 DRAWS = 200
 DRAWN = 61
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnergyOptimum:
-    """The best clock and what it costs.
-
-    Attributes:
-        frequency_hz: the clock of least energy.
-        frequency_ci95_hz: 95 % range of the best clock over the parameter draws.
-        energy_j: energy of the work at that clock.
-        saving: fraction saved against the highest clock allowed.
-        curve: energy of the work over the clocks, (Hz, J), to draw.
-    """
-
-    frequency_hz: float
-    frequency_ci95_hz: tuple[float, float]
-    energy_j: Estimate
-    saving: float
-    curve: tuple[tuple[float, float], ...] = ()
 
 
 def energy_optimum(power: Fit, latency: Fit, frequencies_hz: Sequence[float] | None = None) -> EnergyOptimum:

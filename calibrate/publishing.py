@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from cardlab.calibrate.constants import Constants, Delta, delta_from_latency, power_constants
-from cardlab.calibrate.optimum import EnergyOptimum, step_optimum
+from cardlab.calibrate.constants import delta_from_latency, power_constants
+from cardlab.calibrate.optimum import step_optimum
+from cardlab.core.records.constants import Constants, Delta, Optimum
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Profile
 from cardlab.db.store import Store
@@ -17,32 +17,10 @@ def published_constants(store: Store, fits: Sequence[Fit]) -> tuple[Constants, .
     found = []
     for cubic in (f for f in fits if f.quantity == "power" and f.law == "cubic"):
         static = next((f for f in fits if f.law == "static_cubic" and _same_curve(f, cubic)), None)
-        profiles = store.runs.select(kind="profile", device=cubic.device, task=cubic.task)
+        profiles = store.runs.select(device=cubic.device, task=cubic.task)
         cores = next((p.run.device.cores for p in reversed(profiles)), None)
         found.append(power_constants(static, cubic, cores=cores, delta=_deltas(profiles, cores)))
     return tuple(found)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Optimum:
-    """The energy-optimal clock of one device for one step of a task, or one run of a load.
-
-    Attributes:
-        device, task, workload, rail, power_mode, memory_hz: whose it is, as in the fit of its power; energy
-            is what flows over that rail.
-        law: of the power.
-    """
-
-    device: str
-    device_name: str
-    task: str | None
-    workload: str | None
-    rail: str | None
-    power_mode: str | None
-    memory_hz: float | None
-    work: str
-    law: str
-    optimum: EnergyOptimum
 
 
 def energy_optima(store: Store, fits: Sequence[Fit]) -> tuple[Optimum, ...]:

@@ -17,11 +17,11 @@ from cardlab.calibrate.meter import MeterCalibration
 from cardlab.calibrate.meter_store import Meters, stored_meters
 from cardlab.core.errors import CalibrationError, NotFoundError, TooFewPointsError
 from cardlab.core.records.fit import Fit, FitSubject
-from cardlab.core.records.measurement import Measurement, OperatingPoint, Point, Profile, Run
+from cardlab.core.records.measurement import Measurement, OperatingPoint, Point, Profile, Run, RunKind
 from cardlab.db.store import Store
 
 POWERS = ("power", "wait_power")
-KINDS = ("profile", "import")
+KINDS = (RunKind.PROFILE, RunKind.IMPORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,6 @@ def _subject(run: Run, state: OperatingPoint, m: Measurement, meter: MeterCalibr
 def _reading(point: Point, m: Measurement, meter: MeterCalibration | None) -> Reading:
     state, estimate = point.operating, m.estimate
     assert state is not None and estimate is not None
-    step = m.details.get("quantisation_w")
     value, stderr = estimate.value, estimate.stderr
     if meter is not None:
         value = meter.corrected(value)
@@ -178,7 +177,7 @@ def _reading(point: Point, m: Measurement, meter: MeterCalibration | None) -> Re
         frequency_hz=state.frequency_hz,
         value=value,
         stderr=stderr,
-        quantisation=step if isinstance(step, float) else None,
+        quantisation=None if m.meter is None else m.meter.quantisation_w,
         throttled=state.throttled,
     )
 

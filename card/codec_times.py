@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from cardlab.card.problem import Array
-from cardlab.core.records.measurement import Measurement, Profile
+from cardlab.core.records.measurement import CodecCost, Measurement, Profile, RunKind
 from cardlab.db.store import Store
 
 COMPRESSION = "compression"
@@ -29,27 +29,25 @@ class CodecProfile:
     profile: Profile
 
     @cached_property
-    def rows(self) -> dict[tuple[str, str, int], Measurement]:
-        """Readings of codecs."""
+    def rows(self) -> dict[tuple[str, str, int], CodecCost]:
+        """Costs of codecs that were measured."""
         return {
-            (str(m.details["codec"]), str(m.details["tensor"]), _cut(m)): m
+            (cost.codec, cost.tensor, cost.cut): cost
             for m in self._of(COMPRESSION)
-            if m.estimate is not None
+            if (cost := m.codec) is not None and cost.codec and cost.tensor and m.estimate is not None
         }
 
     @cached_property
     def handling_s(self) -> dict[tuple[str, int], float]:
         """Seconds a round by side ("device", "server") and cut; empty in profiles made before it was measured."""
         return {
-            (str(m.details["side"]), _cut(m)): m.estimate.value for m in self._of(HANDLING) if m.estimate is not None
+            (cost.side, cost.cut): m.estimate.value
+            for m in self._of(HANDLING)
+            if (cost := m.codec) is not None and cost.side and m.estimate is not None
         }
 
     def _of(self, quantity: str) -> list[Measurement]:
         return [m for point in self.profile.points for m in point.measurements if m.quantity == quantity]
-
-
-def _cut(measurement: Measurement) -> int:
-    return int((measurement.segment or "cut-0").removeprefix("cut-"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +97,8 @@ class Codecs:
 
     def rate(self, codec: str, raw_bytes: int) -> float:
         """Bytes sent over raw bytes, mean over cuts, tensors and machines."""
-        rows = [m for found in self.profiles.values() for key, m in found.rows.items() if key[0] == codec]
-        return float(np.mean([_number(m, "bytes") / _number(m, "values") for m in rows])) / raw_bytes
+        rows = [cost for found in self.profiles.values() for key, cost in found.rows.items() if key[0] == codec]
+        return float(np.mean([cost.encoded_bytes / cost.values for cost in rows if cost.values])) / raw_bytes
 
     def handling_s(self, cuts: Sequence[int]) -> Array | None:
         """Handling of a round's adapters [M,C], 0 for a device whose times no profile tells; None if all are so."""
@@ -129,7 +127,7 @@ class Codecs:
 def codecs_of(store: Store, devices: Sequence[str], server: str, task: str) -> Codecs:
     """The newest complete codec profile of each machine (key) on a task (uid)."""
     newest: dict[str, CodecProfile] = {}
-    for profile in store.runs.select(kind=COMPRESSION, task=task):
+    for profile in store.runs.select(kind=RunKind.CODEC, task=task):
         if profile.complete and profile.run.device.key in (*devices, server):
             newest[profile.run.device.key] = CodecProfile(profile)
     return Codecs(tuple(devices), server, newest)
@@ -146,13 +144,9 @@ def codec_seconds(device: CodecProfile, server: CodecProfile, codec: str, cuts: 
         up, down = (codec, "activation", int(cut)), (codec, "gradient", int(cut))
         if not (up in here and up in there and down in here and down in there):
             return None
-        found[0, :, n] = _number(here[up], "encode_s"), _number(here[down], "decode_s")
-        found[1, :, n] = _number(there[down], "encode_s"), _number(there[up], "decode_s")
+        found[0, :, n] = here[up].encode_s, here[down].decode_s
+        found[1, :, n] = there[down].encode_s, there[up].decode_s
     return found
-
-
-def _number(measurement: Measurement, key: str) -> float:
-    return float(str(measurement.details[key]))
 
 
 def handling_seconds(device: CodecProfile, server: CodecProfile, cuts: Sequence[int]) -> Array | None:

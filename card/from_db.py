@@ -36,12 +36,11 @@ from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.link import Link
 from cardlab.core.records.measurement import Profile
-from cardlab.core.records.task import Task
+from cardlab.core.records.task import DTYPE_BYTES, Task
 from cardlab.core.records.workload import Analysis
 from cardlab.db.store import Store
 
-__all__ = ["DTYPE_BYTES", "Gathered", "Request", "gather"]
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+__all__ = ["Gathered", "Request", "gather"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +191,7 @@ class _Assembly:
             idle_power_w=idle_power_w(self.server_profile),
             up_bytes=np.array([c.activation_bytes for c in analysis.cuts]) * scale,
             down_bytes=np.array([c.gradient_bytes for c in analysis.cuts]) * scale,
-            adapter_bytes=np.array([c.adapter_bytes for c in analysis.cuts]) * (1.0 + optimizer_factor(self.task)),
+            adapter_bytes=np.array([c.adapter_bytes for c in analysis.cuts]) * (1.0 + self.task.optimizer_factor),
             uplink_bps=up,
             downlink_bps=down,
             device_memory_bytes=np.array([_or_nan(c.device_memory_bytes) for c in analysis.cuts]),
@@ -271,11 +270,6 @@ class _Assembly:
         elif self.request.link is not None:
             notes.append(f"channel {self.request.link.channel}, SNR mapping {self.request.link.snr_mapping}")
         return tuple(notes)
-
-
-def optimizer_factor(task: Task) -> float:
-    """Optimizer state that travels with the adapters, as a multiple of their bytes."""
-    return 2.0 * 4.0 / DTYPE_BYTES[task.lora.dtype] if task.optimizer == "adamw" else 0.0
 
 
 def _or_nan(value: float | None) -> float:

@@ -19,8 +19,9 @@ from cardlab.core.errors import PlanError
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.link import Link
-from cardlab.core.records.measurement import Measurement, Point, Profile
+from cardlab.core.records.measurement import Point, Profile
 from cardlab.core.records.task import Task
+from cardlab.core.records.workload import PHASES
 from cardlab.db.store import Store
 
 SERVER_PARTS = (("layer", "forward"), ("layer", "backward"), ("head", "forward"), ("head", "backward"))
@@ -36,41 +37,27 @@ Fits = Mapping[tuple[str, str | None, str | None], Fit]
 
 
 def best_point(profile: Profile) -> Point:
-    """The point at the highest clock that was neither throttled nor contended.
-
-    Raises PlanError if there is none.
-    """
-    good = [
-        p
-        for p in profile.points
-        if p.operating is not None and not p.operating.throttled and _time(p, "layer", "forward") is not None
-    ]
-    if not good:
+    """`Profile.best_point`; PlanError if there is none."""
+    point = profile.best_point
+    if point is None:
         raise PlanError(
             f"{profile.run.device.name!r} has no point with trustworthy times",
             remedy="profile it again on a quiet machine, or with --repeats",
         )
-    # A contended point that --repeats kept is better than none, and worse than any clean one.
-    quiet = [p for p in good if p.operating and not p.operating.contended] or good
-    return max(quiet, key=lambda p: (p.operating.frequency_hz or 0.0) if p.operating else 0.0)
-
-
-def _time(point: Point, segment: str, phase: str) -> Measurement | None:
-    measurement = point.find("latency", segment, phase)
-    return None if measurement is None or measurement.estimate is None else measurement
+    return point
 
 
 def _segment_times(profile: Profile) -> dict[tuple[str, str], tuple[float, float]]:
     """Seconds and their standard error (0 if unknown) of every part a device needs."""
     point, found = best_point(profile), {}
     for part in DEVICE_PARTS:
-        measurement = _time(point, *part)
-        if measurement is None or measurement.estimate is None:
+        estimate = point.latency(*part)
+        if estimate is None:
             raise PlanError(
                 f"{profile.run.device.name!r} lacks the time of {part[0]} {part[1]}",
                 remedy="go on with profile-device --resume",
             )
-        found[part] = (measurement.estimate.value, measurement.estimate.stderr or 0.0)
+        found[part] = (estimate.value, estimate.stderr or 0.0)
     return found
 
 
@@ -87,26 +74,21 @@ def device_seconds(profile: Profile, cuts: Array) -> Array:
 def whole_seconds(profile: Profile, layers: int) -> float:
     """Seconds per mini-batch of the whole model, head included, on that device; NaN where its head was not timed."""
     point = best_point(profile)
-    head = [_time(point, "head", phase) for phase in ("forward", "backward")]
-    head_s = [m.estimate.value for m in head if m is not None and m.estimate is not None]
+    head = [point.latency("head", phase) for phase in PHASES]
+    head_s = [estimate.value for estimate in head if estimate is not None]
     return float(device_seconds(profile, np.array([float(layers)]))[0]) + sum(head_s) if len(head_s) == 2 else np.nan
 
 
 def device_power_w(profile: Profile) -> float:
     """Power of the whole device at its point, W; NaN without a meter."""
-    for m in best_point(profile).measurements:
-        if m.quantity == "power" and m.details.get("total") and m.estimate is not None:
-            return m.estimate.value
-    return float("nan")
+    measurement = best_point(profile).total_power()
+    return float("nan") if measurement is None or measurement.estimate is None else measurement.estimate.value
 
 
 def idle_power_w(profile: Profile) -> float | None:
     """Power with nothing to do, W; None if it was not measured."""
-    for point in profile.points:
-        for m in point.measurements:
-            if m.quantity == "idle_power" and m.details.get("total") and m.estimate is not None:
-                return m.estimate.value
-    return None
+    idle = profile.idle_power
+    return None if idle is None else idle.value
 
 
 def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> Fits:
@@ -115,7 +97,7 @@ def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> F
     Powers are those of the rail that covers the whole device. Where several power modes or memory clocks
     were measured, those of the profile's best point count. Raises PlanError naming a part without a fit.
     """
-    state, rail = best_point(profile).operating, _total_rail(profile)
+    state, rail = best_point(profile).operating, profile.total_rail
     here = (None, None) if state is None else (state.power_mode, state.memory_hz)
     found: dict[tuple[str, str | None, str | None], Fit] = {}
     for stored in store.fits.newest(device=server.key, task=task.uid, selected_only=True):
@@ -136,22 +118,23 @@ def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> F
     return found
 
 
-def _total_rail(profile: Profile) -> str | None:
-    for point in profile.points:
-        for m in point.measurements:
-            if m.quantity == "power" and m.details.get("total"):
-                return m.rail
-    return None
-
-
 def server_clocks(profile: Profile, fits: Fits) -> Array:
-    """The clocks the server offers within the range its fits cover; [NaN] where it has none."""
-    offered = profile.run.options.get("offered_hz")
+    """Compute frequencies the server offers within the range its fits cover, Hz [F].
+
+    [NaN] where the device has no frequency control, which only constant laws can be evaluated at. Raises PlanError
+    where laws depend on the frequency and the run does not say what was offered: any choice would be a guess.
+    """
+    offered = profile.run.offered_hz
     axis = fits[("latency", "layer", "forward")].x
-    if not isinstance(offered, list) or not offered or axis.min is None or axis.max is None:
+    if axis.min is None or axis.max is None:
         return np.array([np.nan])
-    clocks = np.unique(np.array(offered, dtype=float))
-    inside = clocks[(clocks >= axis.min * 0.995) & (clocks <= axis.max * 1.005)]
+    if not offered:
+        raise PlanError(
+            f"run {profile.run.uid[:12]} of {profile.run.device.name!r} does not say which frequencies were offered",
+            remedy=f"profile it again: profile-device --name {profile.run.device.name}",
+        )
+    frequencies = np.unique(np.array(offered, dtype=float))
+    inside = frequencies[(frequencies >= axis.min * 0.995) & (frequencies <= axis.max * 1.005)]
     return inside if inside.size else np.array([axis.max])
 
 
@@ -172,13 +155,25 @@ def latency_fit(fits: Fits, part: tuple[str, str]) -> Fit:
     return fits[("latency", segment, phase)]
 
 
-def curve(fit: Fit, clocks: Array) -> Array:
-    """A fit over clocks [F]; a constant one also where the clock is not known."""
-    return np.asarray(fit.curve.evaluate(_known(clocks), fit.values))
+def curve(fit: Fit, frequencies_hz: Array) -> Array:
+    """A fit at frequencies [F]; at an unknown one (NaN) only a constant law has a value.
+
+    Raises PlanError for a law that depends on a frequency which is not known.
+    """
+    return np.asarray(fit.curve.evaluate(_at(fit, frequencies_hz), fit.values))
 
 
-def _known(clocks: Array) -> Array:
-    return np.asarray(np.where(np.isnan(clocks), 1.0, clocks))
+def _at(fit: Fit, frequencies_hz: Array) -> Array:
+    unknown = np.isnan(frequencies_hz)
+    if not unknown.any():
+        return frequencies_hz
+    if fit.x.min is not None:
+        raise PlanError(
+            f"the {fit.quantity} of {fit.device_name!r} follows {fit.law} and its frequency is not known",
+            remedy="profile the server again, so that its run says which frequencies it offers",
+        )
+    # A constant law ignores its argument, which must only be a number.
+    return np.asarray(np.where(unknown, 1.0, frequencies_hz))
 
 
 def doubts_of(
@@ -234,10 +229,10 @@ def link_doubt(link: Link, *, up: bool, down: bool) -> Doubt | None:
 
 
 def _message_spread(link: Link, way: str) -> Array | None:
-    span = link.details.get(f"{way}_range_bps")
-    if not isinstance(span, list | tuple) or len(span) != 2:
+    span = link.uplink_range_bps if way == "uplink" else link.downlink_range_bps
+    if span is None:
         return None
-    slow_bps, quick_bps = (float(value) for value in span)
+    slow_bps, quick_bps = span
     if not 0.0 < slow_bps <= quick_bps:
         return None
     return np.asarray((1.0 / slow_bps - 1.0 / quick_bps) / (2.0 * 1.96) * _normal(link.uid, way))
@@ -245,7 +240,7 @@ def _message_spread(link: Link, way: str) -> Array | None:
 
 def _spread(fit: Fit, clocks: Array) -> Array:
     """What draws of a fit add to its curve [N,F]: parameters, and one misfit for the fit."""
-    drawn = np.resize(fit.predict_draws(_known(clocks)), (DRAWS, clocks.size))
+    drawn = np.resize(fit.predict_draws(_at(fit, clocks)), (DRAWS, clocks.size))
     misfit = (fit.misfit or 0.0) * _normal("misfit", fit.fit_id)
     return np.asarray(drawn * (1.0 + misfit[:, None]) - curve(fit, clocks)[None, :])
 

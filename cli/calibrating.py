@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cardlab.calibrate.constants import Constants
-from cardlab.calibrate.publishing import Optimum, energy_optima, published_constants
+from cardlab.calibrate.publishing import energy_optima, published_constants
 from cardlab.calibrate.report_text import fit_report
 from cardlab.calibrate.service import fit_store
 from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.drawing import drawn, save_figure
-from cardlab.cli.gathering import best_clocks, store_curves
+from cardlab.cli.gathering import store_curves
 from cardlab.cli.settings import database
 from cardlab.core.errors import NotFoundError
 from cardlab.core.plain import to_plain
+from cardlab.core.records.constants import Constants, Optimum
 from cardlab.core.records.fit import Fit
 from cardlab.core.text import NOT_MEASURED, percent, si, subject
 from cardlab.db import open_store
@@ -38,7 +38,7 @@ def draw_fits(store: Store, fits: Sequence[Fit], plot: str) -> tuple[Chart | Bar
     charts: list[Chart | Bars] = []
     for key in dict.fromkeys(f.device for f in fits):
         mine = [f for f in fits if f.device == key]
-        best = best_clocks(store, mine)
+        best = energy_optima(store, mine)
         charts += [chart for c in store_curves(store, mine) for chart in curve_charts(c, best)]
         charts += [energy_chart(mine[0].device_name, b) for b in best]
     save_figure(charts, plot)

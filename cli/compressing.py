@@ -15,10 +15,11 @@ from cardlab.core.identity import new_uid
 from cardlab.core.plain import to_plain
 from cardlab.core.quantity import MEASURED, Estimate
 from cardlab.core.records.fit import Fit, FitSubject
-from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
+from cardlab.core.records.measurement import CodecCost, Measurement, OperatingPoint, PlannedPoint, Run, RunKind
 from cardlab.core.records.task import Execution, Task
 from cardlab.core.text import percent
 from cardlab.db import open_store
+from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.profilers.devices import Platform, open_platform
 from cardlab.profilers.measure.environment import gather_environment
@@ -70,7 +71,7 @@ def profile_compression(task: Task, execution: Execution, platform: Platform, st
     uid, layers = new_uid(), task.architecture.layers
     run = Run(
         uid=uid,
-        kind=COMPRESSION,
+        kind=RunKind.CODEC,
         device=platform.identity,
         execution=execution,
         environment=gather_environment(platform),
@@ -115,19 +116,19 @@ def _measurements(found: CutReadings) -> list[Measurement]:
             uid=new_uid(),
             quantity=COMPRESSION,
             unit="bit",
-            segment=f"cut-{found.cut}",
             phase="forward" if r.tensor == "activation" else "backward",
             estimate=Estimate(r.bits, n=1, provenance=MEASURED),
             samples={"encode_s": r.encode_s, "decode_s": r.decode_s},
-            details={
-                "codec": r.codec,
-                "tensor": r.tensor,
-                "values": r.values,
-                "bytes": r.size_bytes,
-                "error": r.error,
-                "encode_s": r.encode,
-                "decode_s": r.decode,
-            },
+            codec=CodecCost(
+                cut=found.cut,
+                codec=r.codec,
+                tensor=r.tensor,
+                values=r.values,
+                encoded_bytes=r.size_bytes,
+                error=r.error,
+                encode_s=r.encode,
+                decode_s=r.decode,
+            ),
         )
         for r in found.codecs
     ]
@@ -136,10 +137,9 @@ def _measurements(found: CutReadings) -> list[Measurement]:
             uid=new_uid(),
             quantity=HANDLING,
             unit="s",
-            segment=f"cut-{found.cut}",
             estimate=Estimate(median(r.seconds), n=len(r.seconds), provenance=MEASURED),
             samples={"wall_s": r.seconds},
-            details={"side": r.side, "bytes": r.size_bytes},
+            codec=CodecCost(cut=found.cut, side=r.side, encoded_bytes=r.size_bytes),
         )
         for r in found.handling
     ]
@@ -184,7 +184,7 @@ def measure_accuracy(options: AccuracyOptions) -> None:
             task=task.uid,
             execution=execution.uid,
             quantity="accuracy",
-            segment=f"cut-{cut}",
+            cut=cut,
             provenance=MEASURED,
         )
         fit, left_out = fit_accuracy([(k.rate, k.share, k.stderr) for k in kept], subject)
@@ -201,17 +201,12 @@ def measure_accuracy(options: AccuracyOptions) -> None:
     _print(kept, fit, left_out, options)
 
 
-def _describe(
-    store: object, platform: Platform, task: Task, execution: Execution, o: AccuracyOptions, cut: int
-) -> None:
+def _describe(store: Store, platform: Platform, task: Task, execution: Execution, o: AccuracyOptions, cut: int) -> None:
     """The run behind the fit, so that task and device are known to the store."""
-    from cardlab.db.store import Store
-
-    assert isinstance(store, Store)
     store.runs.begin(
         Run(
             uid=new_uid(),
-            kind="accuracy",
+            kind=RunKind.ACCURACY,
             device=platform.identity,
             execution=execution,
             environment=gather_environment(platform),

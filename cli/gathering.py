@@ -5,32 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cardlab.calibrate.constants import Constants
-from cardlab.calibrate.publishing import Optimum, energy_optima, published_constants
+from cardlab.calibrate.publishing import energy_optima, published_constants
 from cardlab.calibrate.service import KINDS, Group
 from cardlab.calibrate.service import gather as gather_groups
 from cardlab.core.errors import UsageError
-from cardlab.core.records.fit import Fit, FitSubject
-from cardlab.core.records.measurement import Profile, Run
+from cardlab.core.records.fit import Fit
+from cardlab.core.records.measurement import Profile, Run, RunKind
 from cardlab.core.records.training import TrainRound
 from cardlab.db.store import Store
 from cardlab.reports.views.fit import Curve, curve
-from cardlab.reports.views.inputs import BestClock, Checked, Constant, DeviceData
-from cardlab.split.recording import TRAIN
+from cardlab.reports.views.inputs import Checked, DeviceData
 from cardlab.split.validate import TermCheck, check_rounds
-
-_SUBJECT = (
-    "device",
-    "task",
-    "workload",
-    "execution",
-    "quantity",
-    "segment",
-    "phase",
-    "rail",
-    "power_mode",
-    "memory_hz",
-)
 
 
 def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profile] = ()) -> tuple[DeviceData, ...]:
@@ -52,8 +37,8 @@ def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profil
                 profiles=tuple(profiles),
                 fits=mine,
                 curves=curves_of(mine, [g for g in groups if g.subject.device == d.key]),
-                constants=tuple(x for c in constants if c.device == d.key for x in _constants(c)),
-                best_clocks=tuple(_best(o) for o in optima if o.device == d.key),
+                constants=tuple(c for c in constants if c.device == d.key),
+                optima=tuple(o for o in optima if o.device == d.key),
             )
         )
     return tuple(found)
@@ -76,8 +61,8 @@ class SplitRun:
 def split_run(store: Store, uid: str) -> SplitRun:
     """The split run of that id, or of its first digits. Raises UsageError if the run is of another kind."""
     profile = store.runs.get(uid)
-    if profile.run.kind != TRAIN:
-        raise UsageError(f"{profile.run.uid[:12]} is a {profile.run.kind}, no split run", remedy="see: card run")
+    if profile.run.kind != RunKind.TRAIN:
+        raise UsageError(f"{profile.run.uid[:12]} is a {profile.run.kind.value}, no split run", remedy="see: card run")
     rounds = store.rounds.of_run(profile.run.uid)
     return SplitRun(run=profile.run, rounds=rounds, checks=tuple(_checked(c) for c in check_rounds(rounds)))
 
@@ -113,7 +98,7 @@ def curves_of(fits: Sequence[Fit], groups: Iterable[Group]) -> tuple[Curve, ...]
     """The curve of each subject whose clock was read, powers first."""
     drawn = []
     for group in groups:
-        mine = [f for f in fits if _subject(f) == _subject(group.subject)]
+        mine = [f for f in fits if f.key == group.subject.key]
         if not any(f.selected for f in mine):
             continue
         points = [(r.frequency_hz, r.value, bool(r.throttled)) for r in group.readings if r.frequency_hz]
@@ -126,66 +111,3 @@ def curves_of(fits: Sequence[Fit], groups: Iterable[Group]) -> tuple[Curve, ...]
 def store_curves(store: Store, fits: Sequence[Fit]) -> tuple[Curve, ...]:
     """The curves of stored fits, with the points of the store."""
     return curves_of(fits, gather_groups(store))
-
-
-def best_clocks(store: Store, fits: Sequence[Fit]) -> tuple[BestClock, ...]:
-    """The clocks of least energy of the devices of these fits."""
-    return tuple(_best(o) for o in energy_optima(store, fits))
-
-
-def _subject(subject: FitSubject) -> tuple[object, ...]:
-    return tuple(getattr(subject, key) for key in _SUBJECT)
-
-
-def _constants(c: Constants) -> list[Constant]:
-    about = ", ".join(word for word in (c.workload or "one training step", c.rail, c.power_mode) if word)
-    named = (
-        ("kappa", c.kappa_w_per_hz3, "W/Hz^3", c.error),
-        ("static power", c.static_power_w, "W", c.error),
-        ("kappa of the paper's pure cubic", c.kappa_paper_w_per_hz3, "W/Hz^3", c.paper_error),
-    )
-    found = [
-        Constant(
-            name=name,
-            about=about,
-            value=value,
-            unit=unit,
-            low_hz=c.frequency_min_hz,
-            high_hz=c.frequency_max_hz,
-            error=error,
-        )
-        for name, value, unit, error in named
-        if value is not None
-    ]
-    top = max((d.frequency_hz for d in c.delta), default=0.0)
-    newest = {(d.segment, d.phase): d for d in c.delta if d.frequency_hz == top}
-    found += [
-        Constant(
-            name=f"delta of {' '.join(w for w in (d.segment, d.phase, d.dtype) if w)}",
-            about=about,
-            value=d.delta,
-            unit="FLOP per core and cycle",
-            low_hz=d.frequency_hz,
-            high_hz=d.frequency_hz,
-            error=None,
-        )
-        for d in newest.values()
-    ]
-    return found
-
-
-def _best(o: Optimum) -> BestClock:
-    return BestClock(
-        work=o.work,
-        task=o.task,
-        workload=o.workload,
-        rail=o.rail,
-        power_mode=o.power_mode,
-        memory_hz=o.memory_hz,
-        law=o.law,
-        frequency_hz=o.optimum.frequency_hz,
-        ci95_hz=o.optimum.frequency_ci95_hz,
-        energy_j=o.optimum.energy_j,
-        saving=o.optimum.saving,
-        curve=o.optimum.curve,
-    )

@@ -66,6 +66,8 @@ def measure(options: LinkProbe) -> None:
         rtt_s=rates.rtt_s,
         provenance=MEASURED,
         measured_at=utc_now(),
+        uplink_range_bps=rates.uplink_range_bps,
+        downlink_range_bps=rates.downlink_range_bps,
         details={"tool": "cardlab", "shaped": options.shape, **to_plain(rates)},
     )
     with open_store(database(options.db)) as store:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cardlab.card import load_scenario, solve
 from cardlab.card.check import check_objective, check_scenario
-from cardlab.card.from_db import DTYPE_BYTES, Gathered, Request, gather
+from cardlab.card.from_db import Gathered, Request, gather
 from cardlab.card.problem import Problem
 from cardlab.card.scenario import CHANNELS, SCHEMES, Constraints, LinkSpec, Objective, Scenario, SftSpec
 from cardlab.card.sft.from_db import instance_from_database
@@ -22,6 +22,7 @@ from cardlab.cli.plan_table import print_plan
 from cardlab.cli.settings import database
 from cardlab.core.errors import UsageError
 from cardlab.core.records.plan import Plan
+from cardlab.core.records.task import DTYPE_BYTES
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now

@@ -86,13 +86,12 @@ def run_profile(options: ProfileOptions) -> None:
                 environment=gather_environment(platform),
                 whole_step=options.whole_step,
                 resume=options.resume,
+                memory_budget_bytes=_memory_budget(options, platform),
                 options={
-                    "offered_hz": list(platform.frequencies()),
                     "repeats": options.repeats,
                     "budget_s": budget_s,
                     "readonly": options.readonly,
                     "whole_step": options.whole_step,
-                    "memory_budget_bytes": _memory_budget(options, platform),
                 },
             )
             with make_observer(quiet=options.as_json) as observer:

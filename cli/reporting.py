@@ -10,6 +10,7 @@ from cardlab.cli.gathering import SplitRun, fleet_data, split_run
 from cardlab.cli.settings import database
 from cardlab.core.errors import NotFoundError, UsageError
 from cardlab.core.plain import to_plain
+from cardlab.core.records.measurement import RunKind
 from cardlab.core.records.plan import Plan
 from cardlab.db import open_store
 from cardlab.db.store import Store
@@ -20,7 +21,6 @@ from cardlab.reports.views.device import device_sections
 from cardlab.reports.views.fleet import fleet_sections
 from cardlab.reports.views.parts import Section
 from cardlab.reports.views.run import run_sections
-from cardlab.split.recording import TRAIN
 
 MOST_DEVICES_IN_FULL = 6
 
@@ -76,7 +76,7 @@ def _plan(store: Store, plan: str | None, trained: SplitRun | None) -> Plan | No
 
 
 def _newest_run(store: Store, plan: Plan | None) -> SplitRun | None:
-    for profile in reversed(store.runs.select(kind=TRAIN)):
+    for profile in reversed(store.runs.select(kind=RunKind.TRAIN)):
         rounds = store.rounds.of_run(profile.run.uid)
         if plan is None or any(r.plan == plan.uid for r in rounds):
             return split_run(store, profile.run.uid)

@@ -32,7 +32,7 @@ def show_runs(db: str | None, as_json: bool) -> None:
         (
             r.uid[:12],
             r.started_at[:19],
-            r.kind,
+            r.kind.value,
             r.device_name,
             r.task_label or r.workload or "-",
             f"{r.points_done}/{r.points_planned}",

@@ -8,13 +8,12 @@ from cardlab.cli.gathering import split_run
 from cardlab.cli.settings import database
 from cardlab.core.errors import NotFoundError
 from cardlab.core.plain import to_plain
-from cardlab.core.records.measurement import Profile
+from cardlab.core.records.measurement import Profile, RunKind
 from cardlab.core.text import milliseconds, percent, si
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.reports.views.parts import pictures
 from cardlab.reports.views.run import run_sections
-from cardlab.split.recording import TRAIN
 from cardlab.split.validate import TOTAL, TermCheck, check_rounds, terms_off
 
 
@@ -60,7 +59,7 @@ def validate_run(run: str | None, plot: str | None, db: str | None, as_json: boo
 
 
 def _newest(store: Store) -> Profile:
-    runs = store.runs.select(kind=TRAIN)
+    runs = store.runs.select(kind=RunKind.TRAIN)
     if not runs:
         raise NotFoundError(f"{store.location} holds no split run", remedy="make one with: card run")
     return runs[-1]

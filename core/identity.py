@@ -15,6 +15,8 @@ import hashlib
 import json
 import math
 import uuid
+from collections.abc import Mapping
+from dataclasses import field, fields, is_dataclass
 from typing import Any
 
 from cardlab.core.plain import to_plain
@@ -47,10 +49,31 @@ def _whole_numbers(plain: Any) -> Any:
     return plain
 
 
+def since(version: str, default: Any) -> Any:
+    """A field that a release added to a description; at its default it is no part of the description's identity.
+
+    So what an earlier release described and did not know of keeps its uid.
+    """
+    return field(default=default, metadata={"since": version})
+
+
 def content_hash(value: Any) -> str:
-    """32 hex digits of the SHA-256 of the canonical JSON of `value`."""
-    text = canonical_json(value)
+    """32 hex digits of the SHA-256 of the canonical JSON of `value`; see `since` for fields added later."""
+    text = canonical_json(_without_later(value))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:_UID_LENGTH]
+
+
+def _without_later(value: Any) -> Any:
+    """The plain form without added fields that say nothing."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            f.name: _without_later(getattr(value, f.name))
+            for f in fields(value)
+            if not ("since" in f.metadata and getattr(value, f.name) == f.default)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): _without_later(item) for key, item in value.items()}
+    return value
 
 
 def serial_key(platform: str, serial: str) -> str:

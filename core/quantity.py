@@ -113,6 +113,19 @@ class Estimate:
         return Estimate(self.value * factor, stderr, ci95, self.n, self.provenance)
 
 
+def sum_of(estimates: Iterable[Estimate]) -> Estimate:
+    """Sum of independent estimates, how = derived; the standard error is unknown if that of one of them is.
+
+    At least one is needed.
+    """
+    parts = list(estimates)
+    known = [e.stderr for e in parts if e.stderr is not None]
+    stderr = sum(e * e for e in known) ** 0.5 if len(known) == len(parts) else None
+    value = sum(e.value for e in parts)
+    ci95 = None if stderr is None else (value - 1.96 * stderr, value + 1.96 * stderr)
+    return Estimate(value, stderr, ci95, None, union_of(e.provenance for e in parts))
+
+
 def product(a: Estimate, b: Estimate) -> Estimate:
     """Product of two independent estimates, first-order error propagation, how = derived."""
     stderr = None

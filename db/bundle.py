@@ -25,10 +25,11 @@ from sqlalchemy.engine import Connection
 from cardlab.core.errors import StoreError
 from cardlab.db.engine import lock_exclusively
 from cardlab.db.rowcheck import content_problem, type_problem
+from cardlab.db.rows_0_1 import upgrade_tables
 from cardlab.db.schema import Base
 from cardlab.db.store import Store
 
-FORMAT, VERSION = "cardlab-bundle", 1
+FORMAT, VERSION = "cardlab-bundle", 2
 BLOBS, MANIFEST = "blobs.bin", "manifest.json"
 _REMEDY = "export it again, or copy it again if it was cut short on the way"
 
@@ -130,18 +131,24 @@ def _read(path: Path) -> tuple[dict[str, list[Row]], bytes]:
     """Tables and blobs of a bundle whose checksums hold."""
     try:
         with zipfile.ZipFile(path) as bundle:
-            manifest = _manifest(path, bundle)
-            files = {name: _checked(path, bundle, name, digest) for name, digest in manifest.items()}
+            version, listed = _manifest(path, bundle)
+            files = {name: _checked(path, bundle, name, digest) for name, digest in listed.items()}
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}", remedy="give a bundle file") from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
         raise StoreError(f"{path} is no whole bundle", remedy=_REMEDY) from error
     names = {f"{table.name}.jsonl": table.name for table in Base.metadata.sorted_tables}
     tables = {names[file]: list(_lines(path, file, data)) for file, data in files.items() if file in names}
+    if version < VERSION:
+        try:
+            tables = upgrade_tables(tables)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(f"{path} holds a row that cannot be read: {error!r}", remedy=_REMEDY) from error
     return tables, files.get(BLOBS, b"")
 
 
-def _manifest(path: Path, bundle: zipfile.ZipFile) -> dict[str, str]:
+def _manifest(path: Path, bundle: zipfile.ZipFile) -> tuple[int, dict[str, str]]:
+    """Version of the bundle, and the checksum of each of its files."""
     try:
         document = json.loads(bundle.read(MANIFEST))
     except (ValueError, zlib.error) as error:
@@ -157,7 +164,7 @@ def _manifest(path: Path, bundle: zipfile.ZipFile) -> dict[str, str]:
     files = document.get("files")
     if not isinstance(files, dict) or not all(isinstance(d, str) for d in files.values()):
         raise StoreError(f"{path} has a damaged manifest", remedy=_REMEDY)
-    return files
+    return version, files
 
 
 def _checked(path: Path, bundle: zipfile.ZipFile, name: str, digest: str) -> bytes:

@@ -90,7 +90,7 @@ def _samples(connection: Connection) -> Iterator[Finding]:
             MeasurementRow.uid,
             MeasurementRow.quantity,
             MeasurementRow.value,
-            MeasurementRow.details,
+            MeasurementRow.repeats,
             SampleBlockRow.name,
             SampleBlockRow.count,
             SampleBlockRow.data,
@@ -98,13 +98,13 @@ def _samples(connection: Connection) -> Iterator[Finding]:
         .join(SampleBlockRow, SampleBlockRow.measurement_id == MeasurementRow.id)
         .execution_options(yield_per=200)
     )
-    for uid, quantity, value, details, name, count, data in connection.execute(query):
+    for uid, quantity, value, repeats, name, count, data in connection.execute(query):
         if len(data) != 8 * count:
             problem = f"samples {name!r} hold {len(data)} bytes, not {count} values"
             yield Finding(table="sample_block", uid=uid, problem=problem)
         elif quantity == "latency" and name == "wall_s" and value is not None and count:
             walls = np.frombuffer(data, dtype="<f8")
-            whole = value * float(details.get("repeats", 1) or 1)
+            whole = value * repeats
             if not walls.min() * (1 - _ROUNDING) <= whole <= walls.max() * (1 + _ROUNDING):
                 problem = f"its value {value:g} s lies outside its own samples"
                 yield Finding(table="measurement", uid=uid, problem=problem)
@@ -121,7 +121,9 @@ def _fits(connection: Connection) -> Iterator[Finding]:
     for fit, quantity, count in connection.execute(inputs):
         by_fit.setdefault(fit, {})[quantity] = count
     columns = (FitRow.id, FitRow.uid, FitRow.quantity, FitRow.document)
-    for number, uid, quantity, document in connection.execute(sa.select(*columns)):
+    # What an accuracy was fitted to are trials, which are no measurements.
+    measured = sa.select(*columns).where(FitRow.quantity != "accuracy")
+    for number, uid, quantity, document in connection.execute(measured):
         wanted, found = document.get("n_points", 0), by_fit.get(number, {}).get(quantity, 0)
         if found < wanted:
             problem = f"was made of {wanted} {quantity} points, {found} are here"

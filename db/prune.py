@@ -16,10 +16,12 @@ from sqlalchemy.engine import Connection
 
 from cardlab.core.errors import NotFoundError, StoreError
 from cardlab.db.schema import (
+    CodecCostRow,
     DeviceRow,
     FitInputRow,
     FitRow,
     MeasurementRow,
+    OperatingPointRow,
     PlanInputRow,
     PlanRow,
     PointRow,
@@ -29,6 +31,7 @@ from cardlab.db.schema import (
     TrainRoundRow,
 )
 from cardlab.db.store import Store
+from cardlab.db.store.fits import subject_columns
 
 Ids = frozenset[int]
 
@@ -109,19 +112,7 @@ def _selected_runs(connection: Connection, selection: Selection) -> Ids:
 
 def _superseded(connection: Connection) -> Ids:
     """Fits older than the newest of their subject that no plan uses."""
-    subject = (
-        FitRow.device_id,
-        FitRow.task_id,
-        FitRow.execution_id,
-        FitRow.workload,
-        FitRow.quantity,
-        FitRow.segment,
-        FitRow.phase,
-        FitRow.rail,
-        FitRow.power_mode,
-        FitRow.memory_hz,
-    )
-    newest = sa.func.max(FitRow.created_at).over(partition_by=subject).label("newest")
+    newest = sa.func.max(FitRow.created_at).over(partition_by=subject_columns()).label("newest")
     ranked = sa.select(FitRow.id, FitRow.created_at, newest).subquery()
     used = sa.select(PlanInputRow.fit_id).where(PlanInputRow.fit_id.is_not(None))
     query = sa.select(ranked.c.id).where(ranked.c.created_at < ranked.c.newest, ranked.c.id.not_in(used))
@@ -201,7 +192,9 @@ def _remove(connection: Connection, selection: Selection, runs: Ids, fits: Ids, 
     rounds = sa.select(TrainRoundRow.id).where(TrainRoundRow.run_id.in_(runs))
     delete(TrainPhaseRow, TrainPhaseRow.train_round_id.in_(rounds))
     delete(TrainRoundRow, TrainRoundRow.run_id.in_(runs))
+    delete(CodecCostRow, CodecCostRow.measurement_id.in_(_measurement_ids(runs)))
     delete(MeasurementRow, MeasurementRow.point_id.in_(_point_ids(runs)))
+    delete(OperatingPointRow, OperatingPointRow.point_id.in_(_point_ids(runs)))
     delete(PointRow, PointRow.run_id.in_(runs))
     delete(RunRow, RunRow.id.in_(runs))
 

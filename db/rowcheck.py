@@ -14,11 +14,10 @@ from cardlab.core.plain import from_plain
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
-from cardlab.core.records.measurement import OperatingPoint, PlannedPoint
+from cardlab.core.records.measurement import OperatingPoint, PlannedPoint, RunKind
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.task import Execution, Task
 from cardlab.core.records.workload import Analysis
-from cardlab.db.store.convert import OPERATING_POINT
 
 Values = Mapping[str, Any]
 
@@ -78,9 +77,7 @@ def _addressed(row: Values, described: object) -> str | None:
 
 
 def _device(row: Values) -> str | None:
-    plain = {f.name: row[f.name] for f in fields(Device)}
-    from_plain(Device, plain)
-    return _addressed(row, plain)
+    return _addressed(row, from_plain(Device, {f.name: row[f.name] for f in fields(Device)}))
 
 
 def _execution(row: Values) -> str | None:
@@ -100,6 +97,7 @@ def _task(row: Values) -> str | None:
 
 def _run(row: Values) -> str | None:
     Provenance.from_plain(row["provenance"])
+    RunKind(row["kind"])
     for planned in row["planned"]:
         from_plain(PlannedPoint, planned)
     if row["analysis"] is not None:
@@ -112,8 +110,11 @@ def _measurement(row: Values) -> str | None:
         Provenance.from_plain(row["provenance"])
     if not isinstance(row["details"], dict) or not isinstance(row["flags"], list):
         return "details or flags have another form"
-    if row["quantity"] == OPERATING_POINT:
-        from_plain(OperatingPoint, row["details"])
+    return None
+
+
+def _operating_point(row: Values) -> str | None:
+    from_plain(OperatingPoint, {f.name: row[f.name] for f in fields(OperatingPoint)})
     return None
 
 
@@ -141,6 +142,7 @@ _JUDGES: Mapping[str, Callable[[Values], str | None]] = {
     "task": _task,
     "run": _run,
     "measurement": _measurement,
+    "operating_point": _operating_point,
     "sample_block": _sample_block,
     "fit": _fit,
     "plan": _plan,

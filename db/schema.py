@@ -22,8 +22,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-HEAD_REVISION = "v0_1_0"
-KNOWN_REVISIONS = ("v0_1_0",)
+HEAD_REVISION = "v0_2_0"
+KNOWN_REVISIONS = ("v0_1_0", "v0_2_0")
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_name)s",
@@ -34,6 +34,7 @@ NAMING = {
 }
 
 Document = dict[str, Any]
+Frequencies = list[float]
 
 
 class Base(DeclarativeBase):
@@ -43,6 +44,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {
         Document: JSON(none_as_null=True),
         list[Any]: JSON,
+        Frequencies: JSON(none_as_null=True),
         bytes: LargeBinary,
         float: Double,
     }
@@ -70,6 +72,8 @@ class DeviceRow(Row):
     frequency_min_hz: Mapped[float | None]
     frequency_max_hz: Mapped[float | None]
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    power_limit_w: Mapped[float | None]
+    driver: Mapped[str | None] = mapped_column(String(80))
     details: Mapped[Document]
 
 
@@ -115,13 +119,16 @@ class RunRow(Row):
     workload: Mapped[str | None] = mapped_column(String(200))
     analysis: Mapped[Document | None]
     planned: Mapped[list[Any]]
+    offered_hz: Mapped[Frequencies | None]
+    memory_budget_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    sitting: Mapped[str | None] = mapped_column(String(64))
     options: Mapped[Document]
     provenance: Mapped[Document]
     started_at: Mapped[str] = mapped_column(String(40), index=True)
 
 
 class PointRow(Row):
-    """A visited operating point; it is done when an `operating_point` measurement closes it."""
+    """A visited point; it is done when an operating point closes it."""
 
     __tablename__ = "point"
 
@@ -130,6 +137,23 @@ class PointRow(Row):
     requested_hz: Mapped[float | None]
     memory_requested_hz: Mapped[float | None]
     anchor: Mapped[bool]
+
+
+class OperatingPointRow(Row):
+    """The state in which a point was measured, as read back under load; it closes the point."""
+
+    __tablename__ = "operating_point"
+
+    point_id: Mapped[int] = mapped_column(ForeignKey("point.id"), index=True)
+    frequency_hz: Mapped[float | None]
+    memory_hz: Mapped[float | None]
+    cpu_hz: Mapped[float | None]
+    power_mode: Mapped[str | None] = mapped_column(String(80))
+    cores_active: Mapped[int | None]
+    temperature_c: Mapped[float | None]
+    throttled: Mapped[bool | None]
+    contended: Mapped[bool]
+    reasons: Mapped[list[Any]]
 
 
 class MeasurementRow(Row):
@@ -151,7 +175,34 @@ class MeasurementRow(Row):
     n: Mapped[int | None]
     provenance: Mapped[Document | None]
     flags: Mapped[list[Any]]
+    repeats: Mapped[int]
+    clean: Mapped[int | None]
+    scope: Mapped[str | None] = mapped_column(String(200))
+    total: Mapped[bool | None]
+    source: Mapped[str | None] = mapped_column(String(200))
+    update_s: Mapped[float | None]
+    quantisation_w: Mapped[float | None]
+    check_w: Mapped[float | None]
     details: Mapped[Document]
+
+
+class CodecCostRow(Base):
+    """What a codec did to one tensor, or a side with a round's adapters; one row a measurement of either."""
+
+    __tablename__ = "codec_cost"
+    __table_args__ = (UniqueConstraint("measurement_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    measurement_id: Mapped[int] = mapped_column(ForeignKey("measurement.id"))
+    cut: Mapped[int]
+    codec: Mapped[str | None] = mapped_column(String(80))
+    tensor: Mapped[str | None] = mapped_column(String(40))
+    side: Mapped[str | None] = mapped_column(String(40))
+    values: Mapped[int | None] = mapped_column(BigInteger)
+    encoded_bytes: Mapped[int] = mapped_column(BigInteger)
+    error: Mapped[float | None]
+    encode_s: Mapped[float | None]
+    decode_s: Mapped[float | None]
 
 
 class SampleBlockRow(Base):
@@ -180,6 +231,8 @@ class FitRow(Row):
     segment: Mapped[str | None] = mapped_column(String(80))
     phase: Mapped[str | None] = mapped_column(String(40))
     rail: Mapped[str | None] = mapped_column(String(80))
+    cut: Mapped[int | None]
+    codec: Mapped[str | None] = mapped_column(String(80))
     power_mode: Mapped[str | None] = mapped_column(String(80))
     memory_hz: Mapped[float | None]
     law: Mapped[str] = mapped_column(String(80))
@@ -212,6 +265,10 @@ class LinkRow(Row):
     rtt_s: Mapped[float | None]
     provenance: Mapped[Document]
     measured_at: Mapped[str] = mapped_column(String(40))
+    uplink_low_bps: Mapped[float | None]
+    uplink_high_bps: Mapped[float | None]
+    downlink_low_bps: Mapped[float | None]
+    downlink_high_bps: Mapped[float | None]
     document: Mapped[Document]
 
 
@@ -259,6 +316,17 @@ class TrainRoundRow(Row):
     loss: Mapped[float | None]
     delay_s: Mapped[float | None]
     energy_j: Mapped[float | None]
+    delay_ci_low: Mapped[float | None]
+    delay_ci_high: Mapped[float | None]
+    losses: Mapped[list[Any]]
+    elapsed_s: Mapped[float | None]
+    waiting_s: Mapped[float | None]
+    power_w: Mapped[float | None]
+    codec: Mapped[str | None] = mapped_column(String(80))
+    up_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    down_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    adapter_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    rtt_s: Mapped[float | None]
     document: Mapped[Document]
 
 
@@ -271,4 +339,5 @@ class TrainPhaseRow(Row):
     term: Mapped[str] = mapped_column(String(40))
     observed_s: Mapped[float | None]
     predicted_s: Mapped[float | None]
-    details: Mapped[Document]
+    ci_low: Mapped[float | None]
+    ci_high: Mapped[float | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import MEASURED, Estimate
 from cardlab.core.records.device import Device, Environment
-from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Run
+from cardlab.core.records.measurement import Measurement, MeterReading, OperatingPoint, PlannedPoint, Run, RunKind
 from cardlab.core.records.task import Architecture, Execution, Lora, Task
 from cardlab.core.records.workload import Analysis, CutCost, SegmentCost
 
@@ -54,7 +54,7 @@ ANALYSIS = Analysis(
 def run(**changes: object) -> Run:
     values: dict[str, object] = {
         "uid": new_uid(),
-        "kind": "profile",
+        "kind": RunKind.PROFILE,
         "device": DEVICE,
         "execution": EXECUTION,
         "environment": ENVIRONMENT,
@@ -87,7 +87,7 @@ def power(value_w: float, quantity: str = "power", rail: str = "board", total: b
         unit="W",
         rail=rail,
         estimate=Estimate(value_w, value_w / 200, None, 20),
-        details={"total": total},
+        meter=MeterReading(total=total),
     )
 
 

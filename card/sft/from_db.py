@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from cardlab.card.codec_times import Codecs
-from cardlab.card.from_db import DTYPE_BYTES, Gathered
+from cardlab.card.from_db import Gathered
 from cardlab.card.scenario import SftSpec
 from cardlab.card.sft.building import Instance, assumed_words, sft_problem
 from cardlab.card.sft.options import PLAIN, Accuracy, Option, options_of
 from cardlab.card.sft.sharing import measured_sharing
 from cardlab.card.sft.spectrum import Band
 from cardlab.core.records.fit import Fit
+from cardlab.core.records.task import DTYPE_BYTES
 from cardlab.db.store import Store
 
 # Labels travel as int32.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cardlab.core.identity import content_hash
+from cardlab.core.identity import content_hash, since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,9 @@ class Device:
         cores: arithmetic cores (CUDA cores on a GPU, physical or logical cores on a CPU).
         frequency_min_hz, frequency_max_hz: range that the clock control offers, None without one.
         memory_bytes: physical memory that a model may use.
-        details: further facts by name, plain JSON values (SM count, power limit, L4T release...).
+        power_limit_w: the most it may draw, None where nothing says.
+        driver: version of the driver, None without one.
+        details: further facts by name, plain JSON values (SM count, L4T release...); for people only.
     """
 
     key: str
@@ -34,6 +36,8 @@ class Device:
     frequency_min_hz: float | None = None
     frequency_max_hz: float | None = None
     memory_bytes: int | None = None
+    power_limit_w: float | None = since("0.2", None)
+    driver: str | None = since("0.2", None)
     details: Mapping[str, object] = field(default_factory=dict)
 
     @property

@@ -25,6 +25,21 @@ from cardlab.core.laws.base import Array
 from cardlab.core.plain import from_plain, to_plain
 from cardlab.core.quantity import Estimate, How, Provenance
 
+# What tells one subject from another; columns of the store's table of fits have these names.
+SUBJECT = (
+    "device",
+    "task",
+    "workload",
+    "execution",
+    "quantity",
+    "segment",
+    "phase",
+    "rail",
+    "cut",
+    "codec",
+    "power_mode",
+    "memory_hz",
+)
 EDGE_TOLERANCE = 0.005
 UNITS = {"power": "W", "wait_power": "W", "latency": "s", "accuracy": "1"}
 
@@ -41,6 +56,8 @@ class FitSubject:
         quantity: "power", "wait_power", "latency" or "accuracy".
         segment, phase: of a latency; None for a whole step.
         rail: what a power covers.
+        cut: of an accuracy, layers on the device; None for other quantities.
+        codec: family of codecs that an accuracy is about ("dense", "topk"), None for other quantities.
         power_mode: power mode of the device, None without modes.
         memory_hz: memory clock, None if unknown.
         provenance: of the measurements; the fit's own adds how = fitted.
@@ -56,10 +73,17 @@ class FitSubject:
     segment: str | None = None
     phase: str | None = None
     rail: str | None = None
+    cut: int | None = None
+    codec: str | None = None
     power_mode: str | None = None
     memory_hz: float | None = None
     provenance: Provenance = field(default_factory=lambda: Provenance.of("imported"))
     meter_systematic: float | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Values of SUBJECT: fits of one key are about one curve."""
+        return tuple(getattr(self, name) for name in SUBJECT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +133,8 @@ class Fit(FitSubject):
             (fraction); None where it cannot be computed.
         r2: coefficient of determination, None if the values do not vary.
         noise: relative standard deviation of one point about the law, None if unknown.
+        run_spread: relative standard deviation between runs of the same point, None with one run of each.
+        runs: runs that the points come from, None where that was not recorded.
         misfit: relative standard deviation of law against truth, None if it cannot be judged.
         data_hash: identity of the data; also the seed of the draws.
         warnings: lines in words.
@@ -129,6 +155,8 @@ class Fit(FitSubject):
     loo_mape: float | None = None
     r2: float | None = None
     noise: float | None = None
+    run_spread: float | None = None
+    runs: int | None = None
     misfit: float | None = None
     data_hash: str
     warnings: tuple[str, ...] = ()

@@ -19,7 +19,8 @@ class Link:
         rtt_s: mean round trip, None if unknown.
         provenance: where the numbers come from.
         measured_at: UTC, ISO 8601.
-        details: further plain facts (file, tool).
+        uplink_range_bps, downlink_range_bps: slowest and quickest message, None where messages were not timed apart.
+        details: further plain facts (file, tool), for people only.
     """
 
     uid: str
@@ -29,4 +30,6 @@ class Link:
     rtt_s: float | None = None
     provenance: Provenance
     measured_at: str
+    uplink_range_bps: tuple[float, float] | None = None
+    downlink_range_bps: tuple[float, float] | None = None
     details: Mapping[str, object] = field(default_factory=dict)

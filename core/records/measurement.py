@@ -10,11 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
-from cardlab.core.quantity import Estimate, Provenance
+from cardlab.core.quantity import Estimate, Provenance, product, sum_of
 from cardlab.core.records.device import Device, Environment
 from cardlab.core.records.task import Execution, Task
-from cardlab.core.records.workload import Analysis
+from cardlab.core.records.workload import PHASES, Analysis, SegmentCost
+
+POWERS = ("power", "wait_power", "idle_power")
+WHOLE_STEP = "whole_step"
+
+
+class RunKind(str, Enum):
+    """Why a device was visited.
+
+    PROFILE: a task or a load, timed and metered. IMPORT: a sweep from a file. METER: a sensor held against an
+    external meter. CODEC: size and time of codecs and of the handling of adapters. ACCURACY: what codecs cost in
+    quality. TRAIN: a split run.
+    """
+
+    PROFILE = "profile"
+    IMPORT = "import"
+    METER = "meter"
+    CODEC = "compression"
+    ACCURACY = "accuracy"
+    TRAIN = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +53,23 @@ class Run:
 
     Attributes:
         uid: identity made where it was measured.
-        kind: "profile", "import", "selftest" or "train".
+        kind: why the device was visited.
         device, environment, execution: as resolved when the run began.
         task: the fine-tuning task, None for imports and external loads.
         workload: label of an import or an external load, None for a task.
         analysis: static cost of the task, None without a task.
         planned: the points in the order they are to be visited.
-        options: resolved options that shape the measurement (repeats, budget_s, readonly...).
+        offered_hz: compute frequencies the device offered, ascending; () where it has no frequency control, None
+            where that was not recorded.
+        memory_budget_bytes: memory that a model could really have when the run began, None if unknown.
+        sitting: made once in each process; runs of one sitting share its warm caches, heat and luck.
+        options: resolved options (repeats, readonly...), for people only.
         provenance: of everything measured in it.
         started_at: UTC, ISO 8601.
     """
 
     uid: str
-    kind: str
+    kind: RunKind
     device: Device
     execution: Execution
     environment: Environment
@@ -53,6 +77,9 @@ class Run:
     workload: str | None = None
     analysis: Analysis | None = None
     planned: tuple[PlannedPoint, ...] = ()
+    offered_hz: tuple[float, ...] | None = None
+    memory_budget_bytes: int | None = None
+    sitting: str | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     provenance: Provenance
     started_at: str
@@ -85,6 +112,52 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeterReading:
+    """How a power was read.
+
+    Attributes:
+        scope: what the rail covers, in words.
+        total: the rail covers the whole device; None where that is not known.
+        source: sensor or call that was read, None if unknown.
+        update_s: interval of the sensor's updates.
+        quantisation_w: step of the sensor.
+        check_w: mean of a second source over the same window.
+    """
+
+    scope: str | None = None
+    total: bool | None = None
+    source: str | None = None
+    update_s: float | None = None
+    quantisation_w: float | None = None
+    check_w: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecCost:
+    """What a codec did to one tensor of one mini-batch, or what one side does with a round's adapters.
+
+    Attributes:
+        cut: layers on the device.
+        codec, tensor: name with parameters, and "activation" or "gradient"; None for the handling of adapters.
+        side: "device" or "server" for the handling of adapters, None for a codec (a codec's cost is the machine's).
+        values: of the tensor before encoding, None for adapters.
+        encoded_bytes: after encoding; of the device's adapters for their handling.
+        error: |decoded - original| / |original|, Euclidean, None for adapters.
+        encode_s, decode_s: median of the passes, None for adapters.
+    """
+
+    cut: int
+    codec: str | None = None
+    tensor: str | None = None
+    side: str | None = None
+    values: int | None = None
+    encoded_bytes: int
+    error: float | None = None
+    encode_s: float | None = None
+    decode_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """One quantity at one point, with its raw samples.
 
@@ -96,8 +169,12 @@ class Measurement:
         rail: what a power value covers ("board", "VDD_IN"...).
         estimate: the value; None when it was attempted and is not trustworthy (see flags).
         flags: "contended", "throttled"...
+        repeats: occurrences of the segment in one timed lap, whose samples are of the whole lap.
+        clean: samples that nothing disturbed, None where that was not judged.
+        meter: how a power was read.
+        codec: of a codec or of the handling of adapters.
         samples: raw float64 samples by name ("wall_s", "cpu_s", "reference_s", "power_w"...).
-        details: plain JSON facts that belong to this measurement only.
+        details: further facts, for people only.
     """
 
     uid: str
@@ -108,6 +185,10 @@ class Measurement:
     rail: str | None = None
     estimate: Estimate | None = None
     flags: tuple[str, ...] = ()
+    repeats: int = 1
+    clean: int | None = None
+    meter: MeterReading | None = None
+    codec: CodecCost | None = None
     samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     details: Mapping[str, object] = field(default_factory=dict)
 
@@ -140,6 +221,64 @@ class Point:
                 return measurement
         return None
 
+    def latency(self, segment: str, phase: str) -> Estimate | None:
+        """Time of one occurrence of a segment in one phase, s; None where it was not measured or cannot be trusted."""
+        measurement = self.find("latency", segment, phase)
+        return None if measurement is None else measurement.estimate
+
+    def total_power(self, quantity: str = "power") -> Measurement | None:
+        """The power reading of the rail that covers the whole device; None without one.
+
+        The newest that can be trusted, else the newest: what it lacks, its flags say. `quantity` is one of POWERS.
+        """
+        found = [m for m in self.measurements if m.quantity == quantity and m.meter is not None and m.meter.total]
+        known = [m for m in found if m.estimate is not None]
+        chosen = known or found
+        return chosen[-1] if chosen else None
+
+    def sum_of_segments(self, analysis: Analysis, phase: str) -> Estimate | None:
+        """Time of one phase of the whole model from its segments, s; None where one is missing.
+
+        Its standard error is unknown where that of a segment is.
+        """
+        parts = []
+        for cost in analysis.segments:
+            if phase not in cost.phases:
+                continue
+            estimate = self.latency(cost.segment, phase)
+            if estimate is None:
+                return None
+            parts.append(estimate.scaled(cost.count))
+        return sum_of(parts) if parts else None
+
+    def segment_energy(self, cost: SegmentCost) -> Estimate | None:
+        """Energy of one forward and backward of a segment, J: power of the whole device x time (derived)."""
+        power = self.total_power()
+        times = [self.latency(cost.segment, phase) for phase in cost.phases]
+        known = [t for t in times if t is not None]
+        if power is None or power.estimate is None or len(known) < len(times):
+            return None
+        return product(power.estimate, sum_of(known))
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the point ran throttled or among other work, so that what it measured is doubtful."""
+        return self.operating is not None and bool(self.operating.throttled or self.operating.contended)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCheck:
+    """The sum of the segments beside a real whole step, s by phase; None where either was not measured."""
+
+    sum_of_segments: Mapping[str, Estimate | None]
+    whole_step: Mapping[str, Estimate | None]
+
+    @staticmethod
+    def total_s(phases: Mapping[str, Estimate | None]) -> float | None:
+        """Both phases together; None where one is missing."""
+        known = [e.value for e in phases.values() if e is not None]
+        return sum(known) if known and len(known) == len(phases) else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
@@ -153,3 +292,57 @@ class Profile:
         """Whether every planned point is done."""
         done = {point.index for point in self.points if point.done}
         return all(planned.index in done for planned in self.run.planned)
+
+    @property
+    def best_point(self) -> Point | None:
+        """The point at the highest compute frequency that was not throttled; None if no time can be trusted.
+
+        A contended point that --repeats kept is better than none, and worse than any clean one.
+        """
+        good = [
+            p
+            for p in self.points
+            if p.operating is not None and not p.operating.throttled and p.latency("layer", "forward") is not None
+        ]
+        quiet = [p for p in good if not p.flagged] or good
+        return max(quiet, key=lambda p: (p.operating.frequency_hz or 0.0) if p.operating else 0.0, default=None)
+
+    @property
+    def total_rail(self) -> str | None:
+        """Name of the rail that covers the whole device, None without one."""
+        return next((m.rail for p in self.points if (m := p.total_power()) is not None), None)
+
+    @property
+    def idle_power(self) -> Estimate | None:
+        """Power of the whole device with nothing to do, W; None if it was not measured."""
+        found = (m.estimate for p in self.points if (m := p.total_power("idle_power")) is not None)
+        return next((e for e in found if e is not None), None)
+
+    @property
+    def layer_load(self) -> Estimate | None:
+        """Time to fetch one layer's weights, s: what moving the cut by one costs; None if it was not measured."""
+        point = self.best_point
+        return None if point is None else point.latency("layer_load", "load")
+
+    @property
+    def step_check(self) -> StepCheck:
+        """At the point where a whole step was measured, else at the finished point of the highest frequency."""
+        point, analysis = self._checked_point(), self.run.analysis
+        return StepCheck(
+            sum_of_segments={
+                phase: None if point is None or analysis is None else point.sum_of_segments(analysis, phase)
+                for phase in PHASES
+            },
+            whole_step={phase: None if point is None else point.latency(WHOLE_STEP, phase) for phase in PHASES},
+        )
+
+    def _checked_point(self) -> Point | None:
+        stepped = [p for p in self.points if p.find("latency", WHOLE_STEP, "forward") is not None]
+        done = [p for p in self.points if p.done]
+        return stepped[-1] if stepped else max(done, key=lambda p: p.requested_hz or 0.0, default=None)
+
+    def fits_on_device(self, cut: int) -> bool | None:
+        """Whether the device's side of a cut fits the memory that the run found; None where either is unknown."""
+        needed = None if self.run.analysis is None else self.run.analysis.cut(cut).device_memory_bytes
+        budget = self.run.memory_budget_bytes
+        return None if needed is None or budget is None else needed <= budget

@@ -6,9 +6,15 @@ hashed: a default that was filled in and the same value typed by hand are one ta
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cardlab.core.identity import content_hash
+
+# Bytes of one number by the name of its dtype: what weights, activations and frames are counted with.
+DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+# AdamW keeps two moments of every adapter weight, in float32.
+_ADAMW_BYTES = 2 * 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +90,11 @@ class Task:
                 "optimizer": self.optimizer,
             }
         )
+
+    @property
+    def optimizer_factor(self) -> float:
+        """Optimizer state that travels with the adapters, as a multiple of their bytes."""
+        return _ADAMW_BYTES / DTYPE_BYTES[self.lora.dtype] if self.optimizer == "adamw" else 0.0
 
     @property
     def tokens(self) -> int:

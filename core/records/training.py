@@ -38,7 +38,15 @@ class TrainRound:
         loss: mean over the round's mini-batches.
         delay_s: sum of the terms without waiting.
         energy_j: of the server over the whole round, None without a meter.
-        details: losses of each mini-batch, elapsed and waiting seconds, predicted delay.
+        predicted_delay_ci95: interval of the predicted delay, None where it is not known.
+        losses: of each mini-batch, in order.
+        elapsed_s: from the server's first act to the adapters' return.
+        waiting_s: of the device for others.
+        power_w: mean of the server over the round, None without a meter.
+        codec: of activations and gradients, None where it was not recorded.
+        up_bytes, down_bytes, adapter_bytes: sent by the device, to it, and of its adapters (one way).
+        rtt_s: shortest round trip seen.
+        details: further facts, for people only.
     """
 
     uid: str
@@ -52,4 +60,14 @@ class TrainRound:
     delay_s: float | None
     energy_j: float | None
     phases: tuple[TrainPhase, ...]
+    predicted_delay_ci95: tuple[float, float] | None = None
+    losses: tuple[float, ...] = ()
+    elapsed_s: float | None = None
+    waiting_s: float | None = None
+    power_w: float | None = None
+    codec: str | None = None
+    up_bytes: int | None = None
+    down_bytes: int | None = None
+    adapter_bytes: int | None = None
+    rtt_s: float | None = None
     details: Mapping[str, object] = field(default_factory=dict)

@@ -103,6 +103,13 @@ class Analysis:
                 return segment
         raise KeyError(name)
 
+    def cut(self, number: int) -> CutCost:
+        """The cost of that cut; KeyError if the model cannot be cut there."""
+        for cut in self.cuts:
+            if cut.cut == number:
+                return cut
+        raise KeyError(number)
+
     @property
     def forward_flop(self) -> float:
         """Forward FLOPs of the whole model."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -10,15 +11,26 @@ from cardlab.core.identity import new_uid
 from cardlab.core.plain import from_plain, to_plain
 from cardlab.core.quantity import Estimate, Provenance
 from cardlab.core.records.device import Environment
-from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Run
+from cardlab.core.records.measurement import (
+    CodecCost,
+    Measurement,
+    MeterReading,
+    OperatingPoint,
+    PlannedPoint,
+    Point,
+    Run,
+    RunKind,
+)
 from cardlab.core.records.task import Execution, Task
 from cardlab.core.records.workload import Analysis
 from cardlab.db.schema import (
+    CodecCostRow,
     DeviceRow,
     Document,
     EnvironmentRow,
     ExecutionRow,
     MeasurementRow,
+    OperatingPointRow,
     PointRow,
     RunRow,
     SampleBlockRow,
@@ -26,7 +38,10 @@ from cardlab.db.schema import (
 )
 from cardlab.db.store.devices import to_device
 
-OPERATING_POINT = "operating_point"
+
+def interval(low: float | None, high: float | None) -> tuple[float, float] | None:
+    """Two columns as one interval, None where an end is missing."""
+    return None if low is None or high is None else (low, high)
 
 
 def pack(values: Sequence[float]) -> bytes:
@@ -61,7 +76,7 @@ def run_record(
     """Rows to a Run."""
     return Run(
         uid=row.uid,
-        kind=row.kind,
+        kind=RunKind(row.kind),
         device=to_device(device),
         execution=Execution(
             dtype=execution.dtype,
@@ -75,6 +90,9 @@ def run_record(
         workload=row.workload,
         analysis=None if row.analysis is None else from_plain(Analysis, row.analysis),
         planned=tuple(from_plain(PlannedPoint, p) for p in row.planned),
+        offered_hz=None if row.offered_hz is None else tuple(float(f) for f in row.offered_hz),
+        memory_budget_bytes=row.memory_budget_bytes,
+        sitting=row.sitting,
         options=row.options,
         provenance=Provenance.from_plain(row.provenance),
         started_at=row.started_at,
@@ -83,7 +101,7 @@ def run_record(
 
 def measurement_row(point_id: int, position: int, m: Measurement) -> MeasurementRow:
     """A measurement as a row of its point."""
-    e = m.estimate
+    e, meter = m.estimate, m.meter or MeterReading()
     return MeasurementRow(
         uid=m.uid,
         point_id=point_id,
@@ -100,6 +118,14 @@ def measurement_row(point_id: int, position: int, m: Measurement) -> Measurement
         n=None if e is None else e.n,
         provenance=None if e is None else e.provenance.as_plain(),
         flags=list(m.flags),
+        repeats=m.repeats,
+        clean=m.clean,
+        scope=meter.scope,
+        total=meter.total,
+        source=meter.source,
+        update_s=meter.update_s,
+        quantisation_w=meter.quantisation_w,
+        check_w=meter.check_w,
         details=to_plain(m.details),
     )
 
@@ -112,8 +138,15 @@ def sample_rows(measurement_id: int, m: Measurement) -> list[SampleBlockRow]:
     ]
 
 
-def measurement_record(row: MeasurementRow, blocks: Sequence[SampleBlockRow] = ()) -> Measurement:
-    """Row and its sample blocks to a Measurement."""
+def codec_row(measurement_id: int, cost: CodecCost) -> CodecCostRow:
+    """A codec's cost as the row of its measurement."""
+    return CodecCostRow(measurement_id=measurement_id, **to_plain(cost))
+
+
+def measurement_record(
+    row: MeasurementRow, blocks: Sequence[SampleBlockRow] = (), codec: CodecCostRow | None = None
+) -> Measurement:
+    """Row, its sample blocks and its codec's cost to a Measurement."""
     return Measurement(
         uid=row.uid,
         quantity=row.quantity,
@@ -123,38 +156,82 @@ def measurement_record(row: MeasurementRow, blocks: Sequence[SampleBlockRow] = (
         rail=row.rail,
         estimate=_estimate(row),
         flags=tuple(str(flag) for flag in row.flags),
+        repeats=row.repeats,
+        clean=row.clean,
+        meter=_meter(row),
+        codec=None if codec is None else _codec(codec),
         samples={block.name: unpack(block.data) for block in blocks},
         details=row.details,
     )
 
 
+def _meter(row: MeasurementRow) -> MeterReading | None:
+    """How a power was read; None where nothing of it is known."""
+    found = MeterReading(
+        scope=row.scope,
+        total=row.total,
+        source=row.source,
+        update_s=row.update_s,
+        quantisation_w=row.quantisation_w,
+        check_w=row.check_w,
+    )
+    return None if found == MeterReading() else found
+
+
+def _codec(row: CodecCostRow) -> CodecCost:
+    return CodecCost(**{f.name: getattr(row, f.name) for f in fields(CodecCost)})
+
+
 def _estimate(row: MeasurementRow) -> Estimate | None:
     if row.value is None or row.provenance is None:
         return None
-    ci95 = None if row.ci_low is None or row.ci_high is None else (row.ci_low, row.ci_high)
+    ci95 = interval(row.ci_low, row.ci_high)
     return Estimate(row.value, row.stderr, ci95, row.n, Provenance.from_plain(row.provenance))
 
 
-def closing_measurement(operating: OperatingPoint) -> Measurement:
-    """The measurement that closes a point: the state it was measured in."""
-    return Measurement(uid=new_uid(), quantity=OPERATING_POINT, unit="1", details=to_plain(operating))
+def operating_row(point_id: int, operating: OperatingPoint) -> OperatingPointRow:
+    """The row that closes a point: the state it was measured in."""
+    values = {f.name: getattr(operating, f.name) for f in fields(OperatingPoint)}
+    return OperatingPointRow(uid=new_uid(), point_id=point_id, **{**values, "reasons": list(operating.reasons)})
 
 
-def point_record(row: PointRow, measured: Sequence[MeasurementRow], blocks: Sequence[SampleBlockRow]) -> Point:
-    """A point with those of the measurements and blocks that are its own."""
-    mine = [m for m in measured if m.point_id == row.id]
-    by_measurement: dict[int, list[SampleBlockRow]] = {}
-    for block in blocks:
-        by_measurement.setdefault(block.measurement_id, []).append(block)
-    closing = [m for m in mine if m.quantity == OPERATING_POINT]
-    return Point(
-        uid=row.uid,
-        index=row.position,
-        requested_hz=row.requested_hz,
-        memory_requested_hz=row.memory_requested_hz,
-        anchor=row.anchor,
-        operating=from_plain(OperatingPoint, closing[-1].details) if closing else None,
-        measurements=tuple(
-            measurement_record(m, by_measurement.get(m.id, ())) for m in mine if m.quantity != OPERATING_POINT
-        ),
+def operating_record(row: OperatingPointRow) -> OperatingPoint:
+    """Row to record."""
+    values = {f.name: getattr(row, f.name) for f in fields(OperatingPoint)}
+    return OperatingPoint(**{**values, "reasons": tuple(str(reason) for reason in row.reasons)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointRows:
+    """Everything of a run's points as it was read, to be dealt out to the points."""
+
+    measured: Sequence[MeasurementRow]
+    operating: Sequence[OperatingPointRow]
+    blocks: Sequence[SampleBlockRow]
+    codecs: Sequence[CodecCostRow]
+
+
+def point_records(rows: Sequence[PointRow], parts: PointRows) -> tuple[Point, ...]:
+    """Points in the order of their rows, each with what is its own."""
+    blocks: dict[int, list[SampleBlockRow]] = {}
+    for block in parts.blocks:
+        blocks.setdefault(block.measurement_id, []).append(block)
+    codecs = {row.measurement_id: row for row in parts.codecs}
+    measured: dict[int, list[Measurement]] = {}
+    for row in parts.measured:
+        record = measurement_record(row, blocks.get(row.id, ()), codecs.get(row.id))
+        measured.setdefault(row.point_id, []).append(record)
+    # The later of two closings counts: two copies of a database may each have finished the point.
+    closing = {row.point_id: row for row in parts.operating}
+    return tuple(
+        Point(
+            uid=row.uid,
+            index=row.position,
+            requested_hz=row.requested_hz,
+            memory_requested_hz=row.memory_requested_hz,
+            anchor=row.anchor,
+            operating=operating_record(closing[row.id]) if row.id in closing else None,
+            measurements=tuple(measured.get(row.id, ())),
+        )
+        for row in rows
     )

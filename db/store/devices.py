@@ -64,6 +64,8 @@ def store_device(session: Session, device: Device) -> DeviceRow:
         frequency_min_hz=device.frequency_min_hz,
         frequency_max_hz=device.frequency_max_hz,
         memory_bytes=device.memory_bytes,
+        power_limit_w=device.power_limit_w,
+        driver=device.driver,
         details=dict(device.details),
     )
     return find_or_add(session, row)
@@ -80,5 +82,7 @@ def to_device(row: DeviceRow) -> Device:
         frequency_min_hz=row.frequency_min_hz,
         frequency_max_hz=row.frequency_max_hz,
         memory_bytes=row.memory_bytes,
+        power_limit_w=row.power_limit_w,
+        driver=row.driver,
         details=row.details,
     )

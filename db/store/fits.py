@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from cardlab.core.errors import NotFoundError
-from cardlab.core.records.fit import Fit
+from cardlab.core.records.fit import SUBJECT, Fit
 from cardlab.db.schema import (
     DeviceRow,
     ExecutionRow,
@@ -21,6 +22,8 @@ from cardlab.db.schema import (
     TaskRow,
 )
 from cardlab.db.store.repository import Repository, find_prefix, find_uid
+
+_DESCRIBED = ("device", "task", "execution")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,19 +85,13 @@ class Fits(Repository):
             return tuple(_stored(session, row) for row in current if row.selected or not selected_only)
 
 
+def subject_columns() -> tuple[InstrumentedAttribute[Any], ...]:
+    """Columns that tell subjects apart: those named by SUBJECT, descriptions by their keys."""
+    return tuple(getattr(FitRow, f"{name}_id" if name in _DESCRIBED else name) for name in SUBJECT)
+
+
 def _subject(row: FitRow) -> tuple[object, ...]:
-    return (
-        row.device_id,
-        row.task_id,
-        row.execution_id,
-        row.workload,
-        row.quantity,
-        row.segment,
-        row.phase,
-        row.rail,
-        row.power_mode,
-        row.memory_hz,
-    )
+    return tuple(getattr(row, column.key) for column in subject_columns())
 
 
 def _row(session: Session, fit: Fit, created_at: str) -> FitRow:
@@ -108,6 +105,8 @@ def _row(session: Session, fit: Fit, created_at: str) -> FitRow:
         segment=fit.segment,
         phase=fit.phase,
         rail=fit.rail,
+        cut=fit.cut,
+        codec=fit.codec,
         power_mode=fit.power_mode,
         memory_hz=fit.memory_hz,
         law=fit.law,

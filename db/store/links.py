@@ -8,6 +8,7 @@ from cardlab.core.errors import NotFoundError
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.link import Link
 from cardlab.db.schema import LinkRow
+from cardlab.db.store.convert import interval
 from cardlab.db.store.repository import Repository
 
 
@@ -26,6 +27,10 @@ class Links(Repository):
                     rtt_s=link.rtt_s,
                     provenance=link.provenance.as_plain(),
                     measured_at=link.measured_at,
+                    uplink_low_bps=_end(link.uplink_range_bps, 0),
+                    uplink_high_bps=_end(link.uplink_range_bps, 1),
+                    downlink_low_bps=_end(link.downlink_range_bps, 0),
+                    downlink_high_bps=_end(link.downlink_range_bps, 1),
                     document=dict(link.details),
                 )
             )
@@ -46,6 +51,10 @@ class Links(Repository):
         return known[name]
 
 
+def _end(ends: tuple[float, float] | None, which: int) -> float | None:
+    return None if ends is None else ends[which]
+
+
 def _record(row: LinkRow) -> Link:
     return Link(
         uid=row.uid,
@@ -55,5 +64,7 @@ def _record(row: LinkRow) -> Link:
         rtt_s=row.rtt_s,
         provenance=Provenance.from_plain(row.provenance),
         measured_at=row.measured_at,
+        uplink_range_bps=interval(row.uplink_low_bps, row.uplink_high_bps),
+        downlink_range_bps=interval(row.downlink_low_bps, row.downlink_high_bps),
         details=row.document,
     )

@@ -9,6 +9,7 @@ from cardlab.core.errors import NotFoundError
 from cardlab.core.identity import content_hash
 from cardlab.core.records.training import TrainPhase, TrainRound
 from cardlab.db.schema import DeviceRow, PlanRow, RunRow, TrainPhaseRow, TrainRoundRow
+from cardlab.db.store.convert import interval
 from cardlab.db.store.devices import store_device, to_device
 from cardlab.db.store.repository import Repository, find_uid
 
@@ -36,6 +37,17 @@ class Rounds(Repository):
                 loss=finished.loss,
                 delay_s=finished.delay_s,
                 energy_j=finished.energy_j,
+                delay_ci_low=None if finished.predicted_delay_ci95 is None else finished.predicted_delay_ci95[0],
+                delay_ci_high=None if finished.predicted_delay_ci95 is None else finished.predicted_delay_ci95[1],
+                losses=list(finished.losses),
+                elapsed_s=finished.elapsed_s,
+                waiting_s=finished.waiting_s,
+                power_w=finished.power_w,
+                codec=finished.codec,
+                up_bytes=finished.up_bytes,
+                down_bytes=finished.down_bytes,
+                adapter_bytes=finished.adapter_bytes,
+                rtt_s=finished.rtt_s,
                 document=dict(finished.details),
             )
             session.add(row)
@@ -62,7 +74,8 @@ def _phase_row(round_id: int, round_uid: str, phase: TrainPhase) -> TrainPhaseRo
         term=phase.term,
         observed_s=phase.observed_s,
         predicted_s=phase.predicted_s,
-        details={} if ci95 is None else {"predicted_ci95": list(ci95)},
+        ci_low=None if ci95 is None else ci95[0],
+        ci_high=None if ci95 is None else ci95[1],
     )
 
 
@@ -83,15 +96,24 @@ def _record(session: Session, row: TrainRoundRow, run_uid: str) -> TrainRound:
         delay_s=row.delay_s,
         energy_j=row.energy_j,
         phases=tuple(_phase(p) for p in phases),
+        predicted_delay_ci95=interval(row.delay_ci_low, row.delay_ci_high),
+        losses=tuple(float(loss) for loss in row.losses),
+        elapsed_s=row.elapsed_s,
+        waiting_s=row.waiting_s,
+        power_w=row.power_w,
+        codec=row.codec,
+        up_bytes=row.up_bytes,
+        down_bytes=row.down_bytes,
+        adapter_bytes=row.adapter_bytes,
+        rtt_s=row.rtt_s,
         details=row.document,
     )
 
 
 def _phase(row: TrainPhaseRow) -> TrainPhase:
-    ci95 = row.details.get("predicted_ci95")
     return TrainPhase(
         term=row.term,
         observed_s=row.observed_s,
         predicted_s=row.predicted_s,
-        predicted_ci95=None if ci95 is None else (float(ci95[0]), float(ci95[1])),
+        predicted_ci95=interval(row.ci_low, row.ci_high),
     )

@@ -14,23 +14,26 @@ from sqlalchemy.orm import Session
 from cardlab.core.errors import NotFoundError
 from cardlab.core.identity import new_uid
 from cardlab.core.plain import to_plain
-from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Profile, Run
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Profile, Run, RunKind
 from cardlab.core.records.task import Task
 from cardlab.db.schema import (
+    CodecCostRow,
     DeviceRow,
     EnvironmentRow,
     ExecutionRow,
     MeasurementRow,
+    OperatingPointRow,
     PointRow,
     RunRow,
     SampleBlockRow,
     TaskRow,
 )
 from cardlab.db.store.convert import (
-    OPERATING_POINT,
-    closing_measurement,
+    PointRows,
+    codec_row,
     measurement_row,
-    point_record,
+    operating_row,
+    point_records,
     run_record,
     sample_rows,
     task_document,
@@ -47,7 +50,7 @@ class RunSummary:
     """One line about a run, without its measurements."""
 
     uid: str
-    kind: str
+    kind: RunKind
     device_key: str
     device_name: str
     task_label: str | None
@@ -83,7 +86,8 @@ class Runs(Repository):
     def finish_point(self, point_uid: str, operating: OperatingPoint, *measurements: Measurement) -> None:
         """Append the last measurements and the operating point: the point is done."""
         with self.writing() as session:
-            _append(session, point_uid, (*measurements, closing_measurement(operating)))
+            point = _append(session, point_uid, measurements)
+            session.add(operating_row(point.id, operating))
 
     def add_whole(self, visits: Sequence[tuple[Run, Sequence[Visit]]]) -> None:
         """Store whole runs, each with its finished points, all or none (imports)."""
@@ -96,31 +100,32 @@ class Runs(Repository):
                     point = _point_row(row.id, new_uid(), planned)
                     session.add(point)
                     session.flush()
-                    _append(session, point.uid, (*measurements, closing_measurement(operating)))
+                    _append(session, point.uid, measurements)
+                    session.add(operating_row(point.id, operating))
 
     def get(self, uid: str, *, samples: bool = False) -> Profile:
         """The run whose uid begins with `uid`, with what it measured; raw samples only on request."""
         with self.reading() as session:
             return _profile(session, find_prefix(session, RunRow, uid, "run"), samples)
 
-    def latest(self, kind: str = "profile") -> Profile:
+    def latest(self, kind: RunKind = RunKind.PROFILE) -> Profile:
         """The newest run of that kind. Raises NotFoundError on an empty database."""
         with self.reading() as session:
-            query = select(RunRow).where(RunRow.kind == kind).order_by(RunRow.started_at.desc()).limit(1)
+            query = select(RunRow).where(RunRow.kind == kind.value).order_by(RunRow.started_at.desc()).limit(1)
             row = session.scalars(query).one_or_none()
             if row is None:
-                raise NotFoundError(f"{self._location} holds no {kind}", remedy="measure one with profile-device")
+                raise NotFoundError(f"{self._location} holds no {kind.value}", remedy="measure one with profile-device")
             return _profile(session, row, False)
 
     def select(
-        self, *, kind: str = "profile", device: str | None = None, task: str | None = None
+        self, *, kind: RunKind = RunKind.PROFILE, device: str | None = None, task: str | None = None
     ) -> tuple[Profile, ...]:
         """Runs of that kind, oldest first, without samples; `device` is a key, `task` a uid."""
         query = (
             select(RunRow)
             .join(DeviceRow, DeviceRow.id == RunRow.device_id)
             .outerjoin(TaskRow, TaskRow.id == RunRow.task_id)
-            .where(RunRow.kind == kind)
+            .where(RunRow.kind == kind.value)
             .order_by(RunRow.started_at)
         )
         if device is not None:
@@ -130,7 +135,7 @@ class Runs(Repository):
         with self.reading() as session:
             return tuple(_profile(session, row, False) for row in session.scalars(query).all())
 
-    def finished(self, device: str, *, kind: str = "profile") -> tuple[tuple[str, Task | None], ...]:
+    def finished(self, device: str, *, kind: RunKind = RunKind.PROFILE) -> tuple[tuple[str, Task | None], ...]:
         """Uid and task of each complete run of a device (its key), oldest first; measurements are not read."""
         done = _points_done()
         query = (
@@ -138,7 +143,7 @@ class Runs(Repository):
             .join(DeviceRow, DeviceRow.id == RunRow.device_id)
             .outerjoin(TaskRow, TaskRow.id == RunRow.task_id)
             .outerjoin(done, done.c.run_id == RunRow.id)
-            .where(RunRow.kind == kind, DeviceRow.key == device)
+            .where(RunRow.kind == kind.value, DeviceRow.key == device)
             .order_by(RunRow.started_at)
         )
         with self.reading() as session:
@@ -155,7 +160,7 @@ class Runs(Repository):
             .join(DeviceRow, DeviceRow.id == RunRow.device_id)
             .join(ExecutionRow, ExecutionRow.id == RunRow.execution_id)
             .outerjoin(TaskRow, TaskRow.id == RunRow.task_id)
-            .where(RunRow.kind == run.kind, DeviceRow.key == run.device.key)
+            .where(RunRow.kind == run.kind.value, DeviceRow.key == run.device.key)
             .where(ExecutionRow.uid == run.execution.uid)
             .where(RunRow.workload.is_(None) if run.workload is None else RunRow.workload == run.workload)
             .where(TaskRow.uid.is_(None) if run.task is None else TaskRow.uid == run.task.uid)
@@ -186,8 +191,7 @@ def _points_done() -> Subquery:
     """run_id and the number of its points that an operating point has closed."""
     return (
         select(PointRow.run_id, func.count(PointRow.position.distinct()).label("done"))
-        .join(MeasurementRow, MeasurementRow.point_id == PointRow.id)
-        .where(MeasurementRow.quantity == OPERATING_POINT)
+        .join(OperatingPointRow, OperatingPointRow.point_id == PointRow.id)
         .group_by(PointRow.run_id)
         .subquery()
     )
@@ -196,7 +200,7 @@ def _points_done() -> Subquery:
 def _summary(run: RunRow, device: DeviceRow, done: int) -> RunSummary:
     return RunSummary(
         uid=run.uid,
-        kind=run.kind,
+        kind=RunKind(run.kind),
         device_key=device.key,
         device_name=device.name,
         task_label=run.task_label,
@@ -215,7 +219,7 @@ def _run_row(session: Session, run: Run) -> RunRow:
     environment = find_or_add(session, EnvironmentRow(uid=run.environment.uid, versions=dict(run.environment.versions)))
     return RunRow(
         uid=run.uid,
-        kind=run.kind,
+        kind=run.kind.value,
         device_id=store_device(session, run.device).id,
         task_id=None if task is None else task.id,
         execution_id=execution.id,
@@ -224,6 +228,9 @@ def _run_row(session: Session, run: Run) -> RunRow:
         workload=run.workload,
         analysis=None if run.analysis is None else to_plain(run.analysis),
         planned=to_plain(run.planned),
+        offered_hz=None if run.offered_hz is None else list(run.offered_hz),
+        memory_budget_bytes=run.memory_budget_bytes,
+        sitting=run.sitting,
         options=to_plain(run.options),
         provenance=run.provenance.as_plain(),
         started_at=run.started_at,
@@ -241,7 +248,7 @@ def _point_row(run_id: int, uid: str, planned: PlannedPoint) -> PointRow:
     )
 
 
-def _append(session: Session, point_uid: str, measurements: Sequence[Measurement]) -> None:
+def _append(session: Session, point_uid: str, measurements: Sequence[Measurement]) -> PointRow:
     point = find_uid(session, PointRow, point_uid)
     if point is None:
         raise NotFoundError(f"there is no point {point_uid!r}", remedy="begin the point first")
@@ -252,6 +259,9 @@ def _append(session: Session, point_uid: str, measurements: Sequence[Measurement
     session.flush()
     for row, measurement in zip(rows, measurements, strict=True):
         session.add_all(sample_rows(row.id, measurement))
+        if measurement.codec is not None:
+            session.add(codec_row(row.id, measurement.codec))
+    return point
 
 
 def _profile(session: Session, row: RunRow, samples: bool) -> Profile:
@@ -268,6 +278,20 @@ def _profile(session: Session, row: RunRow, samples: bool) -> Profile:
         .where(PointRow.run_id == row.id)
         .order_by(MeasurementRow.point_id, MeasurementRow.position)
     ).all()
+    operating = session.scalars(
+        select(OperatingPointRow)
+        .join(PointRow, PointRow.id == OperatingPointRow.point_id)
+        .where(PointRow.run_id == row.id)
+        .order_by(OperatingPointRow.id)
+    ).all()
+    codecs: Sequence[CodecCostRow] = ()
+    if row.kind == RunKind.CODEC.value:
+        codecs = session.scalars(
+            select(CodecCostRow)
+            .join(MeasurementRow, MeasurementRow.id == CodecCostRow.measurement_id)
+            .join(PointRow, PointRow.id == MeasurementRow.point_id)
+            .where(PointRow.run_id == row.id)
+        ).all()
     blocks: Sequence[SampleBlockRow] = ()
     if samples:
         blocks = session.scalars(
@@ -278,5 +302,5 @@ def _profile(session: Session, row: RunRow, samples: bool) -> Profile:
         ).all()
     return Profile(
         run=run_record(row, device, task, execution, environment),
-        points=tuple(point_record(point, measured, blocks) for point in points),
+        points=point_records(points, PointRows(measured=measured, operating=operating, blocks=blocks, codecs=codecs)),
     )

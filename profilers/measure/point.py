@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cardlab.core.identity import new_uid
-from cardlab.core.records.measurement import Measurement, OperatingPoint
+from cardlab.core.records.measurement import Measurement, MeterReading, OperatingPoint
 from cardlab.profilers.board.rules import on_request
 from cardlab.profilers.devices.device import Platform, State
 from cardlab.profilers.measure.reading import Reading
@@ -139,16 +139,15 @@ def power_measurements(quantity: str, reading: Reading, segment: str | None = No
             estimate=estimate,
             flags=() if estimate is not None else ("no whole sensor update",),
             samples={"end_s": trace.end_s, "power_w": trace.power_w},
-            details={
-                "total": trace.rail.total,
-                "scope": trace.rail.scope,
-                "source": trace.source,
-                "update_s": trace.update_s,
-                "quantisation_w": trace.quantisation_w,
-                "check_w": trace.check_w,
-                "temperature_c": reading.temperature_c,
-                **trace.facts,
-            },
+            meter=MeterReading(
+                scope=trace.rail.scope,
+                total=trace.rail.total,
+                source=trace.source,
+                update_s=trace.update_s,
+                quantisation_w=trace.quantisation_w,
+                check_w=trace.check_w,
+            ),
+            details={"temperature_c": reading.temperature_c, **trace.facts},
         )
 
 

@@ -127,7 +127,8 @@ def measurements(timing: WorkTiming) -> tuple[Measurement, ...]:
                 estimate=lap.estimate,
                 flags=(CONTENDED,) if lap.contended else (),
                 samples=samples,
-                details={"repeats": timing.repeats, "clean": lap.clean},
+                repeats=timing.repeats,
+                clean=lap.clean,
             )
         )
     return tuple(records)

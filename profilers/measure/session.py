@@ -12,6 +12,7 @@ within the one that was cut short, the segments that were measured.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,7 +21,7 @@ from cardlab.core.errors import DeviceError
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Environment
-from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Profile, Run
+from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Profile, Run, RunKind
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.profilers.devices.device import Platform
@@ -28,6 +29,9 @@ from cardlab.profilers.measure.point import PointMeasurer
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.measure.timing import Progress, TimingPolicy
 from cardlab.profilers.runtime.workbench import Workload
+
+# Made once in each process, outside the sequence of uids that a run draws.
+SITTING = uuid.uuid4().hex
 
 
 class Observer(Protocol):
@@ -65,7 +69,8 @@ class Request:
         environment: versions to store with the run.
         whole_step: also measure one real training step at the last point.
         resume: go on with the newest unfinished run of the same kind, if there is one.
-        options: resolved options to store with the run.
+        memory_budget_bytes: memory that the device side of a cut may take, None if unknown.
+        options: resolved options to store with the run, for people.
     """
 
     workload: Workload
@@ -74,6 +79,7 @@ class Request:
     environment: Environment
     whole_step: bool = True
     resume: bool = False
+    memory_budget_bytes: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -128,7 +134,7 @@ def new_run(platform: Platform, request: Request) -> Run:
     workload = request.workload
     return Run(
         uid=new_uid(),
-        kind="profile",
+        kind=RunKind.PROFILE,
         device=platform.identity,
         execution=workload.execution,
         environment=request.environment,
@@ -136,6 +142,9 @@ def new_run(platform: Platform, request: Request) -> Run:
         workload=workload.label,
         analysis=workload.analysis,
         planned=request.planned,
+        offered_hz=platform.frequencies(),
+        memory_budget_bytes=request.memory_budget_bytes,
+        sitting=SITTING,
         options=request.options,
         provenance=Provenance(platform.provenance.origins),
         started_at=utc_now(),

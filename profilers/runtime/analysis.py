@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cardlab.core.errors import ProfileError
-from cardlab.core.records.task import Execution, Task
+from cardlab.core.records.task import DTYPE_BYTES, Execution, Task
 from cardlab.core.records.workload import Analysis, SegmentCost
 from cardlab.profilers.runtime.budget import CPU_ALLOCATOR_SLACK, cut_costs
 from cardlab.profilers.runtime.build import BuiltModel, build_meta, structural_groups
-from cardlab.profilers.runtime.execution import DTYPE_BYTES
 from cardlab.profilers.runtime.flops import count_flop, disagreements
 from cardlab.profilers.runtime.pieces import Piece, meta_pieces
 from cardlab.profilers.runtime.tracking import piece_memory

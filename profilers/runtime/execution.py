@@ -15,7 +15,6 @@ from cardlab.core.records.task import Execution
 
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTIONS = ("sdpa", "eager")
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _FLOAT16_FLAGS = {"avx512_fp16", "amx_fp16", "asimdhp"}

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cardlab.core.records.constants import Optimum
 from cardlab.core.records.fit import Fit
 from cardlab.core.text import percent, si, subject
 from cardlab.reports.views.fit import CURVE_POINTS, Curve
-from cardlab.reports.views.inputs import BestClock
 from cardlab.reports.views.parts import CLOCK, Axis, Chart, Mark, Series, file_key
 
 LEAST_RESIDUAL = 0.002
 _SHOWN = {"W": "W", "s": "ms", "1": "1"}
 
 
-def curve_charts(curve: Curve, best: Sequence[BestClock] = ()) -> tuple[Chart, Chart]:
+def curve_charts(curve: Curve, best: Sequence[Optimum] = ()) -> tuple[Chart, Chart]:
     """A quantity against the clock, and below it how far the points lie from the law."""
     key = file_key(curve.title.replace(": ", "-").replace(" ", "-"))
     return _main(curve, best, key), _residuals(curve, key)
 
 
-def _main(curve: Curve, best: Sequence[BestClock], key: str) -> Chart:
+def _main(curve: Curve, best: Sequence[Optimum], key: str) -> Chart:
     kept = [(f, v) for f, v, throttled in curve.points if not throttled]
     throttled = [(f, v) for f, v, t in curve.points if t]
     clocks = tuple(f for f, _, _ in curve.band)
@@ -107,29 +107,32 @@ def prediction_chart(fit: Fit, frequency_hz: float) -> Chart:
     )
 
 
-def best_mark(best: BestClock) -> Mark:
+def best_mark(best: Optimum) -> Mark:
     """The clock of least energy on a clock axis."""
-    return Mark(label=f"clock of least energy, {best.work}", x=best.frequency_hz, ci95=best.ci95_hz)
+    return Mark(
+        label=f"clock of least energy, {best.work}", x=best.optimum.frequency_hz, ci95=best.optimum.frequency_ci95_hz
+    )
 
 
-def same_power(best: BestClock, fit: Fit) -> bool:
+def same_power(best: Optimum, fit: Fit) -> bool:
     """Whether a fit is the power that a best clock was found with."""
     keys = ("task", "workload", "rail", "power_mode", "memory_hz")
     return fit.quantity == "power" and all(getattr(best, key) == getattr(fit, key) for key in keys)
 
 
-def energy_chart(device_name: str, best: BestClock) -> Chart:
+def energy_chart(device_name: str, best: Optimum) -> Chart:
     """Energy of the work against the clock."""
+    found = best.optimum
     return Chart(
         key=file_key(device_name, "energy", best.work.replace(" ", "-"), best.rail, best.power_mode),
         title=f"{device_name}: energy of {best.work}" + (f", rail {best.rail}" if best.rail else ""),
         note=(
-            f"Power ({best.law}) times time, {best.energy_j.provenance}; least {si(best.energy_j.value, 'J')} at"
-            f" {si(best.frequency_hz, 'Hz')}, {percent(best.saving)} less than at the highest clock."
+            f"Power ({best.law}) times time, {found.energy_j.provenance}; least {si(found.energy_j.value, 'J')} at"
+            f" {si(found.frequency_hz, 'Hz')}, {percent(found.saving)} less than at the highest clock."
         ),
         x=CLOCK,
         y=Axis(label="energy", unit="J", shown="J", zero=True),
-        series=(_pairs("power law times time law", "line", 2, best.curve),),
+        series=(_pairs("power law times time law", "line", 2, found.curve),),
         marks=(best_mark(best),),
     )
 

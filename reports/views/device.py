@@ -55,27 +55,27 @@ def _mhz(value_hz: float | None) -> str | None:
 
 
 def _curves(data: DeviceData) -> Section:
-    parts = [chart for curve in data.curves for chart in curve_charts(curve, data.best_clocks)]
+    parts = [chart for curve in data.curves for chart in curve_charts(curve, data.optima)]
     return Section(title="Power and latency against the clock", parts=tuple(parts))
 
 
 def _energy(data: DeviceData) -> Section:
-    if not data.best_clocks:
+    if not data.optima:
         return Section(title="Clock of least energy")
     rows = tuple(
         (
             b.work,
             b.rail or "-",
             b.power_mode or "-",
-            b.frequency_hz,
-            *b.ci95_hz,
-            b.energy_j.value,
-            *_interval(b.energy_j),
-            b.saving,
+            b.optimum.frequency_hz,
+            *b.optimum.frequency_ci95_hz,
+            b.optimum.energy_j.value,
+            *_interval(b.optimum.energy_j),
+            b.optimum.saving,
             b.law,
-            str(b.energy_j.provenance),
+            str(b.optimum.energy_j.provenance),
         )
-        for b in data.best_clocks
+        for b in data.optima
     )
     table = Table(
         key=file_key(data.device.name, "least-energy"),
@@ -94,7 +94,7 @@ def _energy(data: DeviceData) -> Section:
         ),
         rows=rows,
     )
-    charts = (energy_chart(data.device.name, b) for b in data.best_clocks)
+    charts = (energy_chart(data.device.name, b) for b in data.optima)
     return Section(title="Clock of least energy", parts=(*charts, table))
 
 
@@ -186,7 +186,8 @@ def _constants(data: DeviceData) -> Table:
             c.error,
             str(c.value.provenance),
         )
-        for c in data.constants
+        for constants in data.constants
+        for c in constants.rows()
     )
     return Table(
         key=file_key(data.device.name, "constants"),

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cardlab.core.quantity import Estimate
+from cardlab.core.records.constants import Optimum
 from cardlab.core.records.measurement import Point, Profile
+from cardlab.core.records.workload import SEGMENTS
 from cardlab.reports.views.curves import powers_chart
-from cardlab.reports.views.inputs import BestClock, DeviceData
+from cardlab.reports.views.inputs import DeviceData
 from cardlab.reports.views.parts import ORIGIN, Bars, Cell, Column, Part, Section, Table, file_key
 from cardlab.reports.views.points import clock_of, step_estimate, top_point
-from cardlab.reports.views.profile import segment_estimate, total_power
-
-SEGMENTS = ("embedding", "first_layer", "layer", "head")
 
 
 def fleet_sections(fleet: Sequence[DeviceData], title: str | None = None) -> tuple[Section, ...]:
@@ -105,7 +104,7 @@ def _segment_s(profile: Profile, segment: str) -> float | None:
     total = None
     for cost in profile.run.analysis.segments:
         if cost.segment == segment:
-            times = [segment_estimate(point, segment, phase) for phase in cost.phases]
+            times = [point.latency(segment, phase) for phase in cost.phases]
             known = [t.value for t in times if t is not None]
             total = cost.count * sum(known) if known and len(known) == len(times) else None
     return total
@@ -132,7 +131,7 @@ def _energy(profile: Profile) -> float | None:
 
 
 def _power(point: Point | None, quantity: str) -> Estimate | None:
-    measured = None if point is None else total_power(point, quantity)
+    measured = None if point is None else point.total_power(quantity)
     return None if measured is None else measured.estimate
 
 
@@ -140,7 +139,7 @@ def _row(data: DeviceData, profile: Profile) -> tuple[Cell, ...]:
     point = top_point(profile)
     step = None if point is None else step_estimate(profile, point)
     power, waiting = _power(point, "power"), _power(point, "wait_power")
-    best = next((b for b in data.best_clocks if _same(b, profile)), None)
+    best = next((b for b in data.optima if _same(b, profile)), None)
     return (
         data.device.name,
         None if point is None else clock_of(point),
@@ -149,13 +148,13 @@ def _row(data: DeviceData, profile: Profile) -> tuple[Cell, ...]:
         None if power is None else power.value,
         None if waiting is None else waiting.value,
         _energy(profile),
-        None if best is None else best.frequency_hz,
-        None if best is None else best.energy_j.value,
+        None if best is None else best.optimum.frequency_hz,
+        None if best is None else best.optimum.energy_j.value,
         str(profile.run.provenance),
     )
 
 
-def _same(best: BestClock, profile: Profile) -> bool:
+def _same(best: Optimum, profile: Profile) -> bool:
     task = None if profile.run.task is None else profile.run.task.uid
     return (best.task, best.workload) == (task, profile.run.workload)
 

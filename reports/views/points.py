@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cardlab.core.quantity import Estimate
-from cardlab.core.records.measurement import Point, Profile
+from cardlab.core.quantity import Estimate, sum_of
+from cardlab.core.records.measurement import POWERS, Point, Profile
+from cardlab.core.records.workload import PHASES
 from cardlab.reports.views.parts import ORIGIN, Cell, Column, Table, file_key
-from cardlab.reports.views.profile import segment_energy, segment_estimate, sum_of_segments, total_power
 
 _MS = {"unit": "s", "shown": "ms"}
 _CLOCK = {"unit": "Hz", "shown": "MHz"}
@@ -25,14 +25,10 @@ def clock_of(point: Point) -> float | None:
 
 def step_estimate(profile: Profile, point: Point) -> Estimate | None:
     """Time of one training step, the sum of its segments, seconds; None if one was not measured."""
-    phases = [sum_of_segments(point, profile.run.analysis, phase) for phase in ("forward", "backward")]
+    analysis = profile.run.analysis
+    phases = [None if analysis is None else point.sum_of_segments(analysis, phase) for phase in PHASES]
     known = [p for p in phases if p is not None]
-    if len(known) < len(phases):
-        return None
-    value = sum(p.value for p in known)
-    errors = [p.stderr for p in known if p.stderr is not None]
-    stderr = sum(e * e for e in errors) ** 0.5 if len(errors) == len(known) else None
-    return Estimate(value, stderr, None, None, known[0].provenance.joined(p.provenance for p in known[1:]))
+    return sum_of(known) if len(known) == len(phases) else None
 
 
 def points_table(profile: Profile) -> Table:
@@ -40,7 +36,7 @@ def points_table(profile: Profile) -> Table:
     rows = []
     for point in sorted(profile.points, key=lambda p: (p.requested_hz or 0.0, p.index)):
         state = point.operating
-        powers = [_power(point, quantity) for quantity in ("power", "wait_power", "idle_power")]
+        powers = [_power(point, quantity) for quantity in POWERS]
         step = step_estimate(profile, point)
         rows.append(
             (
@@ -78,17 +74,17 @@ def points_table(profile: Profile) -> Table:
 
 
 def _power(point: Point, quantity: str) -> float | None:
-    measured = total_power(point, quantity)
+    measured = point.total_power(quantity)
     return None if measured is None or measured.estimate is None else measured.estimate.value
 
 
 def _stderr(point: Point) -> float | None:
-    measured = total_power(point, "power")
+    measured = point.total_power("power")
     return None if measured is None or measured.estimate is None else measured.estimate.stderr
 
 
 def _rail(profile: Profile) -> str:
-    rails = {m.rail for p in profile.points if (m := total_power(p, "power")) is not None and m.rail}
+    rails = {m.rail for p in profile.points if (m := p.total_power("power")) is not None and m.rail}
     return ", ".join(sorted(rails)) or "N/A"
 
 
@@ -108,10 +104,10 @@ def segments_table(profile: Profile, point: Point) -> Table:
     """Time, work and energy of each segment at one point."""
     rows: list[tuple[Cell, ...]] = []
     for cost in () if profile.run.analysis is None else profile.run.analysis.segments:
-        energy = segment_energy(point, cost)
+        energy = point.segment_energy(cost)
         times: list[Cell] = []
         for phase in ("forward", "backward"):
-            estimate = segment_estimate(point, cost.segment, phase) if phase in cost.phases else None
+            estimate = point.latency(cost.segment, phase) if phase in cost.phases else None
             missing = None if phase in cost.phases else "-"
             times += [missing, missing] if estimate is None else [estimate.value, estimate.stderr]
         rows.append(

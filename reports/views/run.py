@@ -124,7 +124,10 @@ def _inside(observed_s: float | None, ci95: tuple[float, float] | None) -> bool 
 
 def _device_charts(run: Run, device: str, rounds: Sequence[TrainRound]) -> list[Part]:
     """The delay, and each term that matters, against the round."""
-    whole = [TrainPhase(term=DELAY, observed_s=r.delay_s, predicted_s=_sum(r), predicted_ci95=_ci95(r)) for r in rounds]
+    whole = [
+        TrainPhase(term=DELAY, observed_s=r.delay_s, predicted_s=_sum(r), predicted_ci95=r.predicted_delay_ci95)
+        for r in rounds
+    ]
     largest = max((p.observed_s or p.predicted_s or 0.0 for p in whole), default=0.0)
     parts: list[Part] = [_term_chart(run, device, rounds, whole)]
     for term in TERMS:
@@ -137,11 +140,6 @@ def _device_charts(run: Run, device: str, rounds: Sequence[TrainRound]) -> list[
 def _sum(r: TrainRound) -> float | None:
     found = [p.predicted_s for p in r.phases if p.term in TERMS]
     return None if not found or any(v is None for v in found) else sum(v for v in found if v is not None)
-
-
-def _ci95(r: TrainRound) -> tuple[float, float] | None:
-    found = r.details.get("delay_ci95")
-    return (float(found[0]), float(found[1])) if isinstance(found, list) and len(found) == 2 else None
 
 
 def _term_chart(run: Run, device: str, rounds: Sequence[TrainRound], phases: Sequence[TrainPhase]) -> Chart:

@@ -52,7 +52,7 @@ def add_server(
 ) -> None:
     """A complete sweep of the server, and its fits; `layer` and `head` are multiples of `layer_s`."""
     planned = tuple(PlannedPoint(index=i, requested_hz=f) for i, f in enumerate(clocks))
-    run = records.run(device=device, planned=planned, options={"offered_hz": list(CLOCKS)}, task=task, **changes)
+    run = records.run(device=device, planned=planned, offered_hz=tuple(CLOCKS), task=task, **changes)
     store.runs.begin(run)
     for point in planned:
         f = point.requested_hz or 0.0

@@ -16,7 +16,7 @@ from cardlab.card.sft.planning import plan_instance
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import MEASURED, Estimate
 from cardlab.core.records.device import Device
-from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint
+from cardlab.core.records.measurement import CodecCost, Measurement, OperatingPoint, PlannedPoint, RunKind
 from cardlab.db.store import Store
 from tests import records
 from tests.card.database import BOARD, SERVER, add_device, whole
@@ -33,37 +33,36 @@ MILLISECONDS = {
 def add_codec_profile(store: Store, device: Device, *, handling: bool = True) -> str:
     """Times of cut c are c times those of cut 1; dense:8 sends 30 % of float32."""
     planned = tuple(PlannedPoint(index=n) for n in range(len(CUTS)))
-    run = replace(records.run(device=device, planned=planned), kind="compression")
+    run = replace(records.run(device=device, planned=planned), kind=RunKind.CODEC)
     store.runs.begin(run)
     for point, cut in zip(planned, CUTS, strict=True):
         rows = []
         for codec, times in MILLISECONDS[device.name].items():
             for tensor, (encode, decode) in zip(("activation", "gradient"), times, strict=True):
                 size = 4096 if codec == "none" else 1229
-                details = {
-                    "codec": codec,
-                    "tensor": tensor,
-                    "values": 1024,
-                    "bytes": size,
-                    "error": 0.0,
-                    "encode_s": cut * encode * 1e-3,
-                    "decode_s": cut * decode * 1e-3,
-                }
-                rows.append(_row("compression", "bit", 8.0 * size / 1024, cut, details))
+                cost = CodecCost(
+                    cut=cut,
+                    codec=codec,
+                    tensor=tensor,
+                    values=1024,
+                    encoded_bytes=size,
+                    error=0.0,
+                    encode_s=cut * encode * 1e-3,
+                    decode_s=cut * decode * 1e-3,
+                )
+                rows.append(_row("compression", "bit", 8.0 * size / 1024, cost))
         for side in ("device", "server") if handling else ():
             mine = 0.5 if side == "device" else 0.25
             slow = 1.0 if device is BOARD else 0.1
-            rows.append(_row("handling", "s", slow * mine * cut, cut, {"side": side, "bytes": 100}))
+            rows.append(_row("handling", "s", slow * mine * cut, CodecCost(cut=cut, side=side, encoded_bytes=100)))
         uid = store.runs.begin_point(run.uid, point)
         store.runs.finish_point(uid, OperatingPoint(), *rows)
     return run.uid
 
 
-def _row(quantity: str, unit: str, value: float, cut: int, details: dict[str, object]) -> Measurement:
+def _row(quantity: str, unit: str, value: float, cost: CodecCost) -> Measurement:
     estimate = Estimate(value, n=1, provenance=MEASURED)
-    return Measurement(
-        uid=new_uid(), quantity=quantity, unit=unit, segment=f"cut-{cut}", estimate=estimate, details=details
-    )
+    return Measurement(uid=new_uid(), quantity=quantity, unit=unit, estimate=estimate, codec=cost)
 
 
 def test_each_side_encodes_what_it_sends_at_its_own_speed(database) -> None:

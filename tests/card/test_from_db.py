@@ -248,7 +248,7 @@ def test_what_messages_of_a_link_differed_by_widens_the_plan(database):
     """Messages took 30 % more or less than the median: so will a round's, and a deadline keeps its distance."""
     request = replace(LINKED, uplink_bps=None, downlink_bps=None)
     found = {}
-    for name, more in (("plain", {}), ("spread", {"uplink_range_bps": [2e7 / 1.3, 2e7 / 0.7]})):
+    for name, more in (("plain", {}), ("spread", {"uplink_range_bps": (2e7 / 1.3, 2e7 / 0.7)})):
         path = database.with_name(f"{name}.db")
         with whole(path) as store:
             store.links.add(
@@ -259,7 +259,7 @@ def test_what_messages_of_a_link_differed_by_widens_the_plan(database):
                     downlink_bps=4e7,
                     provenance=Provenance.of("measured"),
                     measured_at="2026-11-21T10:00:00.000000Z",
-                    details=more,
+                    **more,
                 )
             )
             gathered, made = planned(store, request)

@@ -160,7 +160,7 @@ def _points_done(db: Path) -> int:
         return 0
     try:
         with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as connection:
-            query = "SELECT count(*) FROM measurement WHERE quantity = 'operating_point'"
+            query = "SELECT count(*) FROM operating_point"
             return int(connection.execute(query).fetchone()[0])
     except sqlite3.OperationalError:
         return 0

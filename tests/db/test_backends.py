@@ -48,7 +48,7 @@ def test_a_sweep_is_fitted_planned_and_whole(any_database: str) -> None:
         assert store.plans.latest().scheme == "card"
         assert check(store) == ()
         found = contents(store)
-        assert found.rows["measurement"] == 15 and found.samples == 15
+        assert found.rows["measurement"] == 10 and found.rows["operating_point"] == 5 and found.samples == 15
         assert [board.names for board in found.boards] == [("bench-1",)]
         assert (found.size_bytes or 0) > 10_000
 
@@ -58,7 +58,7 @@ def test_a_bundle_goes_from_one_backend_to_the_other_and_back(postgres_url: str,
         measure(board)
         fit_store(board, created_at="2026-11-21T12:00:00.000000Z")
         export_bundle(board, tmp_path / "a")
-        assert merge_bundle(fleet, tmp_path / "a").added["measurement"] == 15
+        assert merge_bundle(fleet, tmp_path / "a").added["measurement"] == 10
         assert not merge_bundle(fleet, tmp_path / "a").added
         export_bundle(fleet, tmp_path / "b")
         assert not merge_bundle(board, tmp_path / "b").added
@@ -101,7 +101,7 @@ def test_prune_refuses_what_a_fit_rests_on_and_takes_it_along_on_request(any_dat
         assert len(store.runs.summaries()) == 2
         wanted = Selection(runs=(first,), with_dependents=True)
         counted = prune(store, wanted, apply=False)
-        assert (counted.runs, counted.points, counted.measurements) == (1, 5, 15)
+        assert (counted.runs, counted.points, counted.measurements) == (1, 5, 10)
         assert len(store.runs.summaries()) == 2, "counting removes nothing"
         assert prune(store, wanted, apply=True) == counted
         assert [s.uid for s in store.runs.summaries()] == [second]

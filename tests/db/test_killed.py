@@ -117,7 +117,7 @@ from alembic import op
 import sqlalchemy as sa
 
 revision = "v9_9_9"
-down_revision = "v0_1_0"
+down_revision = "v0_2_0"
 
 def upgrade():
     with op.batch_alter_table("measurement") as batch:

@@ -43,7 +43,7 @@ def test_power_under_load_is_above_idle_and_below_the_limit(card: NvidiaPlatform
     busy = card.measure(runtime.trial_work(), timer=runtime.timer())
     assert idle.power_w is not None and busy.power_w is not None
     assert busy.power_w.value > idle.power_w.value
-    limit_w = card.identity.details.get("power_limit_w")
+    limit_w = card.identity.power_limit_w
     assert not isinstance(limit_w, float) or busy.power_w.value < 1.1 * limit_w
     assert busy.frequency_hz is not None and busy.temperature_c is not None
 

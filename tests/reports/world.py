@@ -16,7 +16,7 @@ from cardlab.card.tradeoffs import with_pareto, with_sensitivity
 from cardlab.core.identity import content_hash
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
-from cardlab.core.records.measurement import OperatingPoint, PlannedPoint, Run
+from cardlab.core.records.measurement import OperatingPoint, PlannedPoint, Run, RunKind
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.training import TrainPhase, TrainRound
 from cardlab.db import open_store
@@ -61,7 +61,7 @@ def add_sweep(store: Store, device: Device, *, scale: float, throttled: bool = F
     run = records.run(
         device=device,
         planned=planned,
-        options={"offered_hz": list(database.CLOCKS)},
+        offered_hz=tuple(database.CLOCKS),
         analysis=ANALYSIS,
         provenance=SIMULATED if device.platform == "simulated" else records.MEASURED,
     )
@@ -113,7 +113,7 @@ def make_plan(store: Store) -> Plan:
 
 def add_split_run(store: Store, followed: Plan) -> None:
     """Twelve rounds of both devices, each term off by a known amount."""
-    began = {"uid": RUN_UID, "kind": "train", "started_at": "2026-11-21T12:00:00.000000Z"}
+    began = {"uid": RUN_UID, "kind": RunKind.TRAIN, "started_at": "2026-11-21T12:00:00.000000Z"}
     store.runs.begin(records.run(**began, device=SERVER, planned=(), analysis=None))
     decisions = {d.device: d for d in followed.rounds[0].devices}
     for number in range(1, ROUNDS + 1):
@@ -141,6 +141,6 @@ def add_split_run(store: Store, followed: Plan) -> None:
                     delay_s=sum(p.observed_s or 0.0 for p in phases),
                     energy_j=None,
                     phases=(*phases, TrainPhase(term="waiting", observed_s=0.01)),
-                    details={"delay_ci95": list(d.delay_ci95 or (d.delay_s * 0.95, d.delay_s * 1.05))},
+                    predicted_delay_ci95=d.delay_ci95 or (d.delay_s * 0.95, d.delay_s * 1.05),
                 )
             )

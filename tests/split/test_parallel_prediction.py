@@ -25,7 +25,7 @@ from cardlab.card.measured import DEVICE_PARTS, best_point
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import Origin, Provenance
 from cardlab.core.records.device import Device
-from cardlab.core.records.measurement import Profile
+from cardlab.core.records.measurement import Profile, RunKind
 from cardlab.core.records.plan import Plan
 from cardlab.db import open_store
 from cardlab.db.store import Store
@@ -121,7 +121,7 @@ def made_plan(bench: Bench, model: str, names: list[str], multiple: float, shari
     step_s = bench.profile(model, *TASK, "--compression")
     with open_store(bench.folder / "bench.db") as store:
         task = resolve_task(model, batch=4, sequence=128)
-        found = store.runs.select(task=task.uid)[-1], store.runs.select(kind="compression", task=task.uid)[-1]
+        found = store.runs.select(task=task.uid)[-1], store.runs.select(kind=RunKind.CODEC, task=task.uid)[-1]
         for n, name in enumerate(names):
             device = Device(
                 key=f"simulated:paced-{multiple:g}:{n}",

@@ -110,8 +110,8 @@ class NvidiaPlatform(Platform):
 
     def versions(self) -> dict[str, str]:
         """The driver's version."""
-        driver = self.identity.details.get("driver")
-        return {} if driver is None else {"nvidia-driver": str(driver)}
+        driver = self.identity.driver
+        return {} if driver is None else {"nvidia-driver": driver}
 
     def _supported(self) -> tuple[float, ...]:
         """SM clocks at the memory clock seen, unless that is an idling one: its list is short."""
@@ -130,9 +130,7 @@ class NvidiaPlatform(Platform):
         cores = None if self.mig else card.read("nvmlDeviceGetNumGpuCores")
         memory = card.read("nvmlDeviceGetMemoryInfo")
         details = {
-            "power_limit_w": card.power_limit_w(),
             "sm_count": _sm_count(card, cores),
-            "driver": driver_version(),
             "index": card.index,
         }
         return Device(
@@ -144,6 +142,8 @@ class NvidiaPlatform(Platform):
             frequency_min_hz=self.clocks_hz[0] if self.clocks_hz else None,
             frequency_max_hz=self.clocks_hz[-1] if self.clocks_hz else None,
             memory_bytes=None if memory is None else int(memory.total),
+            power_limit_w=card.power_limit_w(),
+            driver=driver_version(),
             details={name: value for name, value in details.items() if value is not None},
         )
 

@@ -32,11 +32,11 @@ def probes(platform: NvidiaPlatform) -> tuple[Probe, ...]:
 
 def _device(platform: NvidiaPlatform) -> Iterator[Probe]:
     identity = platform.identity
-    limit = identity.details.get("power_limit_w")
+    limit = identity.power_limit_w
     words = f"{identity.model}, {identity.cores or 'N/A'} cores"
     yield Probe(name="device", ok=True, state=words if limit is None else f"{words}, limit {limit:g} W")
     yield Probe(name="identity", ok=True, state=identity.key)
-    yield Probe(name="driver", ok=True, state=str(identity.details.get("driver", "N/A")))
+    yield Probe(name="driver", ok=True, state=identity.driver or "N/A")
 
 
 def _power(platform: NvidiaPlatform) -> Probe:

@@ -50,7 +50,7 @@ class SimulatedPlatform(Platform):
             frequency_min_hz=physics.frequencies_hz[0],
             frequency_max_hz=physics.frequencies_hz[-1],
             memory_bytes=physics.memory_bytes,
-            details={"power_limit_w": physics.power_limit_w},
+            power_limit_w=physics.power_limit_w,
         )
         self.clock: Clock = _MachineClock(self.machine)
         self.stopwatch = _MachineStopwatch(self.machine)

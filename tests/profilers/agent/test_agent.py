@@ -85,7 +85,7 @@ def test_board_without_torch_is_measured_and_merged(python: str, packed: Path, t
     assert not point.operating.throttled
     power = {m.rail: m for m in point.measurements if m.quantity == "power"}
     assert set(power) == {"VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"}
-    assert [m.rail for m in power.values() if m.details["total"]] == ["VDD_IN"]
+    assert [m.rail for m in power.values() if m.meter and m.meter.total] == ["VDD_IN"]
     assert power["VDD_IN"].estimate.value == pytest.approx(5.0 * 1.6)
     assert point.find("latency", "load", "run").estimate.value > 0.05
     assert limits(tmp_path / "root") == (306_000_000, 918_000_000)

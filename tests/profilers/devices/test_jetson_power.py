@@ -58,11 +58,11 @@ def test_power_is_predicted_at_clocks_left_out(seed: str, tmp_path: Path, databa
     readings = []
     for point in profile.points:
         assert point.operating is not None and point.operating.throttled is False
-        [total] = [m for m in point.measurements if m.quantity == "power" and m.details["total"]]
+        [total] = [m for m in point.measurements if m.quantity == "power" and m.meter.total]
         assert total.rail == "VDD_IN" and total.estimate is not None
         assert total.details["samples"] == 64 and total.details["shunt_ohm"] == pytest.approx(5e-3)
         assert total.details["averaging_s"] == pytest.approx(0.422, abs=1e-3)
-        assert total.details["quantisation_w"] == pytest.approx(0.045, abs=0.006)
+        assert total.meter.quantisation_w == pytest.approx(0.045, abs=0.006)
         assert total.estimate.n is not None and total.estimate.n >= 18
         assert total.estimate.stderr is not None and total.estimate.stderr >= 0.04 / np.sqrt(12 * total.estimate.n)
         readings.append((point.operating.frequency_hz, total.estimate.value))

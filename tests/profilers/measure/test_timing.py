@@ -149,6 +149,6 @@ def test_records_carry_raw_samples_and_say_how_many_occurrences_they_cover() -> 
     watch = ScriptedStopwatch(lambda s, phase, n: clean(0.3))
     forward, backward = measurements(run(watch, two_lap_work(repeats=3)))
     assert (forward.quantity, forward.unit, forward.segment, forward.phase) == ("latency", "s", "layer", "forward")
-    assert forward.details["repeats"] == 3
+    assert forward.repeats == 3
     assert statistics.median(forward.samples["wall_s"]) / 3 == pytest.approx(forward.estimate.value)
     assert forward.uid != backward.uid
