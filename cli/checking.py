@@ -31,7 +31,7 @@ def run_selftest(platform: str, as_json: bool) -> None:
     device = open_platform(platform)
     try:
         runtime = open_runtime(device)
-        checks = selftest(device, runtime.trial_work(), runtime.timer())
+        checks = selftest(device, runtime.trial_work(), runtime.lap_timer())
     finally:
         device.close()
     failed = [c.name for c in checks if c.ok is False]

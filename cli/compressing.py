@@ -21,7 +21,7 @@ from cardlab.core.text import percent
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.profilers.devices import Platform, open_platform
+from cardlab.profilers.devices import HardwareDevice, open_platform
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
@@ -55,7 +55,7 @@ class AccuracyOptions:
     as_json: bool
 
 
-def profile_compression(task: Task, execution: Execution, platform: Platform, store_url: str) -> str:
+def profile_compression(task: Task, execution: Execution, platform: HardwareDevice, store_url: str) -> str:
     """Measure every codec at every cut and store it as a run of its own; returns its uid."""
     from cardlab.split.codec_profile import CODECS, PASSES, profile_codecs
     from cardlab.split.weights import FileWeights, open_weights
@@ -201,7 +201,9 @@ def measure_accuracy(options: AccuracyOptions) -> None:
     _print(kept, fit, left_out, options)
 
 
-def _describe(store: Store, platform: Platform, task: Task, execution: Execution, o: AccuracyOptions, cut: int) -> None:
+def _describe(
+    store: Store, platform: HardwareDevice, task: Task, execution: Execution, o: AccuracyOptions, cut: int
+) -> None:
     """The run behind the fit, so that task and device are known to the store."""
     store.runs.begin(
         Run(

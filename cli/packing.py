@@ -9,6 +9,7 @@ from cardlab.cli.profiling import split_targets
 from cardlab.core.errors import UsageError
 from cardlab.core.records.task import Task
 from cardlab.profilers.agent.pack import pack_agent
+from cardlab.profilers.measure.job import make_job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,8 @@ class AgentOptions:
 def write_agent(options: AgentOptions) -> None:
     """Pack the file and say how to use it."""
     task, dtypes = (None, ()) if options.model is None else _job(options.model, options)
-    size_bytes = pack_agent(options.out, task, dtypes, options.attention)
+    job = None if task is None else make_job(task, dtypes, options.attention)
+    size_bytes = pack_agent(options.out, job)
     if options.as_json:
         print_json({"out": options.out, "bytes": size_bytes, "model": options.model, "dtypes": list(dtypes)})
         return

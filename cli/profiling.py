@@ -17,7 +17,7 @@ from cardlab.core.text import duration, si
 from cardlab.db import open_store
 from cardlab.profilers import runtime as engine
 from cardlab.profilers.board.work import command_work
-from cardlab.profilers.devices import Platform, open_platform
+from cardlab.profilers.devices import HardwareDevice, open_platform
 from cardlab.profilers.devices.guard import journals
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.estimate import estimate_seconds
@@ -103,7 +103,7 @@ def run_profile(options: ProfileOptions) -> None:
         platform.close()
 
 
-def _compression(workload: Workload, platform: Platform, db: str | None) -> None:
+def _compression(workload: Workload, platform: HardwareDevice, db: str | None) -> None:
     from cardlab.cli.compressing import profile_compression
 
     if workload.task is None or workload.execution.dtype != "float32" or not platform.torch_device:
@@ -125,7 +125,7 @@ def parse_duration(text: str | None) -> float | None:
     return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
-def _memory_budget(options: ProfileOptions, platform: Platform) -> int | None:
+def _memory_budget(options: ProfileOptions, platform: HardwareDevice) -> int | None:
     """What the device side of a cut may take: as asked, else what is really free."""
     if options.memory_budget_gib is None:
         return platform.memory_available_bytes()
@@ -139,7 +139,7 @@ def _check_repeats(repeats: int | None) -> None:
         raise UsageError(f"--repeats is {repeats}", remedy="give 1 or more")
 
 
-def _workload(options: ProfileOptions, platform: Platform) -> Workload:
+def _workload(options: ProfileOptions, platform: HardwareDevice) -> Workload:
     if options.load_command is not None:
         load = command_work(options.load_command)
         return Workload(execution=EXTERNAL, label=options.load_command, load=load)
@@ -166,7 +166,7 @@ def split_targets(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(t.strip() for t in text.split(",") if t.strip())
 
 
-def _planned(options: ProfileOptions, platform: Platform) -> tuple[PlannedPoint, ...]:
+def _planned(options: ProfileOptions, platform: HardwareDevice) -> tuple[PlannedPoint, ...]:
     if options.readonly:
         return plan_points((), SWEEP_SEED)
     return plan_points(choose_frequencies(platform.frequencies(), options.frequencies), SWEEP_SEED)
@@ -179,7 +179,7 @@ def _warn_of_leftovers() -> None:
 
 
 def _show_dry_run(
-    options: ProfileOptions, platform: Platform, planned: tuple[PlannedPoint, ...], budget_s: float | None
+    options: ProfileOptions, platform: HardwareDevice, planned: tuple[PlannedPoint, ...], budget_s: float | None
 ) -> None:
     seconds = estimate_seconds(platform, planned, budget_s)
     points = [{"requested_hz": p.requested_hz, "anchor": p.anchor} for p in planned]

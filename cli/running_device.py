@@ -9,7 +9,7 @@ from cardlab.cli.console import note, print_json, print_line
 from cardlab.cli.settings import load_settings
 from cardlab.core.errors import MissingDependencyError, RunError, UsageError
 from cardlab.core.records.task import Task
-from cardlab.profilers.devices import Platform, open_platform
+from cardlab.profilers.devices import HardwareDevice, open_platform
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.execution import import_torch
@@ -87,7 +87,7 @@ def run_device(options: DeviceOptions) -> None:
         print_line(f"the run is over: {done.rounds} round(s) of {platform.identity.name} are stored at the server")
 
 
-def open_real(name: str, label: str | None) -> Platform:
+def open_real(name: str, label: str | None) -> HardwareDevice:
     """The platform of that name; one that only simulates cannot run anything."""
     platform = open_platform(name, label=label or load_settings().name)
     if platform.torch_device is None:
@@ -148,7 +148,7 @@ def write_keys(name: str, out: str, as_json: bool) -> None:
 
 
 def _equipment(
-    settings: RunSettings, options: DeviceOptions, tokens: Tokens, shard: tuple[int, int], platform: Platform
+    settings: RunSettings, options: DeviceOptions, tokens: Tokens, shard: tuple[int, int], platform: HardwareDevice
 ) -> Equipment:
     from cardlab.split.halves import Half
 

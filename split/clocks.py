@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Iterator
 
 from cardlab.core.errors import DeviceError
-from cardlab.profilers.devices.device import Platform
+from cardlab.profilers.devices.device import HardwareDevice
 
 
 class ServerClock:
     """Holds the clock that a plan asks for; where the platform offers none, says at which clock it ran."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: HardwareDevice) -> None:
         self.platform = platform
         self._stack = contextlib.ExitStack()
         self._held_hz: float | None = None
@@ -44,7 +44,7 @@ class ServerClock:
 class EnergyMeter:
     """Mean power of a block; `power_w` is None without a meter or without a whole update."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: HardwareDevice) -> None:
         self._platform = platform
         self.power_w: float | None = None
 
