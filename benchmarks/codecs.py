@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import zstandard
 
-from cardlab.split.codec import pack_tensor, unpack_tensor
+from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
 
 PASSES = 5
 

@@ -25,8 +25,8 @@ IMPORTED = Provenance.of(Origin.IMPORTED)
 UNKNOWN_EXECUTION = Execution(dtype="unknown", attention="unknown")
 
 
-def import_file(store: Store, path: str | Path, *, device: str, imported_at: str) -> tuple[Run, ...]:
-    """Read a CSV or Kernel Tuner JSON file and store all of it, or nothing.
+def read_file(path: str | Path, *, device: str, imported_at: str) -> list[tuple[Run, list[Visit]]]:
+    """A CSV or Kernel Tuner JSON file as runs with their points, to be stored whole.
 
     Args:
         device: label of the device; its key is `imported:LABEL`.
@@ -35,7 +35,12 @@ def import_file(store: Store, path: str | Path, *, device: str, imported_at: str
     Raises BadDataError naming the row of whatever cannot be used.
     """
     read = read_kernel_tuner if Path(path).suffix.lower() == ".json" else read_csv
-    visits = as_runs(read(path), device=device, source=Path(path).name, imported_at=imported_at)
+    return as_runs(read(path), device=device, source=Path(path).name, imported_at=imported_at)
+
+
+def import_file(store: Store, path: str | Path, *, device: str, imported_at: str) -> tuple[Run, ...]:
+    """Read a file and store all of it, or nothing; see `read_file`."""
+    visits = read_file(path, device=device, imported_at=imported_at)
     store.runs.add_whole(visits)
     return tuple(run for run, _ in visits)
 

@@ -1,4 +1,4 @@
-"""The command trees. A command module imports its room inside the function, so that help is quick."""
+"""The command trees. A command imports its workflow inside the function, so that help is quick."""
 
 from __future__ import annotations
 

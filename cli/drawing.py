@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cardlab.core.plain import to_plain
 from cardlab.reports.figures import save_figure
 from cardlab.reports.views.parts import Bars, Chart
 
-__all__ = ["drawn", "save_figure"]
+Pictures = Sequence[Chart | Bars]
 
 
-def drawn(charts: Sequence[Chart | Bars] | None) -> dict[str, Any]:
+def drawn_or_none(plot: str | None, make: Callable[[], Pictures]) -> Pictures | None:
+    """Draw what `make` gives to the file of `--plot`; None where nothing was asked for."""
+    if plot is None:
+        return None
+    charts = make()
+    save_figure(charts, plot)
+    return charts
+
+
+def drawn(charts: Pictures | None) -> dict[str, Any]:
     """The key `charts` of a document with what was drawn; nothing where nothing was asked for."""
     return {} if charts is None else {"charts": to_plain(charts)}

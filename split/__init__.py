@@ -1,9 +1,10 @@
-"""The split run: messages, transport, halves of a model, rounds, validation. Names load on first use.
+"""The split run: messages, transport, halves of a model, rounds. Names load on first use.
 
-frames, codec        what travels            transport, keys, shaping   how it travels
-weights, adapters    what is trained         halves                     who computes which layers
-turn, server, members, journal               the server's side          recording, validate   what is kept of it
-device, data                                 the device's side          probe                 rates of a link
+protocol, refusals   what is said, and why not          frames, codecs/            how it becomes bytes
+sockets, *_transport, keys, shaping                     how it travels             probe: rates of a link
+weights, adapters    what is trained                    halves                     who computes which layers
+server, members, turn, batched, schedule, frequency     the server's side          journal, recording: what is kept
+device, data                                            the device's side
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cardlab.core.records.checks import check_rounds
     from cardlab.split.device import SplitDevice
     from cardlab.split.halves import Half
     from cardlab.split.probe import measure_link
     from cardlab.split.server import Server
-    from cardlab.split.validate import check_rounds
 
 _WHERE = {
     "Half": "cardlab.split.halves",
     "Server": "cardlab.split.server",
     "SplitDevice": "cardlab.split.device",
-    "check_rounds": "cardlab.split.validate",
+    "check_rounds": "cardlab.core.records.checks",
     "measure_link": "cardlab.split.probe",
 }
 __all__ = ["Half", "Server", "SplitDevice", "check_rounds", "measure_link"]

@@ -16,7 +16,6 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,13 +25,33 @@ from cardlab.core.identity import content_hash
 from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.runtime.build import build_meta, materialise_whole
 from cardlab.split.adapters import initial_adapters
-from cardlab.split.codec import WIRE_BYTES, pack_tensor, unpack_tensor
+from cardlab.split.codecs.base import WIRE_BYTES
 from cardlab.split.codecs.feedback import ErrorFeedback
+from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
 from cardlab.split.data import Tokens
 from cardlab.split.halves import Half
 from cardlab.split.weights import Weights
 
 _HELD_BACK = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSubject:
+    """What is trained, with which weights and on which text."""
+
+    task: Task
+    execution: Execution
+    weights: Weights
+    tokens: Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialOptions:
+    """How every run of a comparison is made: the cut, and steps of the optimizer at that learning rate."""
+
+    cut: int
+    steps: int
+    learning_rate: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +93,11 @@ class Kept:
 class TrainedWeights(Weights):
     """Weights held in memory by checkpoint name."""
 
-    def __init__(self, tensors: Mapping[str, Any], origin: str) -> None:
+    def __init__(self, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
         self._tensors, self.origin = tensors, origin
         self.fingerprint = content_hash({name: float(t.double().sum()) for name, t in tensors.items()})
 
-    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, Any]:
+    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, torch.Tensor]:
         """Copies of the tensors asked for; RunError for one that is missing."""
         missing = [name for name in shapes if name not in self._tensors]
         if missing:
@@ -125,7 +144,7 @@ def pretrain(task: Task, execution: Execution, tokens: Tokens, *, steps: int, se
     return TrainedWeights(plain, f"trained {steps} steps from seed {seed}")
 
 
-def draw_rows(tokens: Tokens, task: Task, rng: np.random.Generator) -> Any:
+def draw_rows(tokens: Tokens, task: Task, rng: np.random.Generator) -> torch.Tensor:
     """A mini-batch of windows drawn anywhere in the text, int64 [B, S]."""
     starts = rng.integers(0, len(tokens) - task.sequence, task.batch)
     return torch.from_numpy(np.stack([tokens[s : s + task.sequence] for s in starts]))
@@ -134,17 +153,17 @@ def draw_rows(tokens: Tokens, task: Task, rng: np.random.Generator) -> Any:
 class SplitTrainer:
     """Both sides of a cut in one process, joined by a codec."""
 
-    def __init__(self, task: Task, execution: Execution, weights: Weights, cut: int, rate: float, seed: int) -> None:
-        self.task = task
+    def __init__(self, subject: TrainingSubject, options: TrialOptions, seed: int) -> None:
+        task, execution, weights, rate = subject.task, subject.execution, subject.weights, options.learning_rate
         self.device = Half(task, execution, weights, "device", learning_rate=rate)
         self.server = Half(task, execution, weights, "server", learning_rate=rate)
         adapters = initial_adapters(task, seed)
         for half in (self.device, self.server):
-            half.set_cut(cut)
+            half.set_cut(options.cut)
             half.load(adapters)
         self.sent = self.raw = 0
 
-    def step(self, ids: Any, codec: str, feedback: ErrorFeedback | None) -> None:
+    def step(self, ids: torch.Tensor, codec: str, feedback: ErrorFeedback | None) -> None:
         """One mini-batch."""
         activation = self.device.forward(ids)
         packed = pack_tensor(activation, codec)
@@ -154,7 +173,7 @@ class SplitTrainer:
         self.sent += len(packed.data) + len(back.data)
         self.raw += 2 * activation.numel() * WIRE_BYTES["float32"]
 
-    def loss(self, held_back: Sequence[Any], codec: str) -> float:
+    def loss(self, held_back: Sequence[torch.Tensor], codec: str) -> float:
         """Mean loss on text held back, nothing trained."""
         with torch.no_grad():
             losses = [
@@ -165,27 +184,19 @@ class SplitTrainer:
 
 
 def run_trial(
-    task: Task,
-    execution: Execution,
-    weights: Weights,
-    tokens: Tokens,
-    *,
-    codec: str,
-    seed: int,
-    cut: int,
-    steps: int,
-    learning_rate: float,
-    feedback: bool = False,
+    subject: TrainingSubject, options: TrialOptions, *, codec: str, seed: int, feedback: bool = False
 ) -> Trial:
     """One LoRA run; the last tenth of the tokens is held back."""
+    task, tokens = subject.task, subject.tokens
     border = len(tokens) * 9 // 10
+    # The same held-back rows judge every run.
     judge = np.random.default_rng(12345)
     held_back = [draw_rows(tokens[border:], task, judge) for _ in range(_HELD_BACK)]
-    trainer = SplitTrainer(task, execution, weights, cut, learning_rate, seed)
+    trainer = SplitTrainer(subject, options, seed)
     start = trainer.loss(held_back, "none")
     rows = np.random.default_rng(seed)
     residual = ErrorFeedback() if feedback else None
-    for _ in range(steps):
+    for _ in range(options.steps):
         trainer.step(draw_rows(tokens[:border], task, rows), codec, residual)
     return Trial(
         codec=codec,
@@ -199,34 +210,18 @@ def run_trial(
 
 
 def run_trials(
-    task: Task,
-    execution: Execution,
-    weights: Weights,
-    tokens: Tokens,
+    subject: TrainingSubject,
+    options: TrialOptions,
     codecs: Sequence[tuple[str, bool]],
     *,
     seeds: Sequence[int],
-    cut: int,
-    steps: int,
-    learning_rate: float,
     note: Callable[[str], None] = lambda _text: None,
 ) -> list[Trial]:
     """Every codec (with or without feedback) with every seed, and always "none" to compare with."""
     found = []
     for codec, feedback in dict.fromkeys([("none", False), *codecs]):
         for seed in seeds:
-            trial = run_trial(
-                task,
-                execution,
-                weights,
-                tokens,
-                codec=codec,
-                feedback=feedback,
-                seed=seed,
-                cut=cut,
-                steps=steps,
-                learning_rate=learning_rate,
-            )
+            trial = run_trial(subject, options, codec=codec, feedback=feedback, seed=seed)
             more = " with feedback" if feedback else ""
             note(f"{codec}{more}, seed {seed}: loss {trial.start:.3f} to {trial.final:.3f}")
             found.append(trial)

@@ -12,12 +12,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cardlab.core.records.task import Task
 from cardlab.profilers.runtime.families import family_named
-from cardlab.split.codec import FrameError, Packed, pack_tensor, unpack_tensor
+from cardlab.split.codecs.base import Packed
+from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
+from cardlab.split.refusals import RefusalCode, TensorError
 from cardlab.split.weights import seeded
+
+if TYPE_CHECKING:
+    import torch
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _MARK = "#"
@@ -27,8 +32,8 @@ _MARK = "#"
 class LayerState:
     """Trainable tensors of one layer, and AdamW's moments of each ("" when it never stepped)."""
 
-    parameters: dict[str, Any]
-    moments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    parameters: dict[str, torch.Tensor]
+    moments: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     def copy(self) -> LayerState:
         """The same values in memory of their own."""
@@ -58,7 +63,7 @@ def initial_adapters(task: Task, seed: int) -> AdapterSet:
 
     dtype = getattr(torch, task.lora.dtype)
 
-    def tensor(layer: int, name: str, shape: tuple[int, ...]) -> Any:
+    def tensor(layer: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         if ".lora_B." in name:
             return torch.zeros(shape, dtype=dtype)
         bound = 1.0 / math.sqrt(shape[1])
@@ -77,7 +82,7 @@ def copied(adapters: AdapterSet, layers: Iterable[int] | None = None) -> Adapter
     return {layer: adapters[layer].copy() for layer in (adapters if layers is None else layers)}
 
 
-def flat(adapters: AdapterSet) -> dict[str, Any]:
+def flat(adapters: AdapterSet) -> dict[str, torch.Tensor]:
     """One name for each tensor: `3/PARAMETER` and `3/PARAMETER#exp_avg`."""
     tensors = {}
     for layer, state in adapters.items():
@@ -88,7 +93,7 @@ def flat(adapters: AdapterSet) -> dict[str, Any]:
     return tensors
 
 
-def unflat(tensors: Mapping[str, Any]) -> AdapterSet:
+def unflat(tensors: Mapping[str, torch.Tensor]) -> AdapterSet:
     """Inverse of `flat`."""
     adapters: AdapterSet = {}
     for key, tensor in tensors.items():
@@ -108,7 +113,7 @@ def pack_adapters(adapters: AdapterSet) -> dict[str, Packed]:
 
 
 def unpack_adapters(packed: Mapping[str, Packed], task: Task, layers: Sequence[int]) -> AdapterSet:
-    """The adapters of exactly these layers; FrameError if names, shapes or values cannot be theirs."""
+    """The adapters of exactly these layers; TensorError if names, shapes or values cannot be theirs."""
     shapes, wanted = adapter_shapes(task), set(layers)
     tensors = {}
     for key, entry in packed.items():
@@ -116,14 +121,18 @@ def unpack_adapters(packed: Mapping[str, Packed], task: Task, layers: Sequence[i
         name, mark, moment = rest.partition(_MARK)
         known = layer.isdecimal() and int(layer) in wanted and name in shapes
         if not known or (mark and moment not in MOMENTS):
-            raise FrameError(f"adapters came with the unexpected tensor {key[:80]!r}")
+            raise TensorError(f"adapters came with the unexpected tensor {key[:80]!r}")
         tensor = unpack_tensor(entry, () if moment == "step" else shapes[name])
         if not bool(tensor.isfinite().all()):
-            raise FrameError(f"adapters came with {key[:80]!r} that is not finite", remedy="lower --learning-rate")
+            raise TensorError(
+                f"adapters came with {key[:80]!r} that is not finite",
+                code=RefusalCode.NOT_FINITE,
+                remedy="lower --learning-rate",
+            )
         tensors[key] = tensor
     missing = [f"{layer}/{name}" for layer in layers for name in shapes if f"{layer}/{name}" not in tensors]
     if missing:
-        raise FrameError(f"adapters came without {missing[0]!r}")
+        raise TensorError(f"adapters came without {missing[0]!r}")
     return unflat(tensors)
 
 

@@ -10,21 +10,22 @@ to earlier mini-batches of the round stays in the server's adapters; its own ada
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cardlab.core.errors import RunError, UsageError
-from cardlab.core.records.plan import Plan
+from cardlab.core.records.plan import BATCHED, SERIAL, SHARINGS, Plan
+from cardlab.core.records.training import WAITING
 from cardlab.split.adapters import AdapterSet, copied
-from cardlab.split.codec import FrameError
-from cardlab.split.frames import Message
 from cardlab.split.laps import Laps, now_s
-from cardlab.split.settings import WAITING
-from cardlab.split.turn import Turn, Workplace
+from cardlab.split.protocol import Gradients
+from cardlab.split.refusals import FrameError, RefusalCode
+from cardlab.split.shared_half import SharedHalf
+from cardlab.split.turn import Arrival, Turn
 
-SERIAL, BATCHED = "serial", "batched"
-SHARINGS = (SERIAL, BATCHED)
+if TYPE_CHECKING:
+    import torch
 
 
 def common_cut(cuts: Mapping[str, int], number: int) -> int:
@@ -65,86 +66,72 @@ def sharing_of(asked: str | None, plan: Plan | None, parallel: bool) -> str:
 class _Pending:
     """A mini-batch that waits for those of the others."""
 
-    activation: Any
-    labels: Any
+    activation: torch.Tensor
+    labels: torch.Tensor
     arrived_s: float
     laps: Laps
 
 
-class Together:
-    """What the devices of one round share at the server; it holds the workplace for all of them.
+class BatchedSteps:
+    """The mini-batches of all devices of one round as one; it owns what the half holds for all of them.
 
     Attributes:
+        shared: the server's half.
         adapters: all layers', the server's of them moving.
         cut: that of all devices.
         active: whether the half's adapters are to be kept.
     """
 
-    def __init__(self, place: Workplace, adapters: AdapterSet, cut: int) -> None:
-        self.place = place
+    def __init__(self, shared: SharedHalf, adapters: AdapterSet, cut: int) -> None:
+        self.shared = shared
         self.adapters = copied(adapters)
         self.cut = cut
         self.active = True
+        self._pending: dict[bytes, _Pending] = {}
 
-    def turn(self, *arguments: Any) -> SharedTurn:
-        """A device's turn in this round; arguments as those of `Turn`."""
-        return SharedTurn(self, *arguments)
+    def enter(self, turn: Turn) -> None:
+        """Set the half's cut; nobody else works here, and the adapters that all share stay where they are."""
+        self.shared.half.set_cut(self.cut)
 
-    def due(self, turns: Iterable[Turn]) -> list[SharedTurn]:
+    def occupy(self, turn: Turn) -> None:
+        """Let the half hold what all turns train."""
+        self.shared.hold(self)
+
+    def take(self, turn: Turn, arrival: Arrival) -> None:
+        """Keep a mini-batch until those of the others have come. Raises FrameError for a second one."""
+        if turn.peer in self._pending:
+            raise FrameError("a mini-batch came before the one before it was answered", code=RefusalCode.OUT_OF_TURN)
+        activation, labels = turn.unpack(arrival.message)
+        arrival.laps.mark("decode")
+        self._pending[turn.peer] = _Pending(activation, labels, arrival.arrived_s, arrival.laps)
+
+    def due(self, turns: Iterable[Turn]) -> Sequence[Turn]:
         """The turns whose mini-batches are to be computed now; none while one is still to come."""
-        learning = [t for t in turns if isinstance(t, SharedTurn) and not t.learned]
-        if learning and all(t.pending is not None for t in learning):
+        learning = [t for t in turns if not t.learned]
+        if learning and all(t.peer in self._pending for t in learning):
             return learning
         for turn in learning:
-            if turn.pending is not None:
+            if turn.peer in self._pending:
                 # It waits here for others; that is no sign that it has stopped.
                 turn.last_s = now_s()
-        return []
+        return ()
 
-    def compute(self, turns: list[SharedTurn]) -> Iterator[tuple[SharedTurn, Message]]:
+    def compute(self, turns: Sequence[Turn]) -> Iterator[tuple[Turn, Gradients]]:
         """Compute these mini-batches as one; each device's gradients as soon as they are encoded.
 
         Raises NotFiniteError naming the places of those whose loss is not finite; then nothing was changed.
         """
-        ready = [(t, t.pending) for t in turns if t.pending is not None]
+        ready = [(turn, self._pending[turn.peer]) for turn in turns]
         begin_s = now_s()
         for _, pending in ready:
             pending.laps.mark(WAITING, begin_s)
-        self.place.give(self)
-        steps = self.place.half.train_together([p.activation for _, p in ready], [p.labels for _, p in ready])
+        self.shared.hold(self)
+        steps = self.shared.half.train_batched([p.activation for _, p in ready], [p.labels for _, p in ready])
         end_s = now_s()
         for _, pending in ready:
             pending.laps.mark("server", end_s)
         for (turn, pending), step in zip(ready, steps, strict=True):
             # The gradients of the devices before it were encoded meanwhile.
             pending.laps.mark(WAITING)
-            turn.pending = None
+            del self._pending[turn.peer]
             yield turn, turn.gradients(step, pending.arrived_s, pending.laps)
-
-
-class SharedTurn(Turn):
-    """One device's turn of a round that is computed together.
-
-    Attributes:
-        pending: its mini-batch, waiting for those of the others; None without one.
-    """
-
-    def __init__(self, together: Together, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.pending: _Pending | None = None
-        self._together = together
-
-    def _enter(self) -> None:
-        # Nobody else works here, and the adapters that all share stay where they are.
-        self.place.half.set_cut(self.cut)
-
-    def _take_place(self) -> None:
-        self.place.give(self._together)
-
-    def _mini_batch(self, message: Message, arrived_s: float, laps: Laps) -> None:
-        if self.pending is not None:
-            raise FrameError("a mini-batch came before the one before it was answered")
-        self.check_epoch(message)
-        activation, labels = self._tensors(message)
-        laps.mark("decode")
-        self.pending = _Pending(activation, labels, arrived_s, laps)

@@ -11,17 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cardlab.core.records.task import Execution, Task
-from cardlab.split.accuracy import draw_rows
+from cardlab.core.records.task import Task
+from cardlab.split.accuracy import TrainingSubject, draw_rows
 from cardlab.split.adapters import initial_adapters, pack_adapters, unpack_adapters
-from cardlab.split.codec import pack_tensor, unpack_tensor, warm_codec
-from cardlab.split.data import Tokens
+from cardlab.split.codecs.registry import pack_tensor, unpack_tensor, warm_codec
 from cardlab.split.halves import Half
-from cardlab.split.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
 
 CODECS = (
     "none",
@@ -102,18 +103,16 @@ class CutReadings:
 
 
 def profile_codecs(
-    task: Task,
-    execution: Execution,
-    weights: Weights,
-    tokens: Tokens,
+    subject: TrainingSubject,
     *,
     codecs: Sequence[str] = CODECS,
     cuts: Sequence[int] | None = None,
     note: Callable[[str], None] = lambda _text: None,
 ) -> Iterator[CutReadings]:
     """Readings cut by cut (every cut by default), of one real mini-batch each."""
-    device = Half(task, execution, weights, "device", learning_rate=1e-3)
-    server = Half(task, execution, weights, "server", learning_rate=1e-3)
+    task, execution = subject.task, subject.execution
+    device = Half(task, execution, subject.weights, "device", learning_rate=1e-3)
+    server = Half(task, execution, subject.weights, "server", learning_rate=1e-3)
     adapters = initial_adapters(task, 0)
     for codec in codecs:
         warm_codec(codec)
@@ -122,7 +121,7 @@ def profile_codecs(
         for half in (device, server):
             half.set_cut(cut)
             half.load(adapters)
-        ids = draw_rows(tokens, task, np.random.default_rng(0))
+        ids = draw_rows(subject.tokens, task, np.random.default_rng(0))
         activation = device.forward(ids)
         gradient = server.train(activation.detach().clone(), ids).gradient
         tensors = (("activation", activation.detach()), ("gradient", gradient))
@@ -155,7 +154,7 @@ def _handling(task: Task, device: Half, server: Half) -> tuple[HandlingReading, 
     )
 
 
-def _reading(cut: int, name: str, tensor: Any, codec: str, wire_dtype: str) -> CodecReading:
+def _reading(cut: int, name: str, tensor: torch.Tensor, codec: str, wire_dtype: str) -> CodecReading:
     encode_s, decode_s = [], []
     for _ in range(PASSES):
         start = time.perf_counter()

@@ -12,12 +12,15 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from cardlab.core.errors import MissingDependencyError, RunError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 Tokens = npt.NDArray[np.int64]
 _REMEDY = "give a text file, or JSON lines with a text key"
@@ -57,7 +60,7 @@ class Batches:
         self._windows = tokens[: count * sequence].reshape(count, sequence)[mine]
         self._batch, self._seed = batch, seed
 
-    def batch(self, number: int) -> Any:
+    def batch(self, number: int) -> torch.Tensor:
         """Mini-batch `number` (from 0), int64 [B, S]; every pass over the windows has an order of its own."""
         import torch
 

@@ -6,35 +6,52 @@ its end. So a device that was killed is simply started again, and one that lost 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cardlab import __version__
 from cardlab.core.errors import CardlabError, RunError
-from cardlab.core.plain import to_plain
 from cardlab.core.records.device import Device
 from cardlab.split.adapters import pack_adapters, unpack_adapters
-from cardlab.split.codec import FrameError, codec_named, pack_tensor, unpack_tensor, warm_codec
+from cardlab.split.codecs.registry import pack_tensor, unpack_tensor, warm_codec
 from cardlab.split.device_transport import CONNECT_S, DeviceTransport
-from cardlab.split.frames import Message, number, text, whole
 from cardlab.split.laps import Laps, now_s
-from cardlab.split.settings import TERMS, WAITING, RunSettings, check_version, settings_from
-from cardlab.split.shaping import words_of
+from cardlab.split.protocol import (
+    Abandoned,
+    Activations,
+    AdaptersReturn,
+    Bye,
+    End,
+    Gradients,
+    Hello,
+    Message,
+    Ready,
+    Refused,
+    RoundStart,
+    Stored,
+    Welcome,
+)
+from cardlab.split.refusals import FrameError, RefusalCode, RefusalError
+from cardlab.split.settings import RunSettings, check_version
+from cardlab.split.shaping import describe_rates
 from cardlab.split.sockets import SILENCE_S, Arrived
 
 if TYPE_CHECKING:
+    import torch
+
     from cardlab.split.halves import Half
 
 _LOOK_S = 0.25
+_MAX_REASON = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """What a device trains with: its half, and mini-batches by number."""
+    """What a device trains with: its half, and mini-batches [B, S] by number."""
 
     half: Half
-    batch: Callable[[int], Any]
+    batch: Callable[[int], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +64,15 @@ class DevicePatience:
 
 
 class _Abandoned(Exception):
-    """The server gave this device's round up; be ready again."""
+    """The server gave this device's round up; join again."""
 
 
 class _ServerLost(Exception):
     """The server is silent or was restarted."""
+
+
+class _RunOver(Exception):
+    """The server ended the run."""
 
 
 @dataclass(slots=True)
@@ -60,6 +81,24 @@ class DeviceRun:
 
     rounds: int = 0
     losses: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _DeviceRound:
+    """A round in progress on the device.
+
+    Attributes:
+        offset_s: server's timer minus this one; one for the whole round, so that the terms add up to what passed.
+        up_bytes, down_bytes: payload of its mini-batches.
+    """
+
+    settings: RunSettings
+    equipment: Equipment
+    start: RoundStart
+    offset_s: float
+    laps: Laps
+    up_bytes: int = 0
+    down_bytes: int = 0
 
 
 class SplitDevice:
@@ -95,48 +134,48 @@ class SplitDevice:
         Raises RunError: unreachable, refused, a mismatch, or a server that did not come back.
         """
         self._transport.check_connected(now_s() + self._patience.connect_s)
-        self._join()
+        joined = False
         while True:
             try:
-                message = self._wait()
-                if message.message.kind == "end":
-                    return self.done
-                if message.message.kind == "round":
-                    self._round(message)
-                elif message.message.kind == "stored":
-                    self._stored(message.message)
+                if not joined:
+                    self._join()
+                    joined = True
+                came = self._wait()
+                if isinstance(came.message, RoundStart):
+                    self._round(came.message, came.arrived_s)
+            except _RunOver:
+                return self.done
             except _Abandoned:
-                self._join()
+                joined = False
             except _ServerLost:
                 self._note("the server is silent; waiting for it")
                 self._transport_back()
-                self._join()
+                joined = False
 
     def _join(self) -> None:
         """Hello, welcome, ready. A label that is still taken by a dead process becomes free after a while."""
         until_s = now_s() + max(self._patience.connect_s, 2.0 * self._patience.silence_s)
         while True:
             self._session = self._transport.session
-            head = {"version": __version__, "device": to_plain(self._description)}
-            self._transport.send(Message("hello", head))
+            self._transport.send(Hello(version=__version__, device=self._description))
             try:
                 # The server answers pulses while it still builds its model; it is given the time.
-                welcome = self._wait(now_s() + self._patience.server_s)
+                came = self._wait(now_s() + self._patience.server_s)
             except _Abandoned:
                 continue
             except _ServerLost:
                 self._transport_back()
                 continue
-            except _Refused as refused:
-                if "takes part already" not in refused.message or now_s() > until_s:
+            except RefusalError as refused:
+                if refused.code is not RefusalCode.NAME_TAKEN or now_s() > until_s:
                     raise
                 self._transport.stop_waiting.wait(0.5)
                 continue
-            if welcome.message.kind == "welcome":
+            if isinstance(came.message, Welcome):
                 break
-        self._prepare(settings_from(welcome.message.head.get("settings")))
-        self._transport.settle_clocks()
-        self._transport.send(Message("ready"))
+        self._prepare(came.message.settings)
+        self._transport.settle_timers()
+        self._transport.send(Ready())
 
     def _prepare(self, settings: RunSettings) -> None:
         known = self._settings
@@ -147,9 +186,12 @@ class SplitDevice:
             warm_codec(settings.codec)
             self._equipment = self._equip(settings)
         except CardlabError as error:
-            self._transport.send(Message("bye", {"reason": str(error)}))
+            self._leave(error)
             raise
         self._settings = settings
+
+    def _leave(self, error: CardlabError) -> None:
+        self._transport.send(Bye(reason=str(error)[:_MAX_REASON]))
 
     def _transport_back(self) -> None:
         """Wait until the server answers pulses again; RunError after `server_s`."""
@@ -163,133 +205,132 @@ class SplitDevice:
             self._transport.stop_waiting.wait(0.1)
 
     def _wait(self, until_s: float | None = None) -> Arrived:
-        """The next message. Raises _ServerLost, _Abandoned, or RunError for a refusal or nothing by `until_s`."""
-        while True:
-            came = self._transport.receive(_LOOK_S)
-            if came is None:
-                if self._transport.session != self._session or self._transport.silence_s() > self._patience.silence_s:
-                    raise _ServerLost
-                if until_s is not None and now_s() > until_s:
-                    raise RunError(
-                        f"the server {self._transport.where} does not answer",
-                        remedy="see what it says; start it again with --resume",
-                    )
-                continue
-            if came.message.kind == "refused":
-                head = came.message.head
-                raise _Refused(str(head.get("message"))[:1000], remedy=str(head.get("remedy"))[:1000])
-            if came.message.kind == "abandoned":
-                self._note(f"the server gave this round up: {came.message.head.get('reason')}")
-                raise _Abandoned
-            return came
+        """The next message that asks for something: a welcome, the start of a round or gradients.
 
-    def _wait_for_gradients(self, round_number: int, epoch: int) -> Arrived:
+        Raises _ServerLost, _Abandoned, _RunOver, RefusalError for a refusal, FrameError for what no server sends, or
+        RunError for nothing by `until_s`.
+        """
         while True:
-            came = self._wait()
-            head: Mapping[str, Any] = came.message.head
-            if came.message.kind == "gradients" and (head.get("round"), head.get("epoch")) == (round_number, epoch):
+            try:
+                came = self._transport.receive(_LOOK_S)
+            except RefusalError as error:
+                self._leave(error)
+                raise
+            if came is not None and self._is_asking(came.message):
                 return came
-            if came.message.kind == "end":
-                raise RunError("the run ended in the middle of a round", remedy="see what the server says")
+            if came is None:
+                self._check_server(until_s)
 
-    def _round(self, came: Arrived) -> None:
+    def _check_server(self, until_s: float | None) -> None:
+        """Whether waiting makes sense still."""
+        if self._transport.session != self._session or self._transport.silence_s() > self._patience.silence_s:
+            raise _ServerLost
+        if until_s is not None and now_s() > until_s:
+            raise RunError(
+                f"the server {self._transport.where} does not answer",
+                remedy="see what it says; start it again with --resume",
+            )
+
+    def _is_asking(self, message: Message) -> bool:
+        """Do what every message means wherever it comes; whether there is more to do for it."""
+        match message:
+            case Refused():
+                raise RefusalError(message.message, code=message.code, remedy=message.remedy)
+            case Abandoned():
+                self._note(f"the server gave this round up: {message.reason}")
+                raise _Abandoned
+            case End():
+                raise _RunOver
+            case Stored():
+                self.done.rounds += 1
+                self._note(f"round {message.round} is stored: loss {message.loss:.4f}, {message.delay_s:.3f} s")
+                return False
+            case Welcome() | RoundStart() | Gradients():
+                return True
+            case _:
+                error = FrameError(f"a message {message.KIND!r} came where none belongs", code=RefusalCode.OUT_OF_TURN)
+                self._leave(error)
+                raise error
+
+    def _gradients_of(self, number: int, epoch: int) -> tuple[Gradients, float]:
+        """The gradients of that mini-batch and when they came; older ones are passed over."""
+        while True:
+            try:
+                came = self._wait()
+            except _RunOver:
+                raise RunError("the run ended in the middle of a round", remedy="see what the server says") from None
+            message = came.message
+            if isinstance(message, Gradients) and (message.round, message.epoch) == (number, epoch):
+                return message, came.arrived_s
+
+    def _round(self, start: RoundStart, arrived_s: float) -> None:
         settings, equipment = self._settings, self._equipment
         assert settings is not None and equipment is not None
-        head = came.message.head
-        round_number, cut = whole(head, "round", 1), whole(head, "cut", 1, settings.task.architecture.layers - 1)
-        codec = codec_named(text(head, "codec")).name
-        said = words_of(self._transport.shape, head)
+        last = settings.task.architecture.layers - 1
+        if start.cut > last:
+            raise FrameError(f"a round came with cut {start.cut}, and the last is {last}", code=RefusalCode.FIELD)
+        said = describe_rates(self._transport.shape, start.link)
         if said is not None:
-            self._note(f"round {round_number}: {said}")
-        # One offset for the whole round, so that the terms add up to what passed.
-        offset_s = self._transport.offset_s
-        laps = Laps(0.0)
-        laps.merge(_times(head), number(head, "sent_s") - offset_s)
-        laps.mark("adapters", came.arrived_s)
-        adapters = unpack_adapters(came.message.tensors, settings.task, range(cut))
+            self._note(f"round {start.round}: {said}")
+        this = _DeviceRound(settings, equipment, start, self._transport.offset_s, Laps(0.0))
+        laps, half = this.laps, equipment.half
+        laps.merge(start.terms, start.sent_s - this.offset_s)
+        laps.mark("adapters", arrived_s)
+        adapters = unpack_adapters(start.adapters, settings.task, range(start.cut))
         laps.mark("adapters")
-        equipment.half.set_cut(cut)
+        half.set_cut(start.cut)
         laps.mark("switch")
-        equipment.half.load(adapters)
+        half.load(adapters)
         laps.mark("adapters")
-        up_bytes = down_bytes = 0
         for epoch in range(settings.epochs):
-            sent, received = self._mini_batch(settings, equipment, codec, round_number, epoch, offset_s, laps)
-            up_bytes, down_bytes = up_bytes + sent, down_bytes + received
-        tensors = pack_adapters(equipment.half.export())
+            self._mini_batch(this, epoch)
+        packed = pack_adapters(half.export())
         laps.mark("adapters")
-        answer = {
-            "round": round_number,
-            "terms": laps.terms,
-            "sent_s": laps.last_s + offset_s,
-            "up_bytes": up_bytes,
-            "down_bytes": down_bytes,
-            "rtt_s": self._transport.rtt_s,
-        }
-        self._transport.send(Message("adapters", answer, tensors))
+        answer = AdaptersReturn(
+            round=start.round,
+            sent_s=laps.last_s + this.offset_s,
+            terms=laps.terms,
+            up_bytes=this.up_bytes,
+            down_bytes=this.down_bytes,
+            rtt_s=self._transport.rtt_s,
+            adapters=packed,
+        )
+        self._transport.send(answer)
 
-    def _mini_batch(
-        self,
-        settings: RunSettings,
-        equipment: Equipment,
-        codec: str,
-        round_number: int,
-        epoch: int,
-        offset_s: float,
-        laps: Laps,
-    ) -> tuple[int, int]:
-        """One forward and backward pass; payload bytes up and down."""
-        ids = equipment.batch((round_number - 1) * settings.epochs + epoch)
-        activation = equipment.half.forward(ids)
-        laps.mark("device")
+    def _mini_batch(self, this: _DeviceRound, epoch: int) -> None:
+        """One forward and backward pass."""
         import torch
 
-        tensors = {
-            "activation": pack_tensor(activation, codec, settings.wire_dtype),
-            "labels": pack_tensor(ids.to(torch.int32)),
-        }
-        message = Message("activations", {"round": round_number, "epoch": epoch}, tensors)
+        settings, half, laps, number = this.settings, this.equipment.half, this.laps, this.start.round
+        ids = this.equipment.batch((number - 1) * settings.epochs + epoch)
+        activation = half.forward(ids)
+        laps.mark("device")
+        message = Activations(
+            round=number,
+            epoch=epoch,
+            activation=pack_tensor(activation, this.start.codec, settings.wire_dtype),
+            labels=pack_tensor(ids.to(torch.int32)),
+        )
         sent_s = self._transport.send(message)
         laps.mark("encode", sent_s)
-        came = self._wait_for_gradients(round_number, epoch)
-        head = came.message.head
-        _mark_link(laps, head, came.arrived_s, offset_s)
-        if set(came.message.tensors) != {"gradient"}:
-            raise FrameError("gradients came without a gradient")
-        gradient = unpack_tensor(came.message.tensors["gradient"], tuple(activation.shape))
+        answer, back_s = self._gradients_of(number, epoch)
+        _mark_link(laps, answer, back_s, this.offset_s)
+        gradient = unpack_tensor(answer.gradient, tuple(activation.shape))
         laps.mark("decode")
-        equipment.half.backward(activation, gradient)
+        half.backward(activation, gradient)
         laps.mark("device")
-        self.done.losses.append(number(head, "loss"))
-        return message.payload_bytes, came.message.payload_bytes
-
-    def _stored(self, message: Message) -> None:
-        self.done.rounds += 1
-        self._note(
-            f"round {whole(message.head, 'round')} is stored: loss {number(message.head, 'loss'):.4f},"
-            f" {number(message.head, 'delay_s'):.3f} s"
-        )
+        self.done.losses.append(answer.loss)
+        this.up_bytes += message.payload_bytes
+        this.down_bytes += answer.payload_bytes
 
 
-class _Refused(RunError):
-    """The server said no."""
-
-
-def _mark_link(laps: Laps, head: Mapping[str, Any], back_s: float, offset_s: float) -> None:
+def _mark_link(laps: Laps, answer: Gradients, back_s: float, offset_s: float) -> None:
     """From sending to receiving: up, what the server says of its own time, and down.
 
-    How long both ways took together is known exactly; how it divides, to the error of the clocks' offset.
+    How long both ways took together is known exactly; how it divides, to the error of the timers' offset.
     """
-    arrived_s, sent_s = number(head, "arrived_s"), number(head, "sent_s")
-    both_s = max(0.0, back_s - laps.last_s - (sent_s - arrived_s))
-    up_s = min(max(0.0, arrived_s - offset_s - laps.last_s), both_s)
+    both_s = max(0.0, back_s - laps.last_s - (answer.sent_s - answer.arrived_s))
+    up_s = min(max(0.0, answer.arrived_s - offset_s - laps.last_s), both_s)
     laps.add("uplink", up_s)
     laps.add("downlink", both_s - up_s)
-    laps.merge(_times(head), back_s)
-
-
-def _times(head: Mapping[str, Any]) -> dict[str, float]:
-    sent = head.get("terms")
-    if not isinstance(sent, dict) or not set(sent) <= {*TERMS, WAITING}:
-        raise FrameError("the server sent no times")
-    return {term: number(sent, term) for term in sent}
+    laps.merge(answer.terms, back_s)

@@ -1,4 +1,4 @@
-"""A device's end: it connects outwards, keeps the offset of the clocks, and shapes its link where that is asked for."""
+"""A device's end: it connects outwards, keeps the offset of the timers, and shapes its link where that is asked for."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import queue
 import threading
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cardlab.core.errors import RunError
-from cardlab.split.codec import FrameError
-from cardlab.split.frames import Message, pack, unpack
 from cardlab.split.keys import KeyPair
 from cardlab.split.laps import now_s
-from cardlab.split.shaping import BURST_BYTES, LinkShape, TokenBucket, planned_rates
+from cardlab.split.protocol import Message, RoundStart, decode, encode
+from cardlab.split.refusals import RefusalError
+from cardlab.split.shaping import BURST_BYTES, LinkShape, TokenBucket
 from cardlab.split.sockets import (
     BEAT,
     DATA,
@@ -22,11 +22,16 @@ from cardlab.split.sockets import (
     MAGIC,
     PULSE,
     Arrived,
-    Pump,
-    bracketed,
+    SocketThread,
+    address_host,
     load_zmq,
-    prepared,
+    with_limits,
 )
+
+if TYPE_CHECKING:
+    from zmq.sugar.context import Context
+    from zmq.sugar.frame import Frame
+    from zmq.sugar.socket import Socket
 
 PULSE_INTERVAL_S = 0.25
 _FIRST_PULSES = 12
@@ -52,15 +57,15 @@ class DeviceTransport:
         server_key: bytes | None = None,
         shape: LinkShape | None = None,
     ) -> None:
-        zmq = load_zmq()
+        library = load_zmq()
         self.peer = os.urandom(15)
         self.where = f"{host}:{port}"
         self._has_keys = keys is not None
-        self._context = zmq.Context()
-        address = f"tcp://{bracketed(host)}:{port}"
+        self._context = library.Context()
+        address = f"tcp://{address_host(host)}:{port}"
         sockets = []
         for kind in (DATA, BEAT):
-            socket = prepared(self._context.socket(zmq.DEALER), 2000 if kind == DATA else 0)
+            socket = with_limits(self._context.socket(library.DEALER), 2000 if kind == DATA else 0)
             socket.identity = kind + self.peer
             socket.reconnect_ivl, socket.reconnect_ivl_max = 100, 1000
             if keys is not None and server_key is not None:
@@ -71,60 +76,61 @@ class DeviceTransport:
         for socket in sockets:
             socket.connect(address)
         self.shape = shape or LinkShape()
-        self._pump = _DevicePump(self._context, sockets[0], sockets[1], self.shape)
-        self._pump.start()
+        self._thread = _DeviceThread(self._context, sockets[0], sockets[1], self.shape)
+        self._thread.start()
 
     def send(self, message: Message) -> float:
         """Send; returns the time at which it was handed over."""
-        parts = pack(message)
+        parts = encode(message)
         sent_s = now_s()
-        self._pump.put(parts)
+        self._thread.put(parts)
         return sent_s
 
     def receive(self, timeout_s: float) -> Arrived | None:
-        """The next message, None after the timeout. Raises FrameError for what is no message."""
+        """The next message, None after the timeout. Raises RefusalError for what is no message."""
         try:
-            _, parts, arrived_s = self._pump.inbox.get(timeout=max(timeout_s, 0.0))
+            _, parts, arrived_s = self._thread.inbox.get(timeout=max(timeout_s, 0.0))
         except queue.Empty:
             return None
-        return Arrived(b"", unpack(parts), arrived_s)
+        return Arrived(b"", decode(parts), arrived_s)
 
     @property
     def offset_s(self) -> float:
-        """Server's clock minus this one, by the quickest recent pulse; 0 before the first."""
-        return min(self._pump.echoes, default=(0.0, 0.0))[1]
+        """Server's timer minus this one, by the quickest recent pulse; 0 before the first."""
+        return min(self._thread.echoes, default=(0.0, 0.0))[1]
 
     @property
     def rtt_s(self) -> float | None:
         """The shortest recent round trip of a pulse, None before the first."""
-        return min(self._pump.echoes)[0] if self._pump.echoes else None
+        return min(self._thread.echoes)[0] if self._thread.echoes else None
 
     @property
     def session(self) -> bytes | None:
         """The server process that answered the last pulse; another one has been restarted."""
-        return self._pump.session
+        return self._thread.session
 
     def silence_s(self) -> float:
         """Seconds since the server answered a pulse (since the start, if it never did)."""
-        return now_s() - self._pump.heard_s
+        return now_s() - self._thread.heard_s
 
-    def settle_clocks(self, limit_s: float = 3.0) -> None:
+    def settle_timers(self, limit_s: float = 3.0) -> None:
         """Wait for enough pulses that the offset is that of a quick one."""
         until_s = now_s() + limit_s
-        while len(self._pump.echoes) < _FIRST_PULSES and now_s() < until_s:
+        while len(self._thread.echoes) < _FIRST_PULSES and now_s() < until_s:
             self.stop_waiting.wait(0.01)
 
     def check_connected(self, deadline_s: float) -> None:
         """Wait until the server answers a pulse; RunError saying what stands in the way by the deadline."""
         seen: set[int] = set()
-        while self._pump.session is None:
+        while self._thread.session is None:
             seen |= self._events()
-            zmq = self._pump.zmq
-            if seen & {int(zmq.EVENT_HANDSHAKE_FAILED_AUTH), int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)}:
+            library = self._thread.zmq
+            fatal = {library.EVENT_HANDSHAKE_FAILED_AUTH, library.EVENT_HANDSHAKE_FAILED_PROTOCOL}
+            if seen & {int(event) for event in fatal}:
                 raise self._refused()
             if now_s() >= deadline_s:
                 # A handshake that only broke off may have met a server that was just starting: it was tried again.
-                broken = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL) in seen
+                broken = int(library.EVENT_HANDSHAKE_FAILED_NO_DETAIL) in seen
                 raise self._refused() if broken else self._unreachable(seen)
             self.stop_waiting.wait(0.05)
 
@@ -142,7 +148,7 @@ class DeviceTransport:
     @property
     def stop_waiting(self) -> threading.Event:
         """Set when the transport closes."""
-        return self._pump.stopping
+        return self._thread.stopping
 
     def _events(self) -> set[int]:
         from zmq.utils.monitor import recv_monitor_message
@@ -153,8 +159,7 @@ class DeviceTransport:
         return found
 
     def _unreachable(self, seen: set[int]) -> RunError:
-        zmq = self._pump.zmq
-        if int(zmq.EVENT_CONNECTED) not in seen:
+        if int(self._thread.zmq.EVENT_CONNECTED) not in seen:
             return RunError(
                 f"no server answers at {self.where}",
                 remedy="start it with: card run server; check address, port and firewall",
@@ -166,12 +171,12 @@ class DeviceTransport:
 
     def close(self) -> None:
         """Stop the thread."""
-        self._pump.close()
+        self._thread.close()
         self._context.destroy(1000)
 
 
-class _DevicePump(Pump):
-    def __init__(self, context: Any, data: Any, beat: Any, shape: LinkShape) -> None:
+class _DeviceThread(SocketThread):
+    def __init__(self, context: Context, data: Socket, beat: Socket, shape: LinkShape) -> None:
         super().__init__(context, "device")
         self.heard_s = now_s()
         self.session: bytes | None = None
@@ -182,14 +187,13 @@ class _DevicePump(Pump):
         self._up = TokenBucket(shape.uplink_bps, shape.delay_s, burst_bytes)
         self._down = TokenBucket(shape.downlink_bps, shape.delay_s, burst_bytes)
         self._planned = shape.planned
-        self._outgoing: deque[tuple[float, list[Any]]] = deque()
-        self._incoming: deque[tuple[float, list[Any]]] = deque()
+        self._outgoing: deque[tuple[float, list[Frame]]] = deque()
+        self._incoming: deque[tuple[float, list[Frame]]] = deque()
 
     def run(self) -> None:
-        zmq = self.zmq
-        poller = zmq.Poller()
+        poller = self.zmq.Poller()
         for socket in (self._data, self._beat, self._pipe_out):
-            poller.register(socket, zmq.POLLIN)
+            poller.register(socket, self.zmq.POLLIN)
         beat_s = now_s()
         while not self.stopping.is_set():
             if now_s() >= beat_s:
@@ -200,7 +204,7 @@ class _DevicePump(Pump):
             if self._beat in ready:
                 self._echo()
             if self._pipe_out in ready:
-                self._hold(self._outgoing, self._up, self.taken())
+                self._hold(self._outgoing, self._up, self.handed_over())
             if self._data in ready:
                 parts = self._data.recv_multipart(copy=False)
                 if self._planned:
@@ -208,24 +212,23 @@ class _DevicePump(Pump):
                 self._hold(self._incoming, self._down, parts)
             self._release()
         while self._pipe_out.poll(0):
-            self._hold(self._outgoing, self._up, self.taken())
+            self._hold(self._outgoing, self._up, self.handed_over())
         for _, parts in self._outgoing:
             self._send(parts)
         self._data.disable_monitor()
         for socket in (self._data, self._beat, self._pipe_out):
             socket.close()
 
-    def _adopt(self, parts: list[Any]) -> None:
+    def _adopt(self, parts: list[Frame]) -> None:
         """Take the rates of a round that begins, so that its own adapters come down at them."""
         # What is no message, or no rate, is said by the thread that reads it.
-        with contextlib.suppress(FrameError):
-            message = unpack([part.buffer for part in parts])
-            rates = planned_rates(message.head) if message.kind == "round" else None
-            if rates is not None:
-                self._up.set_rate(rates[0], now_s())
-                self._down.set_rate(rates[1], now_s())
+        with contextlib.suppress(RefusalError):
+            message = decode([part.buffer for part in parts])
+            if isinstance(message, RoundStart) and message.link is not None:
+                self._up.set_rate(message.link.uplink_bps, now_s())
+                self._down.set_rate(message.link.downlink_bps, now_s())
 
-    def _hold(self, held: deque[tuple[float, list[Any]]], bucket: TokenBucket, parts: list[Any]) -> None:
+    def _hold(self, held: deque[tuple[float, list[Frame]]], bucket: TokenBucket, parts: list[Frame]) -> None:
         if len(parts) > 1 or (parts and len(parts[0])):
             held.append((bucket.release_s(sum(len(part) for part in parts), now_s()), parts))
 
@@ -236,7 +239,7 @@ class _DevicePump(Pump):
             due_s, parts = self._incoming.popleft()
             self.inbox.put((b"", [part.buffer for part in parts], now_s()))
 
-    def _send(self, parts: list[Any]) -> None:
+    def _send(self, parts: list[Frame]) -> None:
         with contextlib.suppress(self.zmq.ZMQError):
             self._data.send_multipart(parts, copy=False, flags=self.zmq.NOBLOCK)
 

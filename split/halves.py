@@ -4,14 +4,13 @@
     server:  smashed data -> layers c+1..L -> head -> loss          -> backward -> gradient, step
 
 The family adapter cuts transformers' own model, so its mask and rotary code runs. Moving the cut loads the layers
-that come and lets go of those that leave; nothing else is touched.
+that come and releases those that leave; nothing else is touched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -23,8 +22,8 @@ from cardlab.profilers.runtime.extras import make_optimizer
 from cardlab.profilers.runtime.heap import hold_freed_memory
 from cardlab.profilers.runtime.segments import synchronizer
 from cardlab.split.adapters import AdapterSet, LayerState
+from cardlab.split.refusals import NotFiniteError
 from cardlab.split.settings import check_cut
-from cardlab.split.turn import NotFiniteError
 from cardlab.split.weights import Weights
 
 # Activations and a fragmented heap, as a multiple of the weights of one side.
@@ -36,7 +35,7 @@ class ServerStep:
     """What a mini-batch gave on the server: loss, and the gradient of the smashed data [B, S, h]."""
 
     loss: float
-    gradient: Any
+    gradient: torch.Tensor
 
 
 class Half:
@@ -72,8 +71,8 @@ class Half:
         self._family = self._built.family
         self._layers = list(self._built.layers)
         self._ready: set[int] = set()
-        self._part: Any = None
-        self._optimizer: Any = None
+        self._part: torch.nn.Module | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
         paths = self._family.embedding_paths if side == "device" else (self._family.norm_path, self._family.head_path)
         # Cutting replaces modules of the model, so those of this side are kept by hand.
         self._fixed = {path: self._built.part(path) for path in paths}
@@ -83,8 +82,13 @@ class Half:
         """Layers of this side, from 0."""
         return range(self.cut) if self.side == "device" else range(self.cut, len(self._layers))
 
+    @property
+    def layers(self) -> tuple[torch.nn.Module, ...]:
+        """All layers of the model; those that this side does not hold are on the meta device."""
+        return tuple(self._layers)
+
     def set_cut(self, cut: int) -> None:
-        """Move the cut: fetch the layers that come, let go of those that leave.
+        """Move the cut: fetch the layers that come, release those that leave.
 
         Raises UsageError for a cut outside 1..L-1, RunError for weights that are missing.
         """
@@ -95,7 +99,8 @@ class Half:
         parent, _, name = self._family.layer_path.rpartition(".")
         setattr(self._built.model.get_submodule(parent), name, torch.nn.ModuleList(self._layers))
         cut_side = self._family.device_part if self.side == "device" else self._family.server_part
-        self._part = cut_side(self._built.model, cut)
+        part = cut_side(self._built.model, cut)
+        self._part = part
         if first:
             self._load_fixed()
             restore_rotary(self._built, self._built.model, self._where)
@@ -108,8 +113,8 @@ class Half:
                 self._fill(f"layer-{number}", {prefix: self._layers[number]})
                 self._ready.add(number)
         if self.task.gradient_checkpointing:
-            enable_checkpointing(self._part)
-        self._part.train()
+            enable_checkpointing(part)
+        part.train()
         self._optimizer = None
         self._hold_memory()
 
@@ -129,7 +134,7 @@ class Half:
         }
         self._fill("embedding" if self.side == "device" else "head", modules)
 
-    def _fill(self, group: str, modules: dict[str, Any]) -> None:
+    def _fill(self, group: str, modules: dict[str, torch.nn.Module]) -> None:
         """Memory and weights for these modules by checkpoint name; LoRA tensors wait for `load`."""
         wanted = {}
         for prefix, module in modules.items():
@@ -146,7 +151,7 @@ class Half:
     def load(self, adapters: AdapterSet) -> None:
         """Take over the adapters and optimizer state of this side's layers; others are ignored."""
         trainable = []
-        states: list[tuple[Any, dict[str, Any]]] = []
+        states: list[tuple[torch.nn.Parameter, dict[str, torch.Tensor]]] = []
         with torch.no_grad():
             for number in self.numbers:
                 parameters = dict(self._layers[number].named_parameters())
@@ -158,11 +163,12 @@ class Half:
                     moments = adapters[number].moments.get(name)
                     if moments:
                         states.append((parameter, moments))
-        self._optimizer = make_optimizer(self.task.optimizer, trainable, self._learning_rate)
+        optimizer = make_optimizer(self.task.optimizer, trainable, self._learning_rate)
         for parameter, moments in states:
-            self._optimizer.state[parameter] = {
+            optimizer.state[parameter] = {
                 key: tensor.clone().to("cpu" if key == "step" else parameter.device) for key, tensor in moments.items()
             }
+        self._optimizer = optimizer
 
     def export(self) -> AdapterSet:
         """Adapters and optimizer state of this side's layers as they are now, on the CPU."""
@@ -180,24 +186,24 @@ class Half:
             found[number] = state
         return found
 
-    def forward(self, ids: Any) -> Any:
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Device: smashed data [B, S, h] of token numbers [B, S]."""
-        activation = self._part(input_ids=ids.to(self._where), use_cache=False).last_hidden_state
+        activation = self._model()(input_ids=ids.to(self._where), use_cache=False).last_hidden_state
         self._synchronize()
         return activation
 
-    def backward(self, activation: Any, gradient: Any) -> None:
+    def backward(self, activation: torch.Tensor, gradient: torch.Tensor) -> None:
         """Device: back through the layers, and one optimizer step."""
         activation.backward(gradient=gradient.to(self._where, activation.dtype))
         self._step()
 
-    def train(self, activation: Any, ids: Any) -> ServerStep:
+    def train(self, activation: torch.Tensor, ids: torch.Tensor) -> ServerStep:
         """Server: loss and gradient of received smashed data, and one optimizer step.
 
-        Raises RunError when the loss is not finite.
+        Raises NotFiniteError when the loss is not finite.
         """
         hidden = activation.to(self._where, self._built.dtype).requires_grad_(True)
-        loss = self._part(inputs_embeds=hidden, labels=ids.to(self._where), use_cache=False).loss
+        loss = self._model()(inputs_embeds=hidden, labels=ids.to(self._where), use_cache=False).loss
         loss.backward()
         value = float(loss.detach())
         if not abs(value) < float("inf"):
@@ -205,7 +211,7 @@ class Half:
         self._step()
         return ServerStep(loss=value, gradient=hidden.grad)
 
-    def train_together(self, activations: Sequence[Any], ids: Sequence[Any]) -> list[ServerStep]:
+    def train_batched(self, activations: Sequence[torch.Tensor], ids: Sequence[torch.Tensor]) -> list[ServerStep]:
         """Server: several mini-batches as one, and one optimizer step on the mean of their mean losses.
 
         Each step has the loss of its own mini-batch and the gradient of that loss. Raises NotFiniteError before
@@ -213,7 +219,7 @@ class Half:
         """
         sizes = [int(a.shape[0]) for a in activations]
         hidden = torch.cat([a.to(self._where, self._built.dtype) for a in activations]).requires_grad_(True)
-        logits = self._part(inputs_embeds=hidden, use_cache=False).logits
+        logits = self._model()(inputs_embeds=hidden, use_cache=False).logits
         losses = [_next_token_loss(own, row.to(self._where)) for own, row in zip(logits.split(sizes), ids, strict=True)]
         values = [float(loss.detach()) for loss in losses]
         wrong = tuple(n for n, value in enumerate(values) if not abs(value) < float("inf"))
@@ -224,10 +230,15 @@ class Half:
         gradients = (hidden.grad * len(losses)).split(sizes)
         return [ServerStep(loss=v, gradient=g) for v, g in zip(values, gradients, strict=True)]
 
-    def loss(self, activation: Any, ids: Any) -> Any:
+    def loss(self, activation: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Server: loss of received smashed data, nothing trained."""
         hidden = activation.to(self._where, self._built.dtype)
-        return self._part(inputs_embeds=hidden, labels=ids.to(self._where), use_cache=False).loss
+        return self._model()(inputs_embeds=hidden, labels=ids.to(self._where), use_cache=False).loss
+
+    def _model(self) -> torch.nn.Module:
+        if self._part is None:
+            raise RunError("this side of the model has no layers yet", remedy="set the cut first")
+        return self._part
 
     def _step(self) -> None:
         if self._optimizer is None:
@@ -237,7 +248,7 @@ class Half:
         self._synchronize()
 
 
-def _next_token_loss(logits: Any, ids: Any) -> Any:
+def _next_token_loss(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of predicting the next token, logits [B, S, V] and ids [B, S], as transformers' models do."""
     # Labels move, not logits: a copy of them would be the largest tensor of the step.
     following = torch.nn.functional.pad(ids, (0, 1), value=-100)[:, 1:]

@@ -5,7 +5,7 @@
     OUT/adapters/            the same adapters for PEFT, written when the run ends
 
 A commit writes the state under a new name, then the journal that names it, each flushed to the disk; a process
-killed at any moment leaves the one or the other whole.
+killed at any moment leaves the one or the other whole. A journal of 0.1.0 (format 1) is read as one of this version.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from cardlab import __version__
 from cardlab.core.errors import RunError
 from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.records.device import Device
+from cardlab.core.records.plan import TERMS
 from cardlab.split.adapters import AdapterSet, flat, unflat
 from cardlab.split.settings import RunSettings
 
 _NAME = "journal.json"
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,28 +33,47 @@ class FinishedTurn:
     """One round of one device as it was finished.
 
     Attributes:
-        device: label; `description` is its Device record as plain JSON.
+        description: of the device; its name is the label.
+        codec: of smashed data and gradients.
         terms: seconds by term, waiting apart.
-        predicted, predicted_ci95, delay_ci95: what was expected, where anything was.
         elapsed_s: from the server's first act to the adapters' return.
-        energy_j: of the server over that time, None without a meter.
-        details: bytes of each direction and of the adapters, shortest round trip.
+        up_bytes, down_bytes, adapter_bytes: payload from and to the device, and its adapters (one way).
+        rtt_s: shortest round trip seen.
+        frequency_hz: of the server under load, None where it cannot be read.
+        power_w, energy_j: of the server, mean and over that time, None without a meter; devices at once have no
+            energy of their own.
+        predicted, predicted_ci95, predicted_delay_ci95: what was expected, where anything was.
     """
 
     round: int
-    device: str
-    description: Mapping[str, object]
+    description: Device
     cut: int
-    frequency_hz: float | None
+    codec: str
     losses: tuple[float, ...]
     terms: Mapping[str, float]
     waiting_s: float
     elapsed_s: float
-    energy_j: float | None
+    up_bytes: int
+    down_bytes: int
+    adapter_bytes: int
+    rtt_s: float | None = None
+    frequency_hz: float | None = None
+    power_w: float | None = None
+    energy_j: float | None = None
     predicted: Mapping[str, float] = field(default_factory=dict)
     predicted_ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    delay_ci95: tuple[float, float] | None = None
-    details: Mapping[str, object] = field(default_factory=dict)
+    predicted_delay_ci95: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if set(self.terms) != set(TERMS) or not {*self.predicted, *self.predicted_ci95} <= set(TERMS):
+            raise ValueError(f"a finished turn has the terms {sorted(self.terms)}")
+        if not self.losses:
+            raise ValueError("a finished turn has no losses")
+
+    @property
+    def device(self) -> str:
+        """Label of the device."""
+        return self.description.name
 
     @property
     def delay_s(self) -> float:
@@ -73,6 +95,7 @@ class Progress:
         turns: finished, in order.
         state: file name of the adapters after them, None before the first.
         done: the run has ended.
+        format: of the journal.
     """
 
     settings: RunSettings
@@ -81,6 +104,7 @@ class Progress:
     turns: tuple[FinishedTurn, ...] = ()
     state: str | None = None
     done: bool = False
+    format: int = FORMAT
 
 
 class Journal:
@@ -108,10 +132,11 @@ class Journal:
 
     @classmethod
     def resume(cls, folder: Path) -> Journal:
-        """The unfinished run in the folder; RunError if there is none."""
+        """The unfinished run in the folder, which goes on with this version; RunError if there is none."""
         if not (folder / _NAME).exists():
             raise RunError(f"{folder} holds no run to go on with", remedy="start afresh without --resume")
-        return cls(folder, _read(folder))
+        found = _read(folder)
+        return cls(folder, replace(found, settings=replace(found.settings, version=__version__)))
 
     def adapters(self) -> AdapterSet | None:
         """Adapters and optimizer state after the last commit, None before the first."""
@@ -133,32 +158,15 @@ class Journal:
         old = self.progress
         name = f"state-{len(old.turns) + len(turns)}.safetensors"
         _put(self.folder / name, save({key: tensor.contiguous() for key, tensor in flat(adapters).items()}))
-        self._write(
-            Progress(
-                settings=old.settings,
-                started_at=old.started_at,
-                closed=old.closed + int(close),
-                turns=(*old.turns, *turns),
-                state=name,
-            )
-        )
+        closed, done = old.closed + int(close), (*old.turns, *turns)
+        self._write(replace(old, closed=closed, turns=done, state=name))
         if old.state is not None and old.state != name:
             (self.folder / old.state).unlink(missing_ok=True)
 
     def close_round(self, *, done: bool = False) -> None:
         """The round in progress is over; with `done` the whole run is."""
         old = self.progress
-        closed = old.closed if done else old.closed + 1
-        self._write(
-            Progress(
-                settings=old.settings,
-                started_at=old.started_at,
-                closed=closed,
-                turns=old.turns,
-                state=old.state,
-                done=done,
-            )
-        )
+        self._write(replace(old, closed=old.closed if done else old.closed + 1, done=done))
 
     def finished_in(self, number: int) -> set[str]:
         """Devices that finished that round."""
@@ -170,13 +178,46 @@ class Journal:
 
 
 def _read(folder: Path) -> Progress:
+    path = folder / _NAME
     try:
-        plain: Any = json.loads((folder / _NAME).read_text("utf-8"))
-        return from_plain(Progress, plain)
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{folder / _NAME} cannot be understood: {error}", remedy="start afresh in another --out"
-        ) from error
+        plain = json.loads(path.read_text("utf-8"))
+        if not isinstance(plain, dict):
+            raise ValueError("it is no object")
+        number = plain.get("format", 1)
+        if number in (1, FORMAT):
+            return from_plain(Progress, _from_first(plain) if number == 1 else plain)
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path} cannot be understood: {error}", remedy="start afresh in another --out") from error
+    raise RunError(
+        f"{path} has the format {str(number)[:20]}, and this cardlab reads 1 and {FORMAT}",
+        remedy="go on with the cardlab that began the run, or start afresh in another --out",
+    )
+
+
+# What 0.1.0 kept of a turn in a dictionary without a schema, and under other names.
+_MOVED = {
+    "codec": "codec",
+    "adapters_bytes": "adapter_bytes",
+    "up_bytes": "up_bytes",
+    "down_bytes": "down_bytes",
+    "rtt_s": "rtt_s",
+    "round_power_w": "power_w",
+}
+
+
+def _from_first(plain: dict[str, object]) -> dict[str, object]:
+    """A journal of 0.1.0 as this version writes it; ValueError if it is none."""
+    turns = plain.get("turns", [])
+    if not isinstance(turns, list):
+        raise ValueError("its turns are no list")
+    return {**plain, "format": FORMAT, "turns": [_turn_from_first(turn) for turn in turns]}
+
+
+def _turn_from_first(turn: object) -> dict[str, object]:
+    if not isinstance(turn, dict) or not isinstance(turn.get("details"), dict):
+        raise ValueError("a turn of it makes no sense")
+    moved = {new: turn["details"][old] for old, new in _MOVED.items() if old in turn["details"]}
+    return {**turn, "predicted_delay_ci95": turn.get("delay_ci95"), **moved}
 
 
 def _put(path: Path, data: bytes) -> None:

@@ -89,5 +89,5 @@ def is_loopback(host: str) -> bool:
     try:
         found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
     except OSError as error:
-        raise RunError(f"the host {host!r} is not known", remedy="give its address, or mend the name") from error
+        raise RunError(f"the host {host!r} is not known", remedy="give its address, or correct the name") from error
     return all(ipaddress.ip_address(str(address).split("%")[0]).is_loopback for address in found)

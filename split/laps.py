@@ -9,7 +9,7 @@ now_s = time.perf_counter
 
 
 class Laps:
-    """Seconds by term since `start_s`, on this process's monotonic clock; `last_s` is the last mark."""
+    """Seconds by term since `start_s`, on this process's monotonic timer; `last_s` is the last mark."""
 
     def __init__(self, start_s: float) -> None:
         self.terms: dict[str, float] = {}

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cardlab.core.errors import RunError
-from cardlab.core.plain import from_plain, to_plain
 from cardlab.core.records.device import Device
-from cardlab.split.codec import FrameError
-from cardlab.split.frames import Message, text
+from cardlab.split.protocol import Abandoned, Hello, Message, Refused, Welcome
+from cardlab.split.refusals import RefusalCode, RefusalError, code_of
 from cardlab.split.server_transport import ServerTransport
-from cardlab.split.settings import RunSettings, check_version
+from cardlab.split.settings import RunSettings
+
+_MAX_WORDS = 1000
 
 
 @dataclass(slots=True)
@@ -50,27 +51,30 @@ class Members:
                 self.drop(member.peer, "it is silent")
         return {name: member for name, member in self._by_name.items() if member.ready}
 
-    def handle(self, peer: bytes, message: Message) -> bool:
-        """Deal with hello, ready and bye; False for anything else."""
-        if message.kind == "hello":
-            self._hello(peer, message)
-        elif message.kind == "ready":
-            member = self.of(peer)
-            if member is None:
-                self._transport.send(peer, Message("abandoned", {"reason": "this device has not said hello"}))
-            elif not member.ready:
-                member.ready = True
-                self._note(f"{member.device.name} is ready")
-        elif message.kind == "bye":
-            reason = message.head.get("reason")
-            self.drop(peer, str(reason)[:300] if reason else "it said goodbye")
-        else:
-            return False
-        return True
-
     def of(self, peer: bytes) -> Member | None:
         """The member behind a connection."""
         return next((m for m in self._by_name.values() if m.peer == peer), None)
+
+    def join(self, peer: bytes, hello: Hello) -> None:
+        """Let a device in. Raises RunError for one that has no place in the run, or whose label is taken."""
+        name = hello.device.name
+        self._admits(name)
+        self._check_free(peer, name)
+        self._by_name[name] = Member(peer, hello.device)
+        self._transport.send(peer, Welcome(settings=self._settings))
+
+    def mark_ready(self, peer: bytes) -> None:
+        """Its model is built; one that is not known is told to join."""
+        member = self.of(peer)
+        if member is None:
+            self.ask_to_join(peer)
+        elif not member.ready:
+            member.ready = True
+            self._note(f"{member.device.name} is ready")
+
+    def ask_to_join(self, peer: bytes) -> None:
+        """Tell a device that nobody knows here: it slept while it was given up, or this server was restarted."""
+        self._transport.send(peer, Abandoned(round=None, reason="this device has not said hello"))
 
     def drop(self, peer: bytes, reason: str) -> None:
         """Forget a device."""
@@ -79,27 +83,16 @@ class Members:
             del self._by_name[member.device.name]
             self._note(f"{member.device.name} leaves: {reason}")
 
-    def refuse(self, peer: bytes, message: str, remedy: str) -> None:
+    def refuse(self, peer: bytes, error: RunError) -> None:
         """Tell a device why not, and forget it."""
-        self._transport.send(peer, Message("refused", {"message": message, "remedy": remedy}))
-        self.drop(peer, message)
+        said = Refused(code=code_of(error), message=error.message[:_MAX_WORDS], remedy=error.remedy[:_MAX_WORDS])
+        self._transport.send(peer, said)
+        self.drop(peer, error.message)
 
     def tell_all(self, message: Message) -> None:
         """Send to every device."""
         for member in self._by_name.values():
             self._transport.send(member.peer, message)
-
-    def _hello(self, peer: bytes, message: Message) -> None:
-        try:
-            check_version(text(message.head, "version"))
-            device = _device(message)
-            self._admits(device.name)
-            self._check_free(peer, device.name)
-        except RunError as error:
-            self.refuse(peer, error.message, error.remedy)
-            return
-        self._by_name[device.name] = Member(peer, device)
-        self._transport.send(peer, Message("welcome", {"settings": to_plain(self._settings)}))
 
     def _check_free(self, peer: bytes, name: str) -> None:
         """A label that is taken by a device that still lives is refused; one that fell silent gives way."""
@@ -107,14 +100,9 @@ class Members:
         if other is None or other.peer == peer:
             return
         if self._transport.silence_s(other.peer) < min(self._silence_s, 2.0):
-            raise RunError(
-                f"a device called {name!r} takes part already", remedy="give each device a --name of its own"
+            raise RefusalError(
+                f"a device called {name!r} takes part already",
+                code=RefusalCode.NAME_TAKEN,
+                remedy="give each device a --name of its own",
             )
         self.drop(other.peer, "another process took its place")
-
-
-def _device(message: Message) -> Device:
-    try:
-        return from_plain(Device, message.head.get("device"))
-    except (ValueError, TypeError) as error:
-        raise FrameError(f"a device described itself in a way that makes no sense: {error}") from error

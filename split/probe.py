@@ -3,7 +3,7 @@
     rate up = 8 x bytes / median one-way time       one message at a time, with a pause as long as a message between
 
 The pause lets a token bucket on the way fill again, as it does while a run computes. One-way times come from the
-offset of the two clocks; where the link is so short that its uncertainty (half a round trip) matters, the interval
+offset of the two timers; where the link is so short that its uncertainty (half a round trip) matters, the interval
 says so.
 """
 
@@ -15,16 +15,15 @@ from dataclasses import dataclass
 from statistics import median
 
 from cardlab.core.errors import RunError
-from cardlab.split.codec import FrameError, Packed
+from cardlab.split.codecs.base import Packed
 from cardlab.split.device_transport import CONNECT_S, DeviceTransport
-from cardlab.split.frames import Message, number, unpack, whole
 from cardlab.split.laps import now_s
+from cardlab.split.protocol import Probe, ProbeAnswer, Refused, decode
+from cardlab.split.refusals import FrameError, RefusalCode, code_of
 from cardlab.split.server_transport import ServerTransport
-from cardlab.split.sockets import Arrived
 
 _ANSWER_S = 120.0
 _PAUSE_S = (0.02, 2.0)
-_MAX_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +32,8 @@ class LinkRates:
 
     Attributes:
         uplink_bps, downlink_bps: payload bit/s at that message size.
-        uplink_range_bps, downlink_range_bps: slowest and quickest message, widened by the doubt of the clocks' offset.
+        uplink_range_bps, downlink_range_bps: slowest and quickest message, widened by the uncertainty of the timers'
+            offset.
         rtt_s: shortest round trip of a pulse.
         message_bytes, messages: of each direction.
     """
@@ -55,7 +55,7 @@ def _payload(size_bytes: int) -> Packed:
 def measure_link(transport: DeviceTransport, *, message_bytes: int = 2**20, messages: int = 10) -> LinkRates:
     """Send and fetch `messages` messages of that size. Raises RunError when the server does not answer."""
     transport.check_connected(now_s() + CONNECT_S)
-    transport.settle_clocks()
+    transport.settle_timers()
     up_s, down_s = [], []
     payload = _payload(message_bytes)
     for count in range(messages + 1):
@@ -88,38 +88,42 @@ def serve_probe(transport: ServerTransport, *, until_idle_s: float, note: Callab
         peer, parts, arrived_s = came
         last_s = now_s()
         try:
-            message = unpack(parts)
-            if message.kind != "probe":
-                raise FrameError("only probes are answered here", remedy="start the server of a run instead")
-            payload = _payload(whole(message.head, "bytes", 4, _MAX_BYTES))
+            message = decode(parts)
+            if not isinstance(message, Probe):
+                raise FrameError(
+                    "only probes are answered here",
+                    code=RefusalCode.PROBES_ONLY,
+                    remedy="start the server of a run instead",
+                )
         except RunError as error:
             note(f"refused: {error.message}")
-            transport.send(peer, Message("refused", {"message": error.message, "remedy": error.remedy}))
+            transport.send(peer, Refused(code=code_of(error), message=error.message, remedy=error.remedy))
             continue
-        transport.send(peer, Message("probe", {"arrived_s": arrived_s, "sent_s": now_s()}, {"bytes": payload}))
+        payload = _payload(message.size_bytes)
+        transport.send(peer, ProbeAnswer(arrived_s=arrived_s, sent_s=now_s(), payload=payload))
         answered += 1
     return answered
 
 
 def _one(transport: DeviceTransport, payload: Packed, message_bytes: int) -> tuple[float, float]:
-    sent_s = transport.send(Message("probe", {"bytes": message_bytes}, {"bytes": payload}))
-    came = _answer(transport)
+    sent_s = transport.send(Probe(size_bytes=message_bytes, payload=payload))
+    answer, back_s = _answer(transport)
     offset_s = transport.offset_s
-    up_s = number(came.message.head, "arrived_s") - offset_s - sent_s
-    down_s = came.arrived_s - (number(came.message.head, "sent_s") - offset_s)
+    up_s = answer.arrived_s - offset_s - sent_s
+    down_s = back_s - (answer.sent_s - offset_s)
     return max(up_s, 1e-9), max(down_s, 1e-9)
 
 
-def _answer(transport: DeviceTransport) -> Arrived:
+def _answer(transport: DeviceTransport) -> tuple[ProbeAnswer, float]:
+    """The answer and when it came."""
+    remedy = "start it with: card link --serve"
     came = transport.receive(_ANSWER_S)
     if came is None:
-        raise RunError(f"the server {transport.where} does not answer", remedy="start it with: card link --serve")
-    if came.message.kind != "probe":
-        head = came.message.head
-        raise RunError(
-            str(head.get("message", "the server answers no probes")), remedy="start it with: card link --serve"
-        )
-    return came
+        raise RunError(f"the server {transport.where} does not answer", remedy=remedy)
+    if isinstance(came.message, ProbeAnswer):
+        return came.message, came.arrived_s
+    said = came.message.message if isinstance(came.message, Refused) else "the server answers no probes"
+    raise RunError(said, remedy=remedy)
 
 
 def _interval(size_bits: float, times_s: list[float], rtt_s: float) -> tuple[float, float]:

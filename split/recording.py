@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from cardlab.core.errors import NotFoundError
 from cardlab.core.identity import content_hash
-from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.plain import to_plain
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device, Environment
-from cardlab.core.records.measurement import Run
+from cardlab.core.records.measurement import Run, RunKind
+from cardlab.core.records.plan import TERMS
 from cardlab.core.records.task import Execution
-from cardlab.core.records.training import TrainPhase, TrainRound
+from cardlab.core.records.training import WAITING, TrainPhase, TrainRound
 from cardlab.db.store import Store
 from cardlab.split.journal import FinishedTurn, Journal
-from cardlab.split.settings import TERMS, WAITING, RunSettings
+from cardlab.split.settings import RunSettings
 
-TRAIN = "train"
+TRAIN = RunKind.TRAIN
 
 
 def begin_run(
@@ -32,7 +33,7 @@ def begin_run(
         store.runs.begin(
             Run(
                 uid=settings.run,
-                kind=TRAIN,
+                kind=RunKind.TRAIN,
                 device=device,
                 execution=execution,
                 environment=environment,
@@ -62,7 +63,7 @@ def round_record(settings: RunSettings, turn: FinishedTurn) -> TrainRound:
         uid=content_hash({"run": settings.run, "round": turn.round, "device": turn.device}),
         run=settings.run,
         plan=settings.plan,
-        device=from_plain(Device, dict(turn.description)),
+        device=turn.description,
         number=turn.round,
         cut=turn.cut,
         frequency_hz=turn.frequency_hz,
@@ -70,11 +71,14 @@ def round_record(settings: RunSettings, turn: FinishedTurn) -> TrainRound:
         delay_s=turn.delay_s,
         energy_j=turn.energy_j,
         phases=tuple(phases),
-        details={
-            "losses": list(turn.losses),
-            "elapsed_s": turn.elapsed_s,
-            "waiting_s": turn.waiting_s,
-            "delay_ci95": None if turn.delay_ci95 is None else list(turn.delay_ci95),
-            **turn.details,
-        },
+        predicted_delay_ci95=turn.predicted_delay_ci95,
+        losses=turn.losses,
+        elapsed_s=turn.elapsed_s,
+        waiting_s=turn.waiting_s,
+        power_w=turn.power_w,
+        codec=turn.codec,
+        up_bytes=turn.up_bytes,
+        down_bytes=turn.down_bytes,
+        adapter_bytes=turn.adapter_bytes,
+        rtt_s=turn.rtt_s,
     )

@@ -1,13 +1,14 @@
-"""Which cut and clock a device gets in a round: from a plan, or one for all."""
+"""Which cut and frequency a device gets in a round: from a plan, or one for all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from cardlab.core.errors import RunError
-from cardlab.core.records.plan import DelayTerms, Plan
+from cardlab.core.records.plan import TERMS, Plan
 from cardlab.core.records.task import Task
+from cardlab.split.refusals import RefusalCode, RefusalError
 from cardlab.split.settings import check_cut
 
 
@@ -22,7 +23,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """Cut, server clock (None as it is), codec (None: the run's), rates of the device's share of the band in bit/s
+    """Cut, server frequency (None as it is), codec (None: the run's), rates of the device's share of the band in bit/s
     (None: not planned) and what is expected."""
 
     cut: int
@@ -79,7 +80,7 @@ class Schedule:
         planned = self._plan.rounds[min(number, len(self._plan.rounds)) - 1]
         for decision in planned.devices:
             if decision.device == device:
-                terms = {f.name: float(getattr(decision.delay_terms, f.name)) for f in fields(DelayTerms)}
+                terms = {term: float(getattr(decision.delay_terms, term)) for term in TERMS}
                 # What a device waits for others at the server is observed apart.
                 terms["server"] -= decision.waiting_s or 0.0
                 expected = Prediction(terms=terms, terms_ci95=decision.terms_ci95, delay_ci95=decision.delay_ci95)
@@ -94,9 +95,13 @@ class Schedule:
         raise unknown_device(device, self.devices)
 
 
-def unknown_device(device: str, known: tuple[str, ...]) -> RunError:
+def unknown_device(device: str, known: tuple[str, ...]) -> RefusalError:
     """The error for a device that the plan does not name."""
-    return RunError(f"the plan names no device {device!r}", remedy=f"start it with --name, one of: {', '.join(known)}")
+    return RefusalError(
+        f"the plan names no device {device!r}",
+        code=RefusalCode.UNKNOWN_DEVICE,
+        remedy=f"start it with --name, one of: {', '.join(known)}",
+    )
 
 
 def check_plan(plan: Plan, task: Task, codec: str | None = None) -> None:

@@ -14,25 +14,43 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cardlab.core.errors import RunError
+from cardlab.core.records.plan import BATCHED
 from cardlab.split.adapters import AdapterSet, averaged, initial_adapters
-from cardlab.split.batched import BATCHED, Together, common_cut
-from cardlab.split.clocks import EnergyMeter, ServerClock
-from cardlab.split.codec import warm_codec
-from cardlab.split.frames import Message, unpack
+from cardlab.split.batched import BatchedSteps, common_cut
+from cardlab.split.codecs.registry import warm_codec
+from cardlab.split.frequency import EnergyMeter, ServerFrequency
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.laps import now_s
 from cardlab.split.members import Member, Members
+from cardlab.split.protocol import (
+    Abandoned,
+    Activations,
+    AdaptersReturn,
+    Bye,
+    End,
+    Gradients,
+    Hello,
+    Message,
+    Ready,
+    Stored,
+    decode,
+)
+from cardlab.split.refusals import FrameError, NotFiniteError, RefusalCode
 from cardlab.split.schedule import Schedule, unknown_device
 from cardlab.split.server_transport import ServerTransport
+from cardlab.split.shared_half import SharedHalf
 from cardlab.split.sockets import SILENCE_S
-from cardlab.split.turn import NotFiniteError, Turn, Workplace
+from cardlab.split.turn import SerialSteps, Steps, Turn, TurnOrder
 
 if TYPE_CHECKING:
+    import torch
+
     from cardlab.split.halves import Half
 
+# How long to wait for a message before looking after the devices again.
 _LOOK_S = 0.1
 
 
@@ -51,45 +69,64 @@ class Patience:
     stage_s: float = 900.0
 
 
-class Server:
-    """Runs what the journal says is left to do.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerParts:
+    """What a server is made of.
 
-    Args:
+    Attributes:
         transport: bound already.
         half: the server's side of the model.
-        schedule: cuts and clocks.
+        schedule: cuts and frequencies.
         journal: begun or resumed; its settings are the run's.
-        clock: of the server's platform.
-        devices: how many must be ready before the first round.
+        frequency: of the server's platform.
+    """
+
+    transport: ServerTransport
+    half: Half
+    schedule: Schedule
+    journal: Journal
+    frequency: ServerFrequency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCallbacks:
+    """Who is told what.
+
+    Attributes:
         finished: is called with each finished turn after it is on disk.
         note: is told what a person wants to know.
         watch: is called again and again while waiting; raises RunError when waiting is in vain.
     """
 
+    finished: Callable[[FinishedTurn], None] = lambda _turn: None
+    note: Callable[[str], None] = lambda _text: None
+    watch: Callable[[], None] = lambda: None
+
+
+class Server:
+    """Runs what the journal says is left to do; `devices`: how many must be ready before the first round."""
+
     def __init__(
         self,
-        transport: ServerTransport,
-        half: Half,
-        schedule: Schedule,
-        journal: Journal,
-        clock: ServerClock,
+        parts: ServerParts,
         *,
         devices: int = 1,
         patience: Patience | None = None,
-        finished: Callable[[FinishedTurn], None] = lambda _turn: None,
-        note: Callable[[str], None] = lambda _text: None,
-        watch: Callable[[], None] = lambda: None,
+        callbacks: RunCallbacks | None = None,
     ) -> None:
-        self.settings = journal.progress.settings
-        self._transport, self._schedule, self._journal, self._clock = transport, schedule, journal, clock
-        self._place = Workplace(half)
+        self.settings = parts.journal.progress.settings
+        self._transport, self._schedule, self._journal = parts.transport, parts.schedule, parts.journal
+        self._frequency = parts.frequency
+        self._shared = SharedHalf(parts.half)
         self._patience = patience or Patience()
+        self._callbacks = callbacks or RunCallbacks()
         self._devices = max(devices, 1)
-        self._finished, self._note, self._watch = finished, note, watch
-        self._members = Members(transport, self.settings, self._admit, self._patience.silence_s, note)
+        silence_s, note = self._patience.silence_s, self._callbacks.note
+        self._members = Members(parts.transport, self.settings, self._admit, silence_s, note)
         self._read_hz: float | None = None
-        self._residuals: dict[str, Any] = {}
-        self.adapters: AdapterSet = journal.adapters() or initial_adapters(self.settings.task, self.settings.seed)
+        self._residuals: dict[str, torch.Tensor | None] = {}
+        seeded = initial_adapters(self.settings.task, self.settings.seed)
+        self.adapters: AdapterSet = parts.journal.adapters() or seeded
 
     def run(self) -> AdapterSet:
         """Make the rounds that are left; returns the adapters.
@@ -100,11 +137,11 @@ class Server:
         try:
             for number in range(self._journal.progress.closed + 1, self.settings.rounds + 1):
                 while not self._round(number):
-                    self._note(f"round {number}: no device finished it; waiting for one")
+                    self._callbacks.note(f"round {number}: no device finished it; waiting for one")
                     self._wait_for(1)
-            self._members.tell_all(Message("end", {"rounds": self.settings.rounds}))
+            self._members.tell_all(End(rounds=self.settings.rounds))
         finally:
-            self._clock.release()
+            self._frequency.release()
         self._journal.close_round(done=True)
         return self.adapters
 
@@ -143,15 +180,16 @@ class Server:
         return True
 
     def _alone(self, number: int, name: str) -> None:
+        steps = SerialSteps(self._shared)
         with self._measured() as meter:
-            turn = self._begin(number, name)
+            turn = self._begin(number, name, steps)
             if turn is not None:
-                self._serve([turn])
+                self._serve([turn], steps)
         if turn is None or turn.finished is None:
             return
         power_w = meter.power_w
         energy_j = None if power_w is None else power_w * turn.finished.elapsed_s
-        done = replace(turn.finished, frequency_hz=self._read_hz, energy_j=energy_j)
+        done = replace(turn.finished, frequency_hz=self._read_hz, energy_j=energy_j, power_w=power_w)
         self.adapters = turn.adapters
         self._journal.commit(self.adapters, done)
         self._keep(turn, done)
@@ -159,60 +197,57 @@ class Server:
     def _parallel(self, number: int) -> bool:
         with self._measured() as meter:
             order = self._order()
-            together = None
-            if self.settings.server_sharing == BATCHED:
-                cut = common_cut({name: self._schedule.at(number, name).cut for name in order}, number)
-                together = Together(self._place, self.adapters, cut)
-            turns = [turn for name in order if (turn := self._begin(number, name, together)) is not None]
-            self._serve(turns, together)
-        good = [turn for turn in turns if turn.finished is not None]
-        if not good:
+            steps = self._steps(number, order)
+            turns = [turn for name in order if (turn := self._begin(number, name, steps)) is not None]
+            self._serve(turns, steps)
+        finished = [(turn, turn.finished) for turn in turns if turn.finished is not None]
+        if not finished:
             return False
-        done = []
-        for turn in good:
-            assert turn.finished is not None
-            details = dict(turn.finished.details)
-            if meter.power_w is not None:
-                details["round_power_w"] = meter.power_w
-            done.append(replace(turn.finished, frequency_hz=self._read_hz, details=details))
-        self.adapters = averaged([turn.adapters for turn in good])
+        # The round's energy belongs to all of them: only the power is theirs.
+        done = [replace(f, frequency_hz=self._read_hz, power_w=meter.power_w) for _, f in finished]
+        self.adapters = averaged([turn.adapters for turn, _ in finished])
         self._journal.commit(self.adapters, *done, close=True)
-        for turn, kept in zip(good, done, strict=True):
+        for (turn, _), kept in zip(finished, done, strict=True):
             self._keep(turn, kept)
         return True
 
+    def _steps(self, number: int, order: list[str]) -> Steps:
+        if self.settings.server_sharing != BATCHED:
+            return SerialSteps(self._shared)
+        cut = common_cut({name: self._schedule.at(number, name).cut for name in order}, number)
+        return BatchedSteps(self._shared, self.adapters, cut)
+
     @contextmanager
     def _measured(self) -> Iterator[EnergyMeter]:
-        meter = EnergyMeter(self._clock.platform)
+        meter = EnergyMeter(self._frequency.platform)
         self._read_hz = None
         with meter.recording():
             yield meter
-        self._place.leave()
+        self._shared.forget()
 
-    def _begin(self, number: int, name: str, together: Together | None = None) -> Turn | None:
+    def _begin(self, number: int, name: str, steps: Steps) -> Turn | None:
         member: Member | None = self._members.ready().get(name)
         if member is None:
             return None
         assignment = self._schedule.at(number, name)
         warm_codec(assignment.codec or self.settings.codec)
         begin_s = now_s()
-        self._clock.hold(assignment.frequency_hz)
-        make = Turn if together is None else together.turn
-        turn = make(
-            self.settings,
-            self._place,
-            member.peer,
-            member.device,
-            number,
-            assignment,
-            self.adapters,
-            self._residuals.get(name),
+        self._frequency.hold(assignment.frequency_hz)
+        order = TurnOrder(
+            settings=self.settings,
+            peer=member.peer,
+            device=member.device,
+            round=number,
+            assignment=assignment,
+            adapters=self.adapters,
+            residual=self._residuals.get(name),
         )
+        turn = Turn(order, steps)
         self._transport.send(member.peer, turn.start(begin_s))
         return turn
 
-    def _serve(self, turns: list[Turn], together: Together | None = None) -> None:
-        """Answer these devices until each has finished or was given up; `together`: their mini-batches as one."""
+    def _serve(self, turns: list[Turn], steps: Steps) -> None:
+        """Answer these devices until each has finished or was given up."""
         active = {turn.peer: turn for turn in turns}
         while active:
             self._receive(active, _LOOK_S)
@@ -220,23 +255,26 @@ class Server:
                 del active[turn.peer]
             for turn in list(active.values()):
                 self._check_alive(turn, active)
-            if together is not None:
-                self._compute(together, active)
+            self._compute(steps, active)
 
-    def _compute(self, together: Together, active: dict[bytes, Turn]) -> None:
-        """Compute the mini-batches of all active devices as one when all have come."""
-        turns = together.due(active.values())
+    def _compute(self, steps: Steps, active: dict[bytes, Turn]) -> None:
+        """Compute the mini-batches that waited for one another, when all have come."""
+        turns = steps.due(active.values())
         if not turns:
             return
         try:
-            for turn, answer in together.compute(turns):
+            for turn, answer in steps.compute(turns):
                 self._transport.send(turn.peer, answer)
         except NotFiniteError as error:
             for turn in [turns[place] for place in error.places]:
                 self._give_up(turn, active, error.message)
-                self._members.refuse(turn.peer, error.message, error.remedy)
+                self._members.refuse(turn.peer, error)
+        self._read_frequency()
+
+    def _read_frequency(self) -> None:
+        """Once in each round, under load."""
         if self._read_hz is None:
-            self._read_hz = self._clock.read_hz()
+            self._read_hz = self._frequency.read_hz()
 
     def _check_alive(self, turn: Turn, active: dict[bytes, Turn]) -> None:
         member = self._members.of(turn.peer)
@@ -252,43 +290,56 @@ class Server:
     def _give_up(self, turn: Turn, active: dict[bytes, Turn], reason: str) -> None:
         turn.active = False
         active.pop(turn.peer, None)
-        self._note(f"round {turn.round} of {turn.device.name} is abandoned: {reason}")
-        self._transport.send(turn.peer, Message("abandoned", {"round": turn.round, "reason": reason}))
+        self._callbacks.note(f"round {turn.round} of {turn.device.name} is abandoned: {reason}")
+        self._transport.send(turn.peer, Abandoned(round=turn.round, reason=reason))
 
     def _receive(self, active: dict[bytes, Turn], timeout_s: float) -> None:
-        """Take one message, whoever sent it."""
+        """Take one message, whoever sent it; who sends nonsense is refused."""
         came = self._transport.receive(timeout_s)
         if came is None:
-            self._watch()
+            self._callbacks.watch()
             return
         peer, parts, arrived_s = came
-        turn = active.get(peer)
         try:
-            message = unpack(parts)
-            if message.kind == "hello" and turn is not None:
-                self._give_up(turn, active, "the device joined again")
-            if self._members.handle(peer, message):
-                return
-            if turn is None:
-                if self._members.of(peer) is None:
-                    # It slept while it was given up, or a server of this run was restarted: it says hello again.
-                    self._transport.send(peer, Message("abandoned", {"reason": "this device has not said hello"}))
-                return
-            answer = turn.handle(message, arrived_s, shared=len(active) > 1)
-            if self._read_hz is None:
-                self._read_hz = self._clock.read_hz()
+            answer = self._answer(peer, decode(parts), active, arrived_s)
         except RunError as error:
+            turn = active.get(peer)
             if turn is not None:
                 self._give_up(turn, active, error.message)
-            self._members.refuse(peer, error.message, error.remedy)
+            self._members.refuse(peer, error)
             return
         if answer is not None:
             self._transport.send(peer, answer)
 
+    def _answer(self, peer: bytes, message: Message, active: dict[bytes, Turn], arrived_s: float) -> Gradients | None:
+        """Do what a message asks for. Raises RunError for what has no place here."""
+        turn = active.get(peer)
+        match message:
+            case Hello():
+                if turn is not None:
+                    self._give_up(turn, active, "the device joined again")
+                self._members.join(peer, message)
+            case Ready():
+                self._members.mark_ready(peer)
+            case Bye():
+                self._members.drop(peer, message.reason[:300] or "it said goodbye")
+            case Activations() | AdaptersReturn() if turn is None:
+                # What comes of a round that was given up is late, and no fault of a device that is known here.
+                if self._members.of(peer) is None:
+                    self._members.ask_to_join(peer)
+            case Activations() if turn is not None:
+                answer = turn.mini_batch(message, arrived_s, shared=len(active) > 1)
+                self._read_frequency()
+                return answer
+            case AdaptersReturn() if turn is not None:
+                turn.finish(message, arrived_s)
+                self._read_frequency()
+            case _:
+                raise FrameError(f"a message {message.KIND!r} came where none belongs", code=RefusalCode.OUT_OF_TURN)
+        return None
+
     def _keep(self, turn: Turn, done: FinishedTurn) -> None:
         if turn.feedback is not None:
             self._residuals[done.device] = turn.feedback.residual
-        self._finished(done)
-        self._transport.send(
-            turn.peer, Message("stored", {"round": done.round, "loss": done.loss, "delay_s": done.delay_s})
-        )
+        self._callbacks.finished(done)
+        self._transport.send(turn.peer, Stored(round=done.round, loss=done.loss, delay_s=done.delay_s))

@@ -6,22 +6,29 @@ import contextlib
 import os
 import queue
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cardlab.core.errors import RunError
-from cardlab.split.frames import Message, pack
+from cardlab.split.codecs.base import Buffer
 from cardlab.split.keys import KeyPair
 from cardlab.split.laps import now_s
+from cardlab.split.protocol import Message, encode
 from cardlab.split.sockets import (
     BEAT,
     DATA,
     ECHO,
     PULSE,
-    Pump,
-    bracketed,
+    SocketThread,
+    address_host,
     load_zmq,
-    prepared,
+    with_limits,
 )
+
+if TYPE_CHECKING:
+    from zmq.auth.thread import ThreadAuthenticator
+    from zmq.sugar.context import Context
+    from zmq.sugar.frame import Frame
+    from zmq.sugar.socket import Socket
 
 
 class ServerTransport:
@@ -31,10 +38,10 @@ class ServerTransport:
     """
 
     def __init__(self, host: str, port: int, keys: KeyPair | None = None, allowed: Iterable[bytes] = ()) -> None:
-        zmq = load_zmq()
-        self._context = zmq.Context()
+        library = load_zmq()
+        self._context = library.Context()
         self._guard = None if keys is None else _guard(self._context, frozenset(allowed))
-        router = prepared(self._context.socket(zmq.ROUTER))
+        router = with_limits(self._context.socket(library.ROUTER))
         router.router_mandatory = True
         # A device that reconnects must not be shut out by its own dead connection.
         router.router_handover = True
@@ -42,18 +49,18 @@ class ServerTransport:
             router.curve_server = True
             router.curve_publickey, router.curve_secretkey = keys.public, keys.secret
         try:
-            router.bind(f"tcp://{bracketed(host)}:{port or '*'}")
-        except zmq.ZMQError as error:
+            router.bind(f"tcp://{address_host(host)}:{port or '*'}")
+        except library.ZMQError as error:
             self._abandon(router)
             raise RunError(
                 f"the server cannot listen on {host}:{port}: {error.strerror}",
                 remedy="end what uses the port, or choose another with --bind HOST:PORT",
             ) from error
         self.port = int(router.last_endpoint.rsplit(b":", 1)[1].strip(b"\0"))
-        self._pump = _ServerPump(self._context, router)
-        self._pump.start()
+        self._thread = _ServerThread(self._context, router)
+        self._thread.start()
 
-    def _abandon(self, socket: Any) -> None:
+    def _abandon(self, socket: Socket) -> None:
         socket.close(0)
         if self._guard is not None:
             self._guard.stop()
@@ -61,28 +68,28 @@ class ServerTransport:
 
     def send(self, peer: bytes, message: Message) -> None:
         """Send to that device; a device that is gone gets nothing, its silence will tell."""
-        self._pump.put([DATA + peer, *pack(message)])
+        self._thread.put([DATA + peer, *encode(message)])
 
-    def receive(self, timeout_s: float) -> tuple[bytes, list[bytes], float] | None:
-        """The next message as raw parts with its sender, None after the timeout; `unpack` verifies it."""
+    def receive(self, timeout_s: float) -> tuple[bytes, list[Buffer], float] | None:
+        """The next message as raw parts with its sender, None after the timeout; `decode` verifies it."""
         try:
-            return self._pump.inbox.get(timeout=max(timeout_s, 0.0))
+            return self._thread.inbox.get(timeout=max(timeout_s, 0.0))
         except queue.Empty:
             return None
 
     def silence_s(self, peer: bytes) -> float:
         """Seconds since anything came from that device."""
-        return now_s() - self._pump.heard_s.get(peer, -1e9)
+        return now_s() - self._thread.heard_s.get(peer, -1e9)
 
     def close(self) -> None:
         """Stop the thread and free the port."""
-        self._pump.close()
+        self._thread.close()
         if self._guard is not None:
             self._guard.stop()
         self._context.destroy(2000)
 
 
-def _guard(context: Any, allowed: frozenset[bytes]) -> Any:
+def _guard(context: Context, allowed: frozenset[bytes]) -> ThreadAuthenticator:
     """Lets in the devices whose public key is listed, and nobody else."""
     from zmq.auth.thread import ThreadAuthenticator
 
@@ -97,18 +104,17 @@ def _guard(context: Any, allowed: frozenset[bytes]) -> Any:
     return guard
 
 
-class _ServerPump(Pump):
-    def __init__(self, context: Any, router: Any) -> None:
+class _ServerThread(SocketThread):
+    def __init__(self, context: Context, router: Socket) -> None:
         super().__init__(context, "server")
         self.heard_s: dict[bytes, float] = {}
         self._router = router
         self._session = os.urandom(16)
 
     def run(self) -> None:
-        zmq = self.zmq
-        poller = zmq.Poller()
+        poller = self.zmq.Poller()
         for socket in (self._router, self._pipe_out):
-            poller.register(socket, zmq.POLLIN)
+            poller.register(socket, self.zmq.POLLIN)
         while not self.stopping.is_set():
             ready = dict(poller.poll(1000))
             if self._router in ready:
@@ -133,11 +139,11 @@ class _ServerPump(Pump):
             self._send([name, ECHO.pack(magic, sent_s, now_s(), self._session)])
 
     def _write(self) -> None:
-        parts = self.taken()
+        parts = self.handed_over()
         if len(parts) > 1:
             self._send([bytes(parts[0]), *parts[1:]])
 
-    def _send(self, parts: list[Any]) -> None:
+    def _send(self, parts: list[Buffer | Frame]) -> None:
         # A device that is gone, or whose queue is full, is told by its silence.
         with contextlib.suppress(self.zmq.ZMQError):
             self._router.send_multipart(parts, copy=False, flags=self.zmq.NOBLOCK)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from cardlab import __version__
 from cardlab.core.errors import RunError, UsageError
-from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.plain import to_plain
+from cardlab.core.records.plan import SERIAL
 from cardlab.core.records.task import Task
-from cardlab.split.codec import FrameError
+from cardlab.split.refusals import RefusalCode, RefusalError
 
-TERMS = ("device", "encode", "uplink", "decode", "server", "downlink", "adapters", "switch")
-WAITING = "waiting"
 PRIVACY = (
     "warning: with a language model the labels are the tokens themselves, so the server sees the text; smashed data"
     " and adapters reveal it too (docs/split.md says what is known)"
@@ -50,19 +48,11 @@ class RunSettings:
     error_feedback: bool = False
     seed: int = 0
     parallel: bool = False
-    server_sharing: str = "serial"
+    server_sharing: str = SERIAL
     plan: str | None = None
     cut: int | None = None
     weights: str = ""
     version: str = __version__
-
-
-def settings_from(plain: Any) -> RunSettings:
-    """Settings out of a message; FrameError if they are none."""
-    try:
-        return from_plain(RunSettings, plain)
-    except (ValueError, TypeError) as error:
-        raise FrameError(f"the server announced a run that makes no sense: {error}") from error
 
 
 def check_cut(task: Task, cut: int) -> None:
@@ -89,7 +79,7 @@ def check_task(announced: Task, model: str, here: Task, given: Mapping[str, obje
                 remedy=f"start this device with --model {announced.model}",
             )
     for key, value in given.items():
-        theirs: Any = there
+        theirs = there
         for part in key.split("."):
             theirs = theirs[part]
         wanted = list(value) if isinstance(value, tuple) else value
@@ -101,9 +91,10 @@ def check_task(announced: Task, model: str, here: Task, given: Mapping[str, obje
 
 
 def check_version(theirs: str) -> None:
-    """Raise RunError if the other side is another version of cardlab."""
+    """Raise RefusalError if the other side is another version of cardlab."""
     if theirs != __version__:
-        raise RunError(
+        raise RefusalError(
             f"the other side runs cardlab {theirs[:40]}, this one {__version__}",
+            code=RefusalCode.CARDLAB_VERSION,
             remedy="install the same version on both sides",
         )

@@ -1,6 +1,6 @@
 """A slower link for trials: a token bucket and a delay, `100mbit,5ms` or `20mbit/100mbit,5ms`.
 
-`planned` takes the rates that the head of each round gives this device: its share of the band, as the plan has it.
+`planned` takes the rates that the start of each round gives this device: its share of the band, as the plan has it.
 
     release(n bytes) = max(now, when the link is free) + max(0, n - tokens) * 8 / rate,   then + delay
 
@@ -12,14 +12,10 @@ the transport; a kernel's `tc tbf` also delays heartbeats and handshakes, this o
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from cardlab.core.errors import RunError, UsageError
 from cardlab.core.text import si
-from cardlab.split.codec import FrameError
-from cardlab.split.frames import number
 
 _RATE = re.compile(r"^(\d+(?:\.\d+)?)(k|m|g)bit$")
 _DELAY = re.compile(r"^(\d+(?:\.\d+)?)(us|ms|s)$")
@@ -42,6 +38,14 @@ class LinkShape:
     planned: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRates:
+    """What a plan gives one device's link in one round, bit/s, both above 0."""
+
+    uplink_bps: float
+    downlink_bps: float
+
+
 def parse_link(text: str | None, *, planned: bool = False) -> LinkShape:
     """What `--link` says; UsageError showing how to write it. `planned`: whether a plan may give the rates here."""
     if text is None:
@@ -59,22 +63,8 @@ def parse_link(text: str | None, *, planned: bool = False) -> LinkShape:
     return LinkShape(uplink_bps=rates[0], downlink_bps=rates[1], delay_s=delay_s)
 
 
-def planned_rates(head: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Rates up and down that the head of a round gives, bit/s; None without. FrameError for rates that cannot be."""
-    rates = head.get("link")
-    if rates is None:
-        return None
-    if not isinstance(rates, dict):
-        raise FrameError("a round came with a link that makes no sense")
-    found = number(rates, "uplink_bps"), number(rates, "downlink_bps")
-    if min(found) <= 0.0:
-        raise FrameError(f"a round came with a link of {min(found):g} bit/s")
-    return found
-
-
-def words_of(shape: LinkShape, head: Mapping[str, Any]) -> str | None:
+def describe_rates(shape: LinkShape, rates: PlannedRates | None) -> str | None:
     """The rates of a round in words where the link is shaped as planned, else None; RunError if the plan has none."""
-    rates = planned_rates(head)
     if not shape.planned:
         return None
     if rates is None:
@@ -82,7 +72,8 @@ def words_of(shape: LinkShape, head: Mapping[str, Any]) -> str | None:
             f"the link is to be {PLANNED}, and the run's plan gives this device no rates",
             remedy="plan again with --scheme sft, or give the rates: --link 20mbit/100mbit",
         )
-    return f"the link is shaped as planned (simulated): {si(rates[0], 'bit/s')} up, {si(rates[1], 'bit/s')} down"
+    up, down = si(rates.uplink_bps, "bit/s"), si(rates.downlink_bps, "bit/s")
+    return f"the link is shaped as planned (simulated): {up} up, {down} down"
 
 
 class TokenBucket:

@@ -7,8 +7,8 @@ A thread on each side owns them, so that heartbeats are answered and arrivals ar
     pulse DEALER ──────── "CLPU" + time ──────────▶ ROUTER ──▶ answered at once with its own time
 
 Pulses have a connection of their own: behind a large message they would come too late and a busy device would
-count as dead. Their answers give the round trip and the offset of the two clocks (of the quickest pulse, as in
-NTP), by which one-way times are known although the machines share no clock. Devices connect outwards, so they may
+count as dead. Their answers give the round trip and the offset of the two timers (of the quickest pulse, as in
+NTP), by which one-way times are known although the machines share no timer. Devices connect outwards, so they may
 stand behind NAT; ZeroMQ reconnects and frames.
 """
 
@@ -20,10 +20,16 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from cardlab.split.codec import Buffer
-from cardlab.split.frames import Message
+from cardlab.split.codecs.base import Buffer
+from cardlab.split.protocol import Message
+
+if TYPE_CHECKING:
+    from zmq.sugar.context import Context
+    from zmq.sugar.frame import Frame
+    from zmq.sugar.socket import Socket
 
 SILENCE_S = 10.0
 MAX_MESSAGE_BYTES = 2**31 - 1
@@ -33,29 +39,29 @@ MAGIC = b"CLPU"
 DATA, BEAT = b"D", b"P"
 
 
-def load_zmq() -> Any:
-    """The module, loaded when used; its stubs do not show what its compiled half exports."""
+def load_zmq() -> ModuleType:
+    """The module, loaded when used: only a run needs it."""
     return import_module("zmq")
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A message with its sender and the time it came, on this process's clock."""
+    """A message with its sender and the time it came, on this process's timer."""
 
     peer: bytes
     message: Message
     arrived_s: float
 
 
-class Pump(threading.Thread):
+class SocketThread(threading.Thread):
     """The thread that owns the sockets; messages go in by `put` and come out of `inbox`."""
 
-    def __init__(self, context: Any, name: str) -> None:
+    def __init__(self, context: Context, name: str) -> None:
         super().__init__(name=name, daemon=True)
-        self.zmq = zmq = load_zmq()
+        self.zmq = load_zmq()
         self.context = context
-        self.inbox: queue.SimpleQueue[tuple[bytes, list[bytes], float]] = queue.SimpleQueue()
-        self._pipe_in, self._pipe_out = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+        self.inbox: queue.SimpleQueue[tuple[bytes, list[Buffer], float]] = queue.SimpleQueue()
+        self._pipe_in, self._pipe_out = context.socket(self.zmq.PAIR), context.socket(self.zmq.PAIR)
         where = f"inproc://{name}-{id(self)}"
         self._pipe_out.bind(where)
         self._pipe_in.connect(where)
@@ -65,12 +71,12 @@ class Pump(threading.Thread):
         """Hand parts to the thread."""
         self._pipe_in.send_multipart(list(parts), copy=False)
 
-    def taken(self) -> list[Any]:
+    def handed_over(self) -> list[Frame]:
         """The next parts handed over, as frames."""
         return list(self._pipe_out.recv_multipart(copy=False))
 
     def close(self) -> None:
-        """Let go of everything; what was handed over is still sent, for a moment."""
+        """Release everything; what was handed over is still sent, for a moment."""
         if not self.stopping.is_set():
             self.stopping.set()
             self._pipe_in.send(b"")
@@ -78,7 +84,7 @@ class Pump(threading.Thread):
             self._pipe_in.close(0)
 
 
-def prepared(socket: Any, linger_ms: int = 2000) -> Any:
+def with_limits(socket: Socket, linger_ms: int = 2000) -> Socket:
     """The socket with the limits of this protocol; `linger_ms`: how long it still sends when it is closed."""
     socket.linger = linger_ms
     socket.maxmsgsize = MAX_MESSAGE_BYTES
@@ -88,6 +94,6 @@ def prepared(socket: Any, linger_ms: int = 2000) -> Any:
     return socket
 
 
-def bracketed(host: str) -> str:
+def address_host(host: str) -> str:
     """A host as an address has it: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host

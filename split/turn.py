@@ -1,77 +1,123 @@
 """One device's round, the server's part (stages 1 to 5 of the framework).
 
-    start                     cut and clock set, device-side adapters sent down              stage 1
-    activations  x T          decode, forward and backward from the cut, gradient sent       stages 2-4
-    adapters                  the device's adapters come back: the turn is finished          stage 5
+    start                     cut and frequency set, device-side adapters sent down          stage 1
+    mini_batch  x T           decode, forward and backward from the cut, gradient sent       stages 2-4
+    finish                    the device's adapters come back: the turn is finished          stage 5
 
 A turn works on a copy of the adapters. Nothing outside it changes until it is finished, so a device that dies in
-any stage takes only its own round with it.
+any stage takes only its own round with it. How the server computes a mini-batch (by itself, or together with those of
+other devices) is the business of `Steps`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from cardlab.core.errors import RunError
-from cardlab.core.plain import to_plain
 from cardlab.core.records.device import Device
+from cardlab.core.records.plan import TERMS
+from cardlab.core.records.training import WAITING
 from cardlab.split.adapters import AdapterSet, copied, pack_adapters, size_bytes, unpack_adapters
-from cardlab.split.codec import FrameError, pack_tensor, unpack_tensor
 from cardlab.split.codecs.feedback import ErrorFeedback
-from cardlab.split.frames import Message, number, whole
+from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
 from cardlab.split.journal import FinishedTurn
 from cardlab.split.laps import Laps, now_s
+from cardlab.split.protocol import Activations, AdaptersReturn, Gradients, RoundStart
+from cardlab.split.refusals import FrameError, RefusalCode, TensorError
 from cardlab.split.schedule import Assignment
-from cardlab.split.settings import TERMS, WAITING, RunSettings
+from cardlab.split.settings import RunSettings
+from cardlab.split.shaping import PlannedRates
+from cardlab.split.shared_half import SharedHalf
 
 if TYPE_CHECKING:
-    from cardlab.split.halves import Half, ServerStep
+    import torch
+
+    from cardlab.split.halves import ServerStep
 
 
-class NotFiniteError(RunError):
-    """A loss that is infinite or NaN; `places`: of the mini-batches that gave it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnOrder:
+    """What a turn begins with.
 
-    def __init__(self, places: tuple[int, ...] = (0,)) -> None:
-        super().__init__("the loss is not finite", remedy="lower --learning-rate, or look at the data")
-        self.places = places
+    Attributes:
+        peer: connection of the device.
+        adapters: all layers', as the round begins; the turn copies them.
+        residual: what the codec lost of this device's last gradient, None before the first.
+    """
 
-
-class Holder(Protocol):
-    """Whose adapters the half may hold: a turn's, or those that the turns of a round share."""
-
+    settings: RunSettings
+    peer: bytes
+    device: Device
+    round: int
+    assignment: Assignment
     adapters: AdapterSet
-    active: bool
-
-    @property
-    def cut(self) -> int:
-        """Layers on the device."""
+    residual: torch.Tensor | None = None
 
 
-class Workplace:
-    """The server's half of the model, shared by the turns; each brings its own adapters."""
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A mini-batch with the time it came and what has passed since."""
 
-    def __init__(self, half: Half) -> None:
-        self.half = half
-        self._holder: Holder | None = None
+    message: Activations
+    arrived_s: float
+    laps: Laps
 
-    def give(self, holder: Holder) -> None:
-        """Let the half hold that one's cut and adapters; those of the one before are kept in it."""
-        if self._holder is holder:
-            return
-        self.put_back()
-        self.half.set_cut(holder.cut)
-        self.half.load(holder.adapters)
-        self._holder = holder
 
-    def put_back(self) -> None:
-        """Keep what the half holds where it belongs to; moving the cut would lose the optimizer's state."""
-        if self._holder is not None and self._holder.active:
-            self._holder.adapters.update(self.half.export())
-        self._holder = None
+class Steps(Protocol):
+    """How the server computes the mini-batches of a round."""
 
-    def leave(self) -> None:
-        """Nobody works here now."""
-        self._holder = None
+    shared: SharedHalf
+
+    def enter(self, turn: Turn) -> None:
+        """Set the half's cut to that turn's."""
+
+    def occupy(self, turn: Turn) -> None:
+        """Let the half hold what that turn trains."""
+
+    def take(self, turn: Turn, arrival: Arrival) -> Gradients | None:
+        """A mini-batch of that turn: its gradients, or None where it waits for others."""
+
+    def due(self, turns: Iterable[Turn]) -> Sequence[Turn]:
+        """Of these active turns, those whose waiting mini-batches are to be computed now."""
+
+    def compute(self, turns: Sequence[Turn]) -> Iterator[tuple[Turn, Gradients]]:
+        """Compute the waiting mini-batches of these turns."""
+
+
+class SerialSteps:
+    """Each mini-batch by itself, as it comes."""
+
+    def __init__(self, shared: SharedHalf) -> None:
+        self.shared = shared
+
+    def enter(self, turn: Turn) -> None:
+        """Set the half's cut; what it held goes back to its owner first."""
+        self.shared.give_back()
+        self.shared.half.set_cut(turn.cut)
+
+    def occupy(self, turn: Turn) -> None:
+        """Let the half hold the turn's own adapters."""
+        self.shared.hold(turn)
+
+    def take(self, turn: Turn, arrival: Arrival) -> Gradients:
+        """Compute at once. Raises NotFiniteError."""
+        laps = arrival.laps
+        self.occupy(turn)
+        laps.mark("server")
+        activation, labels = turn.unpack(arrival.message)
+        laps.mark("decode")
+        step = self.shared.half.train(activation, labels)
+        laps.mark("server")
+        return turn.gradients(step, arrival.arrived_s, laps)
+
+    def due(self, turns: Iterable[Turn]) -> Sequence[Turn]:
+        """None: nothing waits."""
+        return ()
+
+    def compute(self, turns: Sequence[Turn]) -> Iterator[tuple[Turn, Gradients]]:
+        """Nothing: nothing waits."""
+        yield from ()
 
 
 class Turn:
@@ -87,53 +133,18 @@ class Turn:
         feedback: what the codec lost of this device's gradients so far; None where that is forgotten.
     """
 
-    def __init__(
-        self,
-        settings: RunSettings,
-        place: Workplace,
-        peer: bytes,
-        device: Device,
-        round_number: int,
-        assignment: Assignment,
-        adapters: AdapterSet,
-        residual: Any = None,
-    ) -> None:
-        self.settings, self.place, self.peer, self.device = settings, place, peer, device
-        self.round, self.assignment = round_number, assignment
-        self.adapters = copied(adapters)
+    def __init__(self, order: TurnOrder, steps: Steps) -> None:
+        self.peer, self.device, self.round, self.assignment = order.peer, order.device, order.round, order.assignment
+        self.adapters = copied(order.adapters)
         self.active = False
         self.finished: FinishedTurn | None = None
-        self.last_s = self.start_s = now_s()
-        self.codec = assignment.codec or settings.codec
-        self.feedback = ErrorFeedback(residual) if settings.error_feedback and self.codec != "none" else None
+        self.last_s = now_s()
+        self.codec = order.assignment.codec or order.settings.codec
+        wanted = order.settings.error_feedback and self.codec != "none"
+        self.feedback = ErrorFeedback(order.residual) if wanted else None
+        self._settings, self._steps = order.settings, steps
+        self._start_s = self.last_s
         self._losses: list[float] = []
-
-    def start(self, begin_s: float) -> Message:
-        """Set the cut and say the round: the message that goes down. `begin_s`: when setting up began."""
-        self.active = True
-        self.start_s = begin_s
-        laps = Laps(begin_s)
-        self._enter()
-        laps.mark("switch")
-        self._take_place()
-        tensors = pack_adapters({n: self.adapters[n] for n in range(self.assignment.cut)})
-        laps.mark("adapters")
-        self.last_s = sent_s = now_s()
-        laps.mark("adapters", sent_s)
-        head = {
-            "round": self.round,
-            "cut": self.assignment.cut,
-            "codec": self.codec,
-            "link": self._rates(),
-            "sent_s": sent_s,
-            "terms": laps.terms,
-        }
-        return Message("round", head, tensors)
-
-    def _rates(self) -> dict[str, float] | None:
-        """What a device that shapes its link as planned takes; the others have the link they have."""
-        up_bps, down_bps = self.assignment.uplink_bps, self.assignment.downlink_bps
-        return None if up_bps is None or down_bps is None else {"uplink_bps": up_bps, "downlink_bps": down_bps}
 
     @property
     def cut(self) -> int:
@@ -143,118 +154,115 @@ class Turn:
     @property
     def learned(self) -> bool:
         """Whether all its mini-batches were computed."""
-        return len(self._losses) >= self.settings.epochs
+        return len(self._losses) >= self._settings.epochs
 
-    def _enter(self) -> None:
-        """Set the half's cut to this turn's."""
-        self.place.put_back()
-        self.place.half.set_cut(self.assignment.cut)
+    def start(self, begin_s: float) -> RoundStart:
+        """Set the cut and say the round: the message that goes down. `begin_s`: when setting up began."""
+        self.active = True
+        self._start_s = begin_s
+        laps = Laps(begin_s)
+        self._steps.enter(self)
+        laps.mark("switch")
+        self._steps.occupy(self)
+        adapters = pack_adapters({n: self.adapters[n] for n in range(self.cut)})
+        laps.mark("adapters")
+        self.last_s = sent_s = now_s()
+        laps.mark("adapters", sent_s)
+        return RoundStart(
+            round=self.round,
+            cut=self.cut,
+            codec=self.codec,
+            link=self._link(),
+            sent_s=sent_s,
+            terms=laps.terms,
+            adapters=adapters,
+        )
 
-    def _take_place(self) -> None:
-        """Let the half hold what this turn trains."""
-        self.place.give(self)
+    def _link(self) -> PlannedRates | None:
+        """What a device that shapes its link as planned takes; the others have the link they have."""
+        up_bps, down_bps = self.assignment.uplink_bps, self.assignment.downlink_bps
+        if up_bps is None or down_bps is None:
+            return None
+        return PlannedRates(uplink_bps=up_bps, downlink_bps=down_bps)
 
-    def handle(self, message: Message, arrived_s: float, *, shared: bool) -> Message | None:
-        """What the device sent; the answer, or None when there is none (yet) or the turn is finished.
+    def mini_batch(self, message: Activations, arrived_s: float, *, shared: bool) -> Gradients | None:
+        """The answer to a mini-batch, or None when it has to wait for those of others.
 
         `shared`: others compute here too, so time between arrival and start is waiting.
-        Raises FrameError for what does not belong here or makes no sense.
+        Raises FrameError for a mini-batch that is not the next one or makes no sense, NotFiniteError.
         """
-        self.last_s = now_s()
-        if whole(message.head, "round") != self.round:
-            raise FrameError(f"round {message.head.get('round')} came in round {self.round}")
+        self._hear(message.round)
         laps = Laps(arrived_s)
         laps.mark(WAITING if shared else "server")
-        if message.kind == "activations":
-            return self._mini_batch(message, arrived_s, laps)
-        if message.kind == "adapters":
-            self._finish(message, arrived_s)
-            return None
-        raise FrameError(f"a message of kind {message.kind!r} came in the middle of a round")
+        due = len(self._losses)
+        if message.epoch != due or due >= self._settings.epochs:
+            raise FrameError(f"epoch {message.epoch} came where {due} was due", code=RefusalCode.OUT_OF_TURN)
+        return self._steps.take(self, Arrival(message, arrived_s, laps))
 
-    def check_epoch(self, message: Message) -> None:
-        """Raise FrameError for a mini-batch that is not the next one."""
-        epoch = whole(message.head, "epoch")
-        if epoch != len(self._losses) or epoch >= self.settings.epochs:
-            raise FrameError(f"epoch {epoch} came where {len(self._losses)} was due")
+    def unpack(self, message: Activations) -> tuple[torch.Tensor, torch.Tensor]:
+        """Smashed data [B, S, h] and labels [B, S] of a mini-batch; TensorError if they cannot be this task's."""
+        task = self._settings.task
+        labels = unpack_tensor(message.labels, (task.batch, task.sequence)).long()
+        vocabulary = task.architecture.vocab_size
+        if int(labels.min()) < 0 or int(labels.max()) >= vocabulary:
+            raise TensorError(f"labels came outside the vocabulary of {vocabulary}")
+        shape = (task.batch, task.sequence, task.architecture.hidden_size)
+        return unpack_tensor(message.activation, shape), labels
 
-    def _mini_batch(self, message: Message, arrived_s: float, laps: Laps) -> Message | None:
-        self.check_epoch(message)
-        self._take_place()
-        laps.mark("server")
-        activation, labels = self._tensors(message)
-        laps.mark("decode")
-        step = self.place.half.train(activation, labels)
-        laps.mark("server")
-        return self.gradients(step, arrived_s, laps)
-
-    def gradients(self, step: ServerStep, arrived_s: float, laps: Laps) -> Message:
-        """The answer to a mini-batch."""
+    def gradients(self, step: ServerStep, arrived_s: float, laps: Laps) -> Gradients:
+        """The answer to a mini-batch that was computed."""
         epoch = len(self._losses)
         pack = pack_tensor if self.feedback is None else self.feedback.pack
-        packed = pack(step.gradient, self.codec, self.settings.wire_dtype)
+        packed = pack(step.gradient, self.codec, self._settings.wire_dtype)
         laps.mark("encode")
         self._losses.append(step.loss)
         self.last_s = sent_s = now_s()
         laps.mark("encode", sent_s)
-        head = {
-            "round": self.round,
-            "epoch": epoch,
-            "loss": step.loss,
-            "arrived_s": arrived_s,
-            "sent_s": sent_s,
-            "terms": laps.terms,
-        }
-        return Message("gradients", head, {"gradient": packed})
+        return Gradients(
+            round=self.round,
+            epoch=epoch,
+            loss=step.loss,
+            arrived_s=arrived_s,
+            sent_s=sent_s,
+            terms=laps.terms,
+            gradient=packed,
+        )
 
-    def _tensors(self, message: Message) -> tuple[Any, Any]:
-        task = self.settings.task
-        if set(message.tensors) != {"activation", "labels"}:
-            raise FrameError(f"activations came with the tensors {sorted(message.tensors)[:5]}")
-        labels = unpack_tensor(message.tensors["labels"], (task.batch, task.sequence)).long()
-        vocabulary = task.architecture.vocab_size
-        if int(labels.min()) < 0 or int(labels.max()) >= vocabulary:
-            raise FrameError(f"labels came outside the vocabulary of {vocabulary}")
-        shape = (task.batch, task.sequence, task.architecture.hidden_size)
-        return unpack_tensor(message.tensors["activation"], shape), labels
-
-    def _finish(self, message: Message, arrived_s: float) -> None:
-        if len(self._losses) != self.settings.epochs:
-            raise FrameError(f"adapters came back after {len(self._losses)} of {self.settings.epochs} epochs")
-        terms, waiting_s = self._terms(message, arrived_s)
-        back = unpack_adapters(message.tensors, self.settings.task, range(self.assignment.cut))
-        self._take_place()
-        self.adapters.update(self.place.half.export())
+    def finish(self, message: AdaptersReturn, arrived_s: float) -> None:
+        """Take the device's adapters back. Raises FrameError for adapters that come too early or make no sense."""
+        self._hear(message.round)
+        if len(self._losses) != self._settings.epochs:
+            raise FrameError(
+                f"adapters came back after {len(self._losses)} of {self._settings.epochs} epochs",
+                code=RefusalCode.OUT_OF_TURN,
+            )
+        terms = {term: message.terms.get(term, 0.0) for term in TERMS}
+        terms["adapters"] += arrived_s - message.sent_s
+        back = unpack_adapters(message.adapters, self._settings.task, range(self.cut))
+        self._steps.occupy(self)
+        self.adapters.update(self._steps.shared.half.export())
         self.adapters.update(back)
         expected = self.assignment.expected
         self.active = False
         self.finished = FinishedTurn(
             round=self.round,
-            device=self.device.name,
-            description=to_plain(self.device),
-            cut=self.assignment.cut,
-            frequency_hz=None,
+            description=self.device,
+            cut=self.cut,
+            codec=self.codec,
             losses=tuple(self._losses),
             terms=terms,
-            waiting_s=waiting_s,
-            elapsed_s=arrived_s - self.start_s,
-            energy_j=None,
+            waiting_s=message.terms.get(WAITING, 0.0),
+            elapsed_s=arrived_s - self._start_s,
+            up_bytes=message.up_bytes,
+            down_bytes=message.down_bytes,
+            adapter_bytes=size_bytes(back),
+            rtt_s=message.rtt_s,
             predicted=dict(expected.terms),
             predicted_ci95=dict(expected.terms_ci95),
-            delay_ci95=expected.delay_ci95,
-            details={
-                "codec": self.codec,
-                "adapters_bytes": size_bytes(back),
-                "up_bytes": message.head.get("up_bytes"),
-                "down_bytes": message.head.get("down_bytes"),
-                "rtt_s": message.head.get("rtt_s"),
-            },
+            predicted_delay_ci95=expected.delay_ci95,
         )
 
-    def _terms(self, message: Message, arrived_s: float) -> tuple[dict[str, float], float]:
-        sent = message.head.get("terms")
-        if not isinstance(sent, dict) or not set(sent) <= {*TERMS, WAITING}:
-            raise FrameError("adapters came without the times of the round")
-        terms = {term: number(sent, term) if term in sent else 0.0 for term in (*TERMS, WAITING)}
-        terms["adapters"] += arrived_s - number(message.head, "sent_s")
-        return {term: terms[term] for term in TERMS}, terms[WAITING]
+    def _hear(self, number: int) -> None:
+        self.last_s = now_s()
+        if number != self.round:
+            raise FrameError(f"round {number} came in round {self.round}", code=RefusalCode.OUT_OF_TURN)

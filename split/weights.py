@@ -12,13 +12,16 @@ import json
 import os
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cardlab.core.errors import RunError
 from cardlab.core.identity import content_hash
 from cardlab.core.records.task import Task
+
+if TYPE_CHECKING:
+    import torch
 
 _SAMPLE_BYTES = 4096
 _RANGE = 0.02
@@ -36,7 +39,7 @@ class Weights(ABC):
     origin: str
 
     @abstractmethod
-    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, Any]:
+    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, torch.Tensor]:
         """Tensors of one group ("embedding", "layer-3", "head") by name, at that dtype.
 
         Raises RunError naming what is missing or has another shape.
@@ -67,7 +70,7 @@ class FileWeights(Weights):
                 digests[name] = digest
         self.fingerprint = content_hash(digests)
 
-    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, Any]:
+    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, torch.Tensor]:
         """Straight from the files; a checkpoint may leave out the name of the inner model."""
         import torch
         from safetensors import safe_open
@@ -96,14 +99,14 @@ class SeededWeights(Weights):
         self.fingerprint = content_hash({"seed": seed, "architecture": task.architecture, "range": _RANGE})
         self.origin = f"made from seed {seed} (no trained weights)"
 
-    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, Any]:
+    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, torch.Tensor]:
         """From the cache file of the group, which is made first where it is missing or of another shape."""
         import torch
         from safetensors.torch import load_file, save_file
 
         path = cache_folder() / "weights" / self.fingerprint / dtype / f"{group}.safetensors"
         if path.is_file():
-            found: dict[str, Any] = load_file(str(path))
+            found: dict[str, torch.Tensor] = load_file(str(path))
             if {n: tuple(t.shape) for n, t in found.items()} == dict(shapes):
                 return found
         made = {name: self._make(name, shape).to(getattr(torch, dtype)) for name, shape in shapes.items()}
@@ -113,7 +116,7 @@ class SeededWeights(Weights):
         draft.replace(path)
         return made
 
-    def _make(self, name: str, shape: tuple[int, ...]) -> Any:
+    def _make(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         import torch
 
         if len(shape) < 2:
@@ -121,7 +124,7 @@ class SeededWeights(Weights):
         return seeded(name, self._seed, lambda g: torch.empty(shape).uniform_(-_RANGE, _RANGE, generator=g))
 
 
-def seeded(name: str, seed: int, draw: Any) -> Any:
+def seeded(name: str, seed: int, draw: Callable[[torch.Generator], torch.Tensor]) -> torch.Tensor:
     """What `draw` makes with a generator that depends on the name and the seed only."""
     import torch
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from cardlab.calibrate.importing import import_file
 from cardlab.card.scenario_file import bundled_scenarios, parse_scenario
-from cardlab.cli.settings import load_settings
 from cardlab.core.errors import CardlabError
 from cardlab.db import open_store
 from cardlab.db.bundle import merge_bundle
+from cardlab.workflows.settings import load_settings
 from tests.conftest import ROOT
 from tests.db.test_bundle import make_board
 

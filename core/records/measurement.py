@@ -16,6 +16,7 @@ from cardlab.core.quantity import Estimate, Provenance, product, sum_of
 from cardlab.core.records.device import Device, Environment
 from cardlab.core.records.task import Execution, Task
 from cardlab.core.records.workload import PHASES, Analysis, SegmentCost
+from cardlab.core.tables import Cell, Tabular
 
 POWERS = ("power", "wait_power", "idle_power")
 WHOLE_STEP = "whole_step"
@@ -281,11 +282,52 @@ class StepCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class Profile(Tabular):
     """A run with everything it measured so far."""
 
     run: Run
     points: tuple[Point, ...]
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the run."""
+        return self.run.uid
+
+    @property
+    def device(self) -> Device:
+        """What was measured."""
+        return self.run.device
+
+    def rows(self) -> list[dict[str, Cell]]:
+        """A row a point and segment: times of one occurrence (s), power of the whole device (W), energy (J)."""
+        found: list[dict[str, Cell]] = []
+        for point in self.points:
+            power = point.total_power()
+            state = point.operating or OperatingPoint()
+            head: dict[str, Cell] = {
+                "point": point.index,
+                "requested_hz": point.requested_hz,
+                "frequency_hz": state.frequency_hz,
+                "power_mode": state.power_mode,
+                "temperature_c": state.temperature_c,
+                "throttled": state.throttled,
+                "contended": state.contended,
+                "power_w": None if power is None or power.estimate is None else power.estimate.value,
+            }
+            for cost in () if self.run.analysis is None else self.run.analysis.segments:
+                forward, backward = (point.latency(cost.segment, phase) for phase in PHASES)
+                energy = point.segment_energy(cost)
+                found.append(
+                    {
+                        **head,
+                        "segment": cost.segment,
+                        "count": cost.count,
+                        "forward_s": None if forward is None else forward.value,
+                        "backward_s": None if backward is None else backward.value,
+                        "energy_j": None if energy is None else energy.value,
+                    }
+                )
+        return found
 
     @property
     def complete(self) -> bool:

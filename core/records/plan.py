@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from cardlab.core.quantity import Provenance
+from cardlab.core.tables import Cell, Tabular
+
+# How a server computes the mini-batches of devices that train at once: one after the other, or all as one.
+SERIAL, BATCHED = "serial", "batched"
+SHARINGS = (SERIAL, BATCHED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +39,9 @@ class DelayTerms:
     def total(self) -> float:
         """Round delay, seconds."""
         return float(sum(getattr(self, f.name) for f in fields(self)))
+
+
+TERMS = tuple(f.name for f in fields(DelayTerms))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +170,7 @@ class Sensitivity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(Tabular):
     """A plan with everything needed to read and to repeat it.
 
     Attributes:
@@ -208,3 +216,32 @@ class Plan:
     runs: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     created_at: str | None = None
+
+    @property
+    def plan_id(self) -> str:
+        """Identity of the plan."""
+        return self.uid
+
+    @property
+    def summary(self) -> Outcome:
+        """The plan in a few numbers; `baselines` has the same of each baseline."""
+        return self.outcome
+
+    def rows(self) -> list[dict[str, Cell]]:
+        """A row a round and device: decision, delay and its terms (s), energies (J)."""
+        return [
+            {
+                "round": r.round,
+                "device": d.device,
+                "cut": d.cut,
+                "frequency_hz": d.frequency_hz,
+                "delay_s": d.delay_s,
+                **{f"{term}_s": getattr(d.delay_terms, term) for term in TERMS},
+                "server_energy_j": d.server_energy_j,
+                "device_energy_j": d.device_energy_j,
+                "cost": d.cost,
+                "cut_probability": d.cut_probability,
+            }
+            for r in self.rounds
+            for d in r.devices
+        ]

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from cardlab.core.records.device import Device
 
+# The time a device waits for others: observed beside the terms, no part of the delay.
+WAITING = "waiting"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainPhase:

@@ -1,7 +1,7 @@
 """From a platform's name to the device: one line a vendor, and a folder behind it.
 
 A vendor's folder has in its `__init__.py` how its devices are named (`FORM`), whether `auto` takes one here (`found`)
-and what opens it (`open_device`). Nothing else in cardlab knows which vendors there are.
+and what opens it (`open_hardware`). Nothing else in cardlab knows which vendors there are.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Vendor(Protocol):
         """Whether `auto` takes a device of this vendor here."""
         ...
 
-    def open_device(self, place: Place) -> HardwareDevice:
+    def open_hardware(self, place: Place) -> HardwareDevice:
         """Open it; raises errors of cardlab with their remedies."""
         ...
 
@@ -73,11 +73,11 @@ def open_platform(name: str = "auto", *, sysfs_root: str | Path = "/", label: st
     kind, _, rest = name.partition(":")
     place = Place(rest=rest, root=Path(sysfs_root), label=label)
     if kind in VENDORS:
-        return _vendor(kind).open_device(place)
+        return _vendor(kind).open_hardware(place)
     if name == "auto":
         for vendor in map(_vendor, VENDORS):
             if vendor.found(place):
-                return vendor.open_device(place)
+                return vendor.open_hardware(place)
     forms = ", ".join(("auto", *(_vendor(kind).FORM for kind in VENDORS)))
     raise UsageError(f"there is no platform {name!r}", remedy=f"choose one of: {forms}")
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 
-from cardlab.core.records.plan import Decision, DelayTerms, Outcome, Plan, PlannedRound
+from cardlab.core.records.plan import TERMS, Decision, Outcome, Plan, PlannedRound
 from cardlab.reports.views.parts import ORIGIN, Axis, Bars, Cell, Chart, Column, Part, Section, Series, Table
 
-TERMS = tuple(f.name for f in fields(DelayTerms))
 _MOST_ROUNDS = 200
 _CLOCK = {"unit": "Hz", "shown": "MHz"}
 

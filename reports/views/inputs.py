@@ -15,28 +15,6 @@ from cardlab.reports.views.fit import Curve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """One term of one device of a split run, medians over its rounds, seconds; term "delay" is their sum.
-
-    Attributes:
-        low_s, high_s: smallest and largest that was observed.
-        ci95: interval of the prediction.
-        error: (predicted - observed) / observed.
-        rounds: how many were observed.
-    """
-
-    device: str
-    term: str
-    observed_s: float | None
-    low_s: float | None
-    high_s: float | None
-    predicted_s: float | None
-    ci95: tuple[float, float] | None
-    error: float | None
-    rounds: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceData:
     """One device with what is known of it.
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cardlab.core.records.checks import TOTAL as DELAY
+from cardlab.core.records.checks import TermCheck
 from cardlab.core.records.measurement import Run
+from cardlab.core.records.plan import TERMS
 from cardlab.core.records.training import TrainPhase, TrainRound
-from cardlab.reports.views.decisions import TERMS
-from cardlab.reports.views.inputs import Checked
 from cardlab.reports.views.parts import Axis, Bars, Cell, Chart, Column, Part, Section, Series, Table, file_key
 
 ROUND = Axis(label="round", unit="1", shown="1")
-DELAY = "delay"
 LEAST_SHARE = 0.02
 
 
-def run_sections(run: Run, rounds: Sequence[TrainRound], checks: Sequence[Checked]) -> tuple[Section, ...]:
+def run_sections(run: Run, rounds: Sequence[TrainRound], checks: Sequence[TermCheck]) -> tuple[Section, ...]:
     """The report of a split run; `checks` are medians over its rounds, the delay under the term "delay"."""
     devices = tuple(dict.fromkeys(r.device.name for r in rounds))
     head = _head(run, rounds, devices)
@@ -56,7 +56,7 @@ def _head(run: Run, rounds: Sequence[TrainRound], devices: Sequence[str]) -> Sec
     return Section(title=f"Split run {run.uid[:12]}", level=1, lines=tuple(lines), warnings=warnings)
 
 
-def _bars(run: Run, checks: Sequence[Checked]) -> Bars:
+def _bars(run: Run, checks: Sequence[TermCheck]) -> Bars:
     rows, values, intervals = [], [], []
     for device in dict.fromkeys(c.device for c in checks):
         mine = {c.term: c for c in checks if c.device == device}
@@ -79,18 +79,17 @@ def _bars(run: Run, checks: Sequence[Checked]) -> Bars:
     )
 
 
-def _checks_table(run: Run, checks: Sequence[Checked]) -> Table:
+def _checks_table(run: Run, checks: Sequence[TermCheck]) -> Table:
     rows = tuple(
         (
             c.device,
             c.term if c.term != DELAY else "total delay",
             c.observed_s,
-            c.low_s,
-            c.high_s,
+            *(c.observed_range_s or (None, None)),
             c.predicted_s,
             *(c.ci95 or (None, None)),
             c.error,
-            _inside(c.observed_s, c.ci95),
+            c.inside,
             str(c.rounds),
             str(run.provenance),
         )

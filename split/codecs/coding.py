@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
 from cardlab.core.errors import MissingDependencyError
-from cardlab.split.codec import FrameError
 from cardlab.split.codecs import kernels
+from cardlab.split.refusals import TensorError
 
 Bytes = npt.NDArray[np.uint8]
 _NEAR = 1.005
@@ -45,7 +45,7 @@ def squeeze(data: Bytes) -> tuple[str, bytes]:
 
 
 def expand(name: str, data: bytes, size: int) -> Bytes:
-    """The `size` bytes that were squeezed; FrameError if these are not they."""
+    """The `size` bytes that were squeezed; TensorError if these are not they."""
     try:
         if name == "raw":
             plain = data
@@ -54,14 +54,14 @@ def expand(name: str, data: bytes, size: int) -> Bytes:
         elif name == "zstd":
             module = _zstd()
             if module.frame_content_size(data) != size:
-                raise FrameError(f"compressed bytes came that are not the {size} expected")
+                raise TensorError(f"compressed bytes came that are not the {size} expected")
             plain = module.ZstdDecompressor().decompress(data, max_output_size=size)
         else:
-            raise FrameError(f"bytes came in the unknown coding {name!r}")
+            raise TensorError(f"bytes came in the unknown coding {name!r}")
     except (zlib.error, _zstd_error()) as error:
-        raise FrameError("compressed bytes came damaged") from error
+        raise TensorError("compressed bytes came damaged") from error
     if len(plain) != size:
-        raise FrameError(f"{len(plain)} bytes came where {size} were expected")
+        raise TensorError(f"{len(plain)} bytes came where {size} were expected")
     return np.frombuffer(plain, dtype=np.uint8)
 
 
@@ -80,14 +80,14 @@ def squeeze_mask(mask: Bytes, kept: int, size: int) -> tuple[str, bytes]:
 
 
 def expand_mask(name: str, data: bytes, kept: int, size: int) -> Bytes:
-    """Inverse of `squeeze_mask`; FrameError if the bytes cannot be it."""
+    """Inverse of `squeeze_mask`; TensorError if the bytes cannot be it."""
     if name != "rice":
         return expand(name, data, (size + 7) // 8)
     mask = np.zeros((size + 7) // 8, np.uint8)
     if not 0 < kept < size or not kernels.rice_decode(
         np.frombuffer(data, np.uint8), rice_shift(kept, size), kept, size, mask
     ):
-        raise FrameError("a bitmap came damaged")
+        raise TensorError("a bitmap came damaged")
     return mask
 
 
@@ -97,7 +97,7 @@ def rice_shift(kept: int, size: int) -> int:
     return max(0, round(math.log2(max(-math.log(2.0) / math.log1p(-share), 1.0))))
 
 
-def _zstd() -> Any:
+def _zstd() -> ModuleType:
     try:
         import zstandard
     except ImportError as error:

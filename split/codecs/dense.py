@@ -10,27 +10,31 @@ of zeros stays zeros; a zero in another row lies between two points of the grid,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cardlab.core.errors import RunError
-from cardlab.split.codec import Buffer, Codec, FrameError, Packed
 from cardlab.split.codecs import kernels
+from cardlab.split.codecs.base import Buffer, Codec, Packed
 from cardlab.split.codecs.quantised import (
     BITS,
     Floats,
-    counted,
     expand_symbols,
     from_floats,
-    joined,
-    put_odd,
+    join_parts,
+    put_non_finite,
     seed_of,
+    split_parts,
     squeeze_symbols,
-    take_odd,
-    taken_apart,
+    take_non_finite,
     to_floats,
+    value_count,
 )
+from cardlab.split.refusals import TensorError
+
+if TYPE_CHECKING:
+    import torch
 
 _LARGEST = np.uint32(0x7F7F0000)
 
@@ -46,9 +50,9 @@ class Dense(Codec):
         self.bits = bits
         self.name = f"dense:{bits}"
 
-    def encode(self, tensor: Any, wire_dtype: str) -> tuple[Mapping[str, object], Buffer]:
+    def encode(self, tensor: torch.Tensor, wire_dtype: str) -> tuple[Mapping[str, object], Buffer]:
         """Scales, symbols, and values that are not finite."""
-        values, odd = take_odd(to_floats(tensor, wire_dtype))
+        values, rest = take_non_finite(to_floats(tensor, wire_dtype))
         rows = _rows(tuple(tensor.shape), values.size)
         table = values.reshape(rows, -1)
         scales = scales_of(table)
@@ -56,22 +60,22 @@ class Dense(Codec):
         kernels.quantise_rows(table, scales, 2**self.bits - 1, seed_of(values), symbols)
         short = (scales.view(np.uint32) >> np.uint32(16)).astype("<u2").tobytes()
         parts = {"scales": ("raw", short), "values": squeeze_symbols(symbols.reshape(-1), self.bits)}
-        return joined(parts, odd)
+        return join_parts(parts, rest)
 
-    def decode(self, packed: Packed) -> Any:
+    def decode(self, packed: Packed) -> torch.Tensor:
         """Every value within one step of what it was."""
-        size = counted(packed)
+        size = value_count(packed)
         rows = _rows(packed.shape, size)
-        parts, odd = taken_apart(packed, ("scales", "values"))
+        parts, rest = split_parts(packed, ("scales", "values"))
         if len(parts["scales"][1]) != 2 * rows:
-            raise FrameError(f"{rows} scales were expected, {len(parts['scales'][1]) // 2} came")
+            raise TensorError(f"{rows} scales were expected, {len(parts['scales'][1]) // 2} came")
         scales = (np.frombuffer(parts["scales"][1], "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
         if not bool((np.isfinite(scales) & (scales >= 0.0)).all()):
-            raise FrameError("a quantised tensor came with a scale that cannot be")
+            raise TensorError("a quantised tensor came with a scale that cannot be")
         values = np.empty(size, np.float32)
         symbols = expand_symbols(*parts["values"], self.bits, size, 2**self.bits - 1)
         kernels.restore_rows(symbols.reshape(rows, -1), scales, 2**self.bits - 1, values.reshape(rows, -1))
-        put_odd(values, odd)
+        put_non_finite(values, rest)
         return from_floats(values, packed)
 
 

@@ -6,18 +6,22 @@ Only for gradients. The rows of the next gradient belong to other samples, but w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from cardlab.split.codec import Packed, pack_tensor, unpack_tensor
+from cardlab.split.codecs.base import Packed
+from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
+
+if TYPE_CHECKING:
+    import torch
 
 
 class ErrorFeedback:
     """The loss of one device's gradients, carried on. `residual` is None before the first."""
 
-    def __init__(self, residual: Any = None) -> None:
+    def __init__(self, residual: torch.Tensor | None = None) -> None:
         self.residual = residual
 
-    def pack(self, gradient: Any, codec: str, wire_dtype: str) -> Packed:
+    def pack(self, gradient: torch.Tensor, codec: str, wire_dtype: str) -> Packed:
         """The gradient with what was lost before it, packed; a value that is not finite leaves no loss behind."""
         import torch
 

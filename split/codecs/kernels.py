@@ -9,13 +9,32 @@ the same bytes. Adding a uniform draw before truncation rounds up with the proba
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numba import njit
 
+# numba types the arrays of each call; numpy's own types do not know its arithmetic.
 Array = Any
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+Kernel = TypeVar("Kernel", bound=Callable[..., object])
+
+
+class Choice(NamedTuple):
+    """What `select` keeps and on which levels.
+
+    Attributes:
+        limit: bits of the smallest magnitude that is kept.
+        ties: how many that equal it are kept.
+        factor: levels per unit, s / scale.
+        top: s, the highest level.
+        seed: of the draws for rounding.
+    """
+
+    limit: int
+    ties: int
+    factor: float
+    top: int
+    seed: int
 
 
 def _compiled(function: Kernel) -> Kernel:
@@ -82,29 +101,25 @@ def select(
     values: Array,
     bits: Array,
     width: int,
-    limit: int,
-    ties: int,
-    factor: float,
-    top: int,
-    seed: int,
+    choice: Choice,
     mask: Array,
     symbols: Array,
 ) -> int:  # pragma: no cover - compiled
-    """Mark and quantise what lies above `limit`, the first `ties` that equal it, and the largest of a row without any.
+    """Mark and quantise what lies above the limit, the first ties that equal it, and the largest of a row without any.
 
     Returns how many. A row of zeros keeps none.
 
     Args:
         values, bits: float32 [n] and their magnitudes' bits.
         width: of a row; n is a whole number of rows.
-        factor: levels per unit, s / scale.
-        top: s, the highest level.
+        choice: limit, ties and levels.
         mask: uint8 [ceil(n / 8)], zeros; bit i % 8 of byte i // 8 is set where value i is kept.
-        symbols: uint8, level + s of each kept value, in order; a place for what `limit` keeps and one for each row.
+        symbols: uint8, level + s of each kept value, in order; a place for what the limit keeps and one for each row.
     """
     count = 0
-    start = np.uint32(seed)
-    f = np.float32(factor)
+    limit, ties, top = choice.limit, choice.ties, choice.top
+    start = np.uint32(choice.seed)
+    f = np.float32(choice.factor)
     for row in range(0, values.size, width):
         before = count
         for i in range(row, row + width):

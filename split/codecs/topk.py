@@ -13,28 +13,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from cardlab.core.errors import RunError
-from cardlab.split.codec import Buffer, Codec, FrameError, Packed
 from cardlab.split.codecs import kernels
+from cardlab.split.codecs.base import Buffer, Codec, Packed
 from cardlab.split.codecs.coding import expand_mask, squeeze_mask
 from cardlab.split.codecs.quantised import (
     BITS,
-    counted,
     expand_symbols,
     from_floats,
-    joined,
+    join_parts,
     levels,
-    put_odd,
+    put_non_finite,
     seed_of,
+    split_parts,
     squeeze_symbols,
-    taken_apart,
+    take_non_finite,
     to_floats,
+    value_count,
 )
-from cardlab.split.codecs.quantised import take_odd as _take_odd
+from cardlab.split.refusals import TensorError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class TopK(Codec):
@@ -53,9 +58,9 @@ class TopK(Codec):
         self.keep, self.bits = keep, bits
         self.name = f"topk:{keep:g}:{bits}"
 
-    def encode(self, tensor: Any, wire_dtype: str) -> tuple[Mapping[str, object], Buffer]:
+    def encode(self, tensor: torch.Tensor, wire_dtype: str) -> tuple[Mapping[str, object], Buffer]:
         """Bitmap, symbols, and values that are not finite."""
-        values, odd = _take_odd(to_floats(tensor, wire_dtype))
+        values, rest = take_non_finite(to_floats(tensor, wire_dtype))
         if not values.size:
             return {"kept": 0, "scale": 0.0, "mask": ["raw", 0], "values": ["raw", 0]}, b""
         magnitude = values.view(np.uint32) & np.uint32(0x7FFFFFFF)
@@ -67,35 +72,36 @@ class TopK(Codec):
         symbols = np.empty(wanted + values.size // width + 1, np.uint8)
         top = levels(self.bits)
         factor = top / scale if scale > 0.0 else 0.0
-        kept = kernels.select(values, magnitude, width, limit, ties, factor, top, seed_of(values), mask, symbols)
+        choice = kernels.Choice(limit=limit, ties=ties, factor=factor, top=top, seed=seed_of(values))
+        kept = kernels.select(values, magnitude, width, choice, mask, symbols)
         parts = {
             "mask": squeeze_mask(mask, kept, values.size),
             "values": squeeze_symbols(symbols[:kept], self.bits),
         }
-        more, data = joined(parts, odd)
+        more, data = join_parts(parts, rest)
         return {"kept": kept, "scale": scale, **more}, data
 
     def _count(self, size: int) -> int:
         return min(size, max(1, round(self.keep * size)))
 
-    def _limit(self, magnitude: Any) -> tuple[int, int]:
+    def _limit(self, magnitude: npt.NDArray[np.uint32]) -> tuple[int, int]:
         """Bits of the smallest kept magnitude, and how many that equal it are kept; zeros never."""
         limit, _, ties = kernels.threshold(magnitude, self._count(magnitude.size))
         return (int(limit), int(ties)) if limit else (0, 0)
 
-    def decode(self, packed: Packed) -> Any:
+    def decode(self, packed: Packed) -> torch.Tensor:
         """The kept values at their places, zero elsewhere."""
-        size = counted(packed)
+        size = value_count(packed)
         kept, scale = packed.more.get("kept"), packed.more.get("scale")
         if isinstance(kept, bool) or not isinstance(kept, int) or not 0 <= kept <= size:
-            raise FrameError(f"a sparse tensor came with {kept!r} of {size} values")
+            raise TensorError(f"a sparse tensor came with {kept!r} of {size} values")
         if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0.0 <= scale < math.inf:
-            raise FrameError(f"a sparse tensor came with the scale {scale!r}")
-        parts, odd = taken_apart(packed, ("mask", "values"))
+            raise TensorError(f"a sparse tensor came with the scale {scale!r}")
+        parts, rest = split_parts(packed, ("mask", "values"))
         values = np.zeros(size, np.float32)
         mask = expand_mask(*parts["mask"], kept, size)
         symbols = expand_symbols(*parts["values"], self.bits, kept, 2 * levels(self.bits))
         if kernels.scatter(mask, symbols, scale / levels(self.bits), levels(self.bits), values) != kept:
-            raise FrameError("a sparse tensor came whose bitmap does not fit its values")
-        put_odd(values, odd)
+            raise TensorError("a sparse tensor came whose bitmap does not fit its values")
+        put_non_finite(values, rest)
         return from_floats(values, packed)

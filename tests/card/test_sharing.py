@@ -99,7 +99,7 @@ def test_a_missing_profile_is_named_with_the_command_that_makes_it(database) -> 
     assert words[0] == "profile-device"
     context = get_command(profile_app).make_context("profile-device", words[1:])
     asked = context.params
-    assert (asked["model"], asked["batch"], asked["seq"], asked["dtype"]) == ("tiny-llama", 4, 32, "float32")
+    assert (asked["model"], asked["batch"], asked["sequence"], asked["dtype"]) == ("tiny-llama", 4, 32, "float32")
     assert asked["platform"] == "simulated:rtx-4060" and asked["name"] == "gpu"
 
 

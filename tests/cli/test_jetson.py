@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cardlab.cli import checking, doctor, profiling
+import cardlab.workflows.doctor as doctor
+import cardlab.workflows.profile as profiling
+import cardlab.workflows.selftest as checking
 from cardlab.profilers.devices import open_platform
 from cardlab.profilers.devices.jetson.device import JetsonDevice
 from cardlab.profilers.measure.capture import snapshot, write_tree

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from cardlab.cli.gathering import fleet_data, split_run
 from cardlab.db import open_store
 from cardlab.reports.views.decisions import TERMS, plan_sections
 from cardlab.reports.views.device import device_sections
@@ -17,6 +16,7 @@ from cardlab.reports.views.parts import Bars, Chart, Section, Table, pictures
 from cardlab.reports.views.points import top_point
 from cardlab.reports.views.roofline import reached, roofline
 from cardlab.reports.views.run import run_sections
+from cardlab.workflows.report_data import fleet_data, split_run
 from tests.card import database
 from tests.reports import world
 

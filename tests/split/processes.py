@@ -23,6 +23,7 @@ from cardlab.core.records.task import Task
 from cardlab.profilers.devices import open_platform
 from cardlab.profilers.runtime.build import build_meta
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
+from cardlab.split.device_transport import DeviceTransport
 from cardlab.split.halves import Half
 from cardlab.split.journal import Journal
 from cardlab.split.schedule import Assignment, Schedule
@@ -108,12 +109,20 @@ class Trial:
             sys.stderr.flush()
             os._exit(code)
 
-    def server(self, *, resume: bool = False, doom: Callable[[Any], None] | None = None, join_s: float = 90.0) -> int:
-        """Start the server; `doom` may spoil it before it runs."""
+    def server(
+        self,
+        *,
+        resume: bool = False,
+        doom: Callable[[Half], None] | None = None,
+        join_s: float = 90.0,
+        devices: int | None = None,
+        schedule: Schedule | None = None,
+    ) -> int:
+        """Start the server; `doom` may spoil its half before it runs."""
 
         def work() -> Any:
-            from cardlab.split.clocks import ServerClock
-            from cardlab.split.server import Patience, Server
+            from cardlab.split.frequency import ServerFrequency
+            from cardlab.split.server import Patience, RunCallbacks, Server, ServerParts
             from cardlab.split.server_transport import ServerTransport
 
             weights = open_weights(self.task, 0)
@@ -135,18 +144,20 @@ class Trial:
             transport = ServerTransport("127.0.0.1", self.port)
             half = Half(self.task, EXECUTION, weights, "server", learning_rate=RATE)
             half.keeps_loaded = self.parallel
+            if doom is not None:
+                doom(half)
             server = Server(
-                transport,
-                half,
-                Cuts(self.cuts, self.rates),
-                journal,
-                ServerClock(open_platform("cpu")),
-                devices=len(self.cuts),
-                note=say,
+                ServerParts(
+                    transport=transport,
+                    half=half,
+                    schedule=schedule or Cuts(self.cuts, self.rates),
+                    journal=journal,
+                    frequency=ServerFrequency(open_platform("cpu")),
+                ),
+                devices=devices or len(self.cuts),
+                callbacks=RunCallbacks(note=say),
                 patience=Patience(join_s=join_s, silence_s=self.silence_s, stage_s=90.0),
             )
-            if doom is not None:
-                doom(server)
             try:
                 server.run()
             finally:
@@ -159,23 +170,24 @@ class Trial:
         self,
         name: str,
         *,
-        doom: Callable[[SplitDevice, Half], None] | None = None,
+        doom: Callable[[DeviceTransport, Half], None] | None = None,
         port: int | None = None,
         link: str | None = None,
         server_s: float = 90.0,
+        before: Callable[[DeviceTransport], None] | None = None,
     ) -> int:
-        """Start a device; `doom` may spoil it when its model is built."""
+        """Start a device; `doom` may spoil it when its model is built, `before` earlier."""
 
         def work() -> Any:
-            from cardlab.split.device_transport import DeviceTransport
-
             transport = DeviceTransport("127.0.0.1", port or self.port, shape=parse_link(link, planned=True))
+            if before is not None:
+                before(transport)
             equipped: list[Equipment] = []
 
             def equip(settings: RunSettings) -> Equipment:
                 half = Half(self.task, EXECUTION, open_weights(self.task, 0), "device", learning_rate=RATE)
                 if doom is not None:
-                    doom(device, half)
+                    doom(transport, half)
                 equipped.append(Equipment(half, self.data()[name].batch))
                 return equipped[0]
 

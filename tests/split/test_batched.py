@@ -14,10 +14,10 @@ pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
 from cardlab.core.errors import RunError, UsageError
+from cardlab.core.records.plan import TERMS
 from cardlab.db import open_store
 from cardlab.split.adapters import averaged, copied, initial_adapters
 from cardlab.split.batched import common_cut, sharing_of
-from cardlab.split.settings import TERMS
 from tests.cli.run import command
 from tests.split.models import RATE, halves, largest_difference, small_task
 from tests.split.processes import Trial
@@ -125,7 +125,7 @@ def test_a_device_killed_in_the_round_is_dropped_and_the_others_go_on(tmp_path, 
 def test_a_device_whose_loss_is_not_finite_spoils_nobody_elses_round(tmp_path: Path, trials) -> None:
     trial = begun(tmp_path, trials, rounds=1)
 
-    def broken(_device, half) -> None:
+    def broken(_transport, half) -> None:
         forward = half.forward
         half.forward = lambda ids: forward(ids) * float("nan")
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.torch
 from cardlab.calibrate.accuracy import fit_accuracy
 from cardlab.core.records.fit import FitSubject
 from cardlab.profilers.runtime import resolve_task
-from cardlab.split.accuracy import english, kept_of, pretrain, programs, run_trials
+from cardlab.split.accuracy import TrainingSubject, TrialOptions, english, kept_of, pretrain, programs, run_trials
 from cardlab.split.codec_profile import profile_codecs
 from tests.split.models import EXECUTION
 
@@ -23,6 +23,10 @@ CODECS = ("dense:8", "dense:4", "dense:2", "topk:0.3:8", "topk:0.2:8", "topk:0.1
 def trained(steps: int):
     task = resolve_task("tiny-llama", batch=8, sequence=64, optimizer="adamw")
     return task, pretrain(task, EXECUTION, english(), steps=steps)
+
+
+def subject(task, weights) -> TrainingSubject:
+    return TrainingSubject(task=task, execution=EXECUTION, weights=weights, tokens=programs())
 
 
 def test_a_curve_of_accuracy_is_fitted_and_predicts() -> None:
@@ -35,7 +39,7 @@ def test_a_curve_of_accuracy_is_fitted_and_predicts() -> None:
 
 def test_codecs_are_profiled_on_real_activations() -> None:
     task, weights = trained(3)
-    cuts = list(profile_codecs(task, EXECUTION, weights, programs(), codecs=("dense:4", "topk:0.1:8"), cuts=(1, 3)))
+    cuts = list(profile_codecs(subject(task, weights), codecs=("dense:4", "topk:0.1:8"), cuts=(1, 3)))
     found = [reading for cut in cuts for reading in cut.codecs]
     assert [(r.cut, r.tensor) for r in found[::2]] == [
         (1, "activation"),
@@ -56,7 +60,7 @@ def test_share_of_the_gain_kept_by_each_codec() -> None:
     task, weights = trained(400)
     codecs = [*((codec, False) for codec in CODECS), ("topk:0.1:8", True)]
     kept = kept_of(
-        run_trials(task, EXECUTION, weights, programs(), codecs, seeds=range(3), cut=2, steps=200, learning_rate=1e-3)
+        run_trials(subject(task, weights), TrialOptions(cut=2, steps=200, learning_rate=1e-3), codecs, seeds=range(3))
     )
     for k in kept:
         more = " + feedback" if k.feedback else ""

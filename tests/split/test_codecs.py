@@ -15,10 +15,11 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from cardlab.core.errors import RunError
-from cardlab.split.codec import FrameError, codec_named, pack_tensor, unpack_tensor
 from cardlab.split.codecs.dense import scales_of
 from cardlab.split.codecs.feedback import ErrorFeedback
-from cardlab.split.frames import Message, pack, unpack
+from cardlab.split.codecs.registry import codec_named, pack_tensor, unpack_tensor
+from cardlab.split.frames import Frame, pack_frame, unpack_frame
+from cardlab.split.refusals import FrameError
 
 LOSSY = ("dense:2", "dense:3", "dense:4", "dense:8", "topk:0.1:8", "topk:0.1:4", "topk:0.3:2", "topk:1:8")
 GRID = [(keep, bits) for keep in (0.1, 0.2, 0.3) for bits in (4, 8)]
@@ -30,8 +31,8 @@ def normal(*shape: int, seed: int = 0):
 
 def travelled(tensor, name, wire=None):
     """Through a message, as between two machines."""
-    message = Message("gradients", {}, {"t": pack_tensor(tensor, name, wire)})
-    return unpack_tensor(unpack([bytes(part) for part in pack(message)]).tensors["t"], tuple(tensor.shape))
+    frame = Frame("gradients", {}, {"t": pack_tensor(tensor, name, wire)})
+    return unpack_tensor(unpack_frame([bytes(part) for part in pack_frame(frame)]).tensors["t"], tuple(tensor.shape))
 
 
 @settings(max_examples=60, deadline=None)
@@ -308,8 +309,8 @@ def test_a_run_sends_what_the_codec_makes_and_still_learns(tmp_path, codec, feed
         finally:
             trial.end()
         turns = trial.journal().progress.turns
-        assert len(turns) == 6 and {t.details["codec"] for t in turns} == {name}
-        sizes[name] = sum(t.details["up_bytes"] + t.details["down_bytes"] for t in turns)
+        assert len(turns) == 6 and {t.codec for t in turns} == {name}
+        sizes[name] = sum(t.up_bytes + t.down_bytes for t in turns)
         losses[name] = [t.losses[-1] for t in turns]
         assert all(t.terms["encode"] > 0 and t.terms["decode"] > 0 for t in turns)
     assert sizes[codec] < 0.4 * sizes["none"]

@@ -19,9 +19,8 @@ pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
 from cardlab import __version__
-from cardlab.core.records.plan import DelayTerms, Outcome, Plan
+from cardlab.core.records.plan import TERMS, DelayTerms, Outcome, Plan
 from cardlab.db import open_store
-from cardlab.split.settings import TERMS
 from tests.card.database import whole
 from tests.cli.run import Result, command
 
@@ -393,8 +392,8 @@ def test_a_profile_and_a_fit_predict_a_run_with_a_given_cut(tmp_path: Path) -> N
     """Database rows of another machine: the prediction is theirs, and the run says how far off it is."""
     from dataclasses import asdict
 
-    from cardlab.cli.expecting import expected_by_device
     from cardlab.split.settings import RunSettings
+    from cardlab.workflows.expectation import expected_by_device
     from tests import records
     from tests.card.database import SERVER
 

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
-from cardlab.split.codec import pack_tensor
-from cardlab.split.frames import Message
+from cardlab.split.codecs.registry import pack_tensor
+from cardlab.split.protocol import Activations, AdaptersReturn, End, Message, Refused
+from cardlab.split.refusals import RefusalCode
 from tests.split.models import largest_difference, replay, small_task
 from tests.split.processes import Trial, die
 
@@ -52,8 +54,8 @@ def dies_in(stage: str, at: int, before=lambda: None):
 
     def after_sending(function, kind):
         def send(message):
-            seen["count"] += message.kind == kind
-            strikes = message.kind == kind and seen["count"] == at
+            seen["count"] += isinstance(message, kind)
+            strikes = isinstance(message, kind) and seen["count"] == at
             if strikes:
                 before()
             sent = function(message)
@@ -64,7 +66,7 @@ def dies_in(stage: str, at: int, before=lambda: None):
 
         return send
 
-    def doom(device, half):
+    def doom(transport, half):
         if stage == "adapters down":
             half.load = strike(half.load)
         elif stage == "forward":
@@ -74,8 +76,8 @@ def dies_in(stage: str, at: int, before=lambda: None):
         elif stage == "adapters up":
             half.export = strike(half.export)
         else:
-            kind = "activations" if stage == "activations sent" else "adapters"
-            device._transport.send = after_sending(device._transport.send, kind)
+            kind = Activations if stage == "activations sent" else AdaptersReturn
+            transport.send = after_sending(transport.send, kind)
 
     return doom
 
@@ -105,7 +107,7 @@ def device_killed(folder: Path, stage: str, at: int, trials: list[Trial], count:
     def ready_count() -> int:
         return trial.log("server").count("d0 is ready")
 
-    def waits(_device, half):
+    def waits(_transport, half):
         load = half.load
 
         def when_it_is_back(adapters):
@@ -165,9 +167,8 @@ def server_killed(folder: Path, trials: list[Trial], after_s: float | None, para
     trial = Trial(folder, task, {"a": [1, 2], "b": [3]}, rounds=4, parallel=parallel, silence_s=1.0)
     trials.append(trial)
 
-    def doom(server):
-        half, count = server._place.half, [0]
-        original = half.train
+    def doom(half):
+        count, original = [0], half.train
 
         def train(*args):
             count[0] += 1
@@ -201,13 +202,11 @@ def test_the_server_killed_and_resumed(tmp_path: Path, trials, parallel) -> None
 class HalfWay(threading.Thread):
     """Passes bytes on to the server until one connection has sent `limit`, then kills the sender."""
 
-    def __init__(self, target: int, limit: int) -> None:
+    def __init__(self, port: int, target: int, limit: int, victim: int) -> None:
         super().__init__(daemon=True)
-        self._target, self._limit = target, limit
-        self.victim = 0
+        self._target, self._limit, self._victim = target, limit, victim
         self.struck = threading.Event()
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listening.getsockname()[1]
+        self._listening = socket.create_server(("127.0.0.1", port))
 
     def run(self) -> None:
         while not self.struck.is_set():
@@ -226,7 +225,7 @@ class HalfWay(threading.Thread):
             while data := _received(source):
                 count += len(data)
                 if up and count > self._limit:
-                    os.kill(self.victim, signal.SIGKILL)
+                    os.kill(self._victim, signal.SIGKILL)
                     self.struck.set()
                     return
                 with contextlib.suppress(OSError):
@@ -249,11 +248,7 @@ def half_sent(folder: Path, trials: list[Trial], limit: int) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     victim = trial.device("a", port=port)
-    way = HalfWay(trial.port, limit)
-    way._listening.close()
-    way._listening = socket.create_server(("127.0.0.1", port))
-    way.victim = victim
-    way.start()
+    HalfWay(port, trial.port, limit, victim).start()
     assert trial.wait(victim) == -signal.SIGKILL, (trial.log("a"), trial.log("server"))
     again = trial.device("a")
     assert [trial.wait(p) for p in (server, other, again)] == [0, 0, 0], trial.log("server")
@@ -264,47 +259,90 @@ def test_a_message_that_was_half_sent_when_its_device_died(tmp_path: Path, trial
     half_sent(tmp_path, trials, 14_000)
 
 
-def spoiled(message: Message, how: str) -> Message:
+def spoiled(message: Activations, how: str) -> Message:
     if how == "not a number":
-        bad = pack_tensor(torch.full((2, 24, 48), float("nan")))
-        return Message(message.kind, message.head, {**message.tensors, "activation": bad})
+        return replace(message, activation=pack_tensor(torch.full((2, 24, 48), float("nan"))))
     if how == "shape":
-        return Message(message.kind, message.head, {**message.tensors, "activation": pack_tensor(torch.zeros(3))})
+        return replace(message, activation=pack_tensor(torch.zeros(2, 24, 3)))
     if how == "vocabulary":
-        bad = pack_tensor(torch.full((2, 24), 999, dtype=torch.int32))
-        return Message(message.kind, message.head, {**message.tensors, "labels": bad})
+        return replace(message, labels=pack_tensor(torch.full((2, 24), 999, dtype=torch.int32)))
     if how == "order":
-        return Message(message.kind, {**message.head, "epoch": 7}, message.tensors)
-    return Message("adapters", {"round": message.head["round"]}, {})
+        return replace(message, epoch=7)
+    if how == "never sent by a device":
+        return End(rounds=1)
+    return AdaptersReturn(round=message.round, sent_s=0.0, terms={}, up_bytes=0, down_bytes=0, rtt_s=None, adapters={})
 
 
-@pytest.mark.parametrize("how", ["not a number", "shape", "vocabulary", "order", "too early"])
+# What the device is told of it; the code is what programs read.
+SAID = {
+    "not a number": RefusalCode.NOT_FINITE,
+    "shape": RefusalCode.TENSOR,
+    "vocabulary": RefusalCode.TENSOR,
+    "order": RefusalCode.OUT_OF_TURN,
+    "never sent by a device": RefusalCode.OUT_OF_TURN,
+    "too early": RefusalCode.OUT_OF_TURN,
+}
+
+
+@pytest.mark.parametrize("how", SAID)
 def test_nonsense_costs_its_sender_the_run_and_nobody_else(tmp_path: Path, trials, how) -> None:
     trial = Trial(tmp_path, small_task(tmp_path), {"a": [2], "b": [1]}, rounds=3, silence_s=1.0)
     trials.append(trial)
     count = [0]
 
-    def doom(device, half):
-        send = device._transport.send
+    def doom(transport, half):
+        send, receive = transport.send, transport.receive
 
         def wrong(message):
-            count[0] += message.kind == "activations"
-            return send(spoiled(message, how) if message.kind == "activations" and count[0] == 3 else message)
+            count[0] += isinstance(message, Activations)
+            return send(spoiled(message, how) if isinstance(message, Activations) and count[0] == 3 else message)
 
-        device._transport.send = wrong
+        def listening(timeout_s):
+            came = receive(timeout_s)
+            if came is not None and isinstance(came.message, Refused):
+                (tmp_path / "code").write_text(came.message.code.value)
+            return came
+
+        transport.send, transport.receive = wrong, listening
 
     server, good, bad = trial.server(), trial.device("b"), trial.device("a", doom=doom)
     assert [trial.wait(p) for p in (server, good, bad)] == [0, 0, 1], trial.log("server")
-    assert (tmp_path / "a.err").read_text()
+    assert (tmp_path / "a.err").read_text() and (tmp_path / "code").read_text() == SAID[how].value
     turns = assert_same_as_a_run_that_made_these_rounds(trial)
     assert turns == [(1, "a"), (1, "b"), (2, "b"), (3, "b")]
+
+
+def test_a_label_that_is_taken_is_refused_until_its_owner_is_silent(tmp_path: Path, trials) -> None:
+    """A dead process keeps its label for a while: the next one of that label asks again and gets in."""
+    trial = Trial(tmp_path, small_task(tmp_path), {"a": [2]}, rounds=3, silence_s=4.0)
+    trials.append(trial)
+    codes = tmp_path / "codes"
+
+    def listens(transport):
+        receive = transport.receive
+
+        def listening(timeout_s):
+            came = receive(timeout_s)
+            if came is not None and isinstance(came.message, Refused):
+                with codes.open("a") as file:
+                    file.write(f"{came.message.code.value}\n")
+            return came
+
+        transport.receive = listening
+
+    server, victim = trial.server(), trial.device("a", doom=dies_in("forward", 4))
+    assert trial.wait(victim) == -signal.SIGKILL
+    again = trial.device("a", before=listens)
+    assert [trial.wait(server), trial.wait(again)] == [0, 0], trial.log("server")
+    assert set(codes.read_text().split()) == {RefusalCode.NAME_TAKEN.value}
+    assert assert_same_as_a_run_that_made_these_rounds(trial) == [(1, "a"), (2, "a"), (3, "a")]
 
 
 def test_a_device_that_stalls_loses_its_round_and_comes_back(tmp_path: Path, trials) -> None:
     trial = Trial(tmp_path, small_task(tmp_path), {"a": [2], "b": [1]}, rounds=5, silence_s=1.0)
     trials.append(trial)
 
-    def doom(device, half):
+    def doom(_transport, half):
         forward, count = half.forward, [0]
 
         def sleepy(ids):

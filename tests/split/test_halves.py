@@ -20,8 +20,8 @@ from cardlab.split.adapters import (
     unflat,
     unpack_adapters,
 )
-from cardlab.split.codec import FrameError
 from cardlab.split.halves import Half
+from cardlab.split.refusals import FrameError
 from cardlab.split.weights import FileWeights, open_weights
 from tests.split.models import EXECUTION, RATE, SMALL, Unsplit, batches, halves, largest_difference, small_task
 
@@ -135,7 +135,7 @@ def test_a_side_holds_only_its_layers_and_a_move_of_the_cut_fetches_only_what_co
     half.set_cut(3)
     half.set_cut(2)
     assert read == ["embedding", "layer-0", "layer-1", "layer-2"]
-    assert [next(layer.parameters()).device.type for layer in half._layers] == ["cpu", "cpu", "meta", "meta"]
+    assert [next(layer.parameters()).device.type for layer in half.layers] == ["cpu", "cpu", "meta", "meta"]
 
 
 @pytest.mark.parametrize("cut", [0, 4, -1, 99])

@@ -26,12 +26,11 @@ from cardlab.core.identity import new_uid
 from cardlab.core.quantity import Origin, Provenance
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import Profile, RunKind
-from cardlab.core.records.plan import Plan
+from cardlab.core.records.plan import TERMS, Plan
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.profilers.runtime import resolve_task
 from cardlab.split.schedule import Schedule
-from cardlab.split.settings import TERMS
 from tests.split.models import Unsplit, model_file
 from tests.split.processes import Trial
 from tests.split.test_prediction import Bench
@@ -206,7 +205,7 @@ def error_of_run(folder: Path, plan: Plan, model: str, multiple: float) -> float
         profile = store.runs.select(device=store.devices.resolve(names[0]).key)[-1]
     pace = pace_of(profile, decisions[names[0]].cut)
     try:
-        server = trial.server(doom=lambda s: setattr(s, "_schedule", Schedule(plan)))
+        server = trial.server(schedule=Schedule(plan))
         children = []
         for name in names:
             share = decisions[name].bandwidth_share

@@ -1,8 +1,10 @@
 # ruff: noqa: E402 - what needs torch is imported after the check that it is there
-"""Shaping, keys, data, clocks, journal, stored rounds and validation, each by itself."""
+"""Shaping, keys, data, frequency, journal, stored rounds and validation, each by itself."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +17,30 @@ pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
 import contextlib
+from dataclasses import replace
 
+from cardlab import __version__
 from cardlab.core.errors import RunError, UsageError
 from cardlab.core.quantity import MEASURED
+from cardlab.core.records.checks import Coverage, check_rounds, coverage, terms_off
+from cardlab.core.records.device import Device
+from cardlab.core.records.measurement import RunKind
+from cardlab.core.records.plan import TERMS
 from cardlab.db import open_store
 from cardlab.profilers.devices import open_platform
 from cardlab.split.adapters import initial_adapters
-from cardlab.split.clocks import EnergyMeter, ServerClock
-from cardlab.split.codec import FrameError
 from cardlab.split.data import Batches, read_tokens
+from cardlab.split.frequency import EnergyMeter, ServerFrequency
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.keys import is_loopback, split_address
 from cardlab.split.laps import Laps
 from cardlab.split.recording import begin_run, round_record
 from cardlab.split.schedule import Schedule
-from cardlab.split.settings import TERMS, RunSettings
-from cardlab.split.shaping import LinkShape, TokenBucket, parse_link, planned_rates, words_of
-from cardlab.split.validate import check_rounds, terms_off
+from cardlab.split.settings import RunSettings
+from cardlab.split.shaping import LinkShape, PlannedRates, TokenBucket, describe_rates, parse_link
 from tests import records
-from tests.split.models import largest_difference, small_task
+from tests.split.models import largest_difference, replay, small_task
+from tests.split.processes import Trial
 
 
 @pytest.mark.parametrize(
@@ -103,23 +110,14 @@ def test_a_bucket_whose_rate_changes_keeps_what_it_promised_and_then_to_the_new_
 
 
 def test_planned_links_take_the_rates_of_the_round_and_say_when_there_are_none() -> None:
-    planned, head = parse_link("planned", planned=True), {"link": {"uplink_bps": 3e6, "downlink_bps": 12e6}}
-    assert planned_rates(head) == (3e6, 12e6) and planned_rates({"link": None}) is None
-    assert words_of(LinkShape(), head) is None and words_of(LinkShape(), {}) is None
-    said = words_of(planned, head)
+    planned, rates = parse_link("planned", planned=True), PlannedRates(uplink_bps=3e6, downlink_bps=12e6)
+    assert describe_rates(LinkShape(), rates) is None and describe_rates(LinkShape(), None) is None
+    said = describe_rates(planned, rates)
     assert said is not None and "3 Mbit/s up, 12 Mbit/s down" in said and "simulated" in said
     with pytest.raises(RunError, match="gives this device no rates"):
-        words_of(planned, {"link": None})
+        describe_rates(planned, None)
     with pytest.raises(UsageError, match="100mbit,5ms"):
         parse_link("planned")
-
-
-@pytest.mark.parametrize(
-    "link", [5, [], {}, {"uplink_bps": 1e6}, {"uplink_bps": 1e6, "downlink_bps": 0}, {"uplink_bps": "x"}]
-)
-def test_rates_that_cannot_be_are_refused(link) -> None:
-    with pytest.raises(FrameError):
-        planned_rates({"link": link})
 
 
 def test_laps_leave_no_gap() -> None:
@@ -191,19 +189,19 @@ def test_a_local_tokenizer_is_used(tmp_path: Path) -> None:
         read_tokens(None, str(tmp_path / "none.json"))
 
 
-def test_the_clock_is_held_where_the_platform_can_and_given_back() -> None:
+def test_the_frequency_is_held_where_the_platform_can_and_given_back() -> None:
     platform = open_platform("simulated:rtx-4060-ti")
-    clock = ServerClock(platform)
+    server = ServerFrequency(platform)
     wanted = platform.frequencies()[40]
-    free_hz = clock.read_hz()
-    clock.hold(wanted)
+    free_hz = server.read_hz()
+    server.hold(wanted)
     with EnergyMeter(platform).recording() as meter:
         platform.timer.sleep(5.0)
-    assert platform.state().frequency_hz == pytest.approx(wanted, rel=0.01) and clock.refusal is None
+    assert platform.state().frequency_hz == pytest.approx(wanted, rel=0.01) and server.refusal is None
     assert meter.power_w is None or meter.power_w > 0
-    clock.hold(None)
-    assert clock.read_hz() == free_hz
-    other = ServerClock(open_platform("cpu", sysfs_root="/nonexistent"))
+    server.hold(None)
+    assert server.read_hz() == free_hz
+    other = ServerFrequency(open_platform("cpu", sysfs_root="/nonexistent"))
     other.hold(1e9)
     assert other.refusal is not None
     other.release()
@@ -217,15 +215,20 @@ def run_settings(task, **changes) -> RunSettings:
 def turn(number: int = 1, device: str = "board", **changes) -> FinishedTurn:
     values = {
         "round": number,
-        "device": device,
         "cut": 2,
+        "codec": "none",
         "frequency_hz": None,
         "losses": (5.0, 4.0),
         "waiting_s": 0.5,
-        "description": {"key": f"cpu:{device}", "name": device, "platform": "cpu"},
+        "description": Device(key=f"cpu:{device}", name=device, platform="cpu"),
         "elapsed_s": 4.1,
         "terms": {term: 0.1 * (n + 1) for n, term in enumerate(TERMS)},
         "energy_j": 7.0,
+        "power_w": 1.7,
+        "up_bytes": 10,
+        "down_bytes": 20,
+        "adapter_bytes": 30,
+        "rtt_s": 1e-4,
     }
     return FinishedTurn(**{**values, **changes})
 
@@ -271,7 +274,7 @@ def test_rounds_are_stored_once_and_come_back_as_they_were(tmp_path: Path, datab
     task = small_task(tmp_path)
     journal = Journal.begin(tmp_path / "out", run_settings(task), "2026-11-21T10:00:00.000000Z")
     predicted = turn(
-        2, predicted=dict.fromkeys(TERMS, 0.2), predicted_ci95={"device": (0.1, 0.3)}, delay_ci95=(1.0, 2.0)
+        2, predicted=dict.fromkeys(TERMS, 0.2), predicted_ci95={"device": (0.1, 0.3)}, predicted_delay_ci95=(1.0, 2.0)
     )
     journal.commit(initial_adapters(task, 0), turn(1), turn(1, "other"), predicted)
     with open_store(database) as store:
@@ -282,7 +285,11 @@ def test_rounds_are_stored_once_and_come_back_as_they_were(tmp_path: Path, datab
         profile = store.runs.get("5" * 32)
     assert [(r.number, r.device.name) for r in rounds] == [(1, "board"), (1, "other"), (2, "board")]
     assert rounds == tuple(round_record(journal.progress.settings, t) for t in journal.progress.turns)
-    assert (profile.run.kind, profile.run.task, profile.run.provenance) == ("train", task, MEASURED)
+    assert (profile.run.kind, profile.run.task, profile.run.provenance) == (RunKind.TRAIN, task, MEASURED)
+    stored = rounds[2]
+    assert (stored.power_w, stored.codec, stored.up_bytes, stored.down_bytes) == (1.7, "none", 10, 20)
+    assert (stored.adapter_bytes, stored.rtt_s, stored.elapsed_s, stored.waiting_s) == (30, 1e-4, 4.1, 0.5)
+    assert stored.losses == (5.0, 4.0) and stored.predicted_delay_ci95 == (1.0, 2.0) and not stored.details
     assert profile.run.options["link"] == "1mbit" and profile.complete
 
 
@@ -305,7 +312,9 @@ def test_the_error_of_each_term_and_the_one_that_is_off(tmp_path: Path) -> None:
     wrong = {**exact, "uplink": exact["uplink"] * 2}
     settings_ = run_settings(small_task(tmp_path))
     rows = [
-        round_record(settings_, turn(n, predicted=wrong, predicted_ci95={"uplink": (0.5, 0.7)}, delay_ci95=(3.0, 4.2)))
+        round_record(
+            settings_, turn(n, predicted=wrong, predicted_ci95={"uplink": (0.5, 0.7)}, predicted_delay_ci95=(3.0, 4.2))
+        )
         for n in (1, 2, 3)
     ]
     rows += [round_record(settings_, turn(n, "bare")) for n in (1, 2, 3)]
@@ -318,10 +327,63 @@ def test_the_error_of_each_term_and_the_one_that_is_off(tmp_path: Path) -> None:
     assert checks["bare", "delay"].predicted_s is None and checks["bare", "delay"].error is None
     (off,) = terms_off(checks.values())
     assert (off.device, off.term) == ("board", "uplink") and off.share == pytest.approx(0.3 / 3.6)
-    assert check_rounds([]) == ()
+    assert check_rounds([]) == () and coverage(rows) == Coverage(rounds=3, inside=3)
+    assert coverage([replace(rows[0], predicted_delay_ci95=(0.0, 1.0)), *rows[1:]]) == Coverage(rounds=3, inside=2)
+    assert coverage(rows[3:]) == Coverage(rounds=0, inside=0)
 
 
 def test_a_given_cut_is_for_everyone_and_every_round() -> None:
     schedule = Schedule(cut=3)
     assert {schedule.at(n, name).cut for n in (1, 9) for name in ("a", "b")} == {3}
     assert schedule.devices == ()
+
+
+FIRST = Path(__file__).parent / "golden" / "run_0_1_0"
+
+
+def test_an_unfinished_run_of_0_1_0_goes_on(tmp_path: Path) -> None:
+    """Its server was killed in the second round, after the turn of one of two devices."""
+    out = tmp_path / "out"
+    shutil.copytree(FIRST, out)
+    task = Journal.resume(out).progress.settings.task
+    trial = Trial(tmp_path, task, {"a": [2], "b": [1]}, rounds=3)
+    before = trial.journal().progress
+    assert [(t.round, t.device) for t in before.turns] == [(1, "a"), (1, "b"), (2, "a")] and before.closed == 1
+    first = before.turns[0]
+    assert (first.codec, first.adapter_bytes, first.up_bytes, first.down_bytes) == ("none", 10752, 18816, 18432)
+    assert first.rtt_s is not None and first.power_w is None and first.description.key == "cpu:a"
+    assert before.settings.version == __version__
+    try:
+        server = trial.server(resume=True)
+        devices = [trial.device(name) for name in trial.names]
+        assert [trial.wait(p) for p in (server, *devices)] == [0, 0, 0], trial.log("server")
+    finally:
+        trial.end()
+    after = trial.journal()
+    assert after.progress.turns[:3] == before.turns and after.progress.done
+    turns = [(t.round, t.device) for t in after.progress.turns]
+    assert turns == [(n, d) for n in (1, 2, 3) for d in "ab"]
+    losses, adapters = replay(task, turns, trial.data(), trial.epochs)
+    assert [t.losses for t in after.progress.turns] == losses
+    assert largest_difference(after.adapters(), adapters) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda plain: plain.update(format=3), "has the format 3"),
+        (lambda plain: plain["turns"][0].pop("details"), "cannot be understood"),
+        (lambda plain: plain["turns"][0]["terms"].pop("uplink"), "cannot be understood"),
+        (lambda plain: plain["turns"][0]["details"].pop("codec"), "codec"),
+        (lambda plain: plain.update(turns=5), "cannot be understood"),
+    ],
+)
+def test_a_journal_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, spoil, words) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(FIRST, out)
+    plain = json.loads((out / "journal.json").read_text())
+    spoil(plain)
+    (out / "journal.json").write_text(json.dumps(plain))
+    with pytest.raises(RunError, match=words) as refused:
+        Journal.resume(out)
+    assert "\n" not in str(refused.value) and "--out" in refused.value.remedy

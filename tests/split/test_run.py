@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
+from cardlab.core.records.plan import TERMS
 from cardlab.split.adapters import averaged, copied, initial_adapters
-from cardlab.split.settings import TERMS
 from tests.split.models import halves, largest_difference, replay, small_task
 from tests.split.processes import Trial
 
@@ -67,7 +67,7 @@ def test_the_terms_of_a_round_add_up_to_what_passed(tmp_path: Path, trials) -> N
         for term, size in (("uplink", sent + 2 * (2 * 96 * 4)), ("downlink", sent)):
             ideal_s = size * 8 / 50e6 + 2 * 3e-3
             assert ideal_s * 0.95 < turn.terms[term] < ideal_s * 1.3 + 0.02
-        assert turn.details["up_bytes"] == sent + 2 * (2 * 96 * 4) and turn.details["down_bytes"] == sent
+        assert turn.up_bytes == sent + 2 * (2 * 96 * 4) and turn.down_bytes == sent
 
 
 def test_parallel_devices_start_alike_and_are_averaged(tmp_path: Path, trials) -> None:
@@ -155,7 +155,7 @@ def test_gloo_gives_the_same_numbers(tmp_path: Path, trials) -> None:
 def test_a_device_joins_while_the_run_goes_on(tmp_path: Path, trials) -> None:
     trial = Trial(tmp_path, small_task(tmp_path), {"a": [2], "b": [1]}, rounds=6)
     trials.append(trial)
-    server = trial.server(doom=lambda s: setattr(s, "_devices", 1))
+    server = trial.server(devices=1)
     first = trial.device("a", link="2mbit")
     trial.until(lambda: (trial.out / "journal.json").exists() and bool(trial.journal().progress.turns))
     late = trial.device("b")

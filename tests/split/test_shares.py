@@ -55,14 +55,14 @@ def test_each_device_has_the_rates_of_its_round(tmp_path: Path, trials, parallel
         for odd_or_even, (up_bps, down_bps) in enumerate(rates):
             alike = [t for t in turns if t.device == name and (t.round - 1) % 2 == odd_or_even]
             assert len(alike) == 3
-            adapters = alike[0].details["adapters_bytes"]
+            adapters = alike[0].adapter_bytes
             for term, ideal_s in (
                 ("uplink", (SENT_BYTES + LABEL_BYTES) * 8 / up_bps),
                 ("downlink", SENT_BYTES * 8 / down_bps),
                 ("adapters", adapters * 8 / up_bps + adapters * 8 / down_bps),
             ):
                 took_s = [t.terms[term] for t in alike]
-                # Never quicker than the rate (but for the doubt of the clocks' offset); a loaded machine may be
+                # Never quicker than the rate (but for the uncertainty of the timers' offset); a loaded machine may be
                 # slower, so the quickest of three is held against it from above.
                 assert min(took_s) > ideal_s * 0.97 - 2e-3, (name, term, took_s, ideal_s)
                 assert min(took_s) < ideal_s * 1.15 + 0.05, (name, term, took_s, ideal_s)
@@ -124,7 +124,7 @@ def test_a_local_run_of_an_sft_plan_has_its_rates(sft) -> None:
     for made in rounds:
         share = 0.25 if (made.number == 1) == (made.device.name == "east") else 0.75
         uplink_s = next(p.observed_s for p in made.phases if p.term == "uplink")
-        ideal_s = made.details["up_bytes"] * 8 / (share * 1e6)
+        ideal_s = made.up_bytes * 8 / (share * 1e6)
         assert ideal_s * 0.97 - 2e-3 < uplink_s < ideal_s * 1.5 + 0.2
     assert "shaped as planned" in (sft / "card-run" / "east.log").read_text()
 

@@ -16,7 +16,7 @@ def found(place: Place) -> bool:
     return True
 
 
-def open_device(place: Place) -> HardwareDevice:
+def open_hardware(place: Place) -> HardwareDevice:
     """The processor this process runs on."""
     from cardlab.profilers.devices.cpu.device import CpuDevice
 

@@ -18,7 +18,7 @@ def found(place: Place) -> bool:
     return find_tegra(place.root) is not None
 
 
-def open_device(place: Place) -> HardwareDevice:
+def open_hardware(place: Place) -> HardwareDevice:
     """The board this runs on. Raises NotSupportedError on any other machine."""
     from cardlab.profilers.devices.jetson.device import JetsonDevice
 

@@ -26,7 +26,7 @@ def found(place: Place) -> bool:
     return bool(torch.cuda.is_available())
 
 
-def open_device(place: Place) -> HardwareDevice:
+def open_hardware(place: Place) -> HardwareDevice:
     """A card by its number or its UUID, both as nvidia-smi -L lists them; the first one without either.
 
     Raises UsageError for anything else, DeviceError where there is no driver or no such card.

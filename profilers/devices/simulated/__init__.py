@@ -16,7 +16,7 @@ def found(place: Place) -> bool:
     return False
 
 
-def open_device(place: Place) -> HardwareDevice:
+def open_hardware(place: Place) -> HardwareDevice:
     """The simulated device of that name. Raises UsageError listing the names there are."""
     from cardlab.profilers.devices.simulated.device import SimulatedDevice
 

@@ -12,7 +12,7 @@ def found(place: Place) -> bool:
     return False
 
 
-def open_device(place: Place) -> HardwareDevice:
+def open_hardware(place: Place) -> HardwareDevice:
     from tests.fakes.toy.device import ToyDevice
 
     return ToyDevice(int(place.rest or 0), place.label)

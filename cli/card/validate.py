@@ -1,0 +1,76 @@
+"""`card validate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cardlab.cli.calibrate.fit import WITH_PLOT
+from cardlab.cli.card.app import app
+from cardlab.cli.console import print_json, print_line, print_table
+from cardlab.cli.parameters import Shared, command
+from cardlab.cli.stores import open_shared
+from cardlab.core.plain import to_plain
+from cardlab.core.text import milliseconds, percent, si
+from cardlab.workflows.options.card import ValidateOptions
+
+if TYPE_CHECKING:
+    from cardlab.core.records.checks import TermCheck
+
+
+@command(app, ValidateOptions, name="validate", shared=WITH_PLOT)
+def validate(options: ValidateOptions, shared: Shared) -> None:
+    """Hold a run against its prediction, term by term, and name the term that is off."""
+    from cardlab.cli.drawing import drawn, drawn_or_none
+    from cardlab.reports.views.parts import pictures
+    from cardlab.reports.views.run import run_sections
+    from cardlab.workflows.validate import validate as hold
+
+    with open_shared(shared) as store:
+        found = hold(store, options.run)
+    charts = drawn_or_none(shared.plot, lambda: pictures(run_sections(found.run, found.rounds, found.checks)))
+    if shared.json:
+        print_json(
+            {
+                "run_id": found.run.uid,
+                "plan_id": found.plan,
+                "rounds": len({r.number for r in found.rounds}),
+                "terms": [{**to_plain(check), "inside": check.inside} for check in found.checks],
+                "off": to_plain(found.off),
+            }
+            | drawn(charts)
+        )
+        return
+    source = "a given cut, predicted by the fits" if found.off else "a given cut"
+    source = source if found.plan is None else f"plan {found.plan[:12]}"
+    print_table(
+        f"run {found.run.uid[:12]}, {source}: medians over rounds, in ms",
+        ("device", "term", "observed", "smallest", "largest", "predicted", "95 % interval", "error", "rounds"),
+        [_row(check) for check in found.checks],
+        left=2,
+    )
+    for term in found.off:
+        print_line(
+            f"most off at {term.device}: {term.term}, predicted {'more' if term.difference_s > 0 else 'less'} than"
+            f" observed by {si(abs(term.difference_s), 's')} ({percent(abs(term.share))} of the delay)"
+        )
+    if not found.off:
+        print_line("nothing was predicted: run with --plan ID, or profile and fit the same task first")
+
+
+def _row(check: TermCheck) -> tuple[str, ...]:
+    low, high = check.observed_range_s or (None, None)
+    interval = "N/A"
+    if check.ci95 is not None:
+        inside = "" if check.inside else " (outside)"
+        interval = f"{milliseconds(check.ci95[0])} .. {milliseconds(check.ci95[1])}{inside}"
+    return (
+        check.device,
+        check.term if check.term != "delay" else "total delay",
+        milliseconds(check.observed_s),
+        milliseconds(low),
+        milliseconds(high),
+        milliseconds(check.predicted_s),
+        interval,
+        percent(check.error),
+        str(check.rounds),
+    )

@@ -1,0 +1,84 @@
+"""A split run on the terminal and as JSON: rounds with their terms, and how it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cardlab.cli.console import print_json, print_line, print_table
+from cardlab.core.records.plan import TERMS
+from cardlab.core.text import NOT_MEASURED, duration, milliseconds, percent, si
+from cardlab.split.journal import FinishedTurn, Journal
+from cardlab.split.settings import RunSettings
+
+
+def progress_line(settings: RunSettings, journal: Journal, turn: FinishedTurn, devices: int) -> str:
+    """One finished turn: loss, delay against the prediction, time left."""
+    text = f"round {turn.round}/{settings.rounds} {turn.device} cut {turn.cut} loss {turn.loss:.4f}"
+    text += f" delay {turn.delay_s:.3f} s"
+    predicted = sum(turn.predicted.values()) if len(turn.predicted) == len(TERMS) else None
+    if predicted is not None:
+        text += f" (predicted {predicted:.3f} s, {percent(predicted / turn.delay_s - 1.0)})"
+    turns = journal.progress.turns
+    each_s = sum(t.elapsed_s for t in turns) / len(turns)
+    left = max(0, settings.rounds * devices - len(turns)) / (devices if settings.parallel else 1)
+    return f"{text}; {duration(left * each_s)} left"
+
+
+def print_run(settings: RunSettings, turns: Sequence[FinishedTurn], adapters: Path, *, as_json: bool) -> None:
+    """The whole run as JSON, or one line for each round and device."""
+    if as_json:
+        print_json(run_document(settings, turns, adapters))
+        return
+    task = settings.task
+    print_table(
+        f"run {settings.run[:12]}: {task.model} {task.batch} x {task.sequence}, {task.optimizer},"
+        f" {settings.epochs} mini-batch(es) a round, {settings.wire_dtype} on the link; times in ms",
+        ("round", "device", "cut", "loss", "delay", *TERMS, "waiting", "clock", "energy"),
+        [_row(turn) for turn in turns],
+        left=2,
+    )
+    print_line(f"adapters for PEFT: {adapters}")
+    print_line(f"next: card validate {settings.run[:12]}")
+
+
+def run_document(settings: RunSettings, turns: Iterable[FinishedTurn], adapters: Path) -> dict[str, Any]:
+    """The document of `card run --json` (keys fixed by the design, section 8)."""
+    rounds: dict[int, list[dict[str, Any]]] = {}
+    for turn in turns:
+        rounds.setdefault(turn.round, []).append(
+            {
+                "device": turn.device,
+                "cut": turn.cut,
+                "loss": turn.loss,
+                "delay_s": turn.delay_s,
+                "delay_terms": dict(turn.terms),
+                "waiting_s": turn.waiting_s,
+                "elapsed_s": turn.elapsed_s,
+                "losses": list(turn.losses),
+                "frequency_hz": turn.frequency_hz,
+                "server_energy_j": turn.energy_j,
+                "predicted_terms": dict(turn.predicted) or None,
+            }
+        )
+    return {
+        "run_id": settings.run,
+        "plan_id": settings.plan,
+        "rounds": [{"round": number, "devices": found} for number, found in sorted(rounds.items())],
+        "adapters": str(adapters.absolute()),
+    }
+
+
+def _row(turn: FinishedTurn) -> tuple[str, ...]:
+    return (
+        str(turn.round),
+        turn.device,
+        str(turn.cut),
+        f"{turn.loss:.4f}",
+        milliseconds(turn.delay_s),
+        *(milliseconds(turn.terms[term]) for term in TERMS),
+        milliseconds(turn.waiting_s),
+        NOT_MEASURED if turn.frequency_hz is None else si(turn.frequency_hz, "Hz"),
+        si(turn.energy_j, "J"),
+    )

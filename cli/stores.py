@@ -1,0 +1,27 @@
+"""Which database a command means: `--db`, else CARD_DB, else the settings file, else cardlab.db here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from cardlab.cli.parameters import Shared
+from cardlab.workflows.settings import database
+
+if TYPE_CHECKING:
+    from cardlab.db.store import Store
+
+
+def open_shared(shared: Shared, *, create: bool = False) -> Store:
+    """The store of a command; one that only reads makes no file. Raises NotFoundError if there is none."""
+    from cardlab.db import open_store
+
+    return open_store(database(shared.db), create=create)
+
+
+@contextmanager
+def opening(shared: Shared) -> Iterator[Callable[[], Store]]:
+    """What opens the store of a command that writes, once it is known that there is something to write."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(open_shared(shared, create=True))

@@ -1,0 +1,141 @@
+"""What was predicted against what happened: the error of each term and of the whole, and the term that is off.
+
+error = (predicted - observed) / observed          medians over the rounds that have both
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from cardlab.core.records.plan import TERMS
+from cardlab.core.records.training import TrainRound
+
+TOTAL = "delay"
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermCheck:
+    """One term of one device, medians over rounds, seconds.
+
+    Attributes:
+        term: one of the terms, or "delay" for their sum.
+        observed_s, predicted_s: None where nothing was observed or predicted.
+        ci95: interval of the prediction, None where its uncertainty is not known.
+        observed_range_s: smallest and largest over the rounds.
+        error: fraction of the observed value; None without a prediction, or where nothing was observed.
+        rounds: how many entered.
+    """
+
+    device: str
+    term: str
+    observed_s: float | None
+    predicted_s: float | None
+    ci95: Interval | None
+    observed_range_s: Interval | None
+    error: float | None
+    rounds: int
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the observed value lies in the interval; None without one."""
+        if self.ci95 is None or self.observed_s is None:
+            return None
+        return self.ci95[0] <= self.observed_s <= self.ci95[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermOff:
+    """The term that explains most of a device's difference: predicted minus observed, and its share of the delay."""
+
+    device: str
+    term: str
+    difference_s: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Of how many rounds the delay was predicted with an interval, and how many delays lie in theirs."""
+
+    rounds: int
+    inside: int
+
+
+def check_rounds(rounds: Sequence[TrainRound]) -> tuple[TermCheck, ...]:
+    """Every term of every device, the delay last."""
+    found = []
+    for name in dict.fromkeys(r.device.name for r in rounds):
+        mine = [r for r in rounds if r.device.name == name]
+        found += [_term(name, term, mine) for term in TERMS]
+        found.append(_delay(name, mine))
+    return tuple(found)
+
+
+def terms_off(checks: Iterable[TermCheck]) -> tuple[TermOff, ...]:
+    """For each device with predictions, the term with the largest difference."""
+    by_device: dict[str, list[TermCheck]] = {}
+    for check in checks:
+        by_device.setdefault(check.device, []).append(check)
+    found = []
+    for device, mine in by_device.items():
+        total = next((c.observed_s for c in mine if c.term == TOTAL), None)
+        differences = [
+            (c.predicted_s - c.observed_s, c.term)
+            for c in mine
+            if c.term != TOTAL and c.predicted_s is not None and c.observed_s is not None
+        ]
+        if differences and total:
+            difference_s, term = max(differences, key=lambda pair: abs(pair[0]))
+            found.append(TermOff(device=device, term=term, difference_s=difference_s, share=difference_s / total))
+    return tuple(found)
+
+
+def coverage(rounds: Iterable[TrainRound]) -> Coverage:
+    """How often one round's delay lies in the interval that was predicted for it."""
+    found = [
+        r.predicted_delay_ci95[0] <= r.delay_s <= r.predicted_delay_ci95[1]
+        for r in rounds
+        if r.predicted_delay_ci95 is not None and r.delay_s is not None
+    ]
+    return Coverage(rounds=len(found), inside=sum(found))
+
+
+def predicted_delay_s(finished: TrainRound) -> float | None:
+    """The predicted terms of a round together; None if one of them was not predicted."""
+    predicted = [p.predicted_s for p in finished.phases if p.term in TERMS]
+    known = [p for p in predicted if p is not None]
+    return sum(known) if known and len(known) == len(predicted) else None
+
+
+def _term(device: str, term: str, rounds: Sequence[TrainRound]) -> TermCheck:
+    rows = [p for r in rounds for p in r.phases if p.term == term]
+    return _check(device, term, [(p.observed_s, p.predicted_s, p.predicted_ci95) for p in rows])
+
+
+def _delay(device: str, rounds: Sequence[TrainRound]) -> TermCheck:
+    rows = [(r.delay_s, predicted_delay_s(r), r.predicted_delay_ci95) for r in rounds]
+    return _check(device, TOTAL, rows)
+
+
+def _check(device: str, term: str, rows: Sequence[tuple[float | None, float | None, Interval | None]]) -> TermCheck:
+    observed = [o for o, _, _ in rows if o is not None]
+    predicted = [p for _, p, _ in rows if p is not None]
+    intervals = [ci95 for _, _, ci95 in rows if ci95 is not None]
+    observed_s = median(observed) if observed else None
+    predicted_s = median(predicted) if predicted else None
+    error = None
+    if observed_s and predicted_s is not None:
+        error = (predicted_s - observed_s) / observed_s
+    return TermCheck(
+        device=device,
+        term=term,
+        observed_s=observed_s,
+        predicted_s=predicted_s,
+        ci95=(median(low for low, _ in intervals), median(high for _, high in intervals)) if intervals else None,
+        observed_range_s=(min(observed), max(observed)) if observed else None,
+        error=error,
+        rounds=len(observed),
+    )

@@ -1,0 +1,558 @@
+"""What server and device say to each other: one class for each message, with what its facts may be.
+
+    device                                   server
+    Hello            ──▶                            who I am, what I hold
+                     ◀──   Welcome                  the run
+    Ready            ──▶                            model built, waiting for a round
+                     ◀──   RoundStart               cut and device-side adapters             stage 1
+    Activations      ──▶                            smashed data and labels                  stage 2     } T times
+                     ◀──   Gradients                gradients and loss                       stages 3, 4 }
+    AdaptersReturn   ──▶                            adapters back after T mini-batches       stage 5
+                     ◀──   Stored                   the round is kept
+                     ◀──   Abandoned                your round was given up; join again
+                     ◀──   Refused                  why not, by code, and what to do
+    Bye              ──▶                            I leave
+                     ◀──   End                      the run is over
+    Probe            ──▶   ProbeAnswer              bytes to time a link with
+
+`encode` and `decode` are the only way to bytes and back. A message is refused (`FrameError`, with a code) when a fact
+is missing, of another type, out of range or not known, and when its tensors have the wrong names or ranks. What depends
+on the run (shapes, the round that is due) is checked by whoever knows it. Times are on the sender's own timer, in
+seconds; rates are bit/s.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from cardlab.core.errors import RunError
+from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.records.device import Device
+from cardlab.core.records.plan import SHARINGS, TERMS
+from cardlab.core.records.training import WAITING
+from cardlab.split.codecs.base import WIRE_BYTES, Buffer, Packed
+from cardlab.split.codecs.registry import codec_named
+from cardlab.split.frames import Frame, pack_frame, unpack_frame
+from cardlab.split.refusals import FrameError, RefusalCode, TensorError
+from cardlab.split.settings import RunSettings, check_version
+from cardlab.split.shaping import PlannedRates
+
+MAX_PROBE_BYTES = 2**28
+_MAX_TEXT = 4000
+_MAX_COUNT = 2**31
+_MAX_BYTES = 2**40
+# LAYER/PARAMETER, and #MOMENT behind it for the state of the optimizer.
+_ADAPTER = re.compile(r"^(\d{1,6})/[^#/]+(?:#(?:exp_avg|exp_avg_sq|step))?$")
+
+
+class Facts:
+    """The facts of one message, each taken once; what nobody took is refused, so that nothing is dropped unseen."""
+
+    def __init__(self, kind: str, head: Mapping[str, object]) -> None:
+        self._kind, self._left = kind, dict(head)
+
+    def wrong(self, key: str, why: str, code: RefusalCode = RefusalCode.FIELD) -> FrameError:
+        """The refusal of one fact."""
+        return FrameError(f"a message {self._kind!r} came with {key[:40]} that is {why}", code=code)
+
+    def take(self, key: str) -> object:
+        """A fact of any kind; FrameError where it is missing."""
+        if key not in self._left:
+            raise self.wrong(key, "missing")
+        return self._left.pop(key)
+
+    def whole(self, key: str, low: int = 0, high: int = _MAX_COUNT) -> int:
+        """A whole number within bounds."""
+        value = self.take(key)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self.wrong(key, f"{str(value)[:40]}, no whole number from {low} to {high}")
+        return value
+
+    def number(self, key: str, low: float = -1e300) -> float:
+        """A finite number, not below `low`."""
+        return self._number(key, self.take(key), low)
+
+    def positive(self, key: str, value: object) -> float:
+        """That value of `key`, if it is a finite number above 0."""
+        found = self._number(key, value, 0.0)
+        if found <= 0.0:
+            raise self.wrong(key, f"{found:g}, not above 0")
+        return found
+
+    def optional_number(self, key: str, low: float = -1e300) -> float | None:
+        """A finite number or null."""
+        value = self.take(key)
+        return None if value is None else self._number(key, value, low)
+
+    def optional_whole(self, key: str, low: int = 0) -> int | None:
+        """A whole number or null."""
+        if key in self._left and self._left[key] is None:
+            del self._left[key]
+            return None
+        return self.whole(key, low)
+
+    def text(self, key: str) -> str:
+        """A text of a decent length."""
+        value = self.take(key)
+        if not isinstance(value, str) or len(value) > _MAX_TEXT:
+            raise self.wrong(key, "no text")
+        return value
+
+    def terms(self, key: str) -> dict[str, float]:
+        """Seconds by term; a term that is not there took none."""
+        value = self.take(key)
+        if not isinstance(value, dict) or not set(value) <= {*TERMS, WAITING}:
+            raise self.wrong(key, "no times by term")
+        return {term: self._number(f"{key}.{term}", value[term], -1e300) for term in value}
+
+    def rates(self, key: str) -> PlannedRates | None:
+        """Rates of a link, both above 0, or null."""
+        value = self.take(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict) or set(value) != {"uplink_bps", "downlink_bps"}:
+            raise self.wrong(key, "no rates up and down")
+        up_bps, down_bps = (self.positive(f"{key}.{name}", value[name]) for name in ("uplink_bps", "downlink_bps"))
+        return PlannedRates(uplink_bps=up_bps, downlink_bps=down_bps)
+
+    def close(self) -> None:
+        """FrameError for a fact that was not taken."""
+        for key in self._left:
+            raise self.wrong(key, "not known")
+
+    def _number(self, key: str, value: object, low: float) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < 1e300:
+            raise self.wrong(key, f"{str(value)[:40]}, no number in its range")
+        return float(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message(ABC):
+    """One thing that one side says to the other.
+
+    Attributes:
+        KIND: its name on the wire.
+        TENSORS: names of the fields that are tensors; all others are facts of the head.
+    """
+
+    KIND: ClassVar[str]
+    TENSORS: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def tensors(self) -> Mapping[str, Packed]:
+        """Its tensors by their name on the wire."""
+        return {name: getattr(self, name) for name in self.TENSORS}
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(len(packed.data) for packed in self.tensors.values())
+
+    def head(self) -> dict[str, object]:
+        """Its facts as plain JSON."""
+        return {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name not in self.TENSORS}
+
+    @classmethod
+    @abstractmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Message:
+        """The message of these facts and tensors; FrameError for what cannot be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello(Message):
+    """A device says who it is. `version`: of its cardlab."""
+
+    KIND = "hello"
+    version: str
+    device: Device
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Hello:
+        """As `Message.from_head`; another version is refused before what may have changed with it is read."""
+        _named(cls, tensors)
+        version = facts.text("version")
+        check_version(version)
+        plain = facts.take("device")
+        try:
+            device = from_plain(Device, plain)
+        except (ValueError, TypeError) as error:
+            raise facts.wrong("device", f"no description of a device: {error}") from error
+        if not device.name or not device.key:
+            raise facts.wrong("device", "without name or key")
+        return cls(version=version, device=device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome(Message):
+    """The server announces the run."""
+
+    KIND = "welcome"
+    settings: RunSettings
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Welcome:
+        """As `Message.from_head`; another version is refused before what may have changed with it is read."""
+        _named(cls, tensors)
+        plain = facts.take("settings")
+        version = plain.get("version") if isinstance(plain, dict) else None
+        if isinstance(version, str):
+            check_version(version)
+        try:
+            settings = from_plain(RunSettings, plain)
+        except (ValueError, TypeError) as error:
+            raise facts.wrong("settings", f"no run: {error}") from error
+        _check_settings(facts, settings)
+        return cls(settings=settings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready(Message):
+    """A device has built its model and waits for a round."""
+
+    KIND = "ready"
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Ready:
+        """As `Message.from_head`."""
+        _named(cls, tensors)
+        return cls()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused(Message):
+    """The server says no. `message` and `remedy` are for people, `code` is for the other side."""
+
+    KIND = "refused"
+    code: RefusalCode
+    message: str
+    remedy: str
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Refused:
+        """As `Message.from_head`."""
+        _named(cls, tensors)
+        code = facts.text("code")
+        if code not in {known.value for known in RefusalCode}:
+            raise facts.wrong("code", f"{code[:40]!r}, no reason")
+        return cls(code=RefusalCode(code), message=facts.text("message"), remedy=facts.text("remedy"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundStart(Message):
+    """A round begins: the device gets its cut and its layers' adapters.
+
+    Attributes:
+        codec: of smashed data and gradients in this round.
+        link: what the plan gives this device's link, None where it gives nothing.
+        sent_s, terms: when it was sent, and what passed before by term.
+        adapters: of layers 0..cut-1, by "LAYER/PARAMETER" and "LAYER/PARAMETER#MOMENT".
+    """
+
+    KIND = "round"
+    TENSORS = ("adapters",)
+    round: int
+    cut: int
+    codec: str
+    link: PlannedRates | None
+    sent_s: float
+    terms: Mapping[str, float]
+    adapters: Mapping[str, Packed]
+
+    def __post_init__(self) -> None:
+        if _last_layer(self.adapters) >= self.cut:
+            raise TensorError(f"a round of cut {self.cut} came with adapters of layer {_last_layer(self.adapters)}")
+
+    @property
+    def tensors(self) -> Mapping[str, Packed]:
+        """The adapters."""
+        return self.adapters
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> RoundStart:
+        """As `Message.from_head`."""
+        number, cut, codec = facts.whole("round", 1), facts.whole("cut", 1), facts.text("codec")
+        _check_codec(facts, "codec", codec)
+        link, sent_s, terms = facts.rates("link"), facts.number("sent_s"), facts.terms("terms")
+        return cls(round=number, cut=cut, codec=codec, link=link, sent_s=sent_s, terms=terms, adapters=dict(tensors))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activations(Message):
+    """Smashed data [B, S, h] and labels [B, S] of one mini-batch; `epoch` counts from 0 in each round."""
+
+    KIND = "activations"
+    TENSORS = ("activation", "labels")
+    round: int
+    epoch: int
+    activation: Packed
+    labels: Packed
+
+    def __post_init__(self) -> None:
+        _check_rank("activation", self.activation, 3)
+        _check_rank("labels", self.labels, 2)
+        if self.labels.dtype != "int32" or self.labels.shape != self.activation.shape[:2]:
+            raise TensorError(f"labels {self.labels.dtype} {self.labels.shape} came with {self.activation.shape}")
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Activations:
+        """As `Message.from_head`."""
+        activation, labels = _named(cls, tensors)
+        return cls(round=facts.whole("round", 1), epoch=facts.whole("epoch"), activation=activation, labels=labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gradients(Message):
+    """The gradient [B, S, h] of one mini-batch and its loss.
+
+    Attributes:
+        arrived_s, sent_s: when the smashed data came and when this was sent, on the server's timer.
+        terms: what passed between them.
+    """
+
+    KIND = "gradients"
+    TENSORS = ("gradient",)
+    round: int
+    epoch: int
+    loss: float
+    arrived_s: float
+    sent_s: float
+    terms: Mapping[str, float]
+    gradient: Packed
+
+    def __post_init__(self) -> None:
+        _check_rank("gradient", self.gradient, 3)
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Gradients:
+        """As `Message.from_head`."""
+        (gradient,) = _named(cls, tensors)
+        return cls(
+            round=facts.whole("round", 1),
+            epoch=facts.whole("epoch"),
+            loss=facts.number("loss"),
+            arrived_s=facts.number("arrived_s"),
+            sent_s=facts.number("sent_s"),
+            terms=facts.terms("terms"),
+            gradient=gradient,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptersReturn(Message):
+    """The device's adapters come back at the end of a round.
+
+    Attributes:
+        sent_s, terms: when it was sent, on the server's timer, and what passed before by term.
+        up_bytes, down_bytes: payload of the round's mini-batches.
+        rtt_s: shortest round trip seen, None before the first.
+        adapters: as those of `RoundStart`.
+    """
+
+    KIND = "adapters"
+    TENSORS = ("adapters",)
+    round: int
+    sent_s: float
+    terms: Mapping[str, float]
+    up_bytes: int
+    down_bytes: int
+    rtt_s: float | None
+    adapters: Mapping[str, Packed]
+
+    def __post_init__(self) -> None:
+        _last_layer(self.adapters)
+
+    @property
+    def tensors(self) -> Mapping[str, Packed]:
+        """The adapters."""
+        return self.adapters
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> AdaptersReturn:
+        """As `Message.from_head`."""
+        return cls(
+            round=facts.whole("round", 1),
+            sent_s=facts.number("sent_s"),
+            terms=facts.terms("terms"),
+            up_bytes=facts.whole("up_bytes", 0, _MAX_BYTES),
+            down_bytes=facts.whole("down_bytes", 0, _MAX_BYTES),
+            rtt_s=facts.optional_number("rtt_s", 0.0),
+            adapters=dict(tensors),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored(Message):
+    """The round is on the server's disk."""
+
+    KIND = "stored"
+    round: int
+    loss: float
+    delay_s: float
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Stored:
+        """As `Message.from_head`."""
+        _named(cls, tensors)
+        return cls(round=facts.whole("round", 1), loss=facts.number("loss"), delay_s=facts.number("delay_s"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abandoned(Message):
+    """The server gave this device up: it joins again. `round`: None where it had none; `reason` is for people."""
+
+    KIND = "abandoned"
+    round: int | None
+    reason: str
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Abandoned:
+        """As `Message.from_head`."""
+        _named(cls, tensors)
+        return cls(round=facts.optional_whole("round", 1), reason=facts.text("reason"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End(Message):
+    """The run is over after that many rounds."""
+
+    KIND = "end"
+    rounds: int
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> End:
+        """As `Message.from_head`."""
+        _named(cls, tensors)
+        return cls(rounds=facts.whole("rounds", 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bye(Message):
+    """A device leaves; `reason` is for people."""
+
+    KIND = "bye"
+    reason: str
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Bye:
+        """As `Message.from_head`."""
+        _named(cls, tensors)
+        return cls(reason=facts.text("reason"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe(Message):
+    """Bytes to time the way up with; as many are to come back."""
+
+    KIND = "probe"
+    TENSORS = ("payload",)
+    size_bytes: int
+    payload: Packed
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Probe:
+        """As `Message.from_head`."""
+        (payload,) = _named(cls, tensors)
+        return cls(size_bytes=facts.whole("size_bytes", 4, MAX_PROBE_BYTES), payload=payload)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeAnswer(Message):
+    """Bytes to time the way down with; when the probe came and when this was sent, on the server's timer."""
+
+    KIND = "probe_answer"
+    TENSORS = ("payload",)
+    arrived_s: float
+    sent_s: float
+    payload: Packed
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> ProbeAnswer:
+        """As `Message.from_head`."""
+        (payload,) = _named(cls, tensors)
+        return cls(arrived_s=facts.number("arrived_s"), sent_s=facts.number("sent_s"), payload=payload)
+
+
+MESSAGES: tuple[type[Message], ...] = (
+    Hello,
+    Welcome,
+    Ready,
+    Refused,
+    RoundStart,
+    Activations,
+    Gradients,
+    AdaptersReturn,
+    Stored,
+    Abandoned,
+    End,
+    Bye,
+    Probe,
+    ProbeAnswer,
+)
+_BY_KIND = {message.KIND: message for message in MESSAGES}
+
+
+def encode(message: Message) -> list[Buffer]:
+    """The parts that travel."""
+    return pack_frame(Frame(message.KIND, message.head(), message.tensors))
+
+
+def decode(parts: Sequence[Buffer]) -> Message:
+    """The message of these parts. Raises FrameError (RefusalError for another version of cardlab)."""
+    frame = unpack_frame(parts)
+    kind = _BY_KIND.get(frame.kind)
+    if kind is None:
+        raise FrameError(f"a message came of the unknown kind {frame.kind[:40]!r}", code=RefusalCode.UNKNOWN_KIND)
+    facts = Facts(frame.kind, frame.head)
+    message = kind.from_head(facts, frame.tensors)
+    facts.close()
+    return message
+
+
+def _named(kind: type[Message], tensors: Mapping[str, Packed]) -> tuple[Packed, ...]:
+    """The tensors of a message that has exactly those of its class, in their order."""
+    if set(tensors) != set(kind.TENSORS):
+        raise TensorError(f"a message {kind.KIND!r} came with the tensors {[n[:40] for n in sorted(tensors)[:5]]}")
+    return tuple(tensors[name] for name in kind.TENSORS)
+
+
+def _check_rank(name: str, packed: Packed, rank: int) -> None:
+    if len(packed.shape) != rank:
+        raise TensorError(f"{name} came with the shape {packed.shape}")
+
+
+def _last_layer(adapters: Mapping[str, Packed]) -> int:
+    """The highest layer of these adapters, -1 without any; TensorError for a name that is none."""
+    last = -1
+    for name in adapters:
+        match = _ADAPTER.match(name)
+        if match is None:
+            raise TensorError(f"adapters came with the unexpected tensor {name[:80]!r}")
+        last = max(last, int(match[1]))
+    return last
+
+
+def _check_codec(facts: Facts, key: str, name: str) -> None:
+    try:
+        codec_named(name)
+    except RunError as error:
+        raise facts.wrong(key, f"{name[:40]!r}, no codec", RefusalCode.CODEC) from error
+
+
+def _check_settings(facts: Facts, settings: RunSettings) -> None:
+    """What a run cannot be, whatever its model is."""
+    rate = settings.learning_rate
+    last = settings.task.architecture.layers - 1
+    for wrong, why in (
+        (min(settings.rounds, settings.epochs) < 1, "a run without rounds"),
+        (not 0.0 < rate < float("inf"), f"a run with the learning rate {rate:g}"),
+        (settings.wire_dtype not in WIRE_BYTES, f"a run with the wire dtype {settings.wire_dtype[:40]!r}"),
+        (settings.server_sharing not in SHARINGS, f"a run with the sharing {settings.server_sharing[:40]!r}"),
+        (settings.cut is not None and not 1 <= settings.cut <= last, f"a run with the cut {settings.cut}"),
+    ):
+        if wrong:
+            raise facts.wrong("settings", why)
+    _check_codec(facts, "settings.codec", settings.codec)

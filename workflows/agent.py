@@ -1,0 +1,51 @@
+"""The agent: one file that measures a board whose Python is too old for cardlab."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cardlab.core.errors import UsageError
+from cardlab.core.records.task import Task
+from cardlab.profilers.agent.pack import pack_agent
+from cardlab.profilers.measure.job import make_job
+from cardlab.workflows.options.profile import AgentOptions
+from cardlab.workflows.profile import split_targets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedAgent:
+    """The file that was written, its size, and the dtypes it can measure; none for named loads only."""
+
+    out: str
+    size_bytes: int
+    model: str | None
+    dtypes: tuple[str, ...]
+
+
+def pack(options: AgentOptions) -> PackedAgent:
+    """Pack a file that measures a board whose Python cannot run cardlab."""
+    task, dtypes = (None, ()) if options.model is None else _job(options.model, options)
+    job = None if task is None else make_job(task, dtypes, options.attention)
+    size_bytes = pack_agent(options.out, job)
+    return PackedAgent(out=options.out, size_bytes=size_bytes, model=options.model, dtypes=dtypes)
+
+
+def _job(model: str, options: AgentOptions) -> tuple[Task, tuple[str, ...]]:
+    from cardlab.profilers import runtime as engine
+    from cardlab.profilers.runtime.execution import ATTENTIONS, DTYPES
+
+    if options.dtype not in ("auto", *DTYPES):
+        raise UsageError(f"unknown dtype {options.dtype!r}", remedy=f"use auto, {', '.join(DTYPES)}")
+    if options.attention not in ATTENTIONS:
+        raise UsageError(f"unknown attention {options.attention!r}", remedy=f"use {' or '.join(ATTENTIONS)}")
+    task = engine.resolve_task(
+        model,
+        batch=options.batch,
+        sequence=options.sequence,
+        lora_rank=options.lora_rank,
+        lora_alpha=options.lora_alpha,
+        lora_targets=split_targets(options.lora_targets),
+        adapter_dtype=options.adapter_dtype,
+        optimizer=options.optimizer,
+    )
+    return task, DTYPES if options.dtype == "auto" else (options.dtype,)

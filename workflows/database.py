@@ -1,0 +1,103 @@
+"""Look after a database: what is in it, whether it is whole, what may go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cardlab.calibrate.freshness import StaleFit, stale_fits
+from cardlab.core.errors import UsageError
+from cardlab.db.check import Finding, check, stacks, unfinished_points
+from cardlab.db.contents import Contents, contents
+from cardlab.db.migrate import backup_file, upgrade_existing
+from cardlab.db.prune import Removal, Selection, prune, vacuum
+from cardlab.db.store import Store
+from cardlab.workflows.options.database import PruneOptions
+
+__all__ = ["Checked", "Info", "Pruned", "check_store", "info", "prune_store", "upgrade_existing", "vacuum_store"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What no longer rests on everything measured, and what is unfinished.
+
+    Attributes:
+        stale: fits that do not know newer data.
+        unfinished: runs by uid, points done and planned.
+        joined: software stacks of the newest plan, by its uid.
+    """
+
+    stale: tuple[StaleFit, ...] = ()
+    unfinished: Mapping[str, tuple[int, int]]
+    joined: Mapping[str, Mapping[str, tuple[str, ...]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info:
+    """A database in numbers, and its state."""
+
+    contents: Contents
+    state: State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What is wrong with a database, () for a whole one, and its state."""
+
+    findings: tuple[Finding, ...]
+    state: State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What went, or would go, and the copy that was kept."""
+
+    removal: Removal
+    removed: bool
+    backup: Path | None
+
+
+def info(store: Store) -> Info:
+    """What is in the store, device by device, and what is unfinished or out of date."""
+    return Info(contents=contents(store), state=_state(store))
+
+
+def check_store(store: Store) -> Checked:
+    """Check the file, references, samples, and what fits and plans rest on."""
+    findings = check(store)
+    # A damaged database is not read any further.
+    return Checked(findings=findings, state=State(unfinished={}, joined={}) if findings else _state(store))
+
+
+def _state(store: Store) -> State:
+    plans = store.plans.all()
+    joined = {plan.uid: stacks(store, plan) for plan in plans[-1:] if plan.runs}
+    return State(stale=stale_fits(store), unfinished=unfinished_points(store), joined=joined)
+
+
+def prune_store(store: Store, options: PruneOptions) -> Pruned:
+    """Remove what is selected, or without `yes` say what would go; nothing that something else rests on."""
+    selection = Selection(
+        runs=options.runs,
+        before=options.before,
+        samples_only=options.samples,
+        superseded_fits=options.superseded,
+        with_dependents=options.with_dependents,
+    )
+    if not (selection.names_runs or options.device or selection.superseded_fits):
+        raise UsageError("nothing is selected", remedy="name --run, --device, --before or --superseded")
+    if options.device is not None:
+        selection = replace(selection, device=store.devices.resolve(options.device).key)
+    removal, kept = prune(store, selection, apply=False), None
+    if options.yes:
+        kept = backup_file(store.location) if options.backup else None
+        removal = prune(store, selection, apply=True)
+    return Pruned(removal=removal, removed=options.yes, backup=kept)
+
+
+def vacuum_store(store: Store) -> tuple[int | None, int | None]:
+    """Give free space back; bytes before and after."""
+    before = contents(store).size_bytes
+    vacuum(store)
+    return before, contents(store).size_bytes

@@ -1,0 +1,92 @@
+"""`doctor`: what was found, what feeds what, and the command that mends each lack."""
+
+from __future__ import annotations
+
+import os
+import platform as host_platform
+from collections.abc import Iterable
+from importlib import metadata
+
+from cardlab import __version__
+from cardlab.core.errors import CardlabError, NotFoundError
+from cardlab.db import open_store
+from cardlab.profilers.devices import Probe, helper, open_platform
+from cardlab.profilers.devices.guard import journals
+from cardlab.workflows.options.profile import DoctorOptions
+
+NEEDED_BY = {
+    "torch": ("models", "models cannot be profiled"),
+    "transformers": ("models", "models cannot be profiled"),
+    "peft": ("models", "models cannot be profiled"),
+    "fvcore": ("models", "FLOP counts have one check less"),
+    "pyzmq": ("models", "no split run"),
+    "matplotlib": ("report", "--plot draws nothing; HTML reports need no more"),
+}
+
+
+def software_probes() -> Iterable[Probe]:
+    """Python and the packages that measuring, split runs and pictures need."""
+    yield Probe(name="cardlab", ok=True, state=f"{__version__} on Python {host_platform.python_version()}")
+    for package, (extra, lack) in NEEDED_BY.items():
+        try:
+            yield Probe(name=package, ok=True, state=metadata.version(package))
+        except metadata.PackageNotFoundError:
+            remedy = f"pip install 'cardlab[{extra}]'"
+            yield Probe(name=package, ok=False, state=f"not installed: {lack}", remedy=remedy)
+
+
+def rights_probe() -> Probe:
+    """Whether this user may hold clocks: root, or through the helper."""
+    if os.geteuid() == 0:
+        return Probe(name="rights", ok=True, state="root")
+    if helper.helper_answers():
+        return Probe(name="rights", ok=True, state=f"not root; {helper.NAME} answers through sudo")
+    state = "not root, and the clock helper is not allowed: clocks that only root may hold stay as found"
+    return Probe(name="rights", ok=False, state=state, remedy=helper.remedy())
+
+
+def database_probe(location: str) -> Probe:
+    """Whether the database opens, and what is in it."""
+    try:
+        with open_store(location, create=False) as store:
+            count = len(store.runs.summaries())
+    except NotFoundError:
+        return Probe(name="database", ok=None, state=f"{location} does not exist yet; the first profile makes it")
+    except CardlabError as error:
+        return Probe(name="database", ok=False, state=error.message, remedy=error.remedy)
+    return Probe(name="database", ok=True, state=f"{location}: {count} runs")
+
+
+def clock_probes() -> Iterable[Probe]:
+    """Clocks that a dead process left locked."""
+    for journal in journals():
+        if journal.abandoned:
+            yield Probe(
+                name="clock left locked",
+                ok=False,
+                state=f"{journal.device_key}, by process {journal.pid} that is gone",
+                remedy="profile-device restore",
+            )
+
+
+def platform_probes(name: str) -> Iterable[Probe]:
+    """What the platform says of itself, or why it cannot be opened."""
+    try:
+        platform = open_platform(name)
+    except CardlabError as error:
+        yield Probe(name="platform", ok=False, state=error.message, remedy=error.remedy)
+        return
+    yield Probe(name="platform", ok=True, state=platform.identity.platform)
+    yield from platform.capabilities()
+    platform.close()
+
+
+def doctor(database: str, options: DoctorOptions | None = None) -> tuple[Probe, ...]:
+    """Everything that was looked at, each with its remedy where it lacks something; `database` is a path or URL."""
+    return (
+        *software_probes(),
+        rights_probe(),
+        database_probe(database),
+        *platform_probes((options or DoctorOptions()).platform),
+        *clock_probes(),
+    )

@@ -1,0 +1,55 @@
+"""Data that comes from elsewhere or goes there: imported sweeps, external meters, bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cardlab.calibrate.importing import read_file
+from cardlab.calibrate.meter import MeterCalibration, calibrate_meter, read_pairs
+from cardlab.calibrate.meter_store import store_meter
+from cardlab.core.records.measurement import Run
+from cardlab.db.bundle import Merged, export_bundle, merge_bundle
+from cardlab.db.store import Store
+from cardlab.db.times import utc_now
+from cardlab.workflows.opening import Opening, opened
+from cardlab.workflows.options.calibrate import ExportOptions, ImportOptions, MergeOptions, MeterOptions
+
+
+def import_sweep(store: Store | Opening, options: ImportOptions) -> tuple[Run, ...]:
+    """Read a sweep measured elsewhere and store all of it, or nothing; the runs it became.
+
+    Raises BadDataError naming the row of whatever cannot be used.
+    """
+    visits = read_file(options.file, device=options.device, imported_at=utc_now())
+    opened(store).runs.add_whole(visits)
+    return tuple(run for run, _ in visits)
+
+
+def calibrate_sensor(store: Store, options: MeterOptions) -> MeterCalibration:
+    """Fit gain and offset of a device's sensor to an external meter, and store them; later fits use them."""
+    found = calibrate_meter(*read_pairs(options.reference))
+    device = store.devices.resolve(options.device)
+    store_meter(store, found, device=device, rail=options.rail, measured_at=utc_now())
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """A bundle that was written."""
+
+    path: Path
+    rows: int
+
+
+def export(store: Store, options: ExportOptions) -> Exported:
+    """Write everything in the store to one bundle file."""
+    rows = export_bundle(store, options.out)
+    return Exported(path=Path(options.out).absolute(), rows=rows)
+
+
+def merge(store: Store, options: MergeOptions) -> Iterator[tuple[str, Merged]]:
+    """Merge bundle after bundle, each whole or not at all; what each brought, as it is done."""
+    for bundle in options.bundles:
+        yield bundle, merge_bundle(store, bundle)

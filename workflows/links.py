@@ -1,0 +1,97 @@
+"""Links between devices and servers: measured with the transport of a split run, imported, listed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cardlab.card.link.iperf import read_iperf3
+from cardlab.core.errors import UsageError
+from cardlab.core.identity import new_uid
+from cardlab.core.plain import to_plain
+from cardlab.core.quantity import MEASURED, Provenance
+from cardlab.core.records.link import Link
+from cardlab.db.store import Store
+from cardlab.db.times import utc_now
+from cardlab.workflows.connect import PORT, Say, connect, server_keys, silent
+from cardlab.workflows.opening import Opening, opened
+from cardlab.workflows.options.card import LinkOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredLink:
+    """A link as it was stored, and the messages it was measured with."""
+
+    link: Link
+    messages: int
+    message_bytes: int
+
+
+def answer_probes(options: LinkOptions, progress: Say = silent) -> int:
+    """On the server: answer devices that measure, until `idle_s` after the last; how many were answered."""
+    from cardlab.split.keys import split_address
+    from cardlab.split.probe import serve_probe
+    from cardlab.split.server_transport import ServerTransport
+
+    host, port = split_address(options.bind, PORT)
+    pair, allowed = server_keys(host, options.key, options.allow)
+    transport = ServerTransport(host, port, pair, allowed)
+    try:
+        progress(f"answering probes on {host}:{transport.port}; ends {options.idle_s:g} s after the last")
+        return serve_probe(transport, until_idle_s=options.idle_s, note=progress)
+    finally:
+        transport.close()
+
+
+def measure_link(store: Store | Opening, options: LinkOptions) -> MeasuredLink:
+    """On the device: measure the link to `server`, and store it."""
+    from cardlab.split.probe import measure_link as measure
+    from cardlab.split.shaping import parse_link
+
+    if options.server is None:
+        raise UsageError("a link is measured to a server", remedy="give --server HOST:PORT")
+    transport = connect(options.server, options.key, options.server_key, parse_link(options.shape))
+    try:
+        rates = measure(transport, message_bytes=options.message_bytes, messages=options.messages)
+    finally:
+        transport.close()
+    link = Link(
+        uid=new_uid(),
+        name=options.name,
+        uplink_bps=rates.uplink_bps,
+        downlink_bps=rates.downlink_bps,
+        rtt_s=rates.rtt_s,
+        provenance=MEASURED,
+        measured_at=utc_now(),
+        uplink_range_bps=rates.uplink_range_bps,
+        downlink_range_bps=rates.downlink_range_bps,
+        details={"tool": "cardlab", "shaped": options.shape, **to_plain(rates)},
+    )
+    opened(store).links.add(link)
+    return MeasuredLink(link=link, messages=rates.messages, message_bytes=rates.message_bytes)
+
+
+def import_link(store: Store | Opening, options: LinkOptions) -> Link:
+    """Store the rates of one or two iperf3 results as the link of that name."""
+    if options.file is None:
+        raise UsageError("nothing to import", remedy="name the result of iperf3 --json")
+    rates = read_iperf3(options.file)
+    files = [Path(options.file).name]
+    if options.downlink is not None:
+        reverse = read_iperf3(options.downlink)
+        files.append(Path(options.downlink).name)
+        if reverse.downlink_bps is None:
+            raise UsageError(f"{options.downlink} holds no downlink", remedy="make it with: iperf3 -c SERVER -R --json")
+        rates = replace(rates, downlink_bps=reverse.downlink_bps)
+    link = Link(
+        uid=new_uid(),
+        name=options.name,
+        uplink_bps=rates.uplink_bps,
+        downlink_bps=rates.downlink_bps,
+        rtt_s=rates.rtt_s,
+        provenance=Provenance.of("imported"),
+        measured_at=utc_now(),
+        details={"tool": "iperf3", "files": files},
+    )
+    opened(store).links.add(link)
+    return link

@@ -1,0 +1,102 @@
+"""Options of measuring: profile a device, look at it, pack the agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from cardlab.core.options import Opt
+
+_TASK, _LORA, _DEVICE, _EFFORT = "Task", "LoRA", "Device", "Effort"
+_PLATFORMS = "auto, nvidia, nvidia:INDEX, jetson, cpu, or simulated:NAME."
+_TARGETS = "Module names, separated by commas; default: the family's own."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileOptions:
+    """What to measure, on what, and how thoroughly; None was not given."""
+
+    model: Annotated[
+        str | None, Opt("Bundled model, or path of a config.json; see: profile-device models.", panel=_TASK)
+    ] = None
+    load_command: Annotated[str | None, Opt("Measure this command instead of a model.", panel=_TASK)] = None
+    batch: Annotated[int, Opt("Sequences in a mini-batch.", panel=_TASK)] = 1
+    sequence: Annotated[int, Opt("Tokens in a sequence.", flag="--seq", panel=_TASK)] = 512
+    dtype: Annotated[
+        str,
+        Opt("auto, float32, bfloat16 or float16; auto is what the device computes natively.", panel=_DEVICE),
+    ] = "auto"
+    attention: Annotated[str, Opt("Attention kernel: sdpa or eager.", panel=_DEVICE)] = "sdpa"
+    threads: Annotated[int, Opt("CPU threads that compute.", panel=_DEVICE)] = 1
+    lora_rank: Annotated[int, Opt("LoRA rank r.", panel=_LORA)] = 8
+    lora_alpha: Annotated[float, Opt("LoRA scaling numerator.", panel=_LORA)] = 16.0
+    lora_targets: Annotated[str | None, Opt(_TARGETS, panel=_LORA)] = None
+    adapter_dtype: Annotated[str, Opt("dtype of the adapter weights.", panel=_LORA)] = "float32"
+    gradient_checkpointing: Annotated[bool, Opt("Gradient checkpointing.", flag="--checkpointing", panel=_TASK)] = False
+    optimizer: Annotated[str, Opt("sgd or adamw.", panel=_TASK)] = "sgd"
+    platform: Annotated[str, Opt(_PLATFORMS, panel=_DEVICE)] = "auto"
+    frequencies: Annotated[str, Opt("all, max, a number of frequencies, or 600MHz,1200MHz.", panel=_EFFORT)] = "8"
+    repeats: Annotated[int | None, Opt("Take exactly this many samples of each segment.", panel=_EFFORT)] = None
+    budget: Annotated[str | None, Opt("Time for each operating point, e.g. 90s or 30m.", panel=_EFFORT)] = None
+    name: Annotated[str | None, Opt("Label of the device.", panel=_DEVICE)] = None
+    resume: Annotated[bool, Opt("Go on with the newest unfinished run of the same kind.", panel=_EFFORT)] = False
+    dry_run: Annotated[bool, Opt("Say what would be measured and how long it takes.", panel=_EFFORT)] = False
+    readonly: Annotated[bool, Opt("Lock no frequency: measure at the frequency as found.", panel=_EFFORT)] = False
+    whole_step: Annotated[bool, Opt("Also measure one real training step of the whole model.", panel=_EFFORT)] = True
+    compression: Annotated[
+        bool, Opt("Also measure size, error and speed of each codec at each cut.", panel=_EFFORT)
+    ] = False
+    memory_budget_gib: Annotated[
+        float | None, Opt("Memory the device side may take; default: what is really free.", panel=_DEVICE)
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorOptions:
+    """Which device to look at."""
+
+    platform: Annotated[str, Opt(_PLATFORMS)] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelftestOptions:
+    """Which device to test."""
+
+    platform: Annotated[str, Opt(_PLATFORMS)] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentOptions:
+    """What the packed agent is to measure."""
+
+    out: Annotated[str, Opt("File to write.")] = "card-agent.pyz"
+    model: Annotated[str | None, Opt("Bundled model or config.json; without one the agent measures loads only.")] = None
+    batch: Annotated[int, Opt("Sequences in a mini-batch.")] = 1
+    sequence: Annotated[int, Opt("Tokens in a sequence.", flag="--seq")] = 512
+    dtype: Annotated[str, Opt("float32, bfloat16 or float16; auto covers all and lets the board choose.")] = "auto"
+    attention: Annotated[str, Opt("Attention kernel: sdpa or eager.")] = "sdpa"
+    lora_rank: Annotated[int, Opt("LoRA rank r.")] = 8
+    lora_alpha: Annotated[float, Opt("LoRA scaling numerator.")] = 16.0
+    lora_targets: Annotated[str | None, Opt(_TARGETS)] = None
+    adapter_dtype: Annotated[str, Opt("dtype of the adapter weights.")] = "float32"
+    optimizer: Annotated[str, Opt("sgd or adamw.")] = "sgd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShowOptions:
+    """Which run to show."""
+
+    run: Annotated[str | None, Opt("Id of a run, or its first digits; default: the newest.", argument=True)] = None
+    all_runs: Annotated[bool, Opt("List all runs instead.", flag="--all")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureOptions:
+    """Where the snapshot goes."""
+
+    out: Annotated[str | None, Opt("File to write; default: print it.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoOptions:
+    """A command without options of its own."""

@@ -1,0 +1,126 @@
+"""Options of the split run: all roles at once, the server's, the device's, and keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from cardlab.core.options import Opt
+
+_TASK, _LORA, _TRAINING, _HERE, _KEYS = "Task", "LoRA", "Training", "This machine", "Keys"
+_MODEL = "Bundled model, config.json, or folder with safetensors."
+_SHAPE = "100mbit,5ms or UP/DOWN,DELAY; planned: the rates of an sft plan."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions:
+    """What server and local run share: plan or cut, task, training; None was not given."""
+
+    devices: Annotated[int | None, Opt("How many devices take part.", low=1, shown="the plan's, 1")] = None
+    plan: Annotated[str | None, Opt("Id of a stored plan, or its first digits.")] = None
+    cut: Annotated[int | None, Opt("Layers on each device, without a plan.")] = None
+    model: Annotated[str | None, Opt(_MODEL, shown="the plan's, tiny-llama", panel=_TASK)] = None
+    rounds: Annotated[int | None, Opt("Rounds.", low=1, shown="the plan's, 3", panel=_TRAINING)] = None
+    optimizer: Annotated[str | None, Opt("sgd or adamw.", shown="the plan's, sgd", panel=_TRAINING)] = None
+    threads: Annotated[int, Opt("CPU threads that compute.", low=1, panel=_HERE)] = 1
+    out: Annotated[str, Opt("Folder for journal and adapters.")] = "card-run"
+    batch: Annotated[int | None, Opt("Sequences in a mini-batch.", low=1, shown="the plan's, 1", panel=_TASK)] = None
+    sequence: Annotated[
+        int | None, Opt("Tokens in a sequence.", flag="--seq", low=2, shown="the plan's, 512", panel=_TASK)
+    ] = None
+    dtype: Annotated[
+        str,
+        Opt("Compute dtype here: float32, bfloat16 or float16; auto is that of the plan's profile.", panel=_HERE),
+    ] = "auto"
+    lora_rank: Annotated[int | None, Opt("LoRA rank r.", low=1, shown="the plan's, 8", panel=_LORA)] = None
+    lora_alpha: Annotated[float | None, Opt("LoRA scaling numerator.", shown="the plan's, 16", panel=_LORA)] = None
+    lora_targets: Annotated[
+        str | None, Opt("LoRA modules, separated by commas.", shown="the family's", panel=_LORA)
+    ] = None
+    local_epochs: Annotated[
+        int | None,
+        Opt("Mini-batches of a device in a round, T.", low=1, shown="the plan's, 1", panel=_TRAINING),
+    ] = None
+    learning_rate: Annotated[float, Opt("Learning rate of both sides.", panel=_TRAINING)] = 1e-3
+    wire_dtype: Annotated[str | None, Opt("dtype on the link.", shown="the plan's, the server's")] = None
+    codec: Annotated[
+        str | None,
+        Opt("none, dense:BITS or topk:KEEP:BITS for activations and gradients.", shown="the plan's, none"),
+    ] = None
+    error_feedback: Annotated[bool, Opt("Add what the codec lost of a gradient to the next one.")] = False
+    seed: Annotated[int, Opt("Of initial adapters, made weights and the order of the data.", panel=_TRAINING)] = 0
+    parallel: Annotated[
+        bool, Opt("Devices at once, adapters averaged, instead of one after the other.", panel=_TRAINING)
+    ] = False
+    server_sharing: Annotated[
+        str | None,
+        Opt("With --parallel: serial, or batched (mini-batches of all as one).", shown="the plan's, serial"),
+    ] = None
+    resume: Annotated[bool, Opt("Go on with the unfinished run in --out.")] = False
+    silence_s: Annotated[
+        float, Opt("Seconds without a sign of life before a side counts as dead.", flag="--silence")
+    ] = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions(TrainingOptions):
+    """A split run with every role on this machine."""
+
+    local: Annotated[bool, Opt("Start server and devices on this machine.")] = False
+    data: Annotated[str | None, Opt("Text or JSON-lines file.", shown="a small bundled text")] = None
+    tokenizer: Annotated[str | None, Opt("Local tokenizer.json of the model.", shown="bytes")] = None
+    link: Annotated[
+        str | None,
+        Opt(f"Shape each device's link: {_SHAPE}", shown="an sft plan's rates, as fast as it goes"),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions(TrainingOptions):
+    """The server's role in a split run."""
+
+    bind: Annotated[str, Opt("HOST:PORT to listen on; beyond loopback keys are required.", panel=_KEYS)] = (
+        "127.0.0.1:5560"
+    )
+    key: Annotated[str | None, Opt("Own key file (card run keys); needed beyond loopback.", panel=_KEYS)] = None
+    allow: Annotated[tuple[str, ...], Opt("Public key file of a device to let in; may be repeated.", panel=_KEYS)] = ()
+    platform: Annotated[str, Opt("auto, nvidia, nvidia:INDEX or cpu.", panel=_HERE)] = "auto"
+    name: Annotated[str | None, Opt("Label of this machine.", panel=_HERE)] = None
+    wait_s: Annotated[float, Opt("Seconds to wait for devices.", flag="--wait")] = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceOptions:
+    """The device's role in a split run; None was not given."""
+
+    server: Annotated[str, Opt("HOST:PORT of the server.")]
+    key: Annotated[str | None, Opt("Own key file (card run keys); needed beyond loopback.", panel=_KEYS)] = None
+    server_key: Annotated[str | None, Opt("Public key file of the server.", panel=_KEYS)] = None
+    model: Annotated[str | None, Opt(_MODEL, shown="the server's", panel=_TASK)] = None
+    data: Annotated[str | None, Opt("Text or JSON-lines file.", shown="a small bundled text")] = None
+    tokenizer: Annotated[str | None, Opt("Local tokenizer.json of the model.", shown="bytes")] = None
+    threads: Annotated[int, Opt("CPU threads that compute.", low=1, panel=_HERE)] = 1
+    dtype: Annotated[
+        str,
+        Opt("Compute dtype here: float32, bfloat16 or float16; auto is that of the plan's profile.", panel=_HERE),
+    ] = "auto"
+    lora_rank: Annotated[int | None, Opt("Refuse a run of another rank.", panel=_LORA)] = None
+    lora_alpha: Annotated[float | None, Opt("Refuse a run of another alpha.", panel=_LORA)] = None
+    lora_targets: Annotated[str | None, Opt("Refuse a run on other modules.", panel=_LORA)] = None
+    optimizer: Annotated[str | None, Opt("Refuse a run with another optimizer.", panel=_TASK)] = None
+    shard: Annotated[str, Opt("J/M: take every M-th window of the data, from the J-th (from 1).")] = "1/1"
+    link: Annotated[str | None, Opt(f"Shape the link: {_SHAPE}", shown="as fast as it goes")] = None
+    platform: Annotated[str, Opt("auto, nvidia, nvidia:INDEX or cpu.", panel=_HERE)] = "auto"
+    name: Annotated[str | None, Opt("Label of this machine.", panel=_HERE)] = None
+    silence_s: Annotated[
+        float, Opt("Seconds without a sign of life before a side counts as dead.", flag="--silence")
+    ] = 10.0
+    wait_s: Annotated[float, Opt("Seconds to wait for a lost server.", flag="--wait")] = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysOptions:
+    """A key pair for a run beyond this machine."""
+
+    name: Annotated[str, Opt("Name of the pair: NAME.key and NAME.pub are written.", argument=True)]
+    out: Annotated[str, Opt("Folder to write to.")] = "."

@@ -1,0 +1,143 @@
+"""Predict power and time of a device at a frequency, also of a task that was not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cardlab.calibrate.transfer import transferred
+from cardlab.core.errors import NotFoundError, UsageError
+from cardlab.core.quantity import Estimate
+from cardlab.core.records.fit import Fit
+from cardlab.core.records.task import Task
+from cardlab.core.tables import Cell, Tabular
+from cardlab.db.store import Store
+from cardlab.reports.views.curves import prediction_chart
+from cardlab.reports.views.parts import Bars, Chart
+from cardlab.workflows.fit import stored_fits
+from cardlab.workflows.options.calibrate import PredictOptions, ShowFitsOptions
+
+SAME_MEMORY = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions(Tabular):
+    """What the chosen fits of a device say at one frequency."""
+
+    frequency_hz: float
+    fits: tuple[Fit, ...]
+
+    @property
+    def estimates(self) -> tuple[Estimate, ...]:
+        """Of each fit, in its unit."""
+        return tuple(fit.predict(self.frequency_hz) for fit in self.fits)
+
+    def rows(self) -> list[dict[str, Cell]]:
+        """A row a fit: value and 95 % interval in the unit that stands beside them."""
+        found: list[dict[str, Cell]] = []
+        for fit, estimate in zip(self.fits, self.estimates, strict=True):
+            low, high = estimate.ci95 or (None, None)
+            found.append(
+                {
+                    "device": fit.device_name,
+                    "quantity": fit.quantity,
+                    "segment": fit.segment,
+                    "phase": fit.phase,
+                    "rail": fit.rail,
+                    "frequency_hz": self.frequency_hz,
+                    "value": estimate.value,
+                    "ci95_low": low,
+                    "ci95_high": high,
+                    "unit": fit.unit,
+                    "law": fit.law,
+                    "extrapolated": fit.extrapolated(self.frequency_hz),
+                }
+            )
+        return found
+
+    def charts(self) -> tuple[Chart | Bars, ...]:
+        """The curves with the frequency marked, of fits that have a range."""
+        return tuple(prediction_chart(fit, self.frequency_hz) for fit in self.fits if fit.x.min is not None)
+
+
+def check_options(options: PredictOptions) -> None:
+    """Raise UsageError for a frequency that is none, and for options without effect."""
+    if not options.frequency_mhz > 0:
+        raise UsageError(
+            f"{options.frequency_mhz:g} MHz is not a frequency", remedy="give --frequency-mhz a number above 0"
+        )
+    if options.model is None and (options.batch, options.sequence) != (None, None):
+        raise UsageError(
+            "--batch and --seq are of the task that --model names", remedy="add --model, or leave them out"
+        )
+
+
+def predict(store: Store, options: PredictOptions) -> Predictions:
+    """Predictions of every chosen fit of a device at one frequency.
+
+    Raises UsageError for a frequency that is none and for options without effect, NotFoundError without a fit.
+    """
+    check_options(options)
+    chosen = [f for f in stored_fits(store, ShowFitsOptions(device=options.device)) if f.selected]
+    fits = _of_task(store, chosen, options) if options.model else chosen
+    fits = [f for f in fits if _wanted(f, options)]
+    if not fits:
+        raise NotFoundError(
+            f"{options.device!r} has no fit for what was asked", remedy="see: calibrate show --device LABEL"
+        )
+    return Predictions(frequency_hz=options.frequency_mhz * 1e6, fits=tuple(fits))
+
+
+def _wanted(fit: Fit, options: PredictOptions) -> bool:
+    memory_hz = None if options.memory_mhz is None else options.memory_mhz * 1e6
+    return (
+        options.segment in (None, fit.segment)
+        and options.power_mode in (None, fit.power_mode)
+        and (
+            memory_hz is None
+            or (fit.memory_hz is not None and abs(fit.memory_hz - memory_hz) <= SAME_MEMORY * memory_hz)
+        )
+    )
+
+
+def _of_task(store: Store, chosen: Sequence[Fit], options: PredictOptions) -> list[Fit]:
+    """Fits of the named task, else latencies transferred from the measured task with the closest FLOPs."""
+    measured = _tasks(store, chosen)
+    sources = [t for t in measured.values() if t.model == options.model] or list(measured.values())
+    if not sources:
+        raise NotFoundError(f"{options.device!r} has no fit of a task", remedy="profile it with a model first")
+    lora = sources[-1].lora
+    from cardlab.profilers import runtime as engine
+    from cardlab.profilers.runtime.formula import segment_flop
+
+    wanted = engine.resolve_task(
+        str(options.model),
+        batch=options.batch or 1,
+        sequence=options.sequence or 512,
+        lora_rank=lora.rank,
+        lora_alpha=lora.alpha,
+        adapter_dtype=lora.dtype,
+        optimizer=sources[-1].optimizer,
+    )
+    if wanted.uid in measured:
+        return [f for f in chosen if f.task == wanted.uid]
+    source = min(sources, key=lambda t: abs(_layer_flop(t) / _layer_flop(wanted) - 1.0))
+    found = []
+    for fit in chosen:
+        if fit.task == source.uid and fit.quantity == "latency" and fit.segment and fit.phase:
+            new, old = (getattr(segment_flop(t, fit.segment), f"{fit.phase}_flop") for t in (wanted, source))
+            if new and old:
+                found.append(transferred(fit, task=wanted.uid, flop_ratio=new / old))
+    return found
+
+
+def _tasks(store: Store, fits: Sequence[Fit]) -> dict[str, Task]:
+    uids = {f.task for f in fits if f.task is not None}
+    profiles = [p for f in {f.device for f in fits} for p in store.runs.select(device=f)]
+    return {p.run.task.uid: p.run.task for p in profiles if p.run.task is not None and p.run.task.uid in uids}
+
+
+def _layer_flop(task: Task) -> float:
+    from cardlab.profilers.runtime.formula import segment_flop
+
+    return segment_flop(task, "layer").forward_flop or 1.0

@@ -1,0 +1,244 @@
+"""Measure a device: resolve the options, open it, run the session, store everything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cardlab.core.errors import NotSupportedError, UsageError
+from cardlab.core.records.measurement import PlannedPoint, Profile
+from cardlab.core.records.task import Architecture, Execution
+from cardlab.db.store import Store
+from cardlab.profilers import runtime as engine
+from cardlab.profilers.board.work import command_work
+from cardlab.profilers.devices import HardwareDevice, open_platform
+from cardlab.profilers.devices.guard import journals
+from cardlab.profilers.measure.environment import gather_environment
+from cardlab.profilers.measure.estimate import estimate_seconds
+from cardlab.profilers.measure.runtimes import open_runtime
+from cardlab.profilers.measure.session import Observer, Request, restore, run_session
+from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
+from cardlab.profilers.measure.timing import TimingPolicy
+from cardlab.profilers.runtime.workbench import Workload
+from cardlab.workflows.connect import Say, silent
+from cardlab.workflows.observers import SilentObserver
+from cardlab.workflows.opening import Opening, opened
+from cardlab.workflows.options.profile import ProfileOptions
+from cardlab.workflows.settings import load_settings
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|min|h)?$")
+_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+SWEEP_SEED = 20241130
+# What an external command computes with is not known.
+EXTERNAL = Execution(dtype="unknown", attention="unknown")
+
+
+def profile(
+    store: Store | Opening, options: ProfileOptions, progress: Observer | None = None, say: Say = silent
+) -> Profile:
+    """Measure what the options name and return it as stored; each finished point is on disk whatever happens next.
+
+    Args:
+        store: where it is kept, or what opens it once the options are known to make sense.
+        progress: is told of points, samples and measurements.
+        say: is told in words what else must be known.
+
+    Raises:
+        UsageError: options that name nothing, contradict each other, or have no effect.
+        DeviceError, ProfileError: the device or the model cannot be measured.
+    """
+    check_options(options)
+    budget_s = parse_duration(options.budget)
+    with _opened(options) as platform:
+        workload = _workload(options, platform)
+        planned = _planned(options, platform)
+        for line in abandoned_locks():
+            say(f"warning: {line}")
+        kept = opened(store)
+        request = Request(
+            workload=workload,
+            planned=planned,
+            policy=TimingPolicy(repeats=options.repeats, budget_s=budget_s),
+            environment=gather_environment(platform),
+            whole_step=options.whole_step,
+            resume=options.resume,
+            memory_budget_bytes=_memory_budget(options, platform),
+            options={
+                "repeats": options.repeats,
+                "budget_s": budget_s,
+                "readonly": options.readonly,
+                "whole_step": options.whole_step,
+            },
+        )
+        measured = run_session(kept, platform, request, progress or SilentObserver())
+        if options.compression:
+            say(f"codecs: run {_codecs(kept, workload, platform, say)[:12]}")
+        return measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """What a profile would visit, and about how long it would take, s."""
+
+    device: str
+    planned: tuple[PlannedPoint, ...]
+    estimated_s: float
+
+
+def dry_run(options: ProfileOptions) -> DryRun:
+    """What `profile` would do with these options; nothing is measured."""
+    check_options(options)
+    budget_s = parse_duration(options.budget)
+    with _opened(options) as platform:
+        # The workload is resolved too: a wrong one is named before anybody waits for it.
+        _workload(options, platform)
+        planned = _planned(options, platform)
+        seconds = estimate_seconds(platform, planned, budget_s)
+        return DryRun(device=platform.identity.name, planned=planned, estimated_s=seconds)
+
+
+@contextmanager
+def _opened(options: ProfileOptions) -> Iterator[HardwareDevice]:
+    platform = open_platform(options.platform, label=options.name or load_settings().name)
+    try:
+        yield platform
+    finally:
+        platform.close()
+
+
+def check_options(options: ProfileOptions) -> None:
+    """Raise UsageError for options that contradict each other or have no effect on what is measured."""
+    if (options.model is None) == (options.load_command is None):
+        problem = "nothing to measure" if options.model is None else "a model and a load at once"
+        raise UsageError(problem, remedy="name one: --model llama-3.2-1b, or --load-command CMD")
+    _check_repeats(options.repeats)
+    if options.load_command is not None:
+        of_task = [name for name in _OF_TASK if getattr(options, name) != getattr(ProfileOptions(), name)]
+        if of_task:
+            flag = _OF_TASK[of_task[0]]
+            raise UsageError(f"{flag} has no effect on a load", remedy=f"leave {flag} out, or name a --model")
+    if options.readonly and options.frequencies != ProfileOptions().frequencies:
+        raise UsageError(
+            "--readonly measures at the frequency as found, and --frequencies names others",
+            remedy="leave one of them out",
+        )
+
+
+_OF_TASK = {
+    "batch": "--batch",
+    "sequence": "--seq",
+    "dtype": "--dtype",
+    "attention": "--attention",
+    "threads": "--threads",
+    "lora_rank": "--lora-rank",
+    "lora_alpha": "--lora-alpha",
+    "lora_targets": "--lora-targets",
+    "adapter_dtype": "--adapter-dtype",
+    "gradient_checkpointing": "--checkpointing",
+    "optimizer": "--optimizer",
+    "compression": "--compression",
+}
+
+
+def _codecs(store: Store, workload: Workload, platform: HardwareDevice, say: Say) -> str:
+    from cardlab.workflows.codecs import profile_codecs
+
+    if workload.task is None or workload.execution.dtype != "float32" or not platform.torch_device:
+        raise UsageError(
+            "codecs are measured on a model in float32 on a real device",
+            remedy="name a --model and --dtype float32, or leave --compression out; the profile is stored",
+        )
+    return profile_codecs(store, workload.task, workload.execution, platform, say)
+
+
+def parse_duration(text: str | None) -> float | None:
+    """Seconds of a text like 90s, 30m or 1.5h; None stays None. Raises UsageError."""
+    if text is None:
+        return None
+    match = _DURATION.match(text.strip().lower())
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"{text!r} is not a length of time", remedy="write it like 90s, 30m or 2h")
+    return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def _memory_budget(options: ProfileOptions, platform: HardwareDevice) -> int | None:
+    """What the device side of a cut may take: as asked, else what is really free."""
+    if options.memory_budget_gib is None:
+        return platform.memory_available_bytes()
+    if not options.memory_budget_gib > 0:
+        raise UsageError(f"--memory-budget-gib is {options.memory_budget_gib:g}", remedy="give a number above 0")
+    return int(options.memory_budget_gib * 2**30)
+
+
+def _check_repeats(repeats: int | None) -> None:
+    if repeats is not None and repeats < 1:
+        raise UsageError(f"--repeats is {repeats}", remedy="give 1 or more")
+
+
+def _workload(options: ProfileOptions, platform: HardwareDevice) -> Workload:
+    if options.load_command is not None:
+        load = command_work(options.load_command)
+        return Workload(execution=EXTERNAL, label=options.load_command, load=load)
+    task = engine.resolve_task(
+        str(options.model),
+        batch=options.batch,
+        sequence=options.sequence,
+        lora_rank=options.lora_rank,
+        lora_alpha=options.lora_alpha,
+        lora_targets=split_targets(options.lora_targets),
+        adapter_dtype=options.adapter_dtype,
+        gradient_checkpointing=options.gradient_checkpointing,
+        optimizer=options.optimizer,
+    )
+    runtime = open_runtime(platform)
+    execution = runtime.resolve_execution(options.dtype, options.attention, options.threads)
+    overhead = None if options.dry_run else runtime.overhead_bytes(execution)
+    given = {} if overhead is None else {"overhead_bytes": overhead}
+    return Workload(execution=execution, task=task, analysis=engine.analyse(task, execution, **given))
+
+
+def split_targets(text: str | None) -> tuple[str, ...] | None:
+    """Module names of "q_proj,v_proj"; None keeps the family's own."""
+    return None if text is None else tuple(t.strip() for t in text.split(",") if t.strip())
+
+
+def _planned(options: ProfileOptions, platform: HardwareDevice) -> tuple[PlannedPoint, ...]:
+    if options.readonly:
+        return plan_points((), SWEEP_SEED)
+    return plan_points(choose_frequencies(platform.frequencies(), options.frequencies), SWEEP_SEED)
+
+
+def abandoned_locks() -> tuple[str, ...]:
+    """Frequencies that dead processes left locked, in words with the remedy."""
+    return tuple(
+        f"{journal.device_key} was left with a locked frequency; run: profile-device restore"
+        for journal in journals()
+        if journal.abandoned
+    )
+
+
+def restore_frequencies() -> tuple[str, ...]:
+    """Release every frequency that a dead process left locked; keys of the devices that were released."""
+    released = []
+    for journal in journals():
+        if not journal.abandoned:
+            continue
+        platform = open_platform(journal.platform)
+        try:
+            if platform.identity.key != journal.device_key:
+                raise NotSupportedError(
+                    f"the frequency of {journal.device_key} was left locked, and {platform.identity.key} is here",
+                    remedy="run restore where that device is",
+                )
+            if restore(platform):
+                released.append(journal.device_key)
+        finally:
+            platform.close()
+    return tuple(released)
+
+
+def bundled_models() -> dict[str, Architecture]:
+    """The bundled configurations by name."""
+    return {name: engine.load_architecture(name) for name in engine.bundled_models()}

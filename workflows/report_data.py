@@ -1,0 +1,124 @@
+"""What a report needs to know of devices and runs, read from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cardlab.calibrate.publishing import energy_optima, published_constants
+from cardlab.calibrate.service import KINDS, Group
+from cardlab.calibrate.service import gather as gather_groups
+from cardlab.core.errors import UsageError
+from cardlab.core.records.checks import TermCheck, TermOff, check_rounds, terms_off
+from cardlab.core.records.fit import Fit
+from cardlab.core.records.measurement import Profile, Run, RunKind
+from cardlab.core.records.training import TrainRound
+from cardlab.core.tables import Cell, Tabular
+from cardlab.db.store import Store
+from cardlab.reports.views.fit import Curve, curve
+from cardlab.reports.views.inputs import DeviceData
+
+
+def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profile] = ()) -> tuple[DeviceData, ...]:
+    """Every device with a run, or the one of that key, or those of `runs` with just these runs."""
+    keys = {p.run.device.key for p in runs}
+    devices = [d for d in store.devices.all() if device in (None, d.key) and (not keys or d.key in keys)]
+    fits = tuple(s.fit for s in store.fits.newest(device=device))
+    groups = gather_groups(store, device=device)
+    constants, optima = published_constants(store, fits), energy_optima(store, fits)
+    found = []
+    for d in devices:
+        mine = tuple(f for f in fits if f.device == d.key)
+        profiles = [p for p in runs if p.run.device.key == d.key] or newest_runs(store, d.key)
+        if not profiles and not mine:
+            continue
+        found.append(
+            DeviceData(
+                device=d,
+                profiles=tuple(profiles),
+                fits=mine,
+                curves=curves_of(mine, [g for g in groups if g.subject.device == d.key]),
+                constants=tuple(c for c in constants if c.device == d.key),
+                optima=tuple(o for o in optima if o.device == d.key),
+            )
+        )
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRun(Tabular):
+    """A split run with its rounds and what was predicted of them."""
+
+    run: Run
+    rounds: tuple[TrainRound, ...]
+    checks: tuple[TermCheck, ...]
+
+    @property
+    def plan(self) -> str | None:
+        """Uid of the plan it followed."""
+        return next((r.plan for r in self.rounds if r.plan is not None), None)
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the run in the store."""
+        return self.run.uid
+
+    @property
+    def off(self) -> tuple[TermOff, ...]:
+        """For each device with predictions, the term that is most off."""
+        return terms_off(self.checks)
+
+    def rows(self) -> list[dict[str, Cell]]:
+        """A row a device and term: medians over rounds, s."""
+        return [
+            {
+                "device": c.device,
+                "term": c.term,
+                "observed_s": c.observed_s,
+                "predicted_s": c.predicted_s,
+                "error": c.error,
+                "inside_ci95": c.inside,
+                "rounds": c.rounds,
+            }
+            for c in self.checks
+        ]
+
+
+def split_run(store: Store, uid: str) -> SplitRun:
+    """The split run of that id, or of its first digits. Raises UsageError if the run is of another kind."""
+    profile = store.runs.get(uid)
+    if profile.run.kind != RunKind.TRAIN:
+        raise UsageError(f"{profile.run.uid[:12]} is a {profile.run.kind.value}, no split run", remedy="see: card run")
+    rounds = store.rounds.of_run(profile.run.uid)
+    return SplitRun(run=profile.run, rounds=rounds, checks=check_rounds(rounds))
+
+
+def newest_runs(store: Store, device: str) -> list[Profile]:
+    """The newest run of each task or load, complete ones first choice."""
+    newest: dict[object, Profile] = {}
+    for kind in KINDS:
+        for profile in store.runs.select(kind=kind, device=device):
+            run = profile.run
+            key = run.workload if run.task is None else (run.task.uid, run.execution.uid)
+            if key not in newest or profile.complete or not newest[key].complete:
+                newest[key] = profile
+    return list(newest.values())
+
+
+def curves_of(fits: Sequence[Fit], groups: Iterable[Group]) -> tuple[Curve, ...]:
+    """The curve of each subject whose clock was read, powers first."""
+    drawn = []
+    for group in groups:
+        mine = [f for f in fits if f.key == group.subject.key]
+        if not any(f.selected for f in mine):
+            continue
+        points = [(r.frequency_hz, r.value, bool(r.throttled)) for r in group.readings if r.frequency_hz]
+        made = curve(mine, points)
+        if made is not None:
+            drawn.append(made)
+    return tuple(sorted(drawn, key=lambda c: c.unit != "W"))
+
+
+def store_curves(store: Store, fits: Sequence[Fit]) -> tuple[Curve, ...]:
+    """The curves of stored fits, with the points of the store."""
+    return curves_of(fits, gather_groups(store))

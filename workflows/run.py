@@ -1,0 +1,356 @@
+"""A split run: the server's role, or every role on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cardlab.core.errors import UsageError
+from cardlab.core.identity import new_uid
+from cardlab.core.options import given
+from cardlab.core.records.plan import Plan
+from cardlab.core.records.task import Execution, Task
+from cardlab.core.tables import Cell, Tabular
+from cardlab.db.store import Store
+from cardlab.db.times import utc_now
+from cardlab.profilers.devices import HardwareDevice
+from cardlab.profilers.measure.environment import gather_environment
+from cardlab.profilers.measure.runtimes import open_runtime
+from cardlab.profilers.runtime import resolve_task
+from cardlab.profilers.runtime.execution import DTYPES, import_torch
+from cardlab.split.batched import sharing_of
+from cardlab.split.codecs.registry import codec_named
+from cardlab.split.journal import FinishedTurn, Journal
+from cardlab.split.keys import split_address
+from cardlab.split.recording import begin_run, round_record
+from cardlab.split.schedule import Schedule, check_plan
+from cardlab.split.server import Patience, RunCallbacks, Server, ServerParts
+from cardlab.split.server_transport import ServerTransport
+from cardlab.split.settings import PRIVACY, RunSettings, check_cut
+from cardlab.split.shaping import PLANNED, parse_link
+from cardlab.split.weights import open_weights
+from cardlab.workflows.connect import PORT, Say, require_zmq, server_keys, silent
+from cardlab.workflows.expectation import expected_by_device
+from cardlab.workflows.local_devices import LocalDevices, local_link
+from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
+from cardlab.workflows.run_device import open_real
+
+DEFAULT_MODEL = "tiny-llama"
+DEFAULT_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedRun(Tabular):
+    """A split run that came to its end.
+
+    Attributes:
+        settings: as all parties agreed on them.
+        turns: finished rounds of devices, in order.
+        adapters: folder of the trained adapters for PEFT.
+    """
+
+    settings: RunSettings
+    turns: tuple[FinishedTurn, ...]
+    adapters: Path
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the run in the store."""
+        return self.settings.run
+
+    def rows(self) -> list[dict[str, Cell]]:
+        """A row a round and device: loss, delay and its terms (s), frequency (Hz) and energy (J) of the server."""
+        return [
+            {
+                "round": turn.round,
+                "device": turn.device,
+                "cut": turn.cut,
+                "loss": turn.loss,
+                "delay_s": turn.delay_s,
+                **{f"{term}_s": seconds for term, seconds in turn.terms.items()},
+                "waiting_s": turn.waiting_s,
+                "frequency_hz": turn.frequency_hz,
+                "server_energy_j": turn.energy_j,
+            }
+            for turn in self.turns
+        ]
+
+
+# Told of each finished turn, beside the settings, the journal and the number of devices.
+Finished = Callable[[RunSettings, Journal, FinishedTurn, int], None]
+
+
+def _unheard(_settings: RunSettings, _journal: Journal, _turn: FinishedTurn, _devices: int) -> None:
+    return None
+
+
+def run_server(
+    store: Store, options: ServerOptions, progress: Say = silent, finished: Finished = _unheard
+) -> FinishedRun:
+    """Listen, wait for the devices, make the rounds, keep everything.
+
+    Raises UsageError for options that contradict each other, RunError where the run cannot go on; finished rounds are
+    kept for `resume`.
+    """
+    _check(options)
+    host, port = split_address(options.bind, PORT)
+    pair, allowed = server_keys(host, options.key, options.allow)
+    with _prepared(store, options, options.platform, options.name, None) as prepared:
+        transport = ServerTransport(host, port, pair, allowed)
+        try:
+            progress(f"listening on {host}:{transport.port}; run {prepared.journal.progress.settings.run[:12]}")
+            progress(PRIVACY)
+            if prepared.schedule.shares_band:
+                progress(
+                    f"planned shares of the band are not imposed (a device with --link {PLANNED} keeps to its own)"
+                )
+            devices = options.devices or len(prepared.schedule.devices) or 1
+            serving = _Serving(options=options, devices=devices, wait_s=options.wait_s, link=None)
+            return _serve(prepared, transport, serving, progress, finished)
+        finally:
+            transport.close()
+
+
+def run(store: Store, options: RunOptions, progress: Say = silent, finished: Finished = _unheard) -> FinishedRun:
+    """All roles on this machine: the server in this process, each device in one of its own.
+
+    Raises UsageError for options that contradict each other, RunError where the run cannot go on; finished rounds are
+    kept for `resume`.
+    """
+    if not options.local:
+        raise UsageError(
+            "a run needs a role", remedy="use --local, or: card run server, card run device --server HOST:PORT"
+        )
+    _check(options)
+    require_zmq()
+    parse_link(options.link, planned=options.resume or options.plan is not None)
+    with _prepared(store, options, "auto", None, options.link) as prepared:
+        named = prepared.schedule.devices
+        if named and options.devices not in (None, len(named)):
+            raise UsageError(f"the plan names {len(named)} device(s)", remedy="leave --devices out")
+        names = named or tuple(f"device-{n}" for n in range(1, (options.devices or 1) + 1))
+        if not named:
+            prepared.schedule.expect_same(names, prepared.platform.identity.name)
+        link, said = local_link(prepared.schedule, options.link)
+        options = replace(options, link=link)
+        transport = ServerTransport("127.0.0.1", 0)
+        words = _device_words(options, prepared.execution.dtype)
+        for line in (PRIVACY, said) if said else (PRIVACY,):
+            progress(line)
+        with LocalDevices(names, transport.port, words, Path(options.out), options.threads) as devices:
+            try:
+                serving = _Serving(
+                    options=options, devices=len(names), wait_s=300.0, link=options.link, watch=devices.check
+                )
+                done = _serve(prepared, transport, serving, progress, finished)
+                devices.wait()
+                return done
+            finally:
+                transport.close()
+
+
+def _device_words(options: RunOptions, dtype: str) -> list[str]:
+    given = {
+        "--model": options.model,
+        "--data": options.data,
+        "--tokenizer": options.tokenizer,
+        "--link": options.link,
+        "--dtype": dtype,
+        "--silence": str(options.silence_s),
+        "--platform": "auto",
+    }
+    return [word for key, value in given.items() if value is not None for word in (key, value)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """Everything that is decided before the first device comes."""
+
+    store: Store
+    platform: HardwareDevice
+    execution: Execution
+    schedule: Schedule
+    journal: Journal
+
+
+@contextmanager
+def _prepared(
+    store: Store, options: TrainingOptions, where: str, label: str | None, link: str | None
+) -> Iterator[_Prepared]:
+    platform = open_real(where, label)
+    try:
+        if options.resume:
+            journal = Journal.resume(Path(options.out))
+            settings = journal.progress.settings
+            plan = None if settings.plan is None else store.plans.get(settings.plan)
+            execution = open_runtime(platform).resolve_execution(options.dtype, "sdpa", options.threads)
+        else:
+            plan = None if options.plan is None else store.plans.get(options.plan)
+            task = _task(options, plan, store)
+            _check_against(options, plan, task)
+            import_torch().set_num_threads(options.threads)
+            dtype = _dtype(options, plan, store, platform.identity.key)
+            execution = open_runtime(platform).resolve_execution(dtype, "sdpa", options.threads)
+            settings = _settings(options, plan, task, execution)
+            journal = Journal.begin(Path(options.out), settings, utc_now())
+        import_torch().set_num_threads(options.threads)
+        expected = {} if plan is not None else expected_by_device(store, settings, platform.identity, link)
+        schedule = Schedule(plan, settings.cut, expected)
+        yield _Prepared(store=store, platform=platform, execution=execution, schedule=schedule, journal=journal)
+    finally:
+        platform.close()
+
+
+# What a journal says already; anything else that a resumed run was given would be dropped.
+_RESUMABLE = frozenset(
+    ("--local", "--resume", "--out", "--threads", "--dtype", "--data", "--tokenizer", "--link", "--silence", "--model")
+    + ("--devices", "--bind", "--key", "--allow", "--platform", "--name", "--wait")
+)
+
+
+def _check_resumed(options: TrainingOptions) -> None:
+    """Raise UsageError for an option that the unfinished run has settled."""
+    settled = [flag for flag in given(options) if flag not in _RESUMABLE]
+    if settled:
+        raise UsageError(
+            f"{settled[0]} has no effect on an unfinished run, which goes on as it began",
+            remedy=f"leave {settled[0]} out, or begin another run in another --out",
+        )
+
+
+def _dtype(options: TrainingOptions, plan: Plan | None, store: Store, key: str) -> str:
+    """The compute dtype asked for; by default that of the profile of this machine which the plan rests on."""
+    if options.dtype != "auto" or plan is None:
+        return options.dtype
+    profiles = [store.runs.get(uid).run for uid in plan.runs]
+    return next((run.execution.dtype for run in profiles if run.device.key == key), "auto")
+
+
+def _check(options: TrainingOptions) -> None:
+    if options.resume:
+        _check_resumed(options)
+        return
+    if options.server_sharing is not None and not options.parallel and options.plan is None:
+        raise UsageError(
+            "--server-sharing has no effect on devices one after another", remedy="add --parallel, or leave it out"
+        )
+    if options.error_feedback and options.plan is None and options.codec in (None, "none"):
+        raise UsageError("--error-feedback has no effect without a codec", remedy="name a --codec, or leave it out")
+    if (options.plan is None) == (options.cut is None):
+        raise UsageError("a run needs a cut", remedy="give --plan ID or --cut C, one of them")
+    if options.wire_dtype is not None and options.wire_dtype not in DTYPES:
+        raise UsageError(f"{options.wire_dtype!r} is no wire dtype", remedy=f"use one of: {', '.join(DTYPES)}")
+    if options.codec is not None:
+        codec_named(options.codec)
+    if not 0.0 < options.learning_rate < float("inf"):
+        raise UsageError(f"--learning-rate is {options.learning_rate:g}", remedy="give a number above 0")
+
+
+def _task(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
+    """The task as asked, what was not said taken from the plan's."""
+    base: Task | None = None
+    if plan is not None and plan.runs:
+        base = store.runs.get(plan.runs[0]).run.task
+    targets = options.lora_targets
+    asked = None if targets is None else tuple(t.strip() for t in targets.split(",") if t.strip())
+    return resolve_task(
+        options.model or (base.model if base else DEFAULT_MODEL),
+        batch=options.batch or (base.batch if base else 1),
+        sequence=options.sequence or (base.sequence if base else 512),
+        lora_rank=options.lora_rank or (base.lora.rank if base else 8),
+        lora_alpha=options.lora_alpha or (base.lora.alpha if base else 16.0),
+        lora_targets=asked or (base.lora.targets if base and options.model is None else None),
+        adapter_dtype=base.lora.dtype if base else "float32",
+        gradient_checkpointing=base.gradient_checkpointing if base else False,
+        optimizer=options.optimizer or (base.optimizer if base else "sgd"),
+    )
+
+
+def _check_against(options: TrainingOptions, plan: Plan | None, task: Task) -> None:
+    if plan is not None:
+        check_plan(plan, task, options.codec)
+        if options.codec is not None and plan.rounds[0].devices[0].codec is not None:
+            raise UsageError("the plan names the codecs itself", remedy="leave --codec out")
+        if options.local_epochs is not None and plan.local_epochs not in (None, options.local_epochs):
+            raise UsageError(
+                f"the plan is for {plan.local_epochs} local epoch(s)", remedy="leave --local-epochs out, or plan again"
+            )
+    elif options.cut is not None:
+        check_cut(task, options.cut)
+
+
+def _settings(options: TrainingOptions, plan: Plan | None, task: Task, execution: Execution) -> RunSettings:
+    named = [] if plan is None else [d.codec for d in plan.rounds[0].devices if d.codec not in (None, "none")]
+    parallel = options.parallel or (plan is not None and plan.scheme == "sft")
+    return RunSettings(
+        run=new_uid(),
+        task=task,
+        rounds=options.rounds or (len(plan.rounds) if plan is not None and len(plan.rounds) > 1 else DEFAULT_ROUNDS),
+        epochs=options.local_epochs or (plan.local_epochs if plan is not None and plan.local_epochs else 1),
+        learning_rate=options.learning_rate,
+        wire_dtype=options.wire_dtype or (plan.wire_dtype if plan is not None else None) or execution.dtype,
+        codec=options.codec or (named[0] if named and named[0] else "none"),
+        error_feedback=options.error_feedback,
+        seed=options.seed,
+        parallel=parallel,
+        server_sharing=sharing_of(options.server_sharing, plan, parallel),
+        plan=None if plan is None else plan.uid,
+        cut=options.cut,
+        weights=open_weights(task, options.seed).fingerprint,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Serving:
+    """How the server's part goes: who comes, how long they are waited for, who watches over them."""
+
+    options: TrainingOptions
+    devices: int
+    wait_s: float
+    link: str | None
+    watch: Callable[[], None] = lambda: None
+
+
+def _serve(
+    prepared: _Prepared, transport: ServerTransport, serving: _Serving, progress: Say, finished: Finished
+) -> FinishedRun:
+    from cardlab.split.adapters import save_peft
+    from cardlab.split.frequency import ServerFrequency
+    from cardlab.split.halves import Half
+
+    options = serving.options
+    journal, platform, store = prepared.journal, prepared.platform, prepared.store
+    settings = journal.progress.settings
+    weights = open_weights(settings.task, settings.seed)
+    half = Half(
+        settings.task,
+        prepared.execution,
+        weights,
+        "server",
+        learning_rate=settings.learning_rate,
+        torch_device=open_runtime(platform).torch_device or "cpu",
+    )
+    half.keeps_loaded = settings.parallel
+    progress(f"frozen weights: {weights.origin}")
+    environment = gather_environment(platform)
+    begin_run(store, journal, platform.identity, prepared.execution, environment, link=serving.link)
+    frequency = ServerFrequency(platform)
+
+    def keep(turn: FinishedTurn) -> None:
+        store.rounds.add(round_record(settings, turn))
+        finished(settings, journal, turn, serving.devices)
+
+    patience = Patience(join_s=serving.wait_s, silence_s=options.silence_s)
+    server = Server(
+        ServerParts(transport=transport, half=half, schedule=prepared.schedule, journal=journal, frequency=frequency),
+        devices=serving.devices,
+        patience=patience,
+        callbacks=RunCallbacks(finished=keep, note=progress, watch=serving.watch),
+    )
+    adapters = server.run()
+    folder = save_peft(adapters, settings.task, Path(options.out) / "adapters")
+    if frequency.refusal is not None:
+        progress(f"the server's frequency was not locked: {frequency.refusal}")
+    return FinishedRun(settings=settings, turns=tuple(journal.progress.turns), adapters=folder)

@@ -1,0 +1,128 @@
+"""The device's role in a split run, and keys for one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cardlab.core.errors import RunError, UsageError
+from cardlab.core.records.task import Task
+from cardlab.profilers.devices import HardwareDevice, open_platform
+from cardlab.profilers.measure.runtimes import open_runtime
+from cardlab.profilers.runtime import resolve_task
+from cardlab.profilers.runtime.execution import import_torch
+from cardlab.split.data import Batches, Tokens, read_tokens
+from cardlab.split.device import DevicePatience, Equipment, SplitDevice
+from cardlab.split.keys import make_keys
+from cardlab.split.settings import PRIVACY, RunSettings, check_task
+from cardlab.split.shaping import parse_link
+from cardlab.split.weights import open_weights
+from cardlab.workflows.connect import Say, connect, require_zmq, silent
+from cardlab.workflows.options.run import DeviceOptions, KeysOptions
+from cardlab.workflows.settings import load_settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceDone:
+    """What a device did in a run: its label, finished rounds, and the loss of each."""
+
+    device: str
+    rounds: int
+    losses: tuple[float, ...]
+
+
+def given_of_task(options: DeviceOptions) -> dict[str, object]:
+    """Options that the run must agree with, by attribute of the task."""
+    targets = options.lora_targets
+    named = {
+        "lora.rank": options.lora_rank,
+        "lora.alpha": options.lora_alpha,
+        "lora.targets": None if targets is None else tuple(sorted(t.strip() for t in targets.split(","))),
+        "optimizer": options.optimizer,
+    }
+    return {key: value for key, value in named.items() if value is not None}
+
+
+def run_device(options: DeviceOptions, progress: Say = silent) -> DeviceDone:
+    """Join the server's run and work until its end.
+
+    Raises UsageError, RunError where the run cannot be joined or its server is lost for good.
+    """
+    shape = parse_link(options.link, planned=True)
+    shard = _shard(options.shard)
+    tokens = read_tokens(options.data, options.tokenizer)
+    transport = connect(options.server, options.key, options.server_key, shape)
+    platform = open_real(options.platform, options.name)
+    try:
+        torch = import_torch()
+        torch.set_num_threads(options.threads)
+
+        def equip(settings: RunSettings) -> Equipment:
+            return _equipment(settings, options, tokens, shard, platform)
+
+        progress(PRIVACY)
+        patience = DevicePatience(silence_s=options.silence_s, server_s=options.wait_s)
+        device = SplitDevice(transport, platform.identity, equip, patience=patience, note=progress)
+        done = device.run()
+    finally:
+        transport.close()
+        platform.close()
+    return DeviceDone(device=platform.identity.name, rounds=done.rounds, losses=tuple(done.losses))
+
+
+def open_real(name: str, label: str | None) -> HardwareDevice:
+    """The platform of that name; one that only simulates cannot run anything."""
+    platform = open_platform(name, label=label or load_settings().name)
+    if platform.torch_device is None:
+        platform.close()
+        raise UsageError(f"{name} is simulated and runs nothing", remedy="use --platform auto, nvidia or cpu")
+    return platform
+
+
+def write_keys(options: KeysOptions) -> tuple[Path, Path]:
+    """Make a key pair; the secret and the public file."""
+    require_zmq()
+    return make_keys(options.name, Path(options.out))
+
+
+def _equipment(
+    settings: RunSettings, options: DeviceOptions, tokens: Tokens, shard: tuple[int, int], platform: HardwareDevice
+) -> Equipment:
+    from cardlab.split.halves import Half
+
+    announced = settings.task
+    here = _own_task(announced, options.model)
+    check_task(announced, options.model or here.model, here, given_of_task(options))
+    weights = open_weights(here, settings.seed)
+    if weights.fingerprint != settings.weights:
+        raise RunError(
+            f"the frozen weights of {here.model} are not the server's ({weights.origin})",
+            remedy="copy the server's model folder here and name it with --model",
+        )
+    batches = Batches(
+        tokens,
+        batch=announced.batch,
+        sequence=announced.sequence,
+        vocabulary=announced.architecture.vocab_size,
+        seed=settings.seed,
+        shard=shard,
+    )
+    runtime = open_runtime(platform)
+    execution = runtime.resolve_execution(options.dtype, "sdpa", options.threads)
+    where = runtime.torch_device or "cpu"
+    half = Half(here, execution, weights, "device", learning_rate=settings.learning_rate, torch_device=where)
+    return Equipment(half, batches.batch)
+
+
+def _own_task(announced: Task, model: str | None) -> Task:
+    """The announced task on this side's own model."""
+    name = model or announced.model
+    own = resolve_task(name, sequence=2)
+    return replace(announced, model=own.model, architecture=own.architecture)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, slash, count = text.partition("/")
+    if not (slash and part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count)):
+        raise UsageError(f"{text!r} is no shard", remedy="write it like 1/4")
+    return int(part) - 1, int(count)
