@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cardlab.db import open_store
-    from cardlab.profilers.devices import open_device
+    from cardlab.profilers.measure.open import open_device
     from cardlab.workflows.accuracy import accuracy
     from cardlab.workflows.agent import pack
     from cardlab.workflows.database import check_store, info, prune_store, vacuum_store
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cardlab.workflows.validate import validate
 
 _MODULE = {
-    "open_device": "cardlab.profilers.devices",
+    "open_device": "cardlab.profilers.measure.open",
     "open_store": "cardlab.db",
     "accuracy": "cardlab.workflows.accuracy",
     "answer_probes": "cardlab.workflows.links",

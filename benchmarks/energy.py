@@ -26,7 +26,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cardlab.profilers.board.timer import WallClock
+from cardlab.profilers.board.timer import WallTimer
 from cardlab.profilers.devices.nvidia.nvml import Card
 from cardlab.profilers.devices.nvidia.power import NvmlMeter
 from cardlab.profilers.devices.sampler import ThreadSampler
@@ -38,7 +38,7 @@ Reader = Callable[[float], float | None]
 
 def cardlab_reader() -> Reader:
     """The counter from tick to tick: mean power of the whole ticks, times the window."""
-    clock = WallClock()
+    clock = WallTimer()
     meter = NvmlMeter(Card(0), clock, ThreadSampler(), "counter")
 
     def read(window_s: float) -> float | None:

@@ -18,11 +18,17 @@ from typing import Any
 
 import torch
 
-from cardlab.profilers.measure.task import profile_task
-from cardlab.profilers.runtime import resolve_execution, resolve_task
+from cardlab.core.records.measurement import Point
+from cardlab.core.records.task import Execution, Task
+from cardlab.profilers.measure.samples import measurements
+from cardlab.profilers.measure.segments import time_segments
+from cardlab.profilers.measure.timing import TimingTools
+from cardlab.profilers.runtime import analyse, resolve_execution, resolve_task
 from cardlab.profilers.runtime.build import build_meta, materialise_whole
 from cardlab.profilers.runtime.pieces import token_ids
-from cardlab.profilers.runtime.timers import CpuStopwatch
+from cardlab.profilers.runtime.runtime import TorchRuntime
+from cardlab.profilers.runtime.timers import CpuLapTimer
+from cardlab.profilers.runtime.workbench import Workload
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,19 @@ class Step:
         self.timed()
         samples = [self.timed() for _ in range(self.repeats)]
         return statistics.median(s[0] for s in samples), statistics.median(s[1] for s in samples)
+
+
+def segments(task: Task, execution: Execution) -> Times:
+    """cardlab's own: each segment apart, times how often it occurs."""
+    analysis = analyse(task, execution, overhead_bytes=0)
+    runtime = TorchRuntime("cpu")
+    bench = runtime.workbench(Workload(execution=execution, task=task, analysis=analysis))
+    timings = time_segments(bench, TimingTools(lap_timer=runtime.lap_timer(execution.threads)))
+    records = tuple(record for timing in timings for record in measurements(timing))
+    point = Point(uid="here", index=0, requested_hz=None, measurements=records)
+    sums = [point.sum_of_segments(analysis, phase) for phase in ("forward", "backward")]
+    forward_s, backward_s = (None if e is None else e.value for e in sums)
+    return Times(forward_s, backward_s, "yes", "one layer in memory")
 
 
 def plain(step: Step) -> Times:
@@ -144,12 +163,11 @@ def main() -> None:
     options = parser.parse_args()
     task = resolve_task(options.model, sequence=options.sequence)
     execution = resolve_execution(dtype=options.dtype)
-    check = profile_task(task, execution=execution, overhead_bytes=0).check
-    rows = {"cardlab segments": Times(check.sum_forward_s, check.sum_backward_s, "yes", "one layer in memory")}
+    rows = {"cardlab segments": segments(task, execution)}
     built = build_meta(task, execution)
     step = Step(materialise_whole(built, "cpu"), token_ids(built, "cpu"), options.repeats)
     torch.set_num_threads(execution.threads)
-    with CpuStopwatch(execution.threads).held():
+    with CpuLapTimer(execution.threads).held():
         rows |= {name: attempt(peer, step) for name, peer in PEERS.items()}
     truth = rows["plain whole step"]
     print(f"{options.model} 1 x {options.sequence} {execution.dtype}, {execution.threads} thread")

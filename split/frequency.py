@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from cardlab.core.errors import DeviceError
-from cardlab.profilers.devices.device import Platform
+from cardlab.profilers.devices.device import HardwareDevice
 
 
 class ServerFrequency:
@@ -17,7 +17,7 @@ class ServerFrequency:
         refusal: why the platform did not hold a frequency, for people; None if it did or was not asked.
     """
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: HardwareDevice) -> None:
         self.platform = platform
         self._stack = contextlib.ExitStack()
         self._held_hz: float | None = None
@@ -49,7 +49,7 @@ class ServerFrequency:
 class EnergyMeter:
     """Mean power of a block; `power_w` is None without a meter or without a whole update."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: HardwareDevice) -> None:
         self._platform = platform
         self.power_w: float | None = None
 

@@ -14,7 +14,7 @@ from cardlab.core.records.measurement import Run, RunKind
 from cardlab.core.records.task import Execution, Task
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.profilers.devices import Platform, open_platform
+from cardlab.profilers.devices import HardwareDevice, open_platform
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
@@ -101,7 +101,9 @@ def _check(options: AccuracyOptions) -> None:
         raise UsageError("steps, seeds and pretrain are counts", remedy="give 1 or more")
 
 
-def _describe(store: Store, platform: Platform, task: Task, execution: Execution, o: AccuracyOptions, cut: int) -> None:
+def _describe(
+    store: Store, platform: HardwareDevice, task: Task, execution: Execution, o: AccuracyOptions, cut: int
+) -> None:
     """The run behind the fit, so that task and device are known to the store."""
     store.runs.begin(
         Run(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cardlab.core.errors import UsageError
 from cardlab.core.records.task import Task
 from cardlab.profilers.agent.pack import pack_agent
+from cardlab.profilers.measure.job import make_job
 from cardlab.workflows.options.profile import AgentOptions
 from cardlab.workflows.profile import split_targets
 
@@ -24,7 +25,8 @@ class PackedAgent:
 def pack(options: AgentOptions) -> PackedAgent:
     """Pack a file that measures a board whose Python cannot run cardlab."""
     task, dtypes = (None, ()) if options.model is None else _job(options.model, options)
-    size_bytes = pack_agent(options.out, task, dtypes, options.attention)
+    job = None if task is None else make_job(task, dtypes, options.attention)
+    size_bytes = pack_agent(options.out, job)
     return PackedAgent(out=options.out, size_bytes=size_bytes, model=options.model, dtypes=dtypes)
 
 

@@ -12,7 +12,7 @@ from cardlab.core.records.measurement import CodecCost, Measurement, OperatingPo
 from cardlab.core.records.task import Execution, Task
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.profilers.devices import Platform
+from cardlab.profilers.devices import HardwareDevice
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.workflows.connect import Say, silent
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PRETRAIN_STEPS = 100
 
 
-def profile_codecs(store: Store, task: Task, execution: Execution, platform: Platform, say: Say = silent) -> str:
+def profile_codecs(store: Store, task: Task, execution: Execution, platform: HardwareDevice, say: Say = silent) -> str:
     """Measure every codec at every cut and store it as a run of its own; returns its uid.
 
     `say` is told each cut, and the readings as a table at the end.

@@ -13,7 +13,7 @@ from cardlab.core.records.task import Architecture, Execution
 from cardlab.db.store import Store
 from cardlab.profilers import runtime as engine
 from cardlab.profilers.board.work import command_work
-from cardlab.profilers.devices import Platform, open_platform
+from cardlab.profilers.devices import HardwareDevice, open_platform
 from cardlab.profilers.devices.guard import journals
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.estimate import estimate_seconds
@@ -100,7 +100,7 @@ def dry_run(options: ProfileOptions) -> DryRun:
 
 
 @contextmanager
-def _opened(options: ProfileOptions) -> Iterator[Platform]:
+def _opened(options: ProfileOptions) -> Iterator[HardwareDevice]:
     platform = open_platform(options.platform, label=options.name or load_settings().name)
     try:
         yield platform
@@ -142,7 +142,7 @@ _OF_TASK = {
 }
 
 
-def _codecs(store: Store, workload: Workload, platform: Platform, say: Say) -> str:
+def _codecs(store: Store, workload: Workload, platform: HardwareDevice, say: Say) -> str:
     from cardlab.workflows.codecs import profile_codecs
 
     if workload.task is None or workload.execution.dtype != "float32" or not platform.torch_device:
@@ -163,7 +163,7 @@ def parse_duration(text: str | None) -> float | None:
     return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
-def _memory_budget(options: ProfileOptions, platform: Platform) -> int | None:
+def _memory_budget(options: ProfileOptions, platform: HardwareDevice) -> int | None:
     """What the device side of a cut may take: as asked, else what is really free."""
     if options.memory_budget_gib is None:
         return platform.memory_available_bytes()
@@ -177,7 +177,7 @@ def _check_repeats(repeats: int | None) -> None:
         raise UsageError(f"--repeats is {repeats}", remedy="give 1 or more")
 
 
-def _workload(options: ProfileOptions, platform: Platform) -> Workload:
+def _workload(options: ProfileOptions, platform: HardwareDevice) -> Workload:
     if options.load_command is not None:
         load = command_work(options.load_command)
         return Workload(execution=EXTERNAL, label=options.load_command, load=load)
@@ -204,7 +204,7 @@ def split_targets(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(t.strip() for t in text.split(",") if t.strip())
 
 
-def _planned(options: ProfileOptions, platform: Platform) -> tuple[PlannedPoint, ...]:
+def _planned(options: ProfileOptions, platform: HardwareDevice) -> tuple[PlannedPoint, ...]:
     if options.readonly:
         return plan_points((), SWEEP_SEED)
     return plan_points(choose_frequencies(platform.frequencies(), options.frequencies), SWEEP_SEED)

@@ -15,7 +15,7 @@ from cardlab.core.records.task import Execution, Task
 from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.profilers.devices import Platform
+from cardlab.profilers.devices import HardwareDevice
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
@@ -169,7 +169,7 @@ class _Prepared:
     """Everything that is decided before the first device comes."""
 
     store: Store
-    platform: Platform
+    platform: HardwareDevice
     execution: Execution
     schedule: Schedule
     journal: Journal

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cardlab.core.errors import RunError, UsageError
 from cardlab.core.records.task import Task
-from cardlab.profilers.devices import Platform, open_platform
+from cardlab.profilers.devices import HardwareDevice, open_platform
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.execution import import_torch
@@ -70,7 +70,7 @@ def run_device(options: DeviceOptions, progress: Say = silent) -> DeviceDone:
     return DeviceDone(device=platform.identity.name, rounds=done.rounds, losses=tuple(done.losses))
 
 
-def open_real(name: str, label: str | None) -> Platform:
+def open_real(name: str, label: str | None) -> HardwareDevice:
     """The platform of that name; one that only simulates cannot run anything."""
     platform = open_platform(name, label=label or load_settings().name)
     if platform.torch_device is None:
@@ -86,7 +86,7 @@ def write_keys(options: KeysOptions) -> tuple[Path, Path]:
 
 
 def _equipment(
-    settings: RunSettings, options: DeviceOptions, tokens: Tokens, shard: tuple[int, int], platform: Platform
+    settings: RunSettings, options: DeviceOptions, tokens: Tokens, shard: tuple[int, int], platform: HardwareDevice
 ) -> Equipment:
     from cardlab.split.halves import Half
 

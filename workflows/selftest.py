@@ -28,7 +28,7 @@ def selftest(options: SelftestOptions | None = None) -> Selftest:
     device = open_platform((options or SelftestOptions()).platform)
     try:
         runtime = open_runtime(device)
-        checks = run_checks(device, runtime.trial_work(), runtime.timer())
+        checks = run_checks(device, runtime.trial_work(), runtime.lap_timer())
         return Selftest(device=device.identity.name, checks=tuple(checks))
     finally:
         device.close()

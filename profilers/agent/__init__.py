@@ -1,6 +1,6 @@
 """The agent: what measures boards whose Python cannot run cardlab. Python 3.6 and the standard library only.
 
-`cardlab.profilers.agent.pack` packs this folder, with a job, into one file that a board runs as it is:
+`cardlab.profilers.agent.pack` packs this folder, with a job (measure/job.py), into one file that a board runs as it is:
 
     python3 card-agent.pyz run --out board.zip
 

@@ -170,12 +170,12 @@ class Agent:
     def _times(self, point: str) -> List[str]:
         """Latency rows of every segment; the names of those that were contended."""
         contended = []
-        clock = timing.CudaClock() if self.device == "cuda" else timing.CpuClock()
+        clock = timing.CudaTimer() if self.device == "cuda" else timing.CpuTimer()
         works = self.bench.segments() if self.bench is not None else [self._load()]
         reference = self.bench.reference() if self.bench is not None else None
         for segment, repeats, phases, reset in works:
             self.say("  %s" % segment)
-            timer = clock if self.bench is not None else _WallClock()
+            timer = clock if self.bench is not None else _WallTimer()
             laps, reference_s = timing.measure(phases, reset, timer, reference, self.options.repeats)
             for phase, samples in laps.items():
                 row = timing.summary(samples, repeats, self.options.repeats is not None)
@@ -233,11 +233,11 @@ class Agent:
         return "load", 1, [("run", run)], lambda: None
 
 
-class _WallClock:
+class _WallTimer:
     """Elapsed time of a load of somebody else's; nothing is known of what disturbed it."""
 
     def time(self, run: Callable[[], None]) -> timing.Sample:
-        wall_s, _, _ = timing.CpuClock().time(run)
+        wall_s, _, _ = timing.CpuTimer().time(run)
         return wall_s, None, True
 
 

@@ -64,7 +64,7 @@ def _idle_ticks() -> Dict[int, int]:
     return ticks
 
 
-class CpuClock:
+class CpuTimer:
     """Wall time of one thread, and whether something disturbed it."""
 
     def time(self, run: Callable[[], None]) -> Sample:
@@ -80,7 +80,7 @@ class CpuClock:
         return wall_s, cpu_s, is_clean(wall_s, cpu_s, switches)
 
 
-class CudaClock:
+class CudaTimer:
     """GPU time between two events on the current stream."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class CudaClock:
 def measure(
     phases: List[Phase],
     reset: Callable[[], None],
-    clock: Any,
+    timer: Any,
     reference: Optional[Callable[[], None]] = None,
     repeats: Optional[int] = None,
     patience_s: float = PATIENCE_S,
@@ -115,14 +115,14 @@ def measure(
     try:
         for _ in range(WARMUPS):
             for _, run in phases:
-                clock.time(run)
+                timer.time(run)
             reset()
         start = time.perf_counter()
         while not _enough(samples, time.perf_counter() - start, repeats, patience_s):
             if reference is not None:
-                reference_s.append(clock.time(reference)[0])
+                reference_s.append(timer.time(reference)[0])
             for name, run in phases:
-                samples[name].append(clock.time(run))
+                samples[name].append(timer.time(run))
             reset()
     finally:
         gc.enable()

@@ -17,7 +17,7 @@ class Bench:
     """Builds the works of a job on one torch device, one after the other.
 
     Args:
-        job: what `cardlab.profilers.agent.pack` wrote: dimensions, LoRA, batch and sequence.
+        job: what `cardlab.profilers.measure.job` wrote: dimensions, LoRA, batch and sequence.
         execution: dtype and attention kernel.
         device: "cpu" or "cuda".
     """

@@ -1,16 +1,25 @@
-"""Time as a platform sees it: the wall, or a virtual clock that a simulated device advances.
+"""Time as a device sees it: the wall, or virtual time that a simulated device advances; and what one lap took.
 
-Nothing in a session asks the operating system for the time; it asks `platform.clock`.
+Nothing in a session asks the operating system for the time; it asks the device's `timer`. How one lap of work is
+timed is a matter of the device too: a `LapTimer` says how long it took and whether anything disturbed it, and how
+often to measure is decided above (measure/timing.py).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
+from cardlab.core.errors import ProfileError
+from cardlab.profilers.board.rules import is_clean
+from cardlab.profilers.board.work import Lap, Work
 
-class Clock(Protocol):
-    """A monotonic clock in seconds."""
+
+class Timer(Protocol):
+    """Monotonic time in seconds."""
 
     def now(self) -> float:
         """Seconds since an arbitrary start."""
@@ -21,8 +30,8 @@ class Clock(Protocol):
         ...
 
 
-class WallClock:
-    """The machine's own monotonic clock."""
+class WallTimer:
+    """The machine's own monotonic time."""
 
     def now(self) -> float:
         """Seconds of `time.perf_counter`."""
@@ -33,8 +42,8 @@ class WallClock:
         time.sleep(seconds)
 
 
-class VirtualClock:
-    """A clock that moves only when told to; a sweep of hours takes milliseconds."""
+class VirtualTimer:
+    """Time that passes only when told to; a sweep of hours takes milliseconds."""
 
     def __init__(self, start_s: float = 0.0) -> None:
         self._now_s = start_s
@@ -44,5 +53,67 @@ class VirtualClock:
         return self._now_s
 
     def sleep(self, seconds: float) -> None:
-        """Advance the clock; negative values do not turn it back."""
+        """Let the time pass; negative values do not turn it back."""
         self._now_s += max(0.0, seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LapSample:
+    """One timing of one lap.
+
+    Attributes:
+        wall_s: elapsed time.
+        cpu_s: CPU time of the computing threads, divided by their number; None if it has no meaning.
+        involuntary_switches: how often the thread was pushed off its core; None if not counted.
+    """
+
+    wall_s: float
+    cpu_s: float | None = None
+    involuntary_switches: int | None = None
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is known to have disturbed it."""
+        return is_clean(self.wall_s, self.cpu_s, self.involuntary_switches)
+
+
+class LapTimer(Protocol):
+    """Times laps on one device."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """Conditions for a series of timings (a pinned thread); put back at the end."""
+        ...
+
+    def time(self, lap: Lap, work: Work) -> LapSample:
+        """Run the lap once, wait until it has finished, and say how long it took."""
+        ...
+
+
+class ElapsedTimer:
+    """Laps by a device's time, wall or virtual; for work that is not this process's own."""
+
+    def __init__(self, timer: Timer) -> None:
+        self._timer = timer
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing to hold."""
+        yield
+
+    def time(self, lap: Lap, work: Work) -> LapSample:
+        """Time from the start of the lap until everything queued has finished."""
+        run = code_of(lap, work)
+        start_s = self._timer.now()
+        run()
+        work.synchronize()
+        return LapSample(wall_s=self._timer.now() - start_s)
+
+
+def code_of(lap: Lap, work: Work) -> Callable[[], object]:
+    """What runs the lap; ProfileError when it only describes work that cannot run here."""
+    if lap.run is None:
+        raise ProfileError(
+            f"{work.segment} {lap.phase} has no code to run on this device",
+            remedy="build the work for this device first",
+        )
+    return lap.run

@@ -1,15 +1,15 @@
-"""Where work runs and is measured: one module a platform, all behind `open_platform`."""
+"""Where work runs and is measured: one folder a vendor, all behind `open_platform`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cardlab.profilers.devices.device import Platform, Probe
+    from cardlab.profilers.devices.device import HardwareDevice, Probe
     from cardlab.profilers.devices.registry import open_platform
 
-_WHERE = {"Platform": "device", "Probe": "device", "open_platform": "registry"}
-__all__ = ["Platform", "Probe", "open_platform"]
+_WHERE = {"HardwareDevice": "device", "Probe": "device", "open_platform": "registry"}
+__all__ = ["HardwareDevice", "Probe", "open_platform"]
 
 
 def __getattr__(name: str) -> object:

@@ -26,7 +26,7 @@ from cardlab.core.errors import DeviceBusyError, DeviceError
 from cardlab.profilers.board.host import state_folder
 
 
-class ClockControl(Protocol):
+class FrequencyControl(Protocol):
     """What a platform lends to the guard: read, set and put back its clocks."""
 
     def saved_state(self) -> Mapping[str, Any]:
@@ -81,7 +81,7 @@ def journals(folder: Path | None = None) -> tuple[Journal, ...]:
     return tuple(found)
 
 
-class ClockGuard:
+class FrequencyGuard:
     """Locks the clocks of one device and always puts them back.
 
     Args:
@@ -91,7 +91,7 @@ class ClockGuard:
         folder: where journals are kept; the user's state folder unless a test says otherwise.
     """
 
-    def __init__(self, device_key: str, platform: str, control: ClockControl, folder: Path | None = None) -> None:
+    def __init__(self, device_key: str, platform: str, control: FrequencyControl, folder: Path | None = None) -> None:
         self._key = device_key
         self._platform = platform
         self._control = control

@@ -105,7 +105,7 @@ class Recording(ABC):
         """What each rail said, by rail name."""
 
 
-class Meter(ABC):
+class PowerMeter(ABC):
     """A set of rails that can be recorded together.
 
     Attributes:

@@ -7,13 +7,13 @@ from importlib import metadata
 
 from cardlab import __version__
 from cardlab.core.records.device import Environment
-from cardlab.profilers.devices.device import Platform
+from cardlab.profilers.devices.device import HardwareDevice
 
 PACKAGES = ("torch", "transformers", "peft", "fvcore", "numpy", "nvidia-ml-py", "jetson-stats")
 
 
-def gather_environment(platform: Platform) -> Environment:
-    """Python, kernel, packages, and what the platform says of its driver."""
+def gather_environment(device: HardwareDevice) -> Environment:
+    """Python, kernel, packages, and what the device says of its driver."""
     versions = {
         "cardlab": __version__,
         "python": host_platform.python_version(),
@@ -24,5 +24,5 @@ def gather_environment(platform: Platform) -> Environment:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    versions.update(platform.versions())
+    versions.update(device.versions())
     return Environment(versions=versions)

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from cardlab.core.identity import new_uid
 from cardlab.core.records.measurement import Measurement, MeterReading, OperatingPoint
 from cardlab.profilers.board.rules import on_request
-from cardlab.profilers.devices.device import Platform, State
+from cardlab.profilers.devices.device import HardwareDevice, State
 from cardlab.profilers.measure.reading import Reading
-from cardlab.profilers.measure.segments import TimingTools, time_segments
-from cardlab.profilers.measure.timing import CONTENDED, Progress, TimingPolicy, measurements
+from cardlab.profilers.measure.samples import CONTENDED, WorkTiming, measurements
+from cardlab.profilers.measure.segments import time_segments
+from cardlab.profilers.measure.timing import Progress, TimingPolicy, TimingTools
+from cardlab.profilers.measure.window import measure, measure_waiting, settle, window_s
 from cardlab.profilers.runtime.workbench import Workbench
 
 IDLE_S = 10.0
@@ -31,25 +33,28 @@ class PointMeasurer:
 
     Args:
         policy: when to stop; its budget is for all timings of one point.
+        whole_step: times a real step of the whole model, None where there is none to be had.
     """
 
     def __init__(
         self,
-        platform: Platform,
+        device: HardwareDevice,
         bench: Workbench,
         policy: TimingPolicy,
         on_progress: Callable[[Progress], None],
+        whole_step: Callable[[], WorkTiming | None],
     ) -> None:
-        self._platform = platform
+        self._device = device
         self._bench = bench
+        self._whole_step = whole_step
         # The bench says how its works are timed; a named load is left to the device.
-        self._timer = bench.timer or platform.stopwatch
+        self._lap_timer = bench.lap_timer or device.lap_timer
         self._tools = TimingTools(
-            stopwatch=self._timer,
-            clock=platform.clock,
+            lap_timer=self._lap_timer,
+            timer=device.timer,
             policy=policy,
             on_progress=on_progress,
-            provenance=platform.provenance,
+            provenance=device.provenance,
         )
         self._idle_known = False
         self._states: list[State] = []
@@ -59,36 +64,36 @@ class PointMeasurer:
 
     def before_lock(self, known: Sequence[Measurement]) -> Iterator[Batch]:
         """Idle power at whatever clock the device rests at; once, and only with a meter."""
-        if self._idle_known or self._platform.meter is None:
+        if self._idle_known or self._device.meter is None:
             return
         self._idle_known = True
         if not _has(known, "idle_power"):
-            idle_s = max(IDLE_S, self._platform.window_s())
-            yield tuple(power_measurements("idle_power", self._platform.measure_waiting(idle_s)))
+            idle_s = max(IDLE_S, window_s(self._device))
+            yield tuple(power_measurements("idle_power", measure_waiting(self._device, idle_s)))
 
     def under_lock(self, frequency_hz: float | None, known: Sequence[Measurement], whole_step: bool) -> Iterator[Batch]:
         """Everything that is measured with the clock held; what `known` holds already is left out."""
         self._states, self._contended, self._reading = [], set(), None
-        self._problems = list(self._platform.lock_problems())
-        if self._platform.meter is not None:
+        self._problems = list(self._device.lock_problems())
+        if self._device.meter is not None:
             with self._bench.equivalent_step() as step:
-                self._platform.settle(step, frequency_hz, self._timer)
+                settle(self._device, step, frequency_hz, self._lap_timer)
         yield from self._segments(known)
-        if self._platform.meter is not None:
+        if self._device.meter is not None:
             yield from self._powers(known)
         if whole_step and not _has(known, "latency", "whole_step"):
-            timing = self._bench.whole_step()
+            timing = self._whole_step()
             if timing is not None:
                 yield measurements(timing)
 
     def operating_point(self, frequency_hz: float | None) -> OperatingPoint:
         """The state the point was measured in, from what was read under load."""
-        states = self._states or [self._platform.state()]
+        states = self._states or [self._device.state()]
         last, reading = states[-1], self._reading
         read_hz = reading.frequency_hz if reading else _mean(s.frequency_hz for s in states)
         throttled = _any([s.throttled for s in states] + ([reading.throttled] if reading else []))
         said = [r for s in states for r in s.reasons] + list(reading.reasons if reading else ())
-        problems = self._problems + list(self._platform.lock_problems())
+        problems = self._problems + list(self._device.lock_problems())
         reasons = list(dict.fromkeys(said + problems))
         if problems:
             throttled = True
@@ -111,7 +116,7 @@ class PointMeasurer:
 
     def _segments(self, known: Sequence[Measurement]) -> Iterator[Batch]:
         for timing in time_segments(self._bench, self._tools, skip=_measured(known)):
-            self._states.append(self._platform.state())
+            self._states.append(self._device.state())
             if timing.contended and timing.segment in self._bench.segments:
                 self._contended.add(timing.segment)
             yield measurements(timing)
@@ -119,11 +124,11 @@ class PointMeasurer:
     def _powers(self, known: Sequence[Measurement]) -> Iterator[Batch]:
         # Measured anew when resuming: the operating point is closed by this reading.
         with self._bench.equivalent_step() as step:
-            self._reading = self._platform.measure(step, timer=self._timer)
+            self._reading = measure(self._device, step, lap_timer=self._lap_timer)
         if not _has(known, "power"):
             yield tuple(power_measurements("power", self._reading, EQUIVALENT_STEP))
         if not _has(known, "wait_power"):
-            yield tuple(power_measurements("wait_power", self._platform.measure_waiting()))
+            yield tuple(power_measurements("wait_power", measure_waiting(self._device)))
 
 
 def power_measurements(quantity: str, reading: Reading, segment: str | None = None) -> Iterable[Measurement]:

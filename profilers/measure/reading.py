@@ -20,7 +20,7 @@ class Reading:
         power_w: mean power of the total rail, None without a meter.
         energy_per_iteration_j: power x time, None without a meter.
         frequency_hz: mean clock read during the window, None if it cannot be read.
-        throttled: the hardware limited clock or power; None if it cannot be known.
+        throttled: the hardware limited timer or power; None if it cannot be known.
         reasons: what the device said of it during the window, in words.
         temperature_c: mean temperature, None without a sensor.
         traces: what each rail said, by name.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cardlab.profilers.devices.device import Platform
+from cardlab.profilers.devices.device import HardwareDevice
 from cardlab.profilers.runtime.runtime import DescribedRuntime, Runtime, TorchRuntime, cuda_name
 
 
-def open_runtime(platform: Platform, *, load: bool = False) -> Runtime:
+def open_runtime(device: HardwareDevice, *, load: bool = False) -> Runtime:
     """The runtime for this device.
 
     Args:
@@ -14,11 +14,11 @@ def open_runtime(platform: Platform, *, load: bool = False) -> Runtime:
 
     Raises NotSupportedError where torch does not see the device, MissingDependencyError without torch.
     """
-    if platform.torch_device is None:
+    if device.torch_device is None:
         return DescribedRuntime()
-    if platform.identity.platform == "nvidia" and not load:
-        index = int(platform.torch_device.partition(":")[2] or 0)
-        return TorchRuntime(cuda_name(index, platform.identity.key))
-    if platform.torch_remedy is not None:
-        return TorchRuntime(platform.torch_device, platform.torch_remedy)
-    return TorchRuntime(platform.torch_device)
+    if device.torch_key is not None and not load:
+        index = int(device.torch_device.partition(":")[2] or 0)
+        return TorchRuntime(cuda_name(index, device.torch_key))
+    if device.torch_remedy is not None:
+        return TorchRuntime(device.torch_device, device.torch_remedy)
+    return TorchRuntime(device.torch_device)

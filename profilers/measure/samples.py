@@ -16,7 +16,7 @@ from cardlab.core.identity import new_uid
 from cardlab.core.quantity import Estimate, Provenance
 from cardlab.core.records.measurement import Measurement
 from cardlab.profilers.board.rules import is_contended, low_value, median, median_stderr
-from cardlab.profilers.runtime.timers import LapSample
+from cardlab.profilers.board.timer import LapSample
 
 CONTENDED = "contended"
 

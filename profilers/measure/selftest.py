@@ -6,39 +6,40 @@ from collections.abc import Iterator
 
 from cardlab.core.errors import CardlabError
 from cardlab.profilers.board.rules import on_request
+from cardlab.profilers.board.timer import LapTimer
 from cardlab.profilers.board.work import Work
-from cardlab.profilers.devices.device import Platform, Probe
+from cardlab.profilers.devices.device import HardwareDevice, Probe
 from cardlab.profilers.measure.reading import Reading
-from cardlab.profilers.runtime.timers import Stopwatch
+from cardlab.profilers.measure.window import measure, settle
 
 _LOW_SHARE = 0.4
 _AGREE = 0.1
 
 
-def selftest(platform: Platform, work: Work, timer: Stopwatch | None = None) -> tuple[Probe, ...]:
+def selftest(device: HardwareDevice, work: Work, lap_timer: LapTimer | None = None) -> tuple[Probe, ...]:
     """Lock a low clock, measure the work there, release the clock, and look whether it is released.
 
     Args:
         work: keeps the device busy; an unlocked device would run it at a higher clock.
-        timer: times its laps; None takes the device's own.
+        lap_timer: times its laps; None takes the device's own.
     """
-    return tuple(_checks(platform, work, timer))
+    return tuple(_checks(device, work, lap_timer))
 
 
-def _checks(platform: Platform, work: Work, timer: Stopwatch | None) -> Iterator[Probe]:
-    offered = platform.frequencies()
+def _checks(device: HardwareDevice, work: Work, lap_timer: LapTimer | None) -> Iterator[Probe]:
+    offered = device.frequencies()
     # Low, so that an unlocked clock under load is told from a locked one.
     wanted_hz = offered[int(_LOW_SHARE * (len(offered) - 1))] if offered else None
     try:
-        with platform.locked(wanted_hz):
-            platform.settle(work, wanted_hz, timer)
-            reading = platform.measure(work, timer=timer)
+        with device.locked(wanted_hz):
+            settle(device, work, wanted_hz, lap_timer)
+            reading = measure(device, work, lap_timer=lap_timer)
     except CardlabError as error:
         yield Probe(name="lock", ok=False, state=error.message, remedy=error.remedy)
         return
     yield _lock(wanted_hz, reading)
-    yield _measurement(platform, reading)
-    yield _restore(platform, work, wanted_hz, timer)
+    yield _measurement(device, reading)
+    yield _restore(device, work, wanted_hz, lap_timer)
 
 
 def _lock(wanted_hz: float | None, reading: Reading) -> Probe:
@@ -52,9 +53,9 @@ def _lock(wanted_hz: float | None, reading: Reading) -> Probe:
     return Probe(name="lock", ok=False, state=state, remedy=remedy)
 
 
-def _measurement(platform: Platform, reading: Reading) -> Probe:
+def _measurement(device: HardwareDevice, reading: Reading) -> Probe:
     time = f"{reading.iterations} iterations of {reading.seconds_per_iteration.value * 1e3:.3g} ms"
-    if platform.meter is None:
+    if device.meter is None:
         return Probe(name="measurement", ok=None, state=f"{time}; no power meter here")
     if reading.power_w is None:
         return Probe(
@@ -74,10 +75,10 @@ def _measurement(platform: Platform, reading: Reading) -> Probe:
     return Probe(name="measurement", ok=True, state=state)
 
 
-def _restore(platform: Platform, work: Work, wanted_hz: float | None, timer: Stopwatch | None) -> Probe:
+def _restore(device: HardwareDevice, work: Work, wanted_hz: float | None, lap_timer: LapTimer | None) -> Probe:
     if wanted_hz is None:
         return Probe(name="restore", ok=None, state="nothing was locked")
-    after = platform.measure(work, 0.0 if platform.meter is None else 1.0, timer).frequency_hz
+    after = measure(device, work, 0.0 if device.meter is None else 1.0, lap_timer).frequency_hz
     if after is None:
         return Probe(name="restore", ok=True, state="released; the clock cannot be read")
     state = f"released; {after / 1e6:.0f} MHz under load"

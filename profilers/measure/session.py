@@ -24,10 +24,12 @@ from cardlab.core.records.device import Environment
 from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Profile, Run, RunKind
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
-from cardlab.profilers.devices.device import Platform
+from cardlab.profilers.devices.device import HardwareDevice
 from cardlab.profilers.measure.point import PointMeasurer
 from cardlab.profilers.measure.runtimes import open_runtime
+from cardlab.profilers.measure.samples import WorkTiming
 from cardlab.profilers.measure.timing import Progress, TimingPolicy
+from cardlab.profilers.measure.wholestep import time_whole_step
 from cardlab.profilers.runtime.workbench import Workload
 
 # Made once in each process, outside the sequence of uids that a run draws.
@@ -83,34 +85,30 @@ class Request:
     options: Mapping[str, object] = field(default_factory=dict)
 
 
-def run_session(store: Store, platform: Platform, request: Request, observer: Observer) -> Profile:
+def run_session(store: Store, device: HardwareDevice, request: Request, observer: Observer) -> Profile:
     """Measure everything the request plans and return it as stored.
 
     Raises whatever stops the measurement, after what was measured has been committed.
     """
-    run, done = _begin(store, platform, request, observer)
+    run, done = _begin(store, device, request, observer)
     pending = [p for p in run.planned if not (p.index in done and done[p.index].done)]
-    runtime = open_runtime(platform, load=request.workload.load is not None)
+    runtime = open_runtime(device, load=request.workload.load is not None)
     bench = runtime.workbench(request.workload)
-    measurer = PointMeasurer(platform, bench, request.policy, observer.timing)
+
+    def whole_step() -> WorkTiming | None:
+        return time_whole_step(request.workload, runtime.torch_device)
+
+    measurer = PointMeasurer(device, bench, request.policy, observer.timing, whole_step)
+    visitor = _Visitor(store, device, run.uid, measurer, observer)
     for number, planned in enumerate(pending, start=1):
         observer.point_started(planned, number, len(pending))
         last = number == len(pending)
-        _visit(
-            store,
-            platform,
-            run,
-            planned,
-            done.get(planned.index),
-            measurer,
-            observer,
-            last and request.whole_step,
-        )
+        visitor.visit(planned, done.get(planned.index), whole_step=last and request.whole_step)
     return store.runs.get(run.uid)
 
 
-def _begin(store: Store, platform: Platform, request: Request, observer: Observer) -> tuple[Run, dict[int, Point]]:
-    run = new_run(platform, request)
+def _begin(store: Store, device: HardwareDevice, request: Request, observer: Observer) -> tuple[Run, dict[int, Point]]:
+    run = new_run(device, request)
     unfinished = store.runs.unfinished(run) if request.resume else None
     if unfinished is None:
         store.runs.begin(run)
@@ -129,55 +127,58 @@ def _by_index(points: Iterable[Point]) -> dict[int, Point]:
     return found
 
 
-def new_run(platform: Platform, request: Request) -> Run:
+def new_run(device: HardwareDevice, request: Request) -> Run:
     """The record of a run that begins now."""
     workload = request.workload
     return Run(
         uid=new_uid(),
         kind=RunKind.PROFILE,
-        device=platform.identity,
+        device=device.identity,
         execution=workload.execution,
         environment=request.environment,
         task=workload.task,
         workload=workload.label,
         analysis=workload.analysis,
         planned=request.planned,
-        offered_hz=platform.frequencies(),
+        offered_hz=device.frequencies(),
         memory_budget_bytes=request.memory_budget_bytes,
         sitting=SITTING,
         options=request.options,
-        provenance=Provenance(platform.provenance.origins),
+        provenance=Provenance(device.provenance.origins),
         started_at=utc_now(),
     )
 
 
-def _visit(
-    store: Store,
-    platform: Platform,
-    run: Run,
-    planned: PlannedPoint,
-    before: Point | None,
-    measurer: PointMeasurer,
-    observer: Observer,
-    whole_step: bool,
-) -> None:
-    """Measure one point; what a cut-short visit measured at the same clock is taken over."""
-    point_uid = before.uid if before is not None else store.runs.begin_point(run.uid, planned)
-    known = () if before is None else before.measurements
-    for measurements in measurer.before_lock(known):
-        store.runs.add(point_uid, *measurements)
-        observer.measured(measurements)
-    with platform.locked(planned.requested_hz, planned.memory_hz):
-        for measurements in measurer.under_lock(planned.requested_hz, known, whole_step):
-            store.runs.add(point_uid, *measurements)
-            observer.measured(measurements)
-        operating = measurer.operating_point(planned.requested_hz)
-    store.runs.finish_point(point_uid, operating)
-    observer.point_finished(planned, operating)
+@dataclass(frozen=True, slots=True)
+class _Visitor:
+    """Visits the points of one run."""
+
+    store: Store
+    device: HardwareDevice
+    run_uid: str
+    measurer: PointMeasurer
+    observer: Observer
+
+    def visit(self, planned: PlannedPoint, before: Point | None, *, whole_step: bool) -> None:
+        """Measure one point; what a cut-short visit measured at the same frequency is taken over."""
+        uid = before.uid if before is not None else self.store.runs.begin_point(self.run_uid, planned)
+        known = () if before is None else before.measurements
+        for measurements in self.measurer.before_lock(known):
+            self._commit(uid, measurements)
+        with self.device.locked(planned.requested_hz, planned.memory_hz):
+            for measurements in self.measurer.under_lock(planned.requested_hz, known, whole_step):
+                self._commit(uid, measurements)
+            operating = self.measurer.operating_point(planned.requested_hz)
+        self.store.runs.finish_point(uid, operating)
+        self.observer.point_finished(planned, operating)
+
+    def _commit(self, point_uid: str, measurements: tuple[Measurement, ...]) -> None:
+        self.store.runs.add(point_uid, *measurements)
+        self.observer.measured(measurements)
 
 
-def restore(platform: Platform) -> bool:
+def restore(device: HardwareDevice) -> bool:
     """Release a clock that a dead process left locked; False if none was."""
-    if platform.guard is None:
-        raise DeviceError(f"{platform.identity.name} has no clock control", remedy="nothing needs to be restored")
-    return platform.guard.restore_leftover()
+    if device.guard is None:
+        raise DeviceError(f"{device.identity.name} has no clock control", remedy="nothing needs to be restored")
+    return device.guard.restore_leftover()

@@ -17,27 +17,9 @@ from dataclasses import dataclass, field
 from cardlab.core.quantity import MEASURED, Provenance
 from cardlab.profilers.board import rules
 from cardlab.profilers.board.rules import MIN_CLEAN, relative_spread
-from cardlab.profilers.board.timer import Clock, WallClock
+from cardlab.profilers.board.timer import LapSample, LapTimer, Timer, WallTimer
 from cardlab.profilers.board.work import Work
-from cardlab.profilers.measure.samples import (
-    CONTENDED,
-    LapTiming,
-    WorkTiming,
-    lap_timing,
-    measurements,
-)
-from cardlab.profilers.runtime.timers import LapSample, Stopwatch
-
-__all__ = [
-    "CONTENDED",
-    "LapTiming",
-    "Progress",
-    "ProgressCallback",
-    "TimingPolicy",
-    "WorkTiming",
-    "measure",
-    "measurements",
-]
+from cardlab.profilers.measure.samples import WorkTiming, lap_timing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,36 +92,45 @@ class _Series:
         return max(known) if len(known) == len(widths) else None
 
 
-def measure(
-    work: Work,
-    stopwatch: Stopwatch,
-    *,
-    reference: Work | None = None,
-    policy: TimingPolicy | None = None,
-    clock: Clock | None = None,
-    on_progress: ProgressCallback | None = None,
-    provenance: Provenance = MEASURED,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingTools:
+    """What the timings of a session share.
+
+    Attributes:
+        lap_timer: times the laps.
+        timer: for the budget and the time left.
+        policy: when to stop; of a session, its budget_s is for all segments together.
+        on_progress: called after every sample.
+        provenance: of the estimates.
+    """
+
+    lap_timer: LapTimer
+    timer: Timer = field(default_factory=WallTimer)
+    policy: TimingPolicy = field(default_factory=TimingPolicy)
+    on_progress: ProgressCallback | None = None
+    provenance: Provenance = MEASURED
+
+
+def time_work(
+    work: Work, tools: TimingTools, *, reference: Work | None = None, policy: TimingPolicy | None = None
 ) -> WorkTiming:
     """Time every lap of a work until the policy is content.
 
     Args:
         reference: a fixed kernel timed before every sample.
-        clock: for the budget and the time left; the wall by default.
-        on_progress: called after every sample.
-        provenance: of the estimates.
+        policy: in place of the tools' own.
     """
-    policy = policy or TimingPolicy()
-    clock = clock or WallClock()
+    policy, timer = policy or tools.policy, tools.timer
     series = _Series(work)
-    start_s = clock.now()
-    with stopwatch.held():
-        _warm_up(series, stopwatch, policy, clock)
-        while not _content(series, policy, clock.now() - start_s):
-            _sample(series, stopwatch, reference)
-            if on_progress is not None:
-                on_progress(_progress(series, policy, clock.now() - start_s))
+    start_s = timer.now()
+    with tools.lap_timer.held():
+        _warm_up(series, tools.lap_timer, policy, timer)
+        while not _content(series, policy, timer.now() - start_s):
+            _sample(series, tools.lap_timer, reference)
+            if tools.on_progress is not None:
+                tools.on_progress(_progress(series, policy, timer.now() - start_s))
     laps = tuple(
-        lap_timing(lap.phase, samples, work.repeats, policy.repeats is not None, provenance)
+        lap_timing(lap.phase, samples, work.repeats, policy.repeats is not None, tools.provenance)
         for lap, samples in zip(work.laps, series.laps, strict=True)
     )
     inside_s = math.fsum(s.wall_s for lap in series.laps for s in lap)
@@ -148,29 +139,29 @@ def measure(
         repeats=work.repeats,
         laps=laps,
         reference_s=tuple(series.reference_s),
-        elapsed_s=clock.now() - start_s,
+        elapsed_s=timer.now() - start_s,
         timed_s=inside_s + math.fsum(series.reference_s) + series.warm_s,
     )
 
 
-def _warm_up(series: _Series, stopwatch: Stopwatch, policy: TimingPolicy, clock: Clock) -> None:
+def _warm_up(series: _Series, lap_timer: LapTimer, policy: TimingPolicy, timer: Timer) -> None:
     """Run the work a few times; stops early when that alone would use up half the budget."""
-    start_s = clock.now()
+    start_s = timer.now()
     for done in range(policy.warmups):
-        spent_s = clock.now() - start_s
+        spent_s = timer.now() - start_s
         if policy.budget_s is not None and done and spent_s > policy.budget_s / 2:
             break
         for lap in series.work.laps:
-            stopwatch.time(lap, series.work)
+            lap_timer.time(lap, series.work)
         series.work.reset()
-    series.warm_s = clock.now() - start_s
+    series.warm_s = timer.now() - start_s
 
 
-def _sample(series: _Series, stopwatch: Stopwatch, reference: Work | None) -> None:
+def _sample(series: _Series, lap_timer: LapTimer, reference: Work | None) -> None:
     if reference is not None:
-        series.reference_s.append(stopwatch.time(reference.laps[0], reference).wall_s)
+        series.reference_s.append(lap_timer.time(reference.laps[0], reference).wall_s)
     for lap, samples in zip(series.work.laps, series.laps, strict=True):
-        samples.append(stopwatch.time(lap, series.work))
+        samples.append(lap_timer.time(lap, series.work))
     series.work.reset()
 
 

@@ -2,7 +2,7 @@
 
 A whole step or a split side is measured in a process of its own, so that its memory is its own and given
 back. `python -m cardlab.profilers.runtime.child MODULE:FUNCTION` reads one JSON object from stdin and
-writes one to stdout. Only functions inside `cardlab.profilers.runtime` are accepted.
+writes one to stdout. Only functions inside `cardlab.profilers` are accepted.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Any
 
 from cardlab.core.errors import OutOfMemoryError, ProfileError
 
-_PACKAGE = "cardlab.profilers.runtime"
+_PACKAGE = "cardlab.profilers"
 _RESULT_MARK = "cardlab-result "
 _EXIT_NO_MEMORY = 77
 
 
 def call_in_child(function: str, arguments: Mapping[str, Any], timeout_s: float | None = None) -> Any:
-    """Result of `MODULE:FUNCTION` (below this package) called with these keyword arguments.
+    """Result of `MODULE:FUNCTION` (below cardlab.profilers) called with these keyword arguments.
 
     Raises OutOfMemoryError when the child ran out of memory or was killed for it, ProfileError with the
     last line it said when it failed otherwise or took longer than `timeout_s`.
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-m", f"{_PACKAGE}.child", function],
+            [sys.executable, "-m", f"{_PACKAGE}.runtime.child", function],
             input=json.dumps(arguments),
             capture_output=True,
             text=True,

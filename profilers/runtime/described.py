@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from cardlab.core.errors import ProfileError
 from cardlab.profilers.board.work import Work
-from cardlab.profilers.measure.timing import WorkTiming
 from cardlab.profilers.runtime.describe import describe_equivalent_step, describe_works
 from cardlab.profilers.runtime.workbench import Workload
 
@@ -27,7 +26,7 @@ class DescribedWorkbench:
         return tuple(self._works)
 
     @property
-    def timer(self) -> None:
+    def lap_timer(self) -> None:
         """The device's own, in its virtual time."""
         return
 
@@ -48,7 +47,3 @@ class DescribedWorkbench:
     def extras(self) -> Iterator[Work]:
         """None: the physics has no optimizer and no copies."""
         return iter(())
-
-    def whole_step(self) -> WorkTiming | None:
-        """None: a step of the physics would only repeat the sum of its segments."""
-        return None

@@ -15,7 +15,7 @@ def measure_overhead(execution: Execution, device: str = "cpu") -> int:
 
     On a CPU its resident set; on CUDA the device memory of its context.
     """
-    plain = call_in_child("overhead:run_overhead", {"execution": to_plain(execution), "device": device})
+    plain = call_in_child("runtime.overhead:run_overhead", {"execution": to_plain(execution), "device": device})
     return int(plain["overhead_bytes"])
 
 

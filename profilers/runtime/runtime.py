@@ -12,9 +12,10 @@ import numpy as np
 
 from cardlab.core.errors import NotSupportedError, UsageError
 from cardlab.core.records.task import Execution
+from cardlab.profilers.board.timer import LapTimer
 from cardlab.profilers.board.work import Lap, Work, as_work
 from cardlab.profilers.runtime.execution import DTYPES, import_torch, resolve_execution
-from cardlab.profilers.runtime.timers import CpuStopwatch, CudaStopwatch, Stopwatch
+from cardlab.profilers.runtime.timers import CpuLapTimer, CudaLapTimer
 from cardlab.profilers.runtime.workbench import LoadWorkbench, Workbench, Workload
 
 _LARGE_GPU_SM = 32
@@ -44,7 +45,7 @@ class Runtime(Protocol):
         """A small load that keeps the device busy, for a self-test."""
         ...
 
-    def timer(self, threads: int = 1) -> Stopwatch | None:
+    def lap_timer(self, threads: int = 1) -> LapTimer | None:
         """Times works that run here; None leaves it to the device."""
         ...
 
@@ -72,7 +73,7 @@ class TorchRuntime:
             return LoadWorkbench(workload.load)
         from cardlab.profilers.runtime.torch_workbench import TorchWorkbench
 
-        return TorchWorkbench(workload, self.torch_device, self.timer(workload.execution.threads))
+        return TorchWorkbench(workload, self.torch_device, self.lap_timer(workload.execution.threads))
 
     def overhead_bytes(self, execution: Execution) -> int | None:
         """Bytes held by a fresh process that imported everything and computed once."""
@@ -98,9 +99,9 @@ class TorchRuntime:
         lap = Lap(phase="run", run=run)
         return Work(segment="trial", laps=(lap,), synchronize=lambda: torch.cuda.synchronize(device))
 
-    def timer(self, threads: int = 1) -> Stopwatch:
+    def lap_timer(self, threads: int = 1) -> LapTimer:
         """CUDA events, or pinned CPU threads."""
-        return CudaStopwatch(self.torch_device) if self._cuda else CpuStopwatch(threads=max(1, threads))
+        return CudaLapTimer(self.torch_device) if self._cuda else CpuLapTimer(threads=max(1, threads))
 
     @property
     def _cuda(self) -> bool:
@@ -143,7 +144,7 @@ class DescribedRuntime:
         """A layer's worth of arithmetic, by its size."""
         return Work(segment="trial", laps=(Lap(phase="run", run=None, flop=1e11, traffic_bytes=1e8),))
 
-    def timer(self, threads: int = 1) -> None:
+    def lap_timer(self, threads: int = 1) -> None:
         """The device's own."""
         return
 

@@ -56,7 +56,7 @@ def real_split_step(task: Task, execution: Execution, cut: int) -> SplitMemory:
 
 def _side(task: Task, execution: Execution, cut: int, side: str) -> dict[str, int]:
     arguments = {"task": to_plain(task), "execution": to_plain(execution), "cut": cut, "side": side}
-    plain = call_in_child("splitstep:run_side", arguments)
+    plain = call_in_child("runtime.splitstep:run_side", arguments)
     return {key: int(value) for key, value in plain.items()}
 
 

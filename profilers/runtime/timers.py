@@ -1,7 +1,4 @@
-"""Stopwatches: how long one lap of work took, and whether anything disturbed it.
-
-A stopwatch knows how time is taken on its device; the policy of how often to measure is in timing.py and
-asks for nothing but this protocol, so a simulated or fake device brings its own.
+"""How laps that torch runs are timed: a pinned CPU thread, or CUDA events.
 
 On a CPU a sample says too what it needs to be judged clean (board/rules.py).
 Among shared-host samples only the clean ones repeat from run to run; the plain median of all does not.
@@ -14,62 +11,17 @@ import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
-from cardlab.core.errors import MissingDependencyError, NotSupportedError, ProfileError
-from cardlab.profilers.board.rules import is_clean
-from cardlab.profilers.board.timer import Clock
+from cardlab.core.errors import MissingDependencyError, NotSupportedError
+from cardlab.profilers.board.timer import LapSample, code_of
 from cardlab.profilers.board.work import Lap, Work
 
 _PROBE_S = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LapSample:
-    """One timing of one lap.
-
-    Attributes:
-        wall_s: elapsed time.
-        cpu_s: CPU time of the computing threads, divided by their number; None if it has no meaning.
-        involuntary_switches: how often the thread was pushed off its core; None if not counted.
-    """
-
-    wall_s: float
-    cpu_s: float | None = None
-    involuntary_switches: int | None = None
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing is known to have disturbed it."""
-        return is_clean(self.wall_s, self.cpu_s, self.involuntary_switches)
-
-
-class Stopwatch(Protocol):
-    """Times laps on one device."""
-
-    def held(self) -> AbstractContextManager[None]:
-        """Conditions for a series of timings (a pinned thread); put back at the end."""
-        ...
-
-    def time(self, lap: Lap, work: Work) -> LapSample:
-        """Run the lap once, wait until it has finished, and say how long it took."""
-        ...
-
-
-def runnable(lap: Lap, work: Work) -> Lap:
-    """The lap itself; ProfileError when it only describes work that cannot run here."""
-    if lap.run is None:
-        raise ProfileError(
-            f"{work.segment} {lap.phase} has no code to run on this device",
-            remedy="build the work for this device first",
-        )
-    return lap
-
-
-class CpuStopwatch:
+class CpuLapTimer:
     """Wall and CPU time of a thread pinned to the quietest core.
 
     Args:
@@ -102,41 +54,19 @@ class CpuStopwatch:
 
     def time(self, lap: Lap, work: Work) -> LapSample:
         """Wall time, CPU time and involuntary switches of one lap."""
-        run = runnable(lap, work).run
-        assert run is not None
-        cpu_clock = time.thread_time if self.threads == 1 else time.process_time
+        run = code_of(lap, work)
+        cpu_time = time.thread_time if self.threads == 1 else time.process_time
         switches = resource.getrusage(self._who).ru_nivcsw
-        cpu_start_s, start_s = cpu_clock(), time.perf_counter()
+        cpu_start_s, start_s = cpu_time(), time.perf_counter()
         run()
         work.synchronize()
         wall_s = time.perf_counter() - start_s
-        cpu_s = (cpu_clock() - cpu_start_s) / self.threads
+        cpu_s = (cpu_time() - cpu_start_s) / self.threads
         switches = resource.getrusage(self._who).ru_nivcsw - switches
         return LapSample(wall_s=wall_s, cpu_s=cpu_s, involuntary_switches=switches)
 
 
-class ClockStopwatch:
-    """Elapsed time by a platform's clock, wall or virtual; for work that is not this process's own."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Nothing to hold."""
-        yield
-
-    def time(self, lap: Lap, work: Work) -> LapSample:
-        """Time from the start of the lap until everything queued has finished."""
-        run = runnable(lap, work).run
-        assert run is not None
-        start_s = self._clock.now()
-        run()
-        work.synchronize()
-        return LapSample(wall_s=self._clock.now() - start_s)
-
-
-class CudaStopwatch:
+class CudaLapTimer:
     """GPU time between two CUDA events on the current stream.
 
     Raises MissingDependencyError without torch, NotSupportedError without a CUDA device.
@@ -163,8 +93,7 @@ class CudaStopwatch:
 
     def time(self, lap: Lap, work: Work) -> LapSample:
         """Milliseconds between events, converted; the CPU's part is hidden behind the queue."""
-        run = runnable(lap, work).run
-        assert run is not None
+        run = code_of(lap, work)
         start, end = (self._cuda.Event(enable_timing=True) for _ in range(2))
         work.synchronize()
         start.record()

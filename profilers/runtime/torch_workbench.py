@@ -7,15 +7,14 @@ from contextlib import contextmanager
 
 from cardlab.core.errors import ProfileError
 from cardlab.core.records.workload import SEGMENTS
+from cardlab.profilers.board.timer import LapTimer
 from cardlab.profilers.board.work import Work
-from cardlab.profilers.measure.timing import WorkTiming
 from cardlab.profilers.runtime.build import build_meta
 from cardlab.profilers.runtime.execution import import_torch
 from cardlab.profilers.runtime.extras import extra_works
 from cardlab.profilers.runtime.heap import give_back_freed_memory, hold_freed_memory, room_to_hold
 from cardlab.profilers.runtime.segments import equivalent_step_work, reference_work, segment_work
-from cardlab.profilers.runtime.timers import Stopwatch
-from cardlab.profilers.runtime.wholestep import measure_whole_step, whole_step_bytes
+from cardlab.profilers.runtime.wholestep import whole_step_bytes
 from cardlab.profilers.runtime.workbench import Workload
 
 
@@ -25,14 +24,13 @@ class TorchWorkbench:
     Args:
         workload: with a task and its analysis.
         device: torch's name of the device.
-        timer: times the works.
+        lap_timer: times the works.
     """
 
-    def __init__(self, workload: Workload, device: str, timer: Stopwatch) -> None:
-        self.timer: Stopwatch | None = timer
+    def __init__(self, workload: Workload, device: str, lap_timer: LapTimer) -> None:
+        self.lap_timer: LapTimer | None = lap_timer
         if workload.task is None or workload.analysis is None:
             raise ProfileError("there is no task to build", remedy="name a model with --model")
-        self._task = workload.task
         self._analysis = workload.analysis
         self._execution = workload.execution
         self._device = device
@@ -68,7 +66,3 @@ class TorchWorkbench:
     def extras(self) -> Iterator[Work]:
         """Optimizer step, copies between host and device, loading a layer."""
         return extra_works(self._built, self._analysis, self._device)
-
-    def whole_step(self) -> WorkTiming | None:
-        """A real training step in a child process; None where the model does not fit in memory."""
-        return measure_whole_step(self._task, self._execution, self._analysis, device=self._device)

@@ -9,9 +9,8 @@ from typing import Protocol
 
 from cardlab.core.records.task import Execution, Task
 from cardlab.core.records.workload import Analysis
+from cardlab.profilers.board.timer import LapTimer
 from cardlab.profilers.board.work import Work
-from cardlab.profilers.measure.timing import WorkTiming
-from cardlab.profilers.runtime.timers import Stopwatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +39,7 @@ class Workbench(Protocol):
         ...
 
     @property
-    def timer(self) -> Stopwatch | None:
+    def lap_timer(self) -> LapTimer | None:
         """Times these works; None leaves it to the device."""
         ...
 
@@ -60,10 +59,6 @@ class Workbench(Protocol):
         """Works beside the segments: optimizer step, copies, loading a layer; each until the next is asked for."""
         ...
 
-    def whole_step(self) -> WorkTiming | None:
-        """A real training step of the whole model; None where it does not fit or nothing is run."""
-        ...
-
 
 class LoadWorkbench:
     """A load that somebody named: one work, timed as it is and measured for power as it is."""
@@ -77,7 +72,7 @@ class LoadWorkbench:
         return (self._load.segment,)
 
     @property
-    def timer(self) -> None:
+    def lap_timer(self) -> None:
         """The device's own: the load is not this process's."""
         return
 
@@ -98,7 +93,3 @@ class LoadWorkbench:
     def extras(self) -> Iterator[Work]:
         """None: a load stands alone."""
         return iter(())
-
-    def whole_step(self) -> WorkTiming | None:
-        """None: a load has no parts to be held against."""
-        return None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cardlab.profilers.devices.cpu.device import CpuPlatform
+from cardlab.profilers.devices.cpu.device import CpuDevice
 from cardlab.profilers.devices.nvidia.nvml import Card
 from cardlab.profilers.measure.capture import capture_gpu, snapshot, write_tree
 from cardlab.profilers.measure.selftest import selftest
@@ -58,7 +58,7 @@ def test_a_captured_tree_can_be_replayed(tmp_path: Path) -> None:
     zone(tmp_path / "a", "intel-rapl:0", "package-0")
     policy(tmp_path / "a")
     write_tree(snapshot(tmp_path / "a")["sysfs"], tmp_path / "b")
-    first, second = CpuPlatform(tmp_path / "a"), CpuPlatform(tmp_path / "b")
+    first, second = CpuDevice(tmp_path / "a"), CpuDevice(tmp_path / "b")
     assert first.frequencies() == second.frequencies() != ()
     assert [p.state for p in first.capabilities()][-2:] == [p.state for p in second.capabilities()][-2:]
 

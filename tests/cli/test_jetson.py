@@ -14,7 +14,7 @@ import cardlab.workflows.doctor as doctor
 import cardlab.workflows.profile as profiling
 import cardlab.workflows.selftest as checking
 from cardlab.profilers.devices import open_platform
-from cardlab.profilers.devices.jetson.device import JetsonPlatform
+from cardlab.profilers.devices.jetson.device import JetsonDevice
 from cardlab.profilers.measure.capture import snapshot, write_tree
 from cardlab.profilers.measure.selftest import selftest
 from tests.cli.run import Result, command
@@ -125,7 +125,7 @@ def test_capture_is_read_only_and_can_be_replayed(tmp_path: Path) -> None:
     assert not any("serial" in name for name in found) and "1421023012345" not in json.dumps(found)
     assert not any(name.endswith("/load") for name in found)
     write_tree(found, tmp_path / "b")
-    first, second = JetsonPlatform(tmp_path / "a"), JetsonPlatform(tmp_path / "b")
+    first, second = JetsonDevice(tmp_path / "a"), JetsonDevice(tmp_path / "b")
     assert first.identity.details == second.identity.details and first.frequencies() == second.frequencies()
     assert first.meter is not None and second.meter is not None
     assert {r.name for r in first.meter.rails} == {r.name for r in second.meter.rails}
@@ -135,7 +135,7 @@ def test_capture_is_read_only_and_can_be_replayed(tmp_path: Path) -> None:
 def test_capture_of_a_nano(tmp_path: Path) -> None:
     build(BOARDS["nano"], tmp_path / "a")
     write_tree(snapshot(tmp_path / "a")["sysfs"], tmp_path / "b")
-    device = JetsonPlatform(tmp_path / "b")
+    device = JetsonDevice(tmp_path / "b")
     assert device.meter is not None and device.identity.cores == 128
 
 
@@ -174,7 +174,7 @@ def test_without_rights_each_lack_has_its_remedy(tmp_path: Path) -> None:
     put(tmp_path / "run/jtop.sock", "").chmod(0o660)
 
     def look() -> str:
-        device = JetsonPlatform(tmp_path)
+        device = JetsonDevice(tmp_path)
         lacking = [p for p in device.capabilities() if p.ok is False]
         assert device.frequencies() == () and device.meter is not None and device.memory_hz() is None
         return " | ".join(f"{p.name}: {p.remedy}" for p in lacking)

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from cardlab.profilers.devices.nvidia.device import NvidiaPlatform
+from cardlab.profilers.devices.nvidia.device import NvidiaDevice
 from cardlab.profilers.measure.runtimes import open_runtime
+from cardlab.profilers.measure.segments import time_segments
 from cardlab.profilers.measure.selftest import selftest
-from cardlab.profilers.measure.task import profile_task
-from cardlab.profilers.runtime import resolve_task
+from cardlab.profilers.measure.timing import TimingTools
+from cardlab.profilers.measure.window import measure, measure_waiting
+from cardlab.profilers.runtime import analyse, resolve_task
+from cardlab.profilers.runtime.workbench import Workload
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -20,13 +23,13 @@ pytestmark = [
 
 
 @pytest.fixture
-def card() -> Iterator[NvidiaPlatform]:
-    platform = NvidiaPlatform()
+def card() -> Iterator[NvidiaDevice]:
+    platform = NvidiaDevice()
     yield platform
     platform.close()
 
 
-def test_identity(card: NvidiaPlatform) -> None:
+def test_identity(card: NvidiaDevice) -> None:
     assert card.identity.key.startswith("nvidia:GPU-")
     assert card.identity.cores is None or card.identity.cores > 0
     runtime = open_runtime(card)
@@ -35,12 +38,12 @@ def test_identity(card: NvidiaPlatform) -> None:
     assert runtime.torch_device.startswith("cuda:")
 
 
-def test_power_under_load_is_above_idle_and_below_the_limit(card: NvidiaPlatform) -> None:
+def test_power_under_load_is_above_idle_and_below_the_limit(card: NvidiaDevice) -> None:
     if card.meter is None:
         pytest.skip("no source of power on this card")
-    idle = card.measure_waiting(3.0)
+    idle = measure_waiting(card, 3.0)
     runtime = open_runtime(card)
-    busy = card.measure(runtime.trial_work(), timer=runtime.timer())
+    busy = measure(card, runtime.trial_work(), lap_timer=runtime.lap_timer())
     assert idle.power_w is not None and busy.power_w is not None
     assert busy.power_w.value > idle.power_w.value
     limit_w = card.identity.power_limit_w
@@ -48,16 +51,19 @@ def test_power_under_load_is_above_idle_and_below_the_limit(card: NvidiaPlatform
     assert busy.frequency_hz is not None and busy.temperature_c is not None
 
 
-def test_the_selftest_passes_where_clocks_can_be_set(card: NvidiaPlatform) -> None:
+def test_the_selftest_passes_where_clocks_can_be_set(card: NvidiaDevice) -> None:
     if not card.frequencies():
         pytest.skip("clocks cannot be set here")
     runtime = open_runtime(card)
-    for check in selftest(card, runtime.trial_work(), runtime.timer()):
+    for check in selftest(card, runtime.trial_work(), runtime.lap_timer()):
         assert check.ok is not False, check
 
 
-def test_a_layer_is_timed(card: NvidiaPlatform) -> None:
-    place = open_runtime(card).torch_device
-    assert place is not None
-    profile = profile_task(resolve_task("tiny-llama", sequence=64), device=place)
-    assert profile is not None
+def test_a_layer_is_timed(card: NvidiaDevice) -> None:
+    runtime, task = open_runtime(card), resolve_task("tiny-llama", sequence=64)
+    execution = runtime.resolve_execution("auto", "sdpa", 1)
+    workload = Workload(execution=execution, task=task, analysis=analyse(task, execution))
+    lap_timer = runtime.lap_timer()
+    assert lap_timer is not None
+    timings = list(time_segments(runtime.workbench(workload), TimingTools(lap_timer=lap_timer)))
+    assert all(lap.estimate is not None and lap.estimate.value > 0 for t in timings for lap in t.laps)

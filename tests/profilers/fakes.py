@@ -1,20 +1,19 @@
-"""A stopwatch that says what it is told, on a clock that moves by what it said."""
+"""A lap timer that says what it is told, in a time that moves by what it said."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from cardlab.profilers.board.timer import VirtualClock
+from cardlab.profilers.board.timer import LapSample, VirtualTimer
 from cardlab.profilers.board.work import Lap, Work
-from cardlab.profilers.runtime.timers import LapSample
 
 
-class ScriptedStopwatch:
-    """Calls `sample(segment, phase, n)` for the n-th timing of each lap and advances the clock by its wall time."""
+class ScriptedLapTimer:
+    """Calls `sample(segment, phase, n)` for the n-th timing of each lap and lets its wall time pass."""
 
     def __init__(self, sample: Callable[[str, str, int], LapSample]) -> None:
-        self.clock = VirtualClock()
+        self.timer = VirtualTimer()
         self.calls: list[tuple[str, str]] = []
         self._sample = sample
 
@@ -27,7 +26,7 @@ class ScriptedStopwatch:
         if lap.run is not None:
             lap.run()
         sample = self._sample(work.segment, lap.phase, n)
-        self.clock.sleep(sample.wall_s)
+        self.timer.sleep(sample.wall_s)
         return sample
 
 

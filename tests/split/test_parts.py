@@ -196,7 +196,7 @@ def test_the_frequency_is_held_where_the_platform_can_and_given_back() -> None:
     free_hz = server.read_hz()
     server.hold(wanted)
     with EnergyMeter(platform).recording() as meter:
-        platform.clock.sleep(5.0)
+        platform.timer.sleep(5.0)
     assert platform.state().frequency_hz == pytest.approx(wanted, rel=0.01) and server.refusal is None
     assert meter.power_w is None or meter.power_w > 0
     server.hold(None)

@@ -9,25 +9,24 @@ from pathlib import Path
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
 from cardlab.profilers.board.host import cpu_cores, cpu_model, host_key, memory_bytes, read_text
-from cardlab.profilers.board.timer import Clock, WallClock
+from cardlab.profilers.board.timer import ElapsedTimer, Timer, WallTimer
 from cardlab.profilers.devices import helper
 from cardlab.profilers.devices.cpu import power as rapl
-from cardlab.profilers.devices.cpu.frequency import CpuClocks, through_helper
-from cardlab.profilers.devices.device import Platform, Probe, State
-from cardlab.profilers.devices.guard import ClockGuard
+from cardlab.profilers.devices.cpu.frequency import CpuFrequency, through_helper
+from cardlab.profilers.devices.device import HardwareDevice, Probe, State
+from cardlab.profilers.devices.guard import FrequencyGuard
 from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
-from cardlab.profilers.runtime.timers import ClockStopwatch
 
 _CPUFREQ = "sys/devices/system/cpu/cpu0/cpufreq"
 
 
-class CpuPlatform(Platform):
+class CpuDevice(HardwareDevice):
     """The processor this process runs on.
 
     Args:
         sysfs_root: root of /sys, /proc and /etc.
         label: name of the device; the host's name by default.
-        clock, sampler: wall clock and a thread unless a test brings its own.
+        timer, sampler: wall timer and a thread unless a test brings its own.
     """
 
     def __init__(
@@ -35,7 +34,7 @@ class CpuPlatform(Platform):
         sysfs_root: str | Path = "/",
         label: str | None = None,
         *,
-        clock: Clock | None = None,
+        timer: Timer | None = None,
         sampler: Sampler | None = None,
     ) -> None:
         self._root = Path(sysfs_root)
@@ -43,7 +42,7 @@ class CpuPlatform(Platform):
         self.name = "cpu"
         self.key_source = key.source
         total_bytes, _ = memory_bytes(self._root)
-        self._clocks = self._find_clocks()
+        self._control = self._find_control()
         self._zones = rapl.find_zones(self._root)
         self.identity = Device(
             key=key.key,
@@ -56,18 +55,18 @@ class CpuPlatform(Platform):
             memory_bytes=total_bytes,
             details={"logical_cpus": os.cpu_count(), "machine": host_platform.machine()},
         )
-        self.clock = clock or WallClock()
-        self.stopwatch = ClockStopwatch(self.clock)
+        self.timer = timer or WallTimer()
+        self.lap_timer = ElapsedTimer(self.timer)
         if rapl.readable(self._zones):
-            self.meter = rapl.RaplMeter(self._zones, self.clock, sampler or ThreadSampler())
-        if self._clocks.writable and self._clocks.frequencies():
-            self.guard = ClockGuard(key.key, self.name, self._clocks)
+            self.meter = rapl.RaplMeter(self._zones, self.timer, sampler or ThreadSampler())
+        if self._control.writable and self._control.frequencies():
+            self.guard = FrequencyGuard(key.key, self.name, self._control)
         self.provenance = MEASURED
         self.torch_device = "cpu"
 
     def frequencies(self) -> tuple[float, ...]:
         """Clocks of cpufreq; empty where it is not there or may not be written."""
-        return () if self.guard is None else self._clocks.frequencies()
+        return () if self.guard is None else self._control.frequencies()
 
     def capabilities(self) -> tuple[Probe, ...]:
         """Identity, clock, memory and power meter as found."""
@@ -86,13 +85,13 @@ class CpuPlatform(Platform):
                 if total is None or available is None
                 else f"{total / 2**30:.1f} GiB, {available / 2**30:.1f} GiB free",
             ),
-            self._clock_probe(),
+            self._frequency_probe(),
             self._power_probe(),
         )
 
     def state(self) -> State:
         """The CPU clock where the kernel publishes it."""
-        frequency = self._clocks.read_hz()
+        frequency = self._control.read_hz()
         return State(frequency_hz=frequency, cpu_hz=frequency, cores_active=self.identity.cores)
 
     def memory_available_bytes(self) -> int | None:
@@ -103,21 +102,21 @@ class CpuPlatform(Platform):
         text = read_text(self._root / _CPUFREQ / name)
         return float(text) * 1e3 if text and text.isdigit() else None
 
-    def _find_clocks(self) -> CpuClocks:
-        clocks = CpuClocks(self._root)
+    def _find_control(self) -> CpuFrequency:
+        clocks = CpuFrequency(self._root)
         # Asking the helper starts a process: only where it would help.
         if clocks.present and not clocks.writable and self._root == Path("/") and helper.helper_answers():
-            return CpuClocks(self._root, through_helper)
+            return CpuFrequency(self._root, through_helper)
         return clocks
 
-    def _clock_probe(self) -> Probe:
+    def _frequency_probe(self) -> Probe:
         frequency = self.state().frequency_hz
         now = "" if frequency is None else f"{frequency / 1e6:.0f} MHz now, "
         if self.guard is not None:
             return Probe(name="clock", ok=True, state=f"{now}{len(self.frequencies())} clocks can be requested")
-        if not self._clocks.present:
+        if not self._control.present:
             return Probe(name="clock", ok=None, state="the kernel publishes no CPU clock here")
-        if not self._clocks.frequencies():
+        if not self._control.frequencies():
             return Probe(name="clock", ok=None, state=f"{now}measured as found: no clocks are listed")
         state = f"{now}measured as found: this user may not set it"
         return Probe(name="clock", ok=False, state=state, remedy=helper.remedy())

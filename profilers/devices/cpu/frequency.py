@@ -21,8 +21,8 @@ _STEP_KHZ = 100_000
 _SETTINGS = ("scaling_governor", "scaling_min_freq", "scaling_max_freq")
 
 
-class CpuClocks:
-    """ClockControl of all cpufreq policies below a root.
+class CpuFrequency:
+    """FrequencyControl of all cpufreq policies below a root.
 
     Args:
         root: folder that holds sys/.

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from cardlab.core.errors import PermissionDeniedError
 from cardlab.profilers.board.host import read_text
-from cardlab.profilers.board.timer import Clock
-from cardlab.profilers.devices.power import Meter, Rail, RailTrace, Recording
+from cardlab.profilers.board.timer import Timer
+from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recording
 from cardlab.profilers.devices.sampler import Sampler
 
 POWERCAP = "sys/class/powercap"
@@ -82,13 +82,13 @@ def energy_between(start_j: float, end_j: float, range_j: float | None) -> float
     return None if range_j is None else end_j - start_j + range_j
 
 
-class RaplMeter(Meter):
+class RaplMeter(PowerMeter):
     """All packages as the total, and each kind of part (core, uncore, dram, psys) as a rail of its own.
 
     Raises PermissionDeniedError if a package may not be read.
     """
 
-    def __init__(self, zones: tuple[Zone, ...], clock: Clock, sampler: Sampler) -> None:
+    def __init__(self, zones: tuple[Zone, ...], timer: Timer, sampler: Sampler) -> None:
         if not readable(zones):
             raise PermissionDeniedError("RAPL counters may not be read by this user", remedy=REMEDY)
         self._zones: dict[str, list[Zone]] = {}
@@ -100,13 +100,13 @@ class RaplMeter(Meter):
             for kind, zones in self._zones.items()
         )
         self.update_s = UPDATE_S
-        self._clock = clock
+        self._timer = timer
         self._sampler = sampler
 
     @contextmanager
     def recording(self) -> Iterator[Recording]:
         """Counters are read every 100 ms; a part that stops answering loses only its own updates."""
-        recording = _Differences(self._zones, self.rails, self._clock)
+        recording = _Differences(self._zones, self.rails, self._timer)
         with self._sampler.during(recording.look):
             yield recording
 
@@ -118,19 +118,19 @@ def _scope(kind: str, count: int) -> str:
 
 
 class _Differences(Recording):
-    def __init__(self, zones: Mapping[str, list[Zone]], rails: tuple[Rail, ...], clock: Clock) -> None:
+    def __init__(self, zones: Mapping[str, list[Zone]], rails: tuple[Rail, ...], timer: Timer) -> None:
         self._zones = zones
         self._rails = rails
-        self._clock = clock
+        self._timer = timer
         self._last: dict[str, tuple[float, list[float | None]]] = {}
         self._end_s: dict[str, list[float]] = {kind: [] for kind in zones}
         self._power_w: dict[str, list[float]] = {kind: [] for kind in zones}
 
     def look(self) -> float:
         for kind, zones in self._zones.items():
-            before_s = self._clock.now()
+            before_s = self._timer.now()
             readings = [zone.energy_j() for zone in zones]
-            at_s = (before_s + self._clock.now()) / 2
+            at_s = (before_s + self._timer.now()) / 2
             last = self._last.get(kind)
             self._last[kind] = (at_s, readings)
             if last is not None and at_s > last[0]:

@@ -19,29 +19,27 @@ from cardlab.profilers.board.limits import find_watch
 from cardlab.profilers.board.modes import current_mode
 from cardlab.profilers.board.modules import active_sm, memory_bucket
 from cardlab.profilers.board.tegra import Tegra, find_tegra
-from cardlab.profilers.board.timer import Clock, WallClock
-from cardlab.profilers.devices.device import Platform, Probe, State
-from cardlab.profilers.devices.guard import ClockGuard
-from cardlab.profilers.devices.jetson.frequency import JetsonClocks, Rights, Writer, find_rights, make_writer
+from cardlab.profilers.board.timer import ElapsedTimer, LapTimer, Timer, WallTimer
+from cardlab.profilers.devices.device import HardwareDevice, Probe, State
+from cardlab.profilers.devices.guard import FrequencyGuard
+from cardlab.profilers.devices.jetson.frequency import JetsonFrequency, Rights, Writer, find_rights, make_writer
 from cardlab.profilers.devices.jetson.jtop import find_jtop, find_tegrastats, open_jtop, open_tegrastats
 from cardlab.profilers.devices.jetson.power import JetsonMeter, OpenSource, PowerSource
 from cardlab.profilers.devices.jetson.probes import probes
 from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
-from cardlab.profilers.runtime.timers import ClockStopwatch, Stopwatch
 
 SOURCES = ("sysfs", "jtop", "tegrastats")
-WINDOW_MIN_S = 5.0
 _CUDA = "cuda:0"
 _CAP_TOLERANCE_HZ = 0.5e6
 
 
-class JetsonPlatform(Platform):
+class JetsonDevice(HardwareDevice):
     """The board this runs on.
 
     Args:
         sysfs_root: root of /sys, /proc, /etc, /var and /run.
         label: name of the device; the vendor's by default.
-        clock, sampler: wall clock and a thread; a fake board brings its own virtual ones.
+        timer, sampler: wall timer and a thread; a fake board brings its own virtual ones.
         writer: writes one kernel setting; the helper's list of allowed files by default.
         power_source: "sysfs", "jtop" or "tegrastats" is recorded first; the others check and replace it.
 
@@ -53,13 +51,15 @@ class JetsonPlatform(Platform):
     """
 
     meter: JetsonMeter | None
+    # The INA3221 is slow and coarse.
+    window_min_s = 5.0
 
     def __init__(
         self,
         sysfs_root: str | Path = "/",
         label: str | None = None,
         *,
-        clock: Clock | None = None,
+        timer: Timer | None = None,
         sampler: Sampler | None = None,
         writer: Writer | None = None,
         power_source: str = "sysfs",
@@ -75,16 +75,17 @@ class JetsonPlatform(Platform):
         key = host_key("jetson", self.root)
         self.key_source = key.source
         self.identity = self._identity(key.key, label)
-        self.clock = clock or WallClock()
-        self.stopwatch: Stopwatch = ClockStopwatch(self.clock)
+        self.timer = timer or WallTimer()
+        self.lap_timer: LapTimer = ElapsedTimer(self.timer)
         self.provenance = MEASURED
         self.torch_device = _CUDA
         jetpack = self.tegra.jetpack or "of this board"
         self.torch_remedy = f"install a torch built for JetPack {jetpack}, or use --platform cpu"
-        self.clocks: JetsonClocks | None = None
+        self.control: JetsonFrequency | None = None
         if self.gpu is not None:
-            self.clocks = JetsonClocks(self.root, self.gpu, self.rights, writer or make_writer(self.root, self.rights))
-            self.guard = ClockGuard(key.key, self.name, self.clocks)
+            writer = writer or make_writer(self.root, self.rights)
+            self.control = JetsonFrequency(self.root, self.gpu, self.rights, writer)
+            self.guard = FrequencyGuard(key.key, self.name, self.control)
         self.power_problem: str | None = None
         self.meter = self._open_meter(power_source, sampler or ThreadSampler())
 
@@ -107,7 +108,7 @@ class JetsonPlatform(Platform):
         """
         limits = self.watch.look()
         problems = self.lock_problems()
-        notes = () if self.clocks is None else self.clocks.notes
+        notes = () if self.control is None else self.control.notes
         throttled = bool(limits.reasons or problems)
         return State(
             frequency_hz=None if self.gpu is None else self.gpu.frequency_hz(),
@@ -122,11 +123,11 @@ class JetsonPlatform(Platform):
 
     def lock_problems(self) -> tuple[str, ...]:
         """Limits of the clock that are not those which were set."""
-        return () if self.clocks is None else self.clocks.problems()
+        return () if self.control is None else self.control.problems()
 
     def memory_hz(self) -> float | None:
         """The memory clock; None where it may not be read."""
-        emc = None if self.clocks is None else self.clocks.emc
+        emc = None if self.control is None else self.control.emc
         return None if emc is None else emc.rate_hz()
 
     def cpu_hz(self) -> float | None:
@@ -134,7 +135,7 @@ class JetsonPlatform(Platform):
         known = [khz for path in self._cpu_files if (khz := read_number(path)) is not None]
         if known:
             return sum(known) / len(known) * 1e3
-        return None if self.clocks is None else self.clocks.cpu.read_hz()
+        return None if self.control is None else self.control.cpu.read_hz()
 
     def cores_active(self) -> int | None:
         """CUDA cores that the power mode leaves running."""
@@ -148,10 +149,6 @@ class JetsonPlatform(Platform):
         """TPCs that are switched off: as the GPU says, else as the power mode says."""
         mask = None if self.gpu is None else self.gpu.tpc_mask()
         return mask if mask is not None or self.mode is None else self.mode.tpc_mask
-
-    def window_s(self) -> float:
-        """At least five seconds: the INA3221 is slow and coarse."""
-        return 0.0 if self.meter is None else max(WINDOW_MIN_S, super().window_s())
 
     def memory_available_bytes(self) -> int | None:
         """MemAvailable: CPU and GPU share one memory, and what others hold is not free."""
@@ -200,7 +197,7 @@ class JetsonPlatform(Platform):
         others: Sequence[OpenSource] = [opener for _, opener in order]
         for index, opener in enumerate(others):
             try:
-                return JetsonMeter(opener(), others[index + 1 :], self.clock, sampler)
+                return JetsonMeter(opener(), others[index + 1 :], self.timer, sampler)
             except CardlabError as error:
                 self.power_problem = error.message
         return None

@@ -20,7 +20,7 @@ from cardlab.profilers.board.emc import Emc, find_emc
 from cardlab.profilers.board.gpu import Gpu
 from cardlab.profilers.board.host import read_text
 from cardlab.profilers.devices import helper
-from cardlab.profilers.devices.cpu.frequency import CpuClocks, through_helper
+from cardlab.profilers.devices.cpu.frequency import CpuFrequency, through_helper
 
 _TOLERANCE_HZ = 1000
 Writer = Callable[[Path, str], None]
@@ -59,8 +59,8 @@ def make_writer(root: Path, rights: Rights) -> Writer:
     return write
 
 
-class JetsonClocks:
-    """ClockControl of GPU, memory and CPU together.
+class JetsonFrequency:
+    """FrequencyControl of GPU, memory and CPU together.
 
     Args:
         root: root of /sys.
@@ -75,7 +75,7 @@ class JetsonClocks:
         self._rights = rights
         self._write = writer
         self._held_hz: int | None = None
-        self.cpu = CpuClocks(root, through_helper if rights.route == "helper" else None)
+        self.cpu = CpuFrequency(root, through_helper if rights.route == "helper" else None)
         self.emc: Emc | None = find_emc(root, self._read_emc, writer)
         self.notes: tuple[str, ...] = ()
 

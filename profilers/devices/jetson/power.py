@@ -16,9 +16,9 @@ from typing import Protocol
 
 from cardlab.core.errors import CardlabError, DeviceLostError
 from cardlab.profilers.board.rails import total_name, total_parts
-from cardlab.profilers.board.timer import Clock
+from cardlab.profilers.board.timer import Timer
 from cardlab.profilers.devices.jetson.rails import make_rails
-from cardlab.profilers.devices.power import Meter, Rail, RailTrace, Recording
+from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recording
 from cardlab.profilers.devices.sampler import Sampler
 
 
@@ -54,7 +54,7 @@ class PowerSource(Protocol):
 OpenSource = Callable[[], PowerSource]
 
 
-class JetsonMeter(Meter):
+class JetsonMeter(PowerMeter):
     """Rails of a Jetson board.
 
     Args:
@@ -62,10 +62,10 @@ class JetsonMeter(Meter):
         others: opens the sources that check and replace it, best first; opened when first prepared.
     """
 
-    def __init__(self, source: PowerSource, others: Sequence[OpenSource], clock: Clock, sampler: Sampler) -> None:
+    def __init__(self, source: PowerSource, others: Sequence[OpenSource], timer: Timer, sampler: Sampler) -> None:
         self._sources = [source]
         self._others = list(others)
-        self._clock = clock
+        self._timer = timer
         self._sampler = sampler
         self.rails = make_rails(source.rails())
         self.lost: list[str] = []
@@ -93,7 +93,7 @@ class JetsonMeter(Meter):
     def recording(self) -> Iterator[Recording]:
         """Raises DeviceLostError at the end of the block if no source is left."""
         self._open_until(1)
-        recording = _Looks(self, self._clock)
+        recording = _Looks(self, self._timer)
         with self._sampler.during(recording.look):
             yield recording
 
@@ -126,9 +126,9 @@ class JetsonMeter(Meter):
 
 
 class _Looks(Recording):
-    def __init__(self, meter: JetsonMeter, clock: Clock) -> None:
+    def __init__(self, meter: JetsonMeter, timer: Timer) -> None:
         self._meter = meter
-        self._clock = clock
+        self._timer = timer
         self._end_s: dict[str, list[float]] = {}
         self._power_w: dict[str, list[float]] = {}
         self._check_w: dict[str, list[float]] = {}
@@ -140,7 +140,7 @@ class _Looks(Recording):
     def look(self) -> float:
         source, values = self._read(0)
         if values and source is not None:
-            at_s = self._clock.now()
+            at_s = self._timer.now()
             self._keep(at_s, values)
             if source.words not in self._words:
                 # Steps depend on the voltage, which hardly moves: asked for once a recording and source.

@@ -14,32 +14,32 @@ from cardlab.profilers.devices.device import Probe
 from cardlab.profilers.devices.jetson.jtop import find_jtop, find_tegrastats
 
 if TYPE_CHECKING:
-    from cardlab.profilers.devices.jetson.device import JetsonPlatform
+    from cardlab.profilers.devices.jetson.device import JetsonDevice
 
 
-def probes(platform: JetsonPlatform) -> tuple[Probe, ...]:
+def probes(device: JetsonDevice) -> tuple[Probe, ...]:
     """One probe a capability."""
     return (
-        _device(platform),
-        Probe(name="identity", ok=True, state=f"{platform.identity.key} from {platform.key_source}"),
-        _release(platform),
-        _memory(platform),
-        _mode(platform),
-        _gpu(platform),
-        _clocks(platform),
-        _memory_clock(platform),
-        _cpu_clock(platform),
-        *_power(platform),
-        _second(platform),
+        _device(device),
+        Probe(name="identity", ok=True, state=f"{device.identity.key} from {device.key_source}"),
+        _release(device),
+        _memory(device),
+        _mode(device),
+        _gpu(device),
+        _clocks(device),
+        _memory_clock(device),
+        _cpu_clock(device),
+        *_power(device),
+        _second(device),
         _third(),
-        _limits(platform),
-        _temperature(platform),
-        _fan(platform),
+        _limits(device),
+        _temperature(device),
+        _fan(device),
     )
 
 
-def _device(platform: JetsonPlatform) -> Probe:
-    tegra, identity = platform.tegra, platform.identity
+def _device(device: JetsonDevice) -> Probe:
+    tegra, identity = device.tegra, device.identity
     if tegra.board is None:
         return Probe(
             name="device",
@@ -47,31 +47,31 @@ def _device(platform: JetsonPlatform) -> Probe:
             state=f"{identity.model}: unknown module, cores are N/A",
             remedy="send the output of: profile-device capture",
         )
-    active = platform.cores_active()
+    active = device.cores_active()
     state = f"{identity.model} ({tegra.part}), {identity.cores} cores"
     return Probe(name="device", ok=True, state=state if active == identity.cores else f"{state}, {active} switched on")
 
 
-def _release(platform: JetsonPlatform) -> Probe:
-    tegra = platform.tegra
+def _release(device: JetsonDevice) -> Probe:
+    tegra = device.tegra
     if tegra.l4t is None:
         remedy = "in a container: -v /etc/nv_tegra_release:/etc/nv_tegra_release:ro"
         return Probe(name="release", ok=None, state="L4T release N/A", remedy=remedy)
     return Probe(name="release", ok=True, state=f"L4T {tegra.l4t}, JetPack {tegra.jetpack or 'N/A'}")
 
 
-def _memory(platform: JetsonPlatform) -> Probe:
-    total, free = memory_bytes(platform.root)
+def _memory(device: JetsonDevice) -> Probe:
+    total, free = memory_bytes(device.root)
     if total is None or free is None:
         return Probe(name="memory", ok=None, state="N/A")
-    bucket = platform.identity.details.get("memory_bucket", "N/A")
+    bucket = device.identity.details.get("memory_bucket", "N/A")
     return Probe(
         name="memory", ok=True, state=f"{bucket} module, {total / 2**30:.1f} GiB seen, {free / 2**30:.1f} GiB free"
     )
 
 
-def _mode(platform: JetsonPlatform) -> Probe:
-    mode = platform.mode
+def _mode(device: JetsonDevice) -> Probe:
+    mode = device.mode
     if mode is None:
         remedy = "in a container: -v /etc/nvpmodel.conf:/etc/nvpmodel.conf:ro -v /var/lib/nvpmodel:/var/lib/nvpmodel:ro"
         return Probe(name="power mode", ok=None, state="N/A", remedy=remedy)
@@ -79,8 +79,8 @@ def _mode(platform: JetsonPlatform) -> Probe:
     return Probe(name="power mode", ok=True, state=f"{mode.name} (id {mode.number}): {cap}")
 
 
-def _gpu(platform: JetsonPlatform) -> Probe:
-    gpu = platform.gpu
+def _gpu(device: JetsonDevice) -> Probe:
+    gpu = device.gpu
     if gpu is None:
         remedy = "look for nvgpu in dmesg; in a container: -v /sys:/sys"
         return Probe(name="GPU", ok=False, state="the kernel publishes no clock of a GPU", remedy=remedy)
@@ -95,14 +95,14 @@ def _gpu(platform: JetsonPlatform) -> Probe:
     return Probe(name="GPU", ok=True, state="clock N/A" if hz is None else f"{hz / 1e6:.0f} MHz now")
 
 
-def _clocks(platform: JetsonPlatform) -> Probe:
-    rights, gpu = platform.rights, platform.gpu
+def _clocks(device: JetsonDevice) -> Probe:
+    rights, gpu = device.rights, device.gpu
     if gpu is None or not gpu.table_hz:
         return Probe(name="clock control", ok=None, state="no clocks are listed: measured as found")
     if rights.route is None:
         state = f"{rights.state}: measured as found"
         return Probe(name="clock control", ok=False, state=state, remedy=rights.remedy)
-    offered = platform.frequencies()
+    offered = device.frequencies()
     state = f"{len(offered)} clocks, {offered[0] / 1e6:.0f} .. {offered[-1] / 1e6:.0f} MHz, {rights.state}"
     beyond = len(gpu.table_hz) - len(offered)
     return Probe(
@@ -110,25 +110,25 @@ def _clocks(platform: JetsonPlatform) -> Probe:
     )
 
 
-def _memory_clock(platform: JetsonPlatform) -> Probe:
-    hz = platform.memory_hz()
+def _memory_clock(device: JetsonDevice) -> Probe:
+    hz = device.memory_hz()
     if hz is None:
         remedy = "run as root; in a container: -v /sys/kernel/debug:/sys/kernel/debug"
         return Probe(name="memory clock", ok=False, state="may not be read: neither held nor recorded", remedy=remedy)
     return Probe(name="memory clock", ok=True, state=f"{hz / 1e6:.0f} MHz now, held at its highest in a sweep")
 
 
-def _cpu_clock(platform: JetsonPlatform) -> Probe:
-    hz = platform.cpu_hz()
+def _cpu_clock(device: JetsonDevice) -> Probe:
+    hz = device.cpu_hz()
     if hz is None:
         return Probe(name="CPU clock", ok=None, state="N/A")
     return Probe(name="CPU clock", ok=True, state=f"{hz / 1e6:.0f} MHz now, held at its highest in a sweep")
 
 
-def _power(platform: JetsonPlatform) -> Iterator[Probe]:
-    meter = platform.meter
+def _power(device: JetsonDevice) -> Iterator[Probe]:
+    meter = device.meter
     if meter is None:
-        yield _no_power(platform)
+        yield _no_power(device)
         return
     source = meter.source
     names = source.rails()
@@ -148,23 +148,23 @@ def _power(platform: JetsonPlatform) -> Iterator[Probe]:
 _UNKNOWN_RAILS = "send the output of: profile-device capture"
 
 
-def _no_power(platform: JetsonPlatform) -> Probe:
-    board = platform.tegra.board
+def _no_power(device: JetsonDevice) -> Probe:
+    board = device.tegra.board
     if board is not None and not board.power_monitor:
         return Probe(name="power meter", ok=None, state="this module has no INA3221: power is N/A")
-    if monitors(platform.root):
-        state = platform.power_problem or "an INA3221 without a connected channel: power is N/A"
+    if monitors(device.root):
+        state = device.power_problem or "an INA3221 without a connected channel: power is N/A"
         return Probe(name="power meter", ok=False, state=state, remedy=_UNKNOWN_RAILS)
     return Probe(
         name="power meter",
         ok=False,
-        state=platform.power_problem or "no INA3221 driver: power is N/A",
+        state=device.power_problem or "no INA3221 driver: power is N/A",
         remedy="sudo modprobe ina3221; in a container: -v /sys:/sys, or -v /run/jtop.sock:/run/jtop.sock",
     )
 
 
-def _second(platform: JetsonPlatform) -> Probe:
-    found = find_jtop(platform.root)
+def _second(device: JetsonDevice) -> Probe:
+    found = find_jtop(device.root)
     return Probe(name="jtop", ok=found.usable, state=found.state, remedy=found.remedy)
 
 
@@ -173,22 +173,22 @@ def _third() -> Probe:
     return Probe(name="tegrastats", ok=found.usable, state=found.state, remedy=found.remedy)
 
 
-def _limits(platform: JetsonPlatform) -> Probe:
-    events = platform.watch.events()
-    if not events and not platform.watch.coolers:
+def _limits(device: JetsonDevice) -> Probe:
+    events = device.watch.events()
+    if not events and not device.watch.coolers:
         return Probe(name="throttle signs", ok=None, state="neither over-current counters nor cooling devices")
     counts = ", ".join(f"OC{n} {count}" for n, count in sorted(events.items())) or "no over-current counters"
-    state = f"{counts} since boot; {len(platform.watch.coolers)} cooling devices"
+    state = f"{counts} since boot; {len(device.watch.coolers)} cooling devices"
     return Probe(name="throttle signs", ok=True, state=state)
 
 
-def _temperature(platform: JetsonPlatform) -> Probe:
-    celsius = platform.watch.temperature_c()
+def _temperature(device: JetsonDevice) -> Probe:
+    celsius = device.watch.temperature_c()
     if celsius is None:
         return Probe(name="temperature", ok=None, state="N/A: no zone of the GPU answers")
     return Probe(name="temperature", ok=True, state=f"{celsius:.0f} C")
 
 
-def _fan(platform: JetsonPlatform) -> Probe:
-    words = fan_words(platform.root)
+def _fan(device: JetsonDevice) -> Probe:
+    words = fan_words(device.root)
     return Probe(name="fan", ok=None if words is None else True, state=words or "none found")

@@ -1,1 +1,47 @@
 """An NVIDIA card behind NVML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cardlab.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from cardlab.profilers.devices.device import HardwareDevice
+    from cardlab.profilers.devices.registry import Place
+
+FORM = "nvidia[:INDEX|:GPU-UUID]"
+
+
+def found(place: Place) -> bool:
+    """Whether NVML has a card and torch can compute on it; anything less is a case for the CPU."""
+    from cardlab.profilers.devices.nvidia.nvml import gpu_count
+
+    if gpu_count() == 0:
+        return False
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
+
+
+def open_hardware(place: Place) -> HardwareDevice:
+    """A card by its number or its UUID, both as nvidia-smi -L lists them; the first one without either.
+
+    Raises UsageError for anything else, DeviceError where there is no driver or no such card.
+    """
+    from cardlab.profilers.devices.nvidia.device import NvidiaDevice
+
+    return NvidiaDevice(_index(place.rest), place.label, sysfs_root=place.root)
+
+
+def _index(text: str) -> int:
+    from cardlab.profilers.devices.nvidia.nvml import index_of
+
+    if text.startswith("GPU-"):
+        return index_of(text)
+    if text and not (text.isascii() and text.isdigit()):
+        problem = f"{text!r} is neither the number of a GPU nor its UUID"
+        raise UsageError(problem, remedy="list them with: nvidia-smi -L")
+    return int(text or 0)

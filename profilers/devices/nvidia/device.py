@@ -13,29 +13,28 @@ from cardlab.core.identity import hardware_key
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
 from cardlab.profilers.board.host import host_key
-from cardlab.profilers.board.timer import Clock, WallClock
-from cardlab.profilers.devices.device import Platform, Probe, State
-from cardlab.profilers.devices.guard import ClockGuard
-from cardlab.profilers.devices.nvidia.frequency import NvidiaClocks, Rights, find_rights
+from cardlab.profilers.board.timer import ElapsedTimer, LapTimer, Timer, WallTimer
+from cardlab.profilers.devices.device import HardwareDevice, Probe, State
+from cardlab.profilers.devices.guard import FrequencyGuard
+from cardlab.profilers.devices.nvidia.frequency import NvidiaFrequency, Rights, find_rights
 from cardlab.profilers.devices.nvidia.nvml import LIMITING_REASONS, Card, nvml_call
 from cardlab.profilers.devices.nvidia.power import NvmlMeter, best_source
 from cardlab.profilers.devices.nvidia.probes import probes
 from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
-from cardlab.profilers.runtime.timers import ClockStopwatch, Stopwatch
 
-SM_CLOCK, MEMORY_CLOCK = 1, 2
+SM_DOMAIN, MEMORY_DOMAIN = 1, 2
 _THROTTLED_S = 1e-3
 _LOOK_FOR_OTHERS_S = 2.0
 _CORES_PER_SM = {7: 64, 8: 128, 9: 128, 10: 128, 12: 128}
 
 
-class NvidiaPlatform(Platform):
+class NvidiaDevice(HardwareDevice):
     """One NVIDIA GPU.
 
     Args:
         index: NVML's number of the card (nvidia-smi -L).
         label: name of the device; the vendor's by default.
-        clock, sampler: wall clock and a thread; a fake card brings its own virtual ones.
+        timer, sampler: wall timer and a thread; a fake card brings its own virtual ones.
         sysfs_root: root of /proc and /etc.
         rights: how clocks may be set; found out when None.
 
@@ -48,7 +47,7 @@ class NvidiaPlatform(Platform):
         index: int = 0,
         label: str | None = None,
         *,
-        clock: Clock | None = None,
+        timer: Timer | None = None,
         sampler: Sampler | None = None,
         sysfs_root: str | Path = "/",
         rights: Rights | None = None,
@@ -56,25 +55,27 @@ class NvidiaPlatform(Platform):
         self.card = Card(index)
         self.name = "nvidia" if index == 0 else f"nvidia:{index}"
         self.rights = rights or find_rights(Path(sysfs_root))
-        self.clock = clock or WallClock()
-        self.stopwatch: Stopwatch = ClockStopwatch(self.clock)
+        self.timer = timer or WallTimer()
+        self.lap_timer: LapTimer = ElapsedTimer(self.timer)
         self.provenance = MEASURED
         self.torch_device = f"cuda:{index}"
         self.mig = self.card.mig()
-        self._memory_seen_hz = self.card.clock_hz(MEMORY_CLOCK)
-        self.clocks_hz = self._supported()
+        self._memory_seen_hz = self.card.frequency_hz(MEMORY_DOMAIN)
+        self.supported_hz = self._supported()
         self.identity = self._identity(label, Path(sysfs_root))
+        # Torch orders cards by speed, NVML by bus: the UUID tells which is which.
+        self.torch_key = self.identity.key
         self.power_source = None if self.mig else best_source(self.card)
         if self.power_source is not None:
-            self.meter = NvmlMeter(self.card, self.clock, sampler or ThreadSampler(), self.power_source)
-        self.guard = ClockGuard(self.identity.key, self.name, NvidiaClocks(self.card, self.rights))
+            self.meter = NvmlMeter(self.card, self.timer, sampler or ThreadSampler(), self.power_source)
+        self.guard = FrequencyGuard(self.identity.key, self.name, NvidiaFrequency(self.card, self.rights))
         self._throttled_s = self.card.throttled_s()
         self._others: tuple[int, ...] = ()
-        self._next_others_s = self.clock.now()
+        self._next_others_s = self.timer.now()
 
     def frequencies(self) -> tuple[float, ...]:
         """SM clocks at the memory clock that is used under load; empty where they cannot be set."""
-        return self.clocks_hz if self.rights.route is not None else ()
+        return self.supported_hz if self.rights.route is not None else ()
 
     def capabilities(self) -> tuple[Probe, ...]:
         """Every source and right, with what mends each lack."""
@@ -82,10 +83,10 @@ class NvidiaPlatform(Platform):
 
     def state(self) -> State:
         """Clocks, temperature, and whether anything limited the clock since the last look."""
-        memory_hz = self.card.clock_hz(MEMORY_CLOCK)
+        memory_hz = self.card.frequency_hz(MEMORY_DOMAIN)
         if memory_hz is not None and memory_hz > (self._memory_seen_hz or 0.0):
             self._memory_seen_hz = memory_hz
-            self.clocks_hz = self._supported()
+            self.supported_hz = self._supported()
         bits = self.card.event_reasons()
         counters = self.card.throttled_s()
         limits = [words for bit, words in LIMITING_REASONS.items() if bits is not None and bits & bit]
@@ -96,7 +97,7 @@ class NvidiaPlatform(Platform):
         if others:
             reasons.append(f"other processes on the card: {', '.join(map(str, others))}")
         return State(
-            frequency_hz=self.card.clock_hz(SM_CLOCK),
+            frequency_hz=self.card.frequency_hz(SM_DOMAIN),
             memory_hz=memory_hz,
             temperature_c=self.card.temperature_c(),
             throttled=None if bits is None and not counters else bool(limits),
@@ -115,12 +116,12 @@ class NvidiaPlatform(Platform):
 
     def _supported(self) -> tuple[float, ...]:
         """SM clocks at the memory clock seen, unless that is an idling one: its list is short."""
-        memory = self.card.memory_clocks_hz()
+        memory = self.card.memory_frequencies_hz()
         if not memory:
             return ()
         seen = self._memory_seen_hz
         busy = seen if seen in memory and seen > memory[-1] / 2 else memory[-1]
-        return self.card.compute_clocks_hz(busy)
+        return self.card.compute_frequencies_hz(busy)
 
     def _identity(self, label: str | None, root: Path) -> Device:
         card = self.card
@@ -139,8 +140,8 @@ class NvidiaPlatform(Platform):
             platform="nvidia",
             model=name,
             cores=cores,
-            frequency_min_hz=self.clocks_hz[0] if self.clocks_hz else None,
-            frequency_max_hz=self.clocks_hz[-1] if self.clocks_hz else None,
+            frequency_min_hz=self.supported_hz[0] if self.supported_hz else None,
+            frequency_max_hz=self.supported_hz[-1] if self.supported_hz else None,
             memory_bytes=None if memory is None else int(memory.total),
             power_limit_w=card.power_limit_w(),
             driver=driver_version(),
@@ -149,9 +150,9 @@ class NvidiaPlatform(Platform):
 
     def _other_processes(self) -> tuple[int, ...]:
         """Looked for every two seconds only: listing processes is the slowest of all calls."""
-        if self.clock.now() >= self._next_others_s:
+        if self.timer.now() >= self._next_others_s:
             self._others = self.card.other_processes() or ()
-            self._next_others_s = self.clock.now() + _LOOK_FOR_OTHERS_S
+            self._next_others_s = self.timer.now() + _LOOK_FOR_OTHERS_S
         return self._others
 
 

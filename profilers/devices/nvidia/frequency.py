@@ -46,8 +46,8 @@ def find_rights(root: Path = Path("/")) -> Rights:
     return Rights(None, "this user may not set clocks", helper.remedy())
 
 
-class NvidiaClocks:
-    """ClockControl of one card."""
+class NvidiaFrequency:
+    """FrequencyControl of one card."""
 
     def __init__(self, card: Card, rights: Rights) -> None:
         self._card = card

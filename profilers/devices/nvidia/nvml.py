@@ -91,6 +91,14 @@ def gpu_count() -> int:
         return 0
 
 
+def index_of(uuid: str) -> int:
+    """NVML's number of the card with that UUID. Raises NotSupportedError where there is none."""
+    for index in range(gpu_count()):
+        if Card(index).text("nvmlDeviceGetUUID") == uuid:
+            return index
+    raise NotSupportedError(f"there is no GPU {uuid} here", remedy="list them with: nvidia-smi -L")
+
+
 class Card:
     """One GPU behind NVML. Raises an error of ours if it cannot be opened.
 
@@ -151,7 +159,7 @@ class Card:
         value = self.read("nvmlDeviceGetPowerUsage")
         return None if value is None else value / 1e3
 
-    def clock_hz(self, kind: int) -> float | None:
+    def frequency_hz(self, kind: int) -> float | None:
         """Clock now: kind 1 is the SM clock, 2 the memory clock."""
         value = self.read("nvmlDeviceGetClockInfo", kind)
         return None if value is None else value * 1e6
@@ -187,11 +195,11 @@ class Card:
         value = self.read("nvmlDeviceGetMigMode")
         return None if value is None else bool(value[0])
 
-    def memory_clocks_hz(self) -> tuple[float, ...]:
+    def memory_frequencies_hz(self) -> tuple[float, ...]:
         """Supported memory clocks, ascending; empty if not listed."""
         return tuple(sorted(mhz * 1e6 for mhz in self.read("nvmlDeviceGetSupportedMemoryClocks") or ()))
 
-    def compute_clocks_hz(self, memory_hz: float) -> tuple[float, ...]:
+    def compute_frequencies_hz(self, memory_hz: float) -> tuple[float, ...]:
         """SM clocks supported at a memory clock, ascending; empty if not listed."""
         clocks = self.read("nvmlDeviceGetSupportedGraphicsClocks", round(memory_hz / 1e6))
         return tuple(sorted(mhz * 1e6 for mhz in clocks or ()))

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean, median
 
-from cardlab.profilers.board.timer import Clock
+from cardlab.profilers.board.timer import Timer
 from cardlab.profilers.devices.nvidia.nvml import Card
-from cardlab.profilers.devices.power import Meter, Rail, RailTrace, Recording
+from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recording
 from cardlab.profilers.devices.sampler import Sampler
 
 BOARD = Rail(name="board", scope="whole card", total=True)
@@ -31,26 +31,26 @@ Boundary = tuple[float, float]
 """Time and energy at a move of the counter."""
 
 
-class NvmlMeter(Meter):
+class NvmlMeter(PowerMeter):
     """The card's power by the best source that it has.
 
     Attributes:
         source: "counter", "instant" or "average".
     """
 
-    def __init__(self, card: Card, clock: Clock, sampler: Sampler, source: str) -> None:
+    def __init__(self, card: Card, timer: Timer, sampler: Sampler, source: str) -> None:
         self.rails = (BOARD,)
         self.source = source
         self.update_s = AVERAGE_S if source == "average" else TICK_S
         self._card = card
-        self._clock = clock
+        self._timer = timer
         self._sampler = sampler
 
     @contextmanager
     def recording(self) -> Iterator[Recording]:
         """Raises DeviceLostError at the end of the block if the card went away."""
-        recording = _Ticks(self._card, self._clock) if self.source == "counter" else None
-        plain = recording or _Samples(self._card, self._clock, self.source, self.update_s)
+        recording = _Ticks(self._card, self._timer) if self.source == "counter" else None
+        plain = recording or _Samples(self._card, self._timer, self.source, self.update_s)
         with self._sampler.during(plain.look):
             yield plain
 
@@ -67,9 +67,9 @@ def best_source(card: Card) -> str | None:
 class _Samples(Recording):
     """Readings of a sensor that averages over its own window: the first may reach back before the start."""
 
-    def __init__(self, card: Card, clock: Clock, source: str, update_s: float) -> None:
+    def __init__(self, card: Card, timer: Timer, source: str, update_s: float) -> None:
         self._read = card.instant_w if source == "instant" else card.average_w
-        self._clock = clock
+        self._timer = timer
         self._source = source
         self._update_s = update_s
         self._end_s: list[float] = []
@@ -79,7 +79,7 @@ class _Samples(Recording):
     def look(self) -> float:
         power_w = self._read()
         if power_w is not None and not self._first:
-            self._end_s.append(self._clock.now())
+            self._end_s.append(self._timer.now())
             self._power_w.append(power_w)
         self._first = False
         return self._update_s
@@ -91,18 +91,18 @@ class _Samples(Recording):
 
 
 class _Ticks(Recording):
-    def __init__(self, card: Card, clock: Clock) -> None:
+    def __init__(self, card: Card, timer: Timer) -> None:
         self._card = card
-        self._clock = clock
+        self._timer = timer
         self._looked: Boundary | None = None
         self._moves: list[tuple[float, float, float]] = []
         self._instants: list[tuple[float, float]] = []
         self._counting = True
 
     def look(self) -> float:
-        before_s = self._clock.now()
+        before_s = self._timer.now()
         energy_j = self._card.energy_j() if self._counting else None
-        at_s = (before_s + self._clock.now()) / 2
+        at_s = (before_s + self._timer.now()) / 2
         if energy_j is None:
             self._counting = False
             self._keep_instant(at_s)

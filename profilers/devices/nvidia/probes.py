@@ -9,7 +9,7 @@ from cardlab.profilers.devices.device import Probe
 from cardlab.profilers.devices.nvidia.nvml import Card
 
 if TYPE_CHECKING:
-    from cardlab.profilers.devices.nvidia.device import NvidiaPlatform
+    from cardlab.profilers.devices.nvidia.device import NvidiaDevice
 
 _SOURCES = {
     "counter": "total-energy counter, tick to tick; instant samples as a check",
@@ -18,20 +18,20 @@ _SOURCES = {
 }
 
 
-def probes(platform: NvidiaPlatform) -> tuple[Probe, ...]:
+def probes(device: NvidiaDevice) -> tuple[Probe, ...]:
     """One probe a capability; reads only."""
     return (
-        *_device(platform),
-        _power(platform),
-        _clocks(platform),
-        *_reads(platform.card),
-        _others(platform.card),
-        *_mig(platform),
+        *_device(device),
+        _power(device),
+        _clocks(device),
+        *_reads(device.card),
+        _others(device.card),
+        *_mig(device),
     )
 
 
-def _device(platform: NvidiaPlatform) -> Iterator[Probe]:
-    identity = platform.identity
+def _device(device: NvidiaDevice) -> Iterator[Probe]:
+    identity = device.identity
     limit = identity.power_limit_w
     words = f"{identity.model}, {identity.cores or 'N/A'} cores"
     yield Probe(name="device", ok=True, state=words if limit is None else f"{words}, limit {limit:g} W")
@@ -39,34 +39,34 @@ def _device(platform: NvidiaPlatform) -> Iterator[Probe]:
     yield Probe(name="driver", ok=True, state=identity.driver or "N/A")
 
 
-def _power(platform: NvidiaPlatform) -> Probe:
-    if platform.mig:
+def _power(device: NvidiaDevice) -> Probe:
+    if device.mig:
         return Probe(
             name="power meter",
             ok=False,
             state="NVML measures the whole card, not a MIG instance",
-            remedy=f"sudo nvidia-smi -i {platform.card.index} -mig 0",
+            remedy=f"sudo nvidia-smi -i {device.card.index} -mig 0",
         )
-    if platform.power_source is None:
-        return _lack(platform.card, "power meter", "nvmlDeviceGetTotalEnergyConsumption", "no source of power")
-    return Probe(name="power meter", ok=True, state=_SOURCES[platform.power_source])
+    if device.power_source is None:
+        return _lack(device.card, "power meter", "nvmlDeviceGetTotalEnergyConsumption", "no source of power")
+    return Probe(name="power meter", ok=True, state=_SOURCES[device.power_source])
 
 
-def _clocks(platform: NvidiaPlatform) -> Probe:
-    if not platform.clocks_hz:
+def _clocks(device: NvidiaDevice) -> Probe:
+    if not device.supported_hz:
         names = ("nvmlDeviceGetSupportedMemoryClocks", "nvmlDeviceGetSupportedGraphicsClocks")
-        name = next((n for n in names if n in platform.card.lacks), names[0])
-        return _lack(platform.card, "clock control", name, "no clocks are listed: measured as found")
-    rights = platform.rights
+        name = next((n for n in names if n in device.card.lacks), names[0])
+        return _lack(device.card, "clock control", name, "no clocks are listed: measured as found")
+    rights = device.rights
     if rights.route is None:
         return Probe(name="clock control", ok=False, state=f"{rights.state}: measured as found", remedy=rights.remedy)
-    low, high = platform.clocks_hz[0] / 1e6, platform.clocks_hz[-1] / 1e6
-    state = f"{len(platform.clocks_hz)} clocks, {low:.0f} .. {high:.0f} MHz, {rights.state}"
+    low, high = device.supported_hz[0] / 1e6, device.supported_hz[-1] / 1e6
+    state = f"{len(device.supported_hz)} clocks, {low:.0f} .. {high:.0f} MHz, {rights.state}"
     return Probe(name="clock control", ok=True, state=state)
 
 
 def _reads(card: Card) -> Iterator[Probe]:
-    hz, memory_hz = card.clock_hz(1), card.clock_hz(2)
+    hz, memory_hz = card.frequency_hz(1), card.frequency_hz(2)
     yield _read(card, "clock", None if hz is None else f"{hz / 1e6:.0f} MHz now", "nvmlDeviceGetClockInfo")
     words = None if memory_hz is None else f"{memory_hz / 1e6:.0f} MHz now"
     yield _read(card, "memory clock", words, "nvmlDeviceGetClockInfo")
@@ -105,7 +105,7 @@ def _others(card: Card) -> Probe:
     return Probe(name="other processes", ok=True, state="none")
 
 
-def _mig(platform: NvidiaPlatform) -> Iterator[Probe]:
-    if platform.mig is not None:
-        remedy = f"sudo nvidia-smi -i {platform.card.index} -mig 0" if platform.mig else None
-        yield Probe(name="MIG", ok=not platform.mig, state="on" if platform.mig else "off", remedy=remedy)
+def _mig(device: NvidiaDevice) -> Iterator[Probe]:
+    if device.mig is not None:
+        remedy = f"sudo nvidia-smi -i {device.card.index} -mig 0" if device.mig else None
+        yield Probe(name="MIG", ok=not device.mig, state="on" if device.mig else "off", remedy=remedy)

@@ -13,20 +13,19 @@ from cardlab.core.identity import simulated_key
 from cardlab.core.quantity import Origin, Provenance
 from cardlab.core.records.device import Device
 from cardlab.profilers.board.host import state_folder
-from cardlab.profilers.board.timer import Clock
+from cardlab.profilers.board.timer import LapSample, Timer
 from cardlab.profilers.board.work import Lap, Work
-from cardlab.profilers.devices.device import Platform, Probe, State
-from cardlab.profilers.devices.guard import ClockGuard
-from cardlab.profilers.devices.power import Meter, Rail, RailTrace, Recording
+from cardlab.profilers.devices.device import HardwareDevice, Probe, State
+from cardlab.profilers.devices.guard import FrequencyGuard
+from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recording
 from cardlab.profilers.devices.simulated.catalogue import physics_of
 from cardlab.profilers.devices.simulated.machine import Machine
-from cardlab.profilers.runtime.timers import LapSample
 
 LEAST_LAP_S = 1e-5
 SIMULATED = Provenance.of(Origin.SIMULATED)
 
 
-class SimulatedPlatform(Platform):
+class SimulatedDevice(HardwareDevice):
     """One of the devices of `devices.py`; nothing is really run, time is virtual.
 
     Args:
@@ -52,12 +51,12 @@ class SimulatedPlatform(Platform):
             memory_bytes=physics.memory_bytes,
             power_limit_w=physics.power_limit_w,
         )
-        self.clock: Clock = _MachineClock(self.machine)
-        self.stopwatch = _MachineStopwatch(self.machine)
+        self.timer: Timer = _MachineTimer(self.machine)
+        self.lap_timer = _MachineLapTimer(self.machine)
         self.meter = _MachineMeter(self.machine)
         self.provenance = SIMULATED
         register = (state or state_folder()) / "simulated" / f"{name}-{_file_name(label)}.json"
-        self.guard = ClockGuard(self.identity.key, self.name, _ClockRegister(self.machine, register))
+        self.guard = FrequencyGuard(self.identity.key, self.name, _FrequencyRegister(self.machine, register))
 
     def frequencies(self) -> tuple[float, ...]:
         """The clocks of the device's table."""
@@ -89,7 +88,7 @@ def _file_name(label: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in label)
 
 
-class _MachineClock:
+class _MachineTimer:
     """Virtual time of the machine; sleeping is resting."""
 
     def __init__(self, machine: Machine) -> None:
@@ -102,7 +101,7 @@ class _MachineClock:
         self._machine.rest(max(0.0, seconds))
 
 
-class _MachineStopwatch:
+class _MachineLapTimer:
     """Times a lap by letting the machine do it: physics for work of known size, else the callable."""
 
     def __init__(self, machine: Machine) -> None:
@@ -125,7 +124,7 @@ class _MachineStopwatch:
         return LapSample(wall_s=self._machine.now_s - start_s, cpu_s=None, involuntary_switches=None)
 
 
-class _MachineMeter(Meter):
+class _MachineMeter(PowerMeter):
     """The machine's one power sensor."""
 
     def __init__(self, machine: Machine) -> None:
@@ -163,7 +162,7 @@ class _MachineRecording(Recording):
         return self._traces
 
 
-class _ClockRegister:
+class _FrequencyRegister:
     """The clock lock of a simulated card: a file, so that it outlives the process as a real lock does."""
 
     def __init__(self, machine: Machine, path: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cardlab.profilers.board.work import Lap, Work
-from cardlab.profilers.devices.jetson.device import JetsonPlatform
+from cardlab.profilers.devices.jetson.device import JetsonDevice
 from cardlab.profilers.devices.simulated.catalogue import physics_of
 from cardlab.profilers.devices.simulated.machine import Machine
 from cardlab.profilers.devices.simulated.physics import Physics
@@ -70,8 +70,8 @@ class LiveBoard:
         self._due_s = 0.0
         self.on_step: Callable[[], None] | None = None
 
-    def platform(self, **options: object) -> JetsonPlatform:
-        return JetsonPlatform(self.root, clock=self, sampler=self, writer=self.kernel, **options)  # type: ignore[arg-type]
+    def platform(self, **options: object) -> JetsonDevice:
+        return JetsonDevice(self.root, timer=self, sampler=self, writer=self.kernel, **options)  # type: ignore[arg-type]
 
     def work(self, flop: float = FLOP) -> Work:
         """Arithmetic that keeps the GPU busy for a twentieth of a second or so."""

@@ -14,7 +14,7 @@ import pynvml
 
 from cardlab.core.errors import CardlabError
 from cardlab.profilers.board.work import Lap, Work
-from cardlab.profilers.devices.nvidia.device import NvidiaPlatform
+from cardlab.profilers.devices.nvidia.device import NvidiaDevice
 from cardlab.profilers.devices.nvidia.frequency import Rights
 
 SOURCE = Path(__file__).with_name("fake_nvml.c")
@@ -108,5 +108,5 @@ class FakeCard:
         """What the sensor reads in a steady state."""
         return float(self.lib.fake_steady_watts(round(frequency_hz / 1e6), load))
 
-    def platform(self, rights: Rights = ROOT_RIGHTS, label: str | None = None) -> NvidiaPlatform:
-        return NvidiaPlatform(0, label, clock=self, sampler=self, rights=rights)
+    def platform(self, rights: Rights = ROOT_RIGHTS, label: str | None = None) -> NvidiaDevice:
+        return NvidiaDevice(0, label, timer=self, sampler=self, rights=rights)

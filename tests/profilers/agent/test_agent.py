@@ -33,7 +33,7 @@ FAST = ("--repeats", 3, "--window", 0.5)
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
     file = tmp_path / "agent.pyz"
-    pack_agent(file, None, ())
+    pack_agent(file, None)
     return file
 
 

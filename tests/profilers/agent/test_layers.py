@@ -16,14 +16,15 @@ from cardlab.core.records.task import Execution
 from cardlab.db import open_store
 from cardlab.db.bundle import merge_bundle
 from cardlab.profilers.agent import layers, timing
-from cardlab.profilers.agent.pack import make_job, pack_agent
+from cardlab.profilers.agent.pack import pack_agent
 from cardlab.profilers.agent.works import Bench
 from cardlab.profilers.devices import open_platform
-from cardlab.profilers.measure.task import profile_task
+from cardlab.profilers.measure.job import make_job
 from cardlab.profilers.runtime import resolve_execution, resolve_task
 from cardlab.profilers.runtime.build import build_meta, layer_context, materialise
 from cardlab.profilers.runtime.families import family_named
 from cardlab.profilers.runtime.pieces import head_piece
+from tests.profilers.profiling import profile_here
 from tests.profilers.runtime.small import small_task
 
 FLOAT32 = Execution(dtype="float32")
@@ -96,13 +97,13 @@ def test_first_layer_backward_stops_at_its_adapters() -> None:
     assert list(works) == ["embedding", "first_layer", "layer", "head"]
     assert [name for name, _ in works["embedding"][2]] == ["forward"]
     for name in ("first_layer", "layer", "head"):
-        laps, _ = timing.measure(works[name][2], works[name][3], timing.CpuClock(), repeats=2)
+        laps, _ = timing.measure(works[name][2], works[name][3], timing.CpuTimer(), repeats=2)
         assert all(wall > 0 for samples in laps.values() for wall, _, _ in samples)
 
 
 def test_packed_agent_profiles_this_machine_as_cardlab_would(tmp_path: Path) -> None:
     task = resolve_task("tiny-llama", sequence=32)
-    pack_agent(tmp_path / "agent.pyz", task, ("float32",))
+    pack_agent(tmp_path / "agent.pyz", make_job(task, ("float32",)))
     words = [sys.executable, tmp_path / "agent.pyz", "run", "--dtype", "float32", "--repeats", 4]
     words += ["--out", tmp_path / "here.zip", "--state", tmp_path / "state", "--device", "cpu"]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
@@ -123,7 +124,7 @@ def test_packed_agent_profiles_this_machine_as_cardlab_would(tmp_path: Path) -> 
 @pytest.mark.accept
 def test_agent_and_profile_agree_within_5_percent(tmp_path: Path) -> None:
     task = resolve_task("llama-3.2-1b", sequence=128)
-    pack_agent(tmp_path / "agent.pyz", task, ("float32",))
+    pack_agent(tmp_path / "agent.pyz", make_job(task, ("float32",)))
     names = [(segment, phase) for segment in ("first_layer", "layer", "head") for phase in ("forward", "backward")]
     errors: dict[tuple[str, str], list[float]] = {name: [] for name in names}
     for turn in range(3):
@@ -134,9 +135,9 @@ def test_agent_and_profile_agree_within_5_percent(tmp_path: Path) -> None:
         with open_store(tmp_path / f"{turn}.db") as store:
             merge_bundle(store, tmp_path / f"{turn}.zip")
             point = store.runs.latest().points[0]
-        own = profile_task(task, execution=resolve_execution(dtype="float32"), overhead_bytes=0)
+        own = profile_here(task, resolve_execution(dtype="float32")).points[0]
         for segment, phase in names:
-            agents, mine = point.find("latency", segment, phase).estimate, getattr(own.segment(segment), f"{phase}_s")
+            agents, mine = point.latency(segment, phase), own.latency(segment, phase)
             assert agents is not None and mine is not None, "contended"
             errors[segment, phase].append(agents.value / mine.value - 1)
     middle = {name: sorted(values)[1] for name, values in errors.items()}

@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 
 from cardlab.core.errors import PermissionDeniedError, UsageError
-from cardlab.profilers.board.timer import VirtualClock
+from cardlab.profilers.board.timer import VirtualTimer
 from cardlab.profilers.devices import helper
-from cardlab.profilers.devices.cpu.device import CpuPlatform
-from cardlab.profilers.devices.cpu.frequency import CpuClocks
+from cardlab.profilers.devices.cpu.device import CpuDevice
+from cardlab.profilers.devices.cpu.frequency import CpuFrequency
 from cardlab.profilers.devices.cpu.power import energy_between
+from cardlab.profilers.measure.window import measure
 from tests.conftest import as_user_without_rights
 
 RANGE_UJ = 65_000_000
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become a user without rights")
 
 
-class Counting(VirtualClock):
+class Counting(VirtualTimer):
     """A clock that moves RAPL files along and looks at them as it goes."""
 
     def __init__(self, files: dict[Path, float]) -> None:
@@ -83,7 +84,7 @@ def settings(base: Path) -> tuple[str, ...]:
 
 
 def test_a_machine_with_neither_is_a_normal_case(tmp_path: Path) -> None:
-    device = CpuPlatform(tmp_path)
+    device = CpuDevice(tmp_path)
     assert device.meter is None and device.guard is None and device.frequencies() == ()
     assert {p.name: p.ok for p in device.capabilities()}["power meter"] is None
 
@@ -98,8 +99,8 @@ def test_packages_are_counted_once_across_a_wrap(tmp_path: Path) -> None:
         zone(tmp_path, "intel-rapl:0:1", "dram"): 4.0,
     }
     clock = Counting(files)
-    device = CpuPlatform(tmp_path, clock=clock, sampler=clock)
-    reading = device.measure(lambda: clock.sleep(0.05), seconds=4.0)
+    device = CpuDevice(tmp_path, timer=clock, sampler=clock)
+    reading = measure(device, lambda: clock.sleep(0.05), seconds=4.0)
     assert float(reading.power_w) == pytest.approx(65.0, rel=1e-3)  # type: ignore[arg-type]
     means = {name: sum(t.power_w) / len(t.power_w) for name, t in reading.traces.items()}
     assert means == pytest.approx({"package": 65.0, "core": 50.0, "dram": 4.0}, rel=1e-3)
@@ -114,7 +115,7 @@ def test_energy_across_a_wrap() -> None:
 
 def test_the_clock_is_set_by_the_userspace_governor_and_put_back(tmp_path: Path) -> None:
     bases = [policy(tmp_path, 0), policy(tmp_path, 4)]
-    device = CpuPlatform(tmp_path)
+    device = CpuDevice(tmp_path)
     assert device.frequencies()[0] == 800e6 and device.frequencies()[-1] == 3200e6
     with device.locked(2_000e6):
         for base in bases:
@@ -126,10 +127,10 @@ def test_the_clock_is_set_by_the_userspace_governor_and_put_back(tmp_path: Path)
 
 def test_without_that_governor_it_is_a_request(tmp_path: Path) -> None:
     base = policy(tmp_path, governors="performance powersave")
-    device = CpuPlatform(tmp_path)
+    device = CpuDevice(tmp_path)
     with device.locked(800e6):
         assert settings(base) == ("powersave", "800000", "800000")
-        assert device.measure(lambda: None, 0.0).frequency_hz == 1800e6
+        assert measure(device, lambda: None, 0.0).frequency_hz == 1800e6
     assert settings(base) == ("powersave", "900000", "3000000")
 
 
@@ -144,7 +145,7 @@ def test_limits_never_cross(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(helper, "write_value", checked)
     for hz in (800e6, 3200e6, 1500e6):
-        with CpuPlatform(tmp_path).locked(hz):
+        with CpuDevice(tmp_path).locked(hz):
             pass
 
 
@@ -158,7 +159,7 @@ def test_without_rights_it_says_what_to_do(tmp_path: Path) -> None:
     state.chmod(0o777)
 
     def look() -> str:
-        device = CpuPlatform(tmp_path)
+        device = CpuDevice(tmp_path)
         lacking = [p for p in device.capabilities() if p.ok is False]
         assert device.meter is None and device.frequencies() == ()
         return " | ".join(f"{p.name}: {p.remedy}" for p in lacking)
@@ -181,8 +182,8 @@ def test_what_a_user_may_not_write_goes_through_the_helper(tmp_path: Path) -> No
 
     def look() -> str:
         with pytest.raises(PermissionDeniedError, match="cardlab-clock-helper"):
-            CpuClocks(tmp_path).apply(1e9, None)
-        CpuClocks(tmp_path, through).apply(1e9, None)
+            CpuFrequency(tmp_path).apply(1e9, None)
+        CpuFrequency(tmp_path, through).apply(1e9, None)
         return " ".join(asked)
 
     said = as_user_without_rights(tmp_path, look)

@@ -16,7 +16,7 @@ import pytest
 
 from cardlab.core.errors import DeviceBusyError, DeviceError
 from cardlab.profilers.devices import open_platform
-from cardlab.profilers.devices.guard import ClockGuard, journals
+from cardlab.profilers.devices.guard import FrequencyGuard, journals
 
 
 class Register:
@@ -46,7 +46,7 @@ def test_the_journal_is_on_disk_before_the_first_write(tmp_path: Path) -> None:
             super().apply(frequency_hz, memory_hz)
 
     control = Watching()
-    with ClockGuard("x:1", "x", control, tmp_path).locked(1e9):
+    with FrequencyGuard("x:1", "x", control, tmp_path).locked(1e9):
         assert control.locked_hz == 1e9
     assert control.log == ["apply 1e+09", "restore"]
     assert journals(tmp_path) == ()
@@ -55,7 +55,7 @@ def test_the_journal_is_on_disk_before_the_first_write(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_clocks_go_back_when_the_block_raises(tmp_path: Path, error: type[BaseException]) -> None:
     control = Register()
-    with pytest.raises(error), ClockGuard("x:1", "x", control, tmp_path).locked(1e9):
+    with pytest.raises(error), FrequencyGuard("x:1", "x", control, tmp_path).locked(1e9):
         raise error
     assert control.locked_hz is None
     assert journals(tmp_path) == ()
@@ -68,24 +68,24 @@ def test_clocks_go_back_when_setting_them_fails_half_way(tmp_path: Path) -> None
             raise DeviceError("the memory clock cannot be set", remedy="leave it")
 
     control = Failing()
-    with pytest.raises(DeviceError), ClockGuard("x:1", "x", control, tmp_path).locked(1e9):
+    with pytest.raises(DeviceError), FrequencyGuard("x:1", "x", control, tmp_path).locked(1e9):
         pytest.fail("the block must not run")
     assert control.locked_hz is None
 
 
 def test_two_processes_cannot_hold_one_device(tmp_path: Path) -> None:
-    with ClockGuard("x:1", "x", Register(), tmp_path).locked(1e9):
-        with pytest.raises(DeviceBusyError), ClockGuard("x:1", "x", Register(), tmp_path).locked(2e9):
+    with FrequencyGuard("x:1", "x", Register(), tmp_path).locked(1e9):
+        with pytest.raises(DeviceBusyError), FrequencyGuard("x:1", "x", Register(), tmp_path).locked(2e9):
             pytest.fail("the second must not get it")
         [journal] = journals(tmp_path)
         assert not journal.abandoned
-        with ClockGuard("x:2", "x", Register(), tmp_path).locked(2e9):
+        with FrequencyGuard("x:2", "x", Register(), tmp_path).locked(2e9):
             pass
 
 
 def test_a_leftover_is_refused_then_restored(tmp_path: Path) -> None:
     control = Register()
-    guard = ClockGuard("x:1", "x", control, tmp_path)
+    guard = FrequencyGuard("x:1", "x", control, tmp_path)
     with pytest.raises(RuntimeError), guard.locked(1e9):
         # What SIGKILL leaves: the journal stays and nothing is restored.
         [journal] = journals(tmp_path)

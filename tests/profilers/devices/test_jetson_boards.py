@@ -15,7 +15,7 @@ from cardlab.profilers.board.modules import T194, T210, T234, active_sm
 from cardlab.profilers.board.rails import total_parts
 from cardlab.profilers.board.tegra import l4t_release
 from cardlab.profilers.devices import open_platform
-from cardlab.profilers.devices.jetson.device import JetsonPlatform
+from cardlab.profilers.devices.jetson.device import JetsonDevice
 from cardlab.profilers.devices.jetson.rails import make_rails
 from tests.conftest import DATA
 from tests.fakes.jetson.boards import BOARDS
@@ -72,7 +72,7 @@ ACTIVE = {
 def test_a_board_says_who_it_is(name: str, tmp_path: Path) -> None:
     board = BOARDS[name]
     build(board, tmp_path)
-    device = JetsonPlatform(tmp_path)
+    device = JetsonDevice(tmp_path)
     identity = device.identity
     assert (identity.platform, identity.model, identity.cores) == ("jetson", board.model, board.cores)
     assert identity.key.startswith("jetson:") and "1421023012345" not in identity.key
@@ -90,7 +90,7 @@ def test_a_board_says_who_it_is(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "cores"), ACTIVE.items())
 def test_gated_cores_are_not_counted(name: str, cores: int, tmp_path: Path) -> None:
     build(BOARDS[name], tmp_path)
-    assert JetsonPlatform(tmp_path).state().cores_active == cores
+    assert JetsonDevice(tmp_path).state().cores_active == cores
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -114,7 +114,7 @@ def test_rails_keep_their_names_and_add_up_once(name: str, tmp_path: Path) -> No
 
 def test_the_total_of_an_agx_orin_is_no_double_count_and_says_so(tmp_path: Path) -> None:
     build(BOARDS["agx-orin-64"], tmp_path)
-    device = JetsonPlatform(tmp_path)
+    device = JetsonDevice(tmp_path)
     states = [probe.state for probe in device.capabilities()]
     [said] = [state for state in states if "VDDQ_VDD2_1V8AO (" in state]
     assert "0.30 W now" in said and "not added again, as jtop's total does" in said
@@ -140,7 +140,7 @@ class TestAgainstFacts:
         facts = json.loads(FACTS.read_text())["gpu_silicon"]
         for name, key in SILICON.items():
             build(BOARDS[name], tmp_path / name)
-            identity = JetsonPlatform(tmp_path / name).identity
+            identity = JetsonDevice(tmp_path / name).identity
             assert (identity.cores, identity.details["sm_count"], identity.details["compute_capability"]) == (
                 facts[key]["cuda"],
                 facts[key]["sm_max"],
@@ -234,7 +234,7 @@ def test_elsewhere_it_says_that_this_is_no_jetson(tmp_path: Path) -> None:
 def test_an_unknown_module_is_measured_without_a_core_count(tmp_path: Path) -> None:
     build(BOARDS["orin-nx-16"], tmp_path)
     put(tmp_path / "proc/device-tree/compatible", "nvidia,p9999-0000\0nvidia,tegra234\0")
-    device = JetsonPlatform(tmp_path)
+    device = JetsonDevice(tmp_path)
     assert device.identity.cores is None and device.state().cores_active == 1024
     assert device.frequencies() and device.meter is not None
     lacking = next(probe for probe in device.capabilities() if probe.name == "device")
@@ -243,7 +243,7 @@ def test_an_unknown_module_is_measured_without_a_core_count(tmp_path: Path) -> N
 
 def test_a_zone_that_is_off_is_not_read_as_cold(tmp_path: Path) -> None:
     build(BOARDS["orin-nx-16"], tmp_path)
-    device = JetsonPlatform(tmp_path)
+    device = JetsonDevice(tmp_path)
     assert device.state().temperature_c == 45.5
     for zone in tmp_path.glob("sys/class/thermal/thermal_zone*/temp"):
         zone.write_text("-256000\n")

@@ -15,8 +15,8 @@ import pytest
 from cardlab.core.errors import CardlabError, DeviceLostError, NotSupportedError, UsageError
 from cardlab.profilers.board.gpu import find_gpu
 from cardlab.profilers.devices import helper
-from cardlab.profilers.devices.jetson.device import JetsonPlatform
-from cardlab.profilers.devices.jetson.frequency import JetsonClocks, Rights, find_rights, make_writer
+from cardlab.profilers.devices.jetson.device import JetsonDevice
+from cardlab.profilers.devices.jetson.frequency import JetsonFrequency, Rights, find_rights, make_writer
 from tests.conftest import as_user_without_rights
 from tests.fakes.jetson.boards import BOARDS
 from tests.fakes.jetson.kernel import FakeKernel
@@ -50,10 +50,10 @@ def settings(root: Path) -> dict[str, str]:
     }
 
 
-def platform(name: str, root: Path, semantics: str | None = None) -> tuple[JetsonPlatform, FakeKernel]:
+def platform(name: str, root: Path, semantics: str | None = None) -> tuple[JetsonDevice, FakeKernel]:
     board = BOARDS[name]
     kernel = FakeKernel(root, build(board, root), semantics or board.kernel)
-    return JetsonPlatform(root, writer=kernel), kernel
+    return JetsonDevice(root, writer=kernel), kernel
 
 
 @pytest.mark.parametrize("semantics", KERNELS)
@@ -71,10 +71,10 @@ def test_every_clock_is_set_and_verified(name: str, semantics: str, tmp_path: Pa
             assert device.lock_problems() == ()
         assert settings(tmp_path) == before
     # From one clock straight to another, up and down, as no restore in between would show.
-    assert device.clocks is not None
+    assert device.control is not None
     for hz in (*offered, *reversed(offered)):
-        device.clocks.apply(hz, None)
-        assert device.clocks.problems() == ()
+        device.control.apply(hz, None)
+        assert device.control.problems() == ()
 
 
 def test_memory_and_cpu_are_held_beside_the_gpu(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_memory_clock_of_ones_own(tmp_path: Path) -> None:
 def test_a_write_in_the_wrong_order_is_detected(semantics: str, detected: str, tmp_path: Path) -> None:
     """A writer that swaps the two last writes, and loses what the kernel would lose."""
     device, kernel = platform("orin-nx-16", tmp_path, semantics)
-    assert device.clocks is not None
+    assert device.control is not None
     pending: list[tuple[Path, str]] = []
 
     def swapped(path: Path, value: str) -> None:
@@ -131,7 +131,7 @@ def test_a_write_in_the_wrong_order_is_detected(semantics: str, detected: str, t
         while pending:
             kernel(*pending.pop())
 
-    wrong = JetsonClocks(tmp_path, device.gpu, device.rights, swapped)  # type: ignore[arg-type]
+    wrong = JetsonFrequency(tmp_path, device.gpu, device.rights, swapped)  # type: ignore[arg-type]
     kernel(kernel.folder / "max_freq", "408000000")
     said: list[str] = []
     try:
@@ -151,7 +151,7 @@ def test_a_write_in_the_wrong_order_is_detected(semantics: str, detected: str, t
 def test_a_limit_that_never_arrives_is_detected(lost: str, tmp_path: Path) -> None:
     """On 5.10 nothing is refused: a limit that is not taken shows in the read-back only."""
     device, kernel = platform("orin-nx-16", tmp_path, "5.10")
-    losing = JetsonClocks(
+    losing = JetsonFrequency(
         tmp_path, device.gpu, device.rights, lambda path, value: None if path.name == lost else kernel(path, value)
     )  # type: ignore[arg-type]
     try:
@@ -262,7 +262,7 @@ def test_nothing_outside_the_list_is_written(name: str, tmp_path: Path, monkeypa
     build(BOARDS[name], root)
     monkeypatch.setenv("XDG_STATE_HOME", str(state))
     with written_files() as written:
-        device = JetsonPlatform(root)
+        device = JetsonDevice(root)
         device.capabilities()
         for hz in device.frequencies()[:3]:
             with device.locked(hz):
@@ -341,7 +341,7 @@ def test_what_a_user_may_not_do_goes_through_the_helper(tmp_path: Path, monkeypa
         assert gpu is not None
         assert find_rights(tmp_path, gpu).route is None
         rights = Rights("helper", "played")
-        clocks = JetsonClocks(tmp_path, gpu, rights, make_writer(tmp_path, rights))
+        clocks = JetsonFrequency(tmp_path, gpu, rights, make_writer(tmp_path, rights))
         with pytest.raises(NotSupportedError, match="306 .. 918 MHz after 510 MHz was set"):
             clocks.apply(510e6, None)
         return "\n".join(dict.fromkeys(asked))
@@ -367,7 +367,9 @@ def test_points_of_a_sweep_are_watched_at_both_ends(tmp_path: Path) -> None:
 
     live = LiveBoard("orin-nx-16", tmp_path)
     device = live.platform()
-    measurer = PointMeasurer(device, LoadWorkbench(live.work()), TimingPolicy(repeats=3), lambda progress: None)
+    measurer = PointMeasurer(
+        device, LoadWorkbench(live.work()), TimingPolicy(repeats=3), lambda progress: None, lambda: None
+    )
     with device.locked(510e6):
         for _ in measurer.under_lock(510e6, (), False):
             pass

@@ -17,13 +17,14 @@ from cardlab.core.records.measurement import Profile
 from cardlab.core.records.task import Execution
 from cardlab.db import open_store
 from cardlab.profilers.devices.jetson import jtop
-from cardlab.profilers.devices.jetson.device import JetsonPlatform
+from cardlab.profilers.devices.jetson.device import JetsonDevice
 from cardlab.profilers.devices.power import Rail, RailTrace
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.estimate import estimate_seconds
 from cardlab.profilers.measure.session import Request, run_session
 from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
 from cardlab.profilers.measure.timing import TimingPolicy
+from cardlab.profilers.measure.window import measure, measure_waiting, window_s
 from cardlab.profilers.runtime.workbench import Workload
 from tests.fakes.jetson.boards import BOARDS
 from tests.fakes.jetson.machine import LiveBoard
@@ -78,9 +79,9 @@ def test_a_step_of_the_load_is_forgotten_before_the_window(tmp_path: Path) -> No
     live = LiveBoard("orin-nx-16", tmp_path)
     device = live.platform()
     with device.locked(918e6):
-        device.measure_waiting(20.0)
+        measure_waiting(device, 20.0)
         start_s, start_j = live.now(), live.machine.energy_j
-        reading = device.measure(live.work())
+        reading = measure(device, live.work())
         mean_w = (live.machine.energy_j - start_j) / (live.now() - start_s)
     assert reading.power_w is not None
     assert reading.power_w.value == pytest.approx(mean_w, rel=0.02)
@@ -88,7 +89,7 @@ def test_a_step_of_the_load_is_forgotten_before_the_window(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("name", "least_s"), [("orin-nx-16", 9.0), ("orin-nano-8", 74.0)])
 def test_windows_are_sized_from_the_averaging(name: str, least_s: float, tmp_path: Path) -> None:
-    assert LiveBoard(name, tmp_path).platform().window_s() >= least_s
+    assert window_s(LiveBoard(name, tmp_path).platform()) >= least_s
 
 
 def test_a_budget_is_kept_and_the_estimate_with_it(tmp_path: Path, database: Path) -> None:
@@ -107,7 +108,7 @@ def test_the_total_is_the_sum_of_three_rails(tmp_path: Path) -> None:
     live = LiveBoard("agx-orin-64", tmp_path)
     device = live.platform()
     with device.locked(1224e6):
-        reading = device.measure(live.work())
+        reading = measure(device, live.work())
     means = {name: float(np.mean(trace.power_w)) for name, trace in reading.traces.items()}
     assert reading.power_w is not None
     parts = means["VDD_GPU_SOC"] + means["VDD_CPU_CV"] + means["VIN_SYS_5V0"]
@@ -129,8 +130,8 @@ def test_without_power_the_time_is_still_measured(name: str, tmp_path: Path) -> 
     build(BOARDS[name], tmp_path)
     for label in tmp_path.glob("sys/bus/i2c/devices/*/hwmon/hwmon*/in*_label"):
         label.write_text("NC\n")
-    device = JetsonPlatform(tmp_path)
-    reading = device.measure(lambda: time.sleep(0.001), 0.01)
+    device = JetsonDevice(tmp_path)
+    reading = measure(device, lambda: time.sleep(0.001), 0.01)
     assert reading.power_w is None and reading.iterations > 1
     probe = next(p for p in device.capabilities() if p.name == "power meter")
     assert (probe.ok is None) == (name == "nano-2gb")
@@ -143,7 +144,7 @@ def test_without_the_driver_it_says_what_to_load(tmp_path: Path) -> None:
     build(BOARDS["orin-nx-16"], tmp_path)
     for path in (*tmp_path.glob("sys/class/hwmon/hwmon4"), *tmp_path.glob("sys/bus/i2c/devices/*")):
         path.unlink() if path.is_symlink() else shutil.rmtree(path)
-    probe = next(p for p in JetsonPlatform(tmp_path).capabilities() if p.name == "power meter")
+    probe = next(p for p in JetsonDevice(tmp_path).capabilities() if p.name == "power meter")
     assert probe.ok is False and "ina3221" in (probe.remedy or "")
 
 
@@ -154,7 +155,7 @@ def test_monitors_that_vanish_are_an_error(tmp_path: Path) -> None:
     device = live.platform()
     live.on_step = lambda: shutil.rmtree(tmp_path / "sys/bus/i2c", ignore_errors=True) if live.now() > 3.0 else None
     with pytest.raises(DeviceLostError, match="INA3221"):
-        device.measure(live.work())
+        measure(device, live.work())
 
 
 FAKE_JTOP = """
@@ -191,7 +192,7 @@ def fake_jtop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_jtop_is_the_check_beside_sysfs(fake_jtop: Path) -> None:
-    device = JetsonPlatform(fake_jtop)
+    device = JetsonDevice(fake_jtop)
     assert device.meter is not None
     device.meter.prepare()
     with device.meter.recording() as recording:
@@ -205,7 +206,7 @@ def test_jtop_is_the_check_beside_sysfs(fake_jtop: Path) -> None:
 
 def test_sysfs_takes_over_when_the_service_goes(fake_jtop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_JTOP_LINES", "40")
-    device = JetsonPlatform(fake_jtop, power_source="jtop")
+    device = JetsonDevice(fake_jtop, power_source="jtop")
     assert device.meter is not None and device.meter.source.name == "jtop"
     device.meter.prepare()
     with device.meter.recording() as recording:
@@ -219,7 +220,7 @@ def test_sysfs_takes_over_when_the_service_goes(fake_jtop: Path, monkeypatch: py
 
 def test_a_check_that_goes_away_costs_nothing(fake_jtop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_JTOP_LINES", "5")
-    device = JetsonPlatform(fake_jtop)
+    device = JetsonDevice(fake_jtop)
     assert device.meter is not None
     device.meter.prepare()
     with device.meter.recording() as recording:
@@ -234,13 +235,13 @@ def test_a_service_that_does_not_run_is_said_in_jtops_words(fake_jtop: Path, mon
     with pytest.raises(DeviceError, match="jtop.service is not active") as caught:
         jtop.open_jtop()
     assert "systemctl" in caught.value.remedy
-    device = JetsonPlatform(fake_jtop, power_source="jtop")
+    device = JetsonDevice(fake_jtop, power_source="jtop")
     assert device.meter is not None and device.meter.source.name == "sysfs"
 
 
 def test_doctor_says_what_jtop_lacks(fake_jtop: Path) -> None:
     def probe() -> tuple[bool | None, str]:
-        found = next(p for p in JetsonPlatform(fake_jtop).capabilities() if p.name == "jtop")
+        found = next(p for p in JetsonDevice(fake_jtop).capabilities() if p.name == "jtop")
         return found.ok, found.remedy or ""
 
     assert probe()[0] is True
@@ -267,4 +268,4 @@ def test_tegrastats_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_source_that_does_not_exist(tmp_path: Path) -> None:
     build(BOARDS["orin-nx-16"], tmp_path)
     with pytest.raises(UsageError, match="no power source"):
-        JetsonPlatform(tmp_path, power_source="meter")
+        JetsonDevice(tmp_path, power_source="meter")

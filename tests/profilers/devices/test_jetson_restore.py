@@ -24,10 +24,11 @@ HOLD = """
 import sys, time
 sys.path.insert(0, {repository!r})
 from pathlib import Path
-from cardlab.profilers.devices.jetson.device import JetsonPlatform
+from cardlab.profilers.devices.jetson.device import JetsonDevice
+from cardlab.profilers.measure.window import measure
 from tests.fakes.jetson.kernel import FakeKernel
 root, folder = Path({root!r}), Path({folder!r})
-board = JetsonPlatform(root, writer=FakeKernel(root, folder, {semantics!r}))
+board = JetsonDevice(root, writer=FakeKernel(root, folder, {semantics!r}))
 with board.locked(board.frequencies()[2]):
     print("held", flush=True)
     {body}
@@ -37,7 +38,7 @@ ENDS = {
     "exception": ("raise ValueError", None),
     "SIGINT": ("time.sleep(60)", signal.SIGINT),
     "SIGTERM": ("time.sleep(60)", signal.SIGTERM),
-    "SIGTERM while measuring": ("board.measure(lambda: time.sleep(0.01), 60.0)", signal.SIGTERM),
+    "SIGTERM while measuring": ("measure(board, lambda: time.sleep(0.01), 60.0)", signal.SIGTERM),
 }
 
 

@@ -17,6 +17,7 @@ from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.session import Observer, Request, run_session
 from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
 from cardlab.profilers.measure.timing import TimingPolicy
+from cardlab.profilers.measure.window import measure
 from cardlab.profilers.runtime.workbench import Workload
 from tests.fakes.nvml.card import FakeCard
 
@@ -85,7 +86,7 @@ def warmed(card: FakeCard, frequency_hz: float) -> tuple[float, bool | None, flo
         while card.now() < end_s:
             work.run_once()
         platform.state()
-        reading = platform.measure(work)
+        reading = measure(platform, work)
     assert reading.power_w is not None
     return reading.power_w.value, reading.throttled, reading.frequency_hz
 
@@ -114,7 +115,7 @@ def test_a_lock_is_read_back_and_reset(fake_card: FakeCard) -> None:
     platform = fake_card.platform()
     with platform.locked(1_500e6):
         assert fake_card.lib.fake_locked_mhz() == 1500
-        assert platform.measure(fake_card.work()).frequency_hz == 1500e6
+        assert measure(platform, fake_card.work()).frequency_hz == 1500e6
     assert fake_card.lib.fake_locked_mhz() == 0
 
 
@@ -128,7 +129,7 @@ def test_energy_error_is_below_one_percent(fake_card: FakeCard, window_s: float)
         fake_card.lib.fake_load(1.0)
         fake_card._advance(1.0 + float(random.uniform(0, 0.2)))
         start_s, start_j = fake_card.now(), fake_card.lib.fake_true_energy()
-        reading = platform.measure(work, seconds=window_s)
+        reading = measure(platform, work, seconds=window_s)
         truth_w = (fake_card.lib.fake_true_energy() - start_j) / (fake_card.now() - start_s)
         assert reading.power_w is not None
         errors.append(reading.power_w.value / (truth_w * fake_card.lib.fake_gain()) - 1)
@@ -136,7 +137,7 @@ def test_energy_error_is_below_one_percent(fake_card: FakeCard, window_s: float)
 
 
 def test_the_second_source_is_kept_beside_the_first(fake_card: FakeCard) -> None:
-    trace = fake_card.platform().measure(fake_card.work()).traces["board"]
+    trace = measure(fake_card.platform(), fake_card.work()).traces["board"]
     assert trace.check_w == pytest.approx(np.mean(trace.power_w), rel=0.01)
     assert "instant samples differ by" in trace.source
 
@@ -198,7 +199,7 @@ def test_throttled_and_wrong_clocks_are_named(fake_card: FakeCard, database: obj
 def test_the_cause_of_throttling_is_named(fake_card: FakeCard) -> None:
     fake_card.lib.fake_power_limit(60.0)
     platform = fake_card.platform()
-    platform.measure(fake_card.work())
+    measure(platform, fake_card.work())
     fake_card.work().run_once()
     assert platform.state().reasons == ("power cap",)
     fake_card.lib.fake_power_limit(1e6)
@@ -268,7 +269,7 @@ def test_the_best_source_is_taken(fake_card: FakeCard, lost: tuple[str, ...], so
     for _ in range(100):
         fake_card.work().run_once()
     before_s, before_j = fake_card.now(), fake_card.lib.fake_true_energy()
-    reading = platform.measure(fake_card.work())
+    reading = measure(platform, fake_card.work())
     truth_w = (fake_card.lib.fake_true_energy() - before_j) / (fake_card.now() - before_s)
     assert float(reading.power_w) == pytest.approx(truth_w * fake_card.lib.fake_gain(), rel=0.02)  # type: ignore[arg-type]
 
@@ -277,7 +278,7 @@ def test_without_any_source_power_is_not_measured(fake_card: FakeCard) -> None:
     for symbol in ("nvmlDeviceGetTotalEnergyConsumption", "field 186", "nvmlDeviceGetPowerUsage"):
         fake_card.fail(symbol, 3)
     platform = fake_card.platform()
-    assert platform.meter is None and platform.measure(fake_card.work()).power_w is None
+    assert platform.meter is None and measure(platform, fake_card.work()).power_w is None
 
 
 def test_without_rights_it_measures_at_the_clock_as_found(fake_card: FakeCard) -> None:
@@ -285,7 +286,7 @@ def test_without_rights_it_measures_at_the_clock_as_found(fake_card: FakeCard) -
     assert platform.frequencies() == ()
     [clock] = [p for p in platform.capabilities() if p.name == "clock control"]
     assert clock.ok is False and "as found" in clock.state and clock.remedy == "run as root"
-    assert platform.measure(fake_card.work()).frequency_hz == 2535e6
+    assert measure(platform, fake_card.work()).frequency_hz == 2535e6
 
 
 def test_a_refused_lock_leaves_nothing_locked(fake_card: FakeCard) -> None:

@@ -15,9 +15,10 @@ pytestmark = pytest.mark.once
 
 HOLD = """
 import time
-from cardlab.profilers.devices.nvidia.device import NvidiaPlatform
+from cardlab.profilers.devices.nvidia.device import NvidiaDevice
 from cardlab.profilers.devices.nvidia.frequency import Rights
-card = NvidiaPlatform(rights=Rights("direct", "fake root"))
+from cardlab.profilers.measure.window import measure
+card = NvidiaDevice(rights=Rights("direct", "fake root"))
 with card.locked(1_500e6):
     print("held", flush=True)
     {body}
@@ -27,7 +28,7 @@ ENDS = {
     "exception": ("raise ValueError", None),
     "SIGINT": ("time.sleep(60)", signal.SIGINT),
     "SIGTERM": ("time.sleep(60)", signal.SIGTERM),
-    "SIGTERM while measuring": ("card.measure(lambda: time.sleep(0.01), 60.0)", signal.SIGTERM),
+    "SIGTERM while measuring": ("measure(card, lambda: time.sleep(0.01), 60.0)", signal.SIGTERM),
 }
 
 
@@ -93,9 +94,9 @@ def test_monitoring_costs_little(fake_nvml_library: Path, tmp_path: Path) -> Non
     """CPU time of the recording thread while nothing else runs, as a share of one core."""
     code = """
 import resource, time
-from cardlab.profilers.devices.nvidia.device import NvidiaPlatform
+from cardlab.profilers.devices.nvidia.device import NvidiaDevice
 from cardlab.profilers.devices.nvidia.frequency import Rights
-card = NvidiaPlatform(rights=Rights("direct", "fake root"))
+card = NvidiaDevice(rights=Rights("direct", "fake root"))
 def cpu(): return time.process_time()
 with card.meter.recording():
     time.sleep(1.0)

@@ -11,6 +11,7 @@ from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.devices import open_platform
 from cardlab.profilers.devices.simulated.catalogue import DEVICES
 from cardlab.profilers.devices.simulated.machine import Machine
+from cardlab.profilers.measure.window import measure, measure_waiting
 
 STEP = Work(segment="layer", laps=(Lap(phase="step", run=None, flop=4e11, traffic_bytes=4e9),))
 
@@ -56,8 +57,8 @@ def test_a_card_at_its_limit_throttles_and_says_so() -> None:
     hot = Work(segment="head", laps=(Lap(phase="step", run=None, flop=2e13, traffic_bytes=1e9),))
     with device.locked(device.frequencies()[-1]):
         for _ in range(40):
-            device.measure(hot, 1.0)
-        reading = device.measure(hot, 2.0)
+            measure(device, hot, 1.0)
+        reading = measure(device, hot, 2.0)
     assert reading.throttled
     assert reading.frequency_hz is not None and reading.frequency_hz < device.frequencies()[-1]
 
@@ -65,8 +66,8 @@ def test_a_card_at_its_limit_throttles_and_says_so() -> None:
 def test_measure_reads_time_power_and_clock_of_any_work() -> None:
     device = open_platform("simulated:orin-nx")
     with device.locked(device.frequencies()[2]):
-        reading = device.measure(STEP)
-        waiting = device.measure_waiting()
+        reading = measure(device, STEP)
+        waiting = measure_waiting(device)
     assert reading.frequency_hz == device.frequencies()[2]
     assert reading.power_w is not None and waiting.power_w is not None
     assert waiting.power_w.value < reading.power_w.value
@@ -81,7 +82,7 @@ def test_measure_reads_time_power_and_clock_of_any_work() -> None:
 def test_two_labels_are_two_devices_and_one_label_is_reproducible() -> None:
     first, again, other = (open_platform(f"simulated:orin-nx:{label}") for label in ("a", "a", "b"))
     assert first.identity.key == again.identity.key == "simulated:orin-nx:a" != other.identity.key
-    assert first.measure(STEP) == again.measure(STEP) != other.measure(STEP)
+    assert measure(first, STEP) == measure(again, STEP) != measure(other, STEP)
 
 
 def test_clocks_that_are_not_offered_and_names_that_do_not_exist_are_refused() -> None:
@@ -99,12 +100,12 @@ def test_virtual_time_is_quick() -> None:
 
     device = open_platform("simulated:rtx-4060-ti")
     start = time.perf_counter()
-    device.measure(STEP, 60.0)
-    assert device.clock.now() >= 60.0
+    measure(device, STEP, 60.0)
+    assert device.timer.now() >= 60.0
     assert time.perf_counter() - start < 5.0
 
 
 def test_a_callable_of_unknown_size_ends_on_a_virtual_clock() -> None:
     device = open_platform("simulated:orin-nx")
-    reading = device.measure(lambda: sum(range(20000)), 0.05)
+    reading = measure(device, lambda: sum(range(20000)), 0.05)
     assert reading.iterations >= 1 and reading.seconds >= 0.05

@@ -17,16 +17,22 @@ pytestmark = pytest.mark.torch
 
 from cardlab.core.errors import NotSupportedError, OutOfMemoryError, UsageError
 from cardlab.core.records.task import Execution
-from cardlab.profilers.measure.task import measure_segments, profile_task
+from cardlab.profilers.board.timer import LapSample
+from cardlab.profilers.measure import wholestep
 from cardlab.profilers.measure.timing import TimingPolicy
+from cardlab.profilers.measure.wholestep import time_whole_step
 from cardlab.profilers.runtime import analyse, resolve_execution, resolve_task
 from cardlab.profilers.runtime import segments as segments_module
 from cardlab.profilers.runtime.build import build_meta
 from cardlab.profilers.runtime.describe import describe_equivalent_step, describe_works
 from cardlab.profilers.runtime.execution import cpu_flags, native_dtypes
 from cardlab.profilers.runtime.segments import equivalent_step_work, segment_work
-from cardlab.profilers.runtime.timers import CpuStopwatch, LapSample
+from cardlab.profilers.runtime.timers import CpuLapTimer
+from cardlab.profilers.runtime.workbench import Workload
+from tests.conftest import ROOT
 from tests.profilers.fakes import busy_core
+from tests.profilers.observing import Collecting
+from tests.profilers.profiling import batches, profile_here
 
 FLOAT32 = Execution(dtype="float32", torch="x")
 QUICK = TimingPolicy(repeats=2, warmups=1)
@@ -43,26 +49,25 @@ def analysis(task):
 
 
 def test_profile_has_a_time_for_every_phase_with_flops(task) -> None:
-    finished = []
-    profile = profile_task(
-        task, execution=FLOAT32, policy=QUICK, overhead_bytes=0, on_segment=lambda ms: finished.append(ms[0].segment)
-    )
-    assert finished == ["embedding", "first_layer", "layer", "head", "optimizer", "layer_load"]
-    for segment in profile.segments:
-        assert segment.forward_s.value > 0
-        assert (segment.backward_s is not None) == (segment.backward_flop > 0)
-    assert profile.segment("embedding").backward_s is None, "what was not measured is None, never 0"
-    expected = sum(
-        s.count * ((s.forward_s.value if s.forward_s else 0) + (s.backward_s.value if s.backward_s else 0))
-        for s in profile.segments
-    )
-    assert profile.check.sum_of_segments_s == pytest.approx(expected)
-    assert profile.check.whole_step_s is None
-    assert len(profile.cuts) == 3
+    seen = Collecting()
+    profile = profile_here(task, FLOAT32, policy=QUICK, observer=seen)
+    assert seen.segments == ["embedding", "first_layer", "layer", "head", "optimizer", "layer_load"]
+    (point,) = profile.points
+    costs = profile.run.analysis.segments
+    for cost in costs:
+        assert point.latency(cost.segment, "forward").value > 0
+        assert (point.latency(cost.segment, "backward") is not None) == (cost.backward_flop > 0)
+    assert point.latency("embedding", "backward") is None, "what was not measured is None, never 0"
+    check = profile.step_check
+    for phase in ("forward", "backward"):
+        times = [(c.count, point.latency(c.segment, phase)) for c in costs]
+        assert check.sum_of_segments[phase].value == pytest.approx(sum(n * t.value for n, t in times if t is not None))
+        assert check.whole_step[phase] is None
+    assert len(profile.run.analysis.cuts) == 3
 
 
 def test_copies_are_not_invented_on_a_cpu(task, analysis) -> None:
-    names = {m.segment for batch in measure_segments(task, FLOAT32, analysis, policy=QUICK) for m in batch}
+    names = {m.segment for batch in batches(task, FLOAT32, analysis, policy=QUICK) for m in batch}
     assert "copy" not in names
 
 
@@ -75,7 +80,7 @@ def test_finished_segments_survive_running_out_of_memory(task, analysis, monkeyp
     kept = []
     monkeypatch.setattr(segments_module, "head_piece", lambda built: replace(real(built), make_inputs=too_big))
     with pytest.raises(OutOfMemoryError, match="segment head does not fit.*smaller batch"):
-        for batch in measure_segments(task, FLOAT32, analysis, policy=QUICK):
+        for batch in batches(task, FLOAT32, analysis, policy=QUICK):
             kept.append(batch[0].segment)
     assert kept == ["embedding", "first_layer", "layer"]
 
@@ -83,7 +88,7 @@ def test_finished_segments_survive_running_out_of_memory(task, analysis, monkeyp
 def test_what_cannot_fit_is_refused_before_the_system_kills_the_process(task, analysis, monkeypatch) -> None:
     monkeypatch.setattr(segments_module, "available_memory_bytes", lambda: 1000)
     with pytest.raises(OutOfMemoryError, match="needs .* MiB and 0 MiB are free"):
-        next(measure_segments(task, FLOAT32, analysis, policy=QUICK))
+        next(batches(task, FLOAT32, analysis, policy=QUICK))
 
 
 def test_interruption_passes_through_and_keeps_what_was_finished(task, analysis) -> None:
@@ -93,15 +98,15 @@ def test_interruption_passes_through_and_keeps_what_was_finished(task, analysis)
 
     kept = []
     with pytest.raises(KeyboardInterrupt):
-        for batch in measure_segments(task, FLOAT32, analysis, policy=QUICK, on_progress=progress):
+        for batch in batches(task, FLOAT32, analysis, policy=QUICK, on_progress=progress):
             kept.append(batch[0].segment)
     assert kept == ["embedding", "first_layer"]
 
 
 def test_resuming_measures_only_what_is_missing(task, analysis) -> None:
     done = frozenset({"embedding", "first_layer", "optimizer", "layer_load"})
-    batches = measure_segments(task, FLOAT32, analysis, policy=QUICK, skip=done)
-    assert [batch[0].segment for batch in batches] == ["layer", "head"]
+    left = batches(task, FLOAT32, analysis, policy=QUICK, skip=done)
+    assert [batch[0].segment for batch in left] == ["layer", "head"]
 
 
 def test_described_and_real_works_are_the_same_size(task, analysis) -> None:
@@ -157,19 +162,15 @@ def test_activations_stay_finite_so_that_no_slow_path_is_timed(task) -> None:
 
 
 def test_whole_step_in_a_child_process_is_held_against_the_segments(task, analysis) -> None:
-    from cardlab.profilers.runtime.wholestep import measure_whole_step
-
-    timing = measure_whole_step(task, FLOAT32, analysis, policy=QUICK)
-    assert timing.segment == "whole_step"
+    timing = time_whole_step(Workload(execution=FLOAT32, task=task, analysis=analysis), "cpu", QUICK)
+    assert timing is not None and timing.segment == "whole_step"
     assert [lap.phase for lap in timing.laps] == ["forward", "backward"]
     assert all(lap.estimate.value > 0 for lap in timing.laps)
 
 
 def test_whole_step_that_does_not_fit_is_none(task, analysis, monkeypatch) -> None:
-    from cardlab.profilers.runtime import wholestep
-
     monkeypatch.setattr(wholestep, "available_memory_bytes", lambda: 1000)
-    assert wholestep.measure_whole_step(task, FLOAT32, analysis) is None
+    assert time_whole_step(Workload(execution=FLOAT32, task=task, analysis=analysis), "cpu") is None
 
 
 def test_auto_dtype_is_what_the_device_computes_natively() -> None:
@@ -202,12 +203,13 @@ def test_execution_names_the_torch_that_computes() -> None:
 @pytest.mark.parametrize(("dtype", "sequence"), list(itertools.product(["bfloat16", "float32"], [128, 512])))
 def test_sum_of_segments_is_within_3_percent_of_a_whole_step(dtype: str, sequence: int) -> None:
     task = resolve_task("llama-3.2-1b", sequence=sequence)
-    profile = profile_task(task, execution=resolve_execution(dtype=dtype), whole_step=True, overhead_bytes=0)
-    check = profile.check
-    assert check.whole_forward_s is not None and check.whole_backward_s is not None, "contended"
-    assert check.sum_forward_s is not None and check.sum_backward_s is not None, "contended"
-    forward = check.sum_forward_s / check.whole_forward_s - 1
-    backward = check.sum_backward_s / check.whole_backward_s - 1
+    check = profile_here(task, resolve_execution(dtype=dtype), whole_step=True).step_check
+    errors = {}
+    for phase in ("forward", "backward"):
+        summed, whole = check.sum_of_segments[phase], check.whole_step[phase]
+        assert summed is not None and whole is not None, "contended"
+        errors[phase] = summed.value / whole.value - 1
+    forward, backward = errors["forward"], errors["backward"]
     print(f"llama-3.2-1b {dtype} {sequence}: forward {forward:+.1%}, backward {backward:+.1%}")
     assert abs(forward) <= 0.03 and abs(backward) <= 0.03
 
@@ -243,10 +245,10 @@ def test_first_middle_and_last_layer_take_the_same_time() -> None:
 
 
 _ONE_RUN = """
-from cardlab.profilers.measure.task import profile_task
 from cardlab.profilers.runtime import resolve_execution, resolve_task
-p = profile_task(resolve_task("llama-3.2-1b", sequence=128), execution=resolve_execution(), overhead_bytes=0)
-print(p.check.sum_of_segments_s)
+from tests.profilers.profiling import profile_here
+check = profile_here(resolve_task("llama-3.2-1b", sequence=128), resolve_execution()).step_check
+print(check.total_s(check.sum_of_segments))
 """
 
 
@@ -254,7 +256,9 @@ print(p.check.sum_of_segments_s)
 def test_five_separate_runs_agree_within_3_percent_beside_a_busy_core() -> None:
     with busy_core():
         said = [
-            subprocess.run([sys.executable, "-c", _ONE_RUN], capture_output=True, text=True, check=True).stdout
+            subprocess.run(
+                [sys.executable, "-c", _ONE_RUN], cwd=ROOT, capture_output=True, text=True, check=True
+            ).stdout
             for _ in range(5)
         ]
     assert not [text for text in said if "None" in text], "contended: another load beside the one of this test"
@@ -268,18 +272,21 @@ def test_five_separate_runs_agree_within_3_percent_beside_a_busy_core() -> None:
 _LARGE = """
 import sys, time
 from cardlab.profilers.runtime.overhead import peak_resident_bytes
-from cardlab.profilers.measure.task import profile_task
 from cardlab.profilers.runtime import resolve_execution, resolve_task
+from tests.profilers.profiling import profile_here
 start = time.perf_counter()
-p = profile_task(resolve_task(sys.argv[1], sequence=128), execution=resolve_execution())
-print(peak_resident_bytes() / 2**20, time.perf_counter() - start, p.check.sum_of_segments_s)
+p = profile_here(resolve_task(sys.argv[1], sequence=128), resolve_execution(), overhead_bytes=None)
+check = p.step_check
+print(peak_resident_bytes() / 2**20, time.perf_counter() - start, check.total_s(check.sum_of_segments))
 """
 
 
 @pytest.mark.accept
 @pytest.mark.parametrize(("model", "mib", "limit_s"), [("llama-3.2-1b", 2560, 180), ("llama-3.1-8b", 2048, 180)])
 def test_large_models_are_profiled_in_little_memory(model: str, mib: float, limit_s: float) -> None:
-    text = subprocess.run([sys.executable, "-c", _LARGE, model], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        [sys.executable, "-c", _LARGE, model], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     peak_mib, seconds = (float(word) for word in text.split()[:2])
     print(f"{model}: {peak_mib:.0f} MiB resident, {seconds:.0f} s, step {text.split()[2]} s")
     assert peak_mib < mib
@@ -292,14 +299,14 @@ def test_overhead_beyond_the_timed_iterations_is_small() -> None:
     analysis = analyse(task, execution)
     inside = [0.0]
 
-    class Adding(CpuStopwatch):
+    class Adding(CpuLapTimer):
         def time(self, lap, work) -> LapSample:
             sample = super().time(lap, work)
             inside[0] += sample.wall_s
             return sample
 
     start = time.perf_counter()
-    list(measure_segments(task, execution, analysis, stopwatch=Adding(), extras=False))
+    list(batches(task, execution, analysis, lap_timer=Adding(), extras=False))
     ratio = (time.perf_counter() - start) / inside[0]
     print(f"profile takes {ratio:.2f} x its timed iterations")
     assert ratio <= 1.3

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from cardlab.core.errors import ProfileError
+from cardlab.profilers.board.timer import LapSample
 from cardlab.profilers.board.work import Lap, Work, as_work
-from cardlab.profilers.runtime import timers as stopwatch
-from cardlab.profilers.runtime.timers import CpuStopwatch, LapSample, quietest_cpus
+from cardlab.profilers.runtime import timers
+from cardlab.profilers.runtime.timers import CpuLapTimer, quietest_cpus
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_what_counts_as_clean(wall_s: float, cpu_s: float | None, switches: int 
 
 def test_sleeping_is_no_clean_sample() -> None:
     work = as_work(lambda: time.sleep(0.02))
-    sample = CpuStopwatch(pin=False).time(work.laps[0], work)
+    sample = CpuLapTimer(pin=False).time(work.laps[0], work)
     assert sample.wall_s >= 0.02
     assert sample.cpu_s is not None and sample.cpu_s < 0.01
     assert not sample.clean
@@ -45,18 +46,18 @@ def test_sleeping_is_no_clean_sample() -> None:
 def test_work_that_is_only_described_cannot_be_timed() -> None:
     work = Work(segment="layer", laps=(Lap(phase="forward", run=None, flop=1.0),))
     with pytest.raises(ProfileError, match="layer forward has no code"):
-        CpuStopwatch().time(work.laps[0], work)
+        CpuLapTimer().time(work.laps[0], work)
 
 
 def test_waiting_for_the_device_is_part_of_the_time() -> None:
     work = Work(segment="x", laps=(Lap(phase="run", run=lambda: None),), synchronize=lambda: time.sleep(0.02))
-    assert CpuStopwatch(pin=False).time(work.laps[0], work).wall_s >= 0.02
+    assert CpuLapTimer(pin=False).time(work.laps[0], work).wall_s >= 0.02
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no CPU affinity here")
 def test_cores_are_given_back_even_after_an_error() -> None:
     before = os.sched_getaffinity(0)
-    with pytest.raises(KeyboardInterrupt), CpuStopwatch(threads=1).held():
+    with pytest.raises(KeyboardInterrupt), CpuLapTimer(threads=1).held():
         assert len(os.sched_getaffinity(0)) == 1
         raise KeyboardInterrupt
     assert os.sched_getaffinity(0) == before
@@ -69,15 +70,15 @@ def test_the_quietest_core_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyP
     after = tmp_path / "after"
     after.write_text("cpu 9 9 9 9 9\ncpu0 40 0 0 100 5\ncpu1 12 0 0 128 5\ncpu2 30 0 0 110 6\nintr 8\n")
     files = iter((before, after, before, after))
-    ticks = stopwatch._idle_ticks
-    monkeypatch.setattr(stopwatch, "_idle_ticks", lambda: ticks(next(files)))
+    ticks = timers._idle_ticks
+    monkeypatch.setattr(timers, "_idle_ticks", lambda: ticks(next(files)))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2})
     assert quietest_cpus(1, probe_s=0.0) == (1,)
     assert set(quietest_cpus(2, probe_s=0.0)) == {1, 2}
     assert quietest_cpus(3, probe_s=0.0) == (0, 1, 2)
 
 
-def test_stopwatches_are_there_without_torch() -> None:
+def test_lap_timers_are_there_without_torch() -> None:
     code = "import sys, cardlab.profilers.runtime.timers, cardlab.profilers.measure.timing\n"
     code += "import cardlab.profilers.runtime.describe\n"
     code += "sys.exit('torch' in sys.modules)"
