@@ -6,19 +6,18 @@ from dataclasses import fields, replace
 from typing import Any
 
 from cardlab.card import load_scenario, solve
-from cardlab.card.check import check_objective, check_scenario
-from cardlab.card.from_db import Gathered, Request, gather
-from cardlab.card.problem import Problem
-from cardlab.card.scenario import CHANNELS, SCHEMES, Constraints, LinkSpec, Objective, Scenario, SftSpec
-from cardlab.card.sft.from_db import instance_from_database
-from cardlab.card.sft.planning import plan_instance
-from cardlab.card.sft.problem import SHARINGS
+from cardlab.card.problem.check import check_objective, check_scenario
+from cardlab.card.problem.from_db import Gathered, Request, gather
+from cardlab.card.problem.problem import Problem
+from cardlab.card.problem.scenario import CHANNELS, SCHEMES, Constraints, LinkSpec, Objective, Scenario, SftSpec
+from cardlab.card.schemes.card.planning import plan_rounds, problems_of
+from cardlab.card.schemes.card.tradeoffs import with_pareto, with_sensitivity
+from cardlab.card.schemes.sft.from_db import instance_from_database
+from cardlab.card.schemes.sft.planning import plan_instance
 from cardlab.card.simulate import on_channel
-from cardlab.card.solving import plan_rounds, problems_of
-from cardlab.card.tradeoffs import with_pareto, with_sensitivity
 from cardlab.core.errors import UsageError
 from cardlab.core.options import given
-from cardlab.core.records.plan import Plan
+from cardlab.core.records.plan import SHARINGS, Plan
 from cardlab.core.records.task import DTYPE_BYTES
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now

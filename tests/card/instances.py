@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cardlab.card.problem import PaperServer, Problem
-from cardlab.card.scenario import Constraints, Objective
+from cardlab.card.problem.problem import PaperServer, Problem
+from cardlab.card.problem.scenario import Constraints, Objective
 from cardlab.core.quantity import Provenance
 
 LIMITS = ("deadline", "memory", "server_memory", "power", "energy", "device_energy", "least_layers")

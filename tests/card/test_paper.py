@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from cardlab.card import load_scenario, solve
-from cardlab.card.enumeration import energy_cap_clocks, stationary
-from cardlab.card.problem import problem_from_scenario
+from cardlab.card.problem.problem import problem_from_scenario
+from cardlab.card.problem.scenario import Constraints
 from cardlab.card.reproduce import reproduce
-from cardlab.card.scenario import Constraints
-from cardlab.card.solving import extents_of
-from cardlab.card.tradeoffs import pareto, sensitivity
+from cardlab.card.schemes.card.planning import extents_of
+from cardlab.card.schemes.card.tradeoffs import pareto, sensitivity
+from cardlab.card.solvers.enumeration import energy_cap_clocks, stationary
 
 LETTER = load_scenario("card-letter")
 

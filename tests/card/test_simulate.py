@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from cardlab.card import load_scenario
-from cardlab.card.scenario import Constraints
+from cardlab.card.problem.scenario import Constraints
 from cardlab.card.simulate import draw_fleet, jobs, simulate
 from cardlab.core.errors import MissingDependencyError, PlanError
 
