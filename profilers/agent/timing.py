@@ -153,7 +153,8 @@ def summary(laps: List[Sample], repeats: int, exact: bool) -> Dict[str, Any]:
         "value": None,
         "samples": names,
         "flags": ["contended"] if contended else [],
-        "details": {"repeats": repeats, "clean": len(clean)},
+        "repeats": repeats,
+        "clean": len(clean),
     }  # type: Dict[str, Any]
     values = clean
     if contended and exact:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cardlab.core.errors import CardlabError, NotSupportedError
-from cardlab.profilers.board.gpu import read_number
+from cardlab.profilers.board.files import read_number
 
 Read = Callable[[Path], str | None]
 Write = Callable[[Path, str], None]

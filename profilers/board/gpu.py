@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cardlab.core.errors import DeviceLostError
-from cardlab.profilers.board.host import read_text
+from cardlab.profilers.board.files import read_number, read_text
 from cardlab.profilers.board.rules import is_gpu_node
 
 DEVFREQ = "sys/class/devfreq"
@@ -70,10 +70,3 @@ def find_gpu(root: Path) -> Gpu | None:
             table = (read_text(folder / "available_frequencies") or "").split()
             return Gpu(folder, tuple(sorted(int(hz) for hz in table if hz.isascii() and hz.isdigit())))
     return None
-
-
-def read_number(path: Path) -> int | None:
-    """A whole number of a kernel file, None if it cannot be read or is none."""
-    text = read_text(path) or ""
-    digits = text.removeprefix("-")
-    return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None

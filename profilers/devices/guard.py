@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from cardlab.core.errors import DeviceBusyError, DeviceError
-from cardlab.profilers.board.host import state_folder
+from cardlab.profilers.board.identity import state_folder
 
 
 class FrequencyControl(Protocol):

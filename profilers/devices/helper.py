@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cardlab.core.errors import CardlabError, NotSupportedError, PermissionDeniedError, UsageError
-from cardlab.profilers.board.host import read_text
+from cardlab.profilers.board.files import read_text
 from cardlab.profilers.board.rules import GPU_NODES
 
 NAME = "cardlab-clock-helper"

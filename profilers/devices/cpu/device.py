@@ -8,7 +8,9 @@ from pathlib import Path
 
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
-from cardlab.profilers.board.host import cpu_cores, cpu_model, host_key, memory_bytes, read_text
+from cardlab.profilers.board.files import read_text
+from cardlab.profilers.board.host import cpu_cores, cpu_model, memory_bytes
+from cardlab.profilers.board.identity import host_key
 from cardlab.profilers.board.timer import ElapsedTimer, Timer, WallTimer
 from cardlab.profilers.devices import helper
 from cardlab.profilers.devices.cpu import power as rapl

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cardlab.core.errors import NotSupportedError, PermissionDeniedError
-from cardlab.profilers.board.host import read_text
+from cardlab.profilers.board.files import read_text
 from cardlab.profilers.devices import helper
 
 CPUFREQ = "sys/devices/system/cpu/cpufreq"

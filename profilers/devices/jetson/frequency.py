@@ -17,8 +17,8 @@ from typing import Any
 
 from cardlab.core.errors import CardlabError, DeviceLostError, NotSupportedError
 from cardlab.profilers.board.emc import Emc, find_emc
+from cardlab.profilers.board.files import read_text
 from cardlab.profilers.board.gpu import Gpu
-from cardlab.profilers.board.host import read_text
 from cardlab.profilers.devices import helper
 from cardlab.profilers.devices.cpu.frequency import CpuFrequency, through_helper
 

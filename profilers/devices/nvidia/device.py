@@ -12,7 +12,7 @@ from cardlab.core.errors import CardlabError
 from cardlab.core.identity import hardware_key
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
-from cardlab.profilers.board.host import host_key
+from cardlab.profilers.board.identity import host_key
 from cardlab.profilers.board.timer import ElapsedTimer, LapTimer, Timer, WallTimer
 from cardlab.profilers.devices.device import HardwareDevice, Probe, State
 from cardlab.profilers.devices.guard import FrequencyGuard

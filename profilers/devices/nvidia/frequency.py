@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cardlab.core.errors import NotSupportedError
-from cardlab.profilers.board.host import read_text
+from cardlab.profilers.board.files import read_text
 from cardlab.profilers.devices import helper
 from cardlab.profilers.devices.nvidia.nvml import Card
 

@@ -12,7 +12,7 @@ from typing import Any
 from cardlab.core.identity import simulated_key
 from cardlab.core.quantity import Origin, Provenance
 from cardlab.core.records.device import Device
-from cardlab.profilers.board.host import state_folder
+from cardlab.profilers.board.identity import state_folder
 from cardlab.profilers.board.timer import LapSample, Timer
 from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.devices.device import HardwareDevice, Probe, State
