@@ -9,17 +9,17 @@ import os
 import platform
 from glob import glob
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from ..board.files import read_leading, read_number, read_text
 from ..board.host import cpu_cores, cpu_model, host_secret, memory_bytes
-from ..board.ina3221 import find_rails
+from ..board.ina3221 import InaRail, find_rails
 from ..board.limits import find_watch
 from ..board.modes import current_mode, offered_hz
 from ..board.rails import total_name, total_parts
 from ..board.rules import is_gpu_node, on_request
 from ..board.tegra import find_tegra
-from .bundle import new_uid, serial_key
+from .bundle import Row, new_uid, serial_key
 
 CUDA_CORES_PER_SM = {(5, 3): 128, (6, 2): 128, (7, 2): 64, (8, 7): 128}
 
@@ -57,7 +57,7 @@ class Board:
         self.mode = current_mode(self.place)
         self.watch = find_watch(self.place)
         self.gpu = self._find_gpu()
-        self.rails = [rail for rail in find_rails(self.place) if rail.power_w() is not None]  # type: List[InaRail]
+        self.rails: List[InaRail] = [rail for rail in find_rails(self.place) if rail.power_w() is not None]
 
     def path(self, *parts: str) -> str:
         """A path below the root."""
@@ -92,7 +92,7 @@ class Board:
         """Memory that is free for a model now."""
         return memory_bytes(self.place)[1]
 
-    def cores(self, kind: str, cuda: Optional[Dict[str, Any]]) -> Optional[int]:
+    def cores(self, kind: str, cuda: Optional[Row]) -> Optional[int]:
         """CUDA cores of a Jetson, from its part number or from what torch says of the GPU; else physical CPU cores."""
         if kind == "jetson" and self.tegra is not None and self.tegra.board is not None:
             return self.tegra.board.cores
@@ -101,7 +101,7 @@ class Board:
         per_sm = CUDA_CORES_PER_SM.get(tuple(cuda["capability"]))
         return None if per_sm is None else per_sm * int(cuda["sm_count"])
 
-    def device(self, kind: str, label: Optional[str], cuda: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+    def device(self, kind: str, label: Optional[str], cuda: Optional[Row]) -> Row:
         """The device record; `cuda` holds what torch says of the GPU, None on a CPU."""
         table_hz = self.table_hz() if kind == "jetson" else ()
         return {

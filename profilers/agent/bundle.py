@@ -40,13 +40,13 @@ def utc_now() -> str:
     return datetime.utcnow().strftime("%Y-%m-%dT%H:%M:%S.%f") + "Z"
 
 
-def content_hash(plain: Any) -> str:
+def content_hash(plain: object) -> str:
     """Identity of a description: 32 hex digits of the SHA-256 of its canonical JSON."""
     text = json.dumps(_whole(plain), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
 
 
-def _whole(plain: Any) -> Any:
+def _whole(plain: object) -> object:
     """Whole floats as integers, so that 2 and 2.0 have one form."""
     if isinstance(plain, dict):
         return {key: _whole(item) for key, item in plain.items()}

@@ -4,7 +4,7 @@ import argparse
 import pkgutil
 import signal
 import sys
-from typing import Any, List, Optional
+from typing import List, Optional
 
 from .board import Board, BoardError
 from .bundle import BundleError
@@ -58,7 +58,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return 130
 
 
-def _do(options: Any) -> int:
+def _do(options: argparse.Namespace) -> int:
     if options.command == "doctor":
         for line in doctor(Board(options.root, options.state)):
             print(line)
@@ -94,7 +94,7 @@ def _packed_job() -> Optional[bytes]:
         return None
 
 
-def _as_interrupt(number: int, frame: Any) -> None:
+def _as_interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 

@@ -3,11 +3,12 @@
 import math
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 from ..board.ina3221 import MEMORY_UPDATES, SOURCE, InaRail
 from ..board.rails import SUM_SCOPE, scope
 from .board import Board
+from .bundle import Row
 
 SAMPLE_S = 0.1
 MIN_WINDOW_S = 5.0
@@ -39,9 +40,7 @@ class _Sampler(threading.Thread):
             self.stopping.wait(SAMPLE_S)
 
 
-def measure_power(
-    board: Board, step: Optional[Callable[[], None]], wanted_s: Optional[float] = None
-) -> List[Dict[str, Any]]:
+def measure_power(board: Board, step: Optional[Callable[[], None]], wanted_s: Optional[float] = None) -> List[Row]:
     """Rows of power, one a rail and one for the total, while `step` repeats (None: while nothing runs).
 
     Args:
@@ -91,13 +90,13 @@ def _meter(rail: InaRail, total: bool) -> Dict[str, object]:
     }
 
 
-def _row(values: List[float], times_s: List[float], rail: InaRail, meter: Dict[str, Any]) -> Dict[str, Any]:
+def _row(values: List[float], times_s: List[float], rail: InaRail, meter: Row) -> Row:
     row = {
         "rail": rail.name,
         "meter": meter,
         "details": rail.facts(),
         "samples": {"end_s": times_s, "power_w": values},
-    }  # type: Dict[str, Any]
+    }  # type: Row
     if len(values) < 2:
         row.update(value=None, flags=["no whole sensor update"])
         return row

@@ -1,5 +1,6 @@
 """One run of the agent: plan the points, measure each, write the bundle after every one."""
 
+import argparse
 import json
 import os
 import platform
@@ -8,13 +9,16 @@ import shlex
 import subprocess
 import sys
 import uuid
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
 from ..board.rules import on_request
 from . import AGENT_VERSION, timing
 from .board import Board, BoardError
-from .bundle import Bundle, content_hash, new_uid, utc_now
+from .bundle import Bundle, Row, content_hash, new_uid, utc_now
 from .power import measure_power, window_s
+
+if TYPE_CHECKING:
+    from .works import Bench, Work
 
 Say = Callable[[str], None]
 # Runs of one sitting share its warm caches, heat and luck.
@@ -30,11 +34,11 @@ class Agent:
         say: told what happens, a line each.
     """
 
-    def __init__(self, options: Any, job: Optional[Dict[str, Any]], say: Say) -> None:
+    def __init__(self, options: argparse.Namespace, job: Optional[Row], say: Say) -> None:
         self.options, self.job, self.say = options, job, say
         self.board = Board(options.root, options.state)
         self.bundle = Bundle(options.out)
-        self.bench = None  # type: Any
+        self.bench: Optional["Bench"] = None
         self.overhead_bytes = None  # type: Optional[int]
         # Before torch is there: what it takes is part of every cut's memory.
         self.free_bytes = self.board.available_bytes()
@@ -69,7 +73,7 @@ class Agent:
 
     # the run's own rows -----------------------------------------------------------------------------------
 
-    def _begin(self) -> Tuple[str, List[Dict[str, Any]], List[int]]:
+    def _begin(self) -> Tuple[str, List[Row], List[int]]:
         task = None if self.job is None else content_hash(_identity(self.job["task"]))
         execution = content_hash(self.execution)
         if self.options.resume and os.path.exists(self.options.out):
@@ -107,12 +111,12 @@ class Agent:
         self.bundle.add("run", run)
         return run["uid"], run["planned"], []
 
-    def _analysis(self) -> Any:
+    def _analysis(self) -> Row:
         assert self.job is not None
         key = "%s/%s" % (self.execution["dtype"], self.execution["attention"])
         if key not in self.job["analyses"]:
             raise BoardError("the job has no analysis for %s: pack it again with --dtype" % key)
-        analysis = self.job["analyses"][key]
+        analysis: Row = self.job["analyses"][key]
         for cut in analysis["cuts"]:
             for side in ("device_memory_bytes", "server_memory_bytes"):
                 known = self.overhead_bytes is not None and cut[side] is not None
@@ -130,7 +134,7 @@ class Agent:
             versions["l4t"] = release
         return versions
 
-    def _plan(self) -> List[Dict[str, Any]]:
+    def _plan(self) -> List[Row]:
         order = [None]  # type: List[Optional[float]]
         if self.offered_hz and not self.options.readonly:
             order = list(_choose(self.offered_hz, self.options.frequencies))
@@ -139,7 +143,7 @@ class Agent:
 
     # one point --------------------------------------------------------------------------------------------
 
-    def _visit(self, run_uid: str, planned: Dict[str, Any]) -> None:
+    def _visit(self, run_uid: str, planned: Row) -> None:
         point = new_uid()
         requested_hz = planned["requested_hz"]
         row = {"uid": point, "run_id": run_uid, "position": planned["index"], "anchor": False}
@@ -191,9 +195,9 @@ class Agent:
                 self.bundle.add_measurement(point, "latency", "s", segment=segment, phase=phase, **row)
         return sorted(set(contended))
 
-    def _powered(self, point: str) -> Dict[str, Any]:
+    def _powered(self, point: str) -> Row:
         """Power under the equivalent step and waiting, and the state read while it ran."""
-        seen = []  # type: List[Dict[str, Any]]
+        seen = []  # type: List[Row]
         step = self._load()[2][0][1] if self.bench is None else self.bench.equivalent_step()
 
         def watched() -> None:
@@ -205,7 +209,7 @@ class Agent:
             self._powers(point, "wait_power", None)
         else:
             watched()
-        state = {name: _mean([one[name] for one in seen]) for name in seen[0]}  # type: Dict[str, Any]
+        state = {name: _mean([one[name] for one in seen]) for name in seen[0]}  # type: Row
         state["power_mode"] = self.board.power_mode()
         return state
 
@@ -224,7 +228,7 @@ class Agent:
             segment = None if quantity != "power" else "equivalent_step" if self.bench is not None else "load"
             self.bundle.add_measurement(point, quantity, "W", segment=segment, **row)
 
-    def _load(self) -> Any:
+    def _load(self) -> "Work":
         words = shlex.split(self.options.load_command)
 
         def run() -> None:
@@ -238,7 +242,7 @@ class Agent:
         return "load", 1, [("run", run)], lambda: None
 
 
-class _WallTimer:
+class _WallTimer(timing.LapTimer):
     """Elapsed time of a load of somebody else's; nothing is known of what disturbed it."""
 
     def time(self, run: Callable[[], None]) -> timing.Sample:
@@ -257,7 +261,7 @@ def _torch_device(wanted: str) -> str:
     return "cuda" if has_cuda and wanted != "cpu" else "cpu"
 
 
-def _identity(task: Dict[str, Any]) -> Dict[str, Any]:
+def _identity(task: Row) -> Row:
     return {name: value for name, value in task.items() if name != "model"}
 
 
@@ -306,7 +310,7 @@ def doctor(board: Board) -> List[str]:
     return lines
 
 
-def load_job(text: Optional[bytes]) -> Optional[Dict[str, Any]]:
+def load_job(text: Optional[bytes]) -> Optional[Row]:
     """The job packed beside this code; None in a file packed without one."""
     if text is None:
         return None

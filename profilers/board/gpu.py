@@ -1,4 +1,4 @@
-"""The integrated GPU's nodes: devfreq for its clock, the device folder for power gating.
+"""The integrated GPU's nodes: devfreq for its frequency, the device folder for power gating.
 
 The node is found by the name in its `of_node`, never by its path: paths differ from one release to the next.
 `load` is not read: reading it wakes a sleeping GPU.
@@ -33,16 +33,16 @@ class Gpu:
         return read_number(self.folder / name)
 
     def limits_hz(self) -> tuple[int, int]:
-        """Lowest and highest clock that are allowed now. Raises DeviceLostError if the node went away."""
+        """Lowest and highest frequency that are allowed now. Raises DeviceLostError if the node went away."""
         low, high = self.read("min_freq"), self.read("max_freq")
         if low is None or high is None:
             raise DeviceLostError(
-                f"the GPU's clock node {self.folder.name} went away", remedy="look for nvgpu in dmesg, then reboot"
+                f"the GPU's frequency node {self.folder.name} went away", remedy="look for nvgpu in dmesg, then reboot"
             )
         return low, high
 
     def frequency_hz(self) -> float | None:
-        """The clock that runs now; None where the GPU is switched off. Raises DeviceLostError."""
+        """The frequency that runs now; None where the GPU is switched off. Raises DeviceLostError."""
         hz = self.read("cur_freq")
         if hz is None:
             self.limits_hz()

@@ -1,10 +1,10 @@
 """Signs that the hardware held a Jetson back: over-current events, thermal throttling; and its temperatures.
 
     OC1 under-voltage, OC2 mean current    the point is flagged
-    OC3 current peaks                      a warning: single milliseconds at half the clock, seen on boards that idle
-    cooling devices of GPU and CPU         the point is flagged while their state is above 0
+    OC3 current peaks                      a warning: single milliseconds at half the frequency, seen on boards that
+    idle cooling devices of GPU and CPU         the point is flagged while their state is above 0
 
-Event counters count from boot, so differences count. cur_freq does not show the halved clock of such an event.
+Event counters count from boot, so differences count. cur_freq does not show the halved frequency of such an event.
 """
 
 from pathlib import Path

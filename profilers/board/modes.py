@@ -12,7 +12,7 @@ understood is passed over.
 
 import re
 from pathlib import Path
-from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .files import read_text
 
@@ -53,7 +53,7 @@ class Modes(NamedTuple):
 
 def parse_modes(text: str) -> Modes:
     """Modes of an nvpmodel configuration; lines that are not understood are passed over."""
-    sections = []  # type: List[Tuple[int, str, List[List[str]]]]
+    sections: List[Tuple[int, str, List[List[str]]]] = []
     default = None
     inside = False
     for line in text.splitlines():
@@ -73,8 +73,8 @@ def parse_modes(text: str) -> Modes:
 
 
 def _mode(number: int, name: str, lines: List[List[str]]) -> PowerMode:
-    values = {}  # type: Dict[Tuple[str, str], int]
-    online = []  # type: List[int]
+    values: Dict[Tuple[str, str], int] = {}
+    online: List[int] = []
     for words in lines:
         value = _number(words[2]) if len(words) >= 3 else None
         if value is None:

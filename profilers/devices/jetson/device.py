@@ -1,6 +1,6 @@
-"""A Jetson board: the integrated GPU's clock through devfreq, power of its rails, what held it back.
+"""A Jetson board: the integrated GPU's frequency through devfreq, power of its rails, what held it back.
 
-Everything is read below a root, from files that the kernel publishes; the few that are written go through the clock
+Everything is read below a root, from files that the kernel publishes; the few that are written go through the
 helper's list. jtop and tegrastats are second and third sources of power and nothing else.
 """
 
@@ -71,7 +71,7 @@ class JetsonDevice(HardwareDevice):
         self.name = "jetson"
         self.gpu = find_gpu(self.root)
         self.mode = current_mode(self.root)
-        self.rights = Rights(None, "no clock of a GPU") if self.gpu is None else find_rights(self.root, self.gpu)
+        self.rights = Rights(None, "no frequency of a GPU") if self.gpu is None else find_rights(self.root, self.gpu)
         self.watch = find_watch(self.root)
         self._cpu_files = sorted((self.root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/cpuinfo_cur_freq"))
         key = host_key("jetson", self.root)
@@ -92,7 +92,7 @@ class JetsonDevice(HardwareDevice):
         self.meter = self._open_meter(power_source, sampler or ThreadSampler())
 
     def frequencies(self) -> tuple[float, ...]:
-        """Clocks of the table up to the power mode's cap; empty where they cannot be set."""
+        """Frequencies of the table up to the power mode's cap; empty where they cannot be set."""
         if self.gpu is None or self.rights.route is None:
             return ()
         return offered_hz(self.gpu.table_hz, self.mode)
@@ -102,7 +102,7 @@ class JetsonDevice(HardwareDevice):
         return probes(self)
 
     def state(self) -> State:
-        """Clocks, temperature, power mode, and what held the board back since the last look.
+        """Frequencies, temperature, power mode, and what held the board back since the last look.
 
         Raises DeviceLostError if the GPU's node went away.
         """
@@ -122,16 +122,16 @@ class JetsonDevice(HardwareDevice):
         )
 
     def lock_problems(self) -> tuple[str, ...]:
-        """Limits of the clock that are not those which were set."""
+        """Limits of the frequency that are not those which were set."""
         return () if self.control is None else self.control.problems()
 
     def memory_hz(self) -> float | None:
-        """The memory clock; None where it may not be read."""
+        """The memory frequency; None where it may not be read."""
         emc = None if self.control is None else self.control.emc
         return None if emc is None else emc.rate_hz()
 
     def cpu_hz(self) -> float | None:
-        """Mean clock of the CPU's cores: the real one where root may read it, else the one that is asked for."""
+        """Mean frequency of the CPU's cores: the real one where root may read it, else the one that is asked for."""
         known = [khz for path in self._cpu_files if (khz := read_number(path)) is not None]
         if known:
             return sum(known) / len(known) * 1e3

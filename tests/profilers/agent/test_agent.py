@@ -1,4 +1,4 @@
-"""If these fail, a board that cannot run cardlab is measured wrongly, left at a locked clock, or not at all."""
+"""If these fail, a board that cannot run cardlab is measured wrongly, left at a locked frequency, or not at all."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_rails_of_the_old_driver_are_read(tmp_path: Path) -> None:
     assert [rail.power_w() for rail in board.rails] == [2.5, 1.0, 0.5]
 
 
-def test_clock_that_a_killed_run_left_is_restored(tmp_path: Path) -> None:
+def test_frequency_that_a_killed_run_left_is_restored(tmp_path: Path) -> None:
     make_board(tmp_path / "root", "orin-nx")
     board = agent_board.Board(str(tmp_path / "root"), str(tmp_path / "state"))
     board.lock(408e6)
@@ -147,7 +147,7 @@ def test_clock_that_a_killed_run_left_is_restored(tmp_path: Path) -> None:
     assert not again.restore(), "nothing is left to restore"
 
 
-def test_clock_that_the_board_does_not_take_is_an_error(tmp_path: Path, monkeypatch) -> None:
+def test_frequency_that_the_board_does_not_take_is_an_error(tmp_path: Path, monkeypatch) -> None:
     make_board(tmp_path, "orin-nx")
     board = agent_board.Board(str(tmp_path), str(tmp_path / "state"))
     monkeypatch.setattr(board, "_write", lambda name, value: None)
@@ -156,7 +156,7 @@ def test_clock_that_the_board_does_not_take_is_an_error(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_run_restores_the_clock_and_resumes(how, packed: Path, tmp_path: Path) -> None:
+def test_interrupted_run_restores_the_frequency_and_resumes(how, packed: Path, tmp_path: Path) -> None:
     make_board(tmp_path / "root", "orin-nx")
     places = ["--root", tmp_path / "root", "--state", tmp_path / "state", "--out", tmp_path / "board.zip"]
     words = [sys.executable, packed, "run", *places, "--load-command", SLEEP, *FAST, "--frequencies", 2]
