@@ -8,4 +8,4 @@ The board's own torch (1.10 and later) is used where there is one. Nothing here 
 and the rest of cardlab imports nothing from here except to pack and to test it.
 """
 
-AGENT_VERSION = 1
+AGENT_VERSION = 2

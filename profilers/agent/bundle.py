@@ -17,8 +17,10 @@ from typing import Any, Dict, List, Optional, Tuple
 from .scrypt import scrypt
 
 FORMAT = "cardlab-bundle"
-VERSION = 1
-TABLES = ("device", "environment", "execution", "task", "run", "point", "measurement", "sample_block")
+VERSION = 2
+DESCRIPTIONS = ("device", "environment", "execution", "task")
+TABLES = DESCRIPTIONS + ("run", "point", "operating_point", "measurement", "sample_block")
+METER = ("scope", "total", "source", "update_s", "quantisation_w", "check_w")
 _SALT = b"cardlab device key v1"
 
 Row = Dict[str, Any]
@@ -38,13 +40,13 @@ def utc_now() -> str:
     return datetime.utcnow().strftime("%Y-%m-%dT%H:%M:%S.%f") + "Z"
 
 
-def content_hash(plain: Any) -> str:
+def content_hash(plain: object) -> str:
     """Identity of a description: 32 hex digits of the SHA-256 of its canonical JSON."""
     text = json.dumps(_whole(plain), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
 
 
-def _whole(plain: Any) -> Any:
+def _whole(plain: object) -> object:
     """Whole floats as integers, so that 2 and 2.0 have one form."""
     if isinstance(plain, dict):
         return {key: _whole(item) for key, item in plain.items()}
@@ -71,7 +73,7 @@ class Bundle:
 
     def add(self, table: str, row: Row) -> None:
         """Append a row; a description that is there already is not repeated."""
-        if table in TABLES[:4] and any(old["uid"] == row["uid"] for old in self.tables[table]):
+        if table in DESCRIPTIONS and any(old["uid"] == row["uid"] for old in self.tables[table]):
             return
         self.tables[table].append(row)
 
@@ -80,7 +82,8 @@ class Bundle:
 
         Args:
             value: in `unit`; None when it was attempted and cannot be trusted.
-            more: segment, phase, rail, stderr, ci95, n, origins, flags, details, and samples by name.
+            more: segment, phase, rail, stderr, ci95, n, origins, flags, repeats, clean, meter (how a power was read, by
+                the names of METER), details, and samples by name.
         """
         uid = new_uid()
         ci95 = more.get("ci95")
@@ -105,6 +108,9 @@ class Bundle:
                 "n": more.get("n"),
                 "provenance": provenance,
                 "flags": list(more.get("flags", ())),
+                "repeats": more.get("repeats", 1),
+                "clean": more.get("clean"),
+                **{name: more.get("meter", {}).get(name) for name in METER},
                 "details": more.get("details", {}),
             },
         )
@@ -140,7 +146,10 @@ class Bundle:
         """Take over a bundle that was written before, to go on with it. Raises BundleError."""
         try:
             with zipfile.ZipFile(self.path) as archive:
-                digests = json.loads(archive.read("manifest.json").decode("utf-8"))["files"]
+                manifest = json.loads(archive.read("manifest.json").decode("utf-8"))
+                if manifest["version"] != VERSION:
+                    raise ValueError("written by another version of the agent")
+                digests = manifest["files"]
                 for name in TABLES:
                     data = _checked(archive, name + ".jsonl", digests)
                     self.tables[name] = [json.loads(line) for line in data.decode("utf-8").splitlines()]
@@ -154,7 +163,7 @@ class Bundle:
         for run in reversed(self.tables["run"]):
             if run["device_id"] not in devices or run["task_id"] != task or run["execution_id"] != execution:
                 continue
-            closed = {m["point_id"] for m in self.tables["measurement"] if m["quantity"] == "operating_point"}
+            closed = {row["point_id"] for row in self.tables["operating_point"]}
             mine = [p for p in self.tables["point"] if p["run_id"] == run["uid"] and p["uid"] in closed]
             done = sorted({p["position"] for p in mine})
             return (run, done) if len(done) < len(run["planned"]) else None

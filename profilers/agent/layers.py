@@ -7,19 +7,20 @@ Shapes: hidden states [B, S, h], token numbers [B, S].
 """
 
 import math
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 Job = Dict[str, Any]
+Tables = Tuple[torch.Tensor, torch.Tensor]
 
 
 class LoraLinear(nn.Module):  # type: ignore[misc]
     """A frozen linear map with, where the job says so, W x + (alpha / r) B A x in the adapters' own dtype."""
 
-    def __init__(self, inputs: int, outputs: int, bias: bool, lora: Optional[Dict[str, Any]]) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool, lora: Optional[Job]) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if bias else None
@@ -96,12 +97,12 @@ class DecoderLayer(nn.Module):  # type: ignore[misc]
             lora = job["lora"] if p["adapted"] else None
             self.maps[p["name"]] = LoraLinear(p["inputs"], p["outputs"], p["bias"], lora)
 
-    def forward(self, x: torch.Tensor, rotary: Optional[Any]) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rotary: Optional[Tables]) -> torch.Tensor:
         """Hidden states through attention and MLP, each with its residual."""
         x = x + self._attention(self.norm_in(x), rotary)
         return x + self._mlp(self.norm_mlp(x))
 
-    def _attention(self, x: torch.Tensor, rotary: Optional[Any]) -> torch.Tensor:
+    def _attention(self, x: torch.Tensor, rotary: Optional[Tables]) -> torch.Tensor:
         batch, length, _ = x.shape
         q, k, v = (t.view(batch, length, -1, self.width).transpose(1, 2) for t in self._qkv(x))
         if rotary is not None:
@@ -144,7 +145,7 @@ class Embedding(nn.Module):  # type: ignore[misc]
         return hidden
 
 
-def rotary_tables(job: Job, length: int, dtype: torch.dtype, device: str) -> Optional[Any]:
+def rotary_tables(job: Job, length: int, dtype: torch.dtype, device: str) -> Optional[Tables]:
     """Cosine and sine [S, d] from the job's inverse frequencies; None for a family without rotary positions."""
     if job["inverse_frequencies"] is None:
         return None

@@ -4,7 +4,7 @@ import argparse
 import pkgutil
 import signal
 import sys
-from typing import Any, List, Optional
+from typing import List, Optional
 
 from .board import Board, BoardError
 from .bundle import BundleError
@@ -21,16 +21,16 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     run.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     run.add_argument("--threads", type=int, default=1, help="CPU threads that compute")
-    run.add_argument("--frequencies", default="8", help="all, max, or a number of GPU clocks")
+    run.add_argument("--frequencies", default="8", help="all, max, or a number of GPU frequencies")
     run.add_argument("--repeats", type=int, help="take exactly so many samples")
     run.add_argument("--window", type=float, help="seconds of a power reading; default: ten averaging intervals")
-    run.add_argument("--readonly", action="store_true", help="measure at the clock as found")
+    run.add_argument("--readonly", action="store_true", help="measure at the frequency as found")
     run.add_argument("--resume", action="store_true", help="go on with the unfinished run of the bundle")
     run.add_argument("--load-command", help="measure power under this program instead of a model")
     for command in (
         run,
         commands.add_parser("doctor", help="what was found"),
-        commands.add_parser("restore", help="release a clock that a killed run left locked"),
+        commands.add_parser("restore", help="release a frequency that a killed run left locked"),
     ):
         command.add_argument("--root", default="/", help=argparse.SUPPRESS)
         command.add_argument("--state", help=argparse.SUPPRESS)
@@ -58,14 +58,14 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return 130
 
 
-def _do(options: Any) -> int:
+def _do(options: argparse.Namespace) -> int:
     if options.command == "doctor":
         for line in doctor(Board(options.root, options.state)):
             print(line)
         return 0
     if options.command == "restore":
         restored = Board(options.root, options.state).restore()
-        print("the clock was restored" if restored else "nothing was locked")
+        print("the frequency was restored" if restored else "nothing was locked")
         return 0
     job = None
     if options.load_command is None:
@@ -82,7 +82,7 @@ def _do(options: Any) -> int:
         if options.device == "cpu" or not torch.cuda.is_available():
             timing.pin_to_quiet_core(options.threads)
     if Board(options.root, options.state).restore():
-        say("a clock that an earlier run left locked was restored")
+        say("a frequency that an earlier run left locked was restored")
     Agent(options, job, say).run()
     return 0
 
@@ -94,7 +94,7 @@ def _packed_job() -> Optional[bytes]:
         return None
 
 
-def _as_interrupt(number: int, frame: Any) -> None:
+def _as_interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 

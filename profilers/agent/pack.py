@@ -13,7 +13,7 @@ from cardlab.core.errors import ProfileError
 
 MODULES = {
     "agent": ("__init__", "board", "bundle", "layers", "main", "power", "run", "scrypt", "timing", "works"),
-    "board": ("__init__", "rails", "rules"),
+    "board": ("__init__", "files", "host", "ina3221", "limits", "modes", "modules", "rails", "rules", "tegra"),
 }
 _PACKAGE = "card_agent"
 _SHEBANG = b"#!/usr/bin/env python3\n"

@@ -3,9 +3,12 @@
 import math
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
+from ..board.ina3221 import MEMORY_UPDATES, SOURCE, InaRail
+from ..board.rails import SUM_SCOPE, scope
 from .board import Board
+from .bundle import Row
 
 SAMPLE_S = 0.1
 MIN_WINDOW_S = 5.0
@@ -15,7 +18,7 @@ SETTLE_S = 3.0
 
 def window_s(board: Board) -> float:
     """Length of a window: ten averaging intervals of the slowest rail, 5 s at least."""
-    return max([MIN_WINDOW_S] + [INTERVALS * (rail.update_s or 0.0) for rail in board.rails])
+    return max([MIN_WINDOW_S] + [INTERVALS * rail.update_s for rail in board.rails])
 
 
 class _Sampler(threading.Thread):
@@ -37,9 +40,7 @@ class _Sampler(threading.Thread):
             self.stopping.wait(SAMPLE_S)
 
 
-def measure_power(
-    board: Board, step: Optional[Callable[[], None]], wanted_s: Optional[float] = None
-) -> List[Dict[str, Any]]:
+def measure_power(board: Board, step: Optional[Callable[[], None]], wanted_s: Optional[float] = None) -> List[Row]:
     """Rows of power, one a rail and one for the total, while `step` repeats (None: while nothing runs).
 
     Args:
@@ -49,7 +50,7 @@ def measure_power(
     reading has no value.
     """
     seconds = wanted_s or window_s(board)
-    _busy(step, max(min(SETTLE_S, seconds), 5.0 * max(rail.update_s or 0.0 for rail in board.rails)))
+    _busy(step, max(min(SETTLE_S, seconds), MEMORY_UPDATES * max(rail.update_s for rail in board.rails)))
     sampler = _Sampler(board)
     sampler.start()
     _busy(step, seconds)
@@ -57,16 +58,15 @@ def measure_power(
     sampler.join()
     name, members = board.total()
     rows = [
-        _row(rail.name, sampler.power_w[rail.name], sampler.times_s, rail, rail.name == name) for rail in board.rails
+        _row(sampler.power_w[rail.name], sampler.times_s, rail, _meter(rail, rail.name == name)) for rail in board.rails
     ]
     if members and name not in sampler.power_w:
         sums = [sum(values) for values in zip(*(sampler.power_w[member] for member in members))]
-        total = _row(name, sums, sampler.times_s, board.rails[0], True)
-        total["how"] = "derived"
-        known = [rail.quantisation_w for rail in board.rails if rail.name in members]
-        if all(known):
-            total["details"]["quantisation_w"] = math.sqrt(sum(float(q or 0.0) ** 2 for q in known))
-        rows.append(total)
+        steps_w = [rail.step_w() for rail in board.rails if rail.name in members]
+        # Steps of a sum's parts are independent of each other.
+        step_w = math.sqrt(sum(step**2 for step in steps_w if step)) if all(steps_w) else None
+        meter = dict(_meter(board.rails[0], True), scope=SUM_SCOPE, quantisation_w=step_w)
+        rows.append(dict(_row(sums, sampler.times_s, board.rails[0], meter), rail=name, how="derived"))
     return rows
 
 
@@ -79,15 +79,24 @@ def _busy(step: Optional[Callable[[], None]], seconds: float) -> None:
         step()
 
 
-def _row(name: str, values: List[float], times_s: List[float], rail: Any, total: bool) -> Dict[str, Any]:
-    details = {
+def _meter(rail: InaRail, total: bool) -> Dict[str, object]:
+    """How a rail was read, by the columns of a measurement."""
+    return {
+        "scope": scope(rail.name),
         "total": total,
-        "scope": "board" if total else name,
-        "source": rail.source,
+        "source": SOURCE,
         "update_s": rail.update_s,
-        "quantisation_w": rail.quantisation_w,
+        "quantisation_w": rail.step_w(),
     }
-    row = {"rail": name, "details": details, "samples": {"end_s": times_s, "power_w": values}}  # type: Dict[str, Any]
+
+
+def _row(values: List[float], times_s: List[float], rail: InaRail, meter: Row) -> Row:
+    row = {
+        "rail": rail.name,
+        "meter": meter,
+        "details": rail.facts(),
+        "samples": {"end_s": times_s, "power_w": values},
+    }  # type: Row
     if len(values) < 2:
         row.update(value=None, flags=["no whole sensor update"])
         return row
@@ -96,7 +105,7 @@ def _row(name: str, values: List[float], times_s: List[float], rail: Any, total:
     # Readings inside one averaging interval repeat each other.
     span_s = times_s[-1] - times_s[0]
     independent = max(1.0, min(float(len(values)), span_s / (rail.update_s or SAMPLE_S)))
-    step_w = rail.quantisation_w or 0.0
+    step_w = meter["quantisation_w"] or 0.0
     error = math.sqrt(variance / independent + step_w**2 / 12.0)
     row.update(value=mean, stderr=error, ci95=(mean - 1.96 * error, mean + 1.96 * error), n=int(independent))
     return row

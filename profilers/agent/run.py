@@ -1,5 +1,6 @@
 """One run of the agent: plan the points, measure each, write the bundle after every one."""
 
+import argparse
 import json
 import os
 import platform
@@ -7,15 +8,21 @@ import random
 import shlex
 import subprocess
 import sys
-from typing import Any, Callable, Dict, List, Optional, Tuple
+import uuid
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
 from ..board.rules import on_request
 from . import AGENT_VERSION, timing
 from .board import Board, BoardError
-from .bundle import Bundle, content_hash, new_uid, utc_now
+from .bundle import Bundle, Row, content_hash, new_uid, utc_now
 from .power import measure_power, window_s
 
+if TYPE_CHECKING:
+    from .works import Bench, Work
+
 Say = Callable[[str], None]
+# Runs of one sitting share its warm caches, heat and luck.
+SITTING = uuid.uuid4().hex
 
 
 class Agent:
@@ -27,13 +34,14 @@ class Agent:
         say: told what happens, a line each.
     """
 
-    def __init__(self, options: Any, job: Optional[Dict[str, Any]], say: Say) -> None:
+    def __init__(self, options: argparse.Namespace, job: Optional[Row], say: Say) -> None:
         self.options, self.job, self.say = options, job, say
         self.board = Board(options.root, options.state)
         self.bundle = Bundle(options.out)
-        self.bench = None  # type: Any
+        self.bench: Optional["Bench"] = None
         self.overhead_bytes = None  # type: Optional[int]
-        free_bytes = self.board.memory_bytes("MemAvailable")
+        # Before torch is there: what it takes is part of every cut's memory.
+        self.free_bytes = self.board.available_bytes()
         cuda = None
         if job is None:
             self.device, self.execution = "cpu", {"dtype": "external", "attention": "none", "threads": 1}
@@ -45,21 +53,19 @@ class Agent:
             self.execution = resolve(job, options.dtype, self.device, options.threads)
             if self.device == "cuda":
                 cuda = cuda_facts()
-            self.overhead_bytes = framework_bytes(
-                self.device, free_bytes, lambda: self.board.memory_bytes("MemAvailable")
-            )
+            self.overhead_bytes = framework_bytes(self.device, self.free_bytes, self.board.available_bytes)
             self.bench = Bench(job, self.execution, self.device)
         kind = "jetson" if self.board.tegra and (cuda is not None or job is None) else "cpu"
         self.record = self.board.device(kind, options.name, cuda)
-        self.clocked = kind == "jetson" and not options.readonly and self.board.clock_writable()
+        self.offered_hz = self.board.frequencies() if kind == "jetson" else ()
 
     def run(self) -> None:
         """Measure every point that is not done yet."""
         run_uid, planned, done = self._begin()
         pending = [point for point in planned if point["index"] not in done]
         for number, point in enumerate(pending, start=1):
-            clock = point["requested_hz"]
-            where = "at the clock as found" if clock is None else "%.0f MHz" % (clock / 1e6)
+            hz = point["requested_hz"]
+            where = "at the frequency as found" if hz is None else "%.0f MHz" % (hz / 1e6)
             self.say("point %d of %d: %s" % (number, len(pending), where))
             self._visit(run_uid, point)
         out = self.options.out
@@ -67,7 +73,7 @@ class Agent:
 
     # the run's own rows -----------------------------------------------------------------------------------
 
-    def _begin(self) -> Tuple[str, List[Dict[str, Any]], List[int]]:
+    def _begin(self) -> Tuple[str, List[Row], List[int]]:
         task = None if self.job is None else content_hash(_identity(self.job["task"]))
         execution = content_hash(self.execution)
         if self.options.resume and os.path.exists(self.options.out):
@@ -77,7 +83,8 @@ class Agent:
                 self.say("going on with run %s" % found[0]["uid"][:8])
                 return found[0]["uid"], found[0]["planned"], found[1]
         environment = {"versions": self._versions()}
-        self.bundle.add("device", dict(self.record, uid=content_hash(self.record)))
+        # What the agent does not know is no part of the description's identity.
+        self.bundle.add("device", dict(self.record, uid=content_hash(self.record), power_limit_w=None, driver=None))
         self.bundle.add("environment", dict(environment, uid=content_hash(environment)))
         self.bundle.add("execution", dict(self.execution, uid=execution))
         if self.job is not None:
@@ -94,6 +101,9 @@ class Agent:
             "workload": self.options.load_command,
             "analysis": None if self.job is None else self._analysis(),
             "planned": self._plan(),
+            "offered_hz": list(self.offered_hz),
+            "memory_budget_bytes": self.free_bytes,
+            "sitting": SITTING,
             "options": {"agent": AGENT_VERSION, "repeats": self.options.repeats, "readonly": self.options.readonly},
             "provenance": {"origins": ["measured"], "how": "direct"},
             "started_at": utc_now(),
@@ -101,12 +111,12 @@ class Agent:
         self.bundle.add("run", run)
         return run["uid"], run["planned"], []
 
-    def _analysis(self) -> Any:
+    def _analysis(self) -> Row:
         assert self.job is not None
         key = "%s/%s" % (self.execution["dtype"], self.execution["attention"])
         if key not in self.job["analyses"]:
             raise BoardError("the job has no analysis for %s: pack it again with --dtype" % key)
-        analysis = self.job["analyses"][key]
+        analysis: Row = self.job["analyses"][key]
         for cut in analysis["cuts"]:
             for side in ("device_memory_bytes", "server_memory_bytes"):
                 known = self.overhead_bytes is not None and cut[side] is not None
@@ -124,58 +134,57 @@ class Agent:
             versions["l4t"] = release
         return versions
 
-    def _plan(self) -> List[Dict[str, Any]]:
-        clocks = [None]  # type: List[Optional[float]]
-        if self.clocked:
-            clocks = list(_choose(self.board.frequencies(), self.options.frequencies))
-            random.Random(0).shuffle(clocks)
-        return [
-            {"index": i, "requested_hz": clock, "memory_hz": None, "anchor": False} for i, clock in enumerate(clocks)
-        ]
+    def _plan(self) -> List[Row]:
+        order = [None]  # type: List[Optional[float]]
+        if self.offered_hz and not self.options.readonly:
+            order = list(_choose(self.offered_hz, self.options.frequencies))
+            random.Random(0).shuffle(order)
+        return [{"index": i, "requested_hz": hz, "memory_hz": None, "anchor": False} for i, hz in enumerate(order)]
 
     # one point --------------------------------------------------------------------------------------------
 
-    def _visit(self, run_uid: str, planned: Dict[str, Any]) -> None:
+    def _visit(self, run_uid: str, planned: Row) -> None:
         point = new_uid()
-        clock = planned["requested_hz"]
+        requested_hz = planned["requested_hz"]
         row = {"uid": point, "run_id": run_uid, "position": planned["index"], "anchor": False}
-        self.bundle.add("point", dict(row, requested_hz=clock, memory_requested_hz=None))
+        self.bundle.add("point", dict(row, requested_hz=requested_hz, memory_requested_hz=None))
         if self.board.rails:
             self._powers(point, "idle_power", None)
-        before = self.board.over_current()
-        if clock is not None:
-            self.board.lock(clock)
+        # What happened until now belongs to no point.
+        self.board.watch.look()
+        if requested_hz is not None:
+            self.board.lock(requested_hz)
         try:
             contended = self._times(point)
             state = self._powered(point)
-            undone = clock is not None and not self.board.holds(clock)
+            undone = requested_hz is not None and not self.board.holds(requested_hz)
         finally:
             self.board.restore()
-        reasons = ["contended: " + ", ".join(contended)] if contended else []
-        throttled = None  # type: Optional[bool]
-        if clock is not None:
-            found = state["frequency_hz"]
-            throttled = undone or not on_request(found, clock)
-            if throttled:
-                reasons.append("ran at %s, not at %.0f MHz" % (_mhz(found), clock / 1e6))
-        events = {k: v - before.get(k, 0.0) for k, v in self.board.over_current().items()}
-        for name, count in sorted(events.items()):
-            if count > 0:
-                reasons.append("%s: %d over-current events" % (name.split("_")[0].upper(), count))
-                throttled = True if not name.startswith("oc3") else throttled
-        details = dict(state, throttled=throttled, contended=bool(contended), reasons=reasons, cores_active=None)
-        self.bundle.add_measurement(point, "operating_point", "1", details=details)
+        limits = self.board.watch.look()
+        reasons = list(limits.reasons + limits.warnings)
+        throttled = bool(limits.reasons) if limits.known else None  # type: Optional[bool]
+        if requested_hz is not None:
+            found_hz = state["frequency_hz"]
+            missed = undone or not on_request(found_hz, requested_hz)
+            throttled = missed or bool(limits.reasons)
+            if missed:
+                reasons.append("ran at %s, not at %.0f MHz" % (_mhz(found_hz), requested_hz / 1e6))
+        if contended:
+            reasons.append("contended: " + ", ".join(contended))
+        flags = {"throttled": throttled, "contended": bool(contended), "reasons": reasons}
+        cores = self.board.cores_active() if self.record["platform"] == "jetson" else self.record["cores"]
+        self.bundle.add("operating_point", dict(state, uid=new_uid(), point_id=point, cores_active=cores, **flags))
         self.bundle.write()
 
     def _times(self, point: str) -> List[str]:
         """Latency rows of every segment; the names of those that were contended."""
         contended = []
-        clock = timing.CudaTimer() if self.device == "cuda" else timing.CpuTimer()
+        own = timing.CudaTimer() if self.device == "cuda" else timing.CpuTimer()
         works = self.bench.segments() if self.bench is not None else [self._load()]
         reference = self.bench.reference() if self.bench is not None else None
         for segment, repeats, phases, reset in works:
             self.say("  %s" % segment)
-            timer = clock if self.bench is not None else _WallTimer()
+            timer = own if self.bench is not None else _WallTimer()
             laps, reference_s = timing.measure(phases, reset, timer, reference, self.options.repeats)
             for phase, samples in laps.items():
                 row = timing.summary(samples, repeats, self.options.repeats is not None)
@@ -186,9 +195,9 @@ class Agent:
                 self.bundle.add_measurement(point, "latency", "s", segment=segment, phase=phase, **row)
         return sorted(set(contended))
 
-    def _powered(self, point: str) -> Dict[str, Any]:
+    def _powered(self, point: str) -> Row:
         """Power under the equivalent step and waiting, and the state read while it ran."""
-        seen = []  # type: List[Dict[str, Any]]
+        seen = []  # type: List[Row]
         step = self._load()[2][0][1] if self.bench is None else self.bench.equivalent_step()
 
         def watched() -> None:
@@ -200,7 +209,7 @@ class Agent:
             self._powers(point, "wait_power", None)
         else:
             watched()
-        state = {name: _mean([one[name] for one in seen]) for name in seen[0]}  # type: Dict[str, Any]
+        state = {name: _mean([one[name] for one in seen]) for name in seen[0]}  # type: Row
         state["power_mode"] = self.board.power_mode()
         return state
 
@@ -219,7 +228,7 @@ class Agent:
             segment = None if quantity != "power" else "equivalent_step" if self.bench is not None else "load"
             self.bundle.add_measurement(point, quantity, "W", segment=segment, **row)
 
-    def _load(self) -> Any:
+    def _load(self) -> "Work":
         words = shlex.split(self.options.load_command)
 
         def run() -> None:
@@ -233,7 +242,7 @@ class Agent:
         return "load", 1, [("run", run)], lambda: None
 
 
-class _WallTimer:
+class _WallTimer(timing.LapTimer):
     """Elapsed time of a load of somebody else's; nothing is known of what disturbed it."""
 
     def time(self, run: Callable[[], None]) -> timing.Sample:
@@ -252,18 +261,18 @@ def _torch_device(wanted: str) -> str:
     return "cuda" if has_cuda and wanted != "cpu" else "cpu"
 
 
-def _identity(task: Dict[str, Any]) -> Dict[str, Any]:
+def _identity(task: Row) -> Row:
     return {name: value for name, value in task.items() if name != "model"}
 
 
 def _choose(offered: Tuple[float, ...], wanted: str) -> List[float]:
-    """all, max, or a number of clocks spread evenly with both ends."""
+    """all, max, or a number of frequencies spread evenly with both ends."""
     if wanted == "all":
         return list(offered)
     if wanted == "max":
         return [offered[-1]]
     if not wanted.isdigit() or int(wanted) < 1:
-        raise BoardError("--frequencies %s: write all, max or a number of clocks" % wanted)
+        raise BoardError("--frequencies %s: write all, max or a number of frequencies" % wanted)
     count = min(int(wanted), len(offered))
     if count == 1:
         return [offered[-1]]
@@ -276,7 +285,7 @@ def _mean(values: List[Optional[float]]) -> Optional[float]:
 
 
 def _mhz(value_hz: Optional[float]) -> str:
-    return "an unreadable clock" if value_hz is None else "%.0f MHz" % (value_hz / 1e6)
+    return "an unreadable frequency" if value_hz is None else "%.0f MHz" % (value_hz / 1e6)
 
 
 def doctor(board: Board) -> List[str]:
@@ -285,8 +294,8 @@ def doctor(board: Board) -> List[str]:
     lines = [
         "board    %s" % (board.model() or "N/A"),
         "L4T      %s" % (board.l4t() or "N/A"),
-        "GPU      %s, %d clocks" % (board.gpu or "no devfreq node", len(board.frequencies())),
-        "clocks   %s" % ("may be set" if board.clock_writable() else "cannot be set by this user: run as root"),
+        "GPU      %s, %d frequencies" % (board.gpu or "no devfreq node", len(board.table_hz())),
+        "setting  %s" % ("allowed" if board.frequency_writable() else "not by this user: run as root"),
         "rails    %s" % (", ".join(rail.name for rail in board.rails) or "no power monitor found"),
         "total    %s" % (name or "N/A"),
     ]
@@ -301,7 +310,7 @@ def doctor(board: Board) -> List[str]:
     return lines
 
 
-def load_job(text: Optional[bytes]) -> Optional[Dict[str, Any]]:
+def load_job(text: Optional[bytes]) -> Optional[Row]:
     """The job packed beside this code; None in a file packed without one."""
     if text is None:
         return None

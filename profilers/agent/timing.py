@@ -8,7 +8,7 @@ import gc
 import os
 import resource
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 from ..board.rules import (
     MAX_SAMPLES,
@@ -24,6 +24,7 @@ from ..board.rules import (
     median_stderr,
     relative_spread,
 )
+from .bundle import Row
 
 Phase = Tuple[str, Callable[[], None]]
 Sample = Tuple[float, Optional[float], bool]
@@ -64,7 +65,15 @@ def _idle_ticks() -> Dict[int, int]:
     return ticks
 
 
-class CpuTimer:
+class LapTimer:
+    """Times one lap."""
+
+    def time(self, run: Callable[[], None]) -> Sample:
+        """Wall seconds, CPU seconds (None where they have no meaning), and whether nothing disturbed it."""
+        raise NotImplementedError
+
+
+class CpuTimer(LapTimer):
     """Wall time of one thread, and whether something disturbed it."""
 
     def time(self, run: Callable[[], None]) -> Sample:
@@ -80,7 +89,7 @@ class CpuTimer:
         return wall_s, cpu_s, is_clean(wall_s, cpu_s, switches)
 
 
-class CudaTimer:
+class CudaTimer(LapTimer):
     """GPU time between two events on the current stream."""
 
     def __init__(self) -> None:
@@ -102,7 +111,7 @@ class CudaTimer:
 def measure(
     phases: List[Phase],
     reset: Callable[[], None],
-    timer: Any,
+    timer: LapTimer,
     reference: Optional[Callable[[], None]] = None,
     repeats: Optional[int] = None,
     patience_s: float = PATIENCE_S,
@@ -142,7 +151,7 @@ def _enough(samples: Dict[str, List[Sample]], spent_s: float, repeats: Optional[
     return spread <= WANTED_SPREAD or spent_s > patience_s or count >= MAX_SAMPLES
 
 
-def summary(laps: List[Sample], repeats: int, exact: bool) -> Dict[str, Any]:
+def summary(laps: List[Sample], repeats: int, exact: bool) -> Row:
     """Arguments of a latency row: value per occurrence with its uncertainty, or none and the flag."""
     clean = [wall for wall, _, good in laps if good]
     contended = is_contended(len(clean), len(laps), exact)
@@ -153,8 +162,9 @@ def summary(laps: List[Sample], repeats: int, exact: bool) -> Dict[str, Any]:
         "value": None,
         "samples": names,
         "flags": ["contended"] if contended else [],
-        "details": {"repeats": repeats, "clean": len(clean)},
-    }  # type: Dict[str, Any]
+        "repeats": repeats,
+        "clean": len(clean),
+    }  # type: Row
     values = clean
     if contended and exact:
         values = [wall for wall, _, _ in laps]

@@ -1,11 +1,11 @@
 """The works that are timed: segments in plain torch, chained as cardlab chains them, and the equivalent step."""
 
 import resource
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Iterator, List, Optional, Tuple
 
 import torch
 
-from .layers import DecoderLayer, Embedding, Head, prepare, rotary_tables
+from .layers import DecoderLayer, Embedding, Head, Job, prepare, rotary_tables
 from .timing import Phase
 
 CHAIN = 3
@@ -22,7 +22,7 @@ class Bench:
         device: "cpu" or "cuda".
     """
 
-    def __init__(self, job: Dict[str, Any], execution: Dict[str, Any], device: str) -> None:
+    def __init__(self, job: Job, execution: Job, device: str) -> None:
         self.job, self.kernel, self.device = job, execution["attention"], device
         self.dtype = getattr(torch, execution["dtype"])
         self.adapter_dtype = getattr(torch, job["lora"]["dtype"])
@@ -37,7 +37,7 @@ class Bench:
         yield self._layers("layer", chain, first=False)
         yield self._head()
 
-    def _new(self, module: torch.nn.Module) -> Any:
+    def _new(self, module: torch.nn.Module) -> torch.nn.Module:
         return prepare(module, self.dtype, self.adapter_dtype, self.device)
 
     def _ids(self) -> torch.Tensor:
@@ -111,7 +111,7 @@ class Bench:
         return run
 
 
-def _resetter(modules: List[Any], kept: List[Any], hidden: torch.Tensor) -> Callable[[], None]:
+def _resetter(modules: List[torch.nn.Module], kept: List[torch.nn.Module], hidden: torch.Tensor) -> Callable[[], None]:
     def reset() -> None:
         del kept[:]
         hidden.grad = None
@@ -122,7 +122,7 @@ def _resetter(modules: List[Any], kept: List[Any], hidden: torch.Tensor) -> Call
     return reset
 
 
-def resolve(job: Dict[str, Any], dtype: str, device: str, threads: int) -> Dict[str, Any]:
+def resolve(job: Job, dtype: str, device: str, threads: int) -> Job:
     """The execution record: dtype (auto: what the device computes natively), kernel, torch, accelerator."""
     if dtype == "auto":
         dtype = "float32"
@@ -157,7 +157,7 @@ def framework_bytes(device: str, before_bytes: Optional[int], meminfo: Callable[
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
-def cuda_facts() -> Dict[str, Any]:
+def cuda_facts() -> Job:
     """What torch says of the GPU."""
     properties = torch.cuda.get_device_properties(0)
     return {

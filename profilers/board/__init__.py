@@ -1,4 +1,5 @@
-"""What an old board can run too: kernel files, power rails, and the rules of measuring (Python 3.6, no library).
+"""What an old board can run too: kernel files, power rails, power modes, and the rules of measuring.
 
-The agent packs this folder as it is, so that a rule stands in one place.
+The agent packs what it needs of this folder as it is (agent/pack.py), so that a rule stands in one place; those modules
+keep to Python 3.6, the standard library and relative imports.
 """

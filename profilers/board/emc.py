@@ -1,21 +1,21 @@
-"""The memory clock (EMC) of a Jetson: held at its highest during a lock, because a layer's time depends on it.
+"""The memory frequency (EMC) of a Jetson: held at its highest during a lock, because a layer's time depends on it.
 
     bpmp (Xavier, Orin)   mrq_rate_locked = 1, then rate = max_rate; rate is read back
     Nano                  clk_update_rate = the highest, then clk_state = 1
 
-The power mode's cap of the memory clock, where there is one, is the highest.
-Both lie in debugfs, which only root may look into: another user reads them through the clock helper, or not at all.
+The power mode's cap of the memory frequency, where there is one, is the highest.
+Both lie in debugfs, which only root may look into: another user reads them through the helper, or not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from cardlab.core.errors import CardlabError, NotSupportedError
-from cardlab.profilers.board.gpu import read_number
+from cardlab.profilers.board.files import read_number
 
 Read = Callable[[Path], str | None]
 Write = Callable[[Path, str], None]
@@ -23,7 +23,7 @@ Write = Callable[[Path, str], None]
 
 @dataclass(frozen=True, slots=True)
 class EmcFiles:
-    """Where a generation keeps its memory clock; names relative to sys/kernel/debug."""
+    """Where a generation keeps its memory frequency; names relative to sys/kernel/debug."""
 
     rate: str
     request: str
@@ -56,8 +56,15 @@ LAYOUTS = (
 CAPS = ("sys/kernel/nvpmodel_emc_cap/emc_iso_cap", "sys/kernel/nvpmodel_clk_cap/emc")
 
 
+class EmcState(TypedDict):
+    """What was found before a lock: the rate that was asked for, and whether it was locked; None if unreadable."""
+
+    request: int | None
+    lock: int | None
+
+
 class Emc:
-    """The memory clock behind one layout."""
+    """The memory frequency behind one layout."""
 
     def __init__(self, root: Path, files: EmcFiles, read: Read, write: Write) -> None:
         self._root = root
@@ -67,27 +74,27 @@ class Emc:
         self._write = write
 
     def rate_hz(self) -> float | None:
-        """The clock now, None if it may not be read."""
+        """The frequency now, None if it may not be read."""
         number = self._number(self._files.rate)
         return None if number is None else float(number)
 
-    def saved_state(self) -> Mapping[str, Any]:
+    def saved_state(self) -> EmcState:
         """Request and lock as found."""
         return {"request": self._number(self._files.request), "lock": self._number(self._files.lock)}
 
     def hold(self, memory_hz: float | None) -> None:
-        """Hold the clock at `memory_hz`, or at its highest. Raises NotSupportedError for a clock out of range."""
+        """Hold the frequency at `memory_hz`, or at its highest. Raises NotSupportedError for one out of range."""
         low, high = self._number(self._files.lowest), self._number(self._files.highest)
         wanted = self._highest(high) if memory_hz is None else round(memory_hz)
         if wanted is None or high is None or not (low or 0) <= wanted <= high:
             raise NotSupportedError(
-                f"the memory clock cannot be {(wanted or 0) / 1e6:.0f} MHz", remedy="leave the memory clock out"
+                f"the memory frequency cannot be {(wanted or 0) / 1e6:.0f} MHz", remedy="leave the memory frequency out"
             )
         steps = [(self._files.lock, 1), (self._files.request, wanted)]
         for name, value in steps if self._files.lock_first else reversed(steps):
             self._write(self._debug / name, str(value))
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
+    def restore(self, saved: EmcState) -> None:
         """Put request and lock back, the lock last."""
         for name, value in ((self._files.request, saved["request"]), (self._files.lock, saved["lock"])):
             if value is not None:
@@ -103,7 +110,7 @@ class Emc:
 
 
 def find_emc(root: Path, read: Read, write: Write) -> Emc | None:
-    """The memory clock, None where none can be read."""
+    """The memory frequency, None where none can be read."""
     for files in LAYOUTS:
         emc = Emc(root, files, read, write)
         try:

@@ -1,4 +1,4 @@
-"""The integrated GPU's nodes: devfreq for its clock, the device folder for power gating.
+"""The integrated GPU's nodes: devfreq for its frequency, the device folder for power gating.
 
 The node is found by the name in its `of_node`, never by its path: paths differ from one release to the next.
 `load` is not read: reading it wakes a sleeping GPU.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cardlab.core.errors import DeviceLostError
-from cardlab.profilers.board.host import read_text
+from cardlab.profilers.board.files import read_number, read_text
 from cardlab.profilers.board.rules import is_gpu_node
 
 DEVFREQ = "sys/class/devfreq"
@@ -33,16 +33,16 @@ class Gpu:
         return read_number(self.folder / name)
 
     def limits_hz(self) -> tuple[int, int]:
-        """Lowest and highest clock that are allowed now. Raises DeviceLostError if the node went away."""
+        """Lowest and highest frequency that are allowed now. Raises DeviceLostError if the node went away."""
         low, high = self.read("min_freq"), self.read("max_freq")
         if low is None or high is None:
             raise DeviceLostError(
-                f"the GPU's clock node {self.folder.name} went away", remedy="look for nvgpu in dmesg, then reboot"
+                f"the GPU's frequency node {self.folder.name} went away", remedy="look for nvgpu in dmesg, then reboot"
             )
         return low, high
 
     def frequency_hz(self) -> float | None:
-        """The clock that runs now; None where the GPU is switched off. Raises DeviceLostError."""
+        """The frequency that runs now; None where the GPU is switched off. Raises DeviceLostError."""
         hz = self.read("cur_freq")
         if hz is None:
             self.limits_hz()
@@ -70,10 +70,3 @@ def find_gpu(root: Path) -> Gpu | None:
             table = (read_text(folder / "available_frequencies") or "").split()
             return Gpu(folder, tuple(sorted(int(hz) for hz in table if hz.isascii() and hz.isdigit())))
     return None
-
-
-def read_number(path: Path) -> int | None:
-    """A whole number of a kernel file, None if it cannot be read or is none."""
-    text = read_text(path) or ""
-    digits = text.removeprefix("-")
-    return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None

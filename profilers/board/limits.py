@@ -1,20 +1,16 @@
 """Signs that the hardware held a Jetson back: over-current events, thermal throttling; and its temperatures.
 
     OC1 under-voltage, OC2 mean current    the point is flagged
-    OC3 current peaks                      a warning: single milliseconds at half the clock, seen on boards that idle
-    cooling devices of GPU and CPU         the point is flagged while their state is above 0
+    OC3 current peaks                      a warning: single milliseconds at half the frequency, seen on boards that
+    idle cooling devices of GPU and CPU         the point is flagged while their state is above 0
 
-Event counters count from boot, so differences count. cur_freq does not show the halved clock of such an event.
+Event counters count from boot, so differences count. cur_freq does not show the halved frequency of such an event.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 
-from cardlab.profilers.board.gpu import read_number
-from cardlab.profilers.board.host import read_text
+from .files import read_number, read_text
 
 HWMON = "sys/class/hwmon"
 THERMAL = "sys/class/thermal"
@@ -27,16 +23,14 @@ _OTHER_ZONES = ("tj-thermal", "tj-therm", "thermal-fan-est")
 _FAILED_C = -40.0
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What held the board back since the last look: reasons that flag a point, and warnings that do not."""
 
-    reasons: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    reasons: Tuple[str, ...] = ()
+    warnings: Tuple[str, ...] = ()
     known: bool = False
 
 
-@dataclass
 class Watch:
     """Looks at the counters of one board.
 
@@ -46,15 +40,11 @@ class Watch:
         zones: temperature files by zone.
     """
 
-    counters: Mapping[int, Path]
-    coolers: Mapping[str, Path]
-    zones: Mapping[str, Path]
-    _last: dict[int, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(self, counters: Mapping[int, Path], coolers: Mapping[str, Path], zones: Mapping[str, Path]) -> None:
+        self.counters, self.coolers, self.zones = counters, coolers, zones
         self._last = self.events()
 
-    def events(self) -> dict[int, int]:
+    def events(self) -> Dict[int, int]:
         """Counters now, without those that cannot be read."""
         found = {number: read_number(path) for number, path in self.counters.items()}
         return {number: count for number, count in found.items() if count is not None}
@@ -72,7 +62,7 @@ class Watch:
             known=bool(events or self.coolers),
         )
 
-    def temperature_c(self) -> float | None:
+    def temperature_c(self) -> Optional[float]:
         """The GPU's zone, else the hottest junction; None where no zone answers."""
         for names in (_GPU_ZONES, _OTHER_ZONES):
             for name, path in self.zones.items():
@@ -82,7 +72,7 @@ class Watch:
         return None
 
 
-def zone_c(path: Path) -> float | None:
+def zone_c(path: Path) -> Optional[float]:
     """Temperature of a zone; None for one that is switched off (its read fails, or gives -256 C)."""
     millidegree = read_number(path)
     return None if millidegree is None or millidegree * 1e-3 < _FAILED_C else millidegree * 1e-3
@@ -93,18 +83,19 @@ def find_watch(root: Path) -> Watch:
     return Watch(_counters(root), _coolers(root), _zones(root))
 
 
-def fan_words(root: Path) -> str | None:
+def fan_words(root: Path) -> Optional[str]:
     """Duty and speed of the fan, None without one."""
     for folder in sorted((root / HWMON).glob("hwmon*")):
         duty = read_number(folder / "pwm1")
         if duty is not None:
-            speed = next((v for n in ("fan1_input", "rpm") if (v := read_number(folder / n)) is not None), None)
+            speeds = [read_number(folder / name) for name in ("fan1_input", "rpm")]
+            speed = next((value for value in speeds if value is not None), None)
             return f"duty {duty / 255:.0%}" + ("" if speed is None else f", {speed} rpm")
     duty = read_number(root / "sys/devices/pwm-fan/cur_pwm")
     return None if duty is None else f"duty {duty / 255:.0%}"
 
 
-def _counters(root: Path) -> dict[int, Path]:
+def _counters(root: Path) -> Dict[int, Path]:
     for folder in sorted((root / HWMON).glob("hwmon*")):
         if read_text(folder / "name") == "soctherm_oc":
             return {n: folder / f"oc{n}_event_cnt" for n in EVENTS if (folder / f"oc{n}_event_cnt").exists()}
@@ -113,7 +104,7 @@ def _counters(root: Path) -> dict[int, Path]:
     return {n: path for n, path in files.items() if read_text(path) is not None}
 
 
-def _coolers(root: Path) -> dict[str, Path]:
+def _coolers(root: Path) -> Dict[str, Path]:
     found = {}
     for folder in sorted((root / THERMAL).glob("cooling_device*")):
         kind = read_text(folder / "type") or ""
@@ -122,6 +113,7 @@ def _coolers(root: Path) -> dict[str, Path]:
     return found
 
 
-def _zones(root: Path) -> dict[str, Path]:
+def _zones(root: Path) -> Dict[str, Path]:
     folders = sorted((root / THERMAL).glob("thermal_zone*"))
-    return {kind: folder / "temp" for folder in folders if (kind := read_text(folder / "type"))}
+    kinds = [(read_text(folder / "type"), folder / "temp") for folder in folders]
+    return {kind: path for kind, path in kinds if kind}

@@ -10,24 +10,22 @@ NVIDIA's own files hold `NAME=EMC >` without its first space and names with a su
 understood is passed over.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from cardlab.profilers.board.host import read_text
+from .files import read_text
 
 CONFIGURATION = "etc/nvpmodel.conf"
 STATUS = "var/lib/nvpmodel/status"
 _SECTION = re.compile(r"^\s*<\s*([A-Z_]+)\b([^>]*)>?")
 _ATTRIBUTE = re.compile(r"(\w+)\s*=\s*([^\s>]+)")
+# A cap and a table may round differently.
+_CAP_TOLERANCE_HZ = 0.5e6
 _NUMBER = re.compile(r"-?(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,18})")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PowerMode:
+class PowerMode(NamedTuple):
     """One power mode; None is no cap, or not said.
 
     Attributes:
@@ -40,23 +38,22 @@ class PowerMode:
 
     number: int
     name: str
-    gpu_max_hz: float | None = None
-    emc_max_hz: float | None = None
-    tpc_mask: int | None = None
-    cpus: int | None = None
+    gpu_max_hz: Optional[float] = None
+    emc_max_hz: Optional[float] = None
+    tpc_mask: Optional[int] = None
+    cpus: Optional[int] = None
 
 
-@dataclass(frozen=True, slots=True)
-class Modes:
+class Modes(NamedTuple):
     """All modes of a configuration by id, and the id of the default."""
 
-    modes: Mapping[int, PowerMode] = field(default_factory=dict)
-    default: int | None = None
+    modes: Mapping[int, PowerMode]
+    default: Optional[int] = None
 
 
 def parse_modes(text: str) -> Modes:
     """Modes of an nvpmodel configuration; lines that are not understood are passed over."""
-    sections: list[tuple[int, str, list[list[str]]]] = []
+    sections: List[Tuple[int, str, List[List[str]]]] = []
     default = None
     inside = False
     for line in text.splitlines():
@@ -75,14 +72,14 @@ def parse_modes(text: str) -> Modes:
     return Modes({number: _mode(number, name, lines) for number, name, lines in sections}, default)
 
 
-def _mode(number: int, name: str, lines: list[list[str]]) -> PowerMode:
-    values: dict[tuple[str, str], int] = {}
-    online: list[int] = []
+def _mode(number: int, name: str, lines: List[List[str]]) -> PowerMode:
+    values: Dict[Tuple[str, str], int] = {}
+    online: List[int] = []
     for words in lines:
         value = _number(words[2]) if len(words) >= 3 else None
         if value is None:
             continue
-        what = words[0].removesuffix("_KNEXT")
+        what = re.sub("_KNEXT$", "", words[0])
         if what == "CPU_ONLINE":
             online.append(value)
         else:
@@ -98,7 +95,7 @@ def _mode(number: int, name: str, lines: list[list[str]]) -> PowerMode:
     )
 
 
-def current_mode(root: Path) -> PowerMode | None:
+def current_mode(root: Path) -> Optional[PowerMode]:
     """The mode that is on; only its number as a name where no configuration tells more; None if unknown."""
     match = re.search(r"pmode:\s*(\d{1,4})", read_text(root / STATUS) or "")
     if match is None:
@@ -108,11 +105,18 @@ def current_mode(root: Path) -> PowerMode | None:
     return modes.get(number) or PowerMode(number=number, name=f"mode {number}")
 
 
-def _cap(value: int | None) -> float | None:
+def offered_hz(table_hz: Sequence[int], mode: Optional[PowerMode]) -> Tuple[float, ...]:
+    """Frequencies of the GPU's table up to the power mode's cap, ascending; the lowest one where all are above it."""
+    cap_hz = None if mode is None else mode.gpu_max_hz
+    below = [hz for hz in table_hz if cap_hz is None or hz <= cap_hz + _CAP_TOLERANCE_HZ]
+    return tuple(float(hz) for hz in below or table_hz[:1])
+
+
+def _cap(value: Optional[int]) -> Optional[float]:
     return float(value) if value is not None and 0 < value < 2**31 - 1 else None
 
 
-def _number(text: str | None) -> int | None:
+def _number(text: Optional[str]) -> Optional[int]:
     if text is None or _NUMBER.fullmatch(text) is None:
         return None
     return int(text, 16) if "x" in text.lower() else int(text)

@@ -4,17 +4,13 @@ Part numbers (p3701-0005...) stand in the device tree. Marketing strings and L4T
 apart. Sources: NVIDIA's module data sheets and the nvpmodel tables of L4T R32 to R36.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Iterable, NamedTuple, Optional, Tuple
 
 GIB = 2**30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Soc:
+class Soc(NamedTuple):
     """A Tegra generation.
 
     Attributes:
@@ -31,11 +27,10 @@ class Soc:
     cores_per_sm: int
     sm_per_tpc: int
     tpc_bits: int
-    capability: tuple[int, int]
+    capability: Tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Board:
+class Board(NamedTuple):
     """A module.
 
     Attributes:
@@ -49,7 +44,7 @@ class Board:
     name: str
     soc: Soc
     sm_max: int
-    memory_buckets: tuple[tuple[float, str], ...]
+    memory_buckets: Tuple[Tuple[float, str], ...]
     power_monitor: bool = True
 
     @property
@@ -96,7 +91,7 @@ _FAMILIES = {"p3668": _XAVIER_NX, "p2888": _AGX_XAVIER}
 _PART = re.compile(r"p\d{4}-\d{4}")
 
 
-def find_board(compatible: Iterable[str]) -> tuple[str | None, Board | None]:
+def find_board(compatible: Iterable[str]) -> Tuple[Optional[str], Optional[Board]]:
     """Part number and module that the strings of the device tree name; (None, None) for an unknown one.
 
     Carrier boards stand in the same strings and are passed over.
@@ -109,7 +104,7 @@ def find_board(compatible: Iterable[str]) -> tuple[str | None, Board | None]:
     return None, None
 
 
-def active_sm(soc: Soc, sm_max: int | None, tpc_mask: int | None) -> int | None:
+def active_sm(soc: Soc, sm_max: Optional[int], tpc_mask: Optional[int]) -> Optional[int]:
     """Multiprocessors that a mask of gated TPCs leaves; every one without a mask; None if nothing is known.
 
     A mask counts from the full die: a module with fewer multiprocessors always has some bits set.
@@ -121,7 +116,7 @@ def active_sm(soc: Soc, sm_max: int | None, tpc_mask: int | None) -> int | None:
     return running if sm_max is None else min(running, sm_max)
 
 
-def memory_bucket(board: Board, total_bytes: int | None) -> str | None:
+def memory_bucket(board: Board, total_bytes: Optional[int]) -> Optional[str]:
     """Size in the module's name, from the memory that Linux sees; None if unknown."""
     if total_bytes is None:
         return None

@@ -20,6 +20,7 @@ SUMS = (
     ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
     ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),
 )
+SUM_SCOPE = "sum of rails: the module without carrier board"
 FED_FROM = {"VDDQ_VDD2_1V8AO": "VIN_SYS_5V0"}
 _SCOPES = {
     **INPUTS,

@@ -3,14 +3,12 @@
 NVML starts on an Orin and answers nothing of use, so Tegra is looked for first.
 """
 
-from __future__ import annotations
-
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Optional
 
-from cardlab.profilers.board.host import read_text
-from cardlab.profilers.board.modules import SOCS, Board, Soc, find_board
+from .files import read_text
+from .modules import SOCS, Board, Soc, active_sm, find_board
 
 DEVICE_TREE = "proc/device-tree"
 RELEASE = "etc/nv_tegra_release"
@@ -18,8 +16,7 @@ _JETPACK = {32: "4", 34: "5", 35: "5", 36: "6", 38: "7", 39: "7"}
 _RELEASE = re.compile(r"R(\d+)\s*\(release\)\s*,\s*REVISION:\s*([\d.]+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tegra:
+class Tegra(NamedTuple):
     """What the system says of itself.
 
     Attributes:
@@ -30,20 +27,27 @@ class Tegra:
         super_mode: the device tree is one of a "Super" configuration.
     """
 
-    model: str | None
-    part: str | None
-    board: Board | None
-    soc: Soc | None
-    l4t: str | None
+    model: Optional[str]
+    part: Optional[str]
+    board: Optional[Board]
+    soc: Optional[Soc]
+    l4t: Optional[str]
     super_mode: bool
 
     @property
-    def jetpack(self) -> str | None:
+    def jetpack(self) -> Optional[str]:
         """Major version of JetPack, None if unknown."""
         return None if self.l4t is None else _JETPACK.get(int(self.l4t.split(".")[0]))
 
+    def cores_active(self, tpc_mask: Optional[int]) -> Optional[int]:
+        """CUDA cores that a mask of gated TPCs leaves running; None for an unknown Tegra."""
+        if self.soc is None:
+            return None
+        running = active_sm(self.soc, None if self.board is None else self.board.sm_max, tpc_mask)
+        return None if running is None else running * self.soc.cores_per_sm
 
-def find_tegra(root: Path) -> Tegra | None:
+
+def find_tegra(root: Path) -> Optional[Tegra]:
     """The Tegra below this root, None on any other machine."""
     compatible = tuple(filter(None, (read_text(root / DEVICE_TREE / "compatible") or "").split("\0")))
     l4t = l4t_release(read_text(root / RELEASE))
@@ -63,7 +67,7 @@ def find_tegra(root: Path) -> Tegra | None:
     )
 
 
-def l4t_release(text: str | None) -> str | None:
+def l4t_release(text: Optional[str]) -> Optional[str]:
     """Release from the first line of nv_tegra_release; None if it says nothing of the kind."""
     match = _RELEASE.search(text or "")
     return None if match is None else f"{match[1]}.{match[2]}".rstrip(".")

@@ -55,7 +55,7 @@ class HardwareDevice(ABC):
         timer: the only source of time for everything measured here.
         lap_timer: times single laps of work that nothing else times.
         meter: power rails, None without one.
-        guard: locks clocks and restores them, None without clock control.
+        guard: locks frequencies and restores them, None without frequency control.
         provenance: of every number measured here.
         torch_remedy: what to do where torch does not find the device, None for the usual words.
         torch_device: where torch runs the work ("cpu", "cuda:0"), None if nothing is really run.
@@ -77,7 +77,7 @@ class HardwareDevice(ABC):
 
     @abstractmethod
     def frequencies(self) -> tuple[float, ...]:
-        """Compute clocks that can be requested, in Hz, ascending; empty without clock control."""
+        """Compute frequencies that can be requested, in Hz, ascending; empty without frequency control."""
 
     @abstractmethod
     def capabilities(self) -> tuple[Probe, ...]:
@@ -85,7 +85,7 @@ class HardwareDevice(ABC):
 
     @abstractmethod
     def state(self) -> State:
-        """Clocks, temperature and throttling as they read now."""
+        """Frequencies, temperature and throttling as they read now."""
 
     def memory_available_bytes(self) -> int | None:
         """Memory that is really free for a model now; None if unknown."""
@@ -100,9 +100,9 @@ class HardwareDevice(ABC):
 
     @contextlib.contextmanager
     def locked(self, frequency_hz: float | None, memory_hz: float | None = None) -> Iterator[None]:
-        """Hold the clock at `frequency_hz` while the block runs; None leaves it as it is.
+        """Hold the frequency at `frequency_hz` while the block runs; None leaves it as it is.
 
-        Raises NotSupportedError without clock control, or when the device does not offer the clock.
+        Raises NotSupportedError without frequency control, or when the device does not offer the frequency.
         """
         if frequency_hz is None:
             yield
@@ -110,17 +110,17 @@ class HardwareDevice(ABC):
         offered = self.frequencies()
         if self.guard is None or not offered:
             raise NotSupportedError(
-                f"{self.identity.name} has no clock control", remedy="measure with --frequencies max"
+                f"{self.identity.name} has no frequency control", remedy="measure with --frequencies max"
             )
         nearest = min(offered, key=lambda f: abs(f - frequency_hz))
         if abs(nearest - frequency_hz) > 0.5e6:
             raise NotSupportedError(
                 f"{self.identity.name} does not offer {frequency_hz / 1e6:.0f} MHz",
-                remedy=f"the nearest clock is {nearest / 1e6:.0f} MHz",
+                remedy=f"the nearest frequency is {nearest / 1e6:.0f} MHz",
             )
         with self.guard.locked(nearest, memory_hz):
             yield
 
     def lock_problems(self) -> tuple[str, ...]:
-        """What is wrong with a clock that is held now, in words; looked at when a point begins and ends."""
+        """What is wrong with a frequency that is held now, in words; looked at when a point begins and ends."""
         return ()

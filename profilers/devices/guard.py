@@ -1,6 +1,6 @@
-"""Never leave a clock locked: one guard for all platforms.
+"""Never leave a frequency locked: one guard for all platforms.
 
-    journal (old values) -> write clock -> ... work ... -> write old values -> remove journal
+    journal (old values) -> write frequency -> ... work ... -> write old values -> remove journal
 
 The journal is a file per device in the user's state folder, on disk before the first write. Whatever
 ends the process - return, exception, SIGINT, SIGTERM - the old values go back; after SIGKILL the
@@ -23,31 +23,34 @@ from types import FrameType
 from typing import Any, Protocol
 
 from cardlab.core.errors import DeviceBusyError, DeviceError
-from cardlab.profilers.board.host import state_folder
+from cardlab.profilers.board.identity import state_folder
+
+Saved = Mapping[str, Any]
+"""Plain JSON values by name, as the control that made them understands them."""
 
 
 class FrequencyControl(Protocol):
-    """What a platform lends to the guard: read, set and put back its clocks."""
+    """What a platform lends to the guard: read, set and put back its frequencies."""
 
-    def saved_state(self) -> Mapping[str, Any]:
+    def saved_state(self) -> Saved:
         """Plain JSON values that `restore` needs to undo everything `apply` may write."""
         ...
 
     def apply(self, frequency_hz: float, memory_hz: float | None) -> None:
-        """Request a compute clock, and a memory clock where one is given."""
+        """Request a compute frequency, and a memory frequency where one is given."""
         ...
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
+    def restore(self, saved: Saved) -> None:
         """Undo: put back what `saved_state` returned. Must be safe to call twice."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
-    """A clock that some process locked and has not restored.
+    """A frequency that some process locked and has not restored.
 
     Attributes:
-        device_key: whose clock.
+        device_key: whose frequency.
         platform: the name under which `open_platform` finds the device again.
         pid: the process that locked it.
         saved: the old values.
@@ -57,12 +60,12 @@ class Journal:
     device_key: str
     platform: str
     pid: int
-    saved: Mapping[str, Any]
+    saved: Saved
     path: Path
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody holds the device any more, so that its clock stayed locked by accident."""
+        """Whether nobody holds the device any more, so that its frequency stayed locked by accident."""
         with contextlib.suppress(OSError), _lock_path(self.path).open("a") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,8 +75,8 @@ class Journal:
 
 
 def journals(folder: Path | None = None) -> tuple[Journal, ...]:
-    """All journals in the state folder: clocks that are locked now or were left locked."""
-    base = folder or _clock_folder()
+    """All journals in the state folder: frequencies that are locked now or were left locked."""
+    base = folder or _lock_folder()
     found = []
     for path in sorted(base.glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError):
@@ -82,12 +85,12 @@ def journals(folder: Path | None = None) -> tuple[Journal, ...]:
 
 
 class FrequencyGuard:
-    """Locks the clocks of one device and always puts them back.
+    """Locks the frequencies of one device and always puts them back.
 
     Args:
         device_key: identity of the device.
         platform: the name under which `open_platform` finds it again.
-        control: how its clocks are read and written.
+        control: how its frequencies are read and written.
         folder: where journals are kept; the user's state folder unless a test says otherwise.
     """
 
@@ -96,13 +99,13 @@ class FrequencyGuard:
         self._platform = platform
         self._control = control
         name = hashlib.sha256(device_key.encode()).hexdigest()[:24]
-        self._journal = (folder or _clock_folder()) / f"{name}.json"
+        self._journal = (folder or _lock_folder()) / f"{name}.json"
 
     @contextlib.contextmanager
     def locked(self, frequency_hz: float, memory_hz: float | None = None) -> Iterator[None]:
-        """Hold the requested clocks while the block runs.
+        """Hold the requested frequencies while the block runs.
 
-        Raises DeviceBusyError if another process holds the device's clocks, DeviceError if the clock
+        Raises DeviceBusyError if another process holds the device's frequencies, DeviceError if the frequency
         was left locked by a process that died.
         """
         with self._exclusive():
@@ -124,7 +127,7 @@ class FrequencyGuard:
             self._restore(_read(self._journal).saved)
             return True
 
-    def _restore(self, saved: Mapping[str, Any]) -> None:
+    def _restore(self, saved: Saved) -> None:
         with _undisturbed():
             self._control.restore(saved)
             self._journal.unlink(missing_ok=True)
@@ -132,11 +135,11 @@ class FrequencyGuard:
     def _refuse_leftover(self) -> None:
         if self._journal.exists():
             raise DeviceError(
-                "a process that died left this device's clock locked",
+                "a process that died left this device's frequency locked",
                 remedy="release it with: profile-device restore",
             )
 
-    def _write_journal(self, saved: Mapping[str, Any]) -> None:
+    def _write_journal(self, saved: Saved) -> None:
         document = {
             "device_key": self._key,
             "platform": self._platform,
@@ -159,12 +162,12 @@ class FrequencyGuard:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise DeviceBusyError(
-                    "another process holds this device's clocks", remedy="wait for it to finish"
+                    "another process holds this device's frequencies", remedy="wait for it to finish"
                 ) from error
             yield
 
 
-def _clock_folder() -> Path:
+def _lock_folder() -> Path:
     return state_folder() / "clocks"
 
 
@@ -202,7 +205,7 @@ def _terminate_as_exception() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C waits until the clocks are back."""
+    """A second Ctrl-C waits until the frequencies are back."""
     signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:

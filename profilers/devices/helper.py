@@ -1,10 +1,10 @@
-"""The clock helper: the only part that needs root, and all that it can do.
+"""The helper: the only part that needs root, and all that it can do.
 
     cardlab-clock-helper check
     cardlab-clock-helper nvml-lock INDEX MHZ [MEMORY_MHZ]
     cardlab-clock-helper nvml-reset INDEX [memory]
     cardlab-clock-helper write PATH VALUE          PATH and VALUE from the list below
-    cardlab-clock-helper read PATH                 the memory clock of a Jetson, which only root may see
+    cardlab-clock-helper read PATH                 the memory frequency of a Jetson, which only root may see
 
 Everything else of cardlab runs as the user, who calls it through `sudo -n`. It takes no root folder, no shell and
 no environment; a path is resolved before it is compared with the list, so that no link leads outside.
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cardlab.core.errors import CardlabError, NotSupportedError, PermissionDeniedError, UsageError
-from cardlab.profilers.board.host import read_text
+from cardlab.profilers.board.files import read_text
 from cardlab.profilers.board.rules import GPU_NODES
 
 NAME = "cardlab-clock-helper"
@@ -148,7 +148,7 @@ def _inside(root: Path, path: str) -> tuple[Path, str]:
 def _read(root: Path, path: str) -> str:
     resolved, inside = _inside(root, path)
     if READABLE.fullmatch(inside) is None:
-        raise UsageError(f"{path} may not be read", remedy="only the memory clock of a Jetson may be")
+        raise UsageError(f"{path} may not be read", remedy="only the memory frequency of a Jetson may be")
     text = read_text(resolved)
     if text is None:
         raise NotSupportedError(f"the kernel does not publish {path}", remedy="measure without it")
@@ -159,7 +159,7 @@ def _write(root: Path, path: str, value: str) -> str:
     resolved, inside = _inside(root, path)
     rule = next((r for r in RULES if r.path.fullmatch(inside)), None)
     if rule is None:
-        raise UsageError(f"{path} may not be written", remedy="only clock settings below /sys may be")
+        raise UsageError(f"{path} may not be written", remedy="only frequency settings below /sys may be")
     if not rule.allows(resolved, value):
         raise UsageError(f"{path} may not be set to {value!r}", remedy="use a value that the kernel offers")
     write_value(resolved, value)

@@ -1,4 +1,4 @@
-"""Looks at a sensor now and then while something else runs: a thread, or a virtual clock's own steps."""
+"""Looks at a sensor now and then while something else runs: a thread, or the own steps of a virtual time."""
 
 from __future__ import annotations
 

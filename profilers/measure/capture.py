@@ -9,7 +9,7 @@ import ctypes
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from cardlab.core.errors import CardlabError
 from cardlab.profilers.devices.nvidia.nvml import FIELD_AVERAGE_MW, FIELD_INSTANT_MW, THROTTLE_FIELDS, Card, gpu_count
@@ -40,7 +40,7 @@ SYSFS = (
 )
 _MOST_BYTES = 65536
 _UUID = re.compile(r"(GPU|MIG)-[0-9a-fA-F-]{36}")
-_CALLS: tuple[tuple[str, tuple[Any, ...]], ...] = (
+_CALLS: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("nvmlDeviceGetName", ()),
     ("nvmlDeviceGetUUID", ()),
     ("nvmlDeviceGetArchitecture", ()),
@@ -72,16 +72,29 @@ _CALLS: tuple[tuple[str, tuple[Any, ...]], ...] = (
 )
 
 
-def snapshot(root: Path = Path("/")) -> dict[str, Any]:
+Answers = dict[str, dict[str, object]]
+"""What a card answered by call: {"value": ...} or {"error": its words}."""
+
+
+class Snapshot(TypedDict):
+    """Answers of every card, and the text of each kernel file by path, None if refused."""
+
+    gpus: list[Answers]
+    sysfs: dict[str, str | None]
+
+
+def snapshot(root: Path = Path("/")) -> Snapshot:
     """Everything that could be read: `gpus` (call -> value or error) and `sysfs` (path -> text, None if refused)."""
     return {"gpus": [capture_gpu(Card(i)) for i in range(gpu_count())], "sysfs": dict(_sysfs(root))}
 
 
-def capture_gpu(card: Card) -> dict[str, Any]:
+def capture_gpu(card: Card) -> Answers:
     """What one card answers, call by call; a call that fails gives its error in words."""
     calls = dict(_ask(card, name, arguments) for name, arguments in _CALLS)
-    clocks = calls.get("nvmlDeviceGetSupportedMemoryClocks", {}).get("value") or ()
-    calls.update(_ask(card, "nvmlDeviceGetSupportedGraphicsClocks", (mhz,)) for mhz in clocks)
+    listed = calls.get("nvmlDeviceGetSupportedMemoryClocks", {}).get("value")
+    for mhz in listed if isinstance(listed, list) else ():
+        name, answer = _ask(card, "nvmlDeviceGetSupportedGraphicsClocks", (mhz,))
+        calls[name] = answer
     ids = (*THROTTLE_FIELDS, ENERGY_FIELD_MJ, FIELD_AVERAGE_MW, FIELD_INSTANT_MW)
     name, fields = _ask(card, "nvmlDeviceGetFieldValues", (list(ids),))
     return {**calls, name: fields}
@@ -97,7 +110,7 @@ def write_tree(sysfs: dict[str, str | None], folder: Path) -> None:
             path.chmod(0)
 
 
-def _ask(card: Card, name: str, arguments: tuple[Any, ...]) -> tuple[str, dict[str, Any]]:
+def _ask(card: Card, name: str, arguments: tuple[object, ...]) -> tuple[str, dict[str, object]]:
     simple = all(isinstance(a, int) for a in arguments)
     label = f"{name}({', '.join(map(str, arguments))})" if arguments and simple else name
     try:
@@ -106,7 +119,7 @@ def _ask(card: Card, name: str, arguments: tuple[Any, ...]) -> tuple[str, dict[s
         return label, {"error": error.message}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """JSON form of what pynvml returns."""
     if isinstance(value, ctypes.Union):
         return _plain(getattr(value, "ullVal", 0))

@@ -63,7 +63,7 @@ class PointMeasurer:
         self._problems: list[str] = []
 
     def before_lock(self, known: Sequence[Measurement]) -> Iterator[Batch]:
-        """Idle power at whatever clock the device rests at; once, and only with a meter."""
+        """Idle power at whatever frequency the device rests at; once, and only with a meter."""
         if self._idle_known or self._device.meter is None:
             return
         self._idle_known = True
@@ -72,7 +72,7 @@ class PointMeasurer:
             yield tuple(power_measurements("idle_power", measure_waiting(self._device, idle_s)))
 
     def under_lock(self, frequency_hz: float | None, known: Sequence[Measurement], whole_step: bool) -> Iterator[Batch]:
-        """Everything that is measured with the clock held; what `known` holds already is left out."""
+        """Everything that is measured with the frequency held; what `known` holds already is left out."""
         self._states, self._contended, self._reading = [], set(), None
         self._problems = list(self._device.lock_problems())
         if self._device.meter is not None:

@@ -11,7 +11,7 @@ from cardlab.profilers.devices.power import RailTrace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Work measured for a while at one clock.
+    """Work measured for a while at one frequency.
 
     Attributes:
         iterations: whole iterations in the window.
@@ -19,7 +19,7 @@ class Reading:
         seconds_per_iteration: mean time of one iteration.
         power_w: mean power of the total rail, None without a meter.
         energy_per_iteration_j: power x time, None without a meter.
-        frequency_hz: mean clock read during the window, None if it cannot be read.
+        frequency_hz: mean frequency read during the window, None if it cannot be read.
         throttled: the hardware limited timer or power; None if it cannot be known.
         reasons: what the device said of it during the window, in words.
         temperature_c: mean temperature, None without a sensor.

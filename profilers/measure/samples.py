@@ -48,7 +48,7 @@ class WorkTiming:
         segment, repeats: of the work; lap samples cover `repeats` occurrences.
         laps: in running order.
         reference_s: wall seconds of the reference kernel before each iteration; empty without one.
-        elapsed_s: by the clock, warm-up included.
+        elapsed_s: by the timer, warm-up included.
         timed_s: of it, inside laps, reference kernel and warm-up.
     """
 

@@ -17,10 +17,10 @@ _AGREE = 0.1
 
 
 def selftest(device: HardwareDevice, work: Work, lap_timer: LapTimer | None = None) -> tuple[Probe, ...]:
-    """Lock a low clock, measure the work there, release the clock, and look whether it is released.
+    """Lock a low frequency, measure the work there, release the frequency, and look whether it is released.
 
     Args:
-        work: keeps the device busy; an unlocked device would run it at a higher clock.
+        work: keeps the device busy; an unlocked device would run it at a higher frequency.
         lap_timer: times its laps; None takes the device's own.
     """
     return tuple(_checks(device, work, lap_timer))
@@ -28,7 +28,7 @@ def selftest(device: HardwareDevice, work: Work, lap_timer: LapTimer | None = No
 
 def _checks(device: HardwareDevice, work: Work, lap_timer: LapTimer | None) -> Iterator[Probe]:
     offered = device.frequencies()
-    # Low, so that an unlocked clock under load is told from a locked one.
+    # Low, so that an unlocked frequency under load is told from a locked one.
     wanted_hz = offered[int(_LOW_SHARE * (len(offered) - 1))] if offered else None
     try:
         with device.locked(wanted_hz):
@@ -44,7 +44,7 @@ def _checks(device: HardwareDevice, work: Work, lap_timer: LapTimer | None) -> I
 
 def _lock(wanted_hz: float | None, reading: Reading) -> Probe:
     if wanted_hz is None:
-        return Probe(name="lock", ok=None, state="no clock can be set here: measured as found")
+        return Probe(name="lock", ok=None, state="no frequency can be set here: measured as found")
     read = "cannot be read" if reading.frequency_hz is None else f"read {reading.frequency_hz / 1e6:.0f} MHz under load"
     state = f"asked for {wanted_hz / 1e6:.0f} MHz, {read}"
     if on_request(reading.frequency_hz, wanted_hz):
@@ -80,7 +80,7 @@ def _restore(device: HardwareDevice, work: Work, wanted_hz: float | None, lap_ti
         return Probe(name="restore", ok=None, state="nothing was locked")
     after = measure(device, work, 0.0 if device.meter is None else 1.0, lap_timer).frequency_hz
     if after is None:
-        return Probe(name="restore", ok=True, state="released; the clock cannot be read")
+        return Probe(name="restore", ok=True, state="released; the frequency cannot be read")
     state = f"released; {after / 1e6:.0f} MHz under load"
     if abs(after - wanted_hz) > 0.01 * wanted_hz:
         return Probe(name="restore", ok=True, state=state)

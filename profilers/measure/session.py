@@ -2,8 +2,8 @@
 
     begin run
       for each planned point not done yet:
-        begin point -> lock clock -> settle -> time each segment (commit) -> power, waiting (commit)
-        -> operating point (commit: the point is done) -> restore clock
+        begin point -> lock frequency -> settle -> time each segment (commit) -> power, waiting (commit)
+        -> operating point (commit: the point is done) -> restore frequency
       whole step, where wanted and where it fits
 
 What is on disk never depends on how the session ends. Resuming skips the points that are done and,
@@ -178,7 +178,7 @@ class _Visitor:
 
 
 def restore(device: HardwareDevice) -> bool:
-    """Release a clock that a dead process left locked; False if none was."""
+    """Release a frequency that a dead process left locked; False if none was."""
     if device.guard is None:
-        raise DeviceError(f"{device.identity.name} has no clock control", remedy="nothing needs to be restored")
+        raise DeviceError(f"{device.identity.name} has no frequency control", remedy="nothing needs to be restored")
     return device.guard.restore_leftover()

@@ -1,6 +1,6 @@
 """Which operating points, in which order.
 
-Clocks are visited in random order with one anchor repeated at the start, middle and end, so that a
+Frequencies are visited in random order with one anchor repeated at the start, middle and end, so that a
 drift of the device (heat, ageing of a battery, a fan) shows as a difference between equal points and
 does not masquerade as a slope of the power curve.
 """
@@ -16,25 +16,25 @@ from cardlab.core.errors import UsageError
 from cardlab.core.records.measurement import PlannedPoint
 
 DEFAULT_COUNT = 8
-_CLOCK = re.compile(r"^(\d+(?:\.\d+)?)\s*(GHz|MHz|kHz|Hz)?$", re.IGNORECASE)
+_FREQUENCY = re.compile(r"^(\d+(?:\.\d+)?)\s*(GHz|MHz|kHz|Hz)?$", re.IGNORECASE)
 _SCALE = {"ghz": 1e9, "mhz": 1e6, "khz": 1e3, "hz": 1.0}
 
 
 def choose_frequencies(offered_hz: tuple[float, ...], wanted: str) -> tuple[float, ...]:
-    """The clocks to visit, ascending, in Hz.
+    """The frequencies to visit, ascending, in Hz.
 
     Args:
-        offered_hz: what the device offers, ascending; empty without clock control.
-        wanted: "all", "max", a number of clocks ("8"), or clocks with units ("600MHz,1.2GHz").
+        offered_hz: what the device offers, ascending; empty without frequency control.
+        wanted: "all", "max", a number of frequencies ("8"), or frequencies with units ("600MHz,1.2GHz").
 
     Raises:
-        UsageError: not one of these forms, or a clock the device does not offer.
+        UsageError: not one of these forms, or a frequency the device does not offer.
     """
     text = wanted.strip().lower()
     if not offered_hz:
         if text in ("all", "max") or text.isdigit():
             return ()
-        raise UsageError("this device has no clock control", remedy="leave --frequencies out")
+        raise UsageError("this device has no frequency control", remedy="leave --frequencies out")
     if text == "all":
         return offered_hz
     if text == "max":
@@ -45,13 +45,13 @@ def choose_frequencies(offered_hz: tuple[float, ...], wanted: str) -> tuple[floa
 
 
 def spread(offered_hz: tuple[float, ...], count: int) -> tuple[float, ...]:
-    """`count` clocks: both ends and an even spread, with at least 3 above 0.6 f_max if it can be.
+    """`count` frequencies: both ends and an even spread, with at least 3 above 0.6 f_max if it can be.
 
-    The knee of the voltage curve lies at 0.6-0.85 f_max on most devices; a sweep without clocks above
+    The knee of the voltage curve lies at 0.6-0.85 f_max on most devices; a sweep without frequencies above
     it cannot tell one law from another.
     """
     if count < 1:
-        raise UsageError("a sweep needs at least one clock", remedy="give --frequencies a number above 0")
+        raise UsageError("a sweep needs at least one frequency", remedy="give --frequencies a number above 0")
     if count == 1:
         return (offered_hz[-1],)
     targets = np.linspace(offered_hz[0], offered_hz[-1], min(count, len(offered_hz)))
@@ -64,9 +64,9 @@ def spread(offered_hz: tuple[float, ...], count: int) -> tuple[float, ...]:
 
 
 def plan_points(frequencies_hz: tuple[float, ...], seed: int, anchor: bool = True) -> tuple[PlannedPoint, ...]:
-    """The points in the order of visit; without clocks one point at the clock as found.
+    """The points in the order of visit; without frequencies one point at the frequency as found.
 
-    From 4 clocks on, one of them (nearest 0.7 f_max) is the anchor: first, in the middle and last.
+    From 4 frequencies on, one of them (nearest 0.7 f_max) is the anchor: first, in the middle and last.
     """
     if not frequencies_hz:
         return (PlannedPoint(index=0),)
@@ -86,10 +86,10 @@ def _nearest(offered_hz: tuple[float, ...], wanted_hz: float) -> float:
 
 
 def _parse(text: str) -> float:
-    match = _CLOCK.match(text.strip())
+    match = _FREQUENCY.match(text.strip())
     if match is None:
         raise UsageError(
-            f"{text.strip()!r} is not a clock", remedy="write all, max, a number of clocks, or 600MHz,1200MHz"
+            f"{text.strip()!r} is not a frequency", remedy="write all, max, a number of frequencies, or 600MHz,1200MHz"
         )
     return float(match[1]) * _SCALE[(match[2] or "MHz").lower()]
 
@@ -99,6 +99,6 @@ def _offered(offered_hz: tuple[float, ...], wanted_hz: float) -> float:
     if abs(nearest - wanted_hz) > 0.5e6:
         raise UsageError(
             f"this device does not offer {wanted_hz / 1e6:g} MHz",
-            remedy=f"the nearest clock is {nearest / 1e6:g} MHz",
+            remedy=f"the nearest frequency is {nearest / 1e6:g} MHz",
         )
     return nearest

@@ -6,7 +6,7 @@ Exports are loaded on first use (PEP 562), so that importing the package costs n
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cardlab.core.errors import MissingDependencyError
 
@@ -42,7 +42,7 @@ _HOMES = {
 _MODELS = ("torch", "transformers", "peft", "fvcore")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -22,6 +21,8 @@ from cardlab.profilers.runtime.configs import config_of
 from cardlab.profilers.runtime.families import Family, family_named
 
 _WEIGHT_RANGE = 0.02
+Context = Mapping[str, object]
+"""What a layer is called with beside its hidden states: mask, positions, rotary tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,21 +36,21 @@ class BuiltModel:
     """
 
     family: Family
-    model: Any
+    model: torch.nn.Module
     task: Task
     execution: Execution
 
-    def part(self, path: str) -> Any:
+    def part(self, path: str) -> torch.nn.Module:
         """The submodule at that path."""
         return self.model.get_submodule(path)
 
     @property
-    def layers(self) -> Any:
+    def layers(self) -> torch.nn.ModuleList:
         """The decoder layers."""
         return self.part(self.family.layer_path)
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> torch.dtype:
         """The compute dtype as a torch dtype."""
         return getattr(torch, self.execution.dtype)
 
@@ -73,7 +74,7 @@ def build_meta(task: Task, execution: Execution) -> BuiltModel:
     return BuiltModel(family=family, model=model, task=task, execution=execution)
 
 
-def _add_lora(model: Any, task: Task) -> None:
+def _add_lora(model: torch.nn.Module, task: Task) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     lora = task.lora
@@ -91,21 +92,21 @@ def _add_lora(model: Any, task: Task) -> None:
             parameter.requires_grad_(True)
 
 
-def materialise(built: BuiltModel, module: Any, device: str) -> Any:
+def materialise(built: BuiltModel, module: torch.nn.Module, device: str) -> torch.nn.Module:
     """Give a meta module memory on the device and small finite weights; the module itself is returned."""
     module.to_empty(device=device)
     _fill_all(built, module)
     return module
 
 
-def _fill_all(built: BuiltModel, module: Any) -> None:
+def _fill_all(built: BuiltModel, module: torch.nn.Module) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             fill(parameter)
         built.family.restore_buffers(module)
 
 
-def fill(parameter: Any) -> None:
+def fill(parameter: torch.nn.Parameter) -> None:
     """Weights of a matrix uniform in +-0.02, of a vector (norms) one."""
     if parameter.dim() > 1:
         parameter.uniform_(-_WEIGHT_RANGE, _WEIGHT_RANGE)
@@ -113,14 +114,14 @@ def fill(parameter: Any) -> None:
         parameter.fill_(1.0)
 
 
-def release(module: Any) -> None:
+def release(module: torch.nn.Module) -> None:
     """Give the memory back: the module returns to the meta device."""
     for parameter in module.parameters():
         parameter.grad = None
     module.to("meta")
 
 
-def materialise_whole(built: BuiltModel, device: str) -> Any:
+def materialise_whole(built: BuiltModel, device: str) -> torch.nn.Module:
     """The whole model with memory and weights, rotary tables included.
 
     Materialising separates tied weights, so they are tied again before anything touches their memory.
@@ -135,7 +136,7 @@ def materialise_whole(built: BuiltModel, device: str) -> Any:
     return built.model
 
 
-def enable_checkpointing(model: Any) -> None:
+def enable_checkpointing(model: torch.nn.Module) -> None:
     """Non-reentrant checkpointing of every layer, under the name that this transformers has for it."""
     options = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):
@@ -144,7 +145,7 @@ def enable_checkpointing(model: Any) -> None:
         model.gradient_checkpointing_enable(options)
 
 
-def restore_rotary(built: BuiltModel, model: Any, device: str) -> None:
+def restore_rotary(built: BuiltModel, model: torch.nn.Module, device: str) -> None:
     """Put a freshly made rotary module where materialising left garbage frequencies."""
     path = built.family.rotary_path
     if path is not None:
@@ -152,7 +153,7 @@ def restore_rotary(built: BuiltModel, model: Any, device: str) -> None:
         setattr(model.get_submodule(parent), name, make_rotary(built, device))
 
 
-def make_rotary(built: BuiltModel, device: str) -> Any:
+def make_rotary(built: BuiltModel, device: str) -> torch.nn.Module | None:
     """A rotary module with true frequencies on the device, None for a family without one."""
     if built.family.rotary_path is None:
         return None
@@ -161,22 +162,23 @@ def make_rotary(built: BuiltModel, device: str) -> Any:
         return kind(config=built.model.config)
 
 
-def layer_context(built: BuiltModel, device: str) -> Mapping[str, Any]:
+def layer_context(built: BuiltModel, device: str) -> Context:
     """What the model hands to each layer beside the hidden state: mask, positions, rotary tables.
 
     sdpa needs no mask (causal by flag), eager an additive one [1, 1, S, S].
     """
     task, execution = built.task, built.execution
-    context: dict[str, Any] = {"attention_mask": None, "use_cache": False}
+    context: dict[str, object] = {"attention_mask": None, "use_cache": False}
     if execution.attention == "eager" and device != "meta":
         blocked = torch.full((task.sequence, task.sequence), torch.finfo(built.dtype).min, dtype=built.dtype)
         context["attention_mask"] = blocked.triu(1)[None, None].to(device)
-    if built.family.rotary_path is None:
-        return context
     # Older rotary modules cannot run on the meta device, so the tables are made on a real one first.
     made_on = "cpu" if device == "meta" else device
+    rotary = make_rotary(built, made_on)
+    if rotary is None:
+        return context
     positions = torch.arange(task.sequence, device=made_on)[None]
-    tables = make_rotary(built, made_on)(torch.empty((1, 1, 1), dtype=built.dtype, device=made_on), positions)
+    tables = rotary(torch.empty((1, 1, 1), dtype=built.dtype, device=made_on), positions)
     context["position_ids"] = positions.to(device)
     context["position_embeddings"] = tuple(table.to(device) for table in tables)
     return context

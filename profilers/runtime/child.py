@@ -22,7 +22,7 @@ _RESULT_MARK = "cardlab-result "
 _EXIT_NO_MEMORY = 77
 
 
-def call_in_child(function: str, arguments: Mapping[str, Any], timeout_s: float | None = None) -> Any:
+def call_in_child(function: str, arguments: Mapping[str, object], timeout_s: float | None = None) -> Any:
     """Result of `MODULE:FUNCTION` (below cardlab.profilers) called with these keyword arguments.
 
     Raises OutOfMemoryError when the child ran out of memory or was killed for it, ProfileError with the

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from cardlab.core.errors import ProfileError, UnknownModelError
 from cardlab.core.records.task import Architecture, Task
 from cardlab.profilers.runtime.families import family_named, family_of
+from cardlab.profilers.runtime.families.base import ConfigDict
 
 
 def bundled_models() -> tuple[str, ...]:
@@ -22,7 +22,7 @@ def bundled_models() -> tuple[str, ...]:
     return tuple(sorted(e.name[: -len(".json")] for e in folder.iterdir() if e.name.endswith(".json")))
 
 
-def load_config(model: str) -> dict[str, Any]:
+def load_config(model: str) -> ConfigDict:
     """The config.json dictionary of a bundled name, of a file, or of a folder that holds one.
 
     Raises UnknownModelError when there is neither, ProfileError when a file cannot be understood.
@@ -40,7 +40,7 @@ def load_config(model: str) -> dict[str, Any]:
     return _read_config(path)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> ConfigDict:
     try:
         loaded = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -56,7 +56,7 @@ def load_architecture(model: str) -> Architecture:
     return family_of(config.get("model_type")).architecture(config)
 
 
-def config_of(task: Task) -> dict[str, Any]:
+def config_of(task: Task) -> ConfigDict:
     """The configuration to build a task from: its model's if that still has the same dimensions.
 
     A task that came from another machine may name a file that is not here; its dimensions suffice

@@ -8,7 +8,7 @@ and says nothing about the device.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from cardlab.core.errors import MissingDependencyError, NotSupportedError, UsageError
 from cardlab.core.records.task import Execution
@@ -80,7 +80,7 @@ def resolve_execution(device: str = "cpu", dtype: str = "auto", attention: str =
     )
 
 
-def import_torch() -> Any:
+def import_torch() -> ModuleType:
     """The torch module; MissingDependencyError naming the extra when it is not installed."""
     try:
         import torch
@@ -88,4 +88,5 @@ def import_torch() -> Any:
         raise MissingDependencyError(
             "this needs torch, which is not installed", remedy="pip install 'cardlab[models]'"
         ) from error
-    return torch
+    module: ModuleType = torch
+    return module

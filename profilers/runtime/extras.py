@@ -6,7 +6,6 @@ Fetching a layer is what moving the cut by one costs a side that holds the weigh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 
@@ -19,7 +18,9 @@ from cardlab.profilers.runtime.segments import synchronizer
 _LEARNING_RATE = 1e-4
 
 
-def make_optimizer(name: str, parameters: list[Any], learning_rate: float = _LEARNING_RATE) -> Any:
+def make_optimizer(
+    name: str, parameters: list[torch.nn.Parameter], learning_rate: float = _LEARNING_RATE
+) -> torch.optim.Optimizer:
     """Plain SGD or AdamW over these parameters."""
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=learning_rate)

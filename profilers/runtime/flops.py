@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -55,25 +54,25 @@ def fvcore_flop(piece: Piece) -> FlopCount | None:
     return FlopCount(forward_flop=2.0 * counter.total(), backward_flop=None)
 
 
-def attention_mac(inputs: list[Any], outputs: list[Any]) -> float:
+def attention_mac(inputs: list[torch.Value], outputs: list[torch.Value]) -> float:
     """MACs of dense attention for fvcore's tracer: queries [B, n, S, d] against keys [B, k, S', d]."""
     batch, heads, queries, width = inputs[0].type().sizes()
     keys = inputs[1].type().sizes()[2]
     return float(2 * batch * heads * queries * keys * width)
 
 
-def _elementwise(inputs: list[Any], outputs: list[Any]) -> float:
+def _elementwise(inputs: list[torch.Value], outputs: list[torch.Value]) -> float:
     """Norms are left out of every count; fvcore would count these."""
     return 0.0
 
 
-def _as_module(piece: Piece) -> Any:
+def _as_module(piece: Piece) -> torch.nn.Module:
     class Traced(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.parts = torch.nn.ModuleList(piece.modules)
 
-        def forward(self, *inputs: Any) -> Any:
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
             return piece.forward(*inputs)
 
     return Traced()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from typing import Any
 
 from cardlab.profilers.runtime.budget import available_memory_bytes
 
@@ -48,7 +47,7 @@ def give_back_freed_memory() -> None:
 
 
 @cache
-def _glibc() -> Any:
+def _glibc() -> ctypes.CDLL | None:
     """The running C library if it is glibc, else None."""
     libc = ctypes.CDLL(None)
     return libc if hasattr(libc, "gnu_get_libc_version") and hasattr(libc, "mallopt") else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from cardlab.core.plain import from_plain, to_plain
 from cardlab.core.records.task import Execution
@@ -19,7 +18,7 @@ def measure_overhead(execution: Execution, device: str = "cpu") -> int:
     return int(plain["overhead_bytes"])
 
 
-def run_overhead(execution: dict[str, Any], device: str) -> dict[str, int]:
+def run_overhead(execution: object, device: str) -> dict[str, int]:
     """The child's part: imports, one small step on the device, and a look at the memory."""
     return {"overhead_bytes": warm_framework(from_plain(Execution, execution), device)}
 

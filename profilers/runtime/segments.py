@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 
@@ -32,10 +31,10 @@ class _Runner:
     """Runs a piece forward and backward, `copies` times side by side, and forgets."""
 
     piece: Piece
-    inputs: tuple[Any, ...]
+    inputs: tuple[torch.Tensor, ...]
     copies: int = 1
-    outputs: list[Any] = field(default_factory=list)
-    gradient: Any = None
+    outputs: list[torch.Tensor] = field(default_factory=list)
+    gradient: torch.Tensor | None = None
 
     def forward(self) -> None:
         self.outputs = [self.piece.forward(*self.inputs) for _ in range(self.copies)]

@@ -8,12 +8,17 @@ against.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cardlab.core.errors import UsageError
 from cardlab.core.plain import from_plain, to_plain
 from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.runtime.child import call_in_child
+
+if TYPE_CHECKING:
+    import torch
+
+    from cardlab.profilers.runtime.build import BuiltModel
 
 SIDES = ("device", "server")
 _STEPS = 2
@@ -60,7 +65,7 @@ def _side(task: Task, execution: Execution, cut: int, side: str) -> dict[str, in
     return {key: int(value) for key, value in plain.items()}
 
 
-def run_side(task: dict[str, Any], execution: dict[str, Any], cut: int, side: str) -> dict[str, int]:
+def run_side(task: object, execution: object, cut: int, side: str) -> dict[str, int]:
     """The child's part: some steps of one side; resident bytes before the weights and at the peak."""
     from cardlab.profilers.runtime.extras import make_optimizer
     from cardlab.profilers.runtime.overhead import peak_resident_bytes, resident_bytes, warm_framework
@@ -79,7 +84,7 @@ def run_side(task: dict[str, Any], execution: dict[str, Any], cut: int, side: st
     return {"overhead_bytes": overhead_bytes, "peak_bytes": peak_resident_bytes()}
 
 
-def cut_model(task: Task, execution: Execution, cut: int, side: str) -> tuple[Any, Any]:
+def cut_model(task: Task, execution: Execution, cut: int, side: str) -> tuple[torch.nn.Module, BuiltModel]:
     """One side of the model on the meta device, and the BuiltModel it was cut from."""
     from cardlab.profilers.runtime.build import build_meta
 
@@ -88,7 +93,7 @@ def cut_model(task: Task, execution: Execution, cut: int, side: str) -> tuple[An
     return cut_side(built.model, cut), built
 
 
-def fill_part(built: Any, part: Any, device: str) -> None:
+def fill_part(built: BuiltModel, part: torch.nn.Module, device: str) -> None:
     """Give one side memory, small random weights, rotary tables and checkpointing."""
     from cardlab.profilers.runtime.build import enable_checkpointing, materialise, restore_rotary
 
@@ -98,7 +103,7 @@ def fill_part(built: Any, part: Any, device: str) -> None:
         enable_checkpointing(part)
 
 
-def _device_step(built: Any, part: Any) -> None:
+def _device_step(built: BuiltModel, part: torch.nn.Module) -> None:
     import torch
 
     from cardlab.profilers.runtime.pieces import token_ids
@@ -107,7 +112,7 @@ def _device_step(built: Any, part: Any) -> None:
     activation.backward(gradient=torch.ones_like(activation))
 
 
-def _server_step(built: Any, part: Any) -> None:
+def _server_step(built: BuiltModel, part: torch.nn.Module) -> None:
     from cardlab.profilers.runtime.pieces import hidden_states, token_ids
 
     activation = hidden_states(built, "cpu", input_grad=True)

@@ -13,10 +13,9 @@ here it goes to the fused kernel's shape function instead, as the CPU and CUDA d
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -51,7 +50,7 @@ def _fused_attention() -> Iterator[None]:
     original = functional.scaled_dot_product_attention
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
-    def fused(query: Any, key: Any, value: Any, **options: Any) -> Any:
+    def fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: object) -> torch.Tensor:
         return kernel(query, key, value, 0.0, bool(options.get("is_causal")), scale=options.get("scale"))[0]
 
     functional.scaled_dot_product_attention = fused
@@ -69,7 +68,7 @@ class _Live:
     bytes_now: int = 0
     bytes_peak: int = 0
 
-    def born(self, storage: Any) -> None:
+    def born(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key in self.known:
             return
@@ -83,7 +82,7 @@ class _Live:
         self.known.discard(key)
         self.bytes_now -= size
 
-    def ignore(self, tensors: Iterable[Any]) -> None:
+    def ignore(self, tensors: Iterable[torch.Tensor]) -> None:
         for tensor in tensors:
             self.known.add(tensor.untyped_storage()._cdata)
 
@@ -96,8 +95,12 @@ class _StorageMode(TorchDispatchMode):  # type: ignore[misc]
         self.live = live
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         outputs = func(*args, **(kwargs or {}))
         for output in tree_flatten(outputs)[0]:
             if isinstance(output, torch.Tensor):
@@ -110,7 +113,7 @@ def _saved_storages(excluded: set[int]) -> Iterator[dict[int, int]]:
     """Bytes by storage of what autograd saves inside the block."""
     saved: dict[int, int] = {}
 
-    def pack(tensor: Any) -> Any:
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in excluded:
             saved[storage._cdata] = storage.nbytes()

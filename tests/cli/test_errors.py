@@ -29,7 +29,7 @@ TINY = ("--model", "tiny-llama", "--seq", "32", "--no-whole-step", "--repeats", 
         (("--model", "tiny-llama", "--platform", "abacus"), 2, "simulated"),
         (("--model", "tiny-llama", "--budget", "soon"), 2, "90s"),
         (("--model", "tiny-llama", "--repeats", "0"), 2, "repeats"),
-        (("--model", "tiny-llama", "--frequencies", "600MHz"), 2, "clock control"),
+        (("--model", "tiny-llama", "--frequencies", "600MHz"), 2, "frequency control"),
     ],
 )
 def test_a_profile_that_cannot_be_made(words: tuple[str, ...], code: int, expected: str, database: Path) -> None:
@@ -107,7 +107,7 @@ def test_nothing_fitted_and_no_server_are_named(database: Path) -> None:
     command("card", "plan", "--from-db", *link, "--weight", "1.5", *db).failed_in_one_line(1, "weight", "0 to 1")
 
 
-def test_a_fit_at_an_impossible_clock(database: Path) -> None:
+def test_a_fit_at_an_impossible_frequency(database: Path) -> None:
     words = ("predict", "--device", "x", "--frequency-mhz", "-5", "--db", str(database))
     command("calibrate", *words).failed_in_one_line(2, "above 0")
 
@@ -152,7 +152,7 @@ def test_doctor_works_everywhere_and_names_remedies(database: Path) -> None:
     result = command("profile-device", "doctor", "--db", str(database), "--json")
     assert result.code == 0
     probes = {p["name"]: p for p in result.document["probes"]}
-    assert {"cardlab", "database", "platform", "identity", "memory", "clock", "power meter"} <= set(probes)
+    assert {"cardlab", "database", "platform", "identity", "memory", "frequency", "power meter"} <= set(probes)
     for probe in probes.values():
         assert probe["state"]
         assert probe["ok"] is not False or probe["remedy"]

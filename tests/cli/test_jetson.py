@@ -64,9 +64,9 @@ def test_doctor_names_board_rails_and_rights(tmp_path: Path, opens: Opens) -> No
     assert "2048 cores, 1024 switched on" in str(found["device"]["state"])
     assert found["release"]["state"] == "L4T 36.4.3, JetPack 6"
     assert found["power mode"]["state"] == "MODE_30W (id 2): GPU up to 612 MHz"
-    assert "4 clocks, 306 .. 612 MHz" in str(found["clock control"]["state"])
+    assert "4 frequencies, 306 .. 612 MHz" in str(found["frequency control"]["state"])
     assert "total VDD_GPU_SOC+VDD_CPU_CV+VIN_SYS_5V0" in str(found["power meter"]["state"])
-    assert "64GB module" in str(found["memory"]["state"]) and found["memory clock"]["ok"]
+    assert "64GB module" in str(found["memory"]["state"]) and found["memory frequency"]["ok"]
     assert found["throttle signs"]["state"] == "OC1 7, OC2 7, OC3 7 since boot; 2 cooling devices"
 
 
@@ -107,7 +107,7 @@ def test_a_sweep_that_lost_its_gpu_is_resumed(live: LiveBoard, database: Path, t
 
 
 def test_a_dry_run_says_how_long_the_averaging_takes(tmp_path: Path, opens: Opens, database: Path) -> None:
-    """Half an hour for five clocks with 512 averages; a budget makes it shorter."""
+    """Half an hour for five frequencies with 512 averages; a budget makes it shorter."""
     seconds = {}
     for name in ("orin-nx-16", "orin-nano-8"):
         build(BOARDS[name], tmp_path / name)
@@ -181,5 +181,5 @@ def test_without_rights_each_lack_has_its_remedy(tmp_path: Path) -> None:
 
     said = as_user_without_rights(tmp_path, look)
     (tmp_path / "sys/kernel/debug").chmod(0o755)
-    assert "clock control: run as root, or allow the helper" in said
-    assert "memory clock: run as root" in said
+    assert "frequency control: run as root, or allow the helper" in said
+    assert "memory frequency: run as root" in said

@@ -51,9 +51,9 @@ def test_power_under_load_is_above_idle_and_below_the_limit(card: NvidiaDevice) 
     assert busy.frequency_hz is not None and busy.temperature_c is not None
 
 
-def test_the_selftest_passes_where_clocks_can_be_set(card: NvidiaDevice) -> None:
+def test_the_selftest_passes_where_frequencies_can_be_set(card: NvidiaDevice) -> None:
     if not card.frequencies():
-        pytest.skip("clocks cannot be set here")
+        pytest.skip("frequencies cannot be set here")
     runtime = open_runtime(card)
     for check in selftest(card, runtime.trial_work(), runtime.lap_timer()):
         assert check.ok is not False, check

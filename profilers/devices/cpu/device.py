@@ -1,4 +1,4 @@
-"""The host's CPU. A machine without clock control or power meter is a normal case."""
+"""The host's CPU. A machine without frequency control or power meter is a normal case."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
-from cardlab.profilers.board.host import cpu_cores, cpu_model, host_key, memory_bytes, read_text
+from cardlab.profilers.board.files import read_text
+from cardlab.profilers.board.host import cpu_cores, cpu_model, memory_bytes
+from cardlab.profilers.board.identity import host_key
 from cardlab.profilers.board.timer import ElapsedTimer, Timer, WallTimer
 from cardlab.profilers.devices import helper
 from cardlab.profilers.devices.cpu import power as rapl
@@ -65,11 +67,11 @@ class CpuDevice(HardwareDevice):
         self.torch_device = "cpu"
 
     def frequencies(self) -> tuple[float, ...]:
-        """Clocks of cpufreq; empty where it is not there or may not be written."""
+        """Frequencies of cpufreq; empty where it is not there or may not be written."""
         return () if self.guard is None else self._control.frequencies()
 
     def capabilities(self) -> tuple[Probe, ...]:
-        """Identity, clock, memory and power meter as found."""
+        """Identity, frequency, memory and power meter as found."""
         total, available = memory_bytes(self._root)
         return (
             Probe(
@@ -90,7 +92,7 @@ class CpuDevice(HardwareDevice):
         )
 
     def state(self) -> State:
-        """The CPU clock where the kernel publishes it."""
+        """The CPU frequency where the kernel publishes it."""
         frequency = self._control.read_hz()
         return State(frequency_hz=frequency, cpu_hz=frequency, cores_active=self.identity.cores)
 
@@ -103,23 +105,25 @@ class CpuDevice(HardwareDevice):
         return float(text) * 1e3 if text and text.isdigit() else None
 
     def _find_control(self) -> CpuFrequency:
-        clocks = CpuFrequency(self._root)
+        frequencies = CpuFrequency(self._root)
         # Asking the helper starts a process: only where it would help.
-        if clocks.present and not clocks.writable and self._root == Path("/") and helper.helper_answers():
+        if frequencies.present and not frequencies.writable and self._root == Path("/") and helper.helper_answers():
             return CpuFrequency(self._root, through_helper)
-        return clocks
+        return frequencies
 
     def _frequency_probe(self) -> Probe:
         frequency = self.state().frequency_hz
         now = "" if frequency is None else f"{frequency / 1e6:.0f} MHz now, "
         if self.guard is not None:
-            return Probe(name="clock", ok=True, state=f"{now}{len(self.frequencies())} clocks can be requested")
+            return Probe(
+                name="frequency", ok=True, state=f"{now}{len(self.frequencies())} frequencies can be requested"
+            )
         if not self._control.present:
-            return Probe(name="clock", ok=None, state="the kernel publishes no CPU clock here")
+            return Probe(name="frequency", ok=None, state="the kernel publishes no CPU frequency here")
         if not self._control.frequencies():
-            return Probe(name="clock", ok=None, state=f"{now}measured as found: no clocks are listed")
+            return Probe(name="frequency", ok=None, state=f"{now}measured as found: no frequencies are listed")
         state = f"{now}measured as found: this user may not set it"
-        return Probe(name="clock", ok=False, state=state, remedy=helper.remedy())
+        return Probe(name="frequency", ok=False, state=state, remedy=helper.remedy())
 
     def _power_probe(self) -> Probe:
         if self.meter is not None:

@@ -1,20 +1,20 @@
-"""The CPU's clock through cpufreq: every policy at once, through the guard.
+"""The CPU's frequency through cpufreq: every policy at once, through the guard.
 
-Where the driver has a `userspace` governor the clock is set outright. intel_pstate and amd-pstate have none:
-minimum and maximum are set to one value, which the hardware takes as a request, so the clock is read back.
+Where the driver has a `userspace` governor the frequency is set outright. intel_pstate and amd-pstate have none:
+minimum and maximum are set to one value, which the hardware takes as a request, so the frequency is read back.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from cardlab.core.errors import NotSupportedError, PermissionDeniedError
-from cardlab.profilers.board.host import read_text
+from cardlab.profilers.board.files import read_text
 from cardlab.profilers.devices import helper
+from cardlab.profilers.devices.guard import Saved
 
 CPUFREQ = "sys/devices/system/cpu/cpufreq"
 _STEP_KHZ = 100_000
@@ -43,32 +43,32 @@ class CpuFrequency:
 
     @property
     def writable(self) -> bool:
-        """Whether clocks can be set, by this user or through the helper."""
+        """Whether frequencies can be set, by this user or through the helper."""
         if self._elevated is not None:
             return self.present
         names = ("scaling_min_freq", "scaling_max_freq", *(("scaling_governor",) if self._userspace() else ()))
         return self.present and all(os.access(p / n, os.W_OK) for p in self._policies for n in names)
 
     def frequencies(self) -> tuple[float, ...]:
-        """Clocks that every policy takes, Hz, ascending; steps of 100 MHz where the driver lists none."""
+        """Frequencies that every policy takes, Hz, ascending; steps of 100 MHz where the driver lists none."""
         offered = [self._offered_khz(policy) for policy in self._policies]
         common = set.intersection(*map(set, offered)) if offered else set()
         return tuple(khz * 1e3 for khz in sorted(common))
 
     def read_hz(self) -> float | None:
-        """Mean clock over the policies now, None if none is published."""
+        """Mean frequency over the policies now, None if none is published."""
         known = [khz for policy in self._policies if (khz := _khz(policy / "scaling_cur_freq")) is not None]
         return sum(known) / len(known) * 1e3 if known else None
 
-    def saved_state(self) -> Mapping[str, Any]:
+    def saved_state(self) -> Saved:
         """Governor and limits of every policy."""
         names = (*_SETTINGS, "scaling_setspeed")
         return {p.name: {name: read_text(p / name) for name in names} for p in self._policies}
 
     def apply(self, frequency_hz: float, memory_hz: float | None) -> None:
-        """Set or request the clock on every policy. Raises NotSupportedError for a memory clock."""
+        """Set or request the frequency on every policy. Raises NotSupportedError for a memory frequency."""
         if memory_hz is not None:
-            raise NotSupportedError("a CPU's memory clock cannot be set", remedy="leave the memory clock out")
+            raise NotSupportedError("a CPU's memory frequency cannot be set", remedy="leave the memory frequency out")
         khz = str(round(frequency_hz / 1e3))
         userspace = self._userspace()
         for policy in self._policies:
@@ -78,13 +78,13 @@ class CpuFrequency:
                 self._write(policy / "scaling_setspeed", khz)
 
     def hold_highest(self) -> None:
-        """Raise every policy's minimum to its maximum: the CPU stays at the highest clock that is allowed now."""
+        """Raise every policy's minimum to its maximum: the CPU stays at the highest frequency that is allowed now."""
         for policy in self._policies:
             high = _khz(policy / "scaling_max_freq")
             if high is not None:
                 self._write(policy / "scaling_min_freq", str(high))
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
+    def restore(self, saved: Saved) -> None:
         """Put governors and limits back."""
         for policy in self._policies:
             old = saved.get(policy.name)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cardlab.core.errors import PermissionDeniedError
-from cardlab.profilers.board.host import read_text
+from cardlab.profilers.board.files import read_text
 from cardlab.profilers.board.timer import Timer
 from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recording
 from cardlab.profilers.devices.sampler import Sampler

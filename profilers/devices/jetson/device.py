@@ -1,6 +1,6 @@
-"""A Jetson board: the integrated GPU's clock through devfreq, power of its rails, what held it back.
+"""A Jetson board: the integrated GPU's frequency through devfreq, power of its rails, what held it back.
 
-Everything is read below a root, from files that the kernel publishes; the few that are written go through the clock
+Everything is read below a root, from files that the kernel publishes; the few that are written go through the
 helper's list. jtop and tegrastats are second and third sources of power and nothing else.
 """
 
@@ -12,17 +12,20 @@ from pathlib import Path
 from cardlab.core.errors import CardlabError, NotSupportedError, UsageError
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
-from cardlab.profilers.board.gpu import find_gpu, read_number
-from cardlab.profilers.board.host import host_key, memory_bytes
-from cardlab.profilers.board.ina3221 import InaSource, find_rails
+from cardlab.profilers.board.files import read_number
+from cardlab.profilers.board.gpu import find_gpu
+from cardlab.profilers.board.host import memory_bytes
+from cardlab.profilers.board.identity import host_key
+from cardlab.profilers.board.ina3221 import find_rails
 from cardlab.profilers.board.limits import find_watch
-from cardlab.profilers.board.modes import current_mode
-from cardlab.profilers.board.modules import active_sm, memory_bucket
+from cardlab.profilers.board.modes import current_mode, offered_hz
+from cardlab.profilers.board.modules import memory_bucket
 from cardlab.profilers.board.tegra import Tegra, find_tegra
 from cardlab.profilers.board.timer import ElapsedTimer, LapTimer, Timer, WallTimer
 from cardlab.profilers.devices.device import HardwareDevice, Probe, State
 from cardlab.profilers.devices.guard import FrequencyGuard
 from cardlab.profilers.devices.jetson.frequency import JetsonFrequency, Rights, Writer, find_rights, make_writer
+from cardlab.profilers.devices.jetson.ina import InaSource
 from cardlab.profilers.devices.jetson.jtop import find_jtop, find_tegrastats, open_jtop, open_tegrastats
 from cardlab.profilers.devices.jetson.power import JetsonMeter, OpenSource, PowerSource
 from cardlab.profilers.devices.jetson.probes import probes
@@ -30,7 +33,6 @@ from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
 
 SOURCES = ("sysfs", "jtop", "tegrastats")
 _CUDA = "cuda:0"
-_CAP_TOLERANCE_HZ = 0.5e6
 
 
 class JetsonDevice(HardwareDevice):
@@ -69,7 +71,7 @@ class JetsonDevice(HardwareDevice):
         self.name = "jetson"
         self.gpu = find_gpu(self.root)
         self.mode = current_mode(self.root)
-        self.rights = Rights(None, "no clock of a GPU") if self.gpu is None else find_rights(self.root, self.gpu)
+        self.rights = Rights(None, "no frequency of a GPU") if self.gpu is None else find_rights(self.root, self.gpu)
         self.watch = find_watch(self.root)
         self._cpu_files = sorted((self.root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/cpuinfo_cur_freq"))
         key = host_key("jetson", self.root)
@@ -90,19 +92,17 @@ class JetsonDevice(HardwareDevice):
         self.meter = self._open_meter(power_source, sampler or ThreadSampler())
 
     def frequencies(self) -> tuple[float, ...]:
-        """Clocks of the table up to the power mode's cap; empty where they cannot be set."""
+        """Frequencies of the table up to the power mode's cap; empty where they cannot be set."""
         if self.gpu is None or self.rights.route is None:
             return ()
-        cap_hz = None if self.mode is None else self.mode.gpu_max_hz
-        offered = [hz for hz in self.gpu.table_hz if cap_hz is None or hz <= cap_hz + _CAP_TOLERANCE_HZ]
-        return tuple(float(hz) for hz in offered or self.gpu.table_hz[:1])
+        return offered_hz(self.gpu.table_hz, self.mode)
 
     def capabilities(self) -> tuple[Probe, ...]:
         """Every source and right, with what mends each lack."""
         return probes(self)
 
     def state(self) -> State:
-        """Clocks, temperature, power mode, and what held the board back since the last look.
+        """Frequencies, temperature, power mode, and what held the board back since the last look.
 
         Raises DeviceLostError if the GPU's node went away.
         """
@@ -122,16 +122,16 @@ class JetsonDevice(HardwareDevice):
         )
 
     def lock_problems(self) -> tuple[str, ...]:
-        """Limits of the clock that are not those which were set."""
+        """Limits of the frequency that are not those which were set."""
         return () if self.control is None else self.control.problems()
 
     def memory_hz(self) -> float | None:
-        """The memory clock; None where it may not be read."""
+        """The memory frequency; None where it may not be read."""
         emc = None if self.control is None else self.control.emc
         return None if emc is None else emc.rate_hz()
 
     def cpu_hz(self) -> float | None:
-        """Mean clock of the CPU's cores: the real one where root may read it, else the one that is asked for."""
+        """Mean frequency of the CPU's cores: the real one where root may read it, else the one that is asked for."""
         known = [khz for path in self._cpu_files if (khz := read_number(path)) is not None]
         if known:
             return sum(known) / len(known) * 1e3
@@ -139,11 +139,7 @@ class JetsonDevice(HardwareDevice):
 
     def cores_active(self) -> int | None:
         """CUDA cores that the power mode leaves running."""
-        soc, board = self.tegra.soc, self.tegra.board
-        if soc is None:
-            return None
-        running = active_sm(soc, None if board is None else board.sm_max, self.tpc_mask())
-        return None if running is None else running * soc.cores_per_sm
+        return self.tegra.cores_active(self.tpc_mask())
 
     def tpc_mask(self) -> int | None:
         """TPCs that are switched off: as the GPU says, else as the power mode says."""

@@ -1,26 +1,26 @@
-"""Clock control of a Jetson: GPU, memory and CPU, through the clock helper's list of allowed files only.
+"""Frequency control of a Jetson: GPU, memory and CPU, through the helper's list of allowed files only.
 
     min_freq = lowest of the table, max_freq = f, min_freq = f
 
 is the one order that both kernels take: 4.9 refuses a minimum above the maximum, and from 5.10 on a crossing pair
-is no error but runs at another clock. So both limits are read back, at the start and at the end of each point:
+is no error but runs at another frequency. So both limits are read back, at the start and at the end of each point:
 `nvpmodel`, started again by another service, undoes a lock without a word.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cardlab.core.errors import CardlabError, DeviceLostError, NotSupportedError
 from cardlab.profilers.board.emc import Emc, find_emc
+from cardlab.profilers.board.files import read_text
 from cardlab.profilers.board.gpu import Gpu
-from cardlab.profilers.board.host import read_text
 from cardlab.profilers.devices import helper
 from cardlab.profilers.devices.cpu.frequency import CpuFrequency, through_helper
+from cardlab.profilers.devices.guard import Saved
 
 _TOLERANCE_HZ = 1000
 Writer = Callable[[Path, str], None]
@@ -28,7 +28,7 @@ Writer = Callable[[Path, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """How clocks can be set: directly, through the helper, or (route None) not at all, with a remedy."""
+    """How frequencies can be set: directly, through the helper, or (route None) not at all, with a remedy."""
 
     route: str | None
     state: str
@@ -45,7 +45,7 @@ def find_rights(root: Path, gpu: Gpu) -> Rights:
     # Asking the helper starts a process: only where it would help.
     if root == Path("/") and helper.helper_answers():
         return Rights("helper", f"through {helper.NAME}")
-    return Rights(None, "this user may not set clocks", helper.remedy())
+    return Rights(None, "this user may not set frequencies", helper.remedy())
 
 
 def make_writer(root: Path, rights: Rights) -> Writer:
@@ -79,7 +79,7 @@ class JetsonFrequency:
         self.emc: Emc | None = find_emc(root, self._read_emc, writer)
         self.notes: tuple[str, ...] = ()
 
-    def saved_state(self) -> Mapping[str, Any]:
+    def saved_state(self) -> Saved:
         """Limits of the GPU, request and lock of the memory, governors and limits of the CPU."""
         low, high = self._gpu.limits_hz()
         return {
@@ -105,10 +105,10 @@ class JetsonFrequency:
         if high > hz + _TOLERANCE_HZ:
             raise NotSupportedError(
                 f"the kernel allows {low / 1e6:.0f} .. {high / 1e6:.0f} MHz after {hz / 1e6:.0f} MHz was set",
-                remedy="look whether another program sets clocks: systemctl status nvpmodel",
+                remedy="look whether another program sets frequencies: systemctl status nvpmodel",
             )
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
+    def restore(self, saved: Saved) -> None:
         """Put everything back; what cannot be put back does not keep the rest from it. Raises the first error."""
         self._held_hz = None
         self.notes = ()
@@ -122,7 +122,7 @@ class JetsonFrequency:
             raise errors[0]
 
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with the clock that is held: limits that moved, or never became what was asked."""
+        """What is wrong with the frequency that is held: limits that moved, or never became what was asked."""
         if self._held_hz is None:
             return ()
         low, high = self._gpu.limits_hz()
@@ -142,15 +142,15 @@ class JetsonFrequency:
             except NotSupportedError as error:
                 if memory_hz is not None:
                     raise
-                notes.append(f"memory clock recorded, not held: {error.message}")
+                notes.append(f"memory frequency recorded, not held: {error.message}")
         elif memory_hz is not None:
-            raise NotSupportedError("the memory clock cannot be set", remedy="run as root, or leave it out")
+            raise NotSupportedError("the memory frequency cannot be set", remedy="run as root, or leave it out")
         else:
-            notes.append("memory clock neither held nor readable by this user")
+            notes.append("memory frequency neither held nor readable by this user")
         try:
             self.cpu.hold_highest()
         except CardlabError as error:
-            notes.append(f"CPU clock recorded, not held: {error.message}")
+            notes.append(f"CPU frequency recorded, not held: {error.message}")
         return notes
 
     def _set(self, name: str, hz: int) -> None:
@@ -161,21 +161,21 @@ class JetsonFrequency:
             self._gpu.limits_hz()
             raise
 
-    def _restore_gpu(self, saved: Mapping[str, Any]) -> None:
+    def _restore_gpu(self, saved: Saved) -> None:
         table = self._gpu.table_hz
         if not table:
-            raise DeviceLostError("the GPU's clock node went away", remedy="reboot, which releases every clock")
+            raise DeviceLostError("the GPU's frequency node went away", remedy="reboot, which releases every frequency")
         # What the kernel showed may lie outside the table (no limit): its ends mean the same.
         low, high = (_listed(table, saved["gpu"][name]) for name in ("min_freq", "max_freq"))
         self._set("min_freq", table[0])
         self._set("max_freq", high)
         self._set("min_freq", low)
 
-    def _restore_emc(self, saved: Mapping[str, Any]) -> None:
+    def _restore_emc(self, saved: Saved) -> None:
         if saved["emc"] is not None and self.emc is not None:
             self.emc.restore(saved["emc"])
 
-    def _restore_cpu(self, saved: Mapping[str, Any]) -> None:
+    def _restore_cpu(self, saved: Saved) -> None:
         self.cpu.restore(saved["cpu"])
 
     def _read_emc(self, path: Path) -> str | None:
@@ -186,5 +186,5 @@ class JetsonFrequency:
 
 
 def _listed(table_hz: tuple[int, ...], hz: int) -> int:
-    """The clock of the table nearest to one that the kernel showed."""
+    """The frequency of the table nearest to one that the kernel showed."""
     return min(table_hz, key=lambda listed: abs(listed - hz))

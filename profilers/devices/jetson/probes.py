@@ -9,6 +9,7 @@ from cardlab.core.errors import CardlabError
 from cardlab.profilers.board.host import memory_bytes
 from cardlab.profilers.board.ina3221 import monitors
 from cardlab.profilers.board.limits import fan_words
+from cardlab.profilers.board.modules import memory_bucket
 from cardlab.profilers.board.rails import double_count_w, total_name, total_parts
 from cardlab.profilers.devices.device import Probe
 from cardlab.profilers.devices.jetson.jtop import find_jtop, find_tegrastats
@@ -26,9 +27,9 @@ def probes(device: JetsonDevice) -> tuple[Probe, ...]:
         _memory(device),
         _mode(device),
         _gpu(device),
-        _clocks(device),
-        _memory_clock(device),
-        _cpu_clock(device),
+        _frequencies(device),
+        _memory_frequency(device),
+        _cpu_frequency(device),
         *_power(device),
         _second(device),
         _third(),
@@ -64,7 +65,8 @@ def _memory(device: JetsonDevice) -> Probe:
     total, free = memory_bytes(device.root)
     if total is None or free is None:
         return Probe(name="memory", ok=None, state="N/A")
-    bucket = device.identity.details.get("memory_bucket", "N/A")
+    board = device.tegra.board
+    bucket = "unknown" if board is None else memory_bucket(board, total) or "unknown"
     return Probe(
         name="memory", ok=True, state=f"{bucket} module, {total / 2**30:.1f} GiB seen, {free / 2**30:.1f} GiB free"
     )
@@ -83,46 +85,48 @@ def _gpu(device: JetsonDevice) -> Probe:
     gpu = device.gpu
     if gpu is None:
         remedy = "look for nvgpu in dmesg; in a container: -v /sys:/sys"
-        return Probe(name="GPU", ok=False, state="the kernel publishes no clock of a GPU", remedy=remedy)
+        return Probe(name="GPU", ok=False, state="the kernel publishes no frequency of a GPU", remedy=remedy)
     if gpu.switched_off():
         return Probe(
             name="GPU",
             ok=None,
-            state="switched off at rest (railgated): its clock is read under load only",
+            state="switched off at rest (railgated): its frequency is read under load only",
             remedy=f"to keep it on: echo on | sudo tee {gpu.folder}/device/power/control",
         )
     hz = gpu.frequency_hz()
-    return Probe(name="GPU", ok=True, state="clock N/A" if hz is None else f"{hz / 1e6:.0f} MHz now")
+    return Probe(name="GPU", ok=True, state="frequency N/A" if hz is None else f"{hz / 1e6:.0f} MHz now")
 
 
-def _clocks(device: JetsonDevice) -> Probe:
+def _frequencies(device: JetsonDevice) -> Probe:
     rights, gpu = device.rights, device.gpu
     if gpu is None or not gpu.table_hz:
-        return Probe(name="clock control", ok=None, state="no clocks are listed: measured as found")
+        return Probe(name="frequency control", ok=None, state="no frequencies are listed: measured as found")
     if rights.route is None:
         state = f"{rights.state}: measured as found"
-        return Probe(name="clock control", ok=False, state=state, remedy=rights.remedy)
+        return Probe(name="frequency control", ok=False, state=state, remedy=rights.remedy)
     offered = device.frequencies()
-    state = f"{len(offered)} clocks, {offered[0] / 1e6:.0f} .. {offered[-1] / 1e6:.0f} MHz, {rights.state}"
+    state = f"{len(offered)} frequencies, {offered[0] / 1e6:.0f} .. {offered[-1] / 1e6:.0f} MHz, {rights.state}"
     beyond = len(gpu.table_hz) - len(offered)
     return Probe(
-        name="clock control", ok=True, state=f"{state}; {beyond} more in other power modes" if beyond else state
+        name="frequency control", ok=True, state=f"{state}; {beyond} more in other power modes" if beyond else state
     )
 
 
-def _memory_clock(device: JetsonDevice) -> Probe:
+def _memory_frequency(device: JetsonDevice) -> Probe:
     hz = device.memory_hz()
     if hz is None:
         remedy = "run as root; in a container: -v /sys/kernel/debug:/sys/kernel/debug"
-        return Probe(name="memory clock", ok=False, state="may not be read: neither held nor recorded", remedy=remedy)
-    return Probe(name="memory clock", ok=True, state=f"{hz / 1e6:.0f} MHz now, held at its highest in a sweep")
+        return Probe(
+            name="memory frequency", ok=False, state="may not be read: neither held nor recorded", remedy=remedy
+        )
+    return Probe(name="memory frequency", ok=True, state=f"{hz / 1e6:.0f} MHz now, held at its highest in a sweep")
 
 
-def _cpu_clock(device: JetsonDevice) -> Probe:
+def _cpu_frequency(device: JetsonDevice) -> Probe:
     hz = device.cpu_hz()
     if hz is None:
-        return Probe(name="CPU clock", ok=None, state="N/A")
-    return Probe(name="CPU clock", ok=True, state=f"{hz / 1e6:.0f} MHz now, held at its highest in a sweep")
+        return Probe(name="CPU frequency", ok=None, state="N/A")
+    return Probe(name="CPU frequency", ok=True, state=f"{hz / 1e6:.0f} MHz now, held at its highest in a sweep")
 
 
 def _power(device: JetsonDevice) -> Iterator[Probe]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from cardlab.profilers.board.rails import scope, total_name, total_parts
+from cardlab.profilers.board.rails import SUM_SCOPE, scope, total_name, total_parts
 from cardlab.profilers.devices.power import Rail
 
 
@@ -13,6 +13,5 @@ def make_rails(names: Collection[str]) -> tuple[Rail, ...]:
     parts = total_parts(names)
     rails = [Rail(name=name, scope=scope(name), total=(name,) == parts) for name in names]
     if len(parts) > 1:
-        words = "sum of rails: the module without carrier board"
-        rails.append(Rail(name=total_name(parts), scope=words, total=True))
+        rails.append(Rail(name=total_name(parts), scope=SUM_SCOPE, total=True))
     return tuple(rails)

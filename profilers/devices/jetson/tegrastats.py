@@ -6,7 +6,7 @@
     JetPack 7.2  VDD_GPU_SOC 4385mW/3787mW/4385mW      now/mean/highest; tj@51.9C/51.9C
 
 The first number of a rail is the newest reading; the mean counts from the start of tegrastats and is not used.
-Without root, EMC_FREQ and the clocks of engines are missing. -256 C is a zone that is switched off.
+Without root, EMC_FREQ and the frequencies of engines are missing. -256 C is a zone that is switched off.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class TegraLine:
 
     Attributes:
         ram_used_bytes, ram_total_bytes: as tegrastats counts them.
-        cpus: (load as a fraction, clock in Hz) of each core, None for one that is off.
+        cpus: (load as a fraction, frequency in Hz) of each core, None for one that is off.
         emc_load, emc_hz: memory.
         gpu_load: fraction.
-        gpu_hz: clock of each GPC, or of the whole GPU.
+        gpu_hz: frequency of each GPC, or of the whole GPU.
         power_w: newest power by rail.
         temperature_c: by zone; zones that are off are left out.
     """

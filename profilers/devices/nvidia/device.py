@@ -1,6 +1,6 @@
 """An NVIDIA card behind NVML.
 
-What NVML calls success means only that a request was noted: the clock, the event reasons and the throttle
+What NVML calls success means only that a request was noted: the frequency, the event reasons and the throttle
 counters are read while the work runs, and a point that did not run as asked is flagged with the reason.
 """
 
@@ -12,7 +12,7 @@ from cardlab.core.errors import CardlabError
 from cardlab.core.identity import hardware_key
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
-from cardlab.profilers.board.host import host_key
+from cardlab.profilers.board.identity import host_key
 from cardlab.profilers.board.timer import ElapsedTimer, LapTimer, Timer, WallTimer
 from cardlab.profilers.devices.device import HardwareDevice, Probe, State
 from cardlab.profilers.devices.guard import FrequencyGuard
@@ -36,7 +36,7 @@ class NvidiaDevice(HardwareDevice):
         label: name of the device; the vendor's by default.
         timer, sampler: wall timer and a thread; a fake card brings its own virtual ones.
         sysfs_root: root of /proc and /etc.
-        rights: how clocks may be set; found out when None.
+        rights: how frequencies may be set; found out when None.
 
     Raises:
         DeviceError: no driver, no such card, or it is lost; each with its remedy.
@@ -74,7 +74,7 @@ class NvidiaDevice(HardwareDevice):
         self._next_others_s = self.timer.now()
 
     def frequencies(self) -> tuple[float, ...]:
-        """SM clocks at the memory clock that is used under load; empty where they cannot be set."""
+        """SM frequencies at the memory frequency that is used under load; empty where they cannot be set."""
         return self.supported_hz if self.rights.route is not None else ()
 
     def capabilities(self) -> tuple[Probe, ...]:
@@ -82,7 +82,7 @@ class NvidiaDevice(HardwareDevice):
         return probes(self)
 
     def state(self) -> State:
-        """Clocks, temperature, and whether anything limited the clock since the last look."""
+        """Frequencies, temperature, and whether anything limited the frequency since the last look."""
         memory_hz = self.card.frequency_hz(MEMORY_DOMAIN)
         if memory_hz is not None and memory_hz > (self._memory_seen_hz or 0.0):
             self._memory_seen_hz = memory_hz
@@ -115,7 +115,7 @@ class NvidiaDevice(HardwareDevice):
         return {} if driver is None else {"nvidia-driver": driver}
 
     def _supported(self) -> tuple[float, ...]:
-        """SM clocks at the memory clock seen, unless that is an idling one: its list is short."""
+        """SM frequencies at the memory frequency seen, unless that is an idling one: its list is short."""
         memory = self.card.memory_frequencies_hz()
         if not memory:
             return ()

@@ -1,6 +1,6 @@
-"""Locked clocks of an NVIDIA card, and whether this user may lock them.
+"""Locked frequencies of an NVIDIA card, and whether this user may lock them.
 
-NVML has no call that tells which clocks are locked, so what is put back is the default. A lock outlives the
+NVML has no call that tells which frequencies are locked, so what is put back is the default. A lock outlives the
 process, until it is reset or the driver is loaded anew.
 """
 
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cardlab.core.errors import NotSupportedError
-from cardlab.profilers.board.host import read_text
+from cardlab.profilers.board.files import read_text
 from cardlab.profilers.devices import helper
+from cardlab.profilers.devices.guard import Saved
 from cardlab.profilers.devices.nvidia.nvml import Card
 
 _CAP_SYS_ADMIN = 21
@@ -23,7 +22,7 @@ _CAP_SYS_ADMIN = 21
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """How clocks can be set: directly, through the helper, or (route None) not at all, with a remedy."""
+    """How frequencies can be set: directly, through the helper, or (route None) not at all, with a remedy."""
 
     route: str | None
     state: str
@@ -34,7 +33,7 @@ def find_rights(root: Path = Path("/")) -> Rights:
     """What this user may do, found without writing anything."""
     if "microsoft" in (read_text(root / "proc/version") or "").lower():
         remedy = "lock it in Windows, as administrator: nvidia-smi --lock-gpu-clocks=MHZ,MHZ"
-        return Rights(None, "WSL2 cannot set clocks", remedy)
+        return Rights(None, "WSL2 cannot set frequencies", remedy)
     if os.geteuid() == 0:
         match = re.search(r"^CapEff:\s*([0-9a-f]+)", read_text(Path("/proc/self/status")) or "", re.MULTILINE)
         if match is None or int(match[1], 16) >> _CAP_SYS_ADMIN & 1:
@@ -43,7 +42,7 @@ def find_rights(root: Path = Path("/")) -> Rights:
         return Rights(None, "root without the right to administer (an unprivileged container)", remedy)
     if helper.helper_answers():
         return Rights("helper", f"through {helper.NAME}")
-    return Rights(None, "this user may not set clocks", helper.remedy())
+    return Rights(None, "this user may not set frequencies", helper.remedy())
 
 
 class NvidiaFrequency:
@@ -54,13 +53,13 @@ class NvidiaFrequency:
         self._rights = rights
         self._memory_touched: bool | None = None
 
-    def saved_state(self) -> Mapping[str, Any]:
+    def saved_state(self) -> Saved:
         """Nothing can be read back: restoring means the default."""
         self._memory_touched = False
         return {"locked": None}
 
     def apply(self, frequency_hz: float, memory_hz: float | None) -> None:
-        """Lock the SM clock, and the memory clock where one is given."""
+        """Lock the SM frequency, and the memory frequency where one is given."""
         mhz = round(frequency_hz / 1e6)
         memory_mhz = None if memory_hz is None else round(memory_hz / 1e6)
         self._memory_touched = memory_mhz is not None
@@ -72,8 +71,8 @@ class NvidiaFrequency:
         if memory_mhz is not None:
             self._card.call("nvmlDeviceSetMemoryLockedClocks", memory_mhz, memory_mhz)
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Reset to the default; the memory clock too unless it is known that it was left alone."""
+    def restore(self, saved: Saved) -> None:
+        """Reset to the default; the memory frequency too unless it is known that it was left alone."""
         memory = self._memory_touched is not False
         if self._rights.route == "helper":
             helper.call_helper("nvml-reset", str(self._card.index), *(["memory"] if memory else []))

@@ -53,7 +53,7 @@ _ERRORS: dict[int, tuple[type[CardlabError], str, str]] = {
     17: (DeviceError, "was refused by the operating system", "in a container, start it with --gpus all"),
     18: (DeviceError, "finds a driver of another version", "reboot, so that kernel module and library match"),
     19: (DeviceBusyError, "says the GPU is in use", "end the other processes: nvidia-smi"),
-    24: (NotSupportedError, "does not offer this clock", "list the clocks: nvidia-smi -q -d SUPPORTED_CLOCKS"),
+    24: (NotSupportedError, "does not offer this frequency", "list the frequencies: nvidia-smi -q -d SUPPORTED_CLOCKS"),
     28: (NotSupportedError, "finds no GPU", "list the devices with: nvidia-smi -L"),
 }
 
@@ -66,7 +66,7 @@ def translated(call: str, error: pynvml.NVMLError) -> CardlabError:
     return kind(f"{call} {words}", remedy=remedy)
 
 
-def nvml_call(name: str, *arguments: Any) -> Any:
+def nvml_call(name: str, *arguments: object) -> Any:
     """Call a function of pynvml by name. Raises only errors of ours."""
     function = getattr(pynvml, name, None)
     if function is None:
@@ -112,11 +112,11 @@ class Card:
         self.lacks: dict[str, CardlabError] = {}
         self._handle = nvml_call("nvmlDeviceGetHandleByIndex", index)
 
-    def call(self, name: str, *arguments: Any) -> Any:
+    def call(self, name: str, *arguments: object) -> Any:
         """A call on this card that must work. Raises errors of ours."""
         return nvml_call(name, self._handle, *arguments)
 
-    def read(self, name: str, *arguments: Any) -> Any:
+    def read(self, name: str, *arguments: object) -> Any:
         """A call that may lack: None then, with the reason in `lacks`. Raises DeviceLostError only."""
         try:
             value = self.call(name, *arguments)
@@ -160,7 +160,7 @@ class Card:
         return None if value is None else value / 1e3
 
     def frequency_hz(self, kind: int) -> float | None:
-        """Clock now: kind 1 is the SM clock, 2 the memory clock."""
+        """Frequency now: kind 1 is the SM frequency, 2 the memory frequency."""
         value = self.read("nvmlDeviceGetClockInfo", kind)
         return None if value is None else value * 1e6
 
@@ -174,7 +174,7 @@ class Card:
         return None if value is None else float(value)
 
     def event_reasons(self) -> int | None:
-        """Bits of why the clock is what it is; the older name is asked where the newer is missing."""
+        """Bits of why the frequency is what it is; the older name is asked where the newer is missing."""
         value = self.read("nvmlDeviceGetCurrentClocksEventReasons")
         if value is None:
             value = self.read("nvmlDeviceGetCurrentClocksThrottleReasons")
@@ -196,13 +196,13 @@ class Card:
         return None if value is None else bool(value[0])
 
     def memory_frequencies_hz(self) -> tuple[float, ...]:
-        """Supported memory clocks, ascending; empty if not listed."""
+        """Supported memory frequencies, ascending; empty if not listed."""
         return tuple(sorted(mhz * 1e6 for mhz in self.read("nvmlDeviceGetSupportedMemoryClocks") or ()))
 
     def compute_frequencies_hz(self, memory_hz: float) -> tuple[float, ...]:
-        """SM clocks supported at a memory clock, ascending; empty if not listed."""
-        clocks = self.read("nvmlDeviceGetSupportedGraphicsClocks", round(memory_hz / 1e6))
-        return tuple(sorted(mhz * 1e6 for mhz in clocks or ()))
+        """SM frequencies supported at a memory frequency, ascending; empty if not listed."""
+        frequencies = self.read("nvmlDeviceGetSupportedGraphicsClocks", round(memory_hz / 1e6))
+        return tuple(sorted(mhz * 1e6 for mhz in frequencies or ()))
 
     def other_processes(self) -> tuple[int, ...] | None:
         """Process ids that compute on the card beside this one; None if it cannot be known."""

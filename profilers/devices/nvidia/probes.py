@@ -23,7 +23,7 @@ def probes(device: NvidiaDevice) -> tuple[Probe, ...]:
     return (
         *_device(device),
         _power(device),
-        _clocks(device),
+        _frequencies(device),
         *_reads(device.card),
         _others(device.card),
         *_mig(device),
@@ -52,24 +52,26 @@ def _power(device: NvidiaDevice) -> Probe:
     return Probe(name="power meter", ok=True, state=_SOURCES[device.power_source])
 
 
-def _clocks(device: NvidiaDevice) -> Probe:
+def _frequencies(device: NvidiaDevice) -> Probe:
     if not device.supported_hz:
         names = ("nvmlDeviceGetSupportedMemoryClocks", "nvmlDeviceGetSupportedGraphicsClocks")
         name = next((n for n in names if n in device.card.lacks), names[0])
-        return _lack(device.card, "clock control", name, "no clocks are listed: measured as found")
+        return _lack(device.card, "frequency control", name, "no frequencies are listed: measured as found")
     rights = device.rights
     if rights.route is None:
-        return Probe(name="clock control", ok=False, state=f"{rights.state}: measured as found", remedy=rights.remedy)
+        return Probe(
+            name="frequency control", ok=False, state=f"{rights.state}: measured as found", remedy=rights.remedy
+        )
     low, high = device.supported_hz[0] / 1e6, device.supported_hz[-1] / 1e6
-    state = f"{len(device.supported_hz)} clocks, {low:.0f} .. {high:.0f} MHz, {rights.state}"
-    return Probe(name="clock control", ok=True, state=state)
+    state = f"{len(device.supported_hz)} frequencies, {low:.0f} .. {high:.0f} MHz, {rights.state}"
+    return Probe(name="frequency control", ok=True, state=state)
 
 
 def _reads(card: Card) -> Iterator[Probe]:
     hz, memory_hz = card.frequency_hz(1), card.frequency_hz(2)
-    yield _read(card, "clock", None if hz is None else f"{hz / 1e6:.0f} MHz now", "nvmlDeviceGetClockInfo")
+    yield _read(card, "frequency", None if hz is None else f"{hz / 1e6:.0f} MHz now", "nvmlDeviceGetClockInfo")
     words = None if memory_hz is None else f"{memory_hz / 1e6:.0f} MHz now"
-    yield _read(card, "memory clock", words, "nvmlDeviceGetClockInfo")
+    yield _read(card, "memory frequency", words, "nvmlDeviceGetClockInfo")
     celsius = card.temperature_c()
     words = None if celsius is None else f"{celsius:.0f} C"
     yield _read(card, "temperature", words, "nvmlDeviceGetTemperature")

@@ -1,6 +1,6 @@
 """The simulated devices by name: two server cards and the five devices of CARD's Table I.
 
-Cores and top clocks are the paper's (arXiv 2412.00090, Table I); `rtx-4060-ti` has the 4352 cores of
+Cores and top frequencies are the paper's (arXiv 2412.00090, Table I); `rtx-4060-ti` has the 4352 cores of
 the real card, `rtx-4060` the 3072 cores that the paper's table gives. Everything else is assumed.
 """
 
@@ -14,10 +14,10 @@ GIB = 2**30
 
 def _steps(low_mhz: float, high_mhz: float, step_mhz: float) -> tuple[float, ...]:
     count = int((high_mhz - low_mhz) / step_mhz + 1e-9)
-    clocks = [low_mhz + i * step_mhz for i in range(count + 1)]
-    if clocks[-1] < high_mhz - 1e-6:
-        clocks.append(high_mhz)
-    return tuple(clock * 1e6 for clock in clocks)
+    frequencies = [low_mhz + i * step_mhz for i in range(count + 1)]
+    if frequencies[-1] < high_mhz - 1e-6:
+        frequencies.append(high_mhz)
+    return tuple(frequency * 1e6 for frequency in frequencies)
 
 
 def _server(*, cores: int, high_mhz: float, dynamic_w: float, limit_w: float, memory_gib: int) -> Physics:

@@ -7,16 +7,15 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from cardlab.core.identity import simulated_key
 from cardlab.core.quantity import Origin, Provenance
 from cardlab.core.records.device import Device
-from cardlab.profilers.board.host import state_folder
+from cardlab.profilers.board.identity import state_folder
 from cardlab.profilers.board.timer import LapSample, Timer
 from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.devices.device import HardwareDevice, Probe, State
-from cardlab.profilers.devices.guard import FrequencyGuard
+from cardlab.profilers.devices.guard import FrequencyGuard, Saved
 from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recording
 from cardlab.profilers.devices.simulated.catalogue import physics_of
 from cardlab.profilers.devices.simulated.machine import Machine
@@ -31,7 +30,7 @@ class SimulatedDevice(HardwareDevice):
     Args:
         name: name of the physics, e.g. "rtx-4060-ti".
         label: tells two devices of one kind apart; also seeds noise and meter gain.
-        state: folder where the clock register lives; the user's state folder by default, so that a
+        state: folder where the frequency register lives; the user's state folder by default, so that a
             lock outlives its process as on a real card.
     """
 
@@ -59,7 +58,7 @@ class SimulatedDevice(HardwareDevice):
         self.guard = FrequencyGuard(self.identity.key, self.name, _FrequencyRegister(self.machine, register))
 
     def frequencies(self) -> tuple[float, ...]:
-        """The clocks of the device's table."""
+        """The frequencies of the device's table."""
         return self.machine.physics.frequencies_hz
 
     def capabilities(self) -> tuple[Probe, ...]:
@@ -67,12 +66,12 @@ class SimulatedDevice(HardwareDevice):
         count = len(self.frequencies())
         return (
             Probe(name="device", ok=True, state=f"{self.identity.model}, simulated: no number is real"),
-            Probe(name="clock control", ok=True, state=f"{count} clocks, virtual"),
+            Probe(name="frequency control", ok=True, state=f"{count} frequencies, virtual"),
             Probe(name="power meter", ok=True, state=f"board rail every {self.machine.physics.window_s:g} s, virtual"),
         )
 
     def state(self) -> State:
-        """Clock, temperature and whether the clock fell below the requested one."""
+        """Frequency, temperature and whether the frequency fell below the requested one."""
         machine = self.machine
         throttled = machine.locked_hz is not None and machine.frequency_hz < machine.locked_hz
         return State(
@@ -163,20 +162,20 @@ class _MachineRecording(Recording):
 
 
 class _FrequencyRegister:
-    """The clock lock of a simulated card: a file, so that it outlives the process as a real lock does."""
+    """The frequency lock of a simulated card: a file, so that it outlives the process as a real lock does."""
 
     def __init__(self, machine: Machine, path: Path) -> None:
         self._machine = machine
         self._path = path
         self._machine.request(self._read())
 
-    def saved_state(self) -> Mapping[str, Any]:
+    def saved_state(self) -> Saved:
         return {"locked_hz": self._read()}
 
     def apply(self, frequency_hz: float, memory_hz: float | None) -> None:
         self._write(frequency_hz)
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
+    def restore(self, saved: Saved) -> None:
         self._write(saved["locked_hz"])
 
     def _read(self) -> float | None:

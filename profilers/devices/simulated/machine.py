@@ -14,7 +14,7 @@ _HISTORY_S = 0.002
 
 
 class Machine:
-    """State of one device: time, temperature, clock, and the energy it has used.
+    """State of one device: time, temperature, frequency, and the energy it has used.
 
     Args:
         physics: its constants.
@@ -36,11 +36,11 @@ class Machine:
 
     @property
     def frequency_hz(self) -> float:
-        """The clock now: what was asked for, or less while throttled; the lowest one when idle."""
+        """The frequency now: what was asked for, or less while throttled; the lowest one when idle."""
         return self.physics.frequencies_hz[self._index]
 
     def request(self, frequency_hz: float | None) -> None:
-        """Lock the clock to the nearest one offered, or release it."""
+        """Lock the frequency to the nearest one offered, or release it."""
         self.locked_hz = None if frequency_hz is None else self._nearest(frequency_hz)
         self._index = self._wanted(busy=0.0)
 
@@ -54,7 +54,7 @@ class Machine:
         return lap_s
 
     def rest(self, seconds: float) -> None:
-        """Do nothing for a while; an unlocked clock falls to the lowest."""
+        """Do nothing for a while; an unlocked frequency falls to the lowest."""
         self._index = self._wanted(busy=0.0)
         self._advance(seconds, 0.0, 0.0)
 

@@ -10,7 +10,7 @@ Time         compute = flop / (f cores flop_per_core_cycle efficiency)
              memory  = bytes / bandwidth
              lap     = overhead + (compute^4 + memory^4)^(1/4);  busy = compute / lap
 Heat         dT/dt = (T_ambient + P R_th - T) / tau
-Throttling   the clock steps down one entry while P > limit or T > T_max, and back up below them
+Throttling   the frequency steps down one entry while P > limit or T > T_max, and back up below them
 Sensor       mean power over windows of window_s, times a fixed gain, plus noise, rounded to a step
 
 The values below are chosen to look like cards of their class; none of them was measured.
@@ -61,11 +61,11 @@ class Physics:
 
     @property
     def frequency_max_hz(self) -> float:
-        """Highest clock."""
+        """Highest frequency."""
         return self.frequencies_hz[-1]
 
     def voltage_v(self, frequency_hz: float) -> float:
-        """Supply voltage at a clock, a multiple of the regulator's step above the minimum."""
+        """Supply voltage at a frequency, a multiple of the regulator's step above the minimum."""
         x = frequency_hz / self.frequency_max_hz
         above = max(0.0, (x - self.knee) / (1.0 - self.knee))
         wanted = (self.voltage_max_v - self.voltage_min_v) * above**2

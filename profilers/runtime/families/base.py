@@ -13,10 +13,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cardlab.core.errors import ProfileError
 from cardlab.core.records.task import Architecture
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
 
 ConfigDict = Mapping[str, Any]
 
@@ -89,7 +93,7 @@ class Family(ABC):
         """The dimensions that a config.json states; ProfileError when a needed key is missing."""
 
     @abstractmethod
-    def config_from(self, architecture: Architecture) -> dict[str, Any]:
+    def config_from(self, architecture: Architecture) -> dict[str, object]:
         """A config.json of these dimensions, everything else at the family's defaults."""
 
     @abstractmethod
@@ -97,26 +101,26 @@ class Family(ABC):
         """The linear maps of one layer."""
 
     @abstractmethod
-    def transformers_config(self, config: ConfigDict) -> Any:
+    def transformers_config(self, config: ConfigDict) -> PretrainedConfig:
         """The transformers configuration object, whichever major version is installed."""
 
     @abstractmethod
-    def device_part(self, model: Any, cut: int) -> Any:
+    def device_part(self, model: torch.nn.Module, cut: int) -> torch.nn.Module:
         """Cut the model in place to embedding and layers 1..cut; call it to get [B, S, h].
 
         The inner model without LM head is returned; its final norm is an identity.
         """
 
     @abstractmethod
-    def server_part(self, model: Any, cut: int) -> Any:
+    def server_part(self, model: torch.nn.Module, cut: int) -> torch.nn.Module:
         """Cut the model in place to layers cut+1..L and the head; call with `inputs_embeds=` [B, S, h]."""
 
-    def call_layer(self, layer: Any, hidden: Any, context: Mapping[str, Any]) -> Any:
+    def call_layer(self, layer: torch.nn.Module, hidden: torch.Tensor, context: Mapping[str, object]) -> torch.Tensor:
         """Output [B, S, h] of one layer; older transformers wrap it in a tuple."""
         output = layer(hidden, **context)
         return output[0] if isinstance(output, tuple) else output
 
-    def restore_buffers(self, module: Any) -> None:  # noqa: B027
+    def restore_buffers(self, module: torch.nn.Module) -> None:  # noqa: B027
         """Give meaning again to buffers that materialising left as garbage; most families have none."""
 
     def available_targets(self, architecture: Architecture) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Dropout is off: a split step has to equal the unsplit one.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cardlab.core.records.task import Architecture
 from cardlab.profilers.runtime.families.base import (
@@ -17,6 +17,10 @@ from cardlab.profilers.runtime.families.base import (
     optional,
     required,
 )
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
 
 
 class Gpt2(Family):
@@ -46,7 +50,7 @@ class Gpt2(Family):
             attention_bias=True,
         )
 
-    def config_from(self, architecture: Architecture) -> dict[str, Any]:
+    def config_from(self, architecture: Architecture) -> dict[str, object]:
         """A gpt2 config.json of these dimensions."""
         a = architecture
         return {
@@ -71,7 +75,7 @@ class Gpt2(Family):
             mlp_out=Projection(path="mlp.c_proj", inputs=i, outputs=h, bias=True),
         )
 
-    def transformers_config(self, config: ConfigDict) -> Any:
+    def transformers_config(self, config: ConfigDict) -> PretrainedConfig:
         """GPT2Config without cache and dropout."""
         import transformers
 
@@ -80,7 +84,7 @@ class Gpt2(Family):
         kept |= {"use_cache": False, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         return transformers.GPT2Config(**kept)
 
-    def device_part(self, model: Any, cut: int) -> Any:
+    def device_part(self, model: torch.nn.Module, cut: int) -> torch.nn.Module:
         """The inner model with token and position embeddings, layers 1..cut and no final norm."""
         import torch
 
@@ -91,7 +95,7 @@ class Gpt2(Family):
         model.lm_head = None
         return inner
 
-    def server_part(self, model: Any, cut: int) -> Any:
+    def server_part(self, model: torch.nn.Module, cut: int) -> torch.nn.Module:
         """The whole model with layers cut+1..L; positions were added on the device and add zero here."""
         import torch
 
@@ -102,7 +106,7 @@ class Gpt2(Family):
         inner.config.n_layer = len(inner.h)
         return model
 
-    def restore_buffers(self, module: Any) -> None:
+    def restore_buffers(self, module: torch.nn.Module) -> None:
         """Older transformers keep the causal triangle as a buffer of the attention module."""
         for name, buffer in module.named_buffers():
             if name.rsplit(".", 1)[-1] == "bias":
@@ -111,13 +115,13 @@ class Gpt2(Family):
                 buffer.fill_(-1e4)
 
 
-def _NoPositions() -> Any:  # noqa: N802
+def _NoPositions() -> torch.nn.Module:  # noqa: N802
     import torch
 
     class NoPositions(torch.nn.Module):  # type: ignore[misc]
         """Stands where the position embedding was and contributes nothing."""
 
-        def forward(self, positions: Any) -> Any:
+        def forward(self, positions: torch.Tensor) -> torch.Tensor:
             """A zero without dimensions, so that adding it keeps dtype and shape of [B, S, h]."""
             return torch.zeros((), device=positions.device)
 

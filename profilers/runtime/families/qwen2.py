@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cardlab.profilers.runtime.families.base import ConfigDict
 from cardlab.profilers.runtime.families.rotary import RotaryFamily
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 class Qwen2(RotaryFamily):
@@ -18,7 +21,7 @@ class Qwen2(RotaryFamily):
     def _attention_bias(self, config: ConfigDict) -> bool:
         return True
 
-    def transformers_config(self, config: ConfigDict) -> Any:
+    def transformers_config(self, config: ConfigDict) -> PretrainedConfig:
         """Qwen2Config; the biases are built in and sliding windows are off."""
         kept = {k: v for k, v in config.items() if k not in {"attention_bias", "layer_types"}}
         return super().transformers_config({**kept, "use_sliding_window": False})

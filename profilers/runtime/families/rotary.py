@@ -7,7 +7,7 @@ transformers 5 states the rotary embedding in `rope_parameters`, 4.x in `rope_th
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cardlab.core.records.task import Architecture
 from cardlab.profilers.runtime.families.base import (
@@ -19,13 +19,17 @@ from cardlab.profilers.runtime.families.base import (
     required,
 )
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
 
 def transformers_major() -> int:
     """Major version of the installed transformers."""
     return int(version("transformers").split(".", 1)[0])
 
 
-def rope_arguments(config: ConfigDict, major: int) -> dict[str, Any]:
+def rope_arguments(config: ConfigDict, major: int) -> dict[str, object]:
     """The rotary keys of a config.json in the form that this major version of transformers takes."""
     given = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     theta = given.pop("rope_theta", None) or config.get("rope_theta") or 10000.0
@@ -67,7 +71,7 @@ class RotaryFamily(Family):
             attention_bias=self._attention_bias(config),
         )
 
-    def config_from(self, architecture: Architecture) -> dict[str, Any]:
+    def config_from(self, architecture: Architecture) -> dict[str, object]:
         """A llama-like config.json of these dimensions."""
         a = architecture
         return {
@@ -103,7 +107,7 @@ class RotaryFamily(Family):
             mlp_out=Projection(path="mlp.down_proj", inputs=i, outputs=h),
         )
 
-    def transformers_config(self, config: ConfigDict) -> Any:
+    def transformers_config(self, config: ConfigDict) -> PretrainedConfig:
         """LlamaConfig or Qwen2Config without cache and dropout."""
         import transformers
 
@@ -113,7 +117,7 @@ class RotaryFamily(Family):
         kept |= {"use_cache": False, "attention_dropout": 0.0}
         return getattr(transformers, self.config_class)(**kept)
 
-    def device_part(self, model: Any, cut: int) -> Any:
+    def device_part(self, model: torch.nn.Module, cut: int) -> torch.nn.Module:
         """The inner model with layers 1..cut and no final norm."""
         import torch
 
@@ -124,7 +128,7 @@ class RotaryFamily(Family):
         model.lm_head = None
         return inner
 
-    def server_part(self, model: Any, cut: int) -> Any:
+    def server_part(self, model: torch.nn.Module, cut: int) -> torch.nn.Module:
         """The whole model with layers cut+1..L and an embedding that is never used."""
         import torch
 

@@ -1,4 +1,4 @@
-"""If these fail, a board that cannot run cardlab is measured wrongly, left at a locked clock, or not at all."""
+"""If these fail, a board that cannot run cardlab is measured wrongly, left at a locked frequency, or not at all."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ from cardlab.profilers.agent import board as agent_board
 from cardlab.profilers.agent import bundle as agent_bundle
 from cardlab.profilers.agent.pack import MODULES, pack_agent
 from cardlab.profilers.agent.scrypt import slow_scrypt
-from cardlab.profilers.board.host import host_key
+from cardlab.profilers.board.identity import host_key
+from cardlab.profilers.board.ina3221 import SOURCE
+from cardlab.profilers.board.rails import scope
+from cardlab.profilers.devices import open_platform
 from tests.fakes.agent_board import make_board
+from tests.fakes.jetson.boards import BOARDS
+from tests.fakes.jetson.tree import build
 
 pytestmark = pytest.mark.once
 
@@ -87,8 +92,34 @@ def test_board_without_torch_is_measured_and_merged(python: str, packed: Path, t
     assert set(power) == {"VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"}
     assert [m.rail for m in power.values() if m.meter and m.meter.total] == ["VDD_IN"]
     assert power["VDD_IN"].estimate.value == pytest.approx(5.0 * 1.6)
-    assert point.find("latency", "load", "run").estimate.value > 0.05
+    assert power["VDD_IN"].meter.scope == scope("VDD_IN") and power["VDD_IN"].meter.source == SOURCE
+    latency = point.find("latency", "load", "run")
+    assert latency.estimate.value > 0.05 and latency.repeats == 1 and latency.clean == 3
+    own = open_platform("jetson", sysfs_root=tmp_path / "root")
+    assert profile.run.offered_hz == own.frequencies() and own.frequencies()[0] == 306e6
+    assert profile.run.memory_budget_bytes == own.memory_available_bytes() and profile.run.sitting
+    assert profile.run.device.cores == own.identity.cores == 1024
+    assert profile.run.device.frequency_max_hz == own.identity.frequency_max_hz
     assert limits(tmp_path / "root") == (306_000_000, 918_000_000)
+
+
+def test_power_mode_caps_what_is_offered_and_is_named(packed: Path, tmp_path: Path) -> None:
+    build(BOARDS["agx-orin-64-30w"], tmp_path / "root")
+    done = measure_load(sys.executable, packed, tmp_path, "--frequencies", "max")
+    assert done.returncode == 0, done.stderr
+    own = open_platform("jetson", sysfs_root=tmp_path / "root")
+    with open_store(tmp_path / "x.db") as store:
+        merge_bundle(store, tmp_path / "board.zip")
+        profile = store.runs.latest()
+    assert profile.run.offered_hz == own.frequencies() and profile.points[0].requested_hz == 612e6
+    operating, state = profile.points[0].operating, own.state()
+    assert operating.power_mode == state.power_mode == "MODE_30W"
+    assert operating.cores_active == state.cores_active == 1024
+    assert operating.temperature_c == state.temperature_c
+    total = profile.points[0].total_power()
+    [rail] = [rail for rail in own.meter.rails if rail.total]
+    assert (total.rail, total.meter.scope) == (rail.name, rail.scope) and total.meter.quantisation_w > 0
+    own.close()
 
 
 def test_total_of_agx_orin_counts_no_rail_twice(tmp_path: Path) -> None:
@@ -105,7 +136,7 @@ def test_rails_of_the_old_driver_are_read(tmp_path: Path) -> None:
     assert [rail.power_w() for rail in board.rails] == [2.5, 1.0, 0.5]
 
 
-def test_clock_that_a_killed_run_left_is_restored(tmp_path: Path) -> None:
+def test_frequency_that_a_killed_run_left_is_restored(tmp_path: Path) -> None:
     make_board(tmp_path / "root", "orin-nx")
     board = agent_board.Board(str(tmp_path / "root"), str(tmp_path / "state"))
     board.lock(408e6)
@@ -116,7 +147,7 @@ def test_clock_that_a_killed_run_left_is_restored(tmp_path: Path) -> None:
     assert not again.restore(), "nothing is left to restore"
 
 
-def test_clock_that_the_board_does_not_take_is_an_error(tmp_path: Path, monkeypatch) -> None:
+def test_frequency_that_the_board_does_not_take_is_an_error(tmp_path: Path, monkeypatch) -> None:
     make_board(tmp_path, "orin-nx")
     board = agent_board.Board(str(tmp_path), str(tmp_path / "state"))
     monkeypatch.setattr(board, "_write", lambda name, value: None)
@@ -125,7 +156,7 @@ def test_clock_that_the_board_does_not_take_is_an_error(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_run_restores_the_clock_and_resumes(how, packed: Path, tmp_path: Path) -> None:
+def test_interrupted_run_restores_the_frequency_and_resumes(how, packed: Path, tmp_path: Path) -> None:
     make_board(tmp_path / "root", "orin-nx")
     places = ["--root", tmp_path / "root", "--state", tmp_path / "state", "--out", tmp_path / "board.zip"]
     words = [sys.executable, packed, "run", *places, "--load-command", SLEEP, *FAST, "--frequencies", 2]

@@ -24,6 +24,7 @@ from cardlab.profilers.runtime import resolve_execution, resolve_task
 from cardlab.profilers.runtime.build import build_meta, layer_context, materialise
 from cardlab.profilers.runtime.families import family_named
 from cardlab.profilers.runtime.pieces import head_piece
+from tests.cli.run import command
 from tests.profilers.profiling import profile_here
 from tests.profilers.runtime.small import small_task
 
@@ -119,6 +120,32 @@ def test_packed_agent_profiles_this_machine_as_cardlab_would(tmp_path: Path) -> 
     for segment in ("embedding", "first_layer", "layer", "head"):
         assert point.find("latency", segment, "forward").estimate.value > 0
         assert (point.find("latency", segment, "backward") is None) == (segment == "embedding")
+
+
+def test_a_plan_is_made_of_what_the_agent_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bundle is all that a plan needs of a device: times, memory, what is free, how it was measured."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    task, db = resolve_task("tiny-llama", sequence=32), ("--db", str(tmp_path / "x.db"))
+    pack_agent(tmp_path / "agent.pyz", make_job(task, ("float32",)))
+    words = [sys.executable, tmp_path / "agent.pyz", "run", "--dtype", "float32", "--repeats", 4, "--name", "board"]
+    words += ["--out", tmp_path / "here.zip", "--state", tmp_path / "state", "--device", "cpu"]
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert command("calibrate", "merge", str(tmp_path / "here.zip"), *db).code == 0
+    with open_store(tmp_path / "x.db") as store:
+        agents = store.runs.latest()
+        assert agents.fits_on_device(1) is True and agents.run.offered_hz == ()
+    server = ("--platform", "simulated:rtx-4060", "--frequencies", "5", "--repeats", "5", "--name", "gpu")
+    shape = ("--model", "tiny-llama", "--seq", "32")
+    assert command("profile-device", *shape, *server, *db, "--json").code == 0
+    assert command("calibrate", "fit", *db).code == 0
+    plan = command(
+        "card", "plan", "--from-db", "--server", "gpu", "--uplink-mbps", "50", "--downlink-mbps", "100", *db, "--json"
+    ).document
+    [decision] = plan["rounds"][0]["devices"]
+    assert decision["device"] == "board" and decision["delay_s"] > 0
+    used = agents.points[0].latency("first_layer", "forward").value
+    assert decision["delay_terms"]["device"] >= used
 
 
 @pytest.mark.accept

@@ -23,7 +23,7 @@ ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become a
 
 
 class Counting(VirtualTimer):
-    """A clock that moves RAPL files along and looks at them as it goes."""
+    """A timer that moves RAPL files along and looks at them as it goes."""
 
     def __init__(self, files: dict[Path, float]) -> None:
         super().__init__()
@@ -98,9 +98,9 @@ def test_packages_are_counted_once_across_a_wrap(tmp_path: Path) -> None:
         zone(tmp_path, "intel-rapl:1:0", "core"): 20.0,
         zone(tmp_path, "intel-rapl:0:1", "dram"): 4.0,
     }
-    clock = Counting(files)
-    device = CpuDevice(tmp_path, timer=clock, sampler=clock)
-    reading = measure(device, lambda: clock.sleep(0.05), seconds=4.0)
+    timer = Counting(files)
+    device = CpuDevice(tmp_path, timer=timer, sampler=timer)
+    reading = measure(device, lambda: timer.sleep(0.05), seconds=4.0)
     assert float(reading.power_w) == pytest.approx(65.0, rel=1e-3)  # type: ignore[arg-type]
     means = {name: sum(t.power_w) / len(t.power_w) for name, t in reading.traces.items()}
     assert means == pytest.approx({"package": 65.0, "core": 50.0, "dram": 4.0}, rel=1e-3)
@@ -113,7 +113,7 @@ def test_energy_across_a_wrap() -> None:
     assert energy_between(9.0, 1.0, None) is None
 
 
-def test_the_clock_is_set_by_the_userspace_governor_and_put_back(tmp_path: Path) -> None:
+def test_the_frequency_is_set_by_the_userspace_governor_and_put_back(tmp_path: Path) -> None:
     bases = [policy(tmp_path, 0), policy(tmp_path, 4)]
     device = CpuDevice(tmp_path)
     assert device.frequencies()[0] == 800e6 and device.frequencies()[-1] == 3200e6
@@ -165,7 +165,7 @@ def test_without_rights_it_says_what_to_do(tmp_path: Path) -> None:
         return " | ".join(f"{p.name}: {p.remedy}" for p in lacking)
 
     said = as_user_without_rights(tmp_path, look)
-    assert "clock: run as root, or allow the helper" in said
+    assert "frequency: run as root, or allow the helper" in said
     assert "power meter: sudo chmod" in said
 
 

@@ -1,4 +1,4 @@
-"""Clocks go back, however the process ends; the next one is told when they could not."""
+"""Frequencies go back, however the process ends; the next one is told when they could not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cardlab.profilers.devices.guard import FrequencyGuard, journals
 
 
 class Register:
-    """A clock that is a value in memory."""
+    """A frequency that is a value in memory."""
 
     def __init__(self) -> None:
         self.locked_hz: float | None = None
@@ -53,7 +53,7 @@ def test_the_journal_is_on_disk_before_the_first_write(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_clocks_go_back_when_the_block_raises(tmp_path: Path, error: type[BaseException]) -> None:
+def test_frequencies_go_back_when_the_block_raises(tmp_path: Path, error: type[BaseException]) -> None:
     control = Register()
     with pytest.raises(error), FrequencyGuard("x:1", "x", control, tmp_path).locked(1e9):
         raise error
@@ -61,11 +61,11 @@ def test_clocks_go_back_when_the_block_raises(tmp_path: Path, error: type[BaseEx
     assert journals(tmp_path) == ()
 
 
-def test_clocks_go_back_when_setting_them_fails_half_way(tmp_path: Path) -> None:
+def test_frequencies_go_back_when_setting_them_fails_half_way(tmp_path: Path) -> None:
     class Failing(Register):
         def apply(self, frequency_hz: float, memory_hz: float | None) -> None:
             super().apply(frequency_hz, memory_hz)
-            raise DeviceError("the memory clock cannot be set", remedy="leave it")
+            raise DeviceError("the memory frequency cannot be set", remedy="leave it")
 
     control = Failing()
     with pytest.raises(DeviceError), FrequencyGuard("x:1", "x", control, tmp_path).locked(1e9):
@@ -141,7 +141,7 @@ def hold_and_end(body: str, end: signal.Signals | None, state: Path) -> None:
 
 
 @pytest.mark.parametrize("way", BODIES)
-def test_clocks_are_back_after_every_end_but_kill(tmp_path: Path, way: str) -> None:
+def test_frequencies_are_back_after_every_end_but_kill(tmp_path: Path, way: str) -> None:
     body, end = BODIES[way]
     for _ in range(2):
         hold_and_end(body, end, tmp_path)
@@ -151,15 +151,15 @@ def test_clocks_are_back_after_every_end_but_kill(tmp_path: Path, way: str) -> N
 
 @pytest.mark.accept
 @pytest.mark.parametrize("way", BODIES)
-def test_clocks_are_back_in_100_of_100(tmp_path: Path, way: str) -> None:
+def test_frequencies_are_back_in_100_of_100(tmp_path: Path, way: str) -> None:
     body, end = BODIES[way]
     for _ in range(100):
         hold_and_end(body, end, tmp_path)
         assert _locked_hz(tmp_path) is None
-    print(f"clocks restored after {way}: 100 of 100")
+    print(f"frequencies restored after {way}: 100 of 100")
 
 
-def test_after_kill_the_clock_stays_locked_until_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_kill_the_frequency_stays_locked_until_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.cli.run import command
 
     hold_and_end("time.sleep(60)", signal.SIGKILL, tmp_path)

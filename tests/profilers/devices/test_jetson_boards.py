@@ -1,4 +1,4 @@
-"""What each board says of itself: identity, cores, clocks, rails, the total without a double count."""
+"""What each board says of itself: identity, cores, frequencies, rails, the total without a double count."""
 
 from __future__ import annotations
 

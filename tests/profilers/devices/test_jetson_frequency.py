@@ -1,4 +1,4 @@
-"""Clocks of a Jetson on both kernels' ways: set, read back, undone by others, put back; nothing else is written."""
+"""Frequencies of a Jetson on both kernels: set, read back, undone by others, put back; nothing else is written."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def platform(name: str, root: Path, semantics: str | None = None) -> tuple[Jetso
 
 @pytest.mark.parametrize("semantics", KERNELS)
 @pytest.mark.parametrize("name", BOARDS)
-def test_every_clock_is_set_and_verified(name: str, semantics: str, tmp_path: Path) -> None:
+def test_every_frequency_is_set_and_verified(name: str, semantics: str, tmp_path: Path) -> None:
     device, kernel = platform(name, tmp_path, semantics)
     before = settings(tmp_path)
     offered = device.frequencies()
@@ -70,7 +70,7 @@ def test_every_clock_is_set_and_verified(name: str, semantics: str, tmp_path: Pa
             assert state.frequency_hz == hz and state.throttled is not True
             assert device.lock_problems() == ()
         assert settings(tmp_path) == before
-    # From one clock straight to another, up and down, as no restore in between would show.
+    # From one frequency straight to another, up and down, as no restore in between would show.
     assert device.control is not None
     for hz in (*offered, *reversed(offered)):
         device.control.apply(hz, None)
@@ -89,7 +89,7 @@ def test_memory_and_cpu_are_held_beside_the_gpu(tmp_path: Path) -> None:
     assert (tmp_path / EMC / "mrq_rate_locked").read_text() == "0"
 
 
-def test_the_memory_clock_of_a_nano_has_its_own_way(tmp_path: Path) -> None:
+def test_the_memory_frequency_of_a_nano_has_its_own_way(tmp_path: Path) -> None:
     device, kernel = platform("nano", tmp_path)
     with device.locked(device.frequencies()[0]):
         assert device.state().memory_hz == 1600e6
@@ -101,17 +101,17 @@ def test_the_memory_clock_of_a_nano_has_its_own_way(tmp_path: Path) -> None:
     ]
 
 
-def test_the_power_modes_cap_of_the_memory_clock_is_kept(tmp_path: Path) -> None:
+def test_the_power_modes_cap_of_the_memory_frequency_is_kept(tmp_path: Path) -> None:
     device, _ = platform("agx-orin-64-15w", tmp_path)
     with device.locked(306e6):
         assert device.state().memory_hz == 2133e6
 
 
-def test_a_memory_clock_of_ones_own(tmp_path: Path) -> None:
+def test_a_memory_frequency_of_ones_own(tmp_path: Path) -> None:
     device, _ = platform("orin-nx-16", tmp_path)
     with device.locked(306e6, 2133e6):
         assert device.state().memory_hz == 2133e6
-    with pytest.raises(NotSupportedError, match="memory clock"), device.locked(306e6, 9e9):
+    with pytest.raises(NotSupportedError, match="memory frequency"), device.locked(306e6, 9e9):
         pytest.fail("out of range")
     assert (tmp_path / EMC / "rate").read_text() == "204000000"
 
@@ -140,7 +140,7 @@ def test_a_write_in_the_wrong_order_is_detected(semantics: str, detected: str, t
     except CardlabError as error:
         said.append(error.message)
     low, high = kernel.read("min_freq"), kernel.read("max_freq")
-    # Either the clock is the one that was asked for after all, or it was said that it is not.
+    # Either the frequency is the one that was asked for after all, or it was said that it is not.
     if semantics == "4.9":
         assert said and any(word in said[0] for word in detected.split("|"))
     else:
@@ -163,7 +163,7 @@ def test_a_limit_that_never_arrives_is_detected(lost: str, tmp_path: Path) -> No
         assert "306 .. 510 MHz allowed" in problem
 
 
-def test_a_clamped_clock_is_flagged(tmp_path: Path) -> None:
+def test_a_clamped_frequency_is_flagged(tmp_path: Path) -> None:
     device, kernel = platform("orin-nx-16", tmp_path)
     kernel.clamp_hz = 612_000_000
     with device.locked(918e6):
@@ -192,7 +192,7 @@ def test_a_node_that_vanishes_is_an_error_and_the_rest_is_put_back(tmp_path: Pat
     assert (tmp_path / EMC / "mrq_rate_locked").read_text() == "0"
 
 
-def test_a_sleeping_gpu_has_no_clock(tmp_path: Path) -> None:
+def test_a_sleeping_gpu_has_no_frequency(tmp_path: Path) -> None:
     device, kernel = platform("orin-nx-16", tmp_path)
     (kernel.folder / "cur_freq").write_text("0\n")
     (kernel.folder / "device/is_railgated").write_text("1\n")
@@ -272,7 +272,7 @@ def test_nothing_outside_the_list_is_written(name: str, tmp_path: Path, monkeypa
                         time.sleep(0.02)
         device.close()
     below = {p.resolve() for p in written if p.is_absolute() and p.resolve().is_relative_to(root.resolve())}
-    assert below, "the recorder must have seen the clocks being written"
+    assert below, "the recorder must have seen the frequencies being written"
     for path in below:
         inside = str(path.relative_to(root.resolve()))
         assert any(rule.path.fullmatch(inside) for rule in helper.RULES), inside
@@ -312,7 +312,7 @@ def test_the_helper_refuses_the_rest_of_a_board(path: str, value: str, tmp_path:
         helper.run(["write", path, value], tmp_path)
 
 
-def test_the_helper_reads_the_memory_clock_only(tmp_path: Path) -> None:
+def test_the_helper_reads_the_memory_frequency_only(tmp_path: Path) -> None:
     build(BOARDS["orin-nx-16"], tmp_path)
     assert helper.run(["read", f"/{EMC}/rate"], tmp_path) == "204000000"
     for path in ("/etc/shadow", "/proc/device-tree/serial-number", f"/{EMC}/../../../../../../../etc/shadow"):
@@ -341,9 +341,9 @@ def test_what_a_user_may_not_do_goes_through_the_helper(tmp_path: Path, monkeypa
         assert gpu is not None
         assert find_rights(tmp_path, gpu).route is None
         rights = Rights("helper", "played")
-        clocks = JetsonFrequency(tmp_path, gpu, rights, make_writer(tmp_path, rights))
+        frequencies = JetsonFrequency(tmp_path, gpu, rights, make_writer(tmp_path, rights))
         with pytest.raises(NotSupportedError, match="306 .. 918 MHz after 510 MHz was set"):
-            clocks.apply(510e6, None)
+            frequencies.apply(510e6, None)
         return "\n".join(dict.fromkeys(asked))
 
     said = as_user_without_rights(tmp_path, look).splitlines()

@@ -51,8 +51,8 @@ def sweep(live: LiveBoard, database: Path, frequencies: str, budget_s: float | N
 
 
 @pytest.mark.parametrize("seed", "abcdef")
-def test_power_is_predicted_at_clocks_left_out(seed: str, tmp_path: Path, database: Path) -> None:
-    """An Orin NX swept at five of its seven clocks; the sensor's truth at the two that were left out."""
+def test_power_is_predicted_at_frequencies_left_out(seed: str, tmp_path: Path, database: Path) -> None:
+    """An Orin NX swept at five of its seven frequencies; the sensor's truth at the two that were left out."""
     live = LiveBoard("orin-nx-16", tmp_path, seed)
     profile = sweep(live, database, "306MHz,510MHz,612MHz,816MHz,918MHz")
     assert profile.complete
@@ -93,7 +93,7 @@ def test_windows_are_sized_from_the_averaging(name: str, least_s: float, tmp_pat
 
 
 def test_a_budget_is_kept_and_the_estimate_with_it(tmp_path: Path, database: Path) -> None:
-    """512 averages make a sweep of a few clocks take the better part of an hour."""
+    """512 averages make a sweep of a few frequencies take the better part of an hour."""
     live = LiveBoard("orin-nano-8", tmp_path)
     device = live.platform()
     planned = plan_points(choose_frequencies(device.frequencies(), "all"), 3)

@@ -1,4 +1,4 @@
-"""Clocks, memory clock and governors of a board go back however the process ends, and by `restore` after SIGKILL."""
+"""Frequencies and governors of a board go back however the process ends, and by `restore` after SIGKILL."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ENDS = {
 
 
 class Held:
-    """A board whose clocks another process holds and then leaves in some way."""
+    """A board whose frequencies another process holds and then leaves in some way."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.root = folder / "board"
@@ -88,7 +88,7 @@ def test_everything_is_back_in_100_of_100(way: str, tmp_path: Path) -> None:
     for _ in range(100):
         held.hold_and_end(*ENDS[way])
         assert settings(held.root) == held.before
-    print(f"Jetson's clocks, memory clock and governors restored after {way}: 100 of 100")
+    print(f"Jetson's frequencies, memory frequency and governors restored after {way}: 100 of 100")
 
 
 @pytest.mark.parametrize("name", ["orin-nx-16", "nano"])

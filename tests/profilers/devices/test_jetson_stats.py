@@ -53,7 +53,7 @@ def jetson_stats(root: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["orin-nx-16", "agx-orin-64", "agx-orin-64-jp5", "xavier-nx", "agx-xavier", "nano"])
-def test_the_same_rails_power_and_clocks(name: str, tmp_path: Path) -> None:
+def test_the_same_rails_power_and_frequencies(name: str, tmp_path: Path) -> None:
     board = BOARDS[name]
     build(board, tmp_path)
     theirs = jetson_stats(tmp_path)

@@ -21,7 +21,7 @@ from cardlab.profilers.measure.window import measure
 from cardlab.profilers.runtime.workbench import Workload
 from tests.fakes.nvml.card import FakeCard
 
-NO_RIGHTS = Rights(None, "this user may not set clocks", "run as root")
+NO_RIGHTS = Rights(None, "this user may not set frequencies", "run as root")
 READS = (
     "nvmlDeviceGetUUID",
     "nvmlDeviceGetName",
@@ -79,7 +79,7 @@ def sweep(card: FakeCard, store: object, count: str = "8", *, resume: bool = Fal
 
 
 def warmed(card: FakeCard, frequency_hz: float) -> tuple[float, bool | None, float | None]:
-    """Power at a clock after the heat has settled, whether it was throttled, and the clock that was read."""
+    """Power at a frequency after the heat has settled, whether it was throttled, and the frequency that was read."""
     platform, work = card.platform(), card.work()
     with platform.locked(frequency_hz):
         end_s = card.now() + 90.0
@@ -101,7 +101,7 @@ def test_the_card_says_who_it_is(fake_card: FakeCard) -> None:
     assert platform.versions() == {"nvidia-driver": "595.00.fake"}
 
 
-def test_clocks_are_those_of_the_busy_memory_clock(fake_card: FakeCard) -> None:
+def test_frequencies_are_those_of_the_busy_memory_frequency(fake_card: FakeCard) -> None:
     """Idle, the memory runs at 405 MHz, whose list ends at 420 MHz."""
     platform = fake_card.platform()
     assert platform.state().memory_hz == 405e6
@@ -143,7 +143,7 @@ def test_the_second_source_is_kept_beside_the_first(fake_card: FakeCard) -> None
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_power_is_predicted_at_clocks_left_out(fake_card: FakeCard, seed: int) -> None:
+def test_power_is_predicted_at_frequencies_left_out(fake_card: FakeCard, seed: int) -> None:
     """Cards drawn at random, throttled points left out of the fit."""
     fake_card.reset(seed)
     offered = fake_card.platform().frequencies()
@@ -158,7 +158,9 @@ def test_power_is_predicted_at_clocks_left_out(fake_card: FakeCard, seed: int) -
 
 
 @pytest.mark.parametrize("seeds", [range(1), pytest.param(range(40), marks=pytest.mark.accept)], ids=["sample", "full"])
-def test_a_whole_session_predicts_power_at_clocks_left_out(fake_card: FakeCard, tmp_path: Path, seeds: range) -> None:
+def test_a_whole_session_predicts_power_at_frequencies_left_out(
+    fake_card: FakeCard, tmp_path: Path, seeds: range
+) -> None:
     """The same through sweep, database and fit, as a user does it."""
     worst: dict[int, float] = {}
     for seed in seeds:
@@ -168,7 +170,7 @@ def test_a_whole_session_predicts_power_at_clocks_left_out(fake_card: FakeCard, 
             fit_store(store, created_at="2026-11-21T12:00:00.000000Z")
             (power,) = [s.fit for s in store.fits.newest(quantity="power", selected_only=True)]
         visited = {p.requested_hz for p in profile.points}  # type: ignore[attr-defined]
-        # Above the highest clock that was not throttled there is nothing but extrapolation, and a fit says so.
+        # Above the highest frequency that was not throttled there is nothing but extrapolation, and a fit says so.
         offered = [f for f in fake_card.platform().frequencies()[::7] if not power.extrapolated(f)]
         left_out = [f for f in offered if f not in visited]
         assert len(left_out) >= 12
@@ -182,7 +184,7 @@ def test_a_whole_session_predicts_power_at_clocks_left_out(fake_card: FakeCard, 
     assert not over
 
 
-def test_throttled_and_wrong_clocks_are_named(fake_card: FakeCard, database: object) -> None:
+def test_throttled_and_wrong_frequencies_are_named(fake_card: FakeCard, database: object) -> None:
     fake_card.lib.fake_power_limit(90.0)
     fake_card.lib.fake_arbitrate(900, 840)
     with open_store(str(database)) as store:
@@ -281,11 +283,11 @@ def test_without_any_source_power_is_not_measured(fake_card: FakeCard) -> None:
     assert platform.meter is None and measure(platform, fake_card.work()).power_w is None
 
 
-def test_without_rights_it_measures_at_the_clock_as_found(fake_card: FakeCard) -> None:
+def test_without_rights_it_measures_at_the_frequency_as_found(fake_card: FakeCard) -> None:
     platform = fake_card.platform(NO_RIGHTS)
     assert platform.frequencies() == ()
-    [clock] = [p for p in platform.capabilities() if p.name == "clock control"]
-    assert clock.ok is False and "as found" in clock.state and clock.remedy == "run as root"
+    [frequency] = [p for p in platform.capabilities() if p.name == "frequency control"]
+    assert frequency.ok is False and "as found" in frequency.state and frequency.remedy == "run as root"
     assert measure(platform, fake_card.work()).frequency_hz == 2535e6
 
 

@@ -1,4 +1,4 @@
-"""A card's clock goes back however the process ends, and by `restore` after SIGKILL; in wall-clock time."""
+"""A card's frequency goes back however the process ends, and by `restore` after SIGKILL; in wall-clock time."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def locked_mhz(environment: dict[str, str]) -> int:
 
 
 @pytest.mark.parametrize("way", ENDS)
-def test_the_clock_is_back(fake_nvml_library: Path, tmp_path: Path, way: str) -> None:
+def test_the_frequency_is_back(fake_nvml_library: Path, tmp_path: Path, way: str) -> None:
     environment = surroundings(fake_nvml_library, tmp_path)
     hold_and_end(*ENDS[way], environment)
     assert locked_mhz(environment) == 0
@@ -70,12 +70,12 @@ def test_the_clock_is_back(fake_nvml_library: Path, tmp_path: Path, way: str) ->
 
 @pytest.mark.accept
 @pytest.mark.parametrize("way", ENDS)
-def test_the_clock_of_a_card_is_back_in_100_of_100(fake_nvml_library: Path, tmp_path: Path, way: str) -> None:
+def test_the_frequency_of_a_card_is_back_in_100_of_100(fake_nvml_library: Path, tmp_path: Path, way: str) -> None:
     environment = surroundings(fake_nvml_library, tmp_path)
     for _ in range(100):
         hold_and_end(*ENDS[way], environment)
         assert locked_mhz(environment) == 0
-    print(f"card's clock restored after {way}: 100 of 100")
+    print(f"card's frequency restored after {way}: 100 of 100")
 
 
 def test_after_kill_restore_releases_it(fake_nvml_library: Path, tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ STEP = Work(segment="layer", laps=(Lap(phase="step", run=None, flop=4e11, traffi
 
 
 @pytest.mark.parametrize("name", DEVICES)
-def test_power_and_voltage_rise_with_the_clock_and_time_falls(name: str) -> None:
+def test_power_and_voltage_rise_with_the_frequency_and_time_falls(name: str) -> None:
     physics = DEVICES[name]
-    clocks = physics.frequencies_hz
-    volts = [physics.voltage_v(f) for f in clocks]
-    watts = [physics.power_w(f, 60.0, 1.0, 0.0) for f in clocks]
-    times = [physics.lap_seconds(f, 1e11, 1e8, "layer", 1)[0] for f in clocks]
+    frequencies = physics.frequencies_hz
+    volts = [physics.voltage_v(f) for f in frequencies]
+    watts = [physics.power_w(f, 60.0, 1.0, 0.0) for f in frequencies]
+    times = [physics.lap_seconds(f, 1e11, 1e8, "layer", 1)[0] for f in frequencies]
     assert volts[0] == physics.voltage_min_v and volts[-1] == pytest.approx(physics.voltage_max_v, abs=0.007)
     assert all(np.diff(volts) >= 0) and all(np.diff(watts) > 0) and all(np.diff(times) < 0)
 
@@ -63,7 +63,7 @@ def test_a_card_at_its_limit_throttles_and_says_so() -> None:
     assert reading.frequency_hz is not None and reading.frequency_hz < device.frequencies()[-1]
 
 
-def test_measure_reads_time_power_and_clock_of_any_work() -> None:
+def test_measure_reads_time_power_and_frequency_of_any_work() -> None:
     device = open_platform("simulated:orin-nx")
     with device.locked(device.frequencies()[2]):
         reading = measure(device, STEP)
@@ -85,9 +85,9 @@ def test_two_labels_are_two_devices_and_one_label_is_reproducible() -> None:
     assert measure(first, STEP) == measure(again, STEP) != measure(other, STEP)
 
 
-def test_clocks_that_are_not_offered_and_names_that_do_not_exist_are_refused() -> None:
+def test_frequencies_that_are_not_offered_and_names_that_do_not_exist_are_refused() -> None:
     device = open_platform("simulated:orin-nano")
-    with pytest.raises(NotSupportedError, match="nearest clock is"), device.locked(5e9):
+    with pytest.raises(NotSupportedError, match="nearest frequency is"), device.locked(5e9):
         pytest.fail("must not lock")
     with pytest.raises(UsageError, match="orin-nx"):
         open_platform("simulated:gtx-480")
@@ -105,7 +105,7 @@ def test_virtual_time_is_quick() -> None:
     assert time.perf_counter() - start < 5.0
 
 
-def test_a_callable_of_unknown_size_ends_on_a_virtual_clock() -> None:
+def test_a_callable_of_unknown_size_ends_on_a_virtual_frequency() -> None:
     device = open_platform("simulated:orin-nx")
     reading = measure(device, lambda: sum(range(20000)), 0.05)
     assert reading.iterations >= 1 and reading.seconds >= 0.05

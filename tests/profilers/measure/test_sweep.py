@@ -11,7 +11,7 @@ from cardlab.profilers.measure.sweep import choose_frequencies, plan_points, spr
 
 OFFERED = tuple(210e6 + 15e6 * i for i in range(156))
 tables = st.lists(st.integers(100, 3000), min_size=1, max_size=60, unique=True).map(
-    lambda clocks: tuple(sorted(c * 1e6 for c in clocks))
+    lambda frequencies: tuple(sorted(c * 1e6 for c in frequencies))
 )
 
 
@@ -23,12 +23,12 @@ def test_both_ends_are_always_there(offered: tuple[float, ...], count: int) -> N
 
 
 @given(tables, st.integers(4, 20))
-def test_three_clocks_lie_above_the_knee_where_there_are_three(offered: tuple[float, ...], count: int) -> None:
+def test_three_frequencies_lie_above_the_knee_where_there_are_three(offered: tuple[float, ...], count: int) -> None:
     high = [f for f in offered if f > 0.6 * offered[-1]]
     assert sum(f > 0.6 * offered[-1] for f in spread(offered, count)) >= min(3, len(high))
 
 
-def test_default_is_eight_clocks() -> None:
+def test_default_is_eight_frequencies() -> None:
     assert len(choose_frequencies(OFFERED, "8")) == 8
 
 
@@ -53,26 +53,26 @@ def test_nonsense_is_refused_with_a_remedy(wanted: str) -> None:
     assert caught.value.remedy
 
 
-def test_without_clock_control_the_clock_is_measured_as_found() -> None:
+def test_without_frequency_control_the_frequency_is_measured_as_found() -> None:
     assert choose_frequencies((), "8") == ()
     [point] = plan_points((), seed=1)
     assert point.requested_hz is None
-    with pytest.raises(UsageError, match="no clock control"):
+    with pytest.raises(UsageError, match="no frequency control"):
         choose_frequencies((), "600MHz")
 
 
 @given(st.integers(4, 20), st.integers(0, 1000))
 def test_order_is_random_with_one_anchor_three_times(count: int, seed: int) -> None:
-    clocks = spread(OFFERED, count)
-    points = plan_points(clocks, seed)
+    frequencies = spread(OFFERED, count)
+    points = plan_points(frequencies, seed)
     assert [p.index for p in points] == list(range(len(points)))
     anchors = [p for p in points if p.anchor]
     assert len(anchors) == 3 and len({p.requested_hz for p in anchors}) == 1
     assert points[0].anchor and points[-1].anchor
-    assert {p.requested_hz for p in points} == set(clocks)
-    assert len(points) == len(clocks) + 2
+    assert {p.requested_hz for p in points} == set(frequencies)
+    assert len(points) == len(frequencies) + 2
 
 
 def test_the_same_seed_gives_the_same_order() -> None:
-    clocks = spread(OFFERED, 8)
-    assert plan_points(clocks, 7) == plan_points(clocks, 7) != plan_points(clocks, 8)
+    frequencies = spread(OFFERED, 8)
+    assert plan_points(frequencies, 7) == plan_points(frequencies, 7) != plan_points(frequencies, 8)
