@@ -1,5 +1,6 @@
 """Random problems and a brute force over all cuts and clocks that shares no code with the solvers."""
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 from dataclasses import dataclass, replace

@@ -1,5 +1,6 @@
 """If these fail, a plan counts encoding, decoding and adapters' handling at the speed of the wrong side, or twice."""
 
+# mypy: disable-error-code="arg-type, attr-defined"
 from __future__ import annotations
 
 from dataclasses import replace

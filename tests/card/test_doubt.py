@@ -1,5 +1,6 @@
 """Doubt through the solver, the guard band, and the figures it is meant for."""
 
+# mypy: disable-error-code="arg-type, return-value, type-var"
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,5 +1,6 @@
 """Plans from a database: who takes part, what is missing and how to give it, and an independent check."""
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,5 +1,6 @@
 """NR tables, SNR mappings, the drawn channel, and measured rates."""
 
+# mypy: disable-error-code="type-var"
 from __future__ import annotations
 
 import json

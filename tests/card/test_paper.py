@@ -1,5 +1,6 @@
 """What follows from CARD's equations whatever the constants, and what changes it."""
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 from dataclasses import replace

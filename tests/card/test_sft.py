@@ -1,5 +1,6 @@
 """If these fail, a parallel plan is slower than it need be, or breaks a limit that it says it keeps."""
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,5 +1,6 @@
 """Simulations: the same whoever does the work, and fleets that are drawn by their number."""
 
+# mypy: disable-error-code="var-annotated"
 from __future__ import annotations
 
 import sys

@@ -17,11 +17,10 @@ from cardlab.core.identity import content_hash
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import OperatingPoint, PlannedPoint, Run, RunKind
-from cardlab.core.records.plan import Plan
+from cardlab.core.records.plan import TERMS, Plan
 from cardlab.core.records.training import TrainPhase, TrainRound
 from cardlab.db import open_store
 from cardlab.db.store import Store
-from cardlab.reports.views.decisions import TERMS
 from tests import records
 from tests.card import database
 

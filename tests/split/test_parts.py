@@ -1,6 +1,7 @@
 # ruff: noqa: E402 - what needs torch is imported after the check that it is there
 """Shaping, keys, data, frequency, journal, stored rounds and validation, each by itself."""
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 import json

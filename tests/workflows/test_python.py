@@ -7,22 +7,24 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cardlab
 from cardlab.core.errors import PlanError, UsageError
 from cardlab.core.options import declared
+from cardlab.core.records.plan import Plan
 from cardlab.workflows import FitOptions, PlanOptions, PredictOptions, ProfileOptions, SimulateOptions
 from tests.cli.run import command
 
-WORK = {"model": "tiny-llama", "sequence": 32}
+WORK: dict[str, Any] = {"model": "tiny-llama", "sequence": 32}
 WORDS = ("--model", "tiny-llama", "--seq", "32")
 
 pytestmark = pytest.mark.torch
 
 
-def by_python(path: Path) -> cardlab.workflows.plan.Plan:  # type: ignore[name-defined]
+def by_python(path: Path) -> Plan:
     """A server and a board measured, fitted and planned through the API."""
     with cardlab.open_store(path) as store:
         server = cardlab.profile(store, ProfileOptions(**WORK, platform="simulated:rtx-4060-ti", name="server"))
@@ -32,7 +34,7 @@ def by_python(path: Path) -> cardlab.workflows.plan.Plan:  # type: ignore[name-d
         return cardlab.plan(store, PlanOptions(uplink_mbps=50, downlink_mbps=100))
 
 
-def by_command(path: Path) -> dict[str, object]:
+def by_command(path: Path) -> dict[str, Any]:
     """The same through the commands; the decision of the one device."""
     db = ("--db", str(path))
     done = command("profile-device", *WORDS, "--platform", "simulated:rtx-4060-ti", "--name", "server", *db)

@@ -94,7 +94,8 @@ def test_everything_is_back_in_100_of_100(way: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["orin-nx-16", "nano"])
 def test_after_kill_restore_puts_everything_back(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the product's own writer; the fake tree stands in for / where the command opens the platform."""
-    from cardlab.cli import doctor, profiling
+    import cardlab.workflows.doctor as doctor
+    import cardlab.workflows.profile as profiling
     from tests.cli.run import command
 
     held = Held(name, tmp_path)
