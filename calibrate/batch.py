@@ -52,7 +52,7 @@ def solve(law: SeparableLaw, x: Array, y: Array, w: Array, *, fixed: tuple[int, 
     start = np.clip(start, lower, upper)
     if not law.shape and fixed is None:
         return Solutions(start, cost_of(law, x, y, w, start))
-    return _polish(law, x, y, w, start, lower, upper)
+    return _polish(law, _Sweeps(x, y, w, lower, upper), start)
 
 
 def cost_of(law: SeparableLaw, x: Array, y: Array, w: Array, params: Array) -> Array:
@@ -119,7 +119,23 @@ def _subset(gram: dict[tuple[int, int], Array], right: list[Array], subset: tupl
     return np.moveaxis(solution[..., 0], -1, 0)
 
 
-def _polish(law: SeparableLaw, x: Array, y: Array, w: Array, p: Array, lower: Array, upper: Array) -> Solutions:
+@dataclass(frozen=True)
+class _Sweeps:
+    """Sweeps fitted at once: x [n], values and weights [b, n], bounds of the parameters [b, p]."""
+
+    x: Array
+    y: Array
+    w: Array
+    lower: Array
+    upper: Array
+
+    def rows(self, chosen: Array) -> _Sweeps:
+        """Some of the sweeps."""
+        return _Sweeps(self.x, self.y[chosen], self.w[chosen], self.lower[chosen], self.upper[chosen])
+
+
+def _polish(law: SeparableLaw, sweeps: _Sweeps, p: Array) -> Solutions:
+    x, y, w = sweeps.x, sweeps.y, sweeps.w
     cost = cost_of(law, x, y, w, p)
     damping = np.full(len(p), 1e-3)
     active = np.ones(len(p), dtype=bool)
@@ -127,7 +143,7 @@ def _polish(law: SeparableLaw, x: Array, y: Array, w: Array, p: Array, lower: Ar
         rows = np.flatnonzero(active)
         if rows.size == 0:
             break
-        trial = _step(law, x, y[rows], w[rows], p[rows], lower[rows], upper[rows], damping[rows])
+        trial = _step(law, sweeps.rows(rows), p[rows], damping[rows])
         new = cost_of(law, x, y[rows], w[rows], trial)
         better = new < cost[rows]
         small = np.abs(cost[rows] - new) <= TOLERANCE * cost[rows]
@@ -137,9 +153,8 @@ def _polish(law: SeparableLaw, x: Array, y: Array, w: Array, p: Array, lower: Ar
     return Solutions(p, cost)
 
 
-def _step(
-    law: SeparableLaw, x: Array, y: Array, w: Array, p: Array, lower: Array, upper: Array, damping: Array
-) -> Array:
+def _step(law: SeparableLaw, sweeps: _Sweeps, p: Array, damping: Array) -> Array:
+    x, y, w, lower, upper = sweeps.x, sweeps.y, sweeps.w, sweeps.lower, sweeps.upper
     jacobian = law.jacobian(x, p) * w[..., None]
     residual = w * (y - law.evaluate(x, p))
     scale = np.sqrt(np.einsum("bnp,bnp->bp", jacobian, jacobian))

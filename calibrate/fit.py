@@ -121,10 +121,13 @@ def compare(
     options = options or Options()
     tried = try_laws(subject.quantity, data, options)
     chosen = choose(tried)
-    fits = [_record(data, c, subject, options, frequency_max_hz, selected=c is chosen, chosen=True) for c in tried]
+    fits = [
+        _record(data, c, subject, options, frequency_max_hz, _Role(selected=c is chosen, by_data=True)) for c in tried
+    ]
     if subject.quantity in ("power", "wait_power"):
         baseline = _candidate(subject.quantity, BASELINE, data, options)
-        fits.append(_record(data, baseline, subject, options, frequency_max_hz, selected=False, chosen=False))
+        role = _Role(selected=False, by_data=False)
+        fits.append(_record(data, baseline, subject, options, frequency_max_hz, role))
     return Comparison(fits=tuple(fits))
 
 
@@ -133,8 +136,7 @@ def _fit(data: SweepData, law: str, subject: FitSubject, options: Options, frequ
         chosen = choose(try_laws(subject.quantity, data, options))
     else:
         chosen = _candidate(subject.quantity, law, data, options)
-    by_data = law == "auto"
-    return _record(data, chosen, subject, options, frequency_max_hz, selected=True, chosen=by_data)
+    return _record(data, chosen, subject, options, frequency_max_hz, _Role(selected=True, by_data=law == "auto"))
 
 
 def _candidate(quantity: str, name: str, data: SweepData, options: Options) -> Candidate:
@@ -150,15 +152,21 @@ def _candidate(quantity: str, name: str, data: SweepData, options: Options) -> C
     return Candidate(solution=solution, held_out=held_out)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Role:
+    """What a fit is among those of its sweep: the selected one; whether its law was chosen by the data."""
+
+    selected: bool
+    by_data: bool
+
+
 def _record(
     data: SweepData,
     candidate: Candidate,
     subject: FitSubject,
     options: Options,
     frequency_max_hz: float | None,
-    *,
-    selected: bool,
-    chosen: bool,
+    role: _Role,
 ) -> Fit:
     solution = candidate.solution
     matrix = covariance(data, solution)
@@ -171,7 +179,7 @@ def _record(
         fit_id=new_uid(),
         law=solution.law.name,
         constants=solution.law.constants,
-        selected=selected,
+        selected=role.selected,
         n_points=data.x.size,
         x=_axis(data, subject.quantity),
         parameters=_parameters(data, solution, matrix, subject.quantity),
@@ -182,7 +190,7 @@ def _record(
         loo_mape=None if candidate.held_out is None else candidate.score,
         r2=_r2(data.y, data.y * (1.0 - residual)),
         noise=None if scale is None else scale * float(np.sqrt(np.mean((solution.sigma / data.y) ** 2))),
-        misfit=misfit(data, solution, candidate.held_out, chosen=chosen) if options.relative else None,
+        misfit=misfit(data, solution, candidate.held_out, chosen=role.by_data) if options.relative else None,
         data_hash=data.data_hash,
         packed_draws=b"" if sampled is None else np.ascontiguousarray(sampled, dtype="<f8").tobytes(),
     )

@@ -14,6 +14,7 @@ pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
 from cardlab.db import open_store
+from cardlab.split.journal import FinishedTurn
 from tests.cli.run import command
 from tests.split.models import small_task
 from tests.split.processes import Trial
@@ -33,7 +34,7 @@ def trials() -> Iterator[list[Trial]]:
         trial.end()
 
 
-def run_shaped(folder: Path, trials: list[object][Trial], link: str | None, parallel: bool) -> list[object]:
+def run_shaped(folder: Path, trials: list[Trial], link: str | None, parallel: bool) -> list[FinishedTurn]:
     """Six rounds of two devices: those of the journal."""
     cuts = {"a": [1], "b": [3]}
     task = small_task(folder, sequence=96)

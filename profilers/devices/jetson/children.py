@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from cardlab.core.errors import DeviceError, DeviceLostError
 from cardlab.profilers.board.ina3221 import MEMORY_UPDATES, USUAL_UPDATE_S
@@ -22,38 +23,46 @@ _SILENT_INTERVALS = 20.0
 _END_S = 2.0
 
 
-class ChildSource:
-    """Power by rail from the lines of a child process.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A program that prints power.
 
-    Args:
+    Attributes:
         name: "jtop" or "tegrastats".
         words: the sensor, for the record.
-        command: what to start; it is ended by `close`.
+        command: what to start.
         parse: reads a line.
         update_s: how often a line comes.
         remedy: what to do when it does not work.
+    """
+
+    name: str
+    words: str
+    command: Sequence[str]
+    parse: Parse
+    update_s: float
+    remedy: str
+
+
+class ChildSource:
+    """Power by rail from the lines of a child process, which `close` ends.
+
+    Args:
+        program: what to start and how to read it.
         patience_s: how long to wait for the first line.
 
     Raises:
         DeviceError: it does not start, or says nothing that can be used.
     """
 
-    def __init__(
-        self,
-        name: str,
-        words: str,
-        command: Sequence[str],
-        parse: Parse,
-        update_s: float,
-        remedy: str,
-        patience_s: float = _FIRST_LINE_S,
-    ) -> None:
+    def __init__(self, program: Program, patience_s: float = _FIRST_LINE_S) -> None:
+        name, update_s, remedy = program.name, program.update_s, program.remedy
         self.name = name
-        self.words = words
+        self.words = program.words
         self.update_s = update_s
         # Both print the INA3221's running mean, with 64 averages unless sysfs says otherwise.
         self.memory_s = 2.0 * update_s + MEMORY_UPDATES * USUAL_UPDATE_S
-        self._parse = parse
+        self._parse = program.parse
         self._remedy = remedy
         self._news = threading.Condition()
         self._latest: Mapping[str, float] | None = None
@@ -62,7 +71,11 @@ class ChildSource:
         self._reason = "it says nothing"
         try:
             self._process = subprocess.Popen(
-                list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                list(program.command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
         except OSError as error:
             raise DeviceError(f"{name} does not start ({error.strerror})", remedy=remedy) from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cardlab.core.errors import DeviceError
-from cardlab.profilers.devices.jetson.children import ChildSource
+from cardlab.profilers.devices.jetson.children import ChildSource, Program
 from cardlab.profilers.devices.jetson.tegrastats import parse_line
 
 SOCKET = "run/jtop.sock"
@@ -48,8 +48,16 @@ def open_jtop(interval_s: float | None = None) -> ChildSource:
     """Start the child and wait for its first line. Raises DeviceError with jtop's own words."""
     every_s = INTERVAL_S if interval_s is None else interval_s
     command = [sys.executable, "-m", "cardlab.profilers.devices.jetson.jtop_child", f"{every_s:g}"]
-    words = "jtop's rails, each by itself"
-    return ChildSource("jtop", words, command, parse_jtop, every_s, _SERVICE)
+    return ChildSource(
+        Program(
+            name="jtop",
+            words="jtop's rails, each by itself",
+            command=command,
+            parse=parse_jtop,
+            update_s=every_s,
+            remedy=_SERVICE,
+        )
+    )
 
 
 def parse_jtop(line: str) -> Mapping[str, float]:
@@ -72,5 +80,13 @@ def find_tegrastats() -> Found:
 def open_tegrastats(interval_s: float = INTERVAL_S) -> ChildSource:
     """Start tegrastats and wait for its first line. Raises DeviceError; `tegrastats --stop` is never called."""
     command = ["tegrastats", "--interval", str(round(interval_s * 1e3))]
-    remedy = "run tegrastats by hand and look at what it prints"
-    return ChildSource("tegrastats", "tegrastats", command, lambda line: parse_line(line).power_w, interval_s, remedy)
+    return ChildSource(
+        Program(
+            name="tegrastats",
+            words="tegrastats",
+            command=command,
+            parse=lambda line: parse_line(line).power_w,
+            update_s=interval_s,
+            remedy="run tegrastats by hand and look at what it prints",
+        )
+    )

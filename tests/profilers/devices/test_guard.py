@@ -168,7 +168,7 @@ def test_after_kill_the_frequency_stays_locked_until_restore(tmp_path: Path, mon
     result = command("profile-device", "restore", "--json")
     assert result.code == 0 and result.document["restored"] == ["simulated:rtx-4060-ti:rtx-4060-ti"]
     assert _locked_hz(tmp_path) is None
-    assert command("profile-device", "restore").out == "no clock was left locked\n"
+    assert command("profile-device", "restore").out == "no frequency was left locked\n"
     device = open_platform("simulated:rtx-4060-ti")
     with device.locked(device.frequencies()[3]):
         assert device.state().frequency_hz == device.frequencies()[3]

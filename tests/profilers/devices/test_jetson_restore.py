@@ -94,19 +94,18 @@ def test_everything_is_back_in_100_of_100(way: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["orin-nx-16", "nano"])
 def test_after_kill_restore_puts_everything_back(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the product's own writer; the fake tree stands in for / where the command opens the platform."""
-    import cardlab.workflows.doctor as doctor
-    import cardlab.workflows.profile as profiling
+    from cardlab.workflows import doctor, profile
     from tests.cli.run import command
 
     held = Held(name, tmp_path)
     held.hold_and_end("time.sleep(60)", signal.SIGKILL)
     assert settings(held.root) != held.before
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    for module in (profiling, doctor):
+    for module in (profile, doctor):
         monkeypatch.setattr(module, "open_platform", partial(open_platform, sysfs_root=held.root))
     probes = {p["name"]: p for p in command("profile-device", "doctor", "--json").document["probes"]}
     assert probes["clock left locked"]["remedy"] == "profile-device restore"
     result = command("profile-device", "restore", "--json")
     assert result.code == 0 and [key.split(":")[0] for key in result.document["restored"]] == ["jetson"]
     assert settings(held.root) == held.before
-    assert command("profile-device", "restore").out == "no clock was left locked\n"
+    assert command("profile-device", "restore").out == "no frequency was left locked\n"
