@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cardlab.core.laws.base import Array, SeparableLaw
 
@@ -129,7 +130,7 @@ class _Sweeps:
     lower: Array
     upper: Array
 
-    def rows(self, chosen: Array) -> _Sweeps:
+    def rows(self, chosen: NDArray[np.intp]) -> _Sweeps:
         """Some of the sweeps."""
         return _Sweeps(self.x, self.y[chosen], self.w[chosen], self.lower[chosen], self.upper[chosen])
 

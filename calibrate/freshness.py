@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cardlab.calibrate.service import gather
-from cardlab.core.records.fit import Fit, FitSubject
+from cardlab.core.records.fit import Fit
 from cardlab.db.store import Store
 
 
@@ -21,26 +21,10 @@ def stale_fits(store: Store, *, device: str | None = None) -> tuple[StaleFit, ..
     """The selected fits for whose subject newer data exist; `device` is a key."""
     measured: dict[tuple[object, ...], set[str]] = {}
     for group in gather(store, device=device):
-        measured.setdefault(_key(group.subject), set()).update(reading.measurement for reading in group.readings)
+        measured.setdefault(group.subject.key, set()).update(reading.measurement for reading in group.readings)
     found = []
     for stored in store.fits.newest(device=device, selected_only=True):
-        newer = len(measured.get(_key(stored.fit), set()) - set(stored.inputs))
+        newer = len(measured.get(stored.fit.key, set()) - set(stored.inputs))
         if newer:
             found.append(StaleFit(fit=stored.fit, newer_points=newer))
     return tuple(found)
-
-
-def _key(subject: FitSubject) -> tuple[object, ...]:
-    """What makes a curve one curve; labels and provenance may change."""
-    return (
-        subject.device,
-        subject.task,
-        subject.workload,
-        subject.execution,
-        subject.quantity,
-        subject.segment,
-        subject.phase,
-        subject.rail,
-        subject.power_mode,
-        subject.memory_hz,
-    )

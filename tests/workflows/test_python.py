@@ -59,6 +59,46 @@ def test_python_and_commands_give_the_same_plan_to_the_last_digit(tmp_path: Path
     assert 1e-3 < here.delay_s < 1e-2 and here.server_energy_j is not None and here.server_energy_j < 1.0
 
 
+def through_the_agents_writer(source: Path, bundle: Path) -> None:
+    """The runs of a store as a bundle that the agent's own writer made, measurement by measurement."""
+    import zipfile
+
+    from cardlab.db.bundle import export_bundle
+    from cardlab.profilers.agent.bundle import METER, TABLES, Bundle
+
+    with cardlab.open_store(source) as store:
+        export_bundle(store, bundle.with_suffix(".full"))
+    with zipfile.ZipFile(bundle.with_suffix(".full")) as archive:
+        rows = {n: [json.loads(x) for x in archive.read(f"{n}.jsonl").decode().splitlines()] for n in TABLES}
+    written = Bundle(str(bundle))
+    for name in ("device", "environment", "execution", "task", "run", "point", "operating_point"):
+        for row in rows[name]:
+            written.add(name, row)
+    for row in rows["measurement"]:
+        more = {k: row[k] for k in ("segment", "phase", "rail", "stderr", "n", "flags", "repeats", "clean", "details")}
+        ci95 = None if row["ci_low"] is None else (row["ci_low"], row["ci_high"])
+        meter = {k: row[k] for k in METER}
+        origins = ("simulated",)
+        written.add_measurement(
+            row["point_id"], row["quantity"], row["unit"], row["value"], ci95=ci95, meter=meter, origins=origins, **more
+        )
+    written.write()
+
+
+def test_an_agents_bundle_gives_the_same_plan_to_the_last_digit(tmp_path: Path) -> None:
+    """W1: the agent's runs lacked the offered frequencies too."""
+    here = by_python(tmp_path / "api.db").rounds[0].devices[0]
+    through_the_agents_writer(tmp_path / "api.db", tmp_path / "board.zip")
+    assert command("calibrate", "merge", str(tmp_path / "board.zip"), "--db", str(tmp_path / "home.db")).code == 0
+    with cardlab.open_store(tmp_path / "home.db") as store:
+        assert all(p.run.offered_hz for p in store.runs.select())
+        cardlab.fit(store, device="server")
+        there = cardlab.plan(store, PlanOptions(uplink_mbps=50, downlink_mbps=100)).rounds[0].devices[0]
+    assert (here.cut, here.frequency_hz) == (there.cut, there.frequency_hz)
+    for name in ("delay_s", "server_energy_j", "device_energy_j", "cost"):
+        assert getattr(here, name) == getattr(there, name), name
+
+
 def test_a_plan_at_unknown_frequencies_is_refused(tmp_path: Path) -> None:
     import sqlite3
 
