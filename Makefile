@@ -34,6 +34,7 @@ check: $(VENV)/.ready $(LINK)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=build/src $(BIN)/python -m mypy -p cardlab
+	MYPYPATH=build/src $(BIN)/python -m mypy -p tests
 	PYTHONPATH=build/src $(BIN)/lint-imports
 
 accept: $(VENV)/.ready

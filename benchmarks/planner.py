@@ -26,14 +26,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cardlab.card.batch import solve_batch
-from cardlab.card.doubt import relative_doubts, with_guard
-from cardlab.card.enumeration import Choice, best_choice
 from cardlab.card.link.channel import draw_rates
-from cardlab.card.objective import Range, Table, table
-from cardlab.card.problem import PaperServer, Problem
-from cardlab.card.scenario import Constraints, LinkSpec, Objective
-from cardlab.card.solving import extents_of
+from cardlab.card.problem.objective import Range, Table, table
+from cardlab.card.problem.problem import PaperServer, Problem
+from cardlab.card.problem.scenario import Constraints, LinkSpec, Objective
+from cardlab.card.schemes.card.planning import extents_of
+from cardlab.card.solvers.batch import solve_batch
+from cardlab.card.solvers.enumeration import Choice, best_choice
+from cardlab.card.uncertainty import relative_doubts, with_guard
 from cardlab.core.errors import InfeasibleError
 from cardlab.core.quantity import Provenance
 

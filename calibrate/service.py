@@ -20,7 +20,7 @@ from cardlab.core.records.fit import Fit, FitSubject
 from cardlab.core.records.measurement import Measurement, OperatingPoint, Point, Profile, Run, RunKind
 from cardlab.db.store import Store
 
-POWERS = ("power", "wait_power")
+FITTED_POWERS = ("power", "wait_power")
 KINDS = (RunKind.PROFILE, RunKind.IMPORT)
 
 
@@ -112,7 +112,7 @@ def _fit_known(group: Group, known: Sequence[Reading], law: str) -> tuple[Fit, .
             throttled=throttled,
         )
         return compare(data, group.subject, frequency_max_hz=group.frequency_max_hz).fits
-    if group.subject.quantity in POWERS:
+    if group.subject.quantity in FITTED_POWERS:
         fit = fit_power(
             clocks,
             values,
@@ -141,7 +141,7 @@ def _readings(profile: Profile, meters: Meters) -> Iterable[tuple[FitSubject, Re
         if point.operating is None:
             continue
         for measurement in point.measurements:
-            if measurement.quantity in (*POWERS, "latency") and measurement.estimate is not None:
+            if measurement.quantity in (*FITTED_POWERS, "latency") and measurement.estimate is not None:
                 meter = meters.get((profile.run.device.key, measurement.rail or ""))
                 subject = _subject(profile.run, point.operating, measurement, meter)
                 yield subject, _reading(point, measurement, meter)

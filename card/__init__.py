@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cardlab.card.batch import solve_batch
+    from cardlab.card.problem.scenario import Scenario
+    from cardlab.card.problem.scenario_file import load_scenario
     from cardlab.card.reproduce import reproduce
-    from cardlab.card.scenario import Scenario
-    from cardlab.card.scenario_file import load_scenario
+    from cardlab.card.schemes.card.planning import solve
     from cardlab.card.simulate import simulate
-    from cardlab.card.solving import solve
+    from cardlab.card.solvers.batch import solve_batch
 
 _WHERE = {
     "reproduce": "cardlab.card.reproduce",
     "simulate": "cardlab.card.simulate",
-    "solve_batch": "cardlab.card.batch",
-    "Scenario": "cardlab.card.scenario",
-    "load_scenario": "cardlab.card.scenario_file",
-    "solve": "cardlab.card.solving",
+    "solve_batch": "cardlab.card.solvers.batch",
+    "Scenario": "cardlab.card.problem.scenario",
+    "load_scenario": "cardlab.card.problem.scenario_file",
+    "solve": "cardlab.card.schemes.card.planning",
 }
 __all__ = ["Scenario", "load_scenario", "reproduce", "simulate", "solve", "solve_batch"]
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cardlab.card.claims import Claim, verdict
-from cardlab.card.scenario import CHANNELS, Scenario
-from cardlab.card.scenario_file import load_scenario
-from cardlab.card.sft.reproduce import sft_claims
+from cardlab.card.problem.scenario import CHANNELS, Scenario
+from cardlab.card.problem.scenario_file import load_scenario
+from cardlab.card.schemes.card.planning import solve
+from cardlab.card.schemes.sft.reproduce import sft_claims
 from cardlab.card.simulate import on_channel
-from cardlab.card.solving import solve
 from cardlab.core.records.plan import Plan
 
 BAND = 0.05

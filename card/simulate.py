@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from cardlab.card.scenario import CHANNELS, LinkSpec, Scenario
-from cardlab.card.solving import problems_of, solve
+from cardlab.card.problem.scenario import CHANNELS, LinkSpec, Scenario
+from cardlab.card.schemes.card.planning import problems_of, solve
 from cardlab.core.errors import InfeasibleError, MissingDependencyError, PlanError
 
 SPREAD = 0.3

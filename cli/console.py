@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 SCHEMA_VERSION = 1
 
@@ -25,7 +24,7 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def print_json(document: Mapping[str, Any]) -> None:
+def print_json(document: Mapping[str, object]) -> None:
     """The one document of a `--json` command; NaN and infinity are refused, not printed."""
     print(json.dumps({"schema_version": SCHEMA_VERSION, **document}, allow_nan=False, ensure_ascii=False))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from cardlab.core.plain import to_plain
+from cardlab.core.plain import Document, to_plain
 from cardlab.reports.figures import save_figure
 from cardlab.reports.views.parts import Bars, Chart
 
@@ -21,6 +20,6 @@ def drawn_or_none(plot: str | None, make: Callable[[], Pictures]) -> Pictures | 
     return charts
 
 
-def drawn(charts: Pictures | None) -> dict[str, Any]:
+def drawn(charts: Pictures | None) -> Document:
     """The key `charts` of a document with what was drawn; nothing where nothing was asked for."""
     return {} if charts is None else {"charts": to_plain(charts)}

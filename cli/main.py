@@ -1,4 +1,6 @@
-"""Entry points. Errors become one line on stderr and an exit code; nothing else decides either.
+"""Entry points, each of which loads its own commands only.
+
+Errors become one line on stderr and an exit code; nothing else decides either.
 
 0 done, 1 a failure in the domain, 2 wrong usage, 130 interrupted.
 """
@@ -15,28 +17,35 @@ from typing import NoReturn
 
 import typer
 
-from cardlab.cli.apps import calibrate_app, card_app, cardlab_app, profile_app
 from cardlab.cli.console import error_line
 from cardlab.core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE, CardlabError
 
 
 def profile_device() -> NoReturn:
     """Entry point of `profile-device`."""
+    from cardlab.cli.profile import app as profile_app
+
     sys.exit(run(profile_app, "profile-device"))
 
 
 def calibrate() -> NoReturn:
     """Entry point of `calibrate`."""
+    from cardlab.cli.calibrate import app as calibrate_app
+
     sys.exit(run(calibrate_app, "calibrate"))
 
 
 def card() -> NoReturn:
     """Entry point of `card`."""
+    from cardlab.cli.card import app as card_app
+
     sys.exit(run(card_app, "card"))
 
 
 def cardlab() -> NoReturn:
     """Entry point of `cardlab`."""
+    from cardlab.cli.apps import cardlab_app
+
     sys.exit(run(cardlab_app, "cardlab"))
 
 

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from cardlab.cli.options import DbOption, JsonOption, PlotOption, VersionOption, refuse_options_before_subcommand
 from cardlab.core.options import Declared, declared
+from cardlab.core.plain import Document
 
 Options = TypeVar("Options")
 _SHARED: dict[str, tuple[Any, Any]] = {
@@ -130,7 +131,7 @@ def _is_tuple(kind: Any) -> bool:
     return get_origin(kind) is tuple
 
 
-def _parameter(o: Declared) -> dict[str, Any]:
+def _parameter(o: Declared) -> Document:
     """Annotation and default of the parameter of one option."""
     kind, required = o.kind, o.default is MISSING
     if _is_tuple(kind):
@@ -139,7 +140,7 @@ def _parameter(o: Declared) -> dict[str, Any]:
     bounds = {"min": o.opt.low, "max": o.opt.high}
     if o.kind in (int, int | None):
         bounds = {k: None if v is None else int(v) for k, v in bounds.items()}
-    common: dict[str, Any] = {"help": o.opt.help, "metavar": o.opt.metavar, **bounds}
+    common: Document = {"help": o.opt.help, "metavar": o.opt.metavar, **bounds}
     if o.opt.argument:
         return {"annotation": Annotated[kind, typer.Argument(**common)], "default": default}
     words = (o.flag,) if o.kind is bool and not o.default or o.opt.flag else ()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from cardlab.core.plain import Document
+
 
 @dataclass(frozen=True, slots=True)
 class Opt:
@@ -65,7 +67,7 @@ def declared(options: type) -> tuple[Declared, ...]:
     return tuple(found)
 
 
-def given(options: Any) -> dict[str, Any]:
+def given(options: Any) -> Document:
     """Options that differ from their default, by flag: what the caller really asked for."""
     return {
         o.flag: value

@@ -17,6 +17,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from cardlab.core.quantity import Provenance
 
 T = TypeVar("T")
+# A JSON object: what its keys hold is known to who wrote it, and to no type.
+Document = dict[str, Any]
 
 
 def to_plain(value: Any) -> Any:
@@ -47,7 +49,7 @@ def from_plain(kind: type[T], plain: Any) -> T:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: type) -> Document:
     return get_type_hints(kind)
 
 
@@ -101,7 +103,7 @@ def _revive_record(kind: Any, plain: Any, where: str) -> Any:
     if not isinstance(plain, Mapping):
         raise ValueError(f"{where}: expected an object, got {plain!r}")
     hints = _hints(kind)
-    values: dict[str, Any] = {}
+    values: Document = {}
     for f in fields(kind):
         if f.name in plain:
             values[f.name] = _revive(hints[f.name], plain[f.name], f"{where}.{f.name}")

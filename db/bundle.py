@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from cardlab.core.errors import StoreError
+from cardlab.core.plain import Document
 from cardlab.db.engine import lock_exclusively
 from cardlab.db.rowcheck import content_problem, type_problem
 from cardlab.db.rows_0_1 import upgrade_tables
@@ -33,7 +34,7 @@ FORMAT, VERSION = "cardlab-bundle", 2
 BLOBS, MANIFEST = "blobs.bin", "manifest.json"
 _REMEDY = "export it again, or copy it again if it was cut short on the way"
 
-Row = dict[str, Any]
+Row = Document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cardlab.core.identity import content_hash
-from cardlab.core.plain import from_plain
+from cardlab.core.plain import Document, from_plain
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
@@ -19,7 +19,7 @@ from cardlab.core.records.plan import Plan
 from cardlab.core.records.task import Execution, Task
 from cardlab.core.records.workload import Analysis
 
-Values = Mapping[str, Any]
+Values = Document
 
 
 def type_problem(column: sa.Column[Any], value: Any) -> str | None:

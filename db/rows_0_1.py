@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from cardlab.core.identity import content_hash
-from cardlab.core.plain import from_plain
+from cardlab.core.plain import Document, from_plain
 from cardlab.core.records.device import Device
 
-Row = dict[str, Any]
+Row = Document
 OPERATING_POINT = "operating_point"
 _OPERATING = (
     "frequency_hz",
@@ -30,7 +29,7 @@ _OPERATING = (
 _METER = ("scope", "total", "source", "update_s", "quantisation_w", "check_w")
 
 
-def device(row: Mapping[str, Any]) -> Row:
+def device(row: Document) -> Row:
     """Power limit and driver in columns; the uid follows from the new description."""
     details = dict(row["details"])
     limit_w, driver = details.pop("power_limit_w", None), details.pop("driver", None)
@@ -44,7 +43,7 @@ def device(row: Mapping[str, Any]) -> Row:
     return {**new, "uid": described.uid}
 
 
-def run(row: Mapping[str, Any]) -> Row:
+def run(row: Document) -> Row:
     """Offered frequencies and the memory budget in columns."""
     options = dict(row["options"])
     offered = options.pop("offered_hz", None)
@@ -68,7 +67,7 @@ class MeasurementParts:
     residual: Row | None = None
 
 
-def measurement(row: Mapping[str, Any]) -> MeasurementParts:
+def measurement(row: Document) -> MeasurementParts:
     """Rail, repeats and codec costs in columns; the closing measurement becomes an operating point."""
     details = dict(row["details"])
     if row["quantity"] == OPERATING_POINT:
@@ -86,7 +85,7 @@ def measurement(row: Mapping[str, Any]) -> MeasurementParts:
     return MeasurementParts(measurement=new if codec is None else {**new, "segment": None}, codec=codec, residual=extra)
 
 
-def _residual(row: Mapping[str, Any], residual_w: float | None) -> Row | None:
+def _residual(row: Document, residual_w: float | None) -> Row | None:
     """The scatter of a meter's calibration as a measurement of its own; its uid follows from the gain's."""
     if residual_w is None:
         return None
@@ -105,7 +104,7 @@ def _residual(row: Mapping[str, Any], residual_w: float | None) -> Row | None:
     }
 
 
-def _codec(row: Mapping[str, Any], details: Row) -> Row:
+def _codec(row: Document, details: Row) -> Row:
     cost: Row = {"measurement_id": row["uid"], "cut": int(str(row["segment"]).removeprefix("cut-"))}
     for name in ("codec", "tensor", "side", "values", "error", "encode_s", "decode_s"):
         cost[name] = details.pop(name, None)
@@ -113,7 +112,7 @@ def _codec(row: Mapping[str, Any], details: Row) -> Row:
     return cost
 
 
-def fit(row: Mapping[str, Any]) -> Row:
+def fit(row: Document) -> Row:
     """The cut of an accuracy in a column instead of in its segment's name."""
     segment = row["segment"]
     if row["quantity"] != "accuracy" or not str(segment or "").startswith("cut-"):
@@ -123,7 +122,7 @@ def fit(row: Mapping[str, Any]) -> Row:
     return {**row, "cut": cut, "codec": None, "segment": None, "document": document}
 
 
-def link(row: Mapping[str, Any]) -> Row:
+def link(row: Document) -> Row:
     """The spread of single messages in columns."""
     document = dict(row["document"])
     ends: Row = {}
@@ -134,7 +133,7 @@ def link(row: Mapping[str, Any]) -> Row:
     return {**row, **ends, "document": document}
 
 
-def train_round(row: Mapping[str, Any]) -> Row:
+def train_round(row: Document) -> Row:
     """Losses, times, bytes and the interval of the delay in columns."""
     document = dict(row["document"])
     low, high = document.pop("delay_ci95", None) or (None, None)
@@ -155,7 +154,7 @@ def train_round(row: Mapping[str, Any]) -> Row:
     }
 
 
-def train_phase(row: Mapping[str, Any]) -> Row:
+def train_phase(row: Document) -> Row:
     """The interval of the prediction in columns."""
     low, high = row["details"].get("predicted_ci95") or (None, None)
     return {**{k: v for k, v in row.items() if k != "details"}, "ci_low": low, "ci_high": high}

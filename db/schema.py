@@ -22,6 +22,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from cardlab.core.plain import Document
+
 HEAD_REVISION = "v0_2_0"
 KNOWN_REVISIONS = ("v0_1_0", "v0_2_0")
 
@@ -33,7 +35,6 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
-Document = dict[str, Any]
 Frequencies = list[float]
 
 

@@ -7,13 +7,13 @@ without a server. Everything that came from a record is escaped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cardlab import __version__
+from cardlab.core.plain import Document
 from cardlab.core.text import NOT_MEASURED
 from cardlab.reports.csv_text import csv_text
 from cardlab.reports.svg import bars_svg, chart_svg, key_of
@@ -70,9 +70,9 @@ class _Names:
         return f"{part.key}.csv" if count == 1 else f"{part.key}-{count}.csv"
 
 
-def _section(section: Section, names: _Names) -> dict[str, Any]:
+def _section(section: Section, names: _Names) -> Document:
     # Pictures that follow each other share a grid; a table has the width to itself.
-    groups: list[dict[str, Any]] = []
+    groups: list[Document] = []
     for part in section.parts:
         kind = "table" if isinstance(part, Table) else "pictures"
         if kind == "table" or not groups or groups[-1]["kind"] != kind:
@@ -85,7 +85,7 @@ def _section(section: Section, names: _Names) -> dict[str, Any]:
     return {"section": section, "groups": groups}
 
 
-def _drawn(part: Part) -> dict[str, Any]:
+def _drawn(part: Part) -> Document:
     if isinstance(part, Table):
         return {"rows": part.rows[:MOST_ROWS], "left_out": max(0, len(part.rows) - MOST_ROWS)}
     svg = chart_svg(part) if isinstance(part, Chart) else bars_svg(part)

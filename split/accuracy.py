@@ -124,13 +124,16 @@ def pretrain(task: Task, execution: Execution, tokens: Tokens, *, steps: int, se
     built = build_meta(task, execution)
     model = materialise_whole(built, "cpu")
     for name, parameter in model.named_parameters():
+        # Everything but the adapters is trained: they are what the comparison trains later.
         parameter.requires_grad_("lora_" not in name)
         if "lora_B" in name:
+            # With B at zero the adapters change nothing while the model underneath is made.
             torch.nn.init.zeros_(parameter)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
     rows = np.random.default_rng(seed)
     for step in range(steps):
         for group in optimizer.param_groups:
+            # Warm-up and a linear decay: without them a small model diverges in some seeds.
             group["lr"] = 2e-3 * min(1.0, (step + 1) / 20, 2.0 * (1.0 - step / steps) + 0.05)
         ids = draw_rows(tokens, task, rows)
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
@@ -146,6 +149,7 @@ def pretrain(task: Task, execution: Execution, tokens: Tokens, *, steps: int, se
 
 def draw_rows(tokens: Tokens, task: Task, rng: np.random.Generator) -> torch.Tensor:
     """A mini-batch of windows drawn anywhere in the text, int64 [B, S]."""
+    # Windows overlap, so that a short text gives as many different rows as it has tokens.
     starts = rng.integers(0, len(tokens) - task.sequence, task.batch)
     return torch.from_numpy(np.stack([tokens[s : s + task.sequence] for s in starts]))
 
@@ -168,6 +172,7 @@ class SplitTrainer:
         activation = self.device.forward(ids)
         packed = pack_tensor(activation, codec)
         result = self.server.train(unpack_tensor(packed), ids)
+        # Only gradients have feedback: smashed data of the next rows have nothing in common with these.
         back = (pack_tensor if feedback is None else feedback.pack)(result.gradient, codec, "float32")
         self.device.backward(activation, unpack_tensor(back))
         self.sent += len(packed.data) + len(back.data)
@@ -233,6 +238,7 @@ def kept_of(trials: Sequence[Trial]) -> list[Kept]:
 
     Raises RunError if training without compression gained nothing.
     """
+    # Each seed against its own run without compression: seeds differ more than codecs do.
     plain = {t.seed: t for t in trials if t.codec == "none"}
     if any(not t.start - t.final > 0 for t in plain.values()):
         raise RunError("the run without compression gained nothing", remedy="give more --steps or another text")

@@ -66,7 +66,9 @@ def initial_adapters(task: Task, seed: int) -> AdapterSet:
     def tensor(layer: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         if ".lora_B." in name:
             return torch.zeros(shape, dtype=dtype)
+        # Kaiming with a = sqrt 5 is uniform in +-1 / sqrt(inputs).
         bound = 1.0 / math.sqrt(shape[1])
+        # Drawn by name, so that both sides make the same ones without sending any.
         drawn = seeded(f"{layer}.{name}", seed, lambda g: torch.empty(shape).uniform_(-bound, bound, generator=g))
         return drawn.to(dtype)
 
@@ -119,10 +121,12 @@ def unpack_adapters(packed: Mapping[str, Packed], task: Task, layers: Sequence[i
     for key, entry in packed.items():
         layer, _, rest = key.partition("/")
         name, mark, moment = rest.partition(_MARK)
+        # Nothing of the name is trusted: it would choose what is overwritten.
         known = layer.isdecimal() and int(layer) in wanted and name in shapes
         if not known or (mark and moment not in MOMENTS):
             raise TensorError(f"adapters came with the unexpected tensor {key[:80]!r}")
         tensor = unpack_tensor(entry, () if moment == "step" else shapes[name])
+        # One NaN would pass through the average into the adapters of every device.
         if not bool(tensor.isfinite().all()):
             raise TensorError(
                 f"adapters came with {key[:80]!r} that is not finite",
@@ -143,9 +147,11 @@ def averaged(sets: Sequence[AdapterSet]) -> AdapterSet:
     flats = [flat(adapters) for adapters in sets]
     mean = {}
     for name, first in flats[0].items():
+        # A count is not averaged: AdamW's bias correction would be off for all.
         if name.endswith(f"{_MARK}step"):
             mean[name] = torch.stack([other[name] for other in flats]).amax(dim=0)
         else:
+            # Summed in float32: half precision would lose the small differences between devices.
             stacked = torch.stack([other[name].to(torch.float32) for other in flats])
             mean[name] = stacked.mean(dim=0).to(first.dtype)
     return unflat(mean)
@@ -182,6 +188,7 @@ def save_peft(adapters: AdapterSet, task: Task, folder: Path) -> Path:
         for layer, state in adapters.items()
         for name, tensor in state.parameters.items()
     }
+    # Renamed when whole, so that nobody loads a file that is half written.
     draft = folder / "adapter_model.safetensors.part"
     save_file(tensors, str(draft), metadata={"format": "pt"})
     draft.replace(folder / "adapter_model.safetensors")

@@ -48,6 +48,7 @@ def sharing_of(asked: str | None, plan: Plan | None, parallel: bool) -> str:
     """
     if asked not in (None, *SHARINGS):
         raise UsageError(f"there is no server sharing {asked!r}", remedy=f"use one of: {', '.join(SHARINGS)}")
+    # Plans of older versions do not name it: they were made for one mini-batch after the other.
     planned = None
     if plan is not None and plan.scheme == "sft":
         planned = plan.server_sharing or SERIAL
@@ -107,6 +108,7 @@ class BatchedSteps:
 
     def due(self, turns: Iterable[Turn]) -> Sequence[Turn]:
         """The turns whose mini-batches are to be computed now; none while one is still to come."""
+        # Devices that only have their adapters to send back hold nobody up.
         learning = [t for t in turns if not t.learned]
         if learning and all(t.peer in self._pending for t in learning):
             return learning

@@ -119,10 +119,12 @@ def profile_codecs(
     for cut in cuts or range(1, task.architecture.layers):
         note(f"cut {cut}")
         for half in (device, server):
+            # Every cut starts from the same adapters, so that readings differ by the cut only.
             half.set_cut(cut)
             half.load(adapters)
         ids = draw_rows(subject.tokens, task, np.random.default_rng(0))
         activation = device.forward(ids)
+        # A copy: the server's step writes into what it is given.
         gradient = server.train(activation.detach().clone(), ids).gradient
         tensors = (("activation", activation.detach()), ("gradient", gradient))
         found = tuple(
@@ -134,6 +136,7 @@ def profile_codecs(
 
 def _handling(task: Task, device: Half, server: Half) -> tuple[HandlingReading, HandlingReading]:
     """Passes of both sides, after a step, so that the optimizer's state is there."""
+    # After a step, because the optimizer's state travels with the adapters.
     every = {**device.export(), **server.export()}
     own = {n: every[n] for n in device.numbers}
     packed = pack_adapters(own)

@@ -46,6 +46,7 @@ class Batches:
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         count = len(tokens) // sequence
+        # Every M-th window and not a block: texts change along their way, and shards should not.
         mine = np.arange(count)[shard[0] :: shard[1]]
         if mine.size < 1:
             raise RunError(
@@ -66,6 +67,7 @@ class Batches:
 
         rows = []
         for position in range(number * self._batch, (number + 1) * self._batch):
+            # The order is drawn anew for each pass, and from the number alone: a repeated round is the same round.
             turn, place = divmod(position, len(self._windows))
             rows.append(self._windows[np.random.default_rng((self._seed, turn)).permutation(len(self._windows))[place]])
         return torch.from_numpy(np.stack(rows).astype(np.int64))

@@ -267,6 +267,7 @@ class SplitDevice:
         settings, equipment = self._settings, self._equipment
         assert settings is not None and equipment is not None
         last = settings.task.architecture.layers - 1
+        # The message cannot know how many layers the model has.
         if start.cut > last:
             raise FrameError(f"a round came with cut {start.cut}, and the last is {last}", code=RefusalCode.FIELD)
         said = describe_rates(self._transport.shape, start.link)
@@ -274,10 +275,12 @@ class SplitDevice:
             self._note(f"round {start.round}: {said}")
         this = _DeviceRound(settings, equipment, start, self._transport.offset_s, Laps(0.0))
         laps, half = this.laps, equipment.half
+        # What the server did before sending; its times are on its own timer.
         laps.merge(start.terms, start.sent_s - this.offset_s)
         laps.mark("adapters", arrived_s)
         adapters = unpack_adapters(start.adapters, settings.task, range(start.cut))
         laps.mark("adapters")
+        # Frozen layers come from the disk here; the adapters only after them.
         half.set_cut(start.cut)
         laps.mark("switch")
         half.load(adapters)
@@ -309,6 +312,7 @@ class SplitDevice:
             round=number,
             epoch=epoch,
             activation=pack_tensor(activation, this.start.codec, settings.wire_dtype),
+            # Token numbers fit in four bytes, and the server checks them against its vocabulary.
             labels=pack_tensor(ids.to(torch.int32)),
         )
         sent_s = self._transport.send(message)

@@ -66,12 +66,14 @@ class DeviceTransport:
         sockets = []
         for kind in (DATA, BEAT):
             socket = with_limits(self._context.socket(library.DEALER), 2000 if kind == DATA else 0)
+            # The server tells data from pulses by the first byte of the identity.
             socket.identity = kind + self.peer
             socket.reconnect_ivl, socket.reconnect_ivl_max = 100, 1000
             if keys is not None and server_key is not None:
                 socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
                 socket.curve_serverkey = server_key
             sockets.append(socket)
+        # Only events of the handshake tell a refused key from a server that is not there.
         self._monitor = sockets[0].get_monitor_socket()
         for socket in sockets:
             socket.connect(address)
@@ -97,6 +99,7 @@ class DeviceTransport:
     @property
     def offset_s(self) -> float:
         """Server's timer minus this one, by the quickest recent pulse; 0 before the first."""
+        # Delays only add to a round trip, so the shortest is the most symmetric.
         return min(self._thread.echoes, default=(0.0, 0.0))[1]
 
     @property
@@ -199,6 +202,7 @@ class _DeviceThread(SocketThread):
             if now_s() >= beat_s:
                 self._pulse()
                 beat_s = now_s() + (PULSE_INTERVAL_S if len(self.echoes) >= _FIRST_PULSES else _FIRST_INTERVAL_S)
+            # Wake for the next pulse or for the next message whose time on the shaped link is over.
             due_s = min([beat_s, *(held[0][0] for held in (self._outgoing, self._incoming) if held)])
             ready = dict(poller.poll(max(0.0, (due_s - now_s()) * 1e3)))
             if self._beat in ready:
@@ -213,6 +217,7 @@ class _DeviceThread(SocketThread):
             self._release()
         while self._pipe_out.poll(0):
             self._hold(self._outgoing, self._up, self.handed_over())
+        # What was handed over before closing is still sent, shaped or not.
         for _, parts in self._outgoing:
             self._send(parts)
         self._data.disable_monitor()
@@ -253,6 +258,7 @@ class _DeviceThread(SocketThread):
             return
         back_s = now_s()
         _, sent_s, there_s, session = ECHO.unpack(data)
+        # A restarted server has another timer: offsets of the one before mean nothing.
         if session != self.session:
             self.echoes.clear()
             self.session = session

@@ -82,6 +82,7 @@ def _document(parts: Sequence[Buffer]) -> dict[str, object]:
             f"the other side speaks protocol {version}, this one {PROTOCOL}", code=RefusalCode.PROTOCOL_VERSION
         )
     head = bytes(parts[0][_PREFIX.size :])
+    # Before parsing: a damaged head may be valid JSON that says something else.
     if len(head) != length or length > _MAX_HEAD_BYTES or zlib.crc32(head) != crc32:
         raise FrameError(
             "a message came damaged or cut short",
@@ -106,6 +107,7 @@ def _packed(entry: object, data: Buffer) -> tuple[str, Packed]:
     sized = isinstance(shape, list) and len(shape) <= 8 and all(_is_count(n) for n in shape)
     if not (named and sized and _is_count(crc32) and isinstance(more, dict)):
         raise TensorError("a message describes a tensor that cannot be")
+    # ZeroMQ delivers whole parts; another length means the head is of another message.
     if length != len(data):
         raise FrameError(f"tensor {name!r} has {len(data)} bytes, {length} were announced", code=RefusalCode.DAMAGED)
     return str(name), Packed(str(codec), str(dtype), tuple(shape or ()), data, int(crc32 or 0), more or {})

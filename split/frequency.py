@@ -25,6 +25,7 @@ class ServerFrequency:
 
     def hold(self, frequency_hz: float | None) -> None:
         """Hold that frequency from now on; None lets it run free. A platform that cannot says so in `refusal`."""
+        # A platform that refused once is not asked each round.
         if frequency_hz == self._held_hz or (frequency_hz is not None and self.refusal is not None):
             return
         self.release()
@@ -62,6 +63,7 @@ class EnergyMeter:
             return
         with meter.recording() as recording:
             yield self
+        # The energy of the server is that of the whole device, whatever other rails there are.
         trace = next((t for t in recording.traces.values() if t.rail.total), None)
         mean = None if trace is None else trace.mean(self._platform.provenance)
         self.power_w = None if mean is None else mean.value

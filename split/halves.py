@@ -97,10 +97,12 @@ class Half:
             return
         first, self.cut = self._part is None, cut
         parent, _, name = self._family.layer_path.rpartition(".")
+        # The cut before this one replaced the list of layers by its part.
         setattr(self._built.model.get_submodule(parent), name, torch.nn.ModuleList(self._layers))
         cut_side = self._family.device_part if self.side == "device" else self._family.server_part
         part = cut_side(self._built.model, cut)
         self._part = part
+        # Embedding or head stay where the cut goes.
         if first:
             self._load_fixed()
             restore_rotary(self._built, self._built.model, self._where)
@@ -115,6 +117,7 @@ class Half:
         if self.task.gradient_checkpointing:
             enable_checkpointing(part)
         part.train()
+        # It knows the parameters of the layers that left; `load` makes another.
         self._optimizer = None
         self._hold_memory()
 
@@ -127,6 +130,7 @@ class Half:
             hold_freed_memory()
 
     def _load_fixed(self) -> None:
+        # A checkpoint with tied embeddings has no tensor of its own for the head.
         tied = self.task.architecture.tied_embeddings and self.side == "server"
         modules = {
             self._family.embedding_paths[0] if tied and path == self._family.head_path else path: module
@@ -158,6 +162,7 @@ class Half:
                 for name, tensor in adapters[number].parameters.items():
                     parameter = parameters[name]
                     parameter.copy_(tensor)
+                    # A gradient of the device before would enter this one's step.
                     parameter.grad = None
                     trainable.append(parameter)
                     moments = adapters[number].moments.get(name)
@@ -189,6 +194,7 @@ class Half:
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Device: smashed data [B, S, h] of token numbers [B, S]."""
         activation = self._model()(input_ids=ids.to(self._where), use_cache=False).last_hidden_state
+        # A GPU works on after the call returns; the time belongs to this term.
         self._synchronize()
         return activation
 
@@ -202,6 +208,7 @@ class Half:
 
         Raises NotFiniteError when the loss is not finite.
         """
+        # A leaf of its own graph: its gradient is what goes back over the link.
         hidden = activation.to(self._where, self._built.dtype).requires_grad_(True)
         loss = self._model()(inputs_embeds=hidden, labels=ids.to(self._where), use_cache=False).loss
         loss.backward()
@@ -218,6 +225,7 @@ class Half:
         anything is changed.
         """
         sizes = [int(a.shape[0]) for a in activations]
+        # One pass over all rows; losses apart, because their mean weighs devices and not tokens.
         hidden = torch.cat([a.to(self._where, self._built.dtype) for a in activations]).requires_grad_(True)
         logits = self._model()(inputs_embeds=hidden, use_cache=False).logits
         losses = [_next_token_loss(own, row.to(self._where)) for own, row in zip(logits.split(sizes), ids, strict=True)]
@@ -227,6 +235,7 @@ class Half:
             raise NotFiniteError(wrong)
         torch.stack(losses).mean().backward()
         self._step()
+        # Undo the mean: each device gets the gradient of its own loss.
         gradients = (hidden.grad * len(losses)).split(sizes)
         return [ServerStep(loss=v, gradient=g) for v, g in zip(values, gradients, strict=True)]
 

@@ -126,6 +126,7 @@ class Journal:
             journal._write(journal.progress)
         except OSError as error:
             raise RunError(f"{folder} cannot be written: {error}", remedy="name another folder with --out") from error
+        # After the journal is there: until then the old files are what it names.
         for old in folder.glob("state-*.safetensors"):
             old.unlink()
         return journal
@@ -160,6 +161,7 @@ class Journal:
         _put(self.folder / name, save({key: tensor.contiguous() for key, tensor in flat(adapters).items()}))
         closed, done = old.closed + int(close), (*old.turns, *turns)
         self._write(replace(old, closed=closed, turns=done, state=name))
+        # Only now: a crash before this leaves the state that the journal names.
         if old.state is not None and old.state != name:
             (self.folder / old.state).unlink(missing_ok=True)
 
@@ -226,10 +228,12 @@ def _put(path: Path, data: bytes) -> None:
     with draft.open("wb") as file:
         file.write(data)
         file.flush()
+        # Renaming a file whose bytes are not on the disk yet may leave an empty one after a power cut.
         os.fsync(file.fileno())
     draft.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
+        # The name itself is part of the folder and needs a flush of its own.
         os.fsync(folder)
     finally:
         os.close(folder)

@@ -37,6 +37,7 @@ def make_keys(name: str, folder: Path) -> tuple[Path, Path]:
         if path.exists():
             raise RunError(f"{path} is there already", remedy="remove it, or choose another name")
     folder.mkdir(parents=True, exist_ok=True)
+    # Created with its mode: between writing and chmod others could read it.
     handle = os.open(pair, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="ascii") as file:
         file.write(f"{_PUBLIC} {public.decode()}\n{_SECRET} {secret.decode()}\n")
@@ -90,4 +91,5 @@ def is_loopback(host: str) -> bool:
         found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
     except OSError as error:
         raise RunError(f"the host {host!r} is not known", remedy="give its address, or correct the name") from error
+    # Every address: a name that also points elsewhere could be reached from there.
     return all(ipaddress.ip_address(str(address).split("%")[0]).is_loopback for address in found)

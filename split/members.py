@@ -99,6 +99,7 @@ class Members:
         other = self._by_name.get(name)
         if other is None or other.peer == peer:
             return
+        # A device that was just killed is taken for alive until its pulses are late; it may ask again.
         if self._transport.silence_s(other.peer) < min(self._silence_s, 2.0):
             raise RefusalError(
                 f"a device called {name!r} takes part already",

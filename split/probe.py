@@ -109,8 +109,10 @@ def _one(transport: DeviceTransport, payload: Packed, message_bytes: int) -> tup
     sent_s = transport.send(Probe(size_bytes=message_bytes, payload=payload))
     answer, back_s = _answer(transport)
     offset_s = transport.offset_s
+    # Both ends on this side's timer.
     up_s = answer.arrived_s - offset_s - sent_s
     down_s = back_s - (answer.sent_s - offset_s)
+    # The offset's error may exceed the way itself where the link is this machine.
     return max(up_s, 1e-9), max(down_s, 1e-9)
 
 
@@ -128,5 +130,6 @@ def _answer(transport: DeviceTransport) -> tuple[ProbeAnswer, float]:
 
 def _interval(size_bits: float, times_s: list[float], rtt_s: float) -> tuple[float, float]:
     ordered = sorted(times_s)
+    # The offset is known to half a round trip.
     slow_s, quick_s = ordered[-1] + rtt_s / 2.0, max(ordered[0] - rtt_s / 2.0, 1e-9)
     return size_bits / slow_s, size_bits / quick_s

@@ -68,6 +68,7 @@ class Facts:
     def whole(self, key: str, low: int = 0, high: int = _MAX_COUNT) -> int:
         """A whole number within bounds."""
         value = self.take(key)
+        # JSON's true is an int to Python.
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise self.wrong(key, f"{str(value)[:40]}, no whole number from {low} to {high}")
         return value
@@ -121,6 +122,7 @@ class Facts:
 
     def close(self) -> None:
         """FrameError for a fact that was not taken."""
+        # A fact that nobody reads would be an option that is silently dropped.
         for key in self._left:
             raise self.wrong(key, "not known")
 
@@ -181,6 +183,7 @@ class Hello(Message):
             device = from_plain(Device, plain)
         except (ValueError, TypeError) as error:
             raise facts.wrong("device", f"no description of a device: {error}") from error
+        # The label is what a run, its journal and its plan know the device by.
         if not device.name or not device.key:
             raise facts.wrong("device", "without name or key")
         return cls(version=version, device=device)
@@ -199,6 +202,7 @@ class Welcome(Message):
         _named(cls, tensors)
         plain = facts.take("settings")
         version = plain.get("version") if isinstance(plain, dict) else None
+        # Another version may have other settings: say that instead of what they lack.
         if isinstance(version, str):
             check_version(version)
         try:

@@ -43,6 +43,7 @@ def begin_run(
                 started_at=journal.progress.started_at,
             )
         )
+    # Storing a round twice stores it once, so all of them may be offered again.
     for turn in journal.progress.turns:
         store.rounds.add(round_record(settings, turn))
 
@@ -60,6 +61,7 @@ def round_record(settings: RunSettings, turn: FinishedTurn) -> TrainRound:
     ]
     phases.append(TrainPhase(term=WAITING, observed_s=turn.waiting_s))
     return TrainRound(
+        # Made from what the round is, not drawn: a resumed server makes the same one.
         uid=content_hash({"run": settings.run, "round": turn.round, "device": turn.device}),
         run=settings.run,
         plan=settings.plan,

@@ -77,6 +77,7 @@ class Schedule:
         """What that device does in round `number` (from 1). Raises RunError for one the plan does not know."""
         if self._plan is None:
             return Assignment(cut=self._cut or 1, expected=self._expected.get(device, Prediction()))
+        # A run longer than its plan goes on as in the plan's last round.
         planned = self._plan.rounds[min(number, len(self._plan.rounds)) - 1]
         for decision in planned.devices:
             if decision.device == device:
@@ -107,6 +108,7 @@ def unknown_device(device: str, known: tuple[str, ...]) -> RefusalError:
 def check_plan(plan: Plan, task: Task, codec: str | None = None) -> None:
     """Raise RunError if the plan cannot be followed with this task: another model, a cut outside it, or compression
     without a codec that does it, neither in the plan nor given as `codec`."""
+    # Terms of another task would be held against this one's.
     if plan.task is not None and plan.task != task.uid:
         raise RunError(
             f"plan {plan.uid[:12]} is for another task than {task.model} {task.batch} x {task.sequence},"

@@ -169,6 +169,7 @@ class Server:
             return self._parallel(number)
         tried: set[str] = set()
         while True:
+            # Asked again before each turn: devices come and go while others compute.
             left = [n for n in self._order() if n not in tried | self._journal.finished_in(number)]
             if not left:
                 break
@@ -188,6 +189,7 @@ class Server:
         if turn is None or turn.finished is None:
             return
         power_w = meter.power_w
+        # The meter's window is a little longer than the turn: power is its mean, time is the turn's.
         energy_j = None if power_w is None else power_w * turn.finished.elapsed_s
         done = replace(turn.finished, frequency_hz=self._read_hz, energy_j=energy_j, power_w=power_w)
         self.adapters = turn.adapters
@@ -230,8 +232,10 @@ class Server:
         if member is None:
             return None
         assignment = self._schedule.at(number, name)
+        # Compiling takes seconds and would be taken for the first round's encoding.
         warm_codec(assignment.codec or self.settings.codec)
         begin_s = now_s()
+        # Inside the time of the turn: what the switch takes is part of the round.
         self._frequency.hold(assignment.frequency_hz)
         order = TurnOrder(
             settings=self.settings,
@@ -285,9 +289,11 @@ class Server:
             self._members.drop(turn.peer, "it is silent")
         elif now_s() - turn.last_s > self._patience.stage_s:
             self._give_up(turn, active, f"nothing came for {self._patience.stage_s:g} s")
+            # It answers pulses, so it lives: it may come back when it is ready again.
             member.ready = False
 
     def _give_up(self, turn: Turn, active: dict[bytes, Turn], reason: str) -> None:
+        # Before anything is sent: the shared half must not give adapters back to a turn that is lost.
         turn.active = False
         active.pop(turn.peer, None)
         self._callbacks.note(f"round {turn.round} of {turn.device.name} is abandoned: {reason}")
@@ -342,4 +348,5 @@ class Server:
         if turn.feedback is not None:
             self._residuals[done.device] = turn.feedback.residual
         self._callbacks.finished(done)
+        # Only after the disk has it: the device counts the round as done from here on.
         self._transport.send(turn.peer, Stored(round=done.round, loss=done.loss, delay_s=done.delay_s))

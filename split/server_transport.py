@@ -42,6 +42,7 @@ class ServerTransport:
         self._context = library.Context()
         self._guard = None if keys is None else _guard(self._context, frozenset(allowed))
         router = with_limits(self._context.socket(library.ROUTER))
+        # Sending to a device that is gone is an error, not a message dropped unseen.
         router.router_mandatory = True
         # A device that reconnects must not be shut out by its own dead connection.
         router.router_handover = True
@@ -79,6 +80,7 @@ class ServerTransport:
 
     def silence_s(self, peer: bytes) -> float:
         """Seconds since anything came from that device."""
+        # A peer that was never heard counts as long silent.
         return now_s() - self._thread.heard_s.get(peer, -1e9)
 
     def close(self) -> None:
@@ -109,6 +111,7 @@ class _ServerThread(SocketThread):
         super().__init__(context, "server")
         self.heard_s: dict[bytes, float] = {}
         self._router = router
+        # Told with each pulse, so that devices notice a restart.
         self._session = os.urandom(16)
 
     def run(self) -> None:

@@ -72,6 +72,7 @@ def check_task(announced: Task, model: str, here: Task, given: Mapping[str, obje
     """
     there, mine = to_plain(announced), to_plain(here)
     for key, value in there["architecture"].items():
+        # The first difference is enough to choose the right model.
         if mine["architecture"][key] != value:
             raise RunError(
                 f"the model {model} is not the server's {announced.model}: {key} is {mine['architecture'][key]} here"
@@ -82,6 +83,7 @@ def check_task(announced: Task, model: str, here: Task, given: Mapping[str, obje
         theirs = there
         for part in key.split("."):
             theirs = theirs[part]
+        # Plain JSON has lists only.
         wanted = list(value) if isinstance(value, tuple) else value
         if theirs != wanted:
             raise RunError(

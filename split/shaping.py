@@ -98,6 +98,7 @@ class TokenBucket:
         self._fill(now_s)
         lacking = max(0.0, size_bytes - self._tokens)
         self._tokens = max(0.0, self._tokens - size_bytes)
+        # The link is busy until then: messages pass one after the other.
         self._at_s += lacking * 8.0 / self._rate_bps
         return self._at_s + self._delay_s
 

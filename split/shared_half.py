@@ -43,6 +43,7 @@ class SharedHalf:
 
     def give_back(self) -> None:
         """Give what the half holds back to its owner; moving the cut would lose the optimizer's state."""
+        # What a lost turn trained is thrown away with it.
         if self._owner is not None and self._owner.active:
             self._owner.adapters.update(self.half.export())
         self._owner = None

@@ -61,6 +61,7 @@ class SocketThread(threading.Thread):
         self.zmq = load_zmq()
         self.context = context
         self.inbox: queue.SimpleQueue[tuple[bytes, list[Buffer], float]] = queue.SimpleQueue()
+        # A ZeroMQ socket belongs to one thread; this pair is how others reach it.
         self._pipe_in, self._pipe_out = context.socket(self.zmq.PAIR), context.socket(self.zmq.PAIR)
         where = f"inproc://{name}-{id(self)}"
         self._pipe_out.bind(where)
@@ -79,6 +80,7 @@ class SocketThread(threading.Thread):
         """Release everything; what was handed over is still sent, for a moment."""
         if not self.stopping.is_set():
             self.stopping.set()
+            # Wakes the thread, which waits for events.
             self._pipe_in.send(b"")
             self.join(5.0)
             self._pipe_in.close(0)

@@ -135,6 +135,7 @@ class Turn:
 
     def __init__(self, order: TurnOrder, steps: Steps) -> None:
         self.peer, self.device, self.round, self.assignment = order.peer, order.device, order.round, order.assignment
+        # The run's adapters stay as they are until the turn is finished.
         self.adapters = copied(order.adapters)
         self.active = False
         self.finished: FinishedTurn | None = None
@@ -195,6 +196,7 @@ class Turn:
         laps = Laps(arrived_s)
         laps.mark(WAITING if shared else "server")
         due = len(self._losses)
+        # A mini-batch that comes twice would be trained twice.
         if message.epoch != due or due >= self._settings.epochs:
             raise FrameError(f"epoch {message.epoch} came where {due} was due", code=RefusalCode.OUT_OF_TURN)
         return self._steps.take(self, Arrival(message, arrived_s, laps))
@@ -204,6 +206,7 @@ class Turn:
         task = self._settings.task
         labels = unpack_tensor(message.labels, (task.batch, task.sequence)).long()
         vocabulary = task.architecture.vocab_size
+        # An index outside the table ends the process on a GPU.
         if int(labels.min()) < 0 or int(labels.max()) >= vocabulary:
             raise TensorError(f"labels came outside the vocabulary of {vocabulary}")
         shape = (task.batch, task.sequence, task.architecture.hidden_size)
@@ -237,9 +240,11 @@ class Turn:
                 code=RefusalCode.OUT_OF_TURN,
             )
         terms = {term: message.terms.get(term, 0.0) for term in TERMS}
+        # The way back of the adapters ends here, on the server's timer as it began.
         terms["adapters"] += arrived_s - message.sent_s
         back = unpack_adapters(message.adapters, self._settings.task, range(self.cut))
         self._steps.occupy(self)
+        # The server's layers first, then the device's own: together they are all layers.
         self.adapters.update(self._steps.shared.half.export())
         self.adapters.update(back)
         expected = self.assignment.expected

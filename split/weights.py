@@ -77,6 +77,7 @@ class FileWeights(Weights):
 
         found = {}
         for name, shape in shapes.items():
+            # Some checkpoints leave out the name of the inner model.
             known = next((n for n in (name, name.partition(".")[2]) if n in self._where), None)
             if known is None:
                 raise RunError(f"the checkpoint lacks {name}", remedy="give the whole model folder with --model")
@@ -111,6 +112,7 @@ class SeededWeights(Weights):
                 return found
         made = {name: self._make(name, shape).to(getattr(torch, dtype)) for name, shape in shapes.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Several processes of one machine may make the same file at once.
         draft = path.with_name(f"{path.name}.{os.getpid()}.part")
         save_file(made, str(draft))
         draft.replace(path)
@@ -129,6 +131,7 @@ def seeded(name: str, seed: int, draw: Callable[[torch.Generator], torch.Tensor]
     import torch
 
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    # Seven bytes: the seed of torch is a signed 64-bit number.
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
     return draw(generator)
 
@@ -152,6 +155,7 @@ def _tensor_digests(file: Path) -> dict[str, str]:
                     continue
                 low, high = (int(offset) + 8 + length for offset in entry["data_offsets"])
                 digest = hashlib.sha256(json.dumps([name, entry["dtype"], entry["shape"]]).encode())
+                # All bytes of a large model take minutes to hash; fine-tuned copies differ everywhere.
                 for start in (low, max(low, high - _SAMPLE_BYTES)):
                     stream.seek(start)
                     digest.update(stream.read(min(_SAMPLE_BYTES, high - start)))

@@ -72,3 +72,22 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
 def test_nothing_is_left_in_the_notebook_from_a_run() -> None:
     notebook = json.loads((ROOT / "examples" / "python.ipynb").read_text(encoding="utf-8"))
     assert all(not cell.get("outputs") for cell in notebook["cells"])
+
+
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def _pages_with_python() -> list[Path]:
+    return [p for p in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))] if BLOCK.search(p.read_text("utf-8"))]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("page", _pages_with_python(), ids=lambda page: page.name)
+def test_every_python_block_of_the_manual_runs(page: Path, tmp_path: Path) -> None:
+    """The blocks of a page run one after the other, as somebody who follows it would type them."""
+    pytest.importorskip("torch")
+    pytest.importorskip("pandas")
+    script = tmp_path / "page.py"
+    script.write_text("\n\n".join(BLOCK.findall(page.read_text("utf-8"))), encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, f"{page.name}: {done.stderr[-2000:]}"

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cardlab.calibrate.importing import import_file
-from cardlab.card.scenario_file import bundled_scenarios, parse_scenario
+from cardlab.card.problem.scenario_file import bundled_scenarios, parse_scenario
 from cardlab.core.errors import CardlabError
 from cardlab.db import open_store
 from cardlab.db.bundle import merge_bundle

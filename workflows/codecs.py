@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from cardlab.card.codec_times import COMPRESSION, HANDLING
+from cardlab.card.problem.codec_times import COMPRESSION, HANDLING
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import MEASURED, Estimate
 from cardlab.core.records.measurement import CodecCost, Measurement, OperatingPoint, PlannedPoint, Run, RunKind

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from cardlab.card.doubt import certainties
-from cardlab.card.from_db import Request, gather
-from cardlab.card.scenario import Objective
+from cardlab.card.problem.from_db import Request, gather
+from cardlab.card.problem.scenario import Objective
+from cardlab.card.uncertainty import certainties
 from cardlab.core.errors import CardlabError
 from cardlab.core.records.device import Device
 from cardlab.db.store import Store

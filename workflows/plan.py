@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any
 
 from cardlab.card import load_scenario, solve
-from cardlab.card.check import check_objective, check_scenario
-from cardlab.card.from_db import Gathered, Request, gather
-from cardlab.card.problem import Problem
-from cardlab.card.scenario import CHANNELS, SCHEMES, Constraints, LinkSpec, Objective, Scenario, SftSpec
-from cardlab.card.sft.from_db import instance_from_database
-from cardlab.card.sft.planning import plan_instance
-from cardlab.card.sft.problem import SHARINGS
+from cardlab.card.problem.check import check_objective, check_scenario
+from cardlab.card.problem.from_db import Gathered, Request, gather
+from cardlab.card.problem.problem import Problem
+from cardlab.card.problem.scenario import CHANNELS, SCHEMES, Constraints, LinkSpec, Objective, Scenario, SftSpec
+from cardlab.card.schemes.card.planning import plan_rounds, problems_of
+from cardlab.card.schemes.card.tradeoffs import with_pareto, with_sensitivity
+from cardlab.card.schemes.sft.from_db import instance_from_database
+from cardlab.card.schemes.sft.planning import plan_instance
 from cardlab.card.simulate import on_channel
-from cardlab.card.solving import plan_rounds, problems_of
-from cardlab.card.tradeoffs import with_pareto, with_sensitivity
 from cardlab.core.errors import UsageError
 from cardlab.core.options import given
-from cardlab.core.records.plan import Plan
+from cardlab.core.plain import Document
+from cardlab.core.records.plan import SHARINGS, Plan
 from cardlab.core.records.task import DTYPE_BYTES
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
@@ -128,7 +127,7 @@ def _check_sharing(options: PlanOptions) -> None:
 
 
 def _objective(base: Objective, options: PlanOptions) -> Objective:
-    given: dict[str, Any] = {
+    given: Document = {
         "weight": options.weight,
         "local_epochs": options.local_epochs,
         "compression": options.compression,
@@ -140,7 +139,7 @@ def _objective(base: Objective, options: PlanOptions) -> Objective:
 
 
 def _constraints(base: Constraints, options: PlanOptions) -> Constraints:
-    given: dict[str, Any] = {
+    given: Document = {
         "deadline_s": options.deadline_s,
         "deadline_confidence": options.confidence,
         "server_power_w": options.max_server_power_w,
@@ -157,7 +156,7 @@ def _changed(scenario: Scenario, options: PlanOptions) -> Scenario:
         "uplink_bps": options.uplink_mbps and options.uplink_mbps * 1e6,
         "downlink_bps": options.downlink_mbps and options.downlink_mbps * 1e6,
     }
-    given: dict[str, Any] = {k: v for k, v in rates.items() if v}
+    given: Document = {k: v for k, v in rates.items() if v}
     if options.channel is not None:
         scenario = replace(
             on_channel(scenario, options.channel), assumed=(*scenario.assumed, *_link_defaults(scenario))

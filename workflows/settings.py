@@ -10,9 +10,9 @@ import os
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from cardlab.core.errors import UsageError
+from cardlab.core.plain import Document
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,7 +35,7 @@ def load_settings() -> Settings:
     """Settings from environment and file. Raises UsageError naming file and key if malformed."""
     known = {f.name for f in fields(Settings)}
     path = _settings_file()
-    values: dict[str, Any] = {}
+    values: Document = {}
     if path is not None:
         values = _read(path)
         for key, value in values.items():
@@ -62,9 +62,9 @@ def _settings_file() -> Path | None:
     return None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Document:
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        values: Document = tomllib.loads(path.read_text(encoding="utf-8"))
         return values
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}", remedy="mend or remove the file") from error

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from cardlab.card.check import check_scenario
+from cardlab.card.problem.check import check_scenario
+from cardlab.card.problem.scenario_file import load_scenario
 from cardlab.card.reproduce import Reproduction
 from cardlab.card.reproduce import reproduce as reproduce_paper
-from cardlab.card.scenario_file import load_scenario
 from cardlab.card.simulate import Played, jobs
 from cardlab.card.simulate import simulate as simulate_jobs
 from cardlab.core.tables import Cell, Tabular

@@ -8,16 +8,17 @@ that was set (`nvml_gr_clock`), MHz; power (`nvml_power` or `ps_power`, W); `tim
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cardlab.calibrate.importers.rows import MAX_ROWS, ImportedRow, collect, number
 from cardlab.core.errors import BadDataError
+from cardlab.core.plain import Document
 
 MAX_BYTES = 256 * 2**20
 CLOCKS = ("core_freq", "nvml_gr_clock")
-POWERS = ("nvml_power", "ps_power", "pwr_power", "power")
+POWER_KEYS = ("nvml_power", "ps_power", "pwr_power", "power")
 MEMORY = ("mem_freq", "nvml_mem_clock")
 
 
@@ -34,7 +35,7 @@ def read_kernel_tuner(path: str | Path, *, max_rows: int = MAX_ROWS) -> tuple[Im
     return collect(_rows(_entries(document), workload), max_rows)
 
 
-def _load(path: Path) -> Mapping[str, Any]:
+def _load(path: Path) -> Document:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise BadDataError(
@@ -63,7 +64,7 @@ def _load(path: Path) -> Mapping[str, Any]:
     return document
 
 
-def _entries(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _entries(document: Document) -> Iterator[Document]:
     cache, results = document.get("cache"), document.get("results")
     if isinstance(cache, dict):
         yield from (entry for entry in cache.values() if isinstance(entry, dict))
@@ -75,15 +76,15 @@ def _entries(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         raise BadDataError("neither a cache nor results in the file", remedy="give a Kernel Tuner JSON file")
 
 
-def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = dict(entry.get("configuration") or {})
+def _flat(entry: Document) -> Document:
+    flat: Document = dict(entry.get("configuration") or {})
     for item in entry.get("measurements") or ():
         if isinstance(item, dict) and "name" in item:
             flat[str(item["name"])] = item.get("value")
     return flat
 
 
-def _rows(entries: Iterator[Mapping[str, Any]], workload: str) -> Iterator[ImportedRow]:
+def _rows(entries: Iterator[Document], workload: str) -> Iterator[ImportedRow]:
     for line, entry in enumerate(entries, start=1):
         time_ms = entry.get("time")
         if isinstance(time_ms, str) and not _numeric(time_ms):
@@ -91,7 +92,7 @@ def _rows(entries: Iterator[Mapping[str, Any]], workload: str) -> Iterator[Impor
         clock = _first(entry, CLOCKS)
         if clock is None:
             raise BadDataError(f"row {line}: no clock (core_freq or nvml_gr_clock)", remedy="tune over nvml_gr_clock")
-        power, memory = _first(entry, POWERS), _first(entry, MEMORY)
+        power, memory = _first(entry, POWER_KEYS), _first(entry, MEMORY)
         if power is None and time_ms is None:
             raise BadDataError(f"row {line}: neither power nor time", remedy="observe nvml_power")
         yield ImportedRow(
@@ -113,5 +114,5 @@ def _numeric(text: str) -> bool:
     return True
 
 
-def _first(entry: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, Any] | None:
+def _first(entry: Document, names: tuple[str, ...]) -> tuple[str, Any] | None:
     return next(((name, entry[name]) for name in names if entry.get(name) is not None), None)

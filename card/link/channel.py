@@ -18,8 +18,8 @@ import numpy as np
 
 from cardlab.card.link.nr_tables import mcs_of_cqi
 from cardlab.card.link.snr_maps import SnrMap, snr_map
-from cardlab.card.problem import Array
-from cardlab.card.scenario import LinkSpec
+from cardlab.card.problem.problem import Array
+from cardlab.card.problem.scenario import LinkSpec
 from cardlab.core.errors import PlanError
 
 NOISE_DBM_PER_HZ = {"good": -166.0, "normal": -163.0, "poor": -160.0}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cardlab.cli.calibrate.app import app
 from cardlab.cli.console import print_json, print_line
 from cardlab.cli.parameters import Shared, command
 from cardlab.cli.stores import open_shared, opening
-from cardlab.core.plain import to_plain
+from cardlab.core.plain import Document, to_plain
 from cardlab.workflows.options.calibrate import ExportOptions, ImportOptions, MergeOptions, MeterOptions
 
 
@@ -64,7 +62,7 @@ def merge(options: MergeOptions, shared: Shared) -> None:
     """Add what bundles hold and the database does not; any order, any number of times."""
     from cardlab.workflows.exchange import merge as take
 
-    merged: list[dict[str, Any]] = []
+    merged: list[Document] = []
     with open_shared(shared, create=True) as store:
         for bundle, result in take(store, options):
             added, known = sum(result.added.values()), sum(result.known.values())

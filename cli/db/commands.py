@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cardlab.cli.console import note, print_json, print_line, print_table
 from cardlab.cli.db.app import app
 from cardlab.cli.parameters import Shared, command
 from cardlab.cli.stores import open_shared
 from cardlab.core.errors import StoreError
-from cardlab.core.plain import to_plain
+from cardlab.core.plain import Document, to_plain
 from cardlab.workflows.options.database import PruneOptions
 from cardlab.workflows.options.profile import NoOptions
 from cardlab.workflows.settings import database
@@ -104,7 +104,7 @@ def vacuum(options: NoOptions, shared: Shared) -> None:
         print_line(f"{before / 2**20:.1f} MiB -> {after / 2**20:.1f} MiB")
 
 
-def _state(state: State) -> dict[str, Any]:
+def _state(state: State) -> Document:
     return {
         "stale_fits": [
             {

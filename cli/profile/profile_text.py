@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from cardlab.cli.console import print_json, print_line, print_table
+from cardlab.core.plain import Document
 from cardlab.core.records.measurement import Profile
 from cardlab.core.text import NOT_MEASURED, data_size, milliseconds, percent, si
 from cardlab.reports.views.profile import profile_document
@@ -29,7 +29,7 @@ def print_profile(profile: Profile, as_json: bool) -> None:
     print_line(f"run {document['run_id'][:12]}, {'complete' if document['complete'] else 'incomplete'}")
 
 
-def _print_head(document: Mapping[str, Any]) -> None:
+def _print_head(document: Document) -> None:
     device, task, execution = document["device"], document["task"], document["execution"]
     origins = "+".join(document["provenance"]["origins"])
     print_line(f"{device['name']} ({device['model'] or device['platform']}), {origins}")
@@ -50,7 +50,7 @@ def _print_head(document: Mapping[str, Any]) -> None:
         print_line(f"FLOP counts disagree: {line}")
 
 
-def _print_point(point: Mapping[str, Any]) -> None:
+def _print_point(point: Document) -> None:
     """One point in full."""
     state = "" if point["done"] else "cut short, "
     title = f"{state}clock {si(point['frequency_hz'], 'Hz')}"
@@ -81,7 +81,7 @@ def _print_point(point: Mapping[str, Any]) -> None:
         print_line(f"  {words}: {value} {' '.join(m['flags'])}".rstrip())
 
 
-def _print_sweep(points: Sequence[Mapping[str, Any]]) -> None:
+def _print_sweep(points: Sequence[Document]) -> None:
     """Many points, a row each, by clock."""
     shown = [s for s in ("first_layer", "layer", "head") if any(s == x["segment"] for x in points[0]["segments"])]
     columns = (
@@ -114,7 +114,7 @@ def _print_sweep(points: Sequence[Mapping[str, Any]]) -> None:
     print_table(f"{len(points)} points, rail {points[0]['rail']}, idle {si(idle, 'W')}", columns, rows)
 
 
-def _segment_row(segment: Mapping[str, Any]) -> tuple[str, ...]:
+def _segment_row(segment: Document) -> tuple[str, ...]:
     forward_s = segment["forward_s"]
     rate = segment["forward_flop"] / forward_s if forward_s and segment["forward_flop"] else None
     return (
@@ -132,19 +132,19 @@ def _segment_row(segment: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _backward(segment: Mapping[str, Any]) -> str:
+def _backward(segment: Document) -> str:
     """The embedding has no backward pass: nothing trainable lies before it."""
     return "-" if segment["segment"] == "embedding" else milliseconds(segment["backward_s"])
 
 
-def _relative_error(segment: Mapping[str, Any], key: str) -> str:
+def _relative_error(segment: Document, key: str) -> str:
     beside = segment["estimates"].get(key)
     if beside is None or beside["stderr"] is None or not segment[key]:
         return ""
     return percent(beside["stderr"] / segment[key])
 
 
-def _print_cuts(cuts: list[Mapping[str, Any]]) -> None:
+def _print_cuts(cuts: list[Document]) -> None:
     rows = [
         (
             str(cut["cut"]),
@@ -174,7 +174,7 @@ def _print_cuts(cuts: list[Mapping[str, Any]]) -> None:
     print_table("cuts: layers 1..cut on the device, the rest and the head on the server", columns, rows)
 
 
-def _print_check(check: Mapping[str, Any]) -> None:
+def _print_check(check: Document) -> None:
     total, whole = check["sum_of_segments_s"], check["whole_step_s"]
     text = f"sum of segments {si(total, 's')}, whole step {si(whole, 's')}"
     if total and whole:

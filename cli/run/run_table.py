@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from cardlab.cli.console import print_json, print_line, print_table
+from cardlab.core.plain import Document
 from cardlab.core.records.plan import TERMS
 from cardlab.core.text import NOT_MEASURED, duration, milliseconds, percent, si
 from cardlab.split.journal import FinishedTurn, Journal
@@ -43,9 +43,9 @@ def print_run(settings: RunSettings, turns: Sequence[FinishedTurn], adapters: Pa
     print_line(f"next: card validate {settings.run[:12]}")
 
 
-def run_document(settings: RunSettings, turns: Iterable[FinishedTurn], adapters: Path) -> dict[str, Any]:
+def run_document(settings: RunSettings, turns: Iterable[FinishedTurn], adapters: Path) -> Document:
     """The document of `card run --json` (keys fixed by the design, section 8)."""
-    rounds: dict[int, list[dict[str, Any]]] = {}
+    rounds: dict[int, list[Document]] = {}
     for turn in turns:
         rounds.setdefault(turn.round, []).append(
             {

@@ -15,14 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
 
 import numpy as np
 
 from cardlab.core.errors import BadDataError
 from cardlab.core.laws import Law, law_named
 from cardlab.core.laws.base import Array
-from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.plain import Document, from_plain, to_plain
 from cardlab.core.quantity import Estimate, How, Provenance
 
 # What tells one subject from another; columns of the store's table of fits have these names.
@@ -236,12 +235,12 @@ class Fit(FitSubject):
         span = max(high - low, 1e-3 * high, 1e-300)
         return np.maximum(np.maximum(low - x, x - high), 0.0) / span
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Document:
         """JSON-ready form without the draws, which travel as `packed_draws`."""
         return {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name != "packed_draws"}
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], packed_draws: bytes = b"") -> Fit:
+    def from_document(cls, document: Document, packed_draws: bytes = b"") -> Fit:
         """Inverse of `document`; ValueError names the key that does not fit."""
         fit = replace(from_plain(cls, dict(document)), packed_draws=packed_draws)
         # Vector positions follow the law; a document that was re-sorted on its way must not permute them.

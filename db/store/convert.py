@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from cardlab.core.identity import new_uid
-from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.plain import Document, from_plain, to_plain
 from cardlab.core.quantity import Estimate, Provenance
 from cardlab.core.records.device import Environment
 from cardlab.core.records.measurement import (
@@ -26,7 +26,6 @@ from cardlab.core.records.workload import Analysis
 from cardlab.db.schema import (
     CodecCostRow,
     DeviceRow,
-    Document,
     EnvironmentRow,
     ExecutionRow,
     MeasurementRow,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from cardlab.core.plain import Document
 from cardlab.core.quantity import Estimate
 
 
@@ -11,7 +10,7 @@ class Estimates:
     """Collects plain numbers for a document and, beside them, what is known about each."""
 
     def __init__(self) -> None:
-        self.beside: dict[str, dict[str, Any]] = {}
+        self.beside: dict[str, Document] = {}
 
     def put(self, key: str, estimate: Estimate | None) -> float | None:
         """The plain value of `estimate` (None if there is none); the rest is kept under `key`."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from cardlab.core.plain import to_plain
+from cardlab.core.plain import Document, to_plain
 from cardlab.core.records.fit import Fit
 from cardlab.core.text import subject
 
 CURVE_POINTS = 80
 
 
-def fit_document(fit: Fit) -> dict[str, Any]:
+def fit_document(fit: Fit) -> Document:
     """One fit in plain SI numbers, errors as fractions."""
     return {
         "fit_id": fit.fit_id,
@@ -45,7 +44,7 @@ def fit_document(fit: Fit) -> dict[str, Any]:
     }
 
 
-def prediction_document(fit: Fit, frequency_hz: float) -> dict[str, Any]:
+def prediction_document(fit: Fit, frequency_hz: float) -> Document:
     """What a fit says at one clock (keys of `calibrate predict --json`)."""
     estimate = fit.predict(frequency_hz)
     return {

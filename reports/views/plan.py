@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from cardlab.core.plain import to_plain
+from cardlab.core.plain import Document, to_plain
 from cardlab.core.records.plan import Decision, DelayTerms, Outcome, Plan
 
 
-def plan_document(plan: Plan) -> dict[str, Any]:
+def plan_document(plan: Plan) -> Document:
     """The whole plan in plain SI numbers; null where nothing is known."""
     return {
         "plan_id": plan.uid,
@@ -41,7 +41,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _decision(d: Decision) -> dict[str, Any]:
+def _decision(d: Decision) -> Document:
     return {
         "device": d.device,
         "cut": d.cut,
@@ -62,7 +62,7 @@ def _decision(d: Decision) -> dict[str, Any]:
     }
 
 
-def _shared(d: Decision) -> dict[str, Any]:
+def _shared(d: Decision) -> Document:
     """What a parallel scheme adds; a loss penalty that is not known is null."""
     return {
         "waiting_s": d.waiting_s,
@@ -75,7 +75,7 @@ def _shared(d: Decision) -> dict[str, Any]:
     }
 
 
-def _beside(ci95: tuple[float, float] | None, d: Decision) -> dict[str, Any]:
+def _beside(ci95: tuple[float, float] | None, d: Decision) -> Document:
     return {
         "stderr": None,
         "ci95": None if ci95 is None else list(ci95),
@@ -84,7 +84,7 @@ def _beside(ci95: tuple[float, float] | None, d: Decision) -> dict[str, Any]:
     }
 
 
-def _summary(plan: Plan) -> dict[str, Any]:
+def _summary(plan: Plan) -> Document:
     device_only, server_only = plan.baselines.get("device_only"), plan.baselines.get("server_only")
     return {
         "delay_s": plan.outcome.delay_s,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from cardlab.core.plain import to_plain
+from cardlab.core.plain import Document, to_plain
 from cardlab.core.quantity import Estimate
 from cardlab.core.records.measurement import POWERS, Point, Profile
 from cardlab.core.records.workload import PHASES, SEGMENTS, Analysis, CutCost, SegmentCost
@@ -13,7 +11,7 @@ from cardlab.reports.views.estimates import Estimates
 KEYS = {quantity: f"{quantity}_w" for quantity in POWERS}
 
 
-def profile_document(profile: Profile) -> dict[str, Any]:
+def profile_document(profile: Profile) -> Document:
     """The whole profile in plain SI numbers; None where nothing was measured."""
     run = profile.run
     return {
@@ -36,11 +34,11 @@ def profile_document(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _task(profile: Profile) -> dict[str, Any] | None:
+def _task(profile: Profile) -> Document | None:
     run = profile.run
     if run.task is None:
         return None
-    document: dict[str, Any] = to_plain(run.task)
+    document: Document = to_plain(run.task)
     document["layers"] = run.task.architecture.layers
     document["task_id"] = run.task.uid
     if run.analysis is not None:
@@ -52,19 +50,19 @@ def _task(profile: Profile) -> dict[str, Any] | None:
     return document
 
 
-def _cut(cut: CutCost, profile: Profile) -> dict[str, Any]:
+def _cut(cut: CutCost, profile: Profile) -> Document:
     """A cut and whether its device side fits the memory budget of the run; None where either is unknown."""
-    document: dict[str, Any] = to_plain(cut)
+    document: Document = to_plain(cut)
     document["device_fits"] = profile.fits_on_device(cut.cut)
     return document
 
 
-def point_document(point: Point, analysis: Analysis | None) -> dict[str, Any]:
+def point_document(point: Point, analysis: Analysis | None) -> Document:
     """One operating point; a point that was cut short has null where the end would have told."""
     estimates = Estimates()
     state = point.operating
     powers = {key: point.total_power(quantity) for quantity, key in KEYS.items()}
-    document: dict[str, Any] = {
+    document: Document = {
         "index": point.index,
         "done": point.done,
         "anchor": point.anchor,
@@ -98,13 +96,13 @@ def _rails(point: Point) -> dict[str, dict[str, float | None]]:
     return rails
 
 
-def _segments(point: Point, analysis: Analysis) -> list[dict[str, Any]]:
+def _segments(point: Point, analysis: Analysis) -> list[Document]:
     return [_segment(point, cost) for cost in analysis.segments]
 
 
-def _segment(point: Point, cost: SegmentCost) -> dict[str, Any]:
+def _segment(point: Point, cost: SegmentCost) -> Document:
     estimates = Estimates()
-    document: dict[str, Any] = {"segment": cost.segment, "count": cost.count}
+    document: Document = {"segment": cost.segment, "count": cost.count}
     flags: set[str] = set()
     for phase in PHASES:
         measurement = point.find("latency", cost.segment, phase)
@@ -118,7 +116,7 @@ def _segment(point: Point, cost: SegmentCost) -> dict[str, Any]:
     return document
 
 
-def _other(point: Point) -> list[dict[str, Any]]:
+def _other(point: Point) -> list[Document]:
     """Measurements that are neither power nor a segment's time (optimizer, copies, memory...)."""
     return [
         {
@@ -134,10 +132,10 @@ def _other(point: Point) -> list[dict[str, Any]]:
     ]
 
 
-def check_document(profile: Profile) -> dict[str, Any]:
+def check_document(profile: Profile) -> Document:
     """Sum of the segments beside a real whole step, at the point where one was measured."""
     check = profile.step_check
-    document: dict[str, Any] = {
+    document: Document = {
         "sum_of_segments_s": check.total_s(check.sum_of_segments),
         "whole_step_s": check.total_s(check.whole_step),
     }

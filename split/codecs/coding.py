@@ -29,11 +29,13 @@ def squeeze(data: Bytes) -> tuple[str, bytes]:
     """The name of the coder that was smallest, and its bytes."""
     plain = data.tobytes()
     best = ("raw", plain)
+    # A coder's own header is longer than what it could save.
     if len(plain) < 16:
         return best
     counts = np.bincount(data, minlength=256)
     shares = counts[counts > 0] / data.size
     floor = float(-(shares * np.log2(shares)).sum()) * data.size / 8.0
+    # Bytes that are nearly uniform: every coder would only add to them.
     if floor > 0.998 * len(plain):
         return best
     packed = _zstd().ZstdCompressor(level=_ZSTD_LEVEL).compress(plain)
@@ -50,9 +52,11 @@ def expand(name: str, data: bytes, size: int) -> Bytes:
         if name == "raw":
             plain = data
         elif name == "huffman":
+            # One byte more than expected is enough to know that it is too long.
             plain = zlib.decompressobj(-15).decompress(data, size + 1)
         elif name == "zstd":
             module = _zstd()
+            # The frame says its size: a bomb is refused before any memory is taken.
             if module.frame_content_size(data) != size:
                 raise TensorError(f"compressed bytes came that are not the {size} expected")
             plain = module.ZstdDecompressor().decompress(data, max_output_size=size)
@@ -72,6 +76,7 @@ def squeeze_mask(mask: Bytes, kept: int, size: int) -> tuple[str, bytes]:
         return name, data
     shift = rice_shift(kept, size)
     bits = kernels.rice_bits(mask, shift)
+    # Rice codes win only where the ones are spread evenly; structure is what zstd finds.
     if (bits + 7) // 8 >= len(data):
         return name, data
     out = np.zeros((bits + 7) // 8, np.uint8)

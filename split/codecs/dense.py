@@ -58,6 +58,7 @@ class Dense(Codec):
         scales = scales_of(table)
         symbols = np.empty(table.shape, np.uint8)
         kernels.quantise_rows(table, scales, 2**self.bits - 1, seed_of(values), symbols)
+        # The upper half of a float32 is a bfloat16.
         short = (scales.view(np.uint32) >> np.uint32(16)).astype("<u2").tobytes()
         parts = {"scales": ("raw", short), "values": squeeze_symbols(symbols.reshape(-1), self.bits)}
         return join_parts(parts, rest)
@@ -70,6 +71,7 @@ class Dense(Codec):
         if len(parts["scales"][1]) != 2 * rows:
             raise TensorError(f"{rows} scales were expected, {len(parts['scales'][1]) // 2} came")
         scales = (np.frombuffer(parts["scales"][1], "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+        # A scale that is infinite would make NaN of every zero in its row.
         if not bool((np.isfinite(scales) & (scales >= 0.0)).all()):
             raise TensorError("a quantised tensor came with a scale that cannot be")
         values = np.empty(size, np.float32)
@@ -84,6 +86,7 @@ def scales_of(table: Floats) -> Floats:
     largest = np.maximum(table.max(axis=1, initial=0.0), -table.min(axis=1, initial=0.0)).astype(
         np.float32
     ) + np.float32(0.0)
+    # Added below the bits that bfloat16 keeps: rounding up, so that no value lies outside.
     raised = np.minimum((largest.view(np.uint32) + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000), _LARGEST)
     found: Floats = raised.view(np.float32)
     return found

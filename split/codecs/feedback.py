@@ -26,9 +26,11 @@ class ErrorFeedback:
         import torch
 
         wanted = gradient.detach().to("cpu", torch.float32)
+        # The last mini-batch may be of another shape: its loss belongs to no row of this one.
         if self.residual is not None and self.residual.shape == wanted.shape:
             wanted = wanted + self.residual
         packed = pack_tensor(wanted, codec, wire_dtype)
         lost = wanted - unpack_tensor(packed).to(torch.float32)
+        # A residual that is not finite would spoil every gradient after it.
         self.residual = torch.where(lost.isfinite(), lost, torch.zeros_like(lost))
         return packed

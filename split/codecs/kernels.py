@@ -51,12 +51,14 @@ _BINS = 1 << (31 - _LOW_BITS)
 
 @_compiled
 def _uniform(seed: np.uint32, i: np.uint32) -> np.float32:  # pragma: no cover - compiled
+    # A multiplicative hash (lowbias32): cheaper than a generator with a state, and any position stands alone.
     h = np.uint32(i * np.uint32(0x9E3779B9) + seed)
     h ^= h >> np.uint32(16)
     h = np.uint32(h * np.uint32(0x7FEB352D))
     h ^= h >> np.uint32(15)
     h = np.uint32(h * np.uint32(0x846CA68B))
     h ^= h >> np.uint32(16)
+    # 24 bits, as many as float32 holds exactly.
     u: np.float32 = np.float32(h >> np.uint32(8)) * np.float32(5.9604644775390625e-08)
     return u
 
@@ -70,6 +72,7 @@ def threshold(bits: Array, keep: int) -> tuple[int, int, int]:  # pragma: no cov
 
     Returns the threshold, how many lie above it, and how many equal to it complete the number.
     """
+    # Bits of non-negative floats order as the numbers do: histograms of them need no sort.
     coarse = np.zeros(_BINS, np.int64)
     for i in range(bits.size):
         coarse[bits[i] >> np.uint32(_LOW_BITS)] += 1
@@ -132,6 +135,7 @@ def select(
                 symbols[count] = _symbol(values[i], f, start, i, top)
                 mask[i >> 3] |= np.uint8(1 << (i & 7))
                 count += 1
+        # A token without any value would pass the next layer's norm with a huge gradient.
         if count == before:
             i = row + int(np.argmax(bits[row : row + width]))
             if bits[i] > 0:

@@ -85,6 +85,7 @@ def put_non_finite(values: Floats, data: bytes) -> None:
 
 def seed_of(values: Floats) -> int:
     """A seed that depends on the values, so that encoding again gives the same bytes."""
+    # Both ends are enough to tell tensors apart; all of it would cost as much as encoding.
     view = values.view(np.uint8).data
     return zlib.crc32(view[-_SEED_BYTES:], zlib.crc32(view[:_SEED_BYTES]))
 
@@ -92,6 +93,7 @@ def seed_of(values: Floats) -> int:
 def squeeze_symbols(symbols: Bytes, bits: int) -> tuple[str, bytes]:
     """Symbols of that many bits, several to a byte where they fit, without loss."""
     width = width_of(bits)
+    # One symbol fills a byte already.
     if width == 8:
         return squeeze(symbols)
     packed = np.zeros(-(-symbols.size * width // 8), np.uint8)
@@ -106,6 +108,7 @@ def expand_symbols(name: str, data: bytes, bits: int, count: int, highest: int) 
     if width < 8:
         packed, symbols = symbols, np.empty(count, np.uint8)
         kernels.unpack_symbols(packed, width, symbols)
+    # A level beyond the highest would come back larger than any value that was sent.
     if count and int(symbols.max()) > highest:
         raise TensorError("a level came that the codec does not have")
     return symbols
@@ -135,6 +138,7 @@ def split_parts(packed: Packed, names: tuple[str, ...]) -> tuple[dict[str, tuple
 def value_count(packed: Packed) -> int:
     """Values of the announced shape."""
     count = math.prod(packed.shape)
+    # Positions of values that are not finite travel as 32 bits.
     if count >= 2**32:
         raise TensorError(f"a tensor of {count} values is not compressed")
     return count

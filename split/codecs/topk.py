@@ -69,8 +69,10 @@ class TopK(Codec):
         wanted = self._count(values.size)
         mask = np.zeros((values.size + 7) // 8, np.uint8)
         width = int(tensor.shape[-1]) if tensor.dim() else 1
+        # Room for a value of each row beside the largest: rows that keep none get one.
         symbols = np.empty(wanted + values.size // width + 1, np.uint8)
         top = levels(self.bits)
+        # A tensor of zeros has no scale.
         factor = top / scale if scale > 0.0 else 0.0
         choice = kernels.Choice(limit=limit, ties=ties, factor=factor, top=top, seed=seed_of(values))
         kept = kernels.select(values, magnitude, width, choice, mask, symbols)
@@ -87,6 +89,7 @@ class TopK(Codec):
     def _limit(self, magnitude: npt.NDArray[np.uint32]) -> tuple[int, int]:
         """Bits of the smallest kept magnitude, and how many that equal it are kept; zeros never."""
         limit, _, ties = kernels.threshold(magnitude, self._count(magnitude.size))
+        # A limit of zero means fewer values than asked for are not zero; zeros are not sent.
         return (int(limit), int(ties)) if limit else (0, 0)
 
     def decode(self, packed: Packed) -> torch.Tensor:

@@ -1,13 +1,14 @@
 """Random problems and a brute force over all cuts and clocks that shares no code with the solvers."""
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cardlab.card.problem import PaperServer, Problem
-from cardlab.card.scenario import Constraints, Objective
+from cardlab.card.problem.problem import PaperServer, Problem
+from cardlab.card.problem.scenario import Constraints, Objective
 from cardlab.core.quantity import Provenance
 
 LIMITS = ("deadline", "memory", "server_memory", "power", "energy", "device_energy", "least_layers")

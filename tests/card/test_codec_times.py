@@ -1,5 +1,6 @@
 """If these fail, a plan counts encoding, decoding and adapters' handling at the speed of the wrong side, or twice."""
 
+# mypy: disable-error-code="arg-type, attr-defined"
 from __future__ import annotations
 
 from dataclasses import replace
@@ -7,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cardlab.card.doubt import certainties
-from cardlab.card.from_db import Request, gather
-from cardlab.card.scenario import LinkSpec, SftSpec
-from cardlab.card.sft.baselines import uncompressed
-from cardlab.card.sft.from_db import instance_from_database
-from cardlab.card.sft.planning import plan_instance
+from cardlab.card.problem.from_db import Request, gather
+from cardlab.card.problem.scenario import LinkSpec, SftSpec
+from cardlab.card.schemes.sft.baselines import uncompressed
+from cardlab.card.schemes.sft.from_db import instance_from_database
+from cardlab.card.schemes.sft.planning import plan_instance
+from cardlab.card.uncertainty import certainties
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import MEASURED, Estimate
 from cardlab.core.records.device import Device

@@ -197,7 +197,7 @@ def test_simulate_and_reproduce_print_documents(capsys):
 def test_help_does_not_import_the_planner():
     script = (
         "import sys; from cardlab.cli.apps import card_app; print([m for m in sys.modules if m in "
-        "('numpy', 'scipy', 'numba', 'cardlab.card.solving')])"
+        "('numpy', 'scipy', 'numba', 'cardlab.card.schemes.card.planning')])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

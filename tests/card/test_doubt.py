@@ -1,5 +1,6 @@
 """Doubt through the solver, the guard band, and the figures it is meant for."""
 
+# mypy: disable-error-code="arg-type, return-value, type-var"
 from __future__ import annotations
 
 from dataclasses import replace
@@ -10,10 +11,10 @@ import pytest
 
 from benchmarks.planner import quality
 from cardlab.card import load_scenario
-from cardlab.card.doubt import Doubt, Doubts, certainties, most_doubtful, relative_doubts, with_guard
-from cardlab.card.problem import problem_from_scenario
-from cardlab.card.scenario import Constraints
-from cardlab.card.solving import plan
+from cardlab.card.problem.problem import problem_from_scenario
+from cardlab.card.problem.scenario import Constraints
+from cardlab.card.schemes.card.planning import plan
+from cardlab.card.uncertainty import Doubt, Doubts, certainties, most_doubtful, relative_doubts, with_guard
 from cardlab.core.errors import PlanError
 from tests.card.instances import random_problem
 

@@ -1,5 +1,6 @@
 """Plans from a database: who takes part, what is missing and how to give it, and an independent check."""
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,11 +9,11 @@ import numpy as np
 import pytest
 from sqlalchemy import event
 
-from cardlab.card.doubt import with_guard
-from cardlab.card.from_db import Request, gather
 from cardlab.card.link.channel import rates_by_round
-from cardlab.card.scenario import Constraints, LinkSpec, Objective
-from cardlab.card.solving import extents_of, plan_rounds
+from cardlab.card.problem.from_db import Request, gather
+from cardlab.card.problem.scenario import Constraints, LinkSpec, Objective
+from cardlab.card.schemes.card.planning import extents_of, plan_rounds
+from cardlab.card.uncertainty import with_guard
 from cardlab.core.errors import CardlabError, NotFoundError, PlanError
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.link import Link

@@ -1,5 +1,6 @@
 """NR tables, SNR mappings, the drawn channel, and measured rates."""
 
+# mypy: disable-error-code="type-var"
 from __future__ import annotations
 
 import json
@@ -15,7 +16,7 @@ from cardlab.card.link.channel import draw_rates, rate_bps, rates_by_round, snr_
 from cardlab.card.link.iperf import read_iperf3
 from cardlab.card.link.nr_tables import CQI, MCS, coding_of_cqi, mcs_of_cqi
 from cardlab.card.link.snr_maps import DEFAULT, MAPS, snr_map
-from cardlab.card.scenario import LinkSpec
+from cardlab.card.problem.scenario import LinkSpec
 from cardlab.card.simulate import on_channel
 from cardlab.core.errors import BadDataError, PlanError
 

@@ -1,5 +1,6 @@
 """What follows from CARD's equations whatever the constants, and what changes it."""
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,12 +9,12 @@ import numpy as np
 import pytest
 
 from cardlab.card import load_scenario, solve
-from cardlab.card.enumeration import energy_cap_clocks, stationary
-from cardlab.card.problem import problem_from_scenario
+from cardlab.card.problem.problem import problem_from_scenario
+from cardlab.card.problem.scenario import Constraints
 from cardlab.card.reproduce import reproduce
-from cardlab.card.scenario import Constraints
-from cardlab.card.solving import extents_of
-from cardlab.card.tradeoffs import pareto, sensitivity
+from cardlab.card.schemes.card.planning import extents_of
+from cardlab.card.schemes.card.tradeoffs import pareto, sensitivity
+from cardlab.card.solvers.enumeration import energy_cap_clocks, stationary
 
 LETTER = load_scenario("card-letter")
 

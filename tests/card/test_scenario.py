@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cardlab.card import load_scenario, solve
-from cardlab.card.scenario_file import bundled_scenarios, parse_scenario
+from cardlab.card.problem.scenario_file import bundled_scenarios, parse_scenario
 from cardlab.core.errors import InfeasibleError, PlanError, ScenarioError
 
 GOOD = """\

@@ -1,5 +1,6 @@
 """If these fail, a parallel plan is slower than it need be, or breaks a limit that it says it keeps."""
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,15 +9,24 @@ import numpy as np
 import pytest
 
 from cardlab.card import load_scenario, solve
-from cardlab.card.scenario import Constraints, DeviceSpec, LinkSpec, Objective, Scenario, ServerSpec, SftSpec, TaskSpec
-from cardlab.card.scenario_file import bundled_scenarios, parse_scenario
-from cardlab.card.sft.bandwidth import share_by_sqp
-from cardlab.card.sft.building import instance_from_scenario, sharing_times
-from cardlab.card.sft.enumeration import enumerate_all, size_of
-from cardlab.card.sft.large_scale import _Lagrangian, by_lagrangian
-from cardlab.card.sft.options import codec_for, topk_bits
-from cardlab.card.sft.queue import waits_batched, waits_serial
-from cardlab.card.sft.spectrum import Band, prices, share_exactly
+from cardlab.card.problem.scenario import (
+    Constraints,
+    DeviceSpec,
+    LinkSpec,
+    Objective,
+    Scenario,
+    ServerSpec,
+    SftSpec,
+    TaskSpec,
+)
+from cardlab.card.problem.scenario_file import bundled_scenarios, parse_scenario
+from cardlab.card.schemes.sft.bandwidth import share_by_sqp
+from cardlab.card.schemes.sft.building import instance_from_scenario, sharing_times
+from cardlab.card.schemes.sft.enumeration import enumerate_all, size_of
+from cardlab.card.schemes.sft.large_scale import _Lagrangian, by_lagrangian
+from cardlab.card.schemes.sft.options import codec_for, topk_bits
+from cardlab.card.schemes.sft.queue import waits_batched, waits_serial
+from cardlab.card.schemes.sft.spectrum import Band, prices, share_exactly
 from cardlab.core.errors import InfeasibleError, PlanError, ScenarioError
 from tests.card.test_scenario import change
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
-from cardlab.card.from_db import Request, gather
-from cardlab.card.scenario import Objective, SftSpec
-from cardlab.card.sft.from_db import instance_from_database
-from cardlab.card.sft.planning import plan_instance
-from cardlab.card.sft.sharing import measured_sharing
+from cardlab.card.problem.from_db import Request, gather
+from cardlab.card.problem.scenario import Objective, SftSpec
+from cardlab.card.schemes.sft.from_db import instance_from_database
+from cardlab.card.schemes.sft.planning import plan_instance
+from cardlab.card.schemes.sft.sharing import measured_sharing
 from cardlab.cli.apps import profile_app
 from cardlab.core.errors import InfeasibleError, PlanError
 from cardlab.core.records.device import Device

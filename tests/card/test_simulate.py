@@ -1,5 +1,6 @@
 """Simulations: the same whoever does the work, and fleets that are drawn by their number."""
 
+# mypy: disable-error-code="var-annotated"
 from __future__ import annotations
 
 import sys
@@ -10,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from cardlab.card import load_scenario
-from cardlab.card.scenario import Constraints
+from cardlab.card.problem.scenario import Constraints
 from cardlab.card.simulate import draw_fleet, jobs, simulate
 from cardlab.core.errors import MissingDependencyError, PlanError
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cardlab.card.from_db import Request, gather
-from cardlab.card.objective import cost, ranges, table
-from cardlab.card.scenario import Objective
-from cardlab.card.solving import plan
+from cardlab.card.problem.from_db import Request, gather
+from cardlab.card.problem.objective import cost, ranges, table
+from cardlab.card.problem.scenario import Objective
+from cardlab.card.schemes.card.planning import plan
 from cardlab.db import open_store
 from tests.cli.run import command
 

@@ -24,8 +24,8 @@ RUN = "0123456789abcdef0123456789abcdef"
 RELEASED = tuple(r for r in KNOWN_REVISIONS if r != HEAD_REVISION)
 EVERY_KIND = GOLDEN / "v0_1_0_every_kind.db"
 BUNDLE = GOLDEN / "v0_1_0_every_kind.cardlab"
-ASKED = ("--server", "server", "--device", "orin-1", "--device", "nano-1", "--device", "orin-2")
-ASKED = (*ASKED, "--uplink-mbps", "50", "--downlink-mbps", "100")
+PARTIES = ("--server", "server", "--device", "orin-1", "--device", "nano-1", "--device", "orin-2")
+ASKED = (*PARTIES, "--uplink-mbps", "50", "--downlink-mbps", "100")
 
 
 def test_every_released_schema_has_a_golden_database() -> None:

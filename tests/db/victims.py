@@ -4,6 +4,7 @@ Each victim writes a line to a pipe when the store has said that something is do
 when it died must be in the database afterwards.
 """
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 import contextlib

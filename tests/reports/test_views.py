@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cardlab.core.records.plan import TERMS
 from cardlab.db import open_store
-from cardlab.reports.views.decisions import TERMS, plan_sections
+from cardlab.reports.views.decisions import plan_sections
 from cardlab.reports.views.device import device_sections
 from cardlab.reports.views.fleet import fleet_sections
 from cardlab.reports.views.inputs import DeviceData

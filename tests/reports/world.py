@@ -9,19 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from cardlab.calibrate.service import fit_store
-from cardlab.card.from_db import Request, gather
-from cardlab.card.scenario import Objective
-from cardlab.card.solving import plan
-from cardlab.card.tradeoffs import with_pareto, with_sensitivity
+from cardlab.card.problem.from_db import Request, gather
+from cardlab.card.problem.scenario import Objective
+from cardlab.card.schemes.card.planning import plan
+from cardlab.card.schemes.card.tradeoffs import with_pareto, with_sensitivity
 from cardlab.core.identity import content_hash
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import OperatingPoint, PlannedPoint, Run, RunKind
-from cardlab.core.records.plan import Plan
+from cardlab.core.records.plan import TERMS, Plan
 from cardlab.core.records.training import TrainPhase, TrainRound
 from cardlab.db import open_store
 from cardlab.db.store import Store
-from cardlab.reports.views.decisions import TERMS
 from tests import records
 from tests.card import database
 

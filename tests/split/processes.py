@@ -5,6 +5,7 @@ The test itself opens no socket and starts no thread before it forks. Each proce
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -98,6 +99,8 @@ class Trial:
         try:
             log = (self.folder / f"{name}.log").open("a", buffering=1)
             sys.stdout = sys.stderr = log
+            # Where a child hangs is said in its log before it is killed.
+            faulthandler.register(signal.SIGUSR1, file=log, all_threads=True)
             result = work()
             (self.folder / f"{name}.json").write_text(json.dumps(result))
             code = 0
@@ -211,9 +214,13 @@ class Trial:
                 self.children.remove(child)
                 return os.waitstatus_to_exitcode(status)
             time.sleep(0.02)
+        os.kill(child, signal.SIGUSR1)
+        time.sleep(0.5)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         self.children.remove(child)
+        for log in sorted(self.folder.glob("*.log")):
+            print(f"{log.name} of a run in which {child} hung:\n{log.read_text()}")
         return -1000
 
     def until(self, condition: Callable[[], bool], timeout_s: float = 120.0) -> None:

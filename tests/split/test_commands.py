@@ -146,7 +146,7 @@ def test_a_stored_plan_is_followed_round_by_round_and_held_against_the_run(tmp_p
     assert cuts == [{"east": 1, "west": 2}, {"east": 3, "west": 2}]
     assert all(len(d["losses"]) == 2 for r in document["rounds"] for d in r["devices"])
     if all(d["frequency_hz"] is None for r in document["rounds"] for d in r["devices"]):
-        assert "clock was not locked" in result.err
+        assert "frequency was not locked" in result.err
     checked = command("card", "validate", "--json").document
     terms = {(t["device"], t["term"]): t for t in checked["terms"]}
     assert terms["east", "device"]["predicted_s"] == 0.01 and terms["east", "device"]["ci95"] == [0.009, 0.011]

@@ -1,6 +1,7 @@
 # ruff: noqa: E402 - what needs torch is imported after the check that it is there
 """If these fail, a device or server that dies takes finished work with it, or the run hangs or goes astray."""
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 import contextlib
@@ -333,7 +334,7 @@ def test_a_label_that_is_taken_is_refused_until_its_owner_is_silent(tmp_path: Pa
     server, victim = trial.server(), trial.device("a", doom=dies_in("forward", 4))
     assert trial.wait(victim) == -signal.SIGKILL
     again = trial.device("a", before=listens)
-    assert [trial.wait(server), trial.wait(again)] == [0, 0], trial.log("server")
+    assert [trial.wait(again), trial.wait(server)] == [0, 0], trial.log("server")
     assert set(codes.read_text().split()) == {RefusalCode.NAME_TAKEN.value}
     assert assert_same_as_a_run_that_made_these_rounds(trial) == [(1, "a"), (2, "a"), (3, "a")]
 

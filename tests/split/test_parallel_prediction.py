@@ -21,7 +21,7 @@ pytestmark = pytest.mark.torch
 
 from safetensors.torch import save_file
 
-from cardlab.card.measured import DEVICE_PARTS, best_point
+from cardlab.card.problem.measured import DEVICE_PARTS, best_point
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import Origin, Provenance
 from cardlab.core.records.device import Device

@@ -1,6 +1,7 @@
 # ruff: noqa: E402 - what needs torch is imported after the check that it is there
 """Shaping, keys, data, frequency, journal, stored rounds and validation, each by itself."""
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 import json
@@ -329,6 +330,8 @@ def test_the_error_of_each_term_and_the_one_that_is_off(tmp_path: Path) -> None:
     assert (off.device, off.term) == ("board", "uplink") and off.share == pytest.approx(0.3 / 3.6)
     assert check_rounds([]) == () and coverage(rows) == Coverage(rounds=3, inside=3)
     assert coverage([replace(rows[0], predicted_delay_ci95=(0.0, 1.0)), *rows[1:]]) == Coverage(rounds=3, inside=2)
+    above = replace(rows[0], predicted_delay_ci95=(4.0, 5.0))
+    assert coverage([above, *rows[1:]]) == Coverage(rounds=3, inside=2)
     assert coverage(rows[3:]) == Coverage(rounds=0, inside=0)
 
 
@@ -366,6 +369,19 @@ def test_an_unfinished_run_of_0_1_0_goes_on(tmp_path: Path) -> None:
     losses, adapters = replay(task, turns, trial.data(), trial.epochs)
     assert [t.losses for t in after.progress.turns] == losses
     assert largest_difference(after.adapters(), adapters) == 0.0
+
+
+def test_a_journal_of_0_1_0_keeps_its_power_and_intervals_and_goes_on_with_this_version(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(FIRST, out)
+    plain = json.loads((out / "journal.json").read_text())
+    plain["turns"][0]["details"]["round_power_w"] = 12.5
+    plain["turns"][0]["delay_ci95"] = [1.0, 2.0]
+    plain["settings"]["version"] = "0.0.9"
+    (out / "journal.json").write_text(json.dumps(plain))
+    progress = Journal.resume(out).progress
+    assert progress.turns[0].power_w == 12.5 and progress.turns[0].predicted_delay_ci95 == (1.0, 2.0)
+    assert progress.turns[1].power_w is None and progress.settings.version == __version__
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 # ruff: noqa: E402 - what needs torch is imported after the check that it is there
 """If these fail, one side believes what the other never said, or says no in words that only people understand."""
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 import json
@@ -160,18 +161,15 @@ def test_every_message_comes_back_as_it_was(message: Message) -> None:
     assert message.payload_bytes == sum(len(p.data) for p in message.tensors.values())
 
 
-@settings(max_examples=600, deadline=None)
-@given(message=ANY, data=st.data())
-def test_every_wrong_fact_is_refused_by_its_code(message: Message, data: st.DataObject) -> None:
+@settings(max_examples=100, deadline=None)
+@given(message=ANY)
+def test_every_wrong_fact_is_refused_by_its_code(message: Message) -> None:
     head = message.head()
-    if not head:
-        return
-    key = data.draw(st.sampled_from(sorted(head)))
-    value = data.draw(st.sampled_from(wrong_values(message.KIND, key)))
-    with pytest.raises(FrameError, match=key) as refused:
-        travelled(Frame(message.KIND, {**head, key: value}, message.tensors))
-    wanted = {RefusalCode.FIELD, RefusalCode.CODEC} if key == "codec" else {RefusalCode.FIELD}
-    assert refused.value.code in wanted
+    for key in head:
+        for value in wrong_values(message.KIND, key):
+            with pytest.raises(FrameError, match=key) as refused:
+                travelled(Frame(message.KIND, {**head, key: value}, message.tensors))
+            assert refused.value.code is RefusalCode.FIELD, (key, value)
 
 
 @settings(max_examples=300, deadline=None)

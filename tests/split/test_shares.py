@@ -33,7 +33,7 @@ def trials() -> Iterator[list[Trial]]:
         trial.end()
 
 
-def run_shaped(folder: Path, trials: list[Trial], link: str | None, parallel: bool) -> list:
+def run_shaped(folder: Path, trials: list[object][Trial], link: str | None, parallel: bool) -> list[object]:
     """Six rounds of two devices: those of the journal."""
     cuts = {"a": [1], "b": [3]}
     task = small_task(folder, sequence=96)

@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from cardlab.core.plain import Document
 from cardlab.db import rows_0_1
 
 revision = "v0_2_0"
@@ -47,7 +48,7 @@ _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
     ),
     "train_phase": (("ci_low", sa.Double()), ("ci_high", sa.Double())),
 }
-_CONVERTED: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+_CONVERTED: Mapping[str, Callable[[Document], Document]] = {
     "device": rows_0_1.device,
     "run": rows_0_1.run,
     "fit": rows_0_1.fit,
@@ -118,7 +119,7 @@ def _new_tables() -> None:
     )
 
 
-def _rewrite(connection: sa.Connection, table: sa.Table, convert: Callable[..., dict[str, Any]]) -> None:
+def _rewrite(connection: sa.Connection, table: sa.Table, convert: Callable[..., Document]) -> None:
     """Every row as `convert` makes it; only what changed is written."""
     for row in connection.execute(sa.select(table)).mappings().all():
         before = dict(row)
@@ -130,8 +131,8 @@ def _rewrite(connection: sa.Connection, table: sa.Table, convert: Callable[..., 
 
 def _split_measurements(connection: sa.Connection, tables: sa.MetaData) -> None:
     measurement = tables.tables["measurement"]
-    closings: list[dict[str, Any]] = []
-    costs: list[dict[str, Any]] = []
+    closings: list[Document] = []
+    costs: list[Document] = []
     gone: list[int] = []
     for row in connection.execute(sa.select(measurement)).mappings().all():
         parts = rows_0_1.measurement(dict(row))

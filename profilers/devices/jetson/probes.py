@@ -9,6 +9,7 @@ from cardlab.core.errors import CardlabError
 from cardlab.profilers.board.host import memory_bytes
 from cardlab.profilers.board.ina3221 import monitors
 from cardlab.profilers.board.limits import fan_words
+from cardlab.profilers.board.modules import memory_bucket
 from cardlab.profilers.board.rails import double_count_w, total_name, total_parts
 from cardlab.profilers.devices.device import Probe
 from cardlab.profilers.devices.jetson.jtop import find_jtop, find_tegrastats
@@ -64,7 +65,8 @@ def _memory(device: JetsonDevice) -> Probe:
     total, free = memory_bytes(device.root)
     if total is None or free is None:
         return Probe(name="memory", ok=None, state="N/A")
-    bucket = device.identity.details.get("memory_bucket", "N/A")
+    board = device.tegra.board
+    bucket = "unknown" if board is None else memory_bucket(board, total) or "unknown"
     return Probe(
         name="memory", ok=True, state=f"{bucket} module, {total / 2**30:.1f} GiB seen, {free / 2**30:.1f} GiB free"
     )

@@ -1,6 +1,7 @@
 # ruff: noqa: E402 - what needs torch is imported after the check that it is there
 """If these fail, the agent times layers that are not those of the model, or disagrees with profile-device."""
 
+# mypy: disable-error-code="attr-defined"
 from __future__ import annotations
 
 import subprocess

@@ -1,5 +1,6 @@
 """Power of a Jetson: averaging, quantisation, a second source beside the first, and a source that goes away."""
 
+# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 import os

@@ -1,0 +1,203 @@
+"""Whether a scenario makes sense: every number in its range, nothing contradicting itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cardlab.card.link.snr_maps import snr_map
+from cardlab.card.problem.scenario import (
+    BENCHMARKS,
+    CHANNELS,
+    ENERGIES,
+    FADINGS,
+    RANGES,
+    SCHEMES,
+    WEIGHT_ON,
+    Constraints,
+    LinkSpec,
+    Objective,
+    Scenario,
+    SftSpec,
+)
+from cardlab.core.errors import PlanError, ScenarioError
+
+
+class MisfitError(ScenarioError):
+    """A ScenarioError that knows its table, key and, for devices, which one."""
+
+    def __init__(self, message: str, *, remedy: str, table: str, key: str | None, index: int = 0) -> None:
+        super().__init__(message, remedy=remedy)
+        self.table = table
+        self.key = key
+        self.index = index
+
+
+def check_scenario(scenario: Scenario) -> None:
+    """Raise ScenarioError naming the first key that makes no sense."""
+    _choice("", "scheme", scenario.scheme, SCHEMES)
+    _whole("", "rounds", scenario.rounds, 1)
+    check_objective(scenario.objective)
+    _task(scenario)
+    _server(scenario)
+    if scenario.link is not None:
+        check_link(scenario.link)
+    _devices(scenario)
+    check_constraints(scenario.constraints, scenario.task.layers)
+    check_sft(scenario.sft)
+
+
+def check_objective(objective: Objective) -> None:
+    """Raise ScenarioError if weight, compression, epochs or a named choice is out of range."""
+    if not 0.0 <= objective.weight <= 1.0:
+        raise _misfit("objective", "weight", f"is {objective.weight:g}", "give a weight from 0 to 1")
+    if not 0.0 < objective.compression <= 1.0:
+        problem = f"is {objective.compression:g}"
+        raise _misfit("objective", "compression", problem, "give the fraction that remains, above 0 up to 1")
+    _whole("objective", "local_epochs", objective.local_epochs, 1)
+    _not_negative("objective", "device_energy_weight", objective.device_energy_weight)
+    _choice("objective", "weight_on", objective.weight_on, WEIGHT_ON)
+    _choice("objective", "range", objective.range, RANGES)
+    _choice("objective", "energy", objective.energy, ENERGIES)
+    _choice("objective", "benchmark", objective.benchmark, BENCHMARKS)
+
+
+def check_constraints(limits: Constraints, layers: int) -> None:
+    """Raise ScenarioError if a limit makes no sense for a model of that many layers."""
+    for key in ("deadline_s", "server_power_w", "server_energy_j", "device_energy_j"):
+        _positive("constraints", key, getattr(limits, key))
+    if limits.min_device_layers is not None and not 1 <= limits.min_device_layers < layers:
+        remedy = f"give a number from 1 to {layers - 1}"
+        raise _misfit("constraints", "min_device_layers", f"is {limits.min_device_layers}", remedy)
+    confidence = limits.deadline_confidence
+    if confidence is not None and not 0.5 <= confidence < 1.0:
+        raise _misfit("constraints", "deadline_confidence", f"is {confidence:g}", "give 0.5 up to below 1")
+    if confidence is not None and limits.deadline_s is None:
+        raise _misfit("constraints", "deadline_confidence", "stands without a deadline", "give deadline_s")
+
+
+def check_sft(sft: SftSpec) -> None:
+    """Raise ScenarioError if a number or name of the table [sft] makes no sense."""
+    _choice("sft", "spectrum", sft.spectrum, ("power", "linear"))
+    _choice("sft", "server_sharing", sft.server_sharing, ("serial", "batched"))
+    _choice("sft", "blocks", sft.blocks, ("own", "common"))
+    _choice("sft", "codec", sft.codec, ("topk", "dense"))
+    for key in ("bandwidth_hz", "encode_bytes_per_s", "decode_bytes_per_s"):
+        _positive("sft", key, getattr(sft, key))
+    if not 2 <= sft.bits <= 8:
+        raise _misfit("sft", "bits", f"is {sft.bits}", "give 2 to 8")
+    if sft.raw_bits not in (16, 32):
+        raise _misfit("sft", "raw_bits", f"is {sft.raw_bits}", "give 16 or 32")
+    for rate in sft.rates:
+        if not 0.0 < rate <= 1.0:
+            raise _misfit("sft", "rates", f"has {rate:g}", "give fractions that remain, above 0 up to 1")
+    times = sft.sharing_times
+    if times and (times[0] != 1.0 or any(b < a for a, b in zip(times, times[1:], strict=False))):
+        raise _misfit("sft", "sharing_times", "must begin with 1 and not fall", "give times in units of one mini-batch")
+    _not_negative("sft", "sharing_bytes_per_layer", sft.sharing_bytes_per_layer)
+    curve = (sft.accuracy_limit, sft.accuracy_loss, sft.accuracy_rate)
+    if any(v is None for v in curve) and any(v is not None for v in curve):
+        raise _misfit("sft", "accuracy_limit", "stands alone", "give accuracy_limit, accuracy_loss and accuracy_rate")
+    _positive("sft", "accuracy_rate", sft.accuracy_rate)
+    _not_negative("sft", "accuracy_loss", sft.accuracy_loss or 0.0)
+
+
+def check_link(link: LinkSpec) -> None:
+    """Raise ScenarioError if a number or name of the link makes no sense."""
+    _choice("link", "channel", link.channel, CHANNELS)
+    _choice("link", "fading", link.fading, FADINGS)
+    _positive("link", "bandwidth_hz", link.bandwidth_hz)
+    if not 0.0 < link.protocol_efficiency <= 1.0:
+        raise _misfit("link", "protocol_efficiency", f"is {link.protocol_efficiency:g}", "give above 0 up to 1")
+    _whole("link", "seed", link.seed, 0)
+    try:
+        snr_map(link.snr_mapping)
+    except PlanError as error:
+        raise _misfit("link", "snr_mapping", f"is {link.snr_mapping!r}", error.remedy) from error
+
+
+def _task(scenario: Scenario) -> None:
+    task = scenario.task
+    if task.layers < 2:
+        raise _misfit("task", "layers", f"is {task.layers}", "a model needs 2 layers to be cut")
+    for key in ("layer_forward_flop", "layer_backward_flop", "activation_bytes", "gradient_bytes"):
+        _positive("task", key, getattr(task, key))
+    for key in (
+        "head_flop",
+        "adapter_bytes_per_layer",
+        "optimizer_bytes_per_layer",
+        "device_base_bytes",
+        "device_bytes_per_layer",
+        "server_base_bytes",
+        "server_bytes_per_layer",
+    ):
+        _not_negative("task", key, getattr(task, key))
+    if task.first_layer_backward_flop is not None:
+        _not_negative("task", "first_layer_backward_flop", task.first_layer_backward_flop)
+
+
+def _server(scenario: Scenario) -> None:
+    server = scenario.server
+    for key in ("frequency_min_hz", "frequency_max_hz", "cores", "delta", "kappa_w_per_hz3", "memory_bytes"):
+        _positive("server", key, getattr(server, key))
+    _not_negative("server", "static_power_w", server.static_power_w)
+    if server.wait_power_w is not None:
+        _not_negative("server", "wait_power_w", server.wait_power_w)
+    low, high = server.frequency_min_hz, server.frequency_max_hz
+    if low > high:
+        raise _misfit("server", "frequency_min_hz", "is above frequency_max_hz", "exchange the two")
+    outside = [f for f in server.frequencies_hz if not low <= f <= high]
+    if outside:
+        raise _misfit("server", "frequencies_hz", f"has {outside[0]:g}, outside its own range", "widen the range")
+
+
+def _devices(scenario: Scenario) -> None:
+    names = [device.name for device in scenario.devices]
+    if not names:
+        raise ScenarioError("the scenario has no device", remedy="add at least one [[devices]] table")
+    for index, device in enumerate(scenario.devices):
+        who = f"device {device.name!r}: "
+        if device.name in names[:index]:
+            raise _misfit("devices", "name", f"is {device.name!r} for two devices", "give each its own name", index)
+        for key in (
+            "frequency_hz",
+            "cores",
+            "delta",
+            "uplink_bps",
+            "downlink_bps",
+            "memory_bytes",
+            "power_w",
+        ):
+            _positive("devices", key, getattr(device, key), who, index)
+        if scenario.link is None and (device.uplink_bps is None or device.downlink_bps is None):
+            raise MisfitError(
+                f"device {device.name!r} has no link",
+                remedy="give uplink_bps and downlink_bps in bit/s, or a [link] with a channel",
+                table="devices",
+                key=None,
+                index=index,
+            )
+
+
+def _misfit(table: str, key: str, problem: str, remedy: str, index: int = 0, who: str = "") -> MisfitError:
+    name = f"[{table}] {key}" if table else key
+    return MisfitError(f"{who}{name} {problem}", remedy=remedy, table=table, key=key, index=index)
+
+
+def _positive(table: str, key: str, value: float | None, who: str = "", index: int = 0) -> None:
+    if value is not None and not value > 0:
+        raise _misfit(table, key, f"is {value:g}", "give a number above 0", index, who)
+
+
+def _not_negative(table: str, key: str, value: float) -> None:
+    if not value >= 0:
+        raise _misfit(table, key, f"is {value:g}", "give 0 or more")
+
+
+def _whole(table: str, key: str, value: int, least: int) -> None:
+    if value < least:
+        raise _misfit(table, key, f"is {value}", f"give {least} or more")
+
+
+def _choice(table: str, key: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise _misfit(table, key, f"is {value!r}", f"choose one of: {', '.join(choices)}")

@@ -1,0 +1,293 @@
+"""From a database to a Problem: measured constants of who takes part, on the task they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cardlab.card.link.channel import OTHER_SEED, STATES, rates_by_round
+from cardlab.card.problem.check import check_constraints
+from cardlab.card.problem.codec_times import Codecs, codecs_of
+from cardlab.card.problem.datasheet import datasheet_problem
+from cardlab.card.problem.measured import (
+    SERVER_PARTS,
+    Fits,
+    curve,
+    device_power_w,
+    device_seconds,
+    doubts_of,
+    idle_power_w,
+    latency_fit,
+    link_doubt,
+    server_clocks,
+    server_fits,
+    server_seconds,
+    whole_seconds,
+)
+from cardlab.card.problem.parties import Party, Request, find_devices, find_server, find_task, newest_profile
+from cardlab.card.problem.problem import Array, Problem
+from cardlab.card.problem.scenario import LinkSpec, Objective
+from cardlab.card.uncertainty import Doubt, Doubts
+from cardlab.core.errors import PlanError
+from cardlab.core.quantity import Provenance, union_of
+from cardlab.core.records.device import Device
+from cardlab.core.records.fit import Fit
+from cardlab.core.records.link import Link
+from cardlab.core.records.measurement import Profile
+from cardlab.core.records.task import DTYPE_BYTES, Task
+from cardlab.core.records.workload import Analysis
+from cardlab.db.store import Store
+
+__all__ = ["Gathered", "Request", "gather"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """The problem of each round, what is in doubt, its datasheet twin, and what it was made of.
+
+    `statistics` are problems on draws of the channel that are not those of the rounds (the rounds' own problem where
+    nothing is drawn); `local_s` is the time of the whole model on each device for a mini-batch [M], NaN unknown.
+    """
+
+    problems: tuple[Problem, ...]
+    statistics: tuple[Problem, ...]
+    local_s: Array
+    doubts: Doubts
+    datasheet: Problem | None
+    task: Task
+    wire_dtype: str
+    server: Device
+    fits: tuple[str, ...]
+    runs: tuple[str, ...]
+    codecs: Codecs
+    links: tuple[str, ...]
+    assumptions: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def problem(self) -> Problem:
+        """That of the first round."""
+        return self.problems[0]
+
+
+def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
+    """The problem that the database and the request describe, for each round.
+
+    Raises NotFoundError or PlanError naming what is missing and the option or command that gives it.
+    """
+    link = _link(store, request)
+    server = find_server(store, request)
+    parties = find_devices(store, request, server)
+    serving = Party(device=server)
+    task = find_task(store, request, [serving, *parties])
+    check_constraints(request.constraints, task.architecture.layers)
+    profiles = [newest_profile(store, party, task) for party in parties]
+    server_profile = newest_profile(store, serving, task)
+    fits = server_fits(store, server, task, server_profile)
+    codecs = codecs_of(store, [p.run.device.key for p in profiles], server.key, task.uid)
+    return _Assembly(request, link, server, task, parties, profiles, fits, server_profile, codecs).gathered(rounds)
+
+
+def _link(store: Store, request: Request) -> Link | None:
+    """The stored link to take rates from: the named one, else the only one where no rate was given."""
+    up, down = request.uplink_bps, request.downlink_bps
+    for option, value in (("--uplink-mbps", up), ("--downlink-mbps", down)):
+        if value is not None and not value > 0:
+            raise PlanError(f"the rate of {option} is {value:g}", remedy="give a number above 0")
+    link = None
+    if request.link_name is not None:
+        link = store.links.get(request.link_name)
+    elif request.link is None and (up is None or down is None):
+        stored = store.links.all()
+        link = stored[0] if len(stored) == 1 else None
+        if len(stored) > 1:
+            names = ", ".join(known.name for known in stored)
+            raise PlanError(f"several links are stored ({names})", remedy="name one with --link NAME")
+    measured = (None, None) if link is None else (link.uplink_bps, link.downlink_bps)
+    missing = [
+        option
+        for option, given, stored_bps in (
+            ("--uplink-mbps", up, measured[0]),
+            ("--downlink-mbps", down, measured[1]),
+        )
+        if given is None and stored_bps is None
+    ]
+    if missing and request.link is None:
+        raise PlanError(
+            f"the link between devices and server is not known ({' and '.join(missing)} missing)",
+            remedy="give --uplink-mbps, --downlink-mbps, or --channel good|normal|poor, or import: card link",
+        )
+    return link
+
+
+@dataclass(frozen=True, slots=True)
+class _Assembly:
+    """Everything found in the database, on its way to a Problem."""
+
+    request: Request
+    link: Link | None
+    server: Device
+    task: Task
+    parties: Sequence[Party]
+    profiles: Sequence[Profile]
+    fits: Fits
+    server_profile: Profile
+    codecs: Codecs
+
+    def gathered(self, rounds: int) -> Gathered:
+        """The problems and what they were made of."""
+        problem, assumed = self._problem()
+        cuts: Array = problem.cuts.astype(np.float64)
+        layers = self.task.architecture.layers - cuts
+        labels, used = problem.devices, self._used()
+        return Gathered(
+            problems=self._rounds(problem, rounds, self.request.link),
+            statistics=self._statistics(problem),
+            local_s=np.array([whole_seconds(p, self.task.architecture.layers) for p in self.profiles]),
+            doubts=doubts_of(self.profiles, labels, cuts, self.fits, layers, problem.frequency_hz, self._link_doubt()),
+            datasheet=datasheet_problem(problem, self._analysis(), self.server, [p.run.device for p in self.profiles]),
+            task=self.task,
+            wire_dtype=self._wire()[0],
+            server=self.server,
+            fits=tuple(fit.fit_id for fit in used),
+            runs=tuple(
+                dict.fromkeys([*(p.run.uid for p in self.profiles), self.server_profile.run.uid, *self.codecs.runs])
+            ),
+            codecs=self.codecs,
+            links=() if self.link is None else (self.link.uid,),
+            assumptions=(*self.request.assumed, *assumed),
+            notes=self._notes(),
+        )
+
+    def _used(self) -> list[Fit]:
+        latency = [latency_fit(self.fits, part) for part in SERVER_PARTS]
+        powers = [self.fits.get((quantity, None, None)) for quantity in ("power", "wait_power")]
+        return latency + [fit for fit in powers if fit is not None]
+
+    def _problem(self) -> tuple[Problem, tuple[str, ...]]:
+        analysis = self._analysis()
+        cuts = np.array([cut.cut for cut in analysis.cuts])
+        layers: Array = cuts.astype(np.float64)
+        clocks = server_clocks(self.server_profile, self.fits)
+        objective, assumed = self._objective()
+        wire, wire_note = self._wire()
+        scale = objective.compression * DTYPE_BYTES[wire] / DTYPE_BYTES[self.server_profile.run.execution.dtype]
+        encode_s, decode_s = self.codecs.seconds("none" if objective.compression == 1.0 else None, list(cuts))
+        up, down = self._rates()
+        origins = union_of([fit.provenance for fit in self._used()] + ([self.link.provenance] if self.link else []))
+        problem = Problem(
+            devices=tuple(party.label for party in self.parties),
+            cuts=cuts,
+            frequency_hz=clocks,
+            device_s=np.array([device_seconds(p, layers) for p in self.profiles]),
+            encode_s=encode_s,
+            decode_s=decode_s,
+            handling_s=self.codecs.handling_s(list(cuts)),
+            server_s=server_seconds(self.fits, self.task.architecture.layers - layers, clocks),
+            power_w=self._curve("power", clocks),
+            wait_power_w=self._curve("wait_power", clocks),
+            idle_power_w=idle_power_w(self.server_profile),
+            up_bytes=np.array([c.activation_bytes for c in analysis.cuts]) * scale,
+            down_bytes=np.array([c.gradient_bytes for c in analysis.cuts]) * scale,
+            adapter_bytes=np.array([c.adapter_bytes for c in analysis.cuts]) * (1.0 + self.task.optimizer_factor),
+            uplink_bps=up,
+            downlink_bps=down,
+            device_memory_bytes=np.array([_or_nan(c.device_memory_bytes) for c in analysis.cuts]),
+            device_memory_limit_bytes=np.array([_or_nan(p.run.device.memory_bytes) for p in self.profiles]),
+            server_memory_bytes=np.array([_or_nan(c.server_memory_bytes) for c in analysis.cuts]),
+            server_memory_limit_bytes=_or_nan(self.server.memory_bytes),
+            device_power_w=np.array([device_power_w(p) for p in self.profiles]),
+            objective=objective,
+            constraints=self.request.constraints,
+            provenance=tuple(Provenance(p.run.provenance.origins).joined([origins]) for p in self.profiles),
+        )
+        return problem, (*assumed, *wire_note)
+
+    def _rates(self) -> tuple[Array, Array]:
+        """Rates of the first round [M]; NaN where the channel is to give them."""
+        up, down = self._known_rates()
+        count = len(self.profiles)
+        return np.full(count, _or_nan(up)), np.full(count, _or_nan(down))
+
+    def _known_rates(self) -> tuple[float | None, float | None]:
+        stored = (None, None) if self.link is None else (self.link.uplink_bps, self.link.downlink_bps)
+        given = (self.request.uplink_bps, self.request.downlink_bps)
+        return (given[0] or stored[0], given[1] or stored[1])
+
+    def _link_doubt(self) -> Doubt | None:
+        if self.link is None:
+            return None
+        return link_doubt(self.link, up=self.request.uplink_bps is None, down=self.request.downlink_bps is None)
+
+    def _statistics(self, problem: Problem) -> tuple[Problem, ...]:
+        link = self.request.link
+        if link is None or None not in self._known_rates():
+            return (problem,)
+        return self._rounds(problem, STATES, replace(link, seed=link.seed + OTHER_SEED))
+
+    def _rounds(self, problem: Problem, rounds: int, link: LinkSpec | None) -> tuple[Problem, ...]:
+        known = self._known_rates()
+        if link is None or None not in known:
+            return (problem,) * rounds
+        rates = rates_by_round(link, problem.devices, [known] * len(self.profiles), rounds)
+        return tuple(replace(problem, uplink_bps=up, downlink_bps=down) for up, down in rates)
+
+    def _curve(self, quantity: str, clocks: Array) -> Array | None:
+        fit = self.fits.get((quantity, None, None))
+        return None if fit is None else curve(fit, clocks)
+
+    def _analysis(self) -> Analysis:
+        run = self.server_profile.run
+        if run.analysis is None:
+            raise PlanError(f"run {run.uid[:12]} has no analysis", remedy="profile the device again")
+        return run.analysis
+
+    def _objective(self) -> tuple[Objective, tuple[str, ...]]:
+        if self.request.energy is not None:
+            return replace(self.request.objective, energy=self.request.energy), ()
+        waiting = ("wait_power", None, None) in self.fits
+        kind = "round" if waiting else "busy"
+        reason = "waiting power was measured" if waiting else "waiting power was not measured"
+        assumed = (f"energy = {kind} ({reason})",) if ("power", None, None) in self.fits else ()
+        return replace(self.request.objective, energy=kind), assumed
+
+    def _wire(self) -> tuple[str, tuple[str, ...]]:
+        if self.request.wire_dtype is not None:
+            return self.request.wire_dtype, ()
+        dtype = self.server_profile.run.execution.dtype
+        return dtype, (f"wire dtype = {dtype} (the server's)",)
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = []
+        if ("power", None, None) not in self.fits:
+            notes.append(f"{self.server.name} has no power data: energy is N/A and only delay is weighed")
+        devices = [p.run.device for p in self.profiles]
+        notes.extend(_births(devices, self.server))
+        if self.link is not None:
+            notes.append(f"link {self.link.name!r}, measured {self.link.measured_at}")
+        elif self.request.link is not None:
+            notes.append(f"channel {self.request.link.channel}, SNR mapping {self.request.link.snr_mapping}")
+        return tuple(notes)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _births(devices: Sequence[Device], server: Device) -> list[str]:
+    """Which parties were measured and which were not, so that nobody takes one for the other."""
+    parts = {d.name: "device terms" for d in devices}
+    parts[server.name] = "all terms" if server.name in parts else "server terms and energy"
+    platforms = {d.name: d.platform for d in [*devices, server]}
+    lines = []
+    for words, chosen in (
+        ("measured", lambda platform: platform not in ("simulated", "imported")),
+        ("imported", lambda platform: platform == "imported"),
+        ("simulated, no number of these is real", lambda platform: platform == "simulated"),
+    ):
+        names = [f"{name} ({parts[name]})" for name, platform in platforms.items() if chosen(platform)]
+        if names:
+            lines.append(f"{words}: {', '.join(names)}")
+    return lines

@@ -1,0 +1,251 @@
+"""Measured constants as arrays: what a device's profile and a server's fits say, and how sure they are.
+
+A device brings the times of its highest clock that was neither throttled nor contended; the server its
+fitted curves over the clocks it offers. Doubt of a curve: its parameter draws, times one draw of the
+law's misfit for the fit; power also times one draw of the meter's gain for the server. Doubt of a device:
+the standard error of each segment's time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cardlab.card.problem.problem import Array
+from cardlab.card.uncertainty import Doubt, Doubts
+from cardlab.core.errors import PlanError
+from cardlab.core.records.device import Device
+from cardlab.core.records.fit import Fit
+from cardlab.core.records.link import Link
+from cardlab.core.records.measurement import Point, Profile
+from cardlab.core.records.task import Task
+from cardlab.core.records.workload import PHASES
+from cardlab.db.store import Store
+
+SERVER_PARTS = (("layer", "forward"), ("layer", "backward"), ("head", "forward"), ("head", "backward"))
+DEVICE_PARTS = (
+    ("embedding", "forward"),
+    ("first_layer", "forward"),
+    ("first_layer", "backward"),
+    ("layer", "forward"),
+    ("layer", "backward"),
+)
+DRAWS = 200
+Fits = Mapping[tuple[str, str | None, str | None], Fit]
+
+
+def best_point(profile: Profile) -> Point:
+    """`Profile.best_point`; PlanError if there is none."""
+    point = profile.best_point
+    if point is None:
+        raise PlanError(
+            f"{profile.run.device.name!r} has no point with trustworthy times",
+            remedy="profile it again on a quiet machine, or with --repeats",
+        )
+    return point
+
+
+def _segment_times(profile: Profile) -> dict[tuple[str, str], tuple[float, float]]:
+    """Seconds and their standard error (0 if unknown) of every part a device needs."""
+    point, found = best_point(profile), {}
+    for part in DEVICE_PARTS:
+        estimate = point.latency(*part)
+        if estimate is None:
+            raise PlanError(
+                f"{profile.run.device.name!r} lacks the time of {part[0]} {part[1]}",
+                remedy="go on with profile-device --resume",
+            )
+        found[part] = (estimate.value, estimate.stderr or 0.0)
+    return found
+
+
+def _multiples(part: tuple[str, str], cuts: Array) -> Array:
+    return np.asarray(cuts - 1.0 if part[0] == "layer" else np.ones(cuts.size))
+
+
+def device_seconds(profile: Profile, cuts: Array) -> Array:
+    """Seconds per mini-batch of the device's side at each cut [C]."""
+    times = _segment_times(profile)
+    return np.asarray(sum(value * _multiples(part, cuts) for part, (value, _) in times.items()))
+
+
+def whole_seconds(profile: Profile, layers: int) -> float:
+    """Seconds per mini-batch of the whole model, head included, on that device; NaN where its head was not timed."""
+    point = best_point(profile)
+    head = [point.latency("head", phase) for phase in PHASES]
+    head_s = [estimate.value for estimate in head if estimate is not None]
+    return float(device_seconds(profile, np.array([float(layers)]))[0]) + sum(head_s) if len(head_s) == 2 else np.nan
+
+
+def device_power_w(profile: Profile) -> float:
+    """Power of the whole device at its point, W; NaN without a meter."""
+    measurement = best_point(profile).total_power()
+    return float("nan") if measurement is None or measurement.estimate is None else measurement.estimate.value
+
+
+def idle_power_w(profile: Profile) -> float | None:
+    """Power with nothing to do, W; None if it was not measured."""
+    idle = profile.idle_power
+    return None if idle is None else idle.value
+
+
+def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> Fits:
+    """The selected fits of the server by (quantity, segment, phase), of the profile's execution.
+
+    Powers are those of the rail that covers the whole device. Where several power modes or memory clocks
+    were measured, those of the profile's best point count. Raises PlanError naming a part without a fit.
+    """
+    state, rail = best_point(profile).operating, profile.total_rail
+    here = (None, None) if state is None else (state.power_mode, state.memory_hz)
+    found: dict[tuple[str, str | None, str | None], Fit] = {}
+    for stored in store.fits.newest(device=server.key, task=task.uid, selected_only=True):
+        fit = stored.fit
+        key = (fit.quantity, fit.segment, fit.phase)
+        if fit.execution not in (None, profile.run.execution.uid):
+            continue
+        if fit.quantity in ("power", "wait_power") and rail is not None and fit.rail != rail:
+            continue
+        if key not in found or (fit.power_mode, fit.memory_hz) == here:
+            found[key] = fit
+    for segment, phase in SERVER_PARTS:
+        if ("latency", segment, phase) not in found:
+            raise PlanError(
+                f"the server {server.name!r} has no fit of {segment} {phase}",
+                remedy=f"run: calibrate fit --device {server.name}",
+            )
+    return found
+
+
+def server_clocks(profile: Profile, fits: Fits) -> Array:
+    """Compute frequencies the server offers within the range its fits cover, Hz [F].
+
+    [NaN] where the device has no frequency control, which only constant laws can be evaluated at. Raises PlanError
+    where laws depend on the frequency and the run does not say what was offered: any choice would be a guess.
+    """
+    offered = profile.run.offered_hz
+    axis = fits[("latency", "layer", "forward")].x
+    if axis.min is None or axis.max is None:
+        return np.array([np.nan])
+    if not offered:
+        raise PlanError(
+            f"run {profile.run.uid[:12]} of {profile.run.device.name!r} does not say which frequencies were offered",
+            remedy=f"profile it again: profile-device --name {profile.run.device.name}",
+        )
+    frequencies = np.unique(np.array(offered, dtype=float))
+    inside = frequencies[(frequencies >= axis.min * 0.995) & (frequencies <= axis.max * 1.005)]
+    return inside if inside.size else np.array([axis.max])
+
+
+def server_seconds(fits: Fits, layers: Array, clocks: Array) -> Array:
+    """Seconds per mini-batch of the server's side [C,F]: its layers and the head."""
+    return np.asarray(
+        sum(count[:, None] * curve(latency_fit(fits, part), clocks)[None, :] for part, count in _server_parts(layers))
+    )
+
+
+def _server_parts(layers: Array) -> list[tuple[tuple[str, str], Array]]:
+    return [(part, layers if part[0] == "layer" else np.ones(layers.size)) for part in SERVER_PARTS]
+
+
+def latency_fit(fits: Fits, part: tuple[str, str]) -> Fit:
+    """The fit of one (segment, phase)."""
+    segment, phase = part
+    return fits[("latency", segment, phase)]
+
+
+def curve(fit: Fit, frequencies_hz: Array) -> Array:
+    """A fit at frequencies [F]; at an unknown one (NaN) only a constant law has a value.
+
+    Raises PlanError for a law that depends on a frequency which is not known.
+    """
+    return np.asarray(fit.curve.evaluate(_at(fit, frequencies_hz), fit.values))
+
+
+def _at(fit: Fit, frequencies_hz: Array) -> Array:
+    unknown = np.isnan(frequencies_hz)
+    if not unknown.any():
+        return frequencies_hz
+    if fit.x.min is not None:
+        raise PlanError(
+            f"the {fit.quantity} of {fit.device_name!r} follows {fit.law} and its frequency is not known",
+            remedy="profile the server again, so that its run says which frequencies it offers",
+        )
+    # A constant law ignores its argument, which must only be a number.
+    return np.asarray(np.where(unknown, 1.0, frequencies_hz))
+
+
+def doubts_of(
+    profiles: Sequence[Profile],
+    labels: Sequence[str],
+    cuts: Array,
+    fits: Fits,
+    layers: Array,
+    clocks: Array,
+    link: Doubt | None = None,
+) -> Doubts:
+    """Every source of doubt in a plan from a database, each an independent one."""
+    sources = [] if link is None else [link]
+    for part, count in _server_parts(layers):
+        fit = latency_fit(fits, part)
+        sources.append(
+            Doubt(
+                name=f"server {' '.join(part)}",
+                server_s=count[None, :, None] * _spread(fit, clocks)[:, None, :],
+            )
+        )
+    power, wait = fits.get(("power", None, None)), fits.get(("wait_power", None, None))
+    if power is not None:
+        sources.append(Doubt(name="server power", power_w=_spread(power, clocks)))
+        if wait is not None:
+            sources.append(Doubt(name="server waiting power", wait_power_w=_spread(wait, clocks)))
+        gain = power.meter_systematic
+        if gain:
+            # One gain for all that the meter read.
+            off = gain * _normal("meter", power.device)[:, None]
+            waiting = None if wait is None else off * curve(wait, clocks)[None, :]
+            sources.append(Doubt(name="server power meter", power_w=off * curve(power, clocks), wait_power_w=waiting))
+    for m, (profile, label) in enumerate(zip(profiles, labels, strict=True)):
+        added = np.zeros((DRAWS, cuts.size))
+        for part, (_, stderr) in _segment_times(profile).items():
+            seed = (profile.run.uid, *part)
+            added += stderr * _normal(*seed)[:, None] * _multiples(part, cuts)
+        sources.append(Doubt(name=f"times of {label}", device=m, device_s=added))
+    return Doubts(sources=tuple(sources), draws=DRAWS)
+
+
+def link_doubt(link: Link, *, up: bool, down: bool) -> Doubt | None:
+    """What messages of a measured link differed by, taken as 95 % of what they do; None where nothing says.
+
+    `up`, `down`: whether that direction's rate is the link's.
+    """
+    found = {
+        way: _message_spread(link, way) if wanted else None for way, wanted in (("uplink", up), ("downlink", down))
+    }
+    if all(part is None for part in found.values()):
+        return None
+    return Doubt(name=f"rate of link {link.name}", up_s_per_bit=found["uplink"], down_s_per_bit=found["downlink"])
+
+
+def _message_spread(link: Link, way: str) -> Array | None:
+    span = link.uplink_range_bps if way == "uplink" else link.downlink_range_bps
+    if span is None:
+        return None
+    slow_bps, quick_bps = span
+    if not 0.0 < slow_bps <= quick_bps:
+        return None
+    return np.asarray((1.0 / slow_bps - 1.0 / quick_bps) / (2.0 * 1.96) * _normal(link.uid, way))
+
+
+def _spread(fit: Fit, clocks: Array) -> Array:
+    """What draws of a fit add to its curve [N,F]: parameters, and one misfit for the fit."""
+    drawn = np.resize(fit.predict_draws(_at(fit, clocks)), (DRAWS, clocks.size))
+    misfit = (fit.misfit or 0.0) * _normal("misfit", fit.fit_id)
+    return np.asarray(drawn * (1.0 + misfit[:, None]) - curve(fit, clocks)[None, :])
+
+
+def _normal(*names: str) -> Array:
+    # Seeded by what it belongs to: the same database gives the same plan.
+    digest = hashlib.sha256("/".join(names).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little")).standard_normal(DRAWS)

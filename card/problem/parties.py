@@ -1,0 +1,175 @@
+"""Who takes part in a plan from a database, and on which task.
+
+The task is the only one that all parties share, else the one that is named. Of each device its newest
+complete run of that task counts; LABEL@MODE asks for the power mode MODE. The server is the only GPU
+server of the database, unless one is named; one device may be both (a local run).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cardlab.card.problem.scenario import Constraints, LinkSpec, Objective
+from cardlab.core.errors import NotFoundError, PlanError
+from cardlab.core.records.device import Device
+from cardlab.core.records.measurement import Point, Profile
+from cardlab.core.records.task import Task
+from cardlab.db.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a plan from a database was asked for; None is to be found out.
+
+    Attributes:
+        server, devices: labels or keys; devices may be LABEL@MODE.
+        model, batch, sequence: name the task if the parties share several.
+        uplink_bps, downlink_bps: the link, bit/s.
+        link: a radio channel to draw rates from, for a direction without a rate.
+        link_name: a stored link whose rates to take.
+        wire_dtype: dtype of smashed data and gradients on the link; the server's by default.
+        energy: how server energy is counted; None takes "round" where waiting power was measured.
+    """
+
+    server: str | None = None
+    devices: tuple[str, ...] = ()
+    model: str | None = None
+    batch: int | None = None
+    sequence: int | None = None
+    uplink_bps: float | None = None
+    downlink_bps: float | None = None
+    link: LinkSpec | None = None
+    link_name: str | None = None
+    wire_dtype: str | None = None
+    energy: str | None = None
+    objective: Objective = field(default_factory=Objective)
+    constraints: Constraints = field(default_factory=Constraints)
+    assumed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Party:
+    """A device that takes part, with the power mode that was asked for (None: any)."""
+
+    device: Device
+    mode: str | None = None
+
+    @property
+    def label(self) -> str:
+        """How the plan calls it."""
+        return self.device.name if self.mode is None else f"{self.device.name}@{self.mode}"
+
+
+def find_server(store: Store, request: Request) -> Device:
+    """The named server, else the only GPU server. Raises PlanError or NotFoundError naming --server."""
+    if request.server is not None:
+        return store.devices.resolve(request.server)
+    every = store.devices.all()
+    found = [d for d in every if _can_serve(d)]
+    if len(found) == 1:
+        return found[0]
+    what = "no device in it is a GPU server" if not found else f"{len(found)} devices in it are GPU servers"
+    known = ", ".join(d.name for d in every) or "none"
+    raise PlanError(f"{store.location}: {what}", remedy=f"name the server with --server LABEL; known devices: {known}")
+
+
+def _can_serve(device: Device) -> bool:
+    return device.platform == "nvidia" or (device.platform == "simulated" and str(device.model).startswith("rtx-"))
+
+
+def find_devices(store: Store, request: Request, server: Device) -> list[Party]:
+    """The named devices, else all but the server and imports. Raises PlanError naming --device."""
+    if request.devices:
+        parties = [_party(store, label) for label in request.devices]
+        labels = [party.label for party in parties]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise PlanError(f"device {label!r} is named twice", remedy="name each --device once")
+        return parties
+    found = [d for d in store.devices.all() if d.key != server.key and d.platform != "imported"]
+    if not found:
+        raise PlanError(
+            f"{store.location} holds no device beside the server {server.name!r}",
+            remedy="profile a device, or name one with --device LABEL (the server may be one)",
+        )
+    return [Party(device=device) for device in found]
+
+
+def _party(store: Store, label: str) -> Party:
+    try:
+        return Party(device=store.devices.resolve(label))
+    except NotFoundError:
+        name, at, mode = label.rpartition("@")
+        if not at or not mode:
+            raise
+    return Party(device=store.devices.resolve(name), mode=mode)
+
+
+def find_task(store: Store, request: Request, parties: Sequence[Party]) -> Task:
+    """The task all parties share. Raises NotFoundError or PlanError naming --model, --batch, --seq."""
+    per_party = [{u: t for u, t in _tasks_of(store, p).items() if _wanted(t, request)} for p in parties]
+    for party, tasks in zip(parties, per_party, strict=True):
+        if not tasks:
+            raise NotFoundError(
+                f"{party.label!r} has no complete profile{_asked(request)}",
+                remedy="measure it with profile-device, or go on with an unfinished one by --resume",
+            )
+    shared = set.intersection(*(set(tasks) for tasks in per_party))
+    if len(shared) == 1:
+        return per_party[0][shared.pop()]
+    if not shared:
+        each = "; ".join(
+            f"{p.label}: {', '.join(sorted(map(task_name, tasks.values())))}"
+            for p, tasks in zip(parties, per_party, strict=True)
+        )
+        raise PlanError(f"the parties share no task ({each})", remedy="profile all of them with the same task")
+    names = ", ".join(sorted(task_name(per_party[0][uid]) for uid in shared))
+    raise PlanError(f"the parties share several tasks ({names})", remedy="name one by --model, --batch and --seq")
+
+
+def _tasks_of(store: Store, party: Party) -> dict[str, Task]:
+    if party.mode is None:
+        return {task.uid: task for _, task in store.runs.finished(party.device.key) if task is not None}
+    return {p.run.task.uid: p.run.task for p in _in_modes(store, party, None) if p.run.task is not None}
+
+
+def _in_modes(store: Store, party: Party, task: Task | None) -> list[Profile]:
+    """Complete profiles with points in the power mode that was asked for, oldest first."""
+    uid = None if task is None else task.uid
+    profiles = [p for p in store.runs.select(device=party.device.key, task=uid) if p.complete]
+    return [p for p in profiles if any(_in_mode(point, party.mode) for point in p.points)]
+
+
+def _in_mode(point: Point, mode: str | None) -> bool:
+    return point.operating is not None and point.operating.power_mode == mode
+
+
+def newest_profile(store: Store, party: Party, task: Task) -> Profile:
+    """The newest complete run of the task, with only the points of the power mode that was asked for.
+
+    `find_task` has made sure that there is one.
+    """
+    if party.mode is None:
+        uids = [uid for uid, done in store.runs.finished(party.device.key) if done is not None and done.uid == task.uid]
+        return store.runs.get(uids[-1])
+    profile = _in_modes(store, party, task)[-1]
+    return Profile(run=profile.run, points=tuple(p for p in profile.points if _in_mode(p, party.mode)))
+
+
+def _wanted(task: Task, request: Request) -> bool:
+    asked = ((request.model, task.model), (request.batch, task.batch), (request.sequence, task.sequence))
+    return all(want is None or want == have for want, have in asked)
+
+
+def _asked(request: Request) -> str:
+    parts = (("--model", request.model), ("--batch", request.batch), ("--seq", request.sequence))
+    words = " ".join(f"{option} {value}" for option, value in parts if value is not None)
+    return f" of {words}" if words else ""
+
+
+def task_name(task: Task) -> str:
+    """What tells tasks apart, in one short line."""
+    lora = task.lora
+    shape = f"{task.batch}x{task.sequence}"
+    return f"{task.model} {shape} r={lora.rank} on {'+'.join(lora.targets)} {task.optimizer}"

@@ -1,0 +1,190 @@
+"""From a problem to a plan: decide each device and round, say what stood in the way, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cardlab.card.link.channel import rates_by_round
+from cardlab.card.problem.check import check_scenario
+from cardlab.card.problem.objective import Range, check_energy, cost, ranges, table
+from cardlab.card.problem.problem import Problem, problem_from_scenario
+from cardlab.card.problem.scenario import Scenario
+from cardlab.card.schemes.card.baselines import as_decided_by, baselines, mean_baselines, mean_outcome, outcome_of
+from cardlab.card.schemes.card.waiting import waiting_note
+from cardlab.card.solvers.enumeration import Choice, best_choice, extreme_clocks
+from cardlab.card.uncertainty import Certainty, Doubts, certainties, most_doubtful, with_guard
+from cardlab.core.identity import new_uid
+from cardlab.core.quantity import union_of
+from cardlab.core.records.plan import Alternative, Decision, Outcome, Plan, PlannedRound
+
+
+def solve(scenario: Scenario) -> Plan:
+    """The optimal plan of a scenario; no database needed.
+
+    Raises ScenarioError (the scenario makes no sense), InfeasibleError (constraints cannot be kept) or
+    PlanError (energy cannot be weighed, no link).
+    """
+    check_scenario(scenario)
+    if scenario.scheme == "sft":
+        from cardlab.card.schemes.sft.planning import solve_sft
+
+        return solve_sft(scenario)
+    return plan_rounds(problems_of(scenario), assumptions=scenario.assumed)
+
+
+def problems_of(scenario: Scenario) -> list[Problem]:
+    """One problem for each round, its link drawn if the scenario has a channel."""
+    base = problem_from_scenario(scenario)
+    if scenario.link is None:
+        return [base] * scenario.rounds
+    given = [(d.uplink_bps, d.downlink_bps) for d in scenario.devices]
+    rates = rates_by_round(scenario.link, base.devices, given, scenario.rounds)
+    return [replace(base, uplink_bps=up, downlink_bps=down) for up, down in rates]
+
+
+def plan(problem: Problem, *, rounds: int = 1, doubts: Doubts | None = None) -> Plan:
+    """The optimal plan of a problem whose rounds are alike; see `plan_rounds`."""
+    return plan_rounds([problem] * rounds, doubts=doubts)
+
+
+def plan_rounds(
+    problems: Sequence[Problem],
+    *,
+    doubts: Doubts | None = None,
+    assumptions: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    fits: Sequence[str] = (),
+    runs: Sequence[str] = (),
+    links: Sequence[str] = (),
+    task: str | None = None,
+    wire_dtype: str | None = None,
+    datasheet: Problem | None = None,
+) -> Plan:
+    """The optimal plan of a problem for each round, with baselines beside it.
+
+    `doubts` are what is not known about the constants; with them each decision has a probability and
+    intervals, and a deadline can be guarded. `assumptions` and `notes` are kept in words; `fits`, `runs`
+    and `links` are uids of what the problem was made of; `task` and `wire_dtype` say what it is a plan for.
+    `datasheet` is the problem by datasheet constants; what its decisions really cost then stands among the
+    baselines.
+    """
+    check_energy(problems[0])
+    different = list({id(p): p for p in problems}.values())
+    solved = {id(p): _solved(with_guard(p, doubts), doubts) for p in different}
+    rounds = [solved[id(p)] for p in problems]
+    first = rounds[0]
+    return Plan(
+        uid=new_uid(),
+        scheme="card",
+        energy=None if first.problem.power_w is None else first.problem.objective.energy,
+        rounds=tuple(PlannedRound(round=n, devices=r.decisions) for n, r in enumerate(rounds, start=1)),
+        outcome=mean_outcome([_outcome(r.decisions) for r in rounds]),
+        baselines=mean_baselines([_beside(r, datasheet) for r in _each_once(rounds)]),
+        assumptions=tuple(assumptions),
+        notes=(*notes, *waiting_note(first.problem, first.extents)),
+        doubts={} if doubts is None else most_doubtful(first.problem, first.places, doubts),
+        provenance=union_of(d.provenance for r in rounds for d in r.decisions),
+        task=task,
+        local_epochs=first.problem.objective.local_epochs,
+        compression=first.problem.objective.compression,
+        wire_dtype=wire_dtype,
+        fits=tuple(fits),
+        runs=tuple(runs),
+        links=tuple(links),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Solved:
+    """One round: its problem (guarded), ranges, decisions, and the indices (cut, clock) they stand for."""
+
+    problem: Problem
+    extents: list[Range]
+    decisions: tuple[Decision, ...]
+    places: list[tuple[int, int]]
+
+
+def _solved(problem: Problem, doubts: Doubts | None) -> _Solved:
+    extents = extents_of(problem)
+    choices = [best_choice(problem, m, extent) for m, extent in enumerate(extents)]
+    places = [(choice.cut, choice.clock) for choice in choices]
+    sure: list[Certainty | None] = [None] * len(choices)
+    if doubts is not None:
+        sure = list(certainties(problem, places, doubts))
+    decisions = tuple(_decision(problem, m, choice, extents[m], sure[m]) for m, choice in enumerate(choices))
+    return _Solved(problem, extents, decisions, places)
+
+
+def _each_once(rounds: Sequence[_Solved]) -> list[_Solved]:
+    # Rounds that are alike share one solution, and then the mean over rounds is that one.
+    return [rounds[0]] if all(r is rounds[0] for r in rounds) else list(rounds)
+
+
+def _beside(r: _Solved, datasheet: Problem | None) -> dict[str, Outcome]:
+    found = baselines(r.problem, r.extents)
+    if datasheet is not None:
+        sheet = replace(datasheet, uplink_bps=r.problem.uplink_bps, downlink_bps=r.problem.downlink_bps)
+        decided = as_decided_by(r.problem, sheet, extents_of(sheet))
+        if decided is not None:
+            found["datasheet_constants"] = decided
+    return found
+
+
+def _outcome(decisions: Sequence[Decision]) -> Outcome:
+    return outcome_of([(d.delay_s, d.server_energy_j, d.device_energy_j) for d in decisions])
+
+
+def extents_of(problem: Problem) -> list[Range]:
+    """The range of each device, before constraints."""
+    clocks = None if problem.continuous is None else extreme_clocks(problem)
+    return ranges(problem, [table(problem, m, clocks) for m in range(len(problem.devices))])
+
+
+def _decision(problem: Problem, m: int, choice: Choice, extent: Range, sure: Certainty | None) -> Decision:
+    t = choice.table
+    energy = None if t.energy_j is None else float(t.energy_j[choice.cut, choice.clock])
+    unconstrained = cost(problem, t, extent)
+    own = t.device_energy_j
+    return Decision(
+        device=problem.devices[m],
+        cut=int(problem.cuts[choice.cut]),
+        frequency_hz=_clock(choice, choice.clock),
+        delay_s=float(t.delay_s[choice.cut, choice.clock]),
+        delay_terms=problem.terms(m, choice.cut, float(t.server_s[choice.cut, choice.clock])),
+        delay_ci95=None if sure is None else sure.delay_ci95,
+        terms_ci95={} if sure is None else sure.terms_ci95,
+        server_energy_j=energy,
+        server_energy_ci95=None if sure is None or energy is None else sure.server_energy_ci95,
+        device_energy_j=None if own is None else float(own[choice.cut]),
+        cost=choice.cost,
+        cut_probability=None if sure is None else sure.cut_probability,
+        binding=choice.limits.binding(unconstrained, choice.cut, choice.clock),
+        runner_up=_runner_up(problem, choice),
+        provenance=problem.provenance[m],
+    )
+
+
+def _clock(choice: Choice, clock: int) -> float | None:
+    frequency_hz = float(choice.table.frequency_hz[clock])
+    return None if np.isnan(frequency_hz) else frequency_hz
+
+
+def _runner_up(problem: Problem, choice: Choice) -> Alternative | None:
+    """The best feasible choice with another cut."""
+    others = choice.costs.copy()
+    others[choice.cut] = np.inf
+    if not np.isfinite(others).any():
+        return None
+    cut, clock = (int(i) for i in np.unravel_index(int(np.argmin(others)), others.shape))
+    t = choice.table
+    return Alternative(
+        cut=int(problem.cuts[cut]),
+        frequency_hz=_clock(choice, clock),
+        delay_s=float(t.delay_s[cut, clock]),
+        server_energy_j=None if t.energy_j is None else float(t.energy_j[cut, clock]),
+        cost=float(others[cut, clock]),
+        margin=float(others[cut, clock]) - choice.cost,
+    )

@@ -1,0 +1,52 @@
+"""How sure the delays of a plan for parallel devices are: its choices played again with drawn constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cardlab.card.problem.problem import Array
+from cardlab.card.schemes.sft.deciding import decide
+from cardlab.card.schemes.sft.problem import Index, SftProblem
+from cardlab.card.schemes.sft.spectrum import Band
+from cardlab.card.uncertainty import Doubts
+from cardlab.core.records.plan import Decision
+
+_TERMS = ("device", "uplink", "server", "downlink", "adapters")
+_TAILS = (0.025, 0.975)
+
+
+def with_intervals(
+    problem: SftProblem, band: Band, cuts: Index, options: Index, shares: Array, doubts: Doubts
+) -> tuple[Decision, ...]:
+    """The decisions of a round with 95 % intervals of delay and terms: cuts, codecs and shares as decided [M].
+
+    The server's term holds the waiting, which is played through in every draw.
+    """
+    played = [decide(*_drawn(problem, band, doubts, n), cuts, options, shares) for n in range(doubts.draws)]
+    return tuple(
+        replace(
+            decision,
+            delay_ci95=_interval([round_[m].delay_s for round_ in played]),
+            terms_ci95={
+                name: _interval([float(getattr(round_[m].delay_terms, name)) for round_ in played]) for name in _TERMS
+            },
+        )
+        for m, decision in enumerate(decide(problem, band, cuts, options, shares))
+    )
+
+
+def _drawn(problem: SftProblem, band: Band, doubts: Doubts, n: int) -> tuple[SftProblem, Band]:
+    base = doubts.drawn(problem.base, n)
+    quicker = (base.uplink_bps / problem.base.uplink_bps, base.downlink_bps / problem.base.downlink_bps)
+    return (
+        replace(problem, base=base, server_s=base.server_s[:, problem.top]),
+        replace(band, uplink_bps=band.uplink_bps * quicker[0], downlink_bps=band.downlink_bps * quicker[1]),
+    )
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    low, high = np.quantile(values, _TAILS)
+    return float(low), float(high)

@@ -1,0 +1,130 @@
+"""The resource problem of parallel split fine-tuning, on the arrays of a Problem.
+
+    tau = max_n  T [ device(n, l_n) + codec(n, k_n) + server ] + switch
+                 + (T r_k up + A(l)) / R_up + (T r_k down + A(l)) / R_down
+    server = sum over layers j of layer_s(j) x times(number of devices with l_n < j);  one after the other: times(k) = k
+    the server decodes and encodes for one device at a time: server += its codec time for the others
+
+With `serial` sharing a mini-batch waits for those of all other devices at worst, so tau is an upper bound; `played`
+in `queue` says what happens. With `batched` sharing the devices are computed together and all wait for all.
+
+Shapes: M devices, C cuts, K options, S channel states, B choices side by side. Choices are indices [..., M].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cardlab.card.problem.problem import Array, Problem
+from cardlab.card.schemes.sft.options import Accuracy, Option, rates_of, reaches
+from cardlab.card.schemes.sft.spectrum import Band, share_exactly
+
+Index = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+BLOCKS = ("own", "common")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftProblem:
+    """What to decide on.
+
+    Attributes:
+        base: arrays with bytes before compression; its links are those of the first round.
+        options: compressions [K], rates rising.
+        plain: tensors as they are, for the baselines; on offer or not.
+        codec_s: encoding and decoding of a mini-batch, both sides and both ways [M,C,K].
+        encode_s: the encoding part of it [M,C,K].
+        there_decode_s, there_encode_s: what of codec_s the server computes [M,C,K].
+        label_bytes: labels that go up beside each mini-batch, uncompressed.
+        server_s: server's time for one mini-batch of one device [C], at its clock.
+        top: index of that clock in the base.
+        frequency_hz, power_w: the server's clock and its busy power there; None unknown.
+        times: how long a layer takes for k mini-batches at once, in units of one [M + 1], times[0] = 0.
+        last_times: the same for the last layer and the head, which all devices use.
+        sharing: "serial" or "batched".
+        common: whether all devices have the same cut.
+        server_bytes: server memory by cut with all devices [C].
+        target: least accuracy, None without.
+        curve: accuracy against the rate, None unknown.
+    """
+
+    base: Problem
+    options: tuple[Option, ...]
+    plain: Option
+    codec_s: Array
+    encode_s: Array
+    there_decode_s: Array
+    there_encode_s: Array
+    label_bytes: float
+    server_s: Array
+    top: int
+    frequency_hz: float | None
+    power_w: float | None
+    times: Array
+    last_times: Array
+    sharing: str
+    common: bool
+    server_bytes: Array
+    target: float | None
+    curve: Accuracy | None
+
+    @property
+    def devices(self) -> int:
+        """M."""
+        return len(self.base.devices)
+
+    @property
+    def rates(self) -> Array:
+        """Rates of the options [K]."""
+        return np.asarray(rates_of(self.options))
+
+    def allowed(self) -> Mask:
+        """What each device may choose by itself [M,C,K]: memory, least layers, accuracy, its own energy."""
+        base, limits = self.base, self.base.constraints
+        kept = np.ones((self.devices, base.cuts.size, len(self.options)), dtype=bool)
+        memory = base.device_memory_bytes[None, :] > base.device_memory_limit_bytes[:, None]
+        kept &= ~memory[:, :, None]
+        kept &= ~(self.server_bytes > base.server_memory_limit_bytes)[None, :, None]
+        if limits.min_device_layers is not None:
+            kept &= (base.cuts >= limits.min_device_layers)[None, :, None]
+        if limits.device_energy_j is not None:
+            energy = base.device_power_w[:, None] * base.objective.local_epochs * base.device_s
+            kept &= ~(energy > limits.device_energy_j)[:, :, None]
+        kept &= np.array([reaches(option, self.target) for option in self.options])[None, None, :]
+        return kept
+
+    def server_round_s(self, cuts: Index) -> Array:
+        """Server's time for one mini-batch of every device [...], for cut indices [..., M]."""
+        layer_s = self.server_s[:-1] - self.server_s[1:]
+        users = (cuts[..., None, :] <= np.arange(layer_s.size)[:, None]).sum(axis=-1)
+        last_s = self.last_times[self.devices] * self.server_s[-1]
+        return np.asarray(last_s + (layer_s * self.times[users]).sum(axis=-1))
+
+    def fixed_s(self, cuts: Index, options: Index) -> Array:
+        """Round time without the air [..., M], the server shared at worst."""
+        each = np.arange(self.devices)
+        epochs = self.base.objective.local_epochs
+        own = self.base.device_s[each, cuts] + self.codec_s[each, cuts, options]
+        there = (self.there_decode_s + self.there_encode_s)[each, cuts, options]
+        others = there.sum(axis=-1, keepdims=True) - there
+        once = self.base.handling[each, cuts] + self.base.switch_s
+        return np.asarray(epochs * (own + others + self.server_round_s(cuts)[..., None]) + once)
+
+    def sent_bytes(self, cuts: Index, options: Index) -> tuple[Array, Array]:
+        """Bytes of a round up and down [..., M], adapters included."""
+        epochs, rates = self.base.objective.local_epochs, self.rates[options]
+        adapters = self.base.adapter_bytes[cuts]
+        return (
+            np.asarray(epochs * (rates * self.base.up_bytes[cuts] + self.label_bytes) + adapters),
+            np.asarray(epochs * rates * self.base.down_bytes[cuts] + adapters),
+        )
+
+    def delays_s(self, band: Band, cuts: Index, options: Index) -> Array:
+        """Delay of the slowest device with the best shares [..., S], for a band whose rates are [S,M]."""
+        fixed = self.fixed_s(cuts, options)[..., None, :]
+        up, down = self.sent_bytes(cuts, options)
+        shape = (*fixed.shape[:-2], band.uplink_bps.shape[0], fixed.shape[-1])
+        return share_exactly(band, np.broadcast_to(fixed, shape), up[..., None, :], down[..., None, :])[0]

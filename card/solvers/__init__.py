@@ -1,0 +1,1 @@
+"""Optima of a problem: enumeration, lower hulls, the closed form, and whole batches of devices; kernels inside."""

@@ -1,0 +1,249 @@
+"""What is not known about the constants, sent through the solver.
+
+A `Doubt` is one independent source of error (the fit of one latency, the gain of one meter, the speed of
+one device): what it adds to the arrays of a problem in each of N draws. Draws of all sources together
+give the probability of a cut and the intervals of delay and energy; draws of one source alone, what that
+source costs the decision; their variance, the guard band of a deadline:
+
+    D(c,f) + z_p sd(D(c,f)) <= deadline        with z_p the normal quantile of the stated confidence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+
+from cardlab.card.problem.constraints import limits_of
+from cardlab.card.problem.objective import Table, cost, ranges, table
+from cardlab.card.problem.problem import Array, Problem
+from cardlab.core.errors import PlanError
+from cardlab.core.records.plan import DelayTerms
+
+ATTRIBUTION_DRAWS = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """One source: what it adds in each draw; None where it adds nothing.
+
+    Shapes: device_s [N,C], of the device with index `device`, and server_s [N,C,F] seconds per mini-batch,
+    power_w and wait_power_w [N,F], up_s_per_bit and down_s_per_bit [N], of every device's link.
+    """
+
+    name: str
+    device: int | None = None
+    device_s: Array | None = None
+    server_s: Array | None = None
+    power_w: Array | None = None
+    wait_power_w: Array | None = None
+    up_s_per_bit: Array | None = None
+    down_s_per_bit: Array | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubts:
+    """All sources, N draws each, independent of each other."""
+
+    sources: tuple[Doubt, ...]
+    draws: int
+
+    def drawn(self, problem: Problem, n: int, only: Doubt | None = None) -> Problem:
+        """The problem as draw n has it; with `only`, that source alone is in doubt."""
+        sources = self.sources if only is None else (only,)
+        return replace(
+            problem,
+            device_s=np.maximum(_devices(problem.device_s, sources, n), 1e-12),
+            server_s=np.maximum(_plus(problem.server_s, [s.server_s for s in sources], n), 1e-12),
+            uplink_bps=_rates(problem.uplink_bps, [s.up_s_per_bit for s in sources], n),
+            downlink_bps=_rates(problem.downlink_bps, [s.down_s_per_bit for s in sources], n),
+            power_w=None if problem.power_w is None else _plus(problem.power_w, [s.power_w for s in sources], n),
+            wait_power_w=None
+            if problem.wait_power_w is None
+            else _plus(problem.wait_power_w, [s.wait_power_w for s in sources], n),
+            guard_s=None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certainty:
+    """How sure one decision is: share of draws that choose its cut, 95 % intervals of what it costs.
+
+    `terms_ci95` are those of the device's and the server's compute in a round, and of what crosses the link where the
+    link was measured with its spread.
+    """
+
+    cut_probability: float
+    delay_ci95: tuple[float, float]
+    server_energy_ci95: tuple[float, float] | None
+    terms_ci95: Mapping[str, tuple[float, float]]
+
+
+def relative_doubts(
+    problem: Problem,
+    *,
+    device: float = 0.05,
+    server: float = 0.05,
+    power: float = 0.05,
+    draws: int = 200,
+    seed: int = 0,
+) -> Doubts:
+    """Doubts of a problem whose constants are each known to a relative standard deviation.
+
+    One log-normal factor for each device's speed, one for the server's, one for its power.
+    """
+    if problem.continuous is not None:
+        raise PlanError("doubt needs listed clocks", remedy="list frequencies_hz in [server]")
+    rng = np.random.default_rng(seed)
+    sources = []
+    for m, name in enumerate(problem.devices):
+        added = (_factor(rng, device, draws)[:, None] - 1.0) * problem.device_s[m]
+        sources.append(Doubt(name=f"speed of {name}", device=m, device_s=added))
+    speed = _factor(rng, server, draws)[:, None, None] - 1.0
+    sources.append(Doubt(name="speed of the server", server_s=speed * problem.server_s))
+    if problem.power_w is not None:
+        gain = _factor(rng, power, draws)[:, None] - 1.0
+        wait = None if problem.wait_power_w is None else gain * problem.wait_power_w
+        sources.append(Doubt(name="power of the server", power_w=gain * problem.power_w, wait_power_w=wait))
+    return Doubts(sources=tuple(sources), draws=draws)
+
+
+def with_guard(problem: Problem, doubts: Doubts | None) -> Problem:
+    """The problem with the guard band that its `deadline_confidence` asks for.
+
+    Raises PlanError if a confidence is stated and nothing is known about the doubt.
+    """
+    confidence = problem.constraints.deadline_confidence
+    if confidence is None or problem.constraints.deadline_s is None:
+        return problem
+    if doubts is None:
+        raise PlanError(
+            "a confidence is stated for the deadline and the doubt of the constants is not known",
+            remedy="plan --from-db with fits that have draws, or leave out deadline_confidence",
+        )
+    epochs = problem.objective.local_epochs
+    device = np.zeros(problem.device_s.shape)
+    for source in doubts.sources:
+        if source.device is not None and source.device_s is not None:
+            device[source.device] += (source.device_s**2).mean(axis=0)
+    for sent, way in ((problem.up_bytes, "up_s_per_bit"), (problem.down_bytes, "down_s_per_bit")):
+        bits = 8.0 * (sent + problem.adapter_bytes / epochs)
+        device += _variance([getattr(s, way) for s in doubts.sources], ()) * bits**2
+    server = _variance([s.server_s for s in doubts.sources], problem.server_s.shape)
+    spread_s = epochs * np.sqrt(device[:, :, None] + server[None, :, :])
+    return replace(problem, guard_s=NormalDist().inv_cdf(confidence) * spread_s)
+
+
+def certainties(problem: Problem, choices: Sequence[tuple[int, int]], doubts: Doubts) -> list[Certainty]:
+    """Certainty of each device's choice (cut index, clock index)."""
+    same = np.zeros((doubts.draws, len(choices)))
+    delay = np.zeros_like(same)
+    energy = np.full_like(same, np.nan)
+    terms: list[list[DelayTerms]] = [[] for _ in choices]
+    for n in range(doubts.draws):
+        drawn = doubts.drawn(problem, n)
+        for m, (t, costs) in enumerate(_costs(drawn)):
+            cut, clock = choices[m]
+            best = np.unravel_index(int(np.argmin(costs)), costs.shape)
+            same[n, m] = np.isfinite(costs[best]) and best[0] == cut
+            delay[n, m] = t.delay_s[cut, clock]
+            terms[m].append(drawn.terms(m, cut, float(t.server_s[cut, clock])))
+            if t.energy_j is not None:
+                energy[n, m] = t.energy_j[cut, clock]
+    linked = any(s.up_s_per_bit is not None or s.down_s_per_bit is not None for s in doubts.sources)
+    doubtful = ("device", "server", *(("uplink", "downlink", "adapters") if linked else ()))
+    return [
+        Certainty(
+            cut_probability=float(same[:, m].mean()),
+            delay_ci95=_interval(delay[:, m]),
+            server_energy_ci95=None if np.isnan(energy[:, m]).any() else _interval(energy[:, m]),
+            terms_ci95={name: _interval(np.array([getattr(t, name) for t in terms[m]])) for name in doubtful},
+        )
+        for m in range(len(choices))
+    ]
+
+
+def most_doubtful(problem: Problem, choices: Sequence[tuple[int, int]], doubts: Doubts) -> dict[str, float]:
+    """By source, the mean cost over devices that its doubt alone adds to the choices; largest first.
+
+    In each draw the choice made for the mean constants is held against the best one of that draw, limits
+    left aside: what a decision loses by that constant not being known.
+    """
+    count = min(doubts.draws, ATTRIBUTION_DRAWS)
+    # With ranges of its own a device is not touched by the doubt of another one.
+    apart = problem.objective.range != "common"
+    known = _regrets(problem, choices) if apart else []
+    lost = {}
+    for source in doubts.sources:
+        total = 0.0
+        for n in range(count):
+            drawn = doubts.drawn(problem, n, source)
+            if apart and source.device is not None:
+                m = source.device
+                total += sum(known) - known[m] + _regrets(drawn, choices, only=m)[0]
+            else:
+                total += sum(_regrets(drawn, choices))
+        lost[source.name] = total / (count * len(choices))
+    return dict(sorted(lost.items(), key=lambda item: -item[1]))
+
+
+def _regrets(problem: Problem, choices: Sequence[tuple[int, int]], only: int | None = None) -> list[float]:
+    """What each choice costs above the best one, limits left aside; of one device if `only` is given."""
+    wanted = range(len(problem.devices)) if only is None else (only,)
+    tables = [table(problem, m) for m in wanted]
+    found = []
+    for m, t, extent in zip(wanted, tables, ranges(problem, tables), strict=True):
+        costs = cost(problem, t, extent)
+        found.append(float(costs[choices[m]] - costs.min()))
+    return found
+
+
+def _costs(problem: Problem) -> list[tuple[Table, Array]]:
+    tables = [table(problem, m) for m in range(len(problem.devices))]
+    extents = ranges(problem, tables)
+    found = []
+    for m, (t, extent) in enumerate(zip(tables, extents, strict=True)):
+        costs = np.where(limits_of(problem, m, t).feasible, cost(problem, t, extent), np.inf)
+        found.append((t, costs))
+    return found
+
+
+def _factor(rng: np.random.Generator, sigma: float, count: int) -> Array:
+    return np.asarray(rng.lognormal(0.0, sigma, count))
+
+
+def _devices(base: Array, sources: Sequence[Doubt], n: int) -> Array:
+    total: Array = base.copy()
+    for source in sources:
+        if source.device is not None and source.device_s is not None:
+            total[source.device] += source.device_s[n]
+    return total
+
+
+def _plus(base: Array, added: list[Array | None], n: int) -> Array:
+    total: Array = base
+    for part in added:
+        if part is not None:
+            total = total + part[n]
+    return total
+
+
+def _rates(base_bps: Array, added_s_per_bit: list[Array | None], n: int) -> Array:
+    if all(part is None for part in added_s_per_bit):
+        return base_bps
+    return np.asarray(1.0 / np.maximum(_plus(1.0 / base_bps, added_s_per_bit, n), 0.1 / base_bps))
+
+
+def _variance(added: list[Array | None], shape: tuple[int, ...]) -> Array:
+    total = np.zeros(shape)
+    for part in added:
+        if part is not None:
+            total = total + (part**2).mean(axis=0)
+    return total
+
+
+def _interval(values: Array) -> tuple[float, float]:
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
