@@ -1,4 +1,4 @@
-"""Work: something a platform can run and measure, in named laps.
+"""Work: something a device can run and measure, in named laps.
 
 A lap is the smallest piece timed on its own. The laps of one iteration run in order, so a backward
 lap finds the graph that its forward lap left. `repeats` says how many occurrences of the segment one

@@ -96,7 +96,7 @@ class HardwareDevice(ABC):
         return {}
 
     def close(self) -> None:  # noqa: B027 - most platforms hold nothing
-        """Release handles; the platform is not used afterwards."""
+        """Release handles; the device is not used afterwards."""
 
     @contextlib.contextmanager
     def locked(self, frequency_hz: float | None, memory_hz: float | None = None) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Never leave a frequency locked: one guard for all platforms.
+"""Never leave a frequency locked: one guard for all devices.
 
     journal (old values) -> write frequency -> ... work ... -> write old values -> remove journal
 
@@ -30,7 +30,7 @@ Saved = Mapping[str, Any]
 
 
 class FrequencyControl(Protocol):
-    """What a platform lends to the guard: read, set and put back its frequencies."""
+    """What a device lends to the guard: read, set and put back its frequencies."""
 
     def saved_state(self) -> Saved:
         """Plain JSON values that `restore` needs to undo everything `apply` may write."""

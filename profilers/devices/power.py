@@ -41,7 +41,7 @@ class RailTrace:
     """What one rail said during a window.
 
     Attributes:
-        end_s: platform time at the end of each update, ascending.
+        end_s: the device's time at the end of each update, ascending.
         power_w: mean power over each update.
         update_s: length of an update.
         quantisation_w: smallest step of a reading, None if unknown.

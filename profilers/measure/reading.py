@@ -1,4 +1,4 @@
-"""What a platform returns from measuring work."""
+"""What measuring work on a device gives."""
 
 from __future__ import annotations
 

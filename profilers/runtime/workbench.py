@@ -1,4 +1,4 @@
-"""A workbench makes the works of one task for one platform: real ones, or descriptions of them."""
+"""A workbench makes the works of one task for one device: real ones, or descriptions of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Workload:
     """What a session measures: a fine-tuning task, or a load that somebody named.
 
     Attributes:
-        execution: resolved for the platform.
+        execution: resolved for the device.
         task, analysis: of a fine-tuning task; None for a load.
         label, load: name of a load and its work; None for a task.
     """

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest.importorskip("torch")
+
 from cardlab.profilers.devices.nvidia.device import NvidiaDevice
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.measure.segments import time_segments

@@ -28,7 +28,6 @@ from cardlab.profilers.devices.jetson.frequency import JetsonFrequency, Rights, 
 from cardlab.profilers.devices.jetson.ina import InaSource
 from cardlab.profilers.devices.jetson.jtop import find_jtop, find_tegrastats, open_jtop, open_tegrastats
 from cardlab.profilers.devices.jetson.power import JetsonMeter, OpenSource, PowerSource
-from cardlab.profilers.devices.jetson.probes import probes
 from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
 
 SOURCES = ("sysfs", "jtop", "tegrastats")
@@ -99,6 +98,9 @@ class JetsonDevice(HardwareDevice):
 
     def capabilities(self) -> tuple[Probe, ...]:
         """Every source and right, with what mends each lack."""
+        # Probes look at a whole device: they are not loaded before they are asked for.
+        from cardlab.profilers.devices.jetson.probes import probes
+
         return probes(self)
 
     def state(self) -> State:

@@ -19,7 +19,6 @@ from cardlab.profilers.devices.guard import FrequencyGuard
 from cardlab.profilers.devices.nvidia.frequency import NvidiaFrequency, Rights, find_rights
 from cardlab.profilers.devices.nvidia.nvml import LIMITING_REASONS, Card, nvml_call
 from cardlab.profilers.devices.nvidia.power import NvmlMeter, best_source
-from cardlab.profilers.devices.nvidia.probes import probes
 from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
 
 SM_DOMAIN, MEMORY_DOMAIN = 1, 2
@@ -79,6 +78,9 @@ class NvidiaDevice(HardwareDevice):
 
     def capabilities(self) -> tuple[Probe, ...]:
         """Every source and right, with what mends each lack."""
+        # Probes look at a whole device: they are not loaded before they are asked for.
+        from cardlab.profilers.devices.nvidia.probes import probes
+
         return probes(self)
 
     def state(self) -> State:

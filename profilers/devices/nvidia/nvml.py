@@ -39,7 +39,7 @@ LIMITING_REASONS = {
 
 _UPDATE = "update the NVIDIA driver"
 _ERRORS: dict[int, tuple[type[CardlabError], str, str]] = {
-    1: (DeviceError, "NVML is not initialised", "open the platform again"),
+    1: (DeviceError, "NVML is not initialised", "open the device again"),
     2: (NotSupportedError, "refuses these values", "choose one that the card lists: nvidia-smi -q -d SUPPORTED_CLOCKS"),
     3: (NotSupportedError, "is not supported on this device", "nothing mends it; what depends on it is N/A"),
     4: (PermissionDeniedError, "needs root", "run as root, or set up cardlab-clock-helper (see docs/nvidia.md)"),

@@ -94,14 +94,15 @@ def test_everything_is_back_in_100_of_100(way: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["orin-nx-16", "nano"])
 def test_after_kill_restore_puts_everything_back(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the product's own writer; the fake tree stands in for / where the command opens the platform."""
-    from cardlab.workflows import doctor, profile
+    import cardlab.workflows.doctor as doctor
+    import cardlab.workflows.profile as profiling
     from tests.cli.run import command
 
     held = Held(name, tmp_path)
     held.hold_and_end("time.sleep(60)", signal.SIGKILL)
     assert settings(held.root) != held.before
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    for module in (profile, doctor):
+    for module in (profiling, doctor):
         monkeypatch.setattr(module, "open_platform", partial(open_platform, sysfs_root=held.root))
     probes = {p["name"]: p for p in command("profile-device", "doctor", "--json").document["probes"]}
     assert probes["clock left locked"]["remedy"] == "profile-device restore"
