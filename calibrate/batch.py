@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from cardlab.core.laws.base import Array, SeparableLaw
 
+# Levenberg-Marquardt from a good start needs under ten steps; the rest is for flat valleys.
 MAX_STEPS = 60
 TOLERANCE = 1e-14
 
@@ -42,15 +43,18 @@ def solve(law: SeparableLaw, x: Array, y: Array, w: Array, *, fixed: tuple[int, 
     """
     rows = 1 if fixed is None else len(fixed[1])
     y, w, _ = np.broadcast_arrays(np.atleast_2d(y), np.atleast_2d(w), np.empty((rows, x.size)))
+    # Copies: a held parameter narrows its bounds row by row.
     lower = np.broadcast_to(law.lower, (len(y), len(law.lower))).copy()
     upper = np.broadcast_to(law.upper, lower.shape).copy()
     if fixed is not None:
         lower[:, fixed[0]] = upper[:, fixed[0]] = fixed[1]
+    # A held shape changes the basis curves, a held linear parameter only the bounds.
     if fixed is not None and fixed[0] >= len(law.linear):
         start = _search_held(law, x, y, w, fixed)
     else:
         start = _search(law, x, y, w, law.shape_grid(x))
     start = np.clip(start, lower, upper)
+    # Linear laws are solved by the search itself: there is nothing to polish.
     if not law.shape and fixed is None:
         return Solutions(start, cost_of(law, x, y, w, start))
     return _polish(law, _Sweeps(x, y, w, lower, upper), start)
@@ -66,6 +70,7 @@ def cost_of(law: SeparableLaw, x: Array, y: Array, w: Array, params: Array) -> A
 def _search(law: SeparableLaw, x: Array, y: Array, w: Array, grid: Array) -> Array:
     k = len(law.linear)
     curves = np.broadcast_to(law.basis(x, grid), (len(grid), k, x.size))
+    # Basis curves of 1 and f^3 differ by 1e27; normal equations need them alike.
     scale = np.sqrt(np.mean(curves**2, axis=-1))
     curves = curves / scale[..., None]
     w2 = w * w
@@ -91,6 +96,7 @@ def _nonnegative(gram: dict[tuple[int, int], Array], right: list[Array], k: int)
     """Best non-negative coefficients [k, b, g] and the drop in cost [b, g] they bring."""
     shape = right[0].shape
     beta, gain = np.zeros((k, *shape)), np.full(shape, -np.inf)
+    # At most three unknowns: enumerating which are zero is exact and quicker than an active-set method.
     for size in range(1, k + 1):
         for subset in combinations(range(k), size):
             solution = _subset(gram, right, subset)
@@ -112,9 +118,11 @@ def _subset(gram: dict[tuple[int, int], Array], right: list[Array], subset: tupl
         i, j = subset
         a, b, c = gram[i, i], gram[i, j], gram[j, j]
         det = a * c - b * b
+        # Parallel curves have no unique solution; an infinite determinant makes the pair lose to one of them.
         safe = np.where(det > 1e-14 * a * c, det, np.inf)
         return np.array([(c * right[i] - b * right[j]) / safe, (a * right[j] - b * right[i]) / safe])
     matrix = np.stack([np.stack([gram[min(i, j), max(i, j)] for j in subset], axis=-1) for i in subset], axis=-2)
+    # Just enough for the solver to return numbers for collinear curves; they lose on cost anyway.
     ridge = 1e-15 * np.einsum("...ii->...", matrix)[..., None, None] * np.eye(len(subset))
     solution = np.linalg.solve(matrix + ridge, np.stack([right[i] for i in subset], axis=-1)[..., None])
     return np.moveaxis(solution[..., 0], -1, 0)
@@ -146,10 +154,12 @@ def _polish(law: SeparableLaw, sweeps: _Sweeps, p: Array) -> Solutions:
             break
         trial = _step(law, sweeps.rows(rows), p[rows], damping[rows])
         new = cost_of(law, x, y[rows], w[rows], trial)
+        # Only rows that improved move; the others try again with more damping.
         better = new < cost[rows]
         small = np.abs(cost[rows] - new) <= TOLERANCE * cost[rows]
         p[rows[better]], cost[rows[better]] = trial[better], new[better]
         damping[rows] = np.where(better, damping[rows] * 0.1, damping[rows] * 10.0)
+        # A damping this large means that no step of any length improves the row.
         active[rows] = ~(small | (damping[rows] > 1e8))
     return Solutions(p, cost)
 

@@ -67,6 +67,7 @@ def delta_from_latency(latency: Estimate, flop: float, frequency_hz: float, core
     value = top / latency.value
     stderr = None if latency.stderr is None else value * latency.stderr / latency.value
     ci95 = None
+    # An interval that reaches zero has no reciprocal.
     if latency.ci95 is not None and latency.ci95[0] > 0:
         ci95 = (top / latency.ci95[1], top / latency.ci95[0])
     return Estimate(value, stderr, ci95, latency.n, latency.provenance.joined([]))

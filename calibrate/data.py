@@ -18,7 +18,9 @@ from cardlab.core.errors import BadDataError
 from cardlab.core.identity import content_hash
 from cardlab.core.laws.base import Array
 
+# Boards read back a requested frequency to about 0.1 %, and offer steps of 1 % and more.
 SAME_CLOCK = 0.003
+# The anchor repeats the first point at the end: more than this is heat or a changed machine.
 DRIFT = 0.02
 
 
@@ -62,6 +64,7 @@ class SweepData:
         if self.stderr is None:
             return None
         variance = (self.stderr / self.y) ** 2
+        # A standard error from few repeats is uncertain itself.
         variance = 0.5 * (variance + np.median(variance)) + self.rounding**2
         return np.asarray(np.sqrt(variance)) if np.all(variance > 0) else None
 
@@ -103,6 +106,7 @@ def prepare(
     order = np.flatnonzero(keep)[np.argsort(xs[keep], kind="stable")]
     xs, ys = xs[order], ys[order]
     errors = None if errors is None else errors[order]
+    # Sorted values belong to one frequency until the next gap.
     gaps = np.diff(xs) > SAME_CLOCK * xs[:-1]
     clock = np.concatenate([[0], np.cumsum(gaps)])
     return SweepData(x=xs, y=ys, stderr=errors, quantisation=quantisation, clock=clock, warnings=tuple(warnings))
@@ -151,6 +155,7 @@ def _unthrottled(x: Array, throttled: Sequence[bool | None] | None) -> tuple[Arr
         )
     flagged = np.array([bool(flag) for flag in throttled])
     count = int(flagged.sum())
+    # Leaving out all but two frequencies would trade a flagged fit for none.
     if np.unique(x[~flagged]).size < 3:
         return keep, [f"{count} throttled points kept: too few clocks remain without them"]
     return ~flagged, [f"{count} throttled points left out"]

@@ -127,6 +127,7 @@ def compare(
     if subject.quantity in ("power", "wait_power"):
         baseline = _candidate(subject.quantity, BASELINE, data, options)
         role = _Role(selected=False, by_data=False)
+        # The cubic of the paper is fitted and shown, never chosen.
         fits.append(_record(data, baseline, subject, options, frequency_max_hz, role))
     return Comparison(fits=tuple(fits))
 
@@ -141,6 +142,7 @@ def _fit(data: SweepData, law: str, subject: FitSubject, options: Options, frequ
 
 def _candidate(quantity: str, name: str, data: SweepData, options: Options) -> Candidate:
     law = law_named(quantity, name)
+    # A table has as many parameters as knots, and always enough.
     need = 1 if isinstance(law, Measured) else len(law.parameters)
     if data.clocks < need:
         raise TooFewPointsError(
@@ -217,8 +219,10 @@ def _parameters(
             stderr = float(np.sqrt(matrix[i, i]))
             half = factor * stderr
             ci95 = (max(value - half, parameter.lower), min(value + half, parameter.upper))
+        # The cost around a knee is no parabola: its interval comes from the profiled cost.
         if parameter.name in PROFILED and solution.degrees_of_freedom > 0 and solution.scale:
             ci95 = profile_interval(data, solution, i)
+        # A table's values have the unit of whatever was measured.
         unit = UNITS[quantity] if parameter.unit == "SI" else parameter.unit
         result[parameter.name] = ParameterEstimate(
             value=value, stderr=stderr, ci95=ci95, unit=unit, at_bound=bool(bound[i])

@@ -21,6 +21,7 @@ from cardlab.core.laws.base import Array, Law, SeparableLaw
 from cardlab.core.laws.measured import Measured
 
 Loss = Literal["auto", "linear", "soft_l1"]
+# In robust standard deviations; SOFT_SCALE is where soft-L1 begins to give less weight.
 OUTLIER = 6.0
 SOFT_SCALE = 3.0
 RENEWALS = 2

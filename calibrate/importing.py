@@ -49,6 +49,7 @@ def as_runs(
     rows: Sequence[ImportedRow], *, device: str, source: str, imported_at: str
 ) -> list[tuple[Run, list[Visit]]]:
     """Rows as runs with their points, a run a workload in the order of first appearance."""
+    # Sweeps of two workloads in one file are two subjects.
     workloads = list(dict.fromkeys(row.workload for row in rows))
     return [
         _run([row for row in rows if row.workload == workload], workload, device, source, imported_at)

@@ -31,6 +31,7 @@ def store_meter(store: Store, found: MeterCalibration, *, device: Device, rail: 
         provenance=MEASURED,
         started_at=measured_at,
     )
+    # The pairs are what the gain rests on; they travel as its n.
     gain = replace(found.gain, n=found.pairs)
     measurements = [
         Measurement(uid=new_uid(), quantity="meter_gain", unit="1", rail=rail, estimate=gain),
@@ -48,6 +49,7 @@ def stored_meters(store: Store, *, device: str | None = None) -> Meters:
     for profile in store.runs.select(kind=RunKind.METER, device=device):
         for point in profile.points:
             gain, offset, residual = (point.find(name) for name in ("meter_gain", "meter_offset", RESIDUAL))
+            # A calibration whose values could not be determined corrects nothing.
             if gain is None or offset is None or gain.estimate is None or offset.estimate is None:
                 continue
             found[(profile.run.device.key, gain.rail or "")] = MeterCalibration(

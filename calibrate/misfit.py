@@ -24,9 +24,11 @@ from cardlab.calibrate.fitter import Solution
 from cardlab.core.laws.base import Array
 from cardlab.core.laws.measured import Measured
 
+# Twelve points estimate the noise to some 30 % only: the share called misfit is not taken too eagerly.
 CHANCE = 1.3
 CHOSEN_SHARE = 0.5
 CHOSEN_FLOOR = 0.25
+# Fewer residuals say nothing of two variances.
 LEAST_FREEDOM = 3
 
 
@@ -53,6 +55,7 @@ def misfit(data: SweepData, solution: Solution, held_out: Array | None, *, chose
             excess = max(excess, _held_out_excess(data, solution, held_out), CHOSEN_FLOOR * known)
         return math.sqrt(excess)
     z = (data.y - solution.law.evaluate(data.x, solution.params)) * solution.weights
+    # Von Neumann: half the mean squared successive difference estimates the noise alone.
     noise_share = float(np.mean(np.diff(z) ** 2)) / 2 / max(solution.scale**2, 1e-300)
     share = max(1.0 - CHANCE * noise_share, CHOSEN_SHARE if chosen else 0.0)
     return size * math.sqrt(share)
@@ -66,6 +69,7 @@ def _held_out_excess(data: SweepData, solution: Solution, held_out: Array) -> fl
         return 0.0
     jacobian = solution.law.jacobian(data.x, solution.params) * solution.weights[:, None]
     orthogonal = np.linalg.qr(jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300))[0]
+    # A leverage of 1 is a point that its law follows wherever it goes; it expects no residual at all.
     leverage = np.minimum(np.sum(orthogonal**2, axis=1), 0.9)
     expected = known**2 / (1.0 - leverage)
     return max(float(np.mean(held_out[inner] ** 2 - expected[inner])), 0.0)

@@ -16,6 +16,7 @@ def published_constants(store: Store, fits: Sequence[Fit]) -> tuple[Constants, .
     """The constants users publish, one set for each power curve (total rail) among the fits."""
     found = []
     for cubic in (f for f in fits if f.quantity == "power" and f.law == "cubic"):
+        # Of the same curve only: another rail or power mode has another static power.
         static = next((f for f in fits if f.law == "static_cubic" and _same_curve(f, cubic)), None)
         profiles = store.runs.select(device=cubic.device, task=cubic.task)
         cores = next((p.run.device.cores for p in reversed(profiles)), None)
@@ -29,6 +30,7 @@ def energy_optima(store: Store, fits: Sequence[Fit]) -> tuple[Optimum, ...]:
     for power in (f for f in fits if f.quantity == "power" and f.selected and f.x.min != f.x.max):
         mine = [f for f in fits if f.quantity == "latency" and f.selected and _same_work(f, power)]
         parts = [(f, count) for f in mine if (count := _count(store, f)) > 0]
+        # A constant has no optimum.
         if parts and power.x.min is not None:
             found.append(
                 Optimum(
@@ -56,6 +58,7 @@ def _count(store: Store, latency: Fit) -> float:
     """How often a segment occurs in one step; 1 for a load, 0 for what is no part of the step."""
     if latency.task is None:
         return 1.0
+    # The newest analysis counts: an older one may count segments differently.
     for profile in reversed(store.runs.select(device=latency.device, task=latency.task)):
         if profile.run.analysis is not None:
             return float(sum(s.count for s in profile.run.analysis.segments if s.segment == latency.segment))

@@ -24,8 +24,11 @@ CANDIDATES = {
     "accuracy": ("saturating",),
 }
 BASELINE = "cubic"
+# A simpler law may be this much worse before the better one is preferred; below SLACK errors are noise of the
+# meter.
 MARGIN = 1.25
 SLACK = 0.002
+# A table through fewer points would win by passing through all of them.
 TABLE_FROM = 6
 OUTLIER_WEIGHT = 0.7
 
@@ -61,8 +64,10 @@ def try_laws(
     With too few clocks for any of them: a constant for one clock, the points themselves for two.
     """
     laws = [law_named(quantity, name) for name in names or candidates_for(quantity)]
+    # Identifiability counts distinct frequencies, not readings.
     clock_x = np.array([float(data.x[data.clock == c].mean()) for c in range(data.clocks)])
     usable = [law for law in laws if law.identifiable(clock_x) and _sensible(law, data)]
+    # One or two frequencies still make a fit, one that says how little it knows.
     if not usable:
         usable = [law_named(quantity, "constant" if data.clocks == 1 else "measured")]
     tried = []
@@ -95,6 +100,7 @@ def _without_outliers(tried: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
     for candidate in tried:
         if candidate.solution.robust:
             wild |= candidate.solution.weights * candidate.solution.sigma < OUTLIER_WEIGHT
+    # More than a quarter cannot all be outliers: then the laws are wrong, not the points.
     if not np.any(wild) or np.sum(wild) > wild.size // 4:
         return tried
     return tuple(c if c.held_out is None else replace(c, held_out=c.held_out[~wild]) for c in tried)
@@ -103,6 +109,7 @@ def _without_outliers(tried: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
 def _ties(candidate: Candidate, best: Candidate) -> bool:
     if candidate.held_out is None or best.held_out is None:
         return candidate.score == best.score
+    # Paired by point: both laws met the same noise, which cancels in the difference.
     worse = np.abs(candidate.held_out) - np.abs(best.held_out)
     error = float(np.std(worse, ddof=1)) / np.sqrt(worse.size) if worse.size > 1 else 0.0
     within_margin = candidate.score <= MARGIN * best.score + SLACK

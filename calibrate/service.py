@@ -21,6 +21,7 @@ from cardlab.core.records.measurement import Measurement, OperatingPoint, Point,
 from cardlab.db.store import Store
 
 FITTED_POWERS = ("power", "wait_power")
+# What other kinds of runs measured has no frequency to be a law of.
 KINDS = (RunKind.PROFILE, RunKind.IMPORT)
 
 
@@ -98,8 +99,10 @@ def _fit_known(group: Group, known: Sequence[Reading], law: str) -> tuple[Fit, .
     clocks = [r.frequency_hz for r in known if r.frequency_hz is not None]
     values = [r.value for r in known]
     errors = [r.stderr for r in known if r.stderr is not None]
+    # Half-known errors would weigh points by whether somebody repeated them.
     stderr = errors if len(errors) == len(known) else None
     throttled = [r.throttled for r in known]
+    # Points of one subject may come from two meters: the coarser one bounds what can be told apart.
     steps = {r.quantisation for r in known if r.quantisation is not None}
     quantisation = max(steps) if steps else None
     if law == "auto":
@@ -138,6 +141,7 @@ def _fit_known(group: Group, known: Sequence[Reading], law: str) -> tuple[Fit, .
 
 def _readings(profile: Profile, meters: Meters) -> Iterable[tuple[FitSubject, Reading]]:
     for point in profile.points:
+        # A point that was cut short has no state to belong to.
         if point.operating is None:
             continue
         for measurement in point.measurements:

@@ -24,6 +24,8 @@ from cardlab.core.laws.base import Array, SeparableLaw
 from cardlab.core.laws.measured import Measured
 
 DRAWS = 200
+# With fewer degrees Student's t has such heavy tails that single draws are absurd curves; intervals still use
+# the true number.
 LEAST_FREEDOM = 4
 
 
@@ -46,6 +48,7 @@ def at_bound(solution: Solution) -> NDArray[np.bool_]:
     """Which parameters [p] ended on a bound."""
     law, p = solution.law, solution.params
     lower, upper = law.lower, law.upper
+    # A millionth of the allowed range: the solver stops just short of a bound it is pressed against.
     width = np.where(np.isfinite(upper), upper - lower, 0.0)
     return np.asarray((p <= lower + 1e-6 * width) | (p >= upper - 1e-6 * width))
 
@@ -74,6 +77,8 @@ def covariance(data: SweepData, solution: Solution) -> Array | None:
     if free.size == 0:
         return result
     jacobian = solution.law.jacobian(data.x, solution.params)[:, free] * solution.weights[:, None]
+    # Columns differ by 27 orders of magnitude (W against W/Hz^3): without scaling the pseudo-inverse drops the
+    # small ones.
     unit = np.sqrt(np.sum(jacobian**2, axis=0))
     unit = np.where(unit > 0, unit, 1.0)
     inverse = np.linalg.pinv((jacobian / unit).T @ (jacobian / unit), rcond=1e-13, hermitian=True)
@@ -85,6 +90,7 @@ def leave_one_clock_out(data: SweepData, solution: Solution) -> Array | None:
     """Relative error [n] of every point predicted without its clock; None with too few clocks."""
     if data.clocks < (4 if isinstance(solution.law, Measured) else 2):
         return None
+    # One fold a frequency, not a point: an anchor measured twice would vouch for itself.
     folds = np.arange(data.clocks)[:, None] != data.clock[None, :]
     law = solution.law
     if isinstance(law, Measured):
@@ -102,9 +108,11 @@ def draws(data: SweepData, solution: Solution, count: int = DRAWS) -> Array | No
     scale = noise_scale(data, solution)
     if scale is None:
         return None
+    # The same data give the same draws everywhere, so a plan can be repeated to the last digit.
     seed = [int(data.data_hash[:15], 16), *solution.law.name.encode()]
     rng = np.random.default_rng(seed)
     freedom = max(freedom_of(data, solution), LEAST_FREEDOM)
+    # The variance is itself estimated; scaling each draw by a chi-square makes them spread like Student's t.
     half = scale * np.sqrt(freedom / rng.chisquare(freedom, size=(count // 2, 1)))
     spread = np.concatenate([half, half])
     law = solution.law
@@ -127,6 +135,7 @@ def bootstrap_by_clock(data: SweepData, solution: Solution, count: int = DRAWS) 
     law = solution.law
     assert isinstance(law, SeparableLaw)
     rng = np.random.default_rng([int(data.data_hash[:15], 16), 1])
+    # A resample of one or two frequencies determines no law.
     need = min(max(3, len(law.parameters)), data.clocks)
     rows: list[Array] = []
     while len(rows) < count:
@@ -146,6 +155,7 @@ def profile_interval(data: SweepData, solution: Solution, index: int, steps: int
     grid = np.unique(np.concatenate([np.linspace(low, high, steps), [best]]))
     cost = solve(law, data.x, data.y, solution.weights, fixed=(index, grid)).cost
     least = cost_of(law, data.x, data.y[None], solution.weights[None], solution.params[None])[0]
+    # F(0.95; 1, n - p) is the square of t(0.975, n - p).
     limit = least * (1.0 + t_factor(freedom) ** 2 / freedom)
     at = int(np.searchsorted(grid, best))
     return _crossing(grid[at::-1], cost[at::-1], limit), _crossing(grid[at:], cost[at:], limit)
@@ -194,5 +204,6 @@ def _table_held_out(data: SweepData, folds: Array) -> Array:
 def _table_draws(data: SweepData, solution: Solution, spread: Array, rng: np.random.Generator) -> Array:
     matrix = _table_covariance(data, solution, 1.0)
     noisy = solution.params + spread * np.sqrt(np.diag(matrix)) * _mirrored(rng, len(spread), solution.params.size)
+    # Draws of a table must keep its direction, or an interpolation between them would overshoot.
     sign = 1.0 if solution.params[-1] >= solution.params[0] else -1.0
     return np.array([sign * isotonic(sign * row, np.ones(row.size)) for row in noisy])

@@ -7,6 +7,7 @@ from cardlab.calibrate.fitter import Solution
 from cardlab.core.laws.measured import Measured
 from cardlab.core.records.fit import Fit
 
+# A held-out error above this is worth a word; a sweep that ends this far below the top extrapolates.
 POOR = 0.05
 TOP_GAP = 0.03
 

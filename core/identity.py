@@ -21,6 +21,7 @@ from typing import Any
 
 from cardlab.core.plain import to_plain
 
+# Frozen: another salt would give every stored board a second identity.
 _SCRYPT_SALT = b"cardlab device key v1"
 _UID_LENGTH = 32
 

@@ -57,11 +57,13 @@ def declared(options: type) -> tuple[Declared, ...]:
     found = []
     for field in fields(options):
         hint = hints[field.name]
+        # Fields for the workflow alone are no options.
         if get_origin(hint) is not Annotated:
             continue
         kind, *marks = get_args(hint)
         opt = next((mark for mark in marks if isinstance(mark, Opt)), None)
         if opt is not None:
+            # A required option has MISSING, which is different from None.
             default = field.default if field.default is not MISSING else MISSING
             found.append(Declared(name=field.name, kind=kind, opt=opt, default=default))
     return tuple(found)

@@ -78,6 +78,7 @@ def _revive_union(kind: Any, plain: Any, where: str) -> Any:
     if plain is None and type(None) in options:
         return None
     problems = []
+    # The first member of a union that fits: members here never overlap.
     for option in options:
         if option is type(None):
             continue
@@ -107,6 +108,7 @@ def _revive_record(kind: Any, plain: Any, where: str) -> Any:
     for f in fields(kind):
         if f.name in plain:
             values[f.name] = _revive(hints[f.name], plain[f.name], f"{where}.{f.name}")
+        # A field that an older version did not know takes its default.
         elif f.default is MISSING and f.default_factory is MISSING:
             raise ValueError(f"{where}: key {f.name!r} is missing")
     return kind(**values)
@@ -117,6 +119,7 @@ def _revive_scalar(kind: Any, plain: Any, where: str) -> Any:
         return kind(plain)
     if kind is float and isinstance(plain, (int, float)) and not isinstance(plain, bool):
         return float(plain)
+    # True is an int in Python, and no count.
     if kind is int and isinstance(plain, bool):
         raise ValueError(f"{where}: expected int, got {plain!r}")
     if isinstance(kind, type) and isinstance(plain, kind):

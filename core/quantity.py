@@ -44,6 +44,7 @@ class Provenance:
     how: How = How.DIRECT
 
     def __post_init__(self) -> None:
+        # A number from nowhere could pass for a measured one.
         if not self.origins:
             raise ValueError("a provenance needs at least one origin")
 
@@ -107,6 +108,7 @@ class Estimate:
         """This estimate times an exact number (a change of unit or a count)."""
         ci95 = self.ci95
         if ci95 is not None:
+            # A negative factor swaps the ends.
             low, high = sorted((ci95[0] * factor, ci95[1] * factor))
             ci95 = (low, high)
         stderr = None if self.stderr is None else self.stderr * abs(factor)
@@ -122,6 +124,7 @@ def sum_of(estimates: Iterable[Estimate]) -> Estimate:
     known = [e.stderr for e in parts if e.stderr is not None]
     stderr = sum(e * e for e in known) ** 0.5 if len(known) == len(parts) else None
     value = sum(e.value for e in parts)
+    # Sums of many parts are close to normal whatever the parts are.
     ci95 = None if stderr is None else (value - 1.96 * stderr, value + 1.96 * stderr)
     return Estimate(value, stderr, ci95, None, union_of(e.provenance for e in parts))
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas
 
 Cell = str | int | float | bool | None
+# A notebook with ten thousand rows in one cell cannot be scrolled.
 _SHOWN_ROWS = 60
 
 

@@ -27,6 +27,7 @@ def si(value: float | None, unit: str, digits: int = 4) -> str:
     if value == 0:
         return f"0 {unit}"
     size = abs(value)
+    # 999.9999999 rounds to 1 of the next prefix.
     scale, prefix = next((p for p in _PREFIXES if size >= p[0] * (1 - 1e-9)), _PREFIXES[-1])
     return f"{value / scale:.{digits}g} {prefix}{unit}"
 
@@ -61,6 +62,7 @@ def duration(seconds: float | None) -> str:
     """A length of time as a person says it: 45 s, 12 min, 3 h 05 min."""
     if seconds is None:
         return NOT_MEASURED
+    # People say "90 s" up to here and minutes from there on.
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -86,6 +86,7 @@ class Law(ABC):
     def identifiable(self, x: Array) -> bool:
         """Whether these x suffice: enough distinct values over enough of a span."""
         distinct = np.unique(x)
+        # Too narrow a span leaves f and f^3 indistinguishable however many points there are.
         if distinct.size < self.min_points:
             return False
         return bool(distinct[-1] >= self.min_span * distinct[0])
@@ -150,6 +151,7 @@ class SeparableLaw(Law):
         grid = self.shape_grid(x)
         basis = np.broadcast_to(self.basis(x, grid), (len(grid), len(self.linear), x.size))
         rows = []
+        # Dividing by y makes the residuals relative, as the noise is.
         for theta, curves in zip(grid, basis, strict=True):
             columns = (curves / y).T
             size = np.linalg.norm(columns, axis=0)

@@ -32,6 +32,7 @@ class Measured(Law):
     quantities = ("power", "wait_power", "latency")
     equation = "monotone cubic through the measured points"
     min_points = 2
+    # Every closed form that predicts as well is preferred.
     complexity = 1e3
 
     @property
@@ -71,6 +72,7 @@ class Measured(Law):
             + (t**3 - 2 * t**2 + t) * width * slope[..., i]
             + (t**3 - t**2) * width * slope[..., i + 1]
         )
+        # Extrapolated along the last secant: a cubic would run away.
         beyond = np.where(x < knots[0], x - knots[0], np.where(x > knots[-1], x - knots[-1], 0.0))
         extended: Array = np.maximum(value + beyond * secant[..., i], 0.0)
         return extended
@@ -78,6 +80,7 @@ class Measured(Law):
     def jacobian(self, x: Array, params: Array) -> Array:
         """Derivatives [..., n, knots] by central differences of the interpolation."""
         params = np.asarray(params, float)
+        # Linear in the values except where slopes change sign: central differences are exact enough.
         step = 1e-6 * max(float(np.max(np.abs(params))), 1e-300)
         columns = []
         for i in range(params.shape[-1]):
@@ -95,6 +98,7 @@ def _slopes(knots: Array, y: Array) -> tuple[Array, Array]:
     if knots.size > 2:
         left, right = secant[..., :-1], secant[..., 1:]
         w1, w2 = 2 * h[1:] + h[:-1], h[1:] + 2 * h[:-1]
+        # A sign change is an extremum, where the slope must vanish.
         same = left * right > 0
         safe_left, safe_right = np.where(same, left, 1.0), np.where(same, right, 1.0)
         slope[..., 1:-1] = np.where(same, (w1 + w2) / (w1 / safe_left + w2 / safe_right), 0.0)

@@ -20,7 +20,9 @@ import numpy as np
 
 from cardlab.core.laws.base import Array, Law, Parameter, SeparableLaw, stack
 
+# A scale at 1 GHz is a power that people can imagine; k in W/Hz^a is not.
 REFERENCE_HZ = 1e9
+# No card measured so far exceeds 1.5 between knee and top.
 MAX_VOLTAGE_RATIO = 1.6
 
 _POWER = ("power", "wait_power")
@@ -102,6 +104,7 @@ class StaticLinearCubic(SeparableLaw):
 
 
 def _power_curve(x: Array, exponent: Array) -> tuple[Array, Array]:
+    # One exponential gives curve and derivative.
     log_ratio = np.log(x / REFERENCE_HZ)
     curve = np.exp(exponent * log_ratio)
     return curve, curve * log_ratio
@@ -189,6 +192,7 @@ class Ridge(SeparableLaw):
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """Static power, slope, knee within the sweep, voltage ratio within physics."""
+        # A knee at either end of the sweep is no knee: the data would lie in one regime.
         margin = 0.1 * (self.top_hz - self.bottom_hz)
         knee = replace(_KNEE, lower=self.bottom_hz + margin, upper=self.top_hz - margin)
         return (*self.linear, knee, _RATIO)
@@ -227,5 +231,6 @@ class Ridge(SeparableLaw):
     def _voltage(self, x: Array, theta: Array) -> tuple[Array, Array, Array]:
         knee, ratio = theta[..., 0:1], theta[..., 1:2]
         above = np.maximum(x - knee, 0.0)
+        # A knee at the very top would divide by zero.
         span = np.maximum(self.top_hz - knee, 1e-9 * self.top_hz)
         return 1.0 + (ratio - 1.0) * above / span, above, span

@@ -41,6 +41,7 @@ class TermCheck:
     @property
     def inside(self) -> bool | None:
         """Whether the observed value lies in the interval; None without one."""
+        # Unknown is neither inside nor outside.
         if self.ci95 is None or self.observed_s is None:
             return None
         return self.ci95[0] <= self.observed_s <= self.ci95[1]

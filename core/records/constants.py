@@ -114,6 +114,7 @@ class Constants:
             for name, value, unit, error in named
             if value is not None
         ]
+        # delta falls with the frequency; the value at the top is the one that compares with a datasheet.
         top = max((d.frequency_hz for d in self.delta), default=0.0)
         newest = {(d.segment, d.phase): d for d in self.delta if d.frequency_hz == top}
         found += [

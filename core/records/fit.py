@@ -201,10 +201,12 @@ class Fit(FitSubject):
             raise BadDataError(f"cannot predict at {x:g} {self.x.unit}", remedy="give a positive number")
         at = np.array([x])
         value = float(self.curve.evaluate(at, self.values)[0])
+        # A value outside the data is a transfer, whoever asks for it.
         known = self.provenance.how is not How.TRANSFERRED and not self.extrapolated(x)
         how = How.FITTED if known else How.TRANSFERRED
         provenance = self.provenance.joined([], how)
         stderr = float(self.stderr_at(at)[0])
+        # No uncertainty is known: a plain value, and no interval that means nothing.
         if self.interval_factor is None or not math.isfinite(stderr):
             return Estimate(value, n=self.n_points, provenance=provenance)
         half = self.interval_factor * stderr
@@ -217,6 +219,7 @@ class Fit(FitSubject):
             return np.full(x.shape, math.nan)
         jacobian = curve.jacobian(x, self.values)
         variance = np.einsum("np,pq,nq->n", jacobian, np.array(self.covariance), jacobian)
+        # Misfit and reach grow with the distance: outside the data the law itself is in question.
         relative = (self.misfit or 0.0) * (1.0 + self._distance(x))
         reach = self._distance(x) * max(self.loo_mape or 0.0, self.mape)
         value = curve.evaluate(x, self.values)
@@ -232,6 +235,7 @@ class Fit(FitSubject):
         low, high = self.x.span
         if math.isinf(low) or math.isinf(high):
             return np.zeros_like(np.asarray(x, float))
+        # A sweep of one frequency has no span; a thousandth of it stands in.
         span = max(high - low, 1e-3 * high, 1e-300)
         return np.maximum(np.maximum(low - x, x - high), 0.0) / span
 

@@ -18,6 +18,7 @@ from cardlab.core.records.task import Execution, Task
 from cardlab.core.records.workload import PHASES, Analysis, SegmentCost
 from cardlab.core.tables import Cell, Tabular
 
+# In the order in which a point measures them.
 POWERS = ("power", "wait_power", "idle_power")
 WHOLE_STEP = "whole_step"
 
@@ -232,6 +233,7 @@ class Point:
 
         The newest that can be trusted, else the newest: what it lacks, its flags say. `quantity` is one of POWERS.
         """
+        # Rails nest: adding them up would count a watt twice, so only a rail that says it is the total counts.
         found = [m for m in self.measurements if m.quantity == quantity and m.meter is not None and m.meter.total]
         known = [m for m in found if m.estimate is not None]
         chosen = known or found
@@ -247,6 +249,7 @@ class Point:
             if phase not in cost.phases:
                 continue
             estimate = self.latency(cost.segment, phase)
+            # One missing segment makes the sum a lie.
             if estimate is None:
                 return None
             parts.append(estimate.scaled(cost.count))
@@ -346,6 +349,7 @@ class Profile(Tabular):
             for p in self.points
             if p.operating is not None and not p.operating.throttled and p.latency("layer", "forward") is not None
         ]
+        # Better a disturbed time than none, where --repeats kept one.
         quiet = [p for p in good if not p.flagged] or good
         return max(quiet, key=lambda p: (p.operating.frequency_hz or 0.0) if p.operating else 0.0, default=None)
 
@@ -379,6 +383,7 @@ class Profile(Tabular):
         )
 
     def _checked_point(self) -> Point | None:
+        # The whole step is measured at the last point of a sweep only.
         stepped = [p for p in self.points if p.find("latency", WHOLE_STEP, "forward") is not None]
         done = [p for p in self.points if p.done]
         return stepped[-1] if stepped else max(done, key=lambda p: p.requested_hz or 0.0, default=None)
