@@ -1,4 +1,4 @@
-"""If these fail, the code has grown back what the second house was built to lose; `python -m tests.counts` says where."""
+"""If these fail, the code has grown back what the second house lost; `python -m tests.counts` says where."""
 
 from __future__ import annotations
 
