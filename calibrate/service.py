@@ -7,11 +7,12 @@ the first. Points measured at a clock that cannot be read make a constant: one v
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cardlab.calibrate.constant import constant_fit
-from cardlab.calibrate.data import prepare
+from cardlab.calibrate.data import SAME_CLOCK, prepare
 from cardlab.calibrate.fit import compare, fit_latency, fit_power
 from cardlab.calibrate.meter import MeterCalibration
 from cardlab.calibrate.meter_store import Meters, stored_meters
@@ -30,11 +31,13 @@ class Reading:
     """One measured point of a subject."""
 
     measurement: str
+    run: str
     frequency_hz: float | None
     value: float
     stderr: float | None
     quantisation: float | None
     throttled: bool | None
+    contended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +73,51 @@ def fit_store(store: Store, *, device: str | None = None, law: str = "auto", cre
 
 def gather(store: Store, *, device: str | None = None) -> tuple[Group, ...]:
     """The points of every subject in the store, subjects in the order they were first measured."""
-    readings: dict[FitSubject, list[Reading]] = {}
+    readings: dict[tuple[object, ...], list[Reading]] = {}
+    newest: dict[tuple[object, ...], FitSubject] = {}
     limits: dict[str, float | None] = {}
     meters = stored_meters(store, device=device)
     for kind in KINDS:
         for profile in store.runs.select(kind=kind, device=device):
             limits[profile.run.device.key] = profile.run.device.frequency_max_hz
             for subject, reading in _readings(profile, meters):
-                readings.setdefault(subject, []).append(reading)
-    return tuple(Group(s, tuple(r), limits.get(s.device)) for s, r in readings.items())
+                # By the key alone: a device that was renamed between two runs is still one subject.
+                newest[subject.key] = subject
+                readings.setdefault(subject.key, []).append(reading)
+    return tuple(Group(newest[key], tuple(r), limits.get(newest[key].device)) for key, r in readings.items())
 
 
 def fit_group(group: Group, law: str = "auto") -> tuple[Fit, ...]:
     """The fits of one subject: every law tried, the chosen one marked; () if it has no law of that name."""
+    runs, spread = len({r.run for r in group.readings}), run_spread(group.readings)
+    contended = sum(r.contended for r in group.readings)
+    told = (f"{contended} of {len(group.readings)} points were contended",) if contended else ()
+    return tuple(
+        replace(fit, warnings=(*fit.warnings, *told), runs=runs, run_spread=spread) for fit in _fits_of(group, law)
+    )
+
+
+def run_spread(readings: Sequence[Reading]) -> float | None:
+    """Relative standard deviation between runs at one frequency, pooled; None where no frequency has two runs.
+
+    It does not shrink with more samples in a run, so it is no part of the law's own uncertainty.
+    """
+    by_frequency: dict[int | None, dict[str, list[float]]] = {}
+    for r in readings:
+        # Rounded to 0.3 %: what a device reads back of one requested frequency differs by less.
+        place = None if r.frequency_hz is None else round(math.log(r.frequency_hz) / SAME_CLOCK)
+        by_frequency.setdefault(place, {}).setdefault(r.run, []).append(r.value)
+    squares, freedom = 0.0, 0
+    for runs in by_frequency.values():
+        means = [sum(values) / len(values) for values in runs.values()]
+        if len(means) > 1:
+            centre = sum(means) / len(means)
+            squares += sum((m / centre - 1.0) ** 2 for m in means)
+            freedom += len(means) - 1
+    return math.sqrt(squares / freedom) if freedom else None
+
+
+def _fits_of(group: Group, law: str) -> tuple[Fit, ...]:
     known = [r for r in group.readings if r.frequency_hz is not None]
     if not known:
         fit = constant_fit([(r.value, r.stderr) for r in group.readings], group.subject)
@@ -148,7 +183,7 @@ def _readings(profile: Profile, meters: Meters) -> Iterable[tuple[FitSubject, Re
             if measurement.quantity in (*FITTED_POWERS, "latency") and measurement.estimate is not None:
                 meter = meters.get((profile.run.device.key, measurement.rail or ""))
                 subject = _subject(profile.run, point.operating, measurement, meter)
-                yield subject, _reading(point, measurement, meter)
+                yield subject, _reading(profile.run.uid, point, measurement, meter)
 
 
 def _subject(run: Run, state: OperatingPoint, m: Measurement, meter: MeterCalibration | None) -> FitSubject:
@@ -169,7 +204,7 @@ def _subject(run: Run, state: OperatingPoint, m: Measurement, meter: MeterCalibr
     )
 
 
-def _reading(point: Point, m: Measurement, meter: MeterCalibration | None) -> Reading:
+def _reading(run: str, point: Point, m: Measurement, meter: MeterCalibration | None) -> Reading:
     state, estimate = point.operating, m.estimate
     assert state is not None and estimate is not None
     value, stderr = estimate.value, estimate.stderr
@@ -178,11 +213,13 @@ def _reading(point: Point, m: Measurement, meter: MeterCalibration | None) -> Re
         stderr = None if stderr is None else stderr / meter.gain.value
     return Reading(
         measurement=m.uid,
+        run=run,
         frequency_hz=state.frequency_hz,
         value=value,
         stderr=stderr,
         quantisation=None if m.meter is None else m.meter.quantisation_w,
         throttled=state.throttled,
+        contended=state.contended,
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import field, fields, is_dataclass
@@ -24,6 +25,8 @@ from cardlab.core.plain import to_plain
 # Frozen: another salt would give every stored board a second identity.
 _SCRYPT_SALT = b"cardlab device key v1"
 _UID_LENGTH = 32
+# Made once in each process: what runs in one sitting shares its warm caches, its heat and its luck.
+SITTING = os.urandom(16).hex()
 
 
 def new_uid() -> str:

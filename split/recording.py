@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cardlab.core.errors import NotFoundError
-from cardlab.core.identity import content_hash
+from cardlab.core.identity import SITTING, content_hash
 from cardlab.core.plain import to_plain
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device, Environment
@@ -38,6 +38,7 @@ def begin_run(
                 execution=execution,
                 environment=environment,
                 task=settings.task,
+                sitting=SITTING,
                 options={**document, **options},
                 provenance=MEASURED,
                 started_at=journal.progress.started_at,

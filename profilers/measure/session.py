@@ -12,13 +12,12 @@ within the one that was cut short, the segments that were measured.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from cardlab.core.errors import DeviceError
-from cardlab.core.identity import new_uid
+from cardlab.core.identity import SITTING, new_uid
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Environment
 from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Profile, Run, RunKind
@@ -31,9 +30,6 @@ from cardlab.profilers.measure.samples import WorkTiming
 from cardlab.profilers.measure.timing import Progress, TimingPolicy
 from cardlab.profilers.measure.wholestep import time_whole_step
 from cardlab.profilers.runtime.workbench import Workload
-
-# Made once in each process, outside the sequence of uids that a run draws.
-SITTING = uuid.uuid4().hex
 
 
 class Observer(Protocol):
