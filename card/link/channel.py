@@ -18,7 +18,7 @@ import numpy as np
 
 from cardlab.card.link.nr_tables import mcs_of_cqi
 from cardlab.card.link.snr_maps import SnrMap, snr_map
-from cardlab.card.problem.problem import Array
+from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.scenario import LinkSpec
 from cardlab.core.errors import PlanError
 

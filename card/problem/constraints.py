@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from cardlab.card.problem.arrays import Array, Mask
 from cardlab.card.problem.objective import Table
-from cardlab.card.problem.problem import Array, Problem
+from cardlab.card.problem.problem import Problem
 from cardlab.core.errors import InfeasibleError
 from cardlab.core.text import data_size, si
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

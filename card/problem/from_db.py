@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cardlab.card.link.channel import OTHER_SEED, STATES, rates_by_round
+from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.check import check_constraints
 from cardlab.card.problem.codec_times import Codecs, codecs_of
 from cardlab.card.problem.datasheet import datasheet_problem
@@ -27,7 +28,7 @@ from cardlab.card.problem.measured import (
     whole_seconds,
 )
 from cardlab.card.problem.parties import Party, Request, find_devices, find_server, find_task, newest_profile
-from cardlab.card.problem.problem import Array, Problem
+from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import LinkSpec, Objective
 from cardlab.card.uncertainty import Doubt, Doubts
 from cardlab.core.errors import PlanError

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cardlab.card.problem.problem import Array
+from cardlab.card.problem.arrays import Array
 from cardlab.card.uncertainty import Doubt, Doubts
 from cardlab.core.errors import PlanError
 from cardlab.core.records.device import Device

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.objective import Range, table
-from cardlab.card.problem.problem import Array, Problem
+from cardlab.card.problem.problem import Problem
 from cardlab.card.solvers.enumeration import Choice, best_choice
 from cardlab.core.errors import InfeasibleError
 from cardlab.core.records.plan import Outcome

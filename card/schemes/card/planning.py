@@ -9,12 +9,12 @@ import numpy as np
 
 from cardlab.card.link.channel import rates_by_round
 from cardlab.card.problem.check import check_scenario
-from cardlab.card.problem.objective import Range, check_energy, cost, ranges, table
+from cardlab.card.problem.objective import Range, check_energy, cost
 from cardlab.card.problem.problem import Problem, problem_from_scenario
 from cardlab.card.problem.scenario import Scenario
 from cardlab.card.schemes.card.baselines import as_decided_by, baselines, mean_baselines, mean_outcome, outcome_of
 from cardlab.card.schemes.card.waiting import waiting_note
-from cardlab.card.solvers.enumeration import Choice, best_choice, extreme_clocks
+from cardlab.card.solvers.enumeration import Choice, best_choice, extents_of
 from cardlab.card.uncertainty import Certainty, Doubts, certainties, most_doubtful, with_guard
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import union_of
@@ -135,12 +135,6 @@ def _beside(r: _Solved, datasheet: Problem | None) -> dict[str, Outcome]:
 
 def _outcome(decisions: Sequence[Decision]) -> Outcome:
     return outcome_of([(d.delay_s, d.server_energy_j, d.device_energy_j) for d in decisions])
-
-
-def extents_of(problem: Problem) -> list[Range]:
-    """The range of each device, before constraints."""
-    clocks = None if problem.continuous is None else extreme_clocks(problem)
-    return ranges(problem, [table(problem, m, clocks) for m in range(len(problem.devices))])
 
 
 def _decision(problem: Problem, m: int, choice: Choice, extent: Range, sure: Certainty | None) -> Decision:

@@ -14,8 +14,7 @@ import numpy as np
 
 from cardlab.card.problem.problem import Problem
 from cardlab.card.schemes.card.baselines import outcome_of, parts_of
-from cardlab.card.schemes.card.planning import extents_of
-from cardlab.card.solvers.enumeration import Choice, best_choice
+from cardlab.card.solvers.enumeration import Choice, best_choice, extents_of
 from cardlab.core.errors import InfeasibleError, PlanError
 from cardlab.core.records.plan import Outcome, Plan, Sensitivity, TradeOff
 

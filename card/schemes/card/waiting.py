@@ -11,14 +11,12 @@ from dataclasses import replace
 
 from cardlab.card.problem.objective import Range, delay_weight
 from cardlab.card.problem.problem import Problem
-from cardlab.card.solvers.enumeration import best_choice
+from cardlab.card.solvers.enumeration import best_choice, extents_of
 from cardlab.core.errors import InfeasibleError
 
 
 def waiting_note(problem: Problem, extents: Sequence[Range]) -> tuple[str, ...]:
     """One line if counting the waiting server, or not counting it, moves a cut; else nothing."""
-    from cardlab.card.schemes.card.planning import extents_of
-
     energy = problem.objective.energy
     if problem.wait_power_w is None or energy not in ("busy", "round") or delay_weight(problem) >= 1.0:
         return ()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cardlab.card.link.channel import OTHER_SEED, STATES, rates_by_round
-from cardlab.card.problem.problem import Array, Problem, problem_from_scenario
+from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.problem import Problem, problem_from_scenario
 from cardlab.card.problem.scenario import Scenario, SftSpec
 from cardlab.card.schemes.sft.options import PLAIN, Accuracy, Option, accuracy_of, check_target, options_of
 from cardlab.card.schemes.sft.problem import SftProblem

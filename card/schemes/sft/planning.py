@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cardlab.card.problem.problem import Array
+from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.scenario import Scenario
 from cardlab.card.schemes.sft.baselines import baselines, mean_of
 from cardlab.card.schemes.sft.building import Instance, instance_from_scenario
