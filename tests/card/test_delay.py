@@ -66,6 +66,17 @@ def test_what_kernels_are_given_is_given_by_name() -> None:
                 assert not node.args, f"{path}:{node.lineno}: fields of {node.func.id} by their place"
 
 
+def test_no_function_outside_kernels_takes_many_parameters() -> None:
+    found = [
+        f"{path}:{node.lineno} {node.name}"
+        for path, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and len([a for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs) if a.arg != "self"]) >= 7
+    ]
+    assert not found
+
+
 @pytest.mark.parametrize("kind", ["paper", "noisy"])
 @pytest.mark.parametrize("seed", range(4))
 def test_every_path_to_the_delay_gives_the_same(seed: int, kind: str) -> None:

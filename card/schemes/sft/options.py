@@ -74,6 +74,15 @@ class Option:
 PLAIN = Option(rate=1.0, codec="none")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compressions:
+    """What devices choose among: options, the accuracy curve behind them (None unknown), and tensors as they are."""
+
+    options: tuple[Option, ...]
+    curve: Accuracy | None = None
+    plain: Option = PLAIN
+
+
 def accuracy_of(spec: SftSpec) -> Accuracy | None:
     """The curve that a scenario states, None without one."""
     if spec.accuracy_limit is None or spec.accuracy_loss is None or spec.accuracy_rate is None:
