@@ -30,9 +30,8 @@ from cardlab.card.link.channel import draw_rates
 from cardlab.card.problem.objective import Range, Table, table
 from cardlab.card.problem.problem import PaperServer, Problem
 from cardlab.card.problem.scenario import Constraints, LinkSpec, Objective
-from cardlab.card.schemes.card.planning import extents_of
 from cardlab.card.solvers.batch import solve_batch
-from cardlab.card.solvers.enumeration import Choice, best_choice
+from cardlab.card.solvers.enumeration import Choice, best_choice, extents_of
 from cardlab.card.uncertainty import relative_doubts, with_guard
 from cardlab.core.errors import InfeasibleError
 from cardlab.core.quantity import Provenance

@@ -7,7 +7,7 @@ fleet other than 0 has devices drawn from those of the scenario, each with a spe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,9 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.check import check_scenario
+from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import CHANNELS, LinkSpec, Scenario
-from cardlab.card.schemes.card.planning import problems_of, solve
+from cardlab.card.schemes.card.baselines import baselines, mean_baselines, mean_outcome
+from cardlab.card.schemes.card.fleet import choose, is_fleet
+from cardlab.card.schemes.card.planning import plan_rounds, problems_of, solve
 from cardlab.core.errors import InfeasibleError, MissingDependencyError, PlanError
+from cardlab.core.records.plan import Outcome
 
 SPREAD = 0.3
 
@@ -108,19 +114,51 @@ def play(job: Job) -> Played:
     names = tuple(d.name for d in job.scenario.devices)
     about: dict[str, Any] = {"channel": job.channel, "fleet": job.fleet, "rounds": job.scenario.rounds}
     try:
-        plan = solve(job.scenario)
+        found = _totals(job.scenario)
     except InfeasibleError as error:
         return Played(**about, devices=names, infeasible=error.message, baselines={})
-    cuts = np.array([[d.cut for d in r.devices] for r in plan.rounds], dtype=float)
-    least = float(problems_of(replace(job.scenario, rounds=1))[0].cuts[0])
     return Played(
         **about,
         devices=names,
-        delay_s=plan.outcome.delay_s,
-        server_energy_j=plan.outcome.server_energy_j,
-        baselines={name: (o.delay_s, o.server_energy_j) for name, o in plan.baselines.items()},
-        least_cut_share=tuple(float(x) for x in (cuts == least).mean(axis=0)),
-        cuts=tuple(float(x) for x in cuts.mean(axis=0)),
+        delay_s=found.outcome.delay_s,
+        server_energy_j=found.outcome.server_energy_j,
+        baselines={name: (o.delay_s, o.server_energy_j) for name, o in found.baselines.items()},
+        # A model's least cut is one layer, in every scheme.
+        least_cut_share=tuple((found.cuts == 1.0).mean(axis=0).tolist()),
+        cuts=tuple(found.cuts.mean(axis=0).tolist()),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Totals:
+    """All rounds of a job: means of plan and baselines, and cuts [rounds,M]."""
+
+    outcome: Outcome
+    baselines: Mapping[str, Outcome]
+    cuts: Array
+
+
+def _totals(scenario: Scenario) -> _Totals:
+    if scenario.scheme == "card":
+        check_scenario(scenario)
+        problems = problems_of(scenario)
+        if is_fleet(problems[0]):
+            return _fleet_totals(problems)
+        plan = plan_rounds(problems)
+    else:
+        plan = solve(scenario)
+    cuts = np.array([[d.cut for d in r.devices] for r in plan.rounds], dtype=float)
+    return _Totals(outcome=plan.outcome, baselines=plan.baselines, cuts=cuts)
+
+
+def _fleet_totals(problems: Sequence[Problem]) -> _Totals:
+    """The same without a record for each device and round, which would take longer than the decisions."""
+    different = list({id(p): p for p in problems}.values())
+    chosen = {id(p): choose(p) for p in different}
+    return _Totals(
+        outcome=mean_outcome([chosen[id(p)].outcome for p in problems]),
+        baselines=mean_baselines([baselines(p, ()) for p in different]),
+        cuts=np.array([p.cuts[chosen[id(p)].place] for p in problems], dtype=float),
     )
 
 

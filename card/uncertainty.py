@@ -16,9 +16,11 @@ from statistics import NormalDist
 
 import numpy as np
 
+from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.constraints import limits_of
+from cardlab.card.problem.delay import round_bytes
 from cardlab.card.problem.objective import Table, cost, ranges, table
-from cardlab.card.problem.problem import Array, Problem
+from cardlab.card.problem.problem import Problem
 from cardlab.core.errors import PlanError
 from cardlab.core.records.plan import DelayTerms
 
@@ -127,12 +129,12 @@ def with_guard(problem: Problem, doubts: Doubts | None) -> Problem:
     device = np.zeros(problem.device_s.shape)
     for source in doubts.sources:
         if source.device is not None and source.device_s is not None:
-            device[source.device] += (source.device_s**2).mean(axis=0)
-    for sent, way in ((problem.up_bytes, "up_s_per_bit"), (problem.down_bytes, "down_s_per_bit")):
-        bits = 8.0 * (sent + problem.adapter_bytes / epochs)
-        device += _variance([getattr(s, way) for s in doubts.sources], ()) * bits**2
-    server = _variance([s.server_s for s in doubts.sources], problem.server_s.shape)
-    spread_s = epochs * np.sqrt(device[:, :, None] + server[None, :, :])
+            device[source.device] += epochs**2 * (source.device_s**2).mean(axis=0)
+    sent = round_bytes(epochs, problem.up_bytes, problem.down_bytes, problem.adapter_bytes)
+    for size, way in zip(sent, ("up_s_per_bit", "down_s_per_bit"), strict=True):
+        device += _variance([getattr(s, way) for s in doubts.sources], ()) * (8.0 * size) ** 2
+    server = epochs**2 * _variance([s.server_s for s in doubts.sources], problem.server_s.shape)
+    spread_s = np.sqrt(device[:, :, None] + server[None, :, :])
     return replace(problem, guard_s=NormalDist().inv_cdf(confidence) * spread_s)
 
 

@@ -196,18 +196,7 @@ def _from_database(store: Store, options: PlanOptions) -> Plan:
     found = gather(store, request, options.rounds or 1)
     if options.scheme == "sft":
         return store.plans.add(_shared_plan(store, found, options), utc_now())
-    made = plan_rounds(
-        found.problems,
-        doubts=found.doubts,
-        datasheet=found.datasheet,
-        assumptions=found.assumptions,
-        notes=found.notes,
-        fits=found.fits,
-        runs=found.runs,
-        links=found.links,
-        task=found.task.uid,
-        wire_dtype=found.wire_dtype,
-    )
+    made = plan_rounds(found.problems, doubts=found.doubts, datasheet=found.datasheet, inputs=found.inputs)
     return store.plans.add(_extended(made, found.problem, options), utc_now())
 
 
@@ -216,15 +205,7 @@ def _shared_plan(store: Store, found: Gathered, options: PlanOptions) -> Plan:
     sharing = options.server_sharing or SHARINGS[0]
     spec = SftSpec(accuracy_target=options.min_accuracy, spectrum=spectrum, server_sharing=sharing)
     instance, used = instance_from_database(store, found, spec, options.compression)
-    return plan_instance(
-        instance,
-        notes=found.notes,
-        fits=(*found.fits, *used),
-        runs=found.runs,
-        links=found.links,
-        task=found.task.uid,
-        wire_dtype=found.wire_dtype,
-    )
+    return plan_instance(instance, replace(found.inputs, fits=(*found.fits, *used)))
 
 
 def _assumed(base: Objective, options: PlanOptions) -> tuple[str, ...]:

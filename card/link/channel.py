@@ -18,7 +18,7 @@ import numpy as np
 
 from cardlab.card.link.nr_tables import mcs_of_cqi
 from cardlab.card.link.snr_maps import SnrMap, snr_map
-from cardlab.card.problem.problem import Array
+from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.scenario import LinkSpec
 from cardlab.core.errors import PlanError
 
@@ -37,7 +37,10 @@ def snr_db(link: LinkSpec, tx_power_dbm: float) -> float:
 
 def rate_bps(link: LinkSpec, mapping: SnrMap, snr: float) -> float:
     """Rate at an SNR, bit/s; 0 where there is no link (CQI 0)."""
-    cqi = mapping.cqi(snr)
+    return _rate_of_cqi(link, mapping, mapping.cqi(snr))
+
+
+def _rate_of_cqi(link: LinkSpec, mapping: SnrMap, cqi: int) -> float:
     if cqi == 0:
         return 0.0
     return mcs_of_cqi(cqi, mapping.table).efficiency * link.bandwidth_hz * link.protocol_efficiency
@@ -45,25 +48,37 @@ def rate_bps(link: LinkSpec, mapping: SnrMap, snr: float) -> float:
 
 def draw_rates(link: LinkSpec, devices: Sequence[str], rng: np.random.Generator) -> tuple[Array, Array]:
     """Uplink and downlink rates of one round [M], bit/s. Raises PlanError where there is no link."""
+    return _drawn(link, devices, "uplink", rng), _drawn(link, devices, "downlink", rng)
+
+
+def _drawn(link: LinkSpec, devices: Sequence[str], way: str, rng: np.random.Generator) -> Array:
+    """Rates of one direction [M]: device by device, each drawn again until it has a link."""
     mapping = snr_map(link.snr_mapping)
-    up = [_rate(link, mapping, link.uplink_tx_dbm, f"{name} uplink", rng) for name in devices]
-    down = [_rate(link, mapping, link.downlink_tx_dbm, f"{name} downlink", rng) for name in devices]
-    return np.array(up), np.array(down)
-
-
-def _rate(link: LinkSpec, mapping: SnrMap, tx_dbm: float, what: str, rng: np.random.Generator) -> float:
-    mean_db = snr_db(link, tx_dbm)
-    for _ in range(REDRAWS):
-        fading_db = 10.0 * math.log10(max(rng.exponential(), 1e-12)) if link.fading == "rayleigh" else 0.0
-        rate = rate_bps(link, mapping, mean_db + fading_db)
-        if rate > 0.0:
-            return rate
-        if link.fading != "rayleigh":
-            break
-    raise PlanError(
-        f"{what}: no link, CQI 0 at a mean SNR of {mean_db:.1f} dB by {mapping.name}",
-        remedy="raise the transmit power, lower path_loss_db or bandwidth_hz, or take a better --channel",
-    )
+    mean_db = snr_db(link, link.uplink_tx_dbm if way == "uplink" else link.downlink_tx_dbm)
+    steps = range(len(mapping.thresholds_db) + 1)
+    rates = np.array([_rate_of_cqi(link, mapping, 0 if n == 0 else mapping.first + n - 1) for n in steps])
+    # A random number that gives no link belongs to the same device as the next one, so the rates of all devices are
+    # the numbers that give one, in their order: drawn in blocks, and never more of them than are still missing.
+    found: list[Array] = []
+    missing, outages = len(devices), 0
+    while missing:
+        fading_db = np.zeros(missing)
+        if link.fading == "rayleigh":
+            fading_db = 10.0 * np.log10(np.maximum(rng.exponential(size=missing), 1e-12))
+        drawn = rates[np.searchsorted(mapping.thresholds_db, mean_db + fading_db, side="right")]
+        linked = np.flatnonzero(drawn > 0.0)
+        # How often in a row each device was drawn for nothing, the last one not yet done.
+        in_a_row = np.diff(np.concatenate([[-1 - outages], linked, [missing]])) - 1
+        most = 1 if link.fading != "rayleigh" else REDRAWS
+        if (in_a_row >= most).any():
+            name = devices[len(devices) - missing + int(np.argmax(in_a_row >= most))]
+            raise PlanError(
+                f"{name} {way}: no link, CQI 0 at a mean SNR of {mean_db:.1f} dB by {mapping.name}",
+                remedy="raise the transmit power, lower path_loss_db or bandwidth_hz, or take a better --channel",
+            )
+        found.append(drawn[linked])
+        missing, outages = missing - linked.size, int(in_a_row[-1])
+    return np.concatenate(found)
 
 
 def rates_by_round(

@@ -151,13 +151,14 @@ def _server(scenario: Scenario) -> None:
 
 
 def _devices(scenario: Scenario) -> None:
-    names = [device.name for device in scenario.devices]
-    if not names:
+    if not scenario.devices:
         raise ScenarioError("the scenario has no device", remedy="add at least one [[devices]] table")
+    seen: set[str] = set()
     for index, device in enumerate(scenario.devices):
         who = f"device {device.name!r}: "
-        if device.name in names[:index]:
+        if device.name in seen:
             raise _misfit("devices", "name", f"is {device.name!r} for two devices", "give each its own name", index)
+        seen.add(device.name)
         for key in (
             "frequency_hz",
             "cores",

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from cardlab.card.problem.problem import Array
+from cardlab.card.problem.arrays import Array
 from cardlab.core.records.measurement import CodecCost, Measurement, Profile, RunKind
 from cardlab.db.store import Store
 

@@ -5,24 +5,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from cardlab.card.problem.arrays import Array, Mask
 from cardlab.card.problem.objective import Table
-from cardlab.card.problem.problem import Array, Problem
+from cardlab.card.problem.problem import Problem
 from cardlab.core.errors import InfeasibleError
 from cardlab.core.text import data_size, si
 
-Mask = npt.NDArray[np.bool_]
+# The one constraint that is a lower bound.
+_LEAST = "least layers on the device"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """What limits look at, all of one shape: every choice of one device [C,F], or one choice of each device [M].
+
+    `delay_s` holds the guard band where there is one. None where a value is not known; a NaN keeps every limit.
+    """
+
+    delay_s: Array
+    server_power_w: Array | None
+    server_energy_j: Array | None
+    device_energy_j: Array | None
+    layers: Array
+    device_memory_bytes: Array
+    device_memory_limit_bytes: float | Array
+    server_memory_bytes: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """One constraint: what it measures [C,F], its bound, and the unit for a person."""
+    """One constraint: what it measures, its bound, and the unit for a person; arrays of one shape."""
 
     name: str
     remedy: str
     value: Array
-    bound: float
+    bound: float | Array
     unit: str
     at_least: bool = False
 
@@ -53,9 +71,9 @@ class Limits:
         name = problem.devices[m]
         for limit in self.limits:
             if not limit.kept.any():
-                best = float(limit.value.max() if limit.at_least else limit.value.min())
+                best, bound = float(limit.value.max() if limit.at_least else limit.value.min()), float(limit.bound)
                 raise InfeasibleError(
-                    f"{name}: {limit.name} of {limit.shown(limit.bound)} cannot be kept, "
+                    f"{name}: {limit.name} of {limit.shown(bound)} cannot be kept, "
                     f"the best possible is {limit.shown(best)}",
                     remedy=limit.remedy,
                 )
@@ -73,64 +91,47 @@ class Limits:
 
 def limits_of(problem: Problem, m: int, t: Table, cuts: Array | None = None, clocks: Array | None = None) -> Limits:
     """The constraints of device m over its table; `cuts` [C] and `clocks` [F], bool, admit only some."""
-    limits = tuple(_limits(problem, m, t))
-    feasible = np.ones(t.delay_s.shape, dtype=bool)
+    shape = t.delay_s.shape
+    measures = Measures(
+        delay_s=t.delay_s if problem.guard_s is None else t.delay_s + problem.guard_s[m],
+        server_power_w=None if t.power_w is None else np.broadcast_to(t.power_w, shape),
+        server_energy_j=t.energy_j,
+        device_energy_j=None if t.device_energy_j is None else _over(t.device_energy_j, shape),
+        layers=_over(problem.cuts.astype(float), shape),
+        device_memory_bytes=_over(problem.device_memory_bytes, shape),
+        device_memory_limit_bytes=float(problem.device_memory_limit_bytes[m]),
+        server_memory_bytes=_over(problem.server_memory_bytes, shape),
+    )
+    limits = limits_on(problem, measures)
+    feasible = np.ones(shape, dtype=bool)
     for limit in limits:
         feasible &= limit.kept
     if cuts is not None:
         feasible &= np.asarray(cuts, dtype=bool)[:, None]
     if clocks is not None:
         feasible &= np.asarray(clocks, dtype=bool)[None, :]
-    return Limits(t.delay_s.shape, limits, feasible)
+    return Limits((shape[0], shape[1]), limits, feasible)
 
 
-def _limits(problem: Problem, m: int, t: Table) -> list[Limit]:
-    wanted, shape = problem.constraints, t.delay_s.shape
-    found = []
-    if wanted.deadline_s is not None:
-        delay_s = t.delay_s if problem.guard_s is None else t.delay_s + problem.guard_s[m]
-        name = "deadline" if problem.guard_s is None else "deadline with its guard band"
-        found.append(Limit(name, "give a longer --deadline", delay_s, wanted.deadline_s, "s"))
-    if wanted.server_power_w is not None and t.power_w is not None:
-        power = np.broadcast_to(t.power_w, shape)
-        found.append(Limit("server power cap", "raise --max-server-power", power, wanted.server_power_w, "W"))
-    if wanted.server_energy_j is not None and t.energy_j is not None:
-        found.append(Limit("server energy cap", "raise --max-server-energy", t.energy_j, wanted.server_energy_j, "J"))
-    if wanted.device_energy_j is not None and t.device_energy_j is not None:
-        own = _over(t.device_energy_j, shape)
-        found.append(Limit("device energy cap", "raise --max-device-energy", own, wanted.device_energy_j, "J"))
-    if wanted.min_device_layers is not None:
-        layers = _over(problem.cuts.astype(float), shape)
-        least = float(wanted.min_device_layers)
-        found.append(
-            Limit(
-                "least layers on the device",
-                "lower --min-device-layers",
-                layers,
-                least,
-                "layers",
-                at_least=True,
-            )
-        )
-    found.append(
-        Limit(
-            "device memory",
-            "use a smaller batch, sequence or model",
-            _over(problem.device_memory_bytes, shape),
-            problem.device_memory_limit_bytes[m],
-            "bytes",
-        )
+def limits_on(problem: Problem, measures: Measures) -> tuple[Limit, ...]:
+    """The constraints that the problem states, on these values."""
+    wanted = problem.constraints
+    guarded = "" if problem.guard_s is None else " with its guard band"
+    memory = "use a smaller batch, sequence or model"
+    stated = (
+        (f"deadline{guarded}", "give a longer --deadline", measures.delay_s, wanted.deadline_s, "s"),
+        ("server power cap", "raise --max-server-power", measures.server_power_w, wanted.server_power_w, "W"),
+        ("server energy cap", "raise --max-server-energy", measures.server_energy_j, wanted.server_energy_j, "J"),
+        ("device energy cap", "raise --max-device-energy", measures.device_energy_j, wanted.device_energy_j, "J"),
+        (_LEAST, "lower --min-device-layers", measures.layers, wanted.min_device_layers, "layers"),
+        ("device memory", memory, measures.device_memory_bytes, measures.device_memory_limit_bytes, "bytes"),
+        ("server memory", memory, measures.server_memory_bytes, problem.server_memory_limit_bytes, "bytes"),
     )
-    found.append(
-        Limit(
-            "server memory",
-            "use a smaller batch, sequence or model",
-            _over(problem.server_memory_bytes, shape),
-            problem.server_memory_limit_bytes,
-            "bytes",
-        )
+    return tuple(
+        Limit(name=name, remedy=remedy, value=value, bound=bound, unit=unit, at_least=name == _LEAST)
+        for name, remedy, value, bound, unit in stated
+        if value is not None and bound is not None and not np.isnan(bound).all()
     )
-    return [limit for limit in found if not np.isnan(limit.bound)]
 
 
 def _over(per_cut: Array, shape: tuple[int, ...]) -> Array:

@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cardlab.card.link.channel import OTHER_SEED, STATES, rates_by_round
+from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.check import check_constraints
 from cardlab.card.problem.codec_times import Codecs, codecs_of
 from cardlab.card.problem.datasheet import datasheet_problem
+from cardlab.card.problem.inputs import PlanInputs
 from cardlab.card.problem.measured import (
     SERVER_PARTS,
     Fits,
+    Measured,
     curve,
     device_power_w,
     device_seconds,
@@ -27,7 +30,7 @@ from cardlab.card.problem.measured import (
     whole_seconds,
 )
 from cardlab.card.problem.parties import Party, Request, find_devices, find_server, find_task, newest_profile
-from cardlab.card.problem.problem import Array, Problem
+from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import LinkSpec, Objective
 from cardlab.card.uncertainty import Doubt, Doubts
 from cardlab.core.errors import PlanError
@@ -71,6 +74,19 @@ class Gathered:
         """That of the first round."""
         return self.problems[0]
 
+    @property
+    def inputs(self) -> PlanInputs:
+        """What the plan keeps of all this for its reader."""
+        return PlanInputs(
+            assumptions=self.assumptions,
+            notes=self.notes,
+            fits=self.fits,
+            runs=self.runs,
+            links=self.links,
+            task=self.task.uid,
+            wire_dtype=self.wire_dtype,
+        )
+
 
 def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
     """The problem that the database and the request describe, for each round.
@@ -87,7 +103,18 @@ def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
     server_profile = newest_profile(store, serving, task)
     fits = server_fits(store, server, task, server_profile)
     codecs = codecs_of(store, [p.run.device.key for p in profiles], server.key, task.uid)
-    return _Assembly(request, link, server, task, parties, profiles, fits, server_profile, codecs).gathered(rounds)
+    found = _Assembly(
+        request=request,
+        link=link,
+        server=server,
+        task=task,
+        parties=parties,
+        profiles=profiles,
+        fits=fits,
+        server_profile=server_profile,
+        codecs=codecs,
+    )
+    return found.gathered(rounds)
 
 
 def _link(store: Store, request: Request) -> Link | None:
@@ -122,7 +149,7 @@ def _link(store: Store, request: Request) -> Link | None:
     return link
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Assembly:
     """Everything found in the database, on its way to a Problem."""
 
@@ -141,12 +168,20 @@ class _Assembly:
         problem, assumed = self._problem()
         cuts: Array = problem.cuts.astype(np.float64)
         layers = self.task.architecture.layers - cuts
-        labels, used = problem.devices, self._used()
+        used = self._used()
+        measured = Measured(
+            profiles=self.profiles,
+            labels=problem.devices,
+            cuts=cuts,
+            layers=layers,
+            fits=self.fits,
+            clocks=problem.frequency_hz,
+        )
         return Gathered(
             problems=self._rounds(problem, rounds, self.request.link),
             statistics=self._statistics(problem),
             local_s=np.array([whole_seconds(p, self.task.architecture.layers) for p in self.profiles]),
-            doubts=doubts_of(self.profiles, labels, cuts, self.fits, layers, problem.frequency_hz, self._link_doubt()),
+            doubts=doubts_of(measured, self._link_doubt()),
             datasheet=datasheet_problem(problem, self._analysis(), self.server, [p.run.device for p in self.profiles]),
             task=self.task,
             wire_dtype=self._wire()[0],

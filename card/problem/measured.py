@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from cardlab.card.problem.problem import Array
+from cardlab.card.problem.arrays import Array
 from cardlab.card.uncertainty import Doubt, Doubts
 from cardlab.core.errors import PlanError
 from cardlab.core.records.device import Device
@@ -176,16 +177,27 @@ def _at(fit: Fit, frequencies_hz: Array) -> Array:
     return np.asarray(np.where(unknown, 1.0, frequencies_hz))
 
 
-def doubts_of(
-    profiles: Sequence[Profile],
-    labels: Sequence[str],
-    cuts: Array,
-    fits: Fits,
-    layers: Array,
-    clocks: Array,
-    link: Doubt | None = None,
-) -> Doubts:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a plan from a database is computed from.
+
+    Attributes:
+        profiles, labels: of each device [M].
+        cuts: layers on the device [C]; layers: those on the server [C].
+        fits: of the server; clocks: what it offers, Hz [F].
+    """
+
+    profiles: Sequence[Profile]
+    labels: Sequence[str]
+    cuts: Array
+    layers: Array
+    fits: Fits
+    clocks: Array
+
+
+def doubts_of(measured: Measured, link: Doubt | None = None) -> Doubts:
     """Every source of doubt in a plan from a database, each an independent one."""
+    cuts, layers, fits, clocks = measured.cuts, measured.layers, measured.fits, measured.clocks
     sources = [] if link is None else [link]
     for part, count in _server_parts(layers):
         fit = latency_fit(fits, part)
@@ -206,7 +218,7 @@ def doubts_of(
             off = gain * _normal("meter", power.device)[:, None]
             waiting = None if wait is None else off * curve(wait, clocks)[None, :]
             sources.append(Doubt(name="server power meter", power_w=off * curve(power, clocks), wait_power_w=waiting))
-    for m, (profile, label) in enumerate(zip(profiles, labels, strict=True)):
+    for m, (profile, label) in enumerate(zip(measured.profiles, measured.labels, strict=True)):
         added = np.zeros((DRAWS, cuts.size))
         for part, (_, stderr) in _segment_times(profile).items():
             seed = (profile.run.uid, *part)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cardlab.card.problem.problem import Array, Problem
+from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.problem import Problem
 from cardlab.core.errors import PlanError
 
 
@@ -76,23 +77,57 @@ def table(problem: Problem, m: int, frequency_hz: Array | None = None) -> Table:
 
     `frequency_hz` other than the problem's own is only for a continuous server.
     """
-    clocks, server_s = problem.frequency_hz, problem.server_s
-    power_w, wait_w = problem.power_w, problem.wait_power_w
-    if frequency_hz is not None and problem.continuous is not None:
-        paper = problem.continuous
-        clocks = frequency_hz
-        server_s = paper.flop[:, None] / (clocks[None, :] * paper.flop_per_hz)
-        if paper.kappa_w_per_hz3 is not None:
-            power_w = np.asarray(paper.static_power_w + paper.kappa_w_per_hz3 * clocks**3)
-        if wait_w is not None:
-            wait_w = np.full(clocks.size, wait_w[0])
-    busy_s = problem.objective.local_epochs * server_s
+    points = server_points(problem, frequency_hz)
+    busy_s = problem.objective.local_epochs * points.server_s
     delay_s = problem.fixed_s(m)[:, None] + busy_s
-    energy_j = None if power_w is None else _energy(problem, busy_s, delay_s, power_w, wait_w)
-    return Table(clocks, server_s, delay_s, energy_j, power_w, problem.device_energy_j(m))
+    energy_j = None
+    if points.power_w is not None:
+        energy_j = server_energy_j(problem, busy_s, delay_s, points.power_w, points.wait_power_w)
+    return Table(points.frequency_hz, points.server_s, delay_s, energy_j, points.power_w, problem.device_energy_j(m))
 
 
-def _energy(problem: Problem, busy_s: Array, delay_s: Array, power_w: Array, wait_w: Array | None) -> Array | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPoints:
+    """The server at frequencies [F]: seconds per mini-batch [C,F]; power busy and waiting [F], None unknown."""
+
+    frequency_hz: Array
+    server_s: Array
+    power_w: Array | None
+    wait_power_w: Array | None
+
+
+def server_points(problem: Problem, frequency_hz: Array | None = None) -> ServerPoints:
+    """The server at its listed frequencies, or a continuous one at these."""
+    paper = problem.continuous
+    if frequency_hz is None or paper is None:
+        return ServerPoints(
+            frequency_hz=problem.frequency_hz,
+            server_s=problem.server_s,
+            power_w=problem.power_w,
+            wait_power_w=problem.wait_power_w,
+        )
+    power_w, wait_w = problem.power_w, problem.wait_power_w
+    if paper.kappa_w_per_hz3 is not None:
+        power_w = np.asarray(paper.static_power_w + paper.kappa_w_per_hz3 * frequency_hz**3)
+    return ServerPoints(
+        frequency_hz=frequency_hz,
+        server_s=paper.flop[:, None] / (frequency_hz[None, :] * paper.flop_per_hz),
+        power_w=power_w,
+        wait_power_w=None if wait_w is None else np.full(frequency_hz.size, wait_w[0]),
+    )
+
+
+def energy_is_known(problem: Problem) -> bool:
+    """Whether the server's energy, counted as the objective says, can be computed."""
+    kind = problem.objective.energy
+    counted = {"above_idle": problem.idle_power_w, "round": problem.wait_power_w}
+    return problem.power_w is not None and (kind not in counted or counted[kind] is not None)
+
+
+def server_energy_j(
+    problem: Problem, busy_s: Array, delay_s: Array, power_w: Array, wait_w: Array | None
+) -> Array | None:
+    """Server energy of rounds, counted as the objective says; arrays that broadcast. None where it is not known."""
     kind = problem.objective.energy
     if kind == "busy":
         return np.asarray(power_w * busy_s)

@@ -1,7 +1,6 @@
 """A Problem: the arrays every solver works on, whatever the numbers came from.
 
-    D(m,c,f) = T [ device(m,c) + encode + up(c)/R_up + decode + server(c,f) + down(c)/R_down ]
-             + A(c) (1/R_up + 1/R_down) + handling(m,c) + switch                     CARD (7)-(10)
+    D(m,c,f) = delay of a round, `cardlab.card.problem.delay`                        CARD (7)-(10)
     E(m,c,f) = energy of T server(c,f) busy, counted as the objective says           CARD (11)
 
 Shapes: M devices, C cuts, F clocks. Bytes are per mini-batch after compression; rates in bit/s.
@@ -12,13 +11,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from cardlab.card.problem.arrays import Array, Index
+from cardlab.card.problem.delay import (
+    Link,
+    MiniBatch,
+    OncePerRound,
+    Quantity,
+    RoundTerms,
+    delay_terms,
+    round_seconds,
+    round_terms,
+)
 from cardlab.card.problem.scenario import Constraints, Objective, Scenario
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.plan import DelayTerms
 
-Array = npt.NDArray[np.float64]
+# Indices along one axis: one, all of them, or as many as those of the other axis.
+Places = int | slice | Index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +65,7 @@ class Problem:
     """
 
     devices: tuple[str, ...]
-    cuts: npt.NDArray[np.int64]
+    cuts: Index
     frequency_hz: Array
     device_s: Array
     encode_s: Array
@@ -82,13 +92,35 @@ class Problem:
     guard_s: Array | None = None
     provenance: tuple[Provenance, ...]
 
+    def round_terms(self, device: Places, cut: Places, server_s: Quantity) -> RoundTerms:
+        """Seconds of a round by term, for these devices at these cuts (indices that broadcast against each other).
+
+        `server_s` is what one mini-batch takes on the server: it depends on the frequency that is chosen there.
+        """
+        each = MiniBatch(
+            device_s=self.device_s[device, cut],
+            encode_s=self.encode_s[device, cut],
+            decode_s=self.decode_s[device, cut],
+            server_s=server_s,
+            up_bits=8.0 * self.up_bytes[cut],
+            down_bits=8.0 * self.down_bytes[cut],
+        )
+        once = OncePerRound(
+            adapter_bits=8.0 * self.adapter_bytes[cut],
+            handling_s=0.0 if self.handling_s is None else self.handling_s[device, cut],
+            switch_s=self.switch_s,
+        )
+        link = Link(uplink_bps=self.uplink_bps[device], downlink_bps=self.downlink_bps[device])
+        return round_terms(self.objective.local_epochs, each, once, link)
+
     def fixed_s(self, m: int) -> Array:
         """Round delay of device m without the server's compute [C]."""
-        epochs = self.objective.local_epochs
-        up_s = self.up_bytes * 8.0 / self.uplink_bps[m]
-        down_s = self.down_bytes * 8.0 / self.downlink_bps[m]
-        per_epoch = self.device_s[m] + self.encode_s[m] + up_s + self.decode_s[m] + down_s
-        return np.asarray(epochs * per_epoch + self.adapters_s(m) + self.switch_s)
+        return np.asarray(round_seconds(self.round_terms(m, slice(None), 0.0)))
+
+    def every_fixed_s(self) -> Array:
+        """Round delay of every device without the server's compute [M,C]."""
+        devices, cuts = np.arange(len(self.devices)), np.arange(self.cuts.size)
+        return np.asarray(round_seconds(self.round_terms(devices[:, None], cuts[None, :], 0.0)))
 
     def device_energy_j(self, m: int) -> Array | None:
         """Energy of device m's own compute in a round [C], None if its power is not known."""
@@ -97,11 +129,6 @@ class Problem:
             return None
         return np.asarray(power_w * self.objective.local_epochs * self.device_s[m])
 
-    def adapters_s(self, m: int) -> Array:
-        """Adapters (and optimizer state) down and up once a round, their handling included [C]."""
-        air_s = self.adapter_bytes * 8.0 * (1.0 / self.uplink_bps[m] + 1.0 / self.downlink_bps[m])
-        return np.asarray(air_s + self.handling[m])
-
     @property
     def handling(self) -> Array:
         """Seconds a round that both sides handle adapters [M,C], 0 where none are counted."""
@@ -109,17 +136,7 @@ class Problem:
 
     def terms(self, m: int, c: int, server_s: float) -> DelayTerms:
         """Round totals of device m at cut index c when one mini-batch takes the server `server_s`."""
-        epochs = self.objective.local_epochs
-        return DelayTerms(
-            device=float(epochs * self.device_s[m, c]),
-            encode=float(epochs * self.encode_s[m, c]),
-            uplink=float(epochs * self.up_bytes[c] * 8.0 / self.uplink_bps[m]),
-            decode=float(epochs * self.decode_s[m, c]),
-            server=float(epochs * server_s),
-            downlink=float(epochs * self.down_bytes[c] * 8.0 / self.downlink_bps[m]),
-            adapters=float(self.adapters_s(m)[c]),
-            switch=self.switch_s,
-        )
+        return delay_terms(self.round_terms(m, c, server_s))
 
 
 def problem_from_scenario(scenario: Scenario) -> Problem:
@@ -170,7 +187,7 @@ def problem_from_scenario(scenario: Scenario) -> Problem:
     )
 
 
-def _device_flop(scenario: Scenario, cuts: npt.NDArray[np.int64]) -> Array:
+def _device_flop(scenario: Scenario, cuts: Index) -> Array:
     task = scenario.task
     first_backward = task.first_layer_backward_flop
     if first_backward is None:

@@ -10,51 +10,71 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from cardlab.card.problem.objective import check_energy, delay_weight
-from cardlab.card.problem.problem import Array, Problem
+from cardlab.card.problem.arrays import Array, Index, Mask
+from cardlab.card.problem.delay import Link, MiniBatch, OncePerRound, round_seconds, round_terms
+from cardlab.card.problem.objective import Range, check_energy, delay_weight, energy_is_known
+from cardlab.card.problem.problem import PaperServer, Problem
+from cardlab.card.solvers.enumeration import common_range
 from cardlab.card.solvers.hull_kernels import admitted_points, hull_vertex, prefix_minimum, table_batch
 from cardlab.card.solvers.hulls import energy_parts, hull_table
-from cardlab.card.solvers.kernels import compiled, energy_interval, paper_batch
+from cardlab.card.solvers.kernels import ROUND, compiled, energy_interval, paper_batch
+from cardlab.card.solvers.records import Cuts, Envelopes, Fleet, PaperAnswer, PaperModel, Rule, Spans, TableAnswer
 from cardlab.core.errors import PlanError
 
+# Devices that one thread takes at a time: some milliseconds of work, and arrays that fit a core's cache.
 _BLOCK = 8192
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchAnswer:
     """One decision for each device [M].
 
-    cut: layers on the device, 0 where no choice keeps the limits; frequency_hz, cost: NaN there.
+    cut: layers on the device, 0 where no choice keeps the limits; place: index of that cut, -1 there;
+    frequency_hz, cost: NaN there; listed: index of the frequency among the listed ones, -1 there and where the
+    server takes any frequency.
     """
 
-    cut: npt.NDArray[np.int64]
+    cut: Index
+    place: Index
     frequency_hz: Array
+    listed: Index
     cost: Array
 
     @property
-    def feasible(self) -> npt.NDArray[np.bool_]:
+    def feasible(self) -> Mask:
         """Where a choice keeps every limit [M]."""
-        return np.asarray(self.cut > 0)
+        return np.asarray(self.place >= 0)
 
 
-def solve_batch(problem: Problem, *, threads: int | None = None) -> BatchAnswer:
-    """The optimal cut and clock of every device of a problem.
+def batch_applies(problem: Problem) -> bool:
+    """Whether `solve_batch` takes the problem: ranges box or common, and no guard band."""
+    return problem.objective.range in ("box", "common") and problem.guard_s is None
 
-    `threads` defaults to the cores this process may use. The ranges of the cost are "box" or "common".
-    Raises PlanError where power data are missing, or for the rules cut_only and per_cut.
+
+def solve_batch(
+    problem: Problem, *, threads: int | None = None, admitted: Mask | None = None, excluded: Index | None = None
+) -> BatchAnswer:
+    """The optimal cut and frequency of every device of a problem.
+
+    Args:
+        threads: defaults to the cores this process may use.
+        admitted: the only cuts any device may have [C].
+        excluded: index of a cut that a device may not have [M], -1 for none.
+
+    Raises PlanError where power data are missing, for the ranges cut_only and per_cut, and for a guard band.
     """
     check_energy(problem)
     if problem.objective.range not in ("box", "common"):
         raise PlanError(f"a batch knows no range {problem.objective.range!r}", remedy='use range = "box" or "common"')
     if problem.guard_s is not None:
         raise PlanError("a batch knows no guard band", remedy="plan the devices one by one")
-    run = _table if problem.continuous is None else _paper
-    return run(problem, threads or _cores())
+    fleet, cuts, rule = _fleet(problem, excluded), _cuts(problem, admitted), _rule(problem)
+    if problem.continuous is None:
+        return _table(problem, fleet, cuts, rule, threads or _cores())
+    return _paper(problem, problem.continuous, fleet, cuts, rule, threads or _cores())
 
 
 def _cores() -> int:
@@ -63,214 +83,207 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _shared(problem: Problem) -> tuple[Any, ...]:
-    """Device times and link, as both kernels take them first."""
+def _fleet(problem: Problem, excluded: Index | None) -> Fleet:
+    count = len(problem.uplink_bps)
     codec_s = np.empty((0, 0))
     parts = (problem.encode_s, problem.decode_s)
     # A constant zero is one number seen M x C times, and costs no pass over memory.
     if not all(part.strides == (0, 0) and part[0, 0] == 0.0 for part in parts):
         codec_s = problem.encode_s + problem.decode_s
-    if problem.handling_s is not None:
-        # The kernels know one time by device and cut, of which a round has T.
-        each_s = problem.handling_s / problem.objective.local_epochs
-        codec_s = codec_s + each_s if codec_s.size else np.ascontiguousarray(each_s)
-    up, down, adapters = (8.0 * b for b in (problem.up_bytes, problem.down_bytes, problem.adapter_bytes))
-    return (
-        np.ascontiguousarray(problem.device_s),
-        codec_s,
-        float(problem.objective.local_epochs),
-        up,
-        down,
-        adapters,
-        float(problem.switch_s),
-        problem.uplink_bps,
-        problem.downlink_bps,
+    limit = problem.device_memory_limit_bytes
+    power_w = problem.device_power_w
+    return Fleet(
+        device_s=np.ascontiguousarray(problem.device_s),
+        codec_s=np.ascontiguousarray(codec_s),
+        handling_s=np.empty((0, 0)) if problem.handling_s is None else np.ascontiguousarray(problem.handling_s),
+        uplink_bps=np.ascontiguousarray(problem.uplink_bps),
+        downlink_bps=np.ascontiguousarray(problem.downlink_bps),
+        memory_bytes=np.where(np.isnan(limit), np.inf, limit),
+        power_w=np.where(np.isnan(power_w), 0.0, power_w),
+        excluded=np.full(count, -1, dtype=np.int64) if excluded is None else np.ascontiguousarray(excluded),
+        spans=_spans(None if problem.objective.range == "box" else common_range(problem), count),
     )
 
 
-def _weights(problem: Problem) -> Array:
-    weight = delay_weight(problem)
-    energy = 0.0 if problem.power_w is None else 1.0 - weight
-    return np.array([weight, energy, problem.objective.device_energy_weight])
+def _spans(extent: Range | None, count: int) -> Spans:
+    """The same range for all devices; empty where each has its own."""
+    if extent is None:
+        nothing = np.empty(0)
+        return Spans(
+            delay_min_s=nothing,
+            delay_max_s=nothing,
+            energy_min_j=nothing,
+            energy_max_j=nothing,
+            device_energy_min_j=nothing,
+            device_energy_max_j=nothing,
+        )
+    energy = (0.0, 0.0) if extent.energy_j is None else (float(extent.energy_j[0]), float(extent.energy_j[1]))
+    own = extent.device_energy_j or (0.0, 0.0)
+    return Spans(
+        delay_min_s=np.full(count, extent.delay_s[0]),
+        delay_max_s=np.full(count, extent.delay_s[1]),
+        energy_min_j=np.full(count, energy[0]),
+        energy_max_j=np.full(count, energy[1]),
+        device_energy_min_j=np.full(count, own[0]),
+        device_energy_max_j=np.full(count, own[1]),
+    )
 
 
-def _limits(problem: Problem) -> tuple[Any, ...]:
-    """Admitted cuts, memory needed and there, device power, and bounds: deadline, both caps, top clock."""
+def _cuts(problem: Problem, only: Mask | None) -> Cuts:
     limits = problem.constraints
-    admitted = np.ones(problem.cuts.size, dtype=np.bool_)
+    admitted = np.ones(problem.cuts.size, dtype=np.bool_) if only is None else np.array(only, dtype=np.bool_)
     if limits.min_device_layers is not None:
         admitted &= problem.cuts >= limits.min_device_layers
     admitted &= ~(problem.server_memory_bytes > problem.server_memory_limit_bytes)
-    need = np.where(np.isnan(problem.device_memory_bytes), -np.inf, problem.device_memory_bytes)
-    room = np.where(np.isnan(problem.device_memory_limit_bytes), np.inf, problem.device_memory_limit_bytes)
-    known = not np.isnan(problem.device_power_w).all()
-    device_w = np.where(np.isnan(problem.device_power_w), 0.0, problem.device_power_w)
-    has_power = problem.power_w is not None
-    bounds = np.array(
-        [
-            _or_inf(limits.deadline_s),
-            _or_inf(limits.server_energy_j if has_power else None),
-            _or_inf(limits.device_energy_j if known else None),
-            np.inf,
-        ]
+    need = problem.device_memory_bytes
+    return Cuts(
+        up_bits=8.0 * problem.up_bytes,
+        down_bits=8.0 * problem.down_bytes,
+        adapter_bits=8.0 * problem.adapter_bytes,
+        memory_bytes=np.where(np.isnan(need), -np.inf, need),
+        admitted=admitted,
     )
-    paper = problem.continuous
+
+
+def _rule(problem: Problem) -> Rule:
+    limits, weight = problem.constraints, delay_weight(problem)
+    own_known = not np.isnan(problem.device_power_w).all()
+    paper, highest_hz = problem.continuous, np.inf
     if paper is not None and paper.kappa_w_per_hz3 and limits.server_power_w is not None:
         left_w = limits.server_power_w - paper.static_power_w
-        bounds[3] = np.cbrt(max(left_w, 0.0) / paper.kappa_w_per_hz3) * (1.0 - 1e-12)
-    return admitted, need, room, device_w, bounds
+        highest_hz = float(np.cbrt(max(left_w, 0.0) / paper.kappa_w_per_hz3) * (1.0 - 1e-12))
+    return Rule(
+        epochs=float(problem.objective.local_epochs),
+        switch_s=float(problem.switch_s),
+        delay_weight=weight,
+        energy_weight=0.0 if problem.power_w is None else 1.0 - weight,
+        device_weight=float(problem.objective.device_energy_weight),
+        deadline_s=_or_inf(limits.deadline_s),
+        server_energy_j=_or_inf(limits.server_energy_j if energy_is_known(problem) else None),
+        device_energy_j=_or_inf(limits.device_energy_j if own_known else None),
+        highest_hz=highest_hz,
+    )
 
 
 def _or_inf(value: float | None) -> float:
     return np.inf if value is None else float(value)
 
 
-def _paper(problem: Problem, threads: int) -> BatchAnswer:
-    paper = problem.continuous
-    assert paper is not None
+def _paper(problem: Problem, paper: PaperServer, fleet: Fleet, cuts: Cuts, rule: Rule, threads: int) -> BatchAnswer:
     kind = problem.objective.energy
-    kappa = paper.kappa_w_per_hz3 or 0.0
     wait = problem.wait_power_w if kind == "round" else None
-    static_w = 0.0 if kind == "above_idle" else paper.static_power_w
-    low, high = float(problem.frequency_hz.min()), float(problem.frequency_hz.max())
-    model = np.array([kappa, static_w, 0.0 if wait is None else wait[0], low, high])
-    shared = _shared(problem)
-    work = problem.objective.local_epochs * paper.flop / paper.flop_per_hz
-    limits = _limits(problem)
-    extents = _common(problem)
+    model = PaperModel(
+        work=problem.objective.local_epochs * paper.flop / paper.flop_per_hz,
+        kappa_w_per_hz3=paper.kappa_w_per_hz3 or 0.0,
+        static_w=0.0 if kind == "above_idle" else paper.static_power_w,
+        wait_w=0.0 if wait is None else float(wait[0]),
+        low_hz=float(problem.frequency_hz.min()),
+        high_hz=float(problem.frequency_hz.max()),
+    )
+    count = len(problem.uplink_bps)
+    cut, frequency, cost = np.empty(count, np.int64), np.empty(count), np.empty(count)
+    kernel = compiled(paper_batch, energy_interval, *ROUND)
 
-    def block(part: slice, out: tuple[Any, ...]) -> None:
-        device_s, codec_s, epochs, up, down, adapters, switch_s, uplink, downlink = shared
-        admitted, need, room, device_w, bounds = limits
-        compiled(paper_batch, energy_interval)(
-            device_s[part],
-            codec_s[part],
-            epochs,
-            up,
-            down,
-            adapters,
-            switch_s,
-            uplink[part],
-            downlink[part],
-            work,
-            model,
-            _weights(problem),
-            admitted,
-            need,
-            room[part],
-            device_w[part],
-            bounds,
-            extents[part],
-            *out,
-        )
+    def solve(part: slice) -> None:
+        out = PaperAnswer(cut=cut[part], frequency_hz=frequency[part], cost=cost[part])
+        kernel(fleet.part(part), cuts, rule, model, out)
 
-    cut, clock, cost = _in_blocks(block, len(problem.uplink_bps), np.float64, threads)
-    return BatchAnswer(_cuts(problem, cut), np.where(cut < 0, np.nan, clock), np.where(cut < 0, np.nan, cost))
+    _in_blocks(solve, count, threads)
+    return _answer(problem, cut, frequency, np.full(count, -1, dtype=np.int64), cost)
 
 
-def _table(problem: Problem, threads: int) -> BatchAnswer:
-    shared = _shared(problem)
-    waits = _wait_span(shared) if problem.objective.energy == "round" else (0.0, 0.0)
+def _table(problem: Problem, fleet: Fleet, cuts: Cuts, rule: Rule, threads: int) -> BatchAnswer:
+    waits = _wait_span(fleet, cuts, rule) if problem.objective.energy == "round" else (0.0, 0.0)
     hulls = hull_table(problem, waits)
-    limits, extents = _limits(problem), _common(problem)
-    busy_s = problem.objective.local_epochs * problem.server_s
-    span = np.stack([busy_s.min(axis=1), busy_s.max(axis=1)], axis=1)
-    lines, envelopes = _envelopes(*energy_parts(problem, busy_s), waits)
+    envelopes = _envelopes(problem, waits)
+    count = len(problem.uplink_bps)
+    cut, point, cost = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count)
+    kernel = compiled(table_batch, hull_vertex, prefix_minimum, admitted_points, *ROUND)
 
-    def block(part: slice, out: tuple[Any, ...]) -> None:
-        device_s, codec_s, epochs, up, down, adapters, switch_s, uplink, downlink = shared
-        admitted, need, room, device_w, bounds = limits
-        compiled(table_batch, hull_vertex, prefix_minimum, admitted_points)(
-            device_s[part],
-            codec_s[part],
-            epochs,
-            up,
-            down,
-            adapters,
-            switch_s,
-            uplink[part],
-            downlink[part],
-            hulls.count,
-            hulls.server_s,
-            hulls.busy_j,
-            hulls.wait_w,
-            hulls.level_s,
-            hulls.energy_j,
-            hulls.below,
-            hulls.hull_size,
-            hulls.hull,
-            hulls.slope,
-            lines,
-            envelopes,
-            span,
-            _weights(problem),
-            admitted,
-            need,
-            room[part],
-            device_w[part],
-            bounds,
-            extents[part],
-            *out,
-        )
+    def solve(part: slice) -> None:
+        out = TableAnswer(cut=cut[part], point=point[part], cost=cost[part])
+        kernel(fleet.part(part), cuts, rule, hulls, envelopes, out)
 
-    cut, point, cost = _in_blocks(block, len(problem.uplink_bps), np.int64, threads)
-    clock = hulls.clock[np.maximum(cut, 0), np.maximum(point, 0)]
-    frequency = np.where(cut < 0, np.nan, problem.frequency_hz[clock])
-    return BatchAnswer(_cuts(problem, cut), frequency, np.where(cut < 0, np.nan, cost))
+    _in_blocks(solve, count, threads)
+    listed = hulls.frequency[np.maximum(cut, 0), np.maximum(point, 0)]
+    return _answer(problem, cut, problem.frequency_hz[listed], np.where(cut < 0, -1, listed), cost)
 
 
-def _cuts(problem: Problem, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return np.asarray(np.where(index < 0, 0, problem.cuts[np.maximum(index, 0)]))
+def _answer(problem: Problem, place: Index, frequency_hz: Array, listed: Index, cost: Array) -> BatchAnswer:
+    none = place < 0
+    return BatchAnswer(
+        cut=np.where(none, 0, problem.cuts[np.maximum(place, 0)]),
+        place=place,
+        frequency_hz=np.where(none, np.nan, frequency_hz),
+        listed=listed,
+        cost=np.where(none, np.nan, cost),
+    )
 
 
-def _in_blocks(
-    block: Callable[[slice, tuple[Any, ...]], None], count: int, clock_kind: type[Any], threads: int
-) -> tuple[Any, Any, Any]:
+def _in_blocks(solve: Callable[[slice], None], count: int, threads: int) -> None:
     """Solve blocks of devices on threads; the kernels hold no interpreter lock."""
-    cut, clock, cost = np.empty(count, np.int64), np.empty(count, clock_kind), np.empty(count)
-
-    def one(start: int) -> None:
-        part = slice(start, min(start + _BLOCK, count))
-        block(part, (cut[part], clock[part], cost[part]))
-
-    starts = list(range(0, count, _BLOCK))
-    one(starts[0])
+    parts = [slice(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK)]
+    # The first one alone, so that threads do not compile the same kernel side by side.
+    solve(parts[0])
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(one, starts[1:]))
-    return cut, clock, cost
+        list(pool.map(solve, parts[1:]))
 
 
-def _wait_span(shared: tuple[Any, ...]) -> tuple[float, float]:
-    """Bounds of the time a server waits in a round, over devices and cuts."""
-    device_s, codec_s, epochs, up, down, adapters, switch_s, uplink, downlink = shared
-    slow, fast = (1.0 / uplink.min(), 1.0 / downlink.min()), (1.0 / uplink.max(), 1.0 / downlink.max())
-    least = epochs * (device_s.min() + up.min() * fast[0] + down.min() * fast[1]) + adapters.min() * sum(fast)
-    most = epochs * (device_s.max() + up.max() * slow[0] + down.max() * slow[1]) + adapters.max() * sum(slow)
-    codec = (0.0, 0.0) if not codec_s.size else (epochs * codec_s.min(), epochs * codec_s.max())
-    return float(least + codec[0] + switch_s), float(most + codec[1] + switch_s)
+def _wait_span(fleet: Fleet, cuts: Cuts, rule: Rule) -> tuple[float, float]:
+    """Bounds of the time a server waits in a round, over devices and cuts: every term at its least, or its most."""
+
+    def bound(pick: Callable[[Array], float], fast: Callable[[Array], float]) -> float:
+        each = MiniBatch(
+            device_s=pick(fleet.device_s),
+            encode_s=pick(fleet.codec_s) if fleet.codec_s.size else 0.0,
+            decode_s=0.0,
+            server_s=0.0,
+            up_bits=pick(cuts.up_bits),
+            down_bits=pick(cuts.down_bits),
+        )
+        once = OncePerRound(
+            adapter_bits=pick(cuts.adapter_bits),
+            handling_s=pick(fleet.handling_s) if fleet.handling_s.size else 0.0,
+            switch_s=rule.switch_s,
+        )
+        link = Link(uplink_bps=fast(fleet.uplink_bps), downlink_bps=fast(fleet.downlink_bps))
+        return float(round_seconds(round_terms(rule.epochs, each, once, link)))
+
+    return bound(_least, _most), bound(_most, _least)
 
 
-def _envelopes(busy_j: Array, wait_w: Array, waits_s: tuple[float, float]) -> tuple[npt.NDArray[np.int64], Array]:
-    """Lines that can be the lowest [0] or highest [1] energy of a cut: how many [2,C], (J, W) [2,C,J,2]."""
-    grid = np.array([0.0]) if np.ptp(wait_w) == 0.0 else None
-    found: list[list[list[int]]] = [[], []]
-    for row in busy_j:
-        for side, sign in ((0, 1.0), (1, -1.0)):
-            found[side].append(_lowest_lines(sign * row, sign * wait_w, waits_s, grid is not None))
+def _least(values: Array) -> float:
+    return float(values.min())
+
+
+def _most(values: Array) -> float:
+    return float(values.max())
+
+
+def _envelopes(problem: Problem, waits_s: tuple[float, float]) -> Envelopes:
+    """Which lines can bound a device's energy: among them the kernel finds its range without every frequency."""
+    busy_s = problem.objective.local_epochs * problem.server_s
+    busy_j, wait_w = energy_parts(problem, busy_s)
+    constant = bool(np.ptp(wait_w) == 0.0)
+    found = [[_lowest_lines(sign * row, sign * wait_w, waits_s, constant) for row in busy_j] for sign in (1.0, -1.0)]
     width = max(len(lines) for side in found for lines in side)
-    made = np.zeros((2, busy_j.shape[0], width, 2))
-    many = np.array([[len(lines) for lines in side] for side in found])
+    base_j, slope_w = np.zeros((2, busy_j.shape[0], width)), np.zeros((2, busy_j.shape[0], width))
     for side in (0, 1):
         for c, lines in enumerate(found[side]):
-            made[side, c, : len(lines), 0] = busy_j[c, lines]
-            made[side, c, : len(lines), 1] = wait_w[lines]
-    return many, made
+            base_j[side, c, : len(lines)] = busy_j[c, lines]
+            slope_w[side, c, : len(lines)] = wait_w[lines]
+    return Envelopes(
+        size=np.array([[len(lines) for lines in side] for side in found]),
+        base_j=base_j,
+        slope_w=slope_w,
+        busy_min_s=busy_s.min(axis=1),
+        busy_max_s=busy_s.max(axis=1),
+    )
 
 
 def _lowest_lines(height: Array, slope: Array, span: tuple[float, float], constant: bool) -> list[int]:
     """Indices of the lines height + slope x that are lowest somewhere on the span."""
-    at = span[0]
-    lines = [int(np.argmin(height + slope * at))]
+    lines = [int(np.argmin(height + slope * span[0]))]
     while not constant:
         i = lines[-1]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -280,21 +293,3 @@ def _lowest_lines(height: Array, slope: Array, span: tuple[float, float], consta
             break
         lines.append(j)
     return lines
-
-
-def _common(problem: Problem) -> Array:
-    """Ranges [M,6] given to the kernel; [0,6] where it takes each device's own."""
-    if problem.objective.range == "box":
-        return np.empty((0, 6))
-    from cardlab.card.schemes.card.planning import extents_of
-
-    extents = extents_of(problem)
-    rows = [
-        (
-            *e.delay_s,
-            *(map(float, e.energy_j) if e.energy_j else (0.0, 0.0)),
-            *(e.device_energy_j or (0.0, 0.0)),
-        )
-        for e in extents
-    ]
-    return np.array(rows)

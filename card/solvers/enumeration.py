@@ -18,9 +18,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.constraints import Limits, limits_of
-from cardlab.card.problem.objective import Range, Table, cost, delay_weight, table
-from cardlab.card.problem.problem import Array, PaperServer, Problem
+from cardlab.card.problem.objective import (
+    Range,
+    Table,
+    cost,
+    delay_weight,
+    ranges,
+    server_energy_j,
+    server_points,
+    table,
+)
+from cardlab.card.problem.problem import PaperServer, Problem
 
 _INSIDE = 1e-12
 
@@ -47,6 +57,32 @@ def extreme_clocks(problem: Problem) -> Array:
     if paper.kappa_w_per_hz3 and problem.objective.energy != "above_idle":
         clocks.append(float(np.clip(np.cbrt(paper.static_power_w / (2.0 * paper.kappa_w_per_hz3)), low, high)))
     return np.unique(clocks)
+
+
+def extents_of(problem: Problem) -> list[Range]:
+    """The range of each device, before constraints."""
+    at = None if problem.continuous is None else extreme_clocks(problem)
+    return ranges(problem, [table(problem, m, at) for m in range(len(problem.devices))])
+
+
+def common_range(problem: Problem) -> Range:
+    """The range of all devices together, as `extents_of` finds it, without a table for each of them.
+
+    At one cut and frequency energy follows the waiting time in a straight line, so it is extreme at the device that
+    waits least or most.
+    """
+    points = server_points(problem, None if problem.continuous is None else extreme_clocks(problem))
+    fixed = problem.every_fixed_s()
+    busy_s = problem.objective.local_epochs * points.server_s
+    delays = np.stack([end[:, None] + busy_s for end in (fixed.min(axis=0), fixed.max(axis=0))])
+    energy = None
+    if points.power_w is not None:
+        found = server_energy_j(problem, busy_s, delays, points.power_w, points.wait_power_w)
+        energy = None if found is None else (np.array(found.min()), np.array(found.max()))
+    own = problem.device_power_w[:, None] * problem.objective.local_epochs * problem.device_s
+    known = own[~np.isnan(own)]
+    device = (float(known.min()), float(known.max())) if known.size else None
+    return Range((float(delays.min()), float(delays.max())), energy, device)
 
 
 def best_choice(

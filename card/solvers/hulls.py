@@ -12,41 +12,16 @@ their hulls bounds it from below.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
-from cardlab.card.problem.problem import Array, Problem
-from cardlab.card.solvers.hull_kernels import chains
+from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.objective import energy_is_known
+from cardlab.card.problem.problem import Problem
+from cardlab.card.solvers.hull_kernels import fill_chains
 from cardlab.card.solvers.kernels import compiled
+from cardlab.card.solvers.records import Chains, HullTable, SortedPoints
 
-Index = npt.NDArray[np.int64]
 LEVELS = 17
-
-
-@dataclass(frozen=True, slots=True)
-class HullTable:
-    """The clocks of every cut that keep the limits all devices share, sorted by server seconds.
-
-    count: points of each cut [C]; clock: index into frequency_hz [C,F]; server_s: busy seconds a round;
-    busy_j: P(f) times that; wait_w: power while waiting, or 0 [C,F]. level_s: waiting times of the
-    levels [K]. For each level: energy_j [K,C,F] = busy_j + level wait_w; below [K,C,F]: the point under
-    each one on the chain of its prefix, -1 none; hull_size [K,C] and hull [K,C,F]: the chain of all;
-    slope [K,C,F]: joules per second between neighbours on it.
-    """
-
-    count: Index
-    clock: Index
-    server_s: Array
-    busy_j: Array
-    wait_w: Array
-    level_s: Array
-    energy_j: Array
-    below: Index
-    hull_size: Index
-    hull: Index
-    slope: Array
 
 
 def hull_table(problem: Problem, waits_s: tuple[float, float]) -> HullTable:
@@ -58,18 +33,26 @@ def hull_table(problem: Problem, waits_s: tuple[float, float]) -> HullTable:
     limits = problem.constraints
     if limits.server_power_w is not None and problem.power_w is not None:
         keep &= ~(problem.power_w > limits.server_power_w)[None, :]
-    if limits.server_energy_j is not None and problem.power_w is not None:
+    if limits.server_energy_j is not None and energy_is_known(problem):
         # What waits adds to it; a point above the cap without it is out for every device.
         keep &= ~(busy_j + wait_w * waits_s[0] > limits.server_energy_j * (1.0 + 1e-9))
     order = np.argsort(np.where(keep, busy_s, np.inf), axis=1, kind="stable")
     wait = np.broadcast_to(wait_w, shape)
     levels = _levels(wait_w, waits_s)
     sorted_s, sorted_j, sorted_w = (np.take_along_axis(a, order, axis=1) for a in (busy_s, busy_j, wait))
-    count = keep.sum(axis=1).astype(np.int64)
-    energy = sorted_j[None] + levels[:, None, None] * sorted_w[None]
-    below, hull_size, hull, slope = _chains(count, sorted_s, energy)
-    parts = (np.ascontiguousarray(sorted_s), np.ascontiguousarray(sorted_j), np.ascontiguousarray(sorted_w))
-    return HullTable(count, order.astype(np.int64), *parts, levels, energy, below, hull_size, hull, slope)
+    points = SortedPoints(
+        size=keep.sum(axis=1).astype(np.int64),
+        server_s=np.ascontiguousarray(sorted_s),
+        energy_j=sorted_j[None] + levels[:, None, None] * sorted_w[None],
+    )
+    return HullTable(
+        points=points,
+        frequency=order.astype(np.int64),
+        busy_j=np.ascontiguousarray(sorted_j),
+        wait_w=np.ascontiguousarray(sorted_w),
+        level_s=levels,
+        chains=_chains(points),
+    )
 
 
 def energy_parts(problem: Problem, busy_s: Array) -> tuple[Array, Array]:
@@ -96,10 +79,13 @@ def _levels(wait_w: Array, waits_s: tuple[float, float]) -> Array:
     return np.asarray(levels)
 
 
-def _chains(count: Index, server_s: Array, energy_j: Array) -> tuple[Index, Index, Index, Array]:
-    below = np.full(energy_j.shape, -1, dtype=np.int64)
-    hull = np.zeros(energy_j.shape, dtype=np.int64)
-    hull_size = np.zeros(energy_j.shape[:2], dtype=np.int64)
-    slope = np.zeros(energy_j.shape)
-    compiled(chains)(count, server_s, energy_j, below, hull_size, hull, slope)
-    return below, hull_size, hull, slope
+def _chains(points: SortedPoints) -> Chains:
+    shape = points.energy_j.shape
+    made = Chains(
+        below=np.full(shape, -1, dtype=np.int64),
+        size=np.zeros(shape[:2], dtype=np.int64),
+        hull=np.zeros(shape, dtype=np.int64),
+        slope=np.zeros(shape),
+    )
+    compiled(fill_chains)(points, made)
+    return made

@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cardlab.card.schemes.card.planning import extents_of
 from cardlab.card.solvers.batch import solve_batch
-from cardlab.card.solvers.enumeration import best_choice
+from cardlab.card.solvers.enumeration import best_choice, extents_of
 from cardlab.core.errors import InfeasibleError
 from tests.card.instances import LIMITS, brute_force, cost_at, random_problem
 

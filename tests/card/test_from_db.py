@@ -36,14 +36,7 @@ LINKED = Request(uplink_bps=5e7, downlink_bps=1e8, objective=Objective(weight=0.
 
 def planned(store, request=LINKED, rounds=1):
     found = gather(store, request, rounds)
-    return found, plan_rounds(
-        found.problems,
-        doubts=found.doubts,
-        notes=found.notes,
-        fits=found.fits,
-        runs=found.runs,
-        links=found.links,
-    )
+    return found, plan_rounds(found.problems, doubts=found.doubts, inputs=found.inputs)
 
 
 def test_the_plan_equals_a_brute_force_over_all_cuts_and_clocks(database):

@@ -12,9 +12,8 @@ from cardlab.card import load_scenario, solve
 from cardlab.card.problem.problem import problem_from_scenario
 from cardlab.card.problem.scenario import Constraints
 from cardlab.card.reproduce import reproduce
-from cardlab.card.schemes.card.planning import extents_of
 from cardlab.card.schemes.card.tradeoffs import pareto, sensitivity
-from cardlab.card.solvers.enumeration import energy_cap_clocks, stationary
+from cardlab.card.solvers.enumeration import energy_cap_clocks, extents_of, stationary
 
 LETTER = load_scenario("card-letter")
 

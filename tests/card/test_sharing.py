@@ -52,7 +52,7 @@ def stored(path, *multiples: tuple[int, float, float], devices: int = 4):
 def planned(store, request=REQUEST):
     gathered = gather(store, replace(request, batch=1))
     instance, _ = instance_from_database(store, gathered, BATCHED, None)
-    return instance, plan_instance(instance, notes=gathered.notes, task=gathered.task.uid)
+    return instance, plan_instance(instance, gathered.inputs)
 
 
 def test_times_and_memory_at_once_are_those_of_profiles_at_multiples_of_the_batch(database) -> None:

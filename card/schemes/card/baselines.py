@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.objective import Range, table
-from cardlab.card.problem.problem import Array, Problem
+from cardlab.card.problem.problem import Problem
+from cardlab.card.schemes.card.fleet import fixed_outcome, is_fleet
 from cardlab.card.solvers.enumeration import Choice, best_choice
 from cardlab.core.errors import InfeasibleError
 from cardlab.core.records.plan import Outcome
@@ -40,7 +42,12 @@ def baselines(problem: Problem, extents: Sequence[Range]) -> dict[str, Outcome]:
 
 
 def fixed_cut(problem: Problem, extents: Sequence[Range], index: int) -> Outcome | None:
-    """All devices at the cut of that index, None if one of them cannot keep a limit there."""
+    """All devices at the cut of that index, None if one of them cannot keep a limit there.
+
+    `extents` of a fleet are not looked at.
+    """
+    if is_fleet(problem):
+        return fixed_outcome(problem, index)
     admitted = np.zeros(problem.cuts.size)
     admitted[index] = 1.0
     clocks = _top_clock(problem) if problem.objective.benchmark == "max" else None

@@ -9,12 +9,14 @@ import numpy as np
 
 from cardlab.card.link.channel import rates_by_round
 from cardlab.card.problem.check import check_scenario
-from cardlab.card.problem.objective import Range, check_energy, cost, ranges, table
+from cardlab.card.problem.inputs import PlanInputs
+from cardlab.card.problem.objective import Range, check_energy, cost
 from cardlab.card.problem.problem import Problem, problem_from_scenario
 from cardlab.card.problem.scenario import Scenario
 from cardlab.card.schemes.card.baselines import as_decided_by, baselines, mean_baselines, mean_outcome, outcome_of
+from cardlab.card.schemes.card.fleet import choose, decisions_of, is_fleet
 from cardlab.card.schemes.card.waiting import waiting_note
-from cardlab.card.solvers.enumeration import Choice, best_choice, extreme_clocks
+from cardlab.card.solvers.enumeration import Choice, best_choice, extents_of
 from cardlab.card.uncertainty import Certainty, Doubts, certainties, most_doubtful, with_guard
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import union_of
@@ -32,7 +34,7 @@ def solve(scenario: Scenario) -> Plan:
         from cardlab.card.schemes.sft.planning import solve_sft
 
         return solve_sft(scenario)
-    return plan_rounds(problems_of(scenario), assumptions=scenario.assumed)
+    return plan_rounds(problems_of(scenario), inputs=PlanInputs(assumptions=scenario.assumed))
 
 
 def problems_of(scenario: Scenario) -> list[Problem]:
@@ -54,24 +56,17 @@ def plan_rounds(
     problems: Sequence[Problem],
     *,
     doubts: Doubts | None = None,
-    assumptions: Sequence[str] = (),
-    notes: Sequence[str] = (),
-    fits: Sequence[str] = (),
-    runs: Sequence[str] = (),
-    links: Sequence[str] = (),
-    task: str | None = None,
-    wire_dtype: str | None = None,
+    inputs: PlanInputs | None = None,
     datasheet: Problem | None = None,
 ) -> Plan:
     """The optimal plan of a problem for each round, with baselines beside it.
 
     `doubts` are what is not known about the constants; with them each decision has a probability and
-    intervals, and a deadline can be guarded. `assumptions` and `notes` are kept in words; `fits`, `runs`
-    and `links` are uids of what the problem was made of; `task` and `wire_dtype` say what it is a plan for.
-    `datasheet` is the problem by datasheet constants; what its decisions really cost then stands among the
-    baselines.
+    intervals, and a deadline can be guarded. `inputs` are kept in the plan for its reader. `datasheet` is the
+    problem by datasheet constants; what its decisions really cost then stands among the baselines.
     """
     check_energy(problems[0])
+    about = inputs or PlanInputs()
     different = list({id(p): p for p in problems}.values())
     solved = {id(p): _solved(with_guard(p, doubts), doubts) for p in different}
     rounds = [solved[id(p)] for p in problems]
@@ -83,31 +78,33 @@ def plan_rounds(
         rounds=tuple(PlannedRound(round=n, devices=r.decisions) for n, r in enumerate(rounds, start=1)),
         outcome=mean_outcome([_outcome(r.decisions) for r in rounds]),
         baselines=mean_baselines([_beside(r, datasheet) for r in _each_once(rounds)]),
-        assumptions=tuple(assumptions),
-        notes=(*notes, *waiting_note(first.problem, first.extents)),
+        assumptions=about.assumptions,
+        notes=(*about.notes, *waiting_note(first.problem)),
         doubts={} if doubts is None else most_doubtful(first.problem, first.places, doubts),
         provenance=union_of(d.provenance for r in rounds for d in r.decisions),
-        task=task,
+        task=about.task,
         local_epochs=first.problem.objective.local_epochs,
         compression=first.problem.objective.compression,
-        wire_dtype=wire_dtype,
-        fits=tuple(fits),
-        runs=tuple(runs),
-        links=tuple(links),
+        wire_dtype=about.wire_dtype,
+        fits=about.fits,
+        runs=about.runs,
+        links=about.links,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Solved:
-    """One round: its problem (guarded), ranges, decisions, and the indices (cut, clock) they stand for."""
+    """One round: its problem (guarded), ranges (a fleet keeps none), decisions and their indices (cut, clock)."""
 
     problem: Problem
-    extents: list[Range]
+    extents: Sequence[Range]
     decisions: tuple[Decision, ...]
     places: list[tuple[int, int]]
 
 
 def _solved(problem: Problem, doubts: Doubts | None) -> _Solved:
+    if is_fleet(problem):
+        return _solved_fleet(problem, doubts)
     extents = extents_of(problem)
     choices = [best_choice(problem, m, extent) for m, extent in enumerate(extents)]
     places = [(choice.cut, choice.clock) for choice in choices]
@@ -116,6 +113,15 @@ def _solved(problem: Problem, doubts: Doubts | None) -> _Solved:
         sure = list(certainties(problem, places, doubts))
     decisions = tuple(_decision(problem, m, choice, extents[m], sure[m]) for m, choice in enumerate(choices))
     return _Solved(problem, extents, decisions, places)
+
+
+def _solved_fleet(problem: Problem, doubts: Doubts | None) -> _Solved:
+    chosen = choose(problem)
+    places = list(zip(chosen.place.tolist(), chosen.listed.tolist(), strict=True))
+    sure: list[Certainty | None] = [None] * len(places)
+    if doubts is not None:
+        sure = list(certainties(problem, places, doubts))
+    return _Solved(problem, (), decisions_of(problem, chosen, sure), places)
 
 
 def _each_once(rounds: Sequence[_Solved]) -> list[_Solved]:
@@ -135,12 +141,6 @@ def _beside(r: _Solved, datasheet: Problem | None) -> dict[str, Outcome]:
 
 def _outcome(decisions: Sequence[Decision]) -> Outcome:
     return outcome_of([(d.delay_s, d.server_energy_j, d.device_energy_j) for d in decisions])
-
-
-def extents_of(problem: Problem) -> list[Range]:
-    """The range of each device, before constraints."""
-    clocks = None if problem.continuous is None else extreme_clocks(problem)
-    return ranges(problem, [table(problem, m, clocks) for m in range(len(problem.devices))])
 
 
 def _decision(problem: Problem, m: int, choice: Choice, extent: Range, sure: Certainty | None) -> Decision:

@@ -13,11 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from cardlab.card.problem.problem import Problem
-from cardlab.card.schemes.card.baselines import outcome_of, parts_of
-from cardlab.card.schemes.card.planning import extents_of
-from cardlab.card.solvers.enumeration import Choice, best_choice
+from cardlab.card.schemes.card.deciding import decided
 from cardlab.core.errors import InfeasibleError, PlanError
-from cardlab.core.records.plan import Outcome, Plan, Sensitivity, TradeOff
+from cardlab.core.records.plan import Plan, Sensitivity, TradeOff
 
 WEIGHTS = 41
 FACTORS = (0.5, 0.8, 1.25, 2.0)
@@ -46,16 +44,16 @@ def pareto(problem: Problem) -> tuple[TradeOff, ...]:
             range="common",
             device_energy_weight=0.0,
         )
-        choices = _choices(replace(problem, objective=objective))
-        total = _total(choices)
+        found_at = decided(replace(problem, objective=objective))
+        total = found_at.outcome
         assert total.server_energy_j is not None
         found.append(
             TradeOff(
                 weight=float(weight),
                 delay_s=total.delay_s,
                 server_energy_j=total.server_energy_j,
-                cuts=_cuts(problem, choices),
-                frequencies_hz=tuple(_clock(choice) for choice in choices),
+                cuts=found_at.cuts,
+                frequencies_hz=found_at.frequencies_hz,
             )
         )
     return _front(found)
@@ -89,16 +87,15 @@ def sensitivity(problem: Problem) -> tuple[Sensitivity, ...]:
 
 def _changed(name: str, factor: float, problem: Problem) -> Sensitivity:
     try:
-        choices = _choices(problem)
+        made = decided(problem)
     except InfeasibleError:
         return Sensitivity(setting=name, factor=factor, delay_s=None, server_energy_j=None, cuts=())
-    total = _total(choices)
     return Sensitivity(
         setting=name,
         factor=factor,
-        delay_s=total.delay_s,
-        server_energy_j=total.server_energy_j,
-        cuts=_cuts(problem, choices),
+        delay_s=made.outcome.delay_s,
+        server_energy_j=made.outcome.server_energy_j,
+        cuts=made.cuts,
     )
 
 
@@ -121,20 +118,3 @@ def _server_power(problem: Problem, factor: float) -> Problem:
     wait_w = None if problem.wait_power_w is None else problem.wait_power_w * factor
     idle_w = None if problem.idle_power_w is None else problem.idle_power_w * factor
     return replace(problem, power_w=power_w, wait_power_w=wait_w, idle_power_w=idle_w, continuous=paper)
-
-
-def _choices(problem: Problem) -> list[Choice]:
-    return [best_choice(problem, m, extent) for m, extent in enumerate(extents_of(problem))]
-
-
-def _cuts(problem: Problem, choices: list[Choice]) -> tuple[int, ...]:
-    return tuple(int(problem.cuts[choice.cut]) for choice in choices)
-
-
-def _clock(choice: Choice) -> float | None:
-    clock_hz = float(choice.table.frequency_hz[choice.clock])
-    return None if np.isnan(clock_hz) else clock_hz
-
-
-def _total(choices: list[Choice]) -> Outcome:
-    return outcome_of([parts_of(choice) for choice in choices])

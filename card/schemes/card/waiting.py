@@ -6,25 +6,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from cardlab.card.problem.objective import Range, delay_weight
+from cardlab.card.problem.objective import delay_weight
 from cardlab.card.problem.problem import Problem
-from cardlab.card.solvers.enumeration import best_choice
+from cardlab.card.schemes.card.deciding import decided
 from cardlab.core.errors import InfeasibleError
 
 
-def waiting_note(problem: Problem, extents: Sequence[Range]) -> tuple[str, ...]:
+def waiting_note(problem: Problem) -> tuple[str, ...]:
     """One line if counting the waiting server, or not counting it, moves a cut; else nothing."""
-    from cardlab.card.schemes.card.planning import extents_of
-
     energy = problem.objective.energy
     if problem.wait_power_w is None or energy not in ("busy", "round") or delay_weight(problem) >= 1.0:
         return ()
     other = replace(problem, objective=replace(problem.objective, energy="round" if energy == "busy" else "busy"))
     try:
-        here, there = _cuts(problem, extents), _cuts(other, extents_of(other))
+        here, there = decided(problem).cuts, decided(other).cuts
     except InfeasibleError:
         return ()
     moved = [
@@ -40,7 +37,3 @@ def waiting_note(problem: Problem, extents: Sequence[Range]) -> tuple[str, ...]:
     if energy == "round":
         return (f"{counted} the server's power while it waits moves {', '.join(moved)}",)
     return (f"the server's power while it waits, {counted} would move {', '.join(moved)} (--energy round)",)
-
-
-def _cuts(problem: Problem, extents: Sequence[Range]) -> list[int]:
-    return [int(problem.cuts[best_choice(problem, m, extent).cut]) for m, extent in enumerate(extents)]

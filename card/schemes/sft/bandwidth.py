@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cardlab.card.problem.problem import Array
+from cardlab.card.problem.arrays import Array
 from cardlab.card.schemes.sft.spectrum import Band, check_band
 
 

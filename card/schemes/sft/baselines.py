@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cardlab.card.problem.delay import Link, MiniBatch, OncePerRound, round_bytes, round_seconds, round_terms
 from cardlab.card.schemes.sft.building import Instance
 from cardlab.card.schemes.sft.deciding import decide, outcome_of
 from cardlab.card.schemes.sft.enumeration import Chosen
@@ -107,18 +108,25 @@ def _sequential(problem: SftProblem, band: Band) -> Outcome | None:
     allowed = problem.allowed()[:, :, 0]
     delay_s = busy_s = sent = own_j = 0.0
     for m in range(problem.devices):
-        air_s = (epochs * (base.up_bytes + problem.label_bytes) + base.adapter_bytes) * 8.0 / band.uplink_bps[m]
-        air_s = air_s + (epochs * base.down_bytes + base.adapter_bytes) * 8.0 / band.downlink_bps[m]
-        each = epochs * (base.device_s[m] + problem.codec_s[m, :, 0] + problem.server_s) + air_s
-        each = each + base.handling[m] + base.switch_s
+        batch = MiniBatch(
+            device_s=base.device_s[m],
+            encode_s=problem.codec_s[m, :, 0],
+            decode_s=0.0,
+            server_s=problem.server_s,
+            up_bits=8.0 * (base.up_bytes + problem.label_bytes),
+            down_bits=8.0 * base.down_bytes,
+        )
+        once = OncePerRound(adapter_bits=8.0 * base.adapter_bytes, handling_s=base.handling[m], switch_s=base.switch_s)
+        alone = Link(uplink_bps=band.uplink_bps[m], downlink_bps=band.downlink_bps[m])
+        each = np.asarray(round_seconds(round_terms(epochs, batch, once, alone)))
         cut = int(np.argmin(np.where(allowed[m], each, np.inf)))
         if not allowed[m, cut]:
             return None
         delay_s += float(each[cut])
         busy_s += epochs * float(problem.server_s[cut])
         own_j += float(base.device_power_w[m]) * epochs * float(base.device_s[m, cut])
-        both = base.up_bytes[cut] + base.down_bytes[cut] + problem.label_bytes
-        sent += float(epochs * both + 2.0 * base.adapter_bytes[cut])
+        up = base.up_bytes[cut] + problem.label_bytes
+        sent += float(sum(round_bytes(epochs, up, base.down_bytes[cut], base.adapter_bytes[cut])))
     energy = None if problem.power_w is None else problem.power_w * busy_s
     own = None if np.isnan(own_j) else own_j
     return _kept(problem, Outcome(delay_s=delay_s, server_energy_j=energy, device_energy_j=own, sent_bytes=sent))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cardlab.card.link.channel import OTHER_SEED, STATES, rates_by_round
-from cardlab.card.problem.problem import Array, Problem, problem_from_scenario
+from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.problem import Problem, problem_from_scenario
 from cardlab.card.problem.scenario import Scenario, SftSpec
-from cardlab.card.schemes.sft.options import PLAIN, Accuracy, Option, accuracy_of, check_target, options_of
+from cardlab.card.schemes.sft.options import Compressions, Option, accuracy_of, check_target, options_of
 from cardlab.card.schemes.sft.problem import SftProblem
 from cardlab.card.schemes.sft.spectrum import Band
 from cardlab.card.uncertainty import Doubts
@@ -55,7 +56,7 @@ def instance_from_scenario(scenario: Scenario) -> Instance:
     plain = replace(scenario, objective=replace(scenario.objective, compression=1.0))
     base = problem_from_scenario(plain)
     options = options_of(spec, scenario.objective.compression)
-    problem = sft_problem(base, spec, options, accuracy_of(spec))
+    problem = sft_problem(base, spec, Compressions(options=options, curve=accuracy_of(spec)))
     task = scenario.task
     whole = (
         task.layers * (task.layer_forward_flop + task.layer_backward_flop)
@@ -77,17 +78,16 @@ def instance_from_scenario(scenario: Scenario) -> Instance:
 def sft_problem(
     base: Problem,
     spec: SftSpec,
-    options: Sequence[Option],
-    curve: Accuracy | None,
+    offered: Compressions,
     *,
     sharing: Sharing | None = None,
     label_bytes: float = 0.0,
-    plain: Option = PLAIN,
 ) -> SftProblem:
     """The problem of these arrays, server at its highest clock; `sharing`: measured times and memory of M at once.
 
     Raises InfeasibleError naming what is short.
     """
+    options, curve = offered.options, offered.curve
     check_target(options, curve, spec.accuracy_target)
     top = 0 if np.isnan(base.frequency_hz).all() else int(np.argmax(base.frequency_hz))
     clock = float(base.frequency_hz[top])
@@ -97,8 +97,8 @@ def sft_problem(
     others = (count - 1) * spec.sharing_bytes_per_layer if spec.server_sharing == "batched" else 0.0
     problem = SftProblem(
         base=base,
-        options=tuple(options),
-        plain=plain,
+        options=options,
+        plain=offered.plain,
         codec_s=encode + decode,
         encode_s=encode,
         there_decode_s=_there_s(base, options, "decode"),

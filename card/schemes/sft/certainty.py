@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from cardlab.card.problem.problem import Array
+from cardlab.card.problem.arrays import Array, Index
 from cardlab.card.schemes.sft.deciding import decide
-from cardlab.card.schemes.sft.problem import Index, SftProblem
+from cardlab.card.schemes.sft.problem import SftProblem
 from cardlab.card.schemes.sft.spectrum import Band
 from cardlab.card.uncertainty import Doubts
 from cardlab.core.records.plan import Decision
@@ -40,11 +40,16 @@ def with_intervals(
 
 def _drawn(problem: SftProblem, band: Band, doubts: Doubts, n: int) -> tuple[SftProblem, Band]:
     base = doubts.drawn(problem.base, n)
-    quicker = (base.uplink_bps / problem.base.uplink_bps, base.downlink_bps / problem.base.downlink_bps)
+    up, down = (_times(getattr(base, way), getattr(problem.base, way)) for way in ("uplink_bps", "downlink_bps"))
     return (
         replace(problem, base=base, server_s=base.server_s[:, problem.top]),
-        replace(band, uplink_bps=band.uplink_bps * quicker[0], downlink_bps=band.downlink_bps * quicker[1]),
+        replace(band, uplink_bps=band.uplink_bps * up, downlink_bps=band.downlink_bps * down),
     )
+
+
+def _times(drawn: Array, mean: Array) -> Array:
+    """By what a draw changes a value."""
+    return np.asarray(drawn / mean)
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:

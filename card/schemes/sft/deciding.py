@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cardlab.card.problem.problem import Array
-from cardlab.card.schemes.sft.problem import Index, SftProblem
+from cardlab.card.problem.arrays import Array, Index
+from cardlab.card.problem.delay import MiniBatch, OncePerRound, delay_terms_of_each, round_terms
+from cardlab.card.schemes.sft.problem import SftProblem
 from cardlab.card.schemes.sft.queue import waits_batched, waits_serial
 from cardlab.card.schemes.sft.spectrum import Band
 from cardlab.core.records.plan import Decision, DelayTerms, Outcome
@@ -19,7 +20,8 @@ def decide(problem: SftProblem, band: Band, cuts: Index, options: Index, shares:
     waits = _waits(problem, cuts, options, terms)
     base, epochs = problem.base, problem.base.objective.local_epochs
     whole_s = float(problem.server_round_s(cuts))
-    up_bps, down_bps = band.rate(band.uplink_bps, shares), band.rate(band.downlink_bps, shares)
+    link = band.link(shares)
+    uplink_bps, downlink_bps = np.asarray(link.uplink_bps), np.asarray(link.downlink_bps)
     decisions = []
     for m, name in enumerate(base.devices):
         option = problem.options[int(options[m])]
@@ -41,8 +43,8 @@ def decide(problem: SftProblem, band: Band, cuts: Index, options: Index, shares:
                 cost=full.total,
                 waiting_s=waits[m],
                 bandwidth_share=float(shares[m]),
-                uplink_bps=float(up_bps[m]),
-                downlink_bps=float(down_bps[m]),
+                uplink_bps=float(uplink_bps[m]),
+                downlink_bps=float(downlink_bps[m]),
                 compression=option.rate,
                 codec=option.codec,
                 loss_penalty=0.0 if option.rate >= 1.0 else option.penalty,
@@ -70,28 +72,22 @@ def _as_dict(terms: DelayTerms) -> dict[str, float]:
 
 def _terms(problem: SftProblem, band: Band, cuts: Index, options: Index, shares: Array) -> list[DelayTerms]:
     """Round totals of each device; the server's without waiting for others."""
-    base, epochs = problem.base, problem.base.objective.local_epochs
-    up_bps, down_bps = band.rate(band.uplink_bps, shares), band.rate(band.downlink_bps, shares)
-    batched_s = float(problem.server_round_s(cuts)) if problem.sharing == "batched" else None
-    found = []
-    for m in range(problem.devices):
-        c, k = int(cuts[m]), int(options[m])
-        rate = problem.options[k].rate
-        adapters = float(base.adapter_bytes[c])
-        encode_s = float(problem.encode_s[m, c, k])
-        found.append(
-            DelayTerms(
-                device=float(epochs * base.device_s[m, c]),
-                encode=epochs * encode_s,
-                uplink=float(epochs * (rate * base.up_bytes[c] + problem.label_bytes) * 8.0 / up_bps[m]),
-                decode=epochs * (float(problem.codec_s[m, c, k]) - encode_s),
-                server=epochs * (float(problem.server_s[c]) if batched_s is None else batched_s),
-                downlink=float(epochs * rate * base.down_bytes[c] * 8.0 / down_bps[m]),
-                adapters=float(adapters * 8.0 * (1.0 / up_bps[m] + 1.0 / down_bps[m]) + base.handling[m, c]),
-                switch=base.switch_s,
-            )
-        )
-    return found
+    base, each = problem.base, np.arange(problem.devices)
+    rates, encode_s = problem.rates[options], problem.encode_s[each, cuts, options]
+    batched = problem.sharing == "batched"
+    batch = MiniBatch(
+        device_s=base.device_s[each, cuts],
+        encode_s=encode_s,
+        decode_s=problem.codec_s[each, cuts, options] - encode_s,
+        server_s=float(problem.server_round_s(cuts)) if batched else problem.server_s[cuts],
+        up_bits=8.0 * (rates * base.up_bytes[cuts] + problem.label_bytes),
+        down_bits=8.0 * rates * base.down_bytes[cuts],
+    )
+    once = OncePerRound(
+        adapter_bits=8.0 * base.adapter_bytes[cuts], handling_s=base.handling[each, cuts], switch_s=base.switch_s
+    )
+    terms = round_terms(base.objective.local_epochs, batch, once, band.link(shares))
+    return delay_terms_of_each(terms, problem.devices)
 
 
 def _waits(problem: SftProblem, cuts: Index, options: Index, terms: Sequence[DelayTerms]) -> list[float]:

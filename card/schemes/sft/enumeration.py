@@ -10,7 +10,8 @@ from itertools import product
 
 import numpy as np
 
-from cardlab.card.schemes.sft.problem import Index, SftProblem
+from cardlab.card.problem.arrays import Index
+from cardlab.card.schemes.sft.problem import SftProblem
 from cardlab.card.schemes.sft.spectrum import Band
 
 LARGEST = 20_000

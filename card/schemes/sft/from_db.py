@@ -10,7 +10,7 @@ from cardlab.card.problem.codec_times import Codecs
 from cardlab.card.problem.from_db import Gathered
 from cardlab.card.problem.scenario import SftSpec
 from cardlab.card.schemes.sft.building import Instance, assumed_words, sft_problem
-from cardlab.card.schemes.sft.options import PLAIN, Accuracy, Option, options_of
+from cardlab.card.schemes.sft.options import PLAIN, Accuracy, Compressions, Option, options_of
 from cardlab.card.schemes.sft.sharing import measured_sharing
 from cardlab.card.schemes.sft.spectrum import Band
 from cardlab.core.records.fit import Fit
@@ -58,8 +58,9 @@ def instance_from_database(
     if spec.server_sharing == "batched":
         sharing = measured_sharing(store, gathered)
         spec = replace(spec, blocks="common", sharing_times=tuple(sharing.times[1:]))
+    offered = Compressions(options=tuple(options), curve=curve, plain=plain)
     label_bytes = float(LABEL_BYTES * gathered.task.tokens)
-    problem = sft_problem(base, spec, options, curve, sharing=sharing, label_bytes=label_bytes, plain=plain)
+    problem = sft_problem(base, spec, offered, sharing=sharing, label_bytes=label_bytes)
     width = spec.bandwidth_hz or 2.0e7
     states = gathered.statistics
     statistics = Band(

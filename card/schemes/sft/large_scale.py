@@ -16,9 +16,10 @@ from itertools import product
 
 import numpy as np
 
-from cardlab.card.problem.problem import Array
+from cardlab.card.problem.arrays import Array, Index, Mask
+from cardlab.card.problem.delay import NO_AIR, MiniBatch, OncePerRound, round_bytes, round_seconds, round_terms
 from cardlab.card.schemes.sft.enumeration import Chosen, best_of
-from cardlab.card.schemes.sft.problem import Index, Mask, SftProblem
+from cardlab.card.schemes.sft.problem import SftProblem
 from cardlab.card.schemes.sft.spectrum import Band, prices, share_exactly
 
 _OUTER = 8
@@ -75,11 +76,13 @@ class _Lagrangian:
         codec, codec_slope, codec_by_rate = self._codec(blocks, rates)
         server, server_slope = self._server(blocks)
         handling, handling_slope = self._interpolated(base.handling, blocks)
-        fixed = epochs * (device + codec + server) + handling + base.switch_s
+        batch = MiniBatch(device_s=device, encode_s=codec, decode_s=0.0, server_s=server, up_bits=0.0, down_bits=0.0)
+        once = OncePerRound(adapter_bits=0.0, handling_s=handling, switch_s=base.switch_s)
+        fixed = np.asarray(round_seconds(round_terms(epochs, batch, once, NO_AIR)))
         sizes = [self._interpolated(size[None, :], blocks) for size in (base.up_bytes, base.down_bytes)]
         adapters, adapters_slope = self._interpolated(base.adapter_bytes[None, :], blocks)
-        labels = (problem.label_bytes, 0.0)
-        sent = [epochs * (rates * size + more) + adapters for (size, _), more in zip(sizes, labels, strict=True)]
+        up, down = round_bytes(epochs, rates * sizes[0][0] + problem.label_bytes, rates * sizes[1][0], adapters)
+        sent = [np.asarray(up), np.asarray(down)]
         states = self.band.uplink_bps.shape[0]
         shape = (states, count)
         tau, share = share_exactly(self.band, np.broadcast_to(fixed, shape), sent[0], sent[1])
@@ -87,7 +90,7 @@ class _Lagrangian:
         for s in range(states):
             here = Band(self.band.bandwidth_hz, self.band.uplink_bps[s], self.band.downlink_bps[s], self.band.spectrum)
             price = prices(here, sent[0], sent[1], share[s])
-            per_byte = (8.0 / here.rate(here.uplink_bps, share[s]), 8.0 / here.rate(here.downlink_bps, share[s]))
+            per_byte = here.s_per_byte(share[s])
             slope[s, :count] = price * (epochs * (device_slope + codec_slope) + handling_slope) + epochs * server_slope
             for (size, size_slope), seconds in zip(sizes, per_byte, strict=True):
                 slope[s, :count] += price * seconds * (epochs * rates * size_slope + adapters_slope)

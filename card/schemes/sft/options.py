@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cardlab.card.problem.problem import Array
+from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.scenario import SftSpec
 from cardlab.core.errors import InfeasibleError
 
@@ -72,6 +72,15 @@ class Option:
 
 
 PLAIN = Option(rate=1.0, codec="none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compressions:
+    """What devices choose among: options, the accuracy curve behind them (None unknown), and tensors as they are."""
+
+    options: tuple[Option, ...]
+    curve: Accuracy | None = None
+    plain: Option = PLAIN
 
 
 def accuracy_of(spec: SftSpec) -> Accuracy | None:

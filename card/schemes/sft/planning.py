@@ -13,7 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from cardlab.card.problem.problem import Array
+from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.inputs import PlanInputs
 from cardlab.card.problem.scenario import Scenario
 from cardlab.card.schemes.sft.baselines import baselines, mean_of
 from cardlab.card.schemes.sft.building import Instance, instance_from_scenario
@@ -41,17 +42,9 @@ def solve_sft(scenario: Scenario) -> Plan:
     return plan_instance(instance_from_scenario(scenario))
 
 
-def plan_instance(
-    instance: Instance,
-    *,
-    notes: Sequence[str] = (),
-    fits: Sequence[str] = (),
-    runs: Sequence[str] = (),
-    links: Sequence[str] = (),
-    task: str | None = None,
-    wire_dtype: str | None = None,
-) -> Plan:
-    """The plan of an instance with its baselines; words and uids as in `solving.plan_rounds`."""
+def plan_instance(instance: Instance, inputs: PlanInputs | None = None) -> Plan:
+    """The plan of an instance with its baselines; `inputs` are kept in the plan for its reader."""
+    about = inputs or PlanInputs()
     problem = instance.problem
     chosen, found_by = choose(problem, instance.statistics)
     rounds: list[SharedRound] = []
@@ -70,17 +63,17 @@ def plan_instance(
         rounds=tuple(PlannedRound(round=n, devices=r.decisions) for n, r in enumerate(rounds, start=1)),
         outcome=mean_of([r.outcome for r in rounds]),
         baselines=baselines(instance, rounds[0].chosen),
-        assumptions=instance.assumed,
-        notes=(*notes, found_by, *_notes(problem, rounds, chosen)),
+        assumptions=tuple(dict.fromkeys((*about.assumptions, *instance.assumed))),
+        notes=(*about.notes, found_by, *_notes(problem, rounds, chosen)),
         provenance=union_of(d.provenance for r in rounds for d in r.decisions),
-        task=task,
+        task=about.task,
         local_epochs=base.objective.local_epochs,
         compression=max(rates),
-        wire_dtype=wire_dtype,
+        wire_dtype=about.wire_dtype,
         server_sharing=problem.sharing,
-        fits=tuple(fits),
-        runs=tuple(dict.fromkeys((*runs, *instance.runs))),
-        links=tuple(links),
+        fits=about.fits,
+        runs=tuple(dict.fromkeys((*about.runs, *instance.runs))),
+        links=about.links,
     )
 
 

@@ -1,7 +1,7 @@
 """The resource problem of parallel split fine-tuning, on the arrays of a Problem.
 
-    tau = max_n  T [ device(n, l_n) + codec(n, k_n) + server ] + switch
-                 + (T r_k up + A(l)) / R_up + (T r_k down + A(l)) / R_down
+    tau = max_n  delay of the round of device n with layers l_n, option k_n and share b_n of the band
+                 (`cardlab.card.problem.delay`, bytes times the rate r_k of the option)
     server = sum over layers j of layer_s(j) x times(number of devices with l_n < j);  one after the other: times(k) = k
     the server decodes and encodes for one device at a time: server += its codec time for the others
 
@@ -16,14 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from cardlab.card.problem.problem import Array, Problem
+from cardlab.card.problem.arrays import Array, Index, Mask
+from cardlab.card.problem.delay import NO_AIR, MiniBatch, OncePerRound, round_bytes, round_seconds, round_terms
+from cardlab.card.problem.problem import Problem
 from cardlab.card.schemes.sft.options import Accuracy, Option, rates_of, reaches
 from cardlab.card.schemes.sft.spectrum import Band, share_exactly
 
-Index = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 BLOCKS = ("own", "common")
 
 
@@ -106,21 +105,29 @@ class SftProblem:
     def fixed_s(self, cuts: Index, options: Index) -> Array:
         """Round time without the air [..., M], the server shared at worst."""
         each = np.arange(self.devices)
-        epochs = self.base.objective.local_epochs
-        own = self.base.device_s[each, cuts] + self.codec_s[each, cuts, options]
         there = (self.there_decode_s + self.there_encode_s)[each, cuts, options]
         others = there.sum(axis=-1, keepdims=True) - there
-        once = self.base.handling[each, cuts] + self.base.switch_s
-        return np.asarray(epochs * (own + others + self.server_round_s(cuts)[..., None]) + once)
+        batch = MiniBatch(
+            device_s=self.base.device_s[each, cuts],
+            encode_s=self.encode_s[each, cuts, options],
+            decode_s=(self.codec_s - self.encode_s)[each, cuts, options],
+            server_s=others + self.server_round_s(cuts)[..., None],
+            up_bits=0.0,
+            down_bits=0.0,
+        )
+        once = OncePerRound(adapter_bits=0.0, handling_s=self.base.handling[each, cuts], switch_s=self.base.switch_s)
+        return np.asarray(round_seconds(round_terms(self.base.objective.local_epochs, batch, once, NO_AIR)))
 
     def sent_bytes(self, cuts: Index, options: Index) -> tuple[Array, Array]:
         """Bytes of a round up and down [..., M], adapters included."""
-        epochs, rates = self.base.objective.local_epochs, self.rates[options]
-        adapters = self.base.adapter_bytes[cuts]
-        return (
-            np.asarray(epochs * (rates * self.base.up_bytes[cuts] + self.label_bytes) + adapters),
-            np.asarray(epochs * rates * self.base.down_bytes[cuts] + adapters),
+        base, rates = self.base, self.rates[options]
+        up, down = round_bytes(
+            base.objective.local_epochs,
+            rates * base.up_bytes[cuts] + self.label_bytes,
+            rates * base.down_bytes[cuts],
+            base.adapter_bytes[cuts],
         )
+        return np.asarray(up), np.asarray(down)
 
     def delays_s(self, band: Band, cuts: Index, options: Index) -> Array:
         """Delay of the slowest device with the best shares [..., S], for a band whose rates are [S,M]."""

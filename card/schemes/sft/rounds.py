@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cardlab.card.problem.problem import Array
+from cardlab.card.problem.arrays import Array, Index
 from cardlab.card.schemes.sft.bandwidth import share_by_sqp
 from cardlab.card.schemes.sft.deciding import decide, outcome_of
 from cardlab.card.schemes.sft.enumeration import Chosen
-from cardlab.card.schemes.sft.problem import Index, SftProblem
+from cardlab.card.schemes.sft.problem import SftProblem
 from cardlab.card.schemes.sft.spectrum import Band, share_exactly
 from cardlab.core.records.plan import Decision, Outcome
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.from_db import Gathered
 from cardlab.card.problem.measured import best_point
 from cardlab.card.problem.parties import Party, newest_profile
-from cardlab.card.problem.problem import Array
 from cardlab.core.errors import PlanError
 from cardlab.core.records.measurement import Profile
 from cardlab.core.text import si

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cardlab.card.problem.problem import Array
-from cardlab.card.schemes.sft import kernels
+from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.delay import Link, air_s, s_per_bit
+from cardlab.card.schemes.sft.kernels import Problems, Shares, Spectrum, air, least_share, solve_shares, ways
 from cardlab.card.solvers.kernels import compiled
 from cardlab.core.errors import PlanError
 
@@ -57,9 +58,16 @@ class Band:
 
     def seconds(self, up_bytes: Array, down_bytes: Array, share: Array) -> Array:
         """Time on the air at these shares [M]."""
-        return np.asarray(
-            8.0 * up_bytes / self.rate(self.uplink_bps, share) + 8.0 * down_bytes / self.rate(self.downlink_bps, share)
-        )
+        return np.asarray(air_s(8.0 * up_bytes, 8.0 * down_bytes, self.link(share)))
+
+    def link(self, share: Array) -> Link:
+        """Rates of all devices at these shares [M]."""
+        return Link(uplink_bps=self.rate(self.uplink_bps, share), downlink_bps=self.rate(self.downlink_bps, share))
+
+    def s_per_byte(self, share: Array) -> tuple[Array, Array]:
+        """Seconds on the air of a byte up and of a byte down at these shares [M]."""
+        link = self.link(share)
+        return np.asarray(8.0 * s_per_bit(link.uplink_bps)), np.asarray(8.0 * s_per_bit(link.downlink_bps))
 
     def seconds_slope(self, up_bytes: Array, down_bytes: Array, share: Array) -> Array:
         """Derivative of `seconds` by the share [M], negative."""
@@ -87,11 +95,12 @@ def share_exactly(band: Band, fixed_s: Array, up_bytes: Array, down_bytes: Array
     check_band(band)
     wide = np.broadcast_arrays(fixed_s, band.uplink_bps, band.downlink_bps, up_bytes, down_bytes)
     shape = wide[0].shape
-    fixed, up, down, u, d = (np.ascontiguousarray(a, dtype=float).reshape(-1, shape[-1]) for a in wide)
-    tau, share = np.empty(fixed.shape[0]), np.empty(fixed.shape)
-    solve = compiled(kernels.solve_shares, kernels.least_share, kernels.air)
-    solve(float(band.bandwidth_hz), band.spectrum == "linear", fixed, up, down, u, d, tau, share)
-    return tau.reshape(shape[:-1]), share.reshape(shape)
+    fixed, uplink, downlink, up, down = (np.ascontiguousarray(a, dtype=float).reshape(-1, shape[-1]) for a in wide)
+    problems = Problems(fixed_s=fixed, uplink_bps=uplink, downlink_bps=downlink, up_bytes=up, down_bytes=down)
+    spectrum = Spectrum(width_hz=float(band.bandwidth_hz), linear=band.spectrum == "linear")
+    found = Shares(tau_s=np.empty(fixed.shape[0]), share=np.empty(fixed.shape))
+    compiled(solve_shares, least_share, ways, air)(spectrum, problems, found)
+    return found.tau_s.reshape(shape[:-1]), found.share.reshape(shape)
 
 
 def prices(band: Band, up_bytes: Array, down_bytes: Array, share: Array) -> Array:

@@ -1,0 +1,113 @@
+"""How long a round takes, CARD (7)-(10), written here and nowhere else:
+
+    D = T [ device + encode + S/R_up + decode + server + S'/R_down ] + A (1/R_up + 1/R_down) + handling + switch
+
+T mini-batches a round; S and S' bits after compression; A bits of adapters and optimizer state, once a round each
+way. Every solver, kernel, baseline and prediction calls these functions. They are plain arithmetic, so the same lines
+run on numbers, on arrays that broadcast, and inside compiled kernels (numba takes NamedTuples as arguments and can
+build them). Fields are given by name: nothing but a name tells an uplink from a downlink.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Union
+
+import numpy as np
+
+from cardlab.card.problem.arrays import Array
+from cardlab.core.records.plan import TERMS, DelayTerms
+
+# One number, or an array of them that broadcasts against the others.
+Quantity = Union[float, Array]  # noqa: UP007 - evaluated at import, where an array type is no class
+
+
+class MiniBatch(NamedTuple):
+    """What one mini-batch takes: seconds on the device, in codecs and on the server; bits on the air each way."""
+
+    device_s: Quantity
+    encode_s: Quantity
+    decode_s: Quantity
+    server_s: Quantity
+    up_bits: Quantity
+    down_bits: Quantity
+
+
+class OncePerRound(NamedTuple):
+    """What comes once a round: bits of adapters each way, seconds to handle them, seconds to switch over."""
+
+    adapter_bits: Quantity
+    handling_s: Quantity
+    switch_s: Quantity
+
+
+class Link(NamedTuple):
+    """Rates, bit/s."""
+
+    uplink_bps: Quantity
+    downlink_bps: Quantity
+
+
+class RoundTerms(NamedTuple):
+    """Seconds of a round by term, T included; the fields are those of `DelayTerms`."""
+
+    device: Quantity
+    encode: Quantity
+    uplink: Quantity
+    decode: Quantity
+    server: Quantity
+    downlink: Quantity
+    adapters: Quantity
+    switch: Quantity
+
+
+# A link that takes no time, for the part of a round that is not on the air.
+NO_AIR = Link(uplink_bps=math.inf, downlink_bps=math.inf)
+
+
+def s_per_bit(rate_bps: Quantity) -> Quantity:
+    """Seconds that a bit takes at a rate."""
+    return 1.0 / rate_bps
+
+
+def air_s(up_bits: Quantity, down_bits: Quantity, link: Link) -> Quantity:
+    """Seconds on the air, up and down one after the other."""
+    return up_bits * s_per_bit(link.uplink_bps) + down_bits * s_per_bit(link.downlink_bps)
+
+
+def round_terms(epochs: float, each: MiniBatch, once: OncePerRound, link: Link) -> RoundTerms:
+    """The terms of a round of `epochs` mini-batches."""
+    return RoundTerms(
+        device=epochs * each.device_s,
+        encode=epochs * each.encode_s,
+        uplink=epochs * each.up_bits * s_per_bit(link.uplink_bps),
+        decode=epochs * each.decode_s,
+        server=epochs * each.server_s,
+        downlink=epochs * each.down_bits * s_per_bit(link.downlink_bps),
+        adapters=air_s(once.adapter_bits, once.adapter_bits, link) + once.handling_s,
+        switch=once.switch_s,
+    )
+
+
+def round_seconds(terms: RoundTerms) -> Quantity:
+    """The delay of a round: the sum of its terms."""
+    computed = terms.device + terms.encode + terms.decode + terms.server
+    return computed + terms.uplink + terms.downlink + terms.adapters + terms.switch
+
+
+def round_bytes(
+    epochs: float, up_bytes: Quantity, down_bytes: Quantity, adapter_bytes: Quantity
+) -> tuple[Quantity, Quantity]:
+    """Bytes of a round up and down: those of its mini-batches and the adapters."""
+    return epochs * up_bytes + adapter_bytes, epochs * down_bytes + adapter_bytes
+
+
+def delay_terms(terms: RoundTerms) -> DelayTerms:
+    """The terms of one device as the record that a plan keeps; each must be one number."""
+    return DelayTerms(**{name: float(value) for name, value in terms._asdict().items()})
+
+
+def delay_terms_of_each(terms: RoundTerms, count: int) -> list[DelayTerms]:
+    """The same for terms of `count` devices [M]; a number stands for all of them."""
+    columns = [np.broadcast_to(value, count).tolist() for value in terms]
+    return [DelayTerms(**dict(zip(TERMS, row, strict=True))) for row in zip(*columns, strict=True)]

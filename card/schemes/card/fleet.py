@@ -1,0 +1,211 @@
+"""Whole fleets at once: the batch solver decides, and what its decisions cost are arrays over devices [M].
+
+A small problem is enumerated device by device, which compiles nothing and keeps every table; from `BATCH_FROM`
+devices on the batch solver is quicker even when its kernels have to be compiled. Both make the same plan: next best
+cut, binding limits and baselines are further batches, with the chosen cut excluded, without limits, and with one cut
+admitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cardlab.card.problem.arrays import Array, Index
+from cardlab.card.problem.constraints import Limit, Measures, limits_on
+from cardlab.card.problem.delay import RoundTerms, delay_terms_of_each, round_seconds
+from cardlab.card.problem.objective import ranges, server_energy_j, table
+from cardlab.card.problem.problem import Problem
+from cardlab.card.problem.scenario import Constraints
+from cardlab.card.solvers.batch import BatchAnswer, batch_applies, solve_batch
+from cardlab.card.solvers.enumeration import best_choice, common_range
+from cardlab.card.uncertainty import Certainty
+from cardlab.core.records.plan import Alternative, Decision, Outcome
+
+BATCH_FROM = 64
+
+
+def is_fleet(problem: Problem) -> bool:
+    """Whether the problem is decided as a fleet: enough devices, and rules that the batch solver knows."""
+    return len(problem.devices) >= BATCH_FROM and batch_applies(problem)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetChoice:
+    """One choice for each device [M], and what its round costs; NaN where there is none.
+
+    Attributes:
+        place: index of the cut, -1 for none.
+        listed: index of the server's frequency among the listed ones, 0 where it takes any.
+        frequency_hz, cost: of the choice.
+        terms: seconds of the round; delay_s: their sum.
+        server_power_w, server_energy_j: None where the server's power is not known.
+        device_energy_j: NaN where the device's power is not known.
+    """
+
+    place: Index
+    listed: Index
+    frequency_hz: Array
+    cost: Array
+    terms: RoundTerms
+    delay_s: Array
+    server_power_w: Array | None
+    server_energy_j: Array | None
+    device_energy_j: Array
+
+    @property
+    def outcome(self) -> Outcome:
+        """Sums over devices; an energy is None if that of one device is not known."""
+        own = float(self.device_energy_j.sum())
+        return Outcome(
+            delay_s=float(self.delay_s.sum()),
+            server_energy_j=None if self.server_energy_j is None else float(self.server_energy_j.sum()),
+            device_energy_j=None if np.isnan(own) else own,
+        )
+
+
+def choose(problem: Problem) -> FleetChoice:
+    """The best choice of every device. Raises InfeasibleError for the first one that has none."""
+    answer = solve_batch(problem)
+    if not answer.feasible.all():
+        _refuse(problem, int(np.argmin(answer.feasible)))
+    return _choice(problem, answer)
+
+
+def _refuse(problem: Problem, m: int) -> None:
+    """Raise InfeasibleError in the words of the solver that keeps the tables."""
+    common = problem.objective.range == "common"
+    best_choice(problem, m, common_range(problem) if common else ranges(problem, [table(problem, m)])[0])
+    raise AssertionError(f"the batch solver finds no choice for {problem.devices[m]!r} and the enumeration does")
+
+
+def _choice(problem: Problem, answer: BatchAnswer) -> FleetChoice:
+    return choice_at(problem, answer.place, np.maximum(answer.listed, 0), answer.frequency_hz, answer.cost)
+
+
+def choice_at(problem: Problem, place: Index, listed: Index, frequency_hz: Array, cost: Array) -> FleetChoice:
+    """What a choice of each device costs: indices of cut and listed frequency, the frequency, its cost [M]."""
+    paper, cut, each = problem.continuous, np.maximum(place, 0), np.arange(place.size)
+    power_w = None if problem.power_w is None else problem.power_w[listed]
+    wait_w = None if problem.wait_power_w is None else problem.wait_power_w[listed]
+    server_s = problem.server_s[cut, listed]
+    if paper is not None:
+        server_s = paper.flop[cut] / (frequency_hz * paper.flop_per_hz)
+        if paper.kappa_w_per_hz3 is not None:
+            power_w = np.asarray(paper.static_power_w + paper.kappa_w_per_hz3 * frequency_hz**3)
+    terms = problem.round_terms(each, cut, server_s)
+    delay_s, busy_s = np.asarray(round_seconds(terms)), np.asarray(terms.server)
+    return FleetChoice(
+        place=place,
+        listed=listed,
+        frequency_hz=frequency_hz,
+        cost=cost,
+        terms=terms,
+        delay_s=delay_s,
+        server_power_w=power_w,
+        server_energy_j=None if power_w is None else server_energy_j(problem, busy_s, delay_s, power_w, wait_w),
+        device_energy_j=np.asarray(problem.device_power_w * terms.device),
+    )
+
+
+def limits_on_choice(problem: Problem, chosen: FleetChoice) -> tuple[Limit, ...]:
+    """The constraints on one choice of each device [M]."""
+    cut = np.maximum(chosen.place, 0)
+    measures = Measures(
+        delay_s=chosen.delay_s,
+        server_power_w=chosen.server_power_w,
+        server_energy_j=chosen.server_energy_j,
+        device_energy_j=chosen.device_energy_j,
+        layers=problem.cuts[cut].astype(float),
+        device_memory_bytes=problem.device_memory_bytes[cut],
+        device_memory_limit_bytes=problem.device_memory_limit_bytes,
+        server_memory_bytes=problem.server_memory_bytes[cut],
+    )
+    return limits_on(problem, measures)
+
+
+def fixed_outcome(problem: Problem, index: int) -> Outcome | None:
+    """All devices at the cut of that index, None if one of them cannot keep a limit there."""
+    if problem.objective.benchmark != "max":
+        admitted = np.zeros(problem.cuts.size, dtype=bool)
+        admitted[index] = True
+        answer = solve_batch(problem, admitted=admitted)
+        return _choice(problem, answer).outcome if answer.feasible.all() else None
+    count = len(problem.devices)
+    top = 0 if np.isnan(problem.frequency_hz).all() else int(np.argmax(problem.frequency_hz))
+    highest_hz = np.full(count, problem.frequency_hz[top])
+    chosen = choice_at(problem, np.full(count, index), np.full(count, top), highest_hz, np.full(count, np.nan))
+    kept = all(bool(limit.kept.all()) for limit in limits_on_choice(problem, chosen))
+    return chosen.outcome if kept else None
+
+
+def decisions_of(problem: Problem, chosen: FleetChoice, sure: Sequence[Certainty | None]) -> tuple[Decision, ...]:
+    """The decision of each device, with its next best cut and the limits that moved it."""
+    binding, runner_up = _binding(problem), _runner_up(problem, chosen)
+    terms = delay_terms_of_each(chosen.terms, chosen.place.size)
+    energies, own = _numbers(chosen.server_energy_j, chosen), _numbers(chosen.device_energy_j, chosen)
+    frequencies, delays = _numbers(chosen.frequency_hz, chosen), chosen.delay_s.tolist()
+    found = []
+    for m, (name, certain) in enumerate(zip(problem.devices, sure, strict=True)):
+        found.append(
+            Decision(
+                device=name,
+                cut=int(problem.cuts[chosen.place[m]]),
+                frequency_hz=frequencies[m],
+                delay_s=delays[m],
+                delay_terms=terms[m],
+                delay_ci95=None if certain is None else certain.delay_ci95,
+                terms_ci95={} if certain is None else certain.terms_ci95,
+                server_energy_j=energies[m],
+                server_energy_ci95=None if certain is None or energies[m] is None else certain.server_energy_ci95,
+                device_energy_j=own[m],
+                cost=float(chosen.cost[m]),
+                cut_probability=None if certain is None else certain.cut_probability,
+                binding=binding[m],
+                runner_up=runner_up[m],
+                provenance=problem.provenance[m],
+            )
+        )
+    return tuple(found)
+
+
+def _numbers(values: Array | None, like: FleetChoice) -> list[float | None]:
+    """Plain numbers [M], None for what is not known."""
+    if values is None:
+        return [None] * like.place.size
+    return [None if value != value else value for value in values.tolist()]
+
+
+def _binding(problem: Problem) -> list[tuple[str, ...]]:
+    """By device, names of the limits that the best choice without any limit would break."""
+    free = replace(
+        problem,
+        constraints=Constraints(),
+        device_memory_limit_bytes=np.full(len(problem.devices), np.nan),
+        server_memory_limit_bytes=np.nan,
+    )
+    broken = [(limit.name, ~limit.kept) for limit in limits_on_choice(problem, choose(free))]
+    moved = np.any([mask for _, mask in broken], axis=0) if broken else np.zeros(len(problem.devices), dtype=bool)
+    return [tuple(name for name, mask in broken if mask[m]) if moved[m] else () for m in range(moved.size)]
+
+
+def _runner_up(problem: Problem, chosen: FleetChoice) -> list[Alternative | None]:
+    """By device, the best choice with another cut."""
+    other = _choice(problem, solve_batch(problem, excluded=chosen.place))
+    frequencies, energies = _numbers(other.frequency_hz, other), _numbers(other.server_energy_j, other)
+    rows = zip(other.place.tolist(), other.delay_s.tolist(), other.cost.tolist(), chosen.cost.tolist(), strict=True)
+    return [
+        None
+        if place < 0
+        else Alternative(
+            cut=int(problem.cuts[place]),
+            frequency_hz=frequencies[m],
+            delay_s=delay_s,
+            server_energy_j=energies[m],
+            cost=cost,
+            margin=cost - best,
+        )
+        for m, (place, delay_s, cost, best) in enumerate(rows)
+    ]
