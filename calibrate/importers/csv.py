@@ -56,7 +56,7 @@ def _rows(lines: Iterator[tuple[int, str]]) -> Iterator[ImportedRow]:
         raise BadDataError("the file is empty", remedy="give a header and at least one row")
     header = _header(first[1])
     for line, text in lines:
-        cells = [cell.strip() for cell in next(csv.reader([text]))]
+        cells = [cell.strip() for cell in _cells(line, text)]
         if len(cells) != len(header):
             raise BadDataError(
                 f"row {line}: {len(cells)} values for {len(header)} columns",
@@ -65,8 +65,16 @@ def _rows(lines: Iterator[tuple[int, str]]) -> Iterator[ImportedRow]:
         yield _row(line, dict(zip(header, cells, strict=True)))
 
 
+def _cells(line: int, text: str) -> list[str]:
+    """The cells of one line. Python before 3.11 refuses a NUL, later ones take it for a character."""
+    try:
+        return next(csv.reader([text]))
+    except csv.Error as error:
+        raise BadDataError(f"row {line}: {error}", remedy="give a CSV file of plain text") from error
+
+
 def _header(text: str) -> list[str]:
-    header = [name.strip().lower() for name in next(csv.reader([text]))]
+    header = [name.strip().lower() for name in _cells(1, text)]
     known = {*FREQUENCY, *VALUES, *OPTIONAL}
     remedy = "columns: frequency_mhz|frequency_hz, power_w and/or latency_s; optional " + ", ".join(OPTIONAL)
     if len(set(header)) != len(header):

@@ -23,7 +23,7 @@ LIMITS = ((), ("deadline", "memory"), ("power", "energy", "least_layers"), ("dev
 MANY = fleet.BATCH_FROM + 6
 
 
-def made(problem) -> dict:
+def made(problem) -> dict[str, object]:
     """The plan of a problem without what differs from plan to plan; why there is none where there is none."""
     try:
         found = to_plain(plan(problem))

@@ -12,7 +12,8 @@ from sqlalchemy import event
 from cardlab.card.link.channel import rates_by_round
 from cardlab.card.problem.from_db import Request, gather
 from cardlab.card.problem.scenario import Constraints, LinkSpec, Objective
-from cardlab.card.schemes.card.planning import extents_of, plan_rounds
+from cardlab.card.schemes.card.planning import plan_rounds
+from cardlab.card.solvers.enumeration import extents_of
 from cardlab.card.uncertainty import with_guard
 from cardlab.core.errors import CardlabError, NotFoundError, PlanError
 from cardlab.core.quantity import Provenance
