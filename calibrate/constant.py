@@ -1,4 +1,4 @@
-"""The fit of something measured at one clock that cannot be chosen or read: a constant, no more."""
+"""The fit of something measured at one frequency that cannot be chosen or read: a constant, no more."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DRAWS = 200
 def constant_fit(values: Sequence[tuple[float, float | None]], subject: FitSubject) -> Fit:
     """The mean of values [(value, stderr)], weighted where all errors are known, as a `constant` fit.
 
-    Its range is unknown (the clock was), so every prediction holds only for the clock as it was found.
+    Its range is unknown (the frequency was), so every prediction holds only for the frequency as it was found.
     With several values the scatter between them counts where it exceeds their own errors.
     """
     y = np.array([v for v, _ in values])
@@ -64,6 +64,6 @@ def constant_fit(values: Sequence[tuple[float, float | None]], subject: FitSubje
         interval_factor=None if stderr is None else factor,
         mape=float(np.mean(np.abs(y / mean - 1.0))),
         data_hash=data_hash,
-        warnings=("the clock could not be read: holds only for the clock as it was found",),
+        warnings=("the frequency could not be read: holds only for the frequency as it was found",),
         packed_draws=b"" if sampled is None else sampled.astype("<f8").tobytes(),
     )

@@ -1,4 +1,4 @@
-"""The constants users publish, derived from fits: kappa, static power, delta, clocks, cores.
+"""The constants users publish, derived from fits: kappa, static power, delta, frequencies, cores.
 
     kappa, static_power   of static_cubic, P = static_power + kappa f^3, with the range and error it holds to
     kappa_paper           of the pure cubic P = kappa f^3 (CARD), with its error
@@ -8,7 +8,7 @@ delta is no constant of a card: with t = a + b / f (see cardlab.core.laws.latenc
 
     delta(f) = flop / (cores (a f + b)),
 
-which falls with the clock whenever part of the time (a) does not follow it. So it is given per
+which falls with the frequency whenever part of the time (a) does not follow it. So it is given per
 operating point, segment and phase; `DeltaCurve` carries the law that explains how it falls.
 """
 
@@ -74,7 +74,7 @@ def delta_from_latency(latency: Estimate, flop: float, frequency_hz: float, core
 
 
 def delta_curve(latency: Fit, flop: float, cores: int) -> DeltaCurve | None:
-    """How delta falls with the clock; None unless the latency follows `inverse` or `affine_inverse`."""
+    """How delta falls with the frequency; None unless the latency follows `inverse` or `affine_inverse`."""
     if "cycles" not in latency.parameters:
         return None
     stall = latency.parameters.get("stall")

@@ -32,7 +32,7 @@ class SweepData:
         x, y: [n].
         stderr: measured standard errors [n] in the unit of y, None if unknown.
         quantisation: step of the meter in the unit of y, None if unknown.
-        clock: group number [n]; readings within 0.3 % of one clock share it.
+        frequency: group number [n]; readings within 0.3 % of one frequency share it.
         warnings: what was left out and why.
     """
 
@@ -45,7 +45,7 @@ class SweepData:
 
     @property
     def clocks(self) -> int:
-        """Distinct clocks."""
+        """Distinct frequencies."""
         return int(self.clock[-1]) + 1
 
     @property
@@ -87,7 +87,7 @@ def prepare(
 ) -> SweepData:
     """Check, sort and group the points of a sweep.
 
-    Points marked throttled are left out as long as three clocks remain, with a warning.
+    Points marked throttled are left out as long as three frequencies remain, with a warning.
 
     Raises:
         BadDataError: empty, of unequal length, not finite or not positive; the message names the point.
@@ -134,7 +134,7 @@ def _same_length(a: Array, b: Array, a_name: str, b_name: str) -> None:
 
 
 def _drift(x: Array, y: Array) -> list[str]:
-    """A line per clock that was measured again later (the anchor) and had moved by more than 2 %."""
+    """A line per frequency that was measured again later (the anchor) and had moved by more than 2 %."""
     lines = []
     for i, clock in enumerate(x):
         again = np.flatnonzero(np.abs(x / clock - 1.0) < SAME_CLOCK)
@@ -157,5 +157,5 @@ def _unthrottled(x: Array, throttled: Sequence[bool | None] | None) -> tuple[Arr
     count = int(flagged.sum())
     # Leaving out all but two frequencies would trade a flagged fit for none.
     if np.unique(x[~flagged]).size < 3:
-        return keep, [f"{count} throttled points kept: too few clocks remain without them"]
+        return keep, [f"{count} throttled points kept: too few frequencies remain without them"]
     return ~flagged, [f"{count} throttled points left out"]

@@ -66,23 +66,23 @@ def fit_power(
     relative: bool = True,
     subject: FitSubject | None = None,
 ) -> Fit:
-    """Fit power against clock and return the chosen law.
+    """Fit power against frequency and return the chosen law.
 
     Args:
-        frequency_hz: clocks read back under load [n], Hz, in the order they were measured.
+        frequency_hz: frequencies read back under load [n], Hz, in the order they were measured.
         power_w: mean power [n], W.
         law: a name of cardlab.core.laws, or "auto".
         stderr_w: measured standard errors [n], W.
         quantisation_w: step of the meter, W.
         throttled: flags [n]; throttled points are left out.
-        frequency_max_hz: highest clock the device offers, to warn when the sweep lacks it.
+        frequency_max_hz: highest frequency the device offers, to warn when the sweep lacks it.
         loss: "linear", "soft_l1" or "auto".
         relative: weigh by relative error; False is plain least squares.
         subject: what the sweep is about.
 
     Raises:
         BadDataError: a value is not finite and positive; the message names the point.
-        TooFewPointsError: the named law has more parameters than there are clocks.
+        TooFewPointsError: the named law has more parameters than there are frequencies.
         UsageError: no such law.
     """
     data = prepare(frequency_hz, power_w, stderr=stderr_w, quantisation=quantisation_w, throttled=throttled)
@@ -104,7 +104,7 @@ def fit_latency(
     relative: bool = True,
     subject: FitSubject | None = None,
 ) -> Fit:
-    """Fit latency (s) against clock (Hz) at one memory clock; arguments and errors as `fit_power`."""
+    """Fit latency (s) against frequency (Hz) at one memory frequency; arguments and errors as `fit_power`."""
     data = prepare(frequency_hz, latency_s, y_name="latency_s", stderr=stderr_s, throttled=throttled)
     subject = replace(subject or FitSubject(), quantity="latency")
     return _fit(data, law, subject, Options(loss=loss, relative=relative), frequency_max_hz)
@@ -146,8 +146,8 @@ def _candidate(quantity: str, name: str, data: SweepData, options: Options) -> C
     need = 1 if isinstance(law, Measured) else len(law.parameters)
     if data.clocks < need:
         raise TooFewPointsError(
-            f"law {name} has {need} parameters and the sweep {data.clocks} distinct clocks",
-            remedy="measure more clocks or use --law auto",
+            f"law {name} has {need} parameters and the sweep {data.clocks} distinct frequencies",
+            remedy="measure more frequencies or use --law auto",
         )
     solution = solve_law(law, data, options)
     held_out = leave_one_clock_out(data, solution) if data.clocks > need else None

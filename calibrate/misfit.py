@@ -2,10 +2,10 @@
 
 Residuals hold noise and misfit. What tells them apart:
 
-* noise was measured (repeats at each clock): misfit is the excess. In the sample a law bends towards
+* noise was measured (repeats at each frequency): misfit is the excess. In the sample a law bends towards
   its points, so for a law that was *chosen* by the data the excess of the held-out errors counts,
   whose noise part is sigma^2 / (1 - h_i) with the leverages h_i, and at least a quarter of the noise.
-* noise unknown: what successive residuals, in order of the clock, differ by is noise (von Neumann
+* noise unknown: what successive residuals, in order of the frequency, differ by is noise (von Neumann
   1941), because a smooth misfit hardly changes between neighbours; the rest is misfit. For a chosen
   law at least half of the variance counts: a misfit that jumps (a stepped voltage table) looks like
   noise, and 12 points cannot tell.
@@ -62,7 +62,7 @@ def misfit(data: SweepData, solution: Solution, held_out: Array | None, *, chose
 
 
 def _held_out_excess(data: SweepData, solution: Solution, held_out: Array) -> float:
-    # Both ends are extrapolations when left out; only clocks between others count.
+    # Both ends are extrapolations when left out; only frequencies between others count.
     inner = (data.clock > 0) & (data.clock < data.clocks - 1)
     known = data.known_noise
     if known is None or not np.any(inner):

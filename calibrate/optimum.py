@@ -1,7 +1,7 @@
-"""The clock that spends least energy on a fixed piece of work: minimise E(f) = P(f) t(f).
+"""The frequency that spends least energy on a fixed piece of work: minimise E(f) = P(f) t(f).
 
-Without static power and with t = b / f the answer would always be the lowest clock; static power makes
-slow clocks dear and rising voltage makes fast ones dear, so real cards have an optimum in between.
+Without static power and with t = b / f the answer would always be the lowest frequency; static power makes
+slow frequencies dear and rising voltage makes fast ones dear, so real cards have an optimum in between.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ DRAWN = 61
 
 
 def energy_optimum(power: Fit, latency: Fit, frequencies_hz: Sequence[float] | None = None) -> EnergyOptimum:
-    """Clock of least P(f) t(f) among the given clocks, else over the range both fits cover (Hz)."""
+    """Frequency of least P(f) t(f) among the given frequencies, else over the range both fits cover (Hz)."""
     return step_optimum(power, [(latency, 1.0)], frequencies_hz)
 
 
 def step_optimum(
     power: Fit, parts: Sequence[tuple[Fit, float]], frequencies_hz: Sequence[float] | None = None
 ) -> EnergyOptimum:
-    """Clock of least P(f) times the sum of count x t(f) over the parts [(latency, count)] of a step.
+    """Frequency of least P(f) times the sum of count x t(f) over the parts [(latency, count)] of a step.
 
     Raises BadDataError if the fits cover no common range.
     """
     fits = [power, *(latency for latency, _ in parts)]
     low, high = max(f.x.span[0] for f in fits), min(f.x.span[1] for f in fits)
     if not low <= high or not np.isfinite([low, high]).all():
-        raise BadDataError("power and latency cover no common clocks", remedy="measure both in one sweep")
+        raise BadDataError("power and latency cover no common frequencies", remedy="measure both in one sweep")
     grid = np.linspace(low, high, GRID)
     if frequencies_hz is not None:
         grid = np.sort(np.array(frequencies_hz, dtype=float))

@@ -1,4 +1,4 @@
-"""What is published from stored fits: the constants of each power curve and the energy-optimal clocks."""
+"""What is published from stored fits: the constants of each power curve and the energy-optimal frequencies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def published_constants(store: Store, fits: Sequence[Fit]) -> tuple[Constants, .
 
 
 def energy_optima(store: Store, fits: Sequence[Fit]) -> tuple[Optimum, ...]:
-    """Of each chosen power curve whose latency was measured over the same clocks."""
+    """Of each chosen power curve whose latency was measured over the same frequencies."""
     found = []
     for power in (f for f in fits if f.quantity == "power" and f.selected and f.x.min != f.x.max):
         mine = [f for f in fits if f.quantity == "latency" and f.selected and _same_work(f, power)]
@@ -71,7 +71,7 @@ def _same_curve(a: Fit, b: Fit) -> bool:
 
 
 def _deltas(profiles: Sequence[Profile], cores: int | None) -> list[Delta]:
-    """delta of each done point, segment and phase; empty where cores or clock are unknown."""
+    """delta of each done point, segment and phase; empty where cores or frequency are unknown."""
     found = []
     for profile in profiles:
         for point in profile.points:

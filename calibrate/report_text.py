@@ -33,7 +33,7 @@ def verdict(fit: Fit) -> str:
     if fit.loo_mape is None and fit.degrees_of_freedom == 0:
         return "verdict: cannot be judged, there are no points to spare"
     error = fit.mape if fit.loo_mape is None else fit.loo_mape
-    basis = "points it was fitted to" if fit.loo_mape is None else "clocks it has not seen"
+    basis = "points it was fitted to" if fit.loo_mape is None else "frequencies it has not seen"
     grade = next(word for limit, word in _GRADES if error <= limit)
     return f"verdict: {grade}; off by {100 * error:.2g} % on average at {basis}"
 

@@ -1,6 +1,6 @@
-"""Which law: the one that best predicts clocks it has not seen, and of equals the simplest.
+"""Which law: the one that best predicts frequencies it has not seen, and of equals the simplest.
 
-Every identifiable law is fitted with each clock left out in turn. A simpler law wins over the best one
+Every identifiable law is fitted with each frequency left out in turn. A simpler law wins over the best one
 when its mean held-out error is not worse by more than one standard error of the paired difference (the
 one-standard-error rule of Breiman et al., 1984) nor by more than a fixed margin. The pure cubic is
 never a candidate: it is the paper's baseline, fitted and shown beside the choice.
@@ -35,7 +35,7 @@ OUTLIER_WEIGHT = 0.7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One law tried: its solution and its held-out error per point [n] (None with one clock)."""
+    """One law tried: its solution and its held-out error per point [n] (None with one frequency)."""
 
     solution: Solution
     held_out: Array | None
@@ -61,7 +61,7 @@ def try_laws(
 ) -> tuple[Candidate, ...]:
     """Fit every identifiable law of those names, held-out errors included.
 
-    With too few clocks for any of them: a constant for one clock, the points themselves for two.
+    With too few frequencies for any of them: a constant for one frequency, the points themselves for two.
     """
     laws = [law_named(quantity, name) for name in names or candidates_for(quantity)]
     # Identifiability counts distinct frequencies, not readings.

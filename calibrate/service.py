@@ -1,8 +1,8 @@
 """From the store to fits and back: gather the points of each subject, fit, keep.
 
 A subject is one curve: device, task or workload, execution, quantity, segment, phase, rail, power mode
-and memory clock. All finished points of all runs of a subject enter its fit, so a second sweep adds to
-the first. Points measured at a clock that cannot be read make a constant: one value, no extrapolation.
+and memory frequency. All finished points of all runs of a subject enter its fit, so a second sweep adds to
+the first. Points measured at a frequency that cannot be read make a constant: one value, no extrapolation.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 * Covariance: s^2 (J' W J)^-1 with s^2 from the residuals; parameters at a bound are left out of J.
 * Interval: value +- t(0.975, n - p) standard errors; for the knee of a ridge the cost is no parabola,
   so its ends are where the profiled cost passes S_min (1 + F(0.95; 1, n - p) / (n - p)).
-* Held-out error: every clock is left out in turn and predicted from the others.
+* Held-out error: every frequency is left out in turn and predicted from the others.
 * Draws: the law is refitted to itself plus noise of the size of the residuals, the noise of each draw
   scaled by sqrt(nu / chi^2_nu), so that the draws spread like Student's t and keep every bound.
 """
@@ -87,7 +87,7 @@ def covariance(data: SweepData, solution: Solution) -> Array | None:
 
 
 def leave_one_clock_out(data: SweepData, solution: Solution) -> Array | None:
-    """Relative error [n] of every point predicted without its clock; None with too few clocks."""
+    """Relative error [n] of every point predicted without its frequency; None with too few frequencies."""
     if data.clocks < (4 if isinstance(solution.law, Measured) else 2):
         return None
     # One fold a frequency, not a point: an anchor measured twice would vouch for itself.
@@ -131,7 +131,7 @@ def _mirrored(rng: np.random.Generator, count: int, size: int) -> Array:
 
 
 def bootstrap_by_clock(data: SweepData, solution: Solution, count: int = DRAWS) -> Array:
-    """Parameters [count, p] refitted to clocks drawn with replacement (at least three distinct)."""
+    """Parameters [count, p] refitted to frequencies drawn with replacement (at least three distinct)."""
     law = solution.law
     assert isinstance(law, SeparableLaw)
     rng = np.random.default_rng([int(data.data_hash[:15], 16), 1])

@@ -25,18 +25,18 @@ def warnings_for(fit: Fit, data: SweepData, solution: Solution, frequency_max_hz
         lines.append("no uncertainty: no points to spare and no measured noise")
     held_out = fit.loo_mape
     if held_out is not None and held_out > POOR:
-        lines.append(f"predicts clocks it has not seen to {100 * held_out:.0f} % only")
+        lines.append(f"predicts frequencies it has not seen to {100 * held_out:.0f} % only")
     return tuple(lines)
 
 
 def _about_range(fit: Fit, data: SweepData, solution: Solution, frequency_max_hz: float | None) -> list[str]:
     lines = []
     if data.clocks == 1:
-        lines.append("one clock only: holds at that clock")
+        lines.append("one frequency only: holds at that frequency")
     elif not isinstance(solution.law, Measured) and data.clocks < solution.law.min_points:
-        lines.append(f"{data.clocks} clocks, {fit.law} wants at least {solution.law.min_points}")
+        lines.append(f"{data.clocks} frequencies, {fit.law} wants at least {solution.law.min_points}")
     elif isinstance(solution.law, Measured) and data.clocks < 3:
-        lines.append("two clocks only: a straight line between them")
+        lines.append("two frequencies only: a straight line between them")
     if frequency_max_hz is not None and fit.x.span[1] < (1 - TOP_GAP) * frequency_max_hz:
         end, top = fit.x.span[1] / 1e6, frequency_max_hz / 1e6
         lines.append(f"the sweep ends at {end:.0f} MHz, the device goes to {top:.0f} MHz")

@@ -1,7 +1,7 @@
 """Sweeps from Kernel Tuner: its cache file or its published results (T4) file, JSON.
 
 A cache keeps one entry per configuration under "cache"; a results file a list under "results" with the
-configuration and the measurements apart. Of each: the clock that was read back (`core_freq`), else the one
+configuration and the measurements apart. Of each: the frequency that was read back (`core_freq`), else the one
 that was set (`nvml_gr_clock`), MHz; power (`nvml_power` or `ps_power`, W); `time`, ms.
 """
 
@@ -23,7 +23,7 @@ MEMORY = ("mem_freq", "nvml_mem_clock")
 
 
 def read_kernel_tuner(path: str | Path, *, max_rows: int = MAX_ROWS) -> tuple[ImportedRow, ...]:
-    """All valid configurations of a Kernel Tuner file that have a clock; rows count entries from 1.
+    """All valid configurations of a Kernel Tuner file that have a frequency; rows count entries from 1.
 
     Configurations that failed to run carry text in place of a time and are left out.
 
@@ -40,7 +40,7 @@ def _load(path: Path) -> Document:
         if path.stat().st_size > MAX_BYTES:
             raise BadDataError(
                 f"{path} is larger than {MAX_BYTES // 2**20} MiB",
-                remedy="keep the clock sweep of one kernel only",
+                remedy="keep the frequency sweep of one kernel only",
             )
         text = path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as error:
@@ -91,7 +91,9 @@ def _rows(entries: Iterator[Document], workload: str) -> Iterator[ImportedRow]:
             continue
         clock = _first(entry, CLOCKS)
         if clock is None:
-            raise BadDataError(f"row {line}: no clock (core_freq or nvml_gr_clock)", remedy="tune over nvml_gr_clock")
+            raise BadDataError(
+                f"row {line}: no frequency (core_freq or nvml_gr_clock)", remedy="tune over nvml_gr_clock"
+            )
         power, memory = _first(entry, POWER_KEYS), _first(entry, MEMORY)
         if power is None and time_ms is None:
             raise BadDataError(f"row {line}: neither power nor time", remedy="observe nvml_power")

@@ -21,10 +21,10 @@ class ImportedRow:
 
     Attributes:
         line: 1-based row of the file, to name it in messages.
-        frequency_hz: clock.
+        frequency_hz: frequency.
         power_w, latency_s: at least one is there.
         workload, rail: labels, None if the file has no such column.
-        memory_hz: memory clock, None if unknown.
+        memory_hz: memory frequency, None if unknown.
     """
 
     line: int

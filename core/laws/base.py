@@ -8,7 +8,7 @@ linear in beta and, for a few laws, bent by one or two shape parameters theta. T
 fitting cheap and safe: for a given theta the best beta is a small non-negative least-squares problem
 with one solution, so only theta has to be searched (variable projection, Golub and Pereyra 1973).
 
-Shapes: x is [n] (Hz for clocks); parameters are [..., p], linear ones first, then shape ones;
+Shapes: x is [n] (Hz for frequencies); parameters are [..., p], linear ones first, then shape ones;
 values are [..., n], so one call evaluates 200 draws on a whole grid.
 """
 
@@ -74,7 +74,7 @@ class Law(ABC):
         """Candidate parameter vectors [k, p] to start a search from."""
 
     def bound_to(self, x: Array, y: Array) -> Law:
-        """This law with constants (a reference clock, knots) taken from the data."""
+        """This law with constants (a reference frequency, knots) taken from the data."""
         del x, y
         return self
 

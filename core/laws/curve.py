@@ -1,4 +1,4 @@
-"""Curves that are not functions of a clock.
+"""Curves that are not functions of a frequency.
 
     saturating: y = a - b exp(-k r)
 

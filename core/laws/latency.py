@@ -1,23 +1,23 @@
-"""Latency of a fixed piece of work against the compute clock f, at one memory clock.
+"""Latency of a fixed piece of work against the compute frequency f, at one memory frequency.
 
     t = a + b / f
 
-b counts the clock cycles the work needs; a is the time that no higher clock removes: waiting for
-memory, launches, copies. a belongs to one memory clock and falls faster than 1 / f_memory, so each
-memory clock gets its own fit. Without a (`inverse`) the work would be purely compute-bound.
-Clocks in Hz, latency in s.
+b counts the clock cycles the work needs; a is the time that no higher frequency removes: waiting for
+memory, launches, copies. a belongs to one memory frequency and falls faster than 1 / f_memory, so each
+memory frequency gets its own fit. Without a (`inverse`) the work would be purely compute-bound.
+Frequencies in Hz, latency in s.
 """
 
 from __future__ import annotations
 
 from cardlab.core.laws.base import Array, Parameter, SeparableLaw, stack
 
-_STALL = Parameter(name="stall", unit="s", meaning="time that a higher clock does not remove")
+_STALL = Parameter(name="stall", unit="s", meaning="time that a higher frequency does not remove")
 _CYCLES = Parameter(name="cycles", unit="cycles", meaning="clock cycles of the work")
 
 
 class ConstantLatency(SeparableLaw):
-    """t = a: no clock control, or work that does not feel the clock."""
+    """t = a: no frequency control, or work that does not feel the frequency."""
 
     name = "constant"
     quantities = ("latency",)
@@ -43,12 +43,12 @@ class Inverse(SeparableLaw):
     linear = (_CYCLES,)
 
     def basis(self, x: Array, theta: Array) -> Array:
-        """The period of the clock."""
+        """The period of the frequency."""
         return stack((*theta.shape[:-1], x.size), 1.0 / x)
 
 
 class AffineInverse(SeparableLaw):
-    """t = a + b / f, a >= 0: compute that scales with the clock and a rest that does not."""
+    """t = a + b / f, a >= 0: compute that scales with the frequency and a rest that does not."""
 
     name = "affine_inverse"
     quantities = ("latency",)
@@ -59,5 +59,5 @@ class AffineInverse(SeparableLaw):
     linear = (_STALL, _CYCLES)
 
     def basis(self, x: Array, theta: Array) -> Array:
-        """Ones and the period of the clock."""
+        """Ones and the period of the frequency."""
         return stack((*theta.shape[:-1], x.size), 1.0, 1.0 / x)

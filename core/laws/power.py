@@ -1,14 +1,14 @@
-"""Power of a busy processor against its clock f.
+"""Power of a busy processor against its frequency f.
 
 Dynamic power of CMOS is c f V^2. Three regimes follow from what the voltage does:
 
-    V flat            P = P0 + c f                     (low clocks, below the ridge)
+    V flat            P = P0 + c f                     (low frequencies, below the ridge)
     V proportional f  P = P0 + kappa f^3               (the cubic of the CARD paper has P0 = 0)
-    flat, then rising P = P0 + c f V(f)^2              (real cards: a knee at 0.6-0.85 of the top clock)
+    flat, then rising P = P0 + c f V(f)^2              (real cards: a knee at 0.6-0.85 of the top frequency)
 
-P0 is everything that does not depend on the clock: leakage, fans, memory, the board. Sources: CARD
+P0 is everything that does not depend on the frequency: leakage, fans, memory, the board. Sources: CARD
 (arXiv 2408.16233) for kappa f^3; Schoonhoven et al., "Going green" (PMBS 2022) for the ridge.
-Clocks in Hz, power in W.
+Frequencies in Hz, power in W.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ REFERENCE_HZ = 1e9
 MAX_VOLTAGE_RATIO = 1.6
 
 _POWER = ("power", "wait_power")
-_STATIC = Parameter(name="static_power", unit="W", meaning="power that does not depend on the clock")
+_STATIC = Parameter(name="static_power", unit="W", meaning="power that does not depend on the frequency")
 _KAPPA = Parameter(name="kappa", unit="W/Hz^3", meaning="cubic coefficient of the dynamic power")
-_LINEAR = Parameter(name="linear", unit="W/Hz", meaning="dynamic power per clock at constant voltage")
+_LINEAR = Parameter(name="linear", unit="W/Hz", meaning="dynamic power per frequency at constant voltage")
 _SCALE = Parameter(name="scale", unit="W", meaning="dynamic power at 1 GHz")
-_KNEE = Parameter(name="knee", unit="Hz", meaning="clock above which the voltage rises")
+_KNEE = Parameter(name="knee", unit="Hz", meaning="frequency above which the voltage rises")
 _RATIO = Parameter(
     name="voltage_ratio",
     unit="1",
-    meaning="voltage at the top clock over the voltage below the knee",
+    meaning="voltage at the top frequency over the voltage below the knee",
     lower=1.0,
     upper=MAX_VOLTAGE_RATIO,
 )
-_EXPONENT = Parameter(name="exponent", unit="1", meaning="exponent of the clock", lower=0.5, upper=8.0)
+_EXPONENT = Parameter(name="exponent", unit="1", meaning="exponent of the frequency", lower=0.5, upper=8.0)
 
 
 class ConstantPower(SeparableLaw):
-    """P = P0: no clock control, or a rail that does not feel the clock."""
+    """P = P0: no frequency control, or a rail that does not feel the frequency."""
 
     name = "constant"
     quantities = _POWER
@@ -67,12 +67,12 @@ class Cubic(SeparableLaw):
     linear = (_KAPPA,)
 
     def basis(self, x: Array, theta: Array) -> Array:
-        """The cube of the clock."""
+        """The cube of the frequency."""
         return stack((*theta.shape[:-1], x.size), x**3)
 
 
 class StaticCubic(SeparableLaw):
-    """P = P0 + kappa f^3: voltage proportional to the clock, plus static power."""
+    """P = P0 + kappa f^3: voltage proportional to the frequency, plus static power."""
 
     name = "static_cubic"
     quantities = _POWER
@@ -83,7 +83,7 @@ class StaticCubic(SeparableLaw):
     linear = (_STATIC, _KAPPA)
 
     def basis(self, x: Array, theta: Array) -> Array:
-        """Ones and the cube of the clock."""
+        """Ones and the cube of the frequency."""
         return stack((*theta.shape[:-1], x.size), 1.0, x**3)
 
 
@@ -99,7 +99,7 @@ class StaticLinearCubic(SeparableLaw):
     linear = (_STATIC, _LINEAR, _KAPPA)
 
     def basis(self, x: Array, theta: Array) -> Array:
-        """Ones, the clock and its cube."""
+        """Ones, the frequency and its cube."""
         return stack((*theta.shape[:-1], x.size), 1.0, x, x**3)
 
 
@@ -127,7 +127,7 @@ class PowerLaw(SeparableLaw):
     shape = (_EXPONENT,)
 
     def basis(self, x: Array, theta: Array) -> Array:
-        """Ones and the power of the clock."""
+        """Ones and the power of the frequency."""
         return stack((*theta.shape[:-1], x.size), 1.0, _power_curve(x, theta)[0])
 
     def basis_slope(self, x: Array, theta: Array) -> Array:
@@ -154,7 +154,7 @@ class PurePowerLaw(SeparableLaw):
     shape = (_EXPONENT,)
 
     def basis(self, x: Array, theta: Array) -> Array:
-        """The power of the clock."""
+        """The power of the frequency."""
         return stack((*theta.shape[:-1], x.size), _power_curve(x, theta)[0])
 
     def basis_slope(self, x: Array, theta: Array) -> Array:
@@ -170,11 +170,11 @@ class PurePowerLaw(SeparableLaw):
 
 @dataclass(frozen=True, slots=True)
 class Ridge(SeparableLaw):
-    """P = P0 + c f V(f)^2 with V = 1 up to the knee, then rising linearly to V = r at the top clock.
+    """P = P0 + c f V(f)^2 with V = 1 up to the knee, then rising linearly to V = r at the top frequency.
 
     Attributes:
-        bottom_hz, top_hz: lowest and highest clock of the data; they fix where V = r holds and
-            between which clocks the knee may lie.
+        bottom_hz, top_hz: lowest and highest frequency of the data; they fix where V = r holds and
+            between which frequencies the knee may lie.
     """
 
     bottom_hz: float = 0.0
@@ -198,13 +198,13 @@ class Ridge(SeparableLaw):
         return (*self.linear, knee, _RATIO)
 
     def bound_to(self, x: Array, y: Array) -> Law:
-        """The ridge over the range of these clocks."""
+        """The ridge over the range of these frequencies."""
         del y
         return Ridge(float(np.min(x)), float(np.max(x)))
 
     @property
     def constants(self) -> Mapping[str, tuple[float, ...]]:
-        """The range of clocks the knee and the voltage ratio refer to."""
+        """The range of frequencies the knee and the voltage ratio refer to."""
         return {"bottom_hz": (self.bottom_hz,), "top_hz": (self.top_hz,)}
 
     def basis(self, x: Array, theta: Array) -> Array:

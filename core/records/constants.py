@@ -24,7 +24,7 @@ class DeltaCurve:
     """delta(f) = flop / (cores (stall f + cycles)), from an affine latency.
 
     Attributes:
-        limit: delta at a vanishing clock, where only cycles count.
+        limit: delta at a vanishing frequency, where only cycles count.
         stall_s, cycles: of the latency.
     """
 
@@ -39,7 +39,7 @@ class DeltaCurve:
         return self.flop / (self.cores * self.cycles)
 
     def at(self, frequency_hz: float) -> float:
-        """FLOP per core per cycle at a clock."""
+        """FLOP per core per cycle at a frequency."""
         return self.flop / (self.cores * (self.stall_s * frequency_hz + self.cycles))
 
 
@@ -50,7 +50,7 @@ class Constant:
     Attributes:
         name, unit: of the number.
         about: rail and task or load it holds for.
-        low_hz, high_hz: clocks it was fitted over.
+        low_hz, high_hz: frequencies it was fitted over.
         error: mean relative error of its law there, fraction.
     """
 
@@ -134,14 +134,14 @@ class Constants:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyOptimum:
-    """The best clock and what it costs.
+    """The best frequency and what it costs.
 
     Attributes:
-        frequency_hz: the clock of least energy.
-        frequency_ci95_hz: 95 % range of the best clock over the parameter draws.
-        energy_j: energy of the work at that clock.
-        saving: fraction saved against the highest clock allowed.
-        curve: energy of the work over the clocks, (Hz, J), to draw.
+        frequency_hz: the frequency of least energy.
+        frequency_ci95_hz: 95 % range of the best frequency over the parameter draws.
+        energy_j: energy of the work at that frequency.
+        saving: fraction saved against the highest frequency allowed.
+        curve: energy of the work over the frequencies, (Hz, J), to draw.
     """
 
     frequency_hz: float
@@ -153,7 +153,7 @@ class EnergyOptimum:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimum:
-    """The energy-optimal clock of one device for one step of a task, or one run of a load.
+    """The energy-optimal frequency of one device for one step of a task, or one run of a load.
 
     Attributes:
         device, task, workload, rail, power_mode, memory_hz: whose it is, as in the fit of its power; energy

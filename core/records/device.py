@@ -21,7 +21,7 @@ class Device:
         platform: "cpu", "nvidia", "jetson", "simulated" or "imported".
         model: what the vendor calls it, None if unknown.
         cores: arithmetic cores (CUDA cores on a GPU, physical or logical cores on a CPU).
-        frequency_min_hz, frequency_max_hz: range that the clock control offers, None without one.
+        frequency_min_hz, frequency_max_hz: range that the frequency control offers, None without one.
         memory_bytes: physical memory that a model may use.
         power_limit_w: the most it may draw, None where nothing says.
         driver: version of the driver, None without one.

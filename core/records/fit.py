@@ -58,7 +58,7 @@ class FitSubject:
         cut: of an accuracy, layers on the device; None for other quantities.
         codec: family of codecs that an accuracy is about ("dense", "topk"), None for other quantities.
         power_mode: power mode of the device, None without modes.
-        memory_hz: memory clock, None if unknown.
+        memory_hz: memory frequency, None if unknown.
         provenance: of the measurements; the fit's own adds how = fitted.
         meter_systematic: relative standard deviation of the meter's gain, None if unknown.
     """
@@ -128,7 +128,7 @@ class Fit(FitSubject):
         covariance: [p][p] of the parameters, zero in rows of parameters at a bound; None if unknown.
         degrees_of_freedom: of the residuals.
         interval_factor: multiple of a standard error that makes a 95 % interval (Student's t).
-        mape, loo_mape: mean relative error in the sample and with each clock left out in turn
+        mape, loo_mape: mean relative error in the sample and with each frequency left out in turn
             (fraction); None where it cannot be computed.
         r2: coefficient of determination, None if the values do not vary.
         noise: relative standard deviation of one point about the law, None if unknown.
@@ -189,7 +189,7 @@ class Fit(FitSubject):
         return not (low * (1 - EDGE_TOLERANCE) <= x <= high * (1 + EDGE_TOLERANCE))
 
     def predict(self, x: float) -> Estimate:
-        """Mean value at x (Hz for clocks) with its 95 % interval.
+        """Mean value at x (Hz for frequencies) with its 95 % interval.
 
         The interval covers parameters and misfit, and widens outside the data; it leaves out the
         meter's systematic error and the noise of a single reading.

@@ -41,7 +41,7 @@ class RunKind(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedPoint:
-    """A point the run intends to visit; requested_hz None means the clock as found."""
+    """A point the run intends to visit; requested_hz None means the frequency as found."""
 
     index: int
     requested_hz: float | None = None
@@ -92,12 +92,12 @@ class OperatingPoint:
     """The state a point was measured in, as read back under load; None is not readable here.
 
     Attributes:
-        frequency_hz: mean compute clock during the measurement.
-        memory_hz, cpu_hz: memory and CPU clock.
+        frequency_hz: mean compute frequency during the measurement.
+        memory_hz, cpu_hz: memory and CPU frequency.
         power_mode: name of the power mode (nvpmodel), None without modes.
         cores_active: cores not gated by the power mode.
         temperature_c: mean temperature during the measurement.
-        throttled: the clock or power was limited by the hardware; None if it cannot be known.
+        throttled: the frequency or power was limited by the hardware; None if it cannot be known.
         contended: other work disturbed most samples.
         reasons: one line per flag, in words.
     """

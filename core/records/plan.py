@@ -1,4 +1,4 @@
-"""A plan: for each round and device a cut and a server clock, what they cost, and how sure that is."""
+"""A plan: for each round and device a cut and a server frequency, what they cost, and how sure that is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DelayTerms:
         uplink, downlink: smashed data up, gradients down.
         server: forward and backward of the server's layers and the head.
         adapters: LoRA weights (and optimizer state where it travels) down and up.
-        switch: change of the server's clock and of the cut.
+        switch: change of the server's frequency and of the cut.
     """
 
     device: float
@@ -49,7 +49,7 @@ class Alternative:
     """Another choice for the same device and round, and how much worse it is.
 
     Attributes:
-        cut, frequency_hz: the choice; frequency_hz is None where clocks are not modelled.
+        cut, frequency_hz: the choice; frequency_hz is None where frequencies are not modelled.
         delay_s, server_energy_j: what it costs; energy None without power data.
         cost: value of the objective, None where it does not apply.
         margin: its cost minus that of the chosen one.
@@ -69,7 +69,7 @@ class Decision:
 
     Attributes:
         cut: layers 1..cut on the device.
-        frequency_hz: server clock; None where the server's clock cannot be chosen.
+        frequency_hz: server frequency; None where the server's frequency cannot be chosen.
         delay_s, delay_ci95: round delay and its 95 % interval, None if unknown.
         terms_ci95: intervals of the terms whose doubt is known, by name.
         server_energy_j, device_energy_j: None without power data.

@@ -37,7 +37,7 @@ class TrainRound:
         run: uid of the run.
         plan: uid of the plan that was followed, None for a given cut.
         number: round, from 1.
-        frequency_hz: clock the server ran at, None where it cannot be read.
+        frequency_hz: frequency the server ran at, None where it cannot be read.
         loss: mean over the round's mini-batches.
         delay_s: sum of the terms without waiting.
         energy_j: of the server over the whole round, None without a meter.

@@ -79,7 +79,7 @@ class CutCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """Everything about a task that needs no clock.
+    """Everything about a task that needs no frequency.
 
     Attributes:
         parameters: of the whole model without adapters, tied weights once.

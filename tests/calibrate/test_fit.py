@@ -184,7 +184,7 @@ def test_warnings():
     bound = fit_power(CLOCKS_HZ, 3e-26 * CLOCKS_HZ**3.4 / 1e9**0.4, "static_cubic")
     assert any("static_power is at its bound" in w for w in bound.warnings)
     assert bound.parameters["static_power"].stderr is None
-    assert any("3 clocks, ridge" not in w for w in fit_power(CLOCKS_HZ[:4], y[:4], "ridge").warnings)
+    assert any("3 frequencies, ridge" not in w for w in fit_power(CLOCKS_HZ[:4], y[:4], "ridge").warnings)
 
 
 @pytest.mark.parametrize(

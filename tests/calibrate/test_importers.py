@@ -131,7 +131,7 @@ def test_kernel_tuner_results_file(tmp_path):
         ("{", "line 1: not valid JSON"),
         ("[1]", "not a Kernel Tuner file"),
         ("{}", "neither a cache nor results"),
-        ('{"cache": {"a": {"time": 1.0}}}', "row 1: no clock"),
+        ('{"cache": {"a": {"time": 1.0}}}', "row 1: no frequency"),
         ('{"cache": {"a": {"core_freq": "x", "time": 1.0}}}', "row 1: core_freq is 'x'"),
         ('{"cache": {"a": {"core_freq": 500, "nvml_power": -1}}}', "row 1: nvml_power is -1"),
     ],

@@ -70,7 +70,7 @@ def test_one_point_is_imported_and_says_what_it_cannot_give(tmp_path: Path, data
     assert command("calibrate", "import", file, "--device", "x", *db).code == 0
     fits = command("calibrate", "fit", *db, "--json").document["fits"]
     assert {f["law"] for f in fits if f["selected"]} == {"constant"}
-    command("calibrate", "fit", "--law", "ridge", *db).failed_in_one_line(1, "clocks", "--law auto")
+    command("calibrate", "fit", "--law", "ridge", *db).failed_in_one_line(1, "frequencies", "--law auto")
 
 
 def test_a_real_sweep_from_elsewhere(tmp_path: Path, database: Path) -> None:
