@@ -1,4 +1,4 @@
-"""A plan: for each round and device a cut and a server clock, what they cost, and how sure that is."""
+"""A plan: for each round and device a cut and a server frequency, what they cost, and how sure that is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DelayTerms:
         uplink, downlink: smashed data up, gradients down.
         server: forward and backward of the server's layers and the head.
         adapters: LoRA weights (and optimizer state where it travels) down and up.
-        switch: change of the server's clock and of the cut.
+        switch: change of the server's frequency and of the cut.
     """
 
     device: float
@@ -49,7 +49,7 @@ class Alternative:
     """Another choice for the same device and round, and how much worse it is.
 
     Attributes:
-        cut, frequency_hz: the choice; frequency_hz is None where clocks are not modelled.
+        cut, frequency_hz: the choice; frequency_hz is None where frequencies are not modelled.
         delay_s, server_energy_j: what it costs; energy None without power data.
         cost: value of the objective, None where it does not apply.
         margin: its cost minus that of the chosen one.
@@ -69,9 +69,9 @@ class Decision:
 
     Attributes:
         cut: layers 1..cut on the device.
-        frequency_hz: server clock; None where the server's clock cannot be chosen.
+        frequency_hz: server frequency; None where the server's frequency cannot be chosen.
         delay_s, delay_ci95: round delay and its 95 % interval, None if unknown.
-        terms_ci95: intervals of the terms whose doubt is known, by name.
+        terms_ci95: intervals of the terms whose uncertainty is known, by name.
         server_energy_j, device_energy_j: None without power data.
         cost: value of the objective.
         cut_probability: share of calibration draws that choose this cut, None without draws.
@@ -183,7 +183,7 @@ class Plan(Tabular):
         assumptions: defaults that were assumed because nothing was given or measured, in words.
         notes: further lines a reader must know.
         provenance: union over all decisions.
-        doubts: by constant, the mean cost that its doubt alone adds to the first round's decisions,
+        uncertainty: by constant, the mean cost that its uncertainty alone adds to the first round's decisions,
             largest first; empty without calibration draws.
         pareto: choices of the whole round none of which is better in both delay and energy; on request.
         sensitivity: what becomes of the plan when one setting changes; on request.
@@ -203,7 +203,7 @@ class Plan(Tabular):
     baselines: Mapping[str, Outcome] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    doubts: Mapping[str, float] = field(default_factory=dict)
+    uncertainty: Mapping[str, float] = field(default_factory=dict)
     pareto: tuple[TradeOff, ...] = ()
     sensitivity: tuple[Sensitivity, ...] = ()
     provenance: Provenance

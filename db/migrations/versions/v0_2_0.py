@@ -52,6 +52,7 @@ _CONVERTED: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "run": rows_0_1.run,
     "fit": rows_0_1.fit,
     "link": rows_0_1.link,
+    "plan": rows_0_1.plan,
     "train_round": rows_0_1.train_round,
     "train_phase": rows_0_1.train_phase,
 }
