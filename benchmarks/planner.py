@@ -32,7 +32,7 @@ from cardlab.card.problem.problem import PaperServer, Problem
 from cardlab.card.problem.scenario import Constraints, LinkSpec, Objective
 from cardlab.card.solvers.batch import solve_batch
 from cardlab.card.solvers.enumeration import Choice, best_choice, extents_of
-from cardlab.card.uncertainty import relative_doubts, with_guard
+from cardlab.card.uncertainty import relative_uncertainty, with_guard
 from cardlab.core.errors import InfeasibleError
 from cardlab.core.quantity import Provenance
 
@@ -227,10 +227,10 @@ def quality(devices: int, calibrations: int, error: float = 0.05, weight: float 
         up, down = draw_rates(link, fleet_now.problem.devices, rng)
         real = replace(fleet_now.problem, uplink_bps=up, downlink_bps=down)
         believed = calibrated(real, error, rng)
-        doubts = relative_doubts(believed, device=error, server=error, power=error, seed=1)
+        uncertainty = relative_uncertainty(believed, device=error, server=error, power=error, seed=1)
         paper = replace(fleet_now.datasheet, uplink_bps=up, downlink_bps=down)
         guard = with_guard(
-            replace(believed, constraints=Constraints(deadline_s=1.0, deadline_confidence=CONFIDENCE)), doubts
+            replace(believed, constraints=Constraints(deadline_s=1.0, deadline_confidence=CONFIDENCE)), uncertainty
         )
         planners = {"guarded": guard, "unguarded": believed, "datasheet": paper}
         extents = {name: extents_of(p) for name, p in planners.items()}
@@ -254,8 +254,8 @@ def _outcome(problem: Problem, extent: Range, m: int, deadline_s: float, real: T
         choice = best_choice(_with_deadline(problem, deadline_s), m, extent)
     except InfeasibleError:
         return {"devices": 1, "refused": 1}
-    place = (choice.cut, choice.clock)
-    least = float(best.table.energy_j[best.cut, best.clock])
+    place = (choice.cut, choice.frequency)
+    least = float(best.table.energy_j[best.cut, best.frequency])
     believed = float(choice.table.energy_j[place])
     energy = float(real.energy_j[place])
     return {

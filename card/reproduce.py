@@ -33,7 +33,7 @@ class Reproduction:
         claims: in the order of the paper.
         rounds: rounds for each of the three channel states.
         cut_by_round: first rounds of the Normal channel, [round][device] (its Fig. 3a).
-        clock_hz: mean server clock by device (Fig. 3b).
+        frequency_hz: mean server frequency by device (Fig. 3b).
         schemes: by scheme (plan, server_only, device_only), mean (delay s, energy J) by channel (Fig. 4).
     """
 
@@ -41,7 +41,7 @@ class Reproduction:
     rounds: int
     devices: tuple[str, ...]
     cut_by_round: tuple[tuple[int, ...], ...]
-    clock_hz: tuple[float, ...]
+    frequency_hz: tuple[float, ...]
     schemes: dict[str, dict[str, tuple[float, float]]]
 
 
@@ -50,20 +50,20 @@ def reproduce(rounds: int = 20) -> Reproduction:
     base = replace(load_scenario("card-letter"), rounds=rounds)
     plans = {channel: _on(base, channel) for channel in CHANNELS}
     cuts = {channel: _grid(plan, lambda d: d.cut) for channel, plan in plans.items()}
-    clocks = np.concatenate([_grid(plan, lambda d: d.frequency_hz) for plan in plans.values()])
+    frequencies = np.concatenate([_grid(plan, lambda d: d.frequency_hz) for plan in plans.values()])
     schemes = _schemes(plans)
     return Reproduction(
         claims=(
             *_cut_claims(base, cuts),
             *_headline_claims(base, schemes),
-            *_clock_claims(base, clocks),
-            _delay_grows(base, clocks),
+            *_frequency_claims(base, frequencies),
+            _delay_grows(base, frequencies),
             *sft_claims(rounds),
         ),
         rounds=rounds,
         devices=tuple(d.name for d in base.devices),
         cut_by_round=tuple(tuple(int(c) for c in row) for row in cuts["normal"][:20]),
-        clock_hz=tuple(float(f) for f in clocks.mean(axis=0)),
+        frequency_hz=tuple(float(f) for f in frequencies.mean(axis=0)),
         schemes=schemes,
     )
 
@@ -109,14 +109,14 @@ def _cut_claims(base: Scenario, cuts: dict[str, np.ndarray]) -> tuple[Claim, ...
             claim="the optimal cut is the first or the last possible one",
             paper="1 or 31 in Fig. 3(a)",
             here=f"1 or {last} in {ends:.0%} of device-rounds",
-            open_choice="none: follows for equal layers wherever the clock does not depend on the cut",
+            open_choice="none: follows for equal layers wherever the frequency does not depend on the cut",
             verdict=verdict(ends == 1.0),
         ),
         Claim(
             claim="the cut moves from 31 to 1 from Device 1 to Device 5",
             paper="yes",
             here="share at cut 1: " + ", ".join(f"{s:.2f}" for s in share),
-            open_choice="F_min = 0.1 F_max; weight 0.2 on delay; ranges over all cuts and clocks",
+            open_choice="F_min = 0.1 F_max; weight 0.2 on delay; ranges over all cuts and frequencies",
             verdict=verdict(moves),
         ),
         Claim(
@@ -147,28 +147,28 @@ def _headline_claims(base: Scenario, schemes: dict[str, dict[str, tuple[float, f
             claim="server energy against Server-only",
             paper="-53.1 %",
             here=f"{energy:+.1%}",
-            open_choice="benchmarks at their own optimal clock; moves by 20 points with the bandwidth",
+            open_choice="benchmarks at their own optimal frequency; moves by 20 points with the bandwidth",
             verdict=verdict(abs(energy + 0.531) <= BAND),
         ),
         Claim(
             claim="delay closer to Server-only than to Device-only",
             paper="closer",
             here=f"{plan[0] / server[0]:.2f} x",
-            open_choice="benchmarks at their own optimal clock",
+            open_choice="benchmarks at their own optimal frequency",
             verdict=verdict(abs(plan[0] - server[0]) < abs(plan[0] - device[0])),
         ),
         Claim(
             claim="server energy similar to Device-only",
             paper="similar",
             here=f"{same:.1f} x; {at_top:.1f} x if Device-only runs at F_max",
-            open_choice="benchmark clock; not together with -53.1 % at one clock, where it would be 14.5 x",
+            open_choice="benchmark frequency; not together with -53.1 % at one frequency, where it would be 14.5 x",
             verdict="not reproduced" if not 0.5 <= same <= 2.0 else "reproduced",
         ),
     )
 
 
-def _clock_claims(base: Scenario, clocks: np.ndarray) -> tuple[Claim, ...]:
-    mean = clocks.mean(axis=0)
+def _frequency_claims(base: Scenario, frequencies: np.ndarray) -> tuple[Claim, ...]:
+    mean = frequencies.mean(axis=0)
     rises = bool((np.diff(mean) > 0).any() and mean[-1] > mean[0])
     per_cut = replace(base, objective=replace(base.objective, range="per_cut"))
     other = _grid(_on(per_cut, "normal"), lambda d: d.frequency_hz).mean(axis=0)
@@ -181,7 +181,7 @@ def _clock_claims(base: Scenario, clocks: np.ndarray) -> tuple[Claim, ...]:
     )
     return (
         Claim(
-            claim="the server's clock is higher for slower devices",
+            claim="the server's frequency is higher for slower devices",
             paper="rises from Device 1 to 5 in Fig. 3(b)",
             here=_ghz(mean),
             open_choice=f"with the energy range taken at the cut in hand: {_ghz(other)}",
@@ -190,16 +190,16 @@ def _clock_claims(base: Scenario, clocks: np.ndarray) -> tuple[Claim, ...]:
         Claim(
             claim="the value of xi (W per Hz^3) is lost",
             paper="a number in Table II",
-            here="1000 times as much changes no cut and no clock" if same else "it changes the decisions",
+            here="1000 times as much changes no cut and no frequency" if same else "it changes the decisions",
             open_choice="none: it cancels from every decision and ratio",
             verdict="not needed" if same else "needed",
         ),
     )
 
 
-def _delay_grows(base: Scenario, clocks: np.ndarray) -> Claim:
+def _delay_grows(base: Scenario, frequencies: np.ndarray) -> Claim:
     server = base.server
-    mean = clocks.mean(axis=0)
+    mean = frequencies.mean(axis=0)
     # One more layer on the device pays if the device computes it slower than the server does.
     slower = [
         d.frequency_hz * d.delta * d.cores < f * server.delta * server.cores
@@ -209,8 +209,8 @@ def _delay_grows(base: Scenario, clocks: np.ndarray) -> Claim:
     return Claim(
         claim="delay grows with the cut for every device",
         paper="yes",
-        here="yes" if all(slower) else f"no for {exceptions}: the server at its clock is slower than they are",
-        open_choice="needs a server clock above 0.867 GHz for Device 1",
+        here="yes" if all(slower) else f"no for {exceptions}: the server at its frequency is slower than they are",
+        open_choice="needs a server frequency above 0.867 GHz for Device 1",
         verdict="reproduced" if all(slower) else "contradicted",
     )
 

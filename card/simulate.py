@@ -1,4 +1,4 @@
-"""A scenario played over rounds, channels and fleets: what the planner would do, and gain, on average.
+"""A scenario simulated over rounds, channels and fleets: what the planner would do, and gain, on average.
 
 One job is one (channel, fleet): all its rounds are drawn and planned, and the answer is a summary. Jobs
 share nothing, so they go to worker processes, or to the workers of a Dask cluster by its address. A
@@ -38,7 +38,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Played:
+class Simulated:
     """Means over the rounds of one job.
 
     Attributes:
@@ -109,15 +109,15 @@ def draw_fleet(scenario: Scenario, fleet: int, devices: int | None = None) -> Sc
     return replace(scenario, devices=drawn)
 
 
-def play(job: Job) -> Played:
+def simulate_job(job: Job) -> Simulated:
     """Plan all rounds of a job and sum up."""
     names = tuple(d.name for d in job.scenario.devices)
     about: dict[str, Any] = {"channel": job.channel, "fleet": job.fleet, "rounds": job.scenario.rounds}
     try:
         found = _totals(job.scenario)
     except InfeasibleError as error:
-        return Played(**about, devices=names, infeasible=error.message, baselines={})
-    return Played(
+        return Simulated(**about, devices=names, infeasible=error.message, baselines={})
+    return Simulated(
         **about,
         devices=names,
         delay_s=found.outcome.delay_s,
@@ -168,22 +168,22 @@ def simulate(
     workers: int = 1,
     scheduler: str | None = None,
     progress: Callable[[int, int], None] = lambda done, count: None,
-) -> list[Played]:
-    """Play all jobs, in the order given.
+) -> list[Simulated]:
+    """Simulate all jobs, in the order given.
 
     Args:
-        workers: processes; 1 plays here.
+        workers: processes; 1 works in this one.
         scheduler: address of a Dask scheduler, which then does the work.
         progress: told (done, all) whenever a job is done.
     """
     if scheduler is None and workers <= 1:
         found = []
         for job in todo:
-            found.append(play(job))
+            found.append(simulate_job(job))
             progress(len(found), len(todo))
         return found
     with _dask(scheduler) if scheduler else _processes(workers) as submit:
-        futures = [submit(play, job) for job in todo]
+        futures = [submit(simulate_job, job) for job in todo]
         _watch(futures, progress)
         return [future.result() for future in futures]
 

@@ -1,6 +1,6 @@
 """What is not known about the constants, sent through the solver.
 
-A `Doubt` is one independent source of error (the fit of one latency, the gain of one meter, the speed of
+A `Source` is one independent source of error (the fit of one latency, the gain of one meter, the speed of
 one device): what it adds to the arrays of a problem in each of N draws. Draws of all sources together
 give the probability of a cut and the intervals of delay and energy; draws of one source alone, what that
 source costs the decision; their variance, the guard band of a deadline:
@@ -28,7 +28,7 @@ ATTRIBUTION_DRAWS = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doubt:
+class Source:
     """One source: what it adds in each draw; None where it adds nothing.
 
     Shapes: device_s [N,C], of the device with index `device`, and server_s [N,C,F] seconds per mini-batch,
@@ -46,14 +46,14 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doubts:
+class Uncertainty:
     """All sources, N draws each, independent of each other."""
 
-    sources: tuple[Doubt, ...]
+    sources: tuple[Source, ...]
     draws: int
 
-    def drawn(self, problem: Problem, n: int, only: Doubt | None = None) -> Problem:
-        """The problem as draw n has it; with `only`, that source alone is in doubt."""
+    def drawn(self, problem: Problem, n: int, only: Source | None = None) -> Problem:
+        """The problem as draw n has it; with `only`, that source alone is uncertain."""
         sources = self.sources if only is None else (only,)
         return replace(
             problem,
@@ -83,7 +83,7 @@ class Certainty:
     terms_ci95: Mapping[str, tuple[float, float]]
 
 
-def relative_doubts(
+def relative_uncertainty(
     problem: Problem,
     *,
     device: float = 0.05,
@@ -91,97 +91,97 @@ def relative_doubts(
     power: float = 0.05,
     draws: int = 200,
     seed: int = 0,
-) -> Doubts:
-    """Doubts of a problem whose constants are each known to a relative standard deviation.
+) -> Uncertainty:
+    """The uncertainty of a problem whose constants are each known to a relative standard deviation.
 
     One log-normal factor for each device's speed, one for the server's, one for its power.
     """
     if problem.continuous is not None:
-        raise PlanError("doubt needs listed clocks", remedy="list frequencies_hz in [server]")
+        raise PlanError("uncertainty needs listed frequencies", remedy="list frequencies_hz in [server]")
     rng = np.random.default_rng(seed)
     sources = []
     for m, name in enumerate(problem.devices):
         added = (_factor(rng, device, draws)[:, None] - 1.0) * problem.device_s[m]
-        sources.append(Doubt(name=f"speed of {name}", device=m, device_s=added))
+        sources.append(Source(name=f"speed of {name}", device=m, device_s=added))
     speed = _factor(rng, server, draws)[:, None, None] - 1.0
-    sources.append(Doubt(name="speed of the server", server_s=speed * problem.server_s))
+    sources.append(Source(name="speed of the server", server_s=speed * problem.server_s))
     if problem.power_w is not None:
         gain = _factor(rng, power, draws)[:, None] - 1.0
         wait = None if problem.wait_power_w is None else gain * problem.wait_power_w
-        sources.append(Doubt(name="power of the server", power_w=gain * problem.power_w, wait_power_w=wait))
-    return Doubts(sources=tuple(sources), draws=draws)
+        sources.append(Source(name="power of the server", power_w=gain * problem.power_w, wait_power_w=wait))
+    return Uncertainty(sources=tuple(sources), draws=draws)
 
 
-def with_guard(problem: Problem, doubts: Doubts | None) -> Problem:
+def with_guard(problem: Problem, uncertainty: Uncertainty | None) -> Problem:
     """The problem with the guard band that its `deadline_confidence` asks for.
 
-    Raises PlanError if a confidence is stated and nothing is known about the doubt.
+    Raises PlanError if a confidence is stated and nothing is known about the uncertainty.
     """
     confidence = problem.constraints.deadline_confidence
     if confidence is None or problem.constraints.deadline_s is None:
         return problem
-    if doubts is None:
+    if uncertainty is None:
         raise PlanError(
-            "a confidence is stated for the deadline and the doubt of the constants is not known",
+            "a confidence is stated for the deadline and the uncertainty of the constants is not known",
             remedy="plan --from-db with fits that have draws, or leave out deadline_confidence",
         )
     epochs = problem.objective.local_epochs
     device = np.zeros(problem.device_s.shape)
-    for source in doubts.sources:
+    for source in uncertainty.sources:
         if source.device is not None and source.device_s is not None:
             device[source.device] += epochs**2 * (source.device_s**2).mean(axis=0)
     sent = round_bytes(epochs, problem.up_bytes, problem.down_bytes, problem.adapter_bytes)
     for size, way in zip(sent, ("up_s_per_bit", "down_s_per_bit"), strict=True):
-        device += _variance([getattr(s, way) for s in doubts.sources], ()) * (8.0 * size) ** 2
-    server = epochs**2 * _variance([s.server_s for s in doubts.sources], problem.server_s.shape)
+        device += _variance([getattr(s, way) for s in uncertainty.sources], ()) * (8.0 * size) ** 2
+    server = epochs**2 * _variance([s.server_s for s in uncertainty.sources], problem.server_s.shape)
     spread_s = np.sqrt(device[:, :, None] + server[None, :, :])
     return replace(problem, guard_s=NormalDist().inv_cdf(confidence) * spread_s)
 
 
-def certainties(problem: Problem, choices: Sequence[tuple[int, int]], doubts: Doubts) -> list[Certainty]:
-    """Certainty of each device's choice (cut index, clock index)."""
-    same = np.zeros((doubts.draws, len(choices)))
+def certainties(problem: Problem, choices: Sequence[tuple[int, int]], uncertainty: Uncertainty) -> list[Certainty]:
+    """Certainty of each device's choice (cut index, frequency index)."""
+    same = np.zeros((uncertainty.draws, len(choices)))
     delay = np.zeros_like(same)
     energy = np.full_like(same, np.nan)
     terms: list[list[DelayTerms]] = [[] for _ in choices]
-    for n in range(doubts.draws):
-        drawn = doubts.drawn(problem, n)
+    for n in range(uncertainty.draws):
+        drawn = uncertainty.drawn(problem, n)
         for m, (t, costs) in enumerate(_costs(drawn)):
-            cut, clock = choices[m]
+            cut, frequency = choices[m]
             best = np.unravel_index(int(np.argmin(costs)), costs.shape)
             same[n, m] = np.isfinite(costs[best]) and best[0] == cut
-            delay[n, m] = t.delay_s[cut, clock]
-            terms[m].append(drawn.terms(m, cut, float(t.server_s[cut, clock])))
+            delay[n, m] = t.delay_s[cut, frequency]
+            terms[m].append(drawn.terms(m, cut, float(t.server_s[cut, frequency])))
             if t.energy_j is not None:
-                energy[n, m] = t.energy_j[cut, clock]
-    linked = any(s.up_s_per_bit is not None or s.down_s_per_bit is not None for s in doubts.sources)
-    doubtful = ("device", "server", *(("uplink", "downlink", "adapters") if linked else ()))
+                energy[n, m] = t.energy_j[cut, frequency]
+    linked = any(s.up_s_per_bit is not None or s.down_s_per_bit is not None for s in uncertainty.sources)
+    uncertain = ("device", "server", *(("uplink", "downlink", "adapters") if linked else ()))
     return [
         Certainty(
             cut_probability=float(same[:, m].mean()),
             delay_ci95=_interval(delay[:, m]),
             server_energy_ci95=None if np.isnan(energy[:, m]).any() else _interval(energy[:, m]),
-            terms_ci95={name: _interval(np.array([getattr(t, name) for t in terms[m]])) for name in doubtful},
+            terms_ci95={name: _interval(np.array([getattr(t, name) for t in terms[m]])) for name in uncertain},
         )
         for m in range(len(choices))
     ]
 
 
-def most_doubtful(problem: Problem, choices: Sequence[tuple[int, int]], doubts: Doubts) -> dict[str, float]:
-    """By source, the mean cost over devices that its doubt alone adds to the choices; largest first.
+def contributions(problem: Problem, choices: Sequence[tuple[int, int]], uncertainty: Uncertainty) -> dict[str, float]:
+    """By source, the mean cost over devices that its uncertainty alone adds to the choices; largest first.
 
     In each draw the choice made for the mean constants is held against the best one of that draw, limits
     left aside: what a decision loses by that constant not being known.
     """
-    count = min(doubts.draws, ATTRIBUTION_DRAWS)
-    # With ranges of its own a device is not touched by the doubt of another one.
+    count = min(uncertainty.draws, ATTRIBUTION_DRAWS)
+    # With ranges of its own a device is not touched by the uncertainty of another one.
     apart = problem.objective.range != "common"
     known = _regrets(problem, choices) if apart else []
     lost = {}
-    for source in doubts.sources:
+    for source in uncertainty.sources:
         total = 0.0
         for n in range(count):
-            drawn = doubts.drawn(problem, n, source)
+            drawn = uncertainty.drawn(problem, n, source)
             if apart and source.device is not None:
                 m = source.device
                 total += sum(known) - known[m] + _regrets(drawn, choices, only=m)[0]
@@ -216,7 +216,7 @@ def _factor(rng: np.random.Generator, sigma: float, count: int) -> Array:
     return np.asarray(rng.lognormal(0.0, sigma, count))
 
 
-def _devices(base: Array, sources: Sequence[Doubt], n: int) -> Array:
+def _devices(base: Array, sources: Sequence[Source], n: int) -> Array:
     total: Array = base.copy()
     for source in sources:
         if source.device is not None and source.device_s is not None:

@@ -133,6 +133,14 @@ def link(row: Document) -> Row:
     return {**row, **ends, "document": document}
 
 
+def plan(row: Document) -> Row:
+    """What each constant's uncertainty costs under its present name."""
+    document = dict(row["document"])
+    if "doubts" in document:
+        document["uncertainty"] = document.pop("doubts")
+    return {**row, "document": document}
+
+
 def train_round(row: Document) -> Row:
     """Losses, times, bytes and the interval of the delay in columns."""
     document = dict(row["document"])
@@ -178,6 +186,7 @@ def upgrade_tables(tables: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
         "codec_cost": [p.codec for p in parts if p.codec is not None],
         "fit": owned([fit(row) for row in tables.get("fit", ())]),
         "link": [link(row) for row in tables.get("link", ())],
+        "plan": [plan(row) for row in tables.get("plan", ())],
         "train_round": owned([train_round(row) for row in tables.get("train_round", ())]),
         "train_phase": [train_phase(row) for row in tables.get("train_phase", ())],
     }

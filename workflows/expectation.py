@@ -51,7 +51,7 @@ def _expected(store: Store, settings: RunSettings, server: Device, name: str, li
     place = list(found.problem.cuts).index(settings.cut)
     fastest = found.problem.server_s.shape[1] - 1
     terms = found.problem.terms(0, place, float(found.problem.server_s[place, fastest]))
-    (sure,) = certainties(found.problem, [(place, fastest)], found.doubts)
+    (sure,) = certainties(found.problem, [(place, fastest)], found.uncertainty)
     if not linked:
         return Prediction(terms={"device": terms.device, "server": terms.server}, terms_ci95=sure.terms_ci95)
     known = {f.name: float(getattr(terms, f.name)) for f in fields(terms)}

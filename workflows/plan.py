@@ -196,7 +196,7 @@ def _from_database(store: Store, options: PlanOptions) -> Plan:
     found = gather(store, request, options.rounds or 1)
     if options.scheme == "sft":
         return store.plans.add(_shared_plan(store, found, options), utc_now())
-    made = plan_rounds(found.problems, doubts=found.doubts, datasheet=found.datasheet, inputs=found.inputs)
+    made = plan_rounds(found.problems, uncertainty=found.uncertainty, datasheet=found.datasheet, inputs=found.inputs)
     return store.plans.add(_extended(made, found.problem, options), utc_now())
 
 

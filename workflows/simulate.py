@@ -9,7 +9,7 @@ from cardlab.card.problem.check import check_scenario
 from cardlab.card.problem.scenario_file import load_scenario
 from cardlab.card.reproduce import Reproduction
 from cardlab.card.reproduce import reproduce as reproduce_paper
-from cardlab.card.simulate import Played, jobs
+from cardlab.card.simulate import Simulated, jobs
 from cardlab.card.simulate import simulate as simulate_jobs
 from cardlab.core.tables import Cell, Tabular
 from cardlab.reports.views.parts import Bars, Chart
@@ -26,7 +26,7 @@ class Simulation(Tabular):
     scenario: str
     scheme: str
     rounds: int
-    played: tuple[Played, ...]
+    played: tuple[Simulated, ...]
 
     def rows(self) -> list[dict[str, Cell]]:
         """A row a channel and fleet: means over rounds."""
@@ -72,7 +72,7 @@ def simulate(options: SimulateOptions | None = None, progress: Count | None = No
     return Simulation(scenario=asked.scenario, scheme=base.scheme, rounds=asked.rounds, played=tuple(played))
 
 
-def _job(p: Played) -> str:
+def _job(p: Simulated) -> str:
     return f"{p.channel or 'as given'}, fleet {p.fleet}"
 
 
@@ -84,5 +84,5 @@ def reproduce(options: ReproduceOptions | None = None) -> Reproduction:
 def reproduction_charts(found: Reproduction) -> tuple[Chart | Bars, ...]:
     """The paper's figures with this model's numbers."""
     by_round = {name: [row[m] for row in found.cut_by_round] for m, name in enumerate(found.devices)}
-    frequencies = dict(zip(found.devices, found.clock_hz, strict=True))
+    frequencies = dict(zip(found.devices, found.frequency_hz, strict=True))
     return tuple(paper_pictures(by_round, frequencies, found.schemes))

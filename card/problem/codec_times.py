@@ -114,7 +114,7 @@ class Codecs:
         """Keys that have no profile of their own."""
         return tuple(key for key in dict.fromkeys((*self.devices, self.server)) if key not in self.profiles)
 
-    def lent(self) -> Codecs:
+    def with_borrowed(self) -> Codecs:
         """With the profile of another machine for those that have none of their own."""
         first = next(iter(self.profiles.values()))
         return Codecs(self.devices, self.server, {**dict.fromkeys(self.borrowed(), first), **self.profiles})

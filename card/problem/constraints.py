@@ -1,4 +1,4 @@
-"""Constraints as masks over cut and clock, and in words when none is left."""
+"""Constraints as masks over cut and frequency, and in words when none is left."""
 
 from __future__ import annotations
 
@@ -80,17 +80,19 @@ class Limits:
         names = ", ".join(limit.name for limit in self.limits)
         raise InfeasibleError(f"{name}: each of {names} can be kept, but not all together", remedy="relax one of them")
 
-    def binding(self, costs_without: Array, cut: int, clock: int) -> tuple[str, ...]:
+    def binding(self, costs_without: Array, cut: int, frequency: int) -> tuple[str, ...]:
         """Names of constraints that forbid the choice which would win without them."""
         row, column = np.unravel_index(int(np.argmin(costs_without)), costs_without.shape)
         best = (int(row), int(column))
-        if best == (cut, clock):
+        if best == (cut, frequency):
             return ()
         return tuple(limit.name for limit in self.limits if not limit.kept[best])
 
 
-def limits_of(problem: Problem, m: int, t: Table, cuts: Array | None = None, clocks: Array | None = None) -> Limits:
-    """The constraints of device m over its table; `cuts` [C] and `clocks` [F], bool, admit only some."""
+def limits_of(
+    problem: Problem, m: int, t: Table, cuts: Array | None = None, frequencies: Array | None = None
+) -> Limits:
+    """The constraints of device m over its table; `cuts` [C] and `frequencies` [F], bool, admit only some."""
     shape = t.delay_s.shape
     measures = Measures(
         delay_s=t.delay_s if problem.guard_s is None else t.delay_s + problem.guard_s[m],
@@ -108,8 +110,8 @@ def limits_of(problem: Problem, m: int, t: Table, cuts: Array | None = None, clo
         feasible &= limit.kept
     if cuts is not None:
         feasible &= np.asarray(cuts, dtype=bool)[:, None]
-    if clocks is not None:
-        feasible &= np.asarray(clocks, dtype=bool)[None, :]
+    if frequencies is not None:
+        feasible &= np.asarray(frequencies, dtype=bool)[None, :]
     return Limits((shape[0], shape[1]), limits, feasible)
 
 

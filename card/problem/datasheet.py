@@ -3,7 +3,7 @@
     device(c) = flop(c) / (2 cores f_max),   server(c, f) = flop / (2 cores f),   P(f) = P(f_max) (f/f_max)^3
 
 Peak rates with one fused multiply-add per core and cycle, and the paper's cubic through the power at the
-highest clock (a datasheet's board power; here the measured one). Waiting is not known to it.
+highest frequency (a datasheet's board power; here the measured one). Waiting is not known to it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FLOP_PER_CORE_CYCLE = 2.0
 def datasheet_problem(
     problem: Problem, analysis: Analysis, server: Device, devices: Sequence[Device]
 ) -> Problem | None:
-    """The problem with times and power by datasheet; None where cores or clocks are not known."""
+    """The problem with times and power by datasheet; None where cores or frequencies are not known."""
     if np.isnan(problem.frequency_hz).any() or not server.cores:
         return None
     rates = []
@@ -33,14 +33,14 @@ def datasheet_problem(
         rates.append(FLOP_PER_CORE_CYCLE * device.cores * device.frequency_max_hz)
     device_flop = np.array([c.device_flop for c in analysis.cuts])
     server_flop = np.array([c.server_flop for c in analysis.cuts])
-    clocks, power_w = problem.frequency_hz, problem.power_w
-    top = int(np.argmax(clocks))
+    frequencies, power_w = problem.frequency_hz, problem.power_w
+    top = int(np.argmax(frequencies))
     energy = "busy" if problem.objective.energy == "round" else problem.objective.energy
     return replace(
         problem,
         device_s=device_flop[None, :] / np.array(rates)[:, None],
-        server_s=server_flop[:, None] / (FLOP_PER_CORE_CYCLE * server.cores * clocks),
-        power_w=None if power_w is None else power_w[top] * (clocks / clocks[top]) ** 3,
+        server_s=server_flop[:, None] / (FLOP_PER_CORE_CYCLE * server.cores * frequencies),
+        power_w=None if power_w is None else power_w[top] * (frequencies / frequencies[top]) ** 3,
         wait_power_w=None,
         objective=replace(problem.objective, energy=energy),
         guard_s=None,

@@ -20,19 +20,19 @@ from cardlab.card.problem.measured import (
     curve,
     device_power_w,
     device_seconds,
-    doubts_of,
     idle_power_w,
     latency_fit,
-    link_doubt,
-    server_clocks,
+    link_source,
     server_fits,
+    server_frequencies,
     server_seconds,
+    uncertainty_of,
     whole_seconds,
 )
 from cardlab.card.problem.parties import Party, Request, find_devices, find_server, find_task, newest_profile
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import LinkSpec, Objective
-from cardlab.card.uncertainty import Doubt, Doubts
+from cardlab.card.uncertainty import Source, Uncertainty
 from cardlab.core.errors import PlanError
 from cardlab.core.quantity import Provenance, union_of
 from cardlab.core.records.device import Device
@@ -48,7 +48,7 @@ __all__ = ["Gathered", "Request", "gather"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """The problem of each round, what is in doubt, its datasheet twin, and what it was made of.
+    """The problem of each round, its uncertainty, its datasheet twin, and what it was made of.
 
     `statistics` are problems on draws of the channel that are not those of the rounds (the rounds' own problem where
     nothing is drawn); `local_s` is the time of the whole model on each device for a mini-batch [M], NaN unknown.
@@ -57,7 +57,7 @@ class Gathered:
     problems: tuple[Problem, ...]
     statistics: tuple[Problem, ...]
     local_s: Array
-    doubts: Doubts
+    uncertainty: Uncertainty
     datasheet: Problem | None
     task: Task
     wire_dtype: str
@@ -175,13 +175,13 @@ class _Assembly:
             cuts=cuts,
             layers=layers,
             fits=self.fits,
-            clocks=problem.frequency_hz,
+            frequencies=problem.frequency_hz,
         )
         return Gathered(
             problems=self._rounds(problem, rounds, self.request.link),
             statistics=self._statistics(problem),
             local_s=np.array([whole_seconds(p, self.task.architecture.layers) for p in self.profiles]),
-            doubts=doubts_of(measured, self._link_doubt()),
+            uncertainty=uncertainty_of(measured, self._link_source()),
             datasheet=datasheet_problem(problem, self._analysis(), self.server, [p.run.device for p in self.profiles]),
             task=self.task,
             wire_dtype=self._wire()[0],
@@ -205,7 +205,7 @@ class _Assembly:
         analysis = self._analysis()
         cuts = np.array([cut.cut for cut in analysis.cuts])
         layers: Array = cuts.astype(np.float64)
-        clocks = server_clocks(self.server_profile, self.fits)
+        frequencies = server_frequencies(self.server_profile, self.fits)
         objective, assumed = self._objective()
         wire, wire_note = self._wire()
         scale = objective.compression * DTYPE_BYTES[wire] / DTYPE_BYTES[self.server_profile.run.execution.dtype]
@@ -215,14 +215,14 @@ class _Assembly:
         problem = Problem(
             devices=tuple(party.label for party in self.parties),
             cuts=cuts,
-            frequency_hz=clocks,
+            frequency_hz=frequencies,
             device_s=np.array([device_seconds(p, layers) for p in self.profiles]),
             encode_s=encode_s,
             decode_s=decode_s,
             handling_s=self.codecs.handling_s(list(cuts)),
-            server_s=server_seconds(self.fits, self.task.architecture.layers - layers, clocks),
-            power_w=self._curve("power", clocks),
-            wait_power_w=self._curve("wait_power", clocks),
+            server_s=server_seconds(self.fits, self.task.architecture.layers - layers, frequencies),
+            power_w=self._curve("power", frequencies),
+            wait_power_w=self._curve("wait_power", frequencies),
             idle_power_w=idle_power_w(self.server_profile),
             up_bytes=np.array([c.activation_bytes for c in analysis.cuts]) * scale,
             down_bytes=np.array([c.gradient_bytes for c in analysis.cuts]) * scale,
@@ -251,10 +251,10 @@ class _Assembly:
         given = (self.request.uplink_bps, self.request.downlink_bps)
         return (given[0] or stored[0], given[1] or stored[1])
 
-    def _link_doubt(self) -> Doubt | None:
+    def _link_source(self) -> Source | None:
         if self.link is None:
             return None
-        return link_doubt(self.link, up=self.request.uplink_bps is None, down=self.request.downlink_bps is None)
+        return link_source(self.link, up=self.request.uplink_bps is None, down=self.request.downlink_bps is None)
 
     def _statistics(self, problem: Problem) -> tuple[Problem, ...]:
         link = self.request.link
@@ -269,9 +269,9 @@ class _Assembly:
         rates = rates_by_round(link, problem.devices, [known] * len(self.profiles), rounds)
         return tuple(replace(problem, uplink_bps=up, downlink_bps=down) for up, down in rates)
 
-    def _curve(self, quantity: str, clocks: Array) -> Array | None:
+    def _curve(self, quantity: str, frequencies: Array) -> Array | None:
         fit = self.fits.get((quantity, None, None))
-        return None if fit is None else curve(fit, clocks)
+        return None if fit is None else curve(fit, frequencies)
 
     def _analysis(self) -> Analysis:
         run = self.server_profile.run
@@ -299,7 +299,7 @@ class _Assembly:
         if ("power", None, None) not in self.fits:
             notes.append(f"{self.server.name} has no power data: energy is N/A and only delay is weighed")
         devices = [p.run.device for p in self.profiles]
-        notes.extend(_births(devices, self.server))
+        notes.extend(_origin_notes(devices, self.server))
         if self.link is not None:
             notes.append(f"link {self.link.name!r}, measured {self.link.measured_at}")
         elif self.request.link is not None:
@@ -311,7 +311,7 @@ def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _births(devices: Sequence[Device], server: Device) -> list[str]:
+def _origin_notes(devices: Sequence[Device], server: Device) -> list[str]:
     """Which parties were measured and which were not, so that nobody takes one for the other."""
     parts = {d.name: "device terms" for d in devices}
     parts[server.name] = "all terms" if server.name in parts else "server terms and energy"

@@ -1,8 +1,8 @@
 """Measured constants as arrays: what a device's profile and a server's fits say, and how sure they are.
 
-A device brings the times of its highest clock that was neither throttled nor contended; the server its
-fitted curves over the clocks it offers. Doubt of a curve: its parameter draws, times one draw of the
-law's misfit for the fit; power also times one draw of the meter's gain for the server. Doubt of a device:
+A device brings the times of its highest frequency that was neither throttled nor contended; the server its
+fitted curves over the frequencies it offers. Uncertainty of a curve: its parameter draws, times one draw of the
+law's misfit for the fit; power also times one draw of the meter's gain for the server. Uncertainty of a device:
 the standard error of each segment's time.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cardlab.card.problem.arrays import Array
-from cardlab.card.uncertainty import Doubt, Doubts
+from cardlab.card.uncertainty import Source, Uncertainty
 from cardlab.core.errors import PlanError
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
@@ -95,7 +95,7 @@ def idle_power_w(profile: Profile) -> float | None:
 def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> Fits:
     """The selected fits of the server by (quantity, segment, phase), of the profile's execution.
 
-    Powers are those of the rail that covers the whole device. Where several power modes or memory clocks
+    Powers are those of the rail that covers the whole device. Where several power modes or memory frequencies
     were measured, those of the profile's best point count. Raises PlanError naming a part without a fit.
     """
     state, rail = best_point(profile).operating, profile.total_rail
@@ -119,7 +119,7 @@ def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> F
     return found
 
 
-def server_clocks(profile: Profile, fits: Fits) -> Array:
+def server_frequencies(profile: Profile, fits: Fits) -> Array:
     """Compute frequencies the server offers within the range its fits cover, Hz [F].
 
     [NaN] where the device has no frequency control, which only constant laws can be evaluated at. Raises PlanError
@@ -139,10 +139,13 @@ def server_clocks(profile: Profile, fits: Fits) -> Array:
     return inside if inside.size else np.array([axis.max])
 
 
-def server_seconds(fits: Fits, layers: Array, clocks: Array) -> Array:
+def server_seconds(fits: Fits, layers: Array, frequencies: Array) -> Array:
     """Seconds per mini-batch of the server's side [C,F]: its layers and the head."""
     return np.asarray(
-        sum(count[:, None] * curve(latency_fit(fits, part), clocks)[None, :] for part, count in _server_parts(layers))
+        sum(
+            count[:, None] * curve(latency_fit(fits, part), frequencies)[None, :]
+            for part, count in _server_parts(layers)
+        )
     )
 
 
@@ -184,7 +187,7 @@ class Measured:
     Attributes:
         profiles, labels: of each device [M].
         cuts: layers on the device [C]; layers: those on the server [C].
-        fits: of the server; clocks: what it offers, Hz [F].
+        fits: of the server; frequencies: what it offers, Hz [F].
     """
 
     profiles: Sequence[Profile]
@@ -192,42 +195,44 @@ class Measured:
     cuts: Array
     layers: Array
     fits: Fits
-    clocks: Array
+    frequencies: Array
 
 
-def doubts_of(measured: Measured, link: Doubt | None = None) -> Doubts:
-    """Every source of doubt in a plan from a database, each an independent one."""
-    cuts, layers, fits, clocks = measured.cuts, measured.layers, measured.fits, measured.clocks
+def uncertainty_of(measured: Measured, link: Source | None = None) -> Uncertainty:
+    """Every source of uncertainty in a plan from a database, each an independent one."""
+    cuts, layers, fits, frequencies = measured.cuts, measured.layers, measured.fits, measured.frequencies
     sources = [] if link is None else [link]
     for part, count in _server_parts(layers):
         fit = latency_fit(fits, part)
         sources.append(
-            Doubt(
+            Source(
                 name=f"server {' '.join(part)}",
-                server_s=count[None, :, None] * _spread(fit, clocks)[:, None, :],
+                server_s=count[None, :, None] * _spread(fit, frequencies)[:, None, :],
             )
         )
     power, wait = fits.get(("power", None, None)), fits.get(("wait_power", None, None))
     if power is not None:
-        sources.append(Doubt(name="server power", power_w=_spread(power, clocks)))
+        sources.append(Source(name="server power", power_w=_spread(power, frequencies)))
         if wait is not None:
-            sources.append(Doubt(name="server waiting power", wait_power_w=_spread(wait, clocks)))
+            sources.append(Source(name="server waiting power", wait_power_w=_spread(wait, frequencies)))
         gain = power.meter_systematic
         if gain:
             # One gain for all that the meter read.
             off = gain * _normal("meter", power.device)[:, None]
-            waiting = None if wait is None else off * curve(wait, clocks)[None, :]
-            sources.append(Doubt(name="server power meter", power_w=off * curve(power, clocks), wait_power_w=waiting))
+            waiting = None if wait is None else off * curve(wait, frequencies)[None, :]
+            sources.append(
+                Source(name="server power meter", power_w=off * curve(power, frequencies), wait_power_w=waiting)
+            )
     for m, (profile, label) in enumerate(zip(measured.profiles, measured.labels, strict=True)):
         added = np.zeros((DRAWS, cuts.size))
         for part, (_, stderr) in _segment_times(profile).items():
             seed = (profile.run.uid, *part)
             added += stderr * _normal(*seed)[:, None] * _multiples(part, cuts)
-        sources.append(Doubt(name=f"times of {label}", device=m, device_s=added))
-    return Doubts(sources=tuple(sources), draws=DRAWS)
+        sources.append(Source(name=f"times of {label}", device=m, device_s=added))
+    return Uncertainty(sources=tuple(sources), draws=DRAWS)
 
 
-def link_doubt(link: Link, *, up: bool, down: bool) -> Doubt | None:
+def link_source(link: Link, *, up: bool, down: bool) -> Source | None:
     """What messages of a measured link differed by, taken as 95 % of what they do; None where nothing says.
 
     `up`, `down`: whether that direction's rate is the link's.
@@ -237,7 +242,7 @@ def link_doubt(link: Link, *, up: bool, down: bool) -> Doubt | None:
     }
     if all(part is None for part in found.values()):
         return None
-    return Doubt(name=f"rate of link {link.name}", up_s_per_bit=found["uplink"], down_s_per_bit=found["downlink"])
+    return Source(name=f"rate of link {link.name}", up_s_per_bit=found["uplink"], down_s_per_bit=found["downlink"])
 
 
 def _message_spread(link: Link, way: str) -> Array | None:
@@ -250,11 +255,11 @@ def _message_spread(link: Link, way: str) -> Array | None:
     return np.asarray((1.0 / slow_bps - 1.0 / quick_bps) / (2.0 * 1.96) * _normal(link.uid, way))
 
 
-def _spread(fit: Fit, clocks: Array) -> Array:
+def _spread(fit: Fit, frequencies: Array) -> Array:
     """What draws of a fit add to its curve [N,F]: parameters, and one misfit for the fit."""
-    drawn = np.resize(fit.predict_draws(_at(fit, clocks)), (DRAWS, clocks.size))
+    drawn = np.resize(fit.predict_draws(_at(fit, frequencies)), (DRAWS, frequencies.size))
     misfit = (fit.misfit or 0.0) * _normal("misfit", fit.fit_id)
-    return np.asarray(drawn * (1.0 + misfit[:, None]) - curve(fit, clocks)[None, :])
+    return np.asarray(drawn * (1.0 + misfit[:, None]) - curve(fit, frequencies)[None, :])
 
 
 def _normal(*names: str) -> Array:

@@ -29,7 +29,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Every choice of one device: delay and energy [C,F] at the clocks [F].
+    """Every choice of one device: delay and energy [C,F] at the frequencies [F].
 
     `server_s` [C,F] is the server's time per mini-batch; `power_w` [F]; `device_energy_j` [C], a round.
     """
@@ -73,7 +73,7 @@ def check_energy(problem: Problem) -> None:
 
 
 def table(problem: Problem, m: int, frequency_hz: Array | None = None) -> Table:
-    """Delay and energy of every cut at every clock of device m.
+    """Delay and energy of every cut at every frequency of device m.
 
     `frequency_hz` other than the problem's own is only for a continuous server.
     """
@@ -142,14 +142,14 @@ def ranges(problem: Problem, tables: list[Table]) -> list[Range]:
     """The range of each device by the objective's rule, before constraints."""
     rule = problem.objective.range
     if rule == "cut_only":
-        tables = [_top_clock(t) for t in tables]
+        tables = [_top_frequency(t) for t in tables]
     if rule == "common":
         return [_extremes(tables)] * len(tables)
     own = [_extremes([t]) for t in tables]
     return [_per_cut(r, t) for r, t in zip(own, tables, strict=True)] if rule == "per_cut" else own
 
 
-def _top_clock(t: Table) -> Table:
+def _top_frequency(t: Table) -> Table:
     top = 0 if np.isnan(t.frequency_hz).all() else int(np.argmax(t.frequency_hz))
     last = slice(top, top + 1)
     energy = None if t.energy_j is None else t.energy_j[:, last]

@@ -3,7 +3,7 @@
     D(m,c,f) = delay of a round, `cardlab.card.problem.delay`                        CARD (7)-(10)
     E(m,c,f) = energy of T server(c,f) busy, counted as the objective says           CARD (11)
 
-Shapes: M devices, C cuts, F clocks. Bytes are per mini-batch after compression; rates in bit/s.
+Shapes: M devices, C cuts, F frequencies. Bytes are per mini-batch after compression; rates in bit/s.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Places = int | slice | Index
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperServer:
-    """D = flop / (f delta cores), P = static + kappa f^3, any clock between the ends."""
+    """D = flop / (f delta cores), P = static + kappa f^3, any frequency between the ends."""
 
     kappa_w_per_hz3: float | None
     static_power_w: float
@@ -48,19 +48,19 @@ class Problem:
     Attributes:
         devices: names [M].
         cuts: layers on the device [C].
-        frequency_hz: server clocks [F]; [1] with NaN where the clock cannot be chosen or read.
+        frequency_hz: server frequencies [F]; [1] with NaN where the frequency cannot be chosen or read.
         device_s, encode_s, decode_s: seconds per mini-batch [M,C].
         handling_s: adapters packed, unpacked and loaded, both sides, seconds a round [M,C]; None counts none.
         server_s: seconds per mini-batch [C,F].
-        power_w, wait_power_w: server power busy and waiting with the clock held [F], None unknown.
+        power_w, wait_power_w: server power busy and waiting with the frequency held [F], None unknown.
         idle_power_w: server power with nothing to do, None unknown.
         up_bytes, down_bytes, adapter_bytes: [C].
         uplink_bps, downlink_bps: [M].
         device_memory_bytes, device_memory_limit_bytes: [C], [M]; NaN is unknown or no limit.
         server_memory_bytes, server_memory_limit_bytes: [C] and a number.
         device_power_w: [M], NaN unknown.
-        guard_s: added to the delay where a deadline must hold in spite of doubt [M,C,F], None without.
-        continuous: the paper's server between the ends of frequency_hz, None for clocks as listed.
+        guard_s: added to the delay where a deadline must hold in spite of uncertainty [M,C,F], None without.
+        continuous: the paper's server between the ends of frequency_hz, None for frequencies as listed.
         provenance: of each device's numbers, server included [M].
     """
 
@@ -149,7 +149,7 @@ def problem_from_scenario(scenario: Scenario) -> Problem:
     server_flop = total - device_flop
     rate = np.array([d.frequency_hz * d.delta * d.cores for d in devices])
     continuous = None
-    clocks = np.array(server.frequencies_hz or (server.frequency_min_hz, server.frequency_max_hz))
+    frequencies = np.array(server.frequencies_hz or (server.frequency_min_hz, server.frequency_max_hz))
     if not server.frequencies_hz:
         continuous = PaperServer(
             kappa_w_per_hz3=server.kappa_w_per_hz3,
@@ -162,13 +162,13 @@ def problem_from_scenario(scenario: Scenario) -> Problem:
     return Problem(
         devices=tuple(d.name for d in devices),
         cuts=cuts,
-        frequency_hz=clocks,
+        frequency_hz=frequencies,
         device_s=device_flop[None, :] / rate[:, None],
         encode_s=np.broadcast_to(0.0, count),
         decode_s=np.broadcast_to(0.0, count),
-        server_s=server_flop[:, None] / (clocks[None, :] * server.delta * server.cores),
-        power_w=_paper_power(scenario, clocks),
-        wait_power_w=None if server.wait_power_w is None else np.full(clocks.size, server.wait_power_w),
+        server_s=server_flop[:, None] / (frequencies[None, :] * server.delta * server.cores),
+        power_w=_paper_power(scenario, frequencies),
+        wait_power_w=None if server.wait_power_w is None else np.full(frequencies.size, server.wait_power_w),
         idle_power_w=server.static_power_w,
         up_bytes=np.full(cuts.size, phi * task.activation_bytes),
         down_bytes=np.full(cuts.size, phi * task.gradient_bytes),
@@ -196,11 +196,11 @@ def _device_flop(scenario: Scenario, cuts: Index) -> Array:
     return np.asarray(task.layer_forward_flop + first_backward + (cuts - 1) * layer, dtype=float)
 
 
-def _paper_power(scenario: Scenario, clocks: Array) -> Array | None:
+def _paper_power(scenario: Scenario, frequencies: Array) -> Array | None:
     server = scenario.server
     if server.kappa_w_per_hz3 is None:
         return None
-    return np.asarray(server.static_power_w + server.kappa_w_per_hz3 * clocks**3)
+    return np.asarray(server.static_power_w + server.kappa_w_per_hz3 * frequencies**3)
 
 
 def _or_nan(values: list[float | None]) -> Array:

@@ -47,8 +47,8 @@ class TaskSpec:
 class ServerSpec:
     """The server by the paper's model: D = flop/(f delta cores), P = static + kappa f^3.
 
-    `frequencies_hz` are the clocks it offers; empty means any clock between the ends. `wait_power_w`
-    is drawn while it waits for a device with its clock held; energy = "round" needs it.
+    `frequencies_hz` are the frequencies it offers; empty means any frequency between the ends. `wait_power_w`
+    is drawn while it waits for a device with its frequency held; energy = "round" needs it.
     """
 
     name: str
@@ -100,11 +100,11 @@ class LinkSpec:
 class Objective:
     """Cost = w (D-Dmin)/(Dmax-Dmin) + (1-w)(E-Emin)/(Emax-Emin), with w on `weight_on`.
 
-    `range` says over what the extremes are taken: "box" all cuts and clocks of that device and round,
-    before constraints; "common" all devices together; "cut_only" all cuts at the highest clock;
-    "per_cut" as box for delay, and for energy all clocks at the cut in hand. `energy` is how server energy
+    `range` says over what the extremes are taken: "box" all cuts and frequencies of that device and round,
+    before constraints; "common" all devices together; "cut_only" all cuts at the highest frequency;
+    "per_cut" as box for delay, and for energy all frequencies at the cut in hand. `energy` is how server energy
     is counted. `compression` is phi. `device_energy_weight` adds that weight times the device's own
-    energy, scaled to its range over cuts. `benchmark` is the clock of the plans beside: "best" their own
+    energy, scaled to its range over cuts. `benchmark` is the frequency of the plans beside: "best" their own
     optimum, "max" the highest.
     """
 
@@ -123,7 +123,7 @@ class Constraints:
     """Limits; None is no limit.
 
     `deadline_s` and the energies bound each device's round. With `deadline_confidence` (0.5 to 1) the
-    deadline must hold with that probability under the doubt of the constants, not only on average.
+    deadline must hold with that probability under the uncertainty of the constants, not only on average.
     """
 
     deadline_s: float | None = None

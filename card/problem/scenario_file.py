@@ -72,7 +72,7 @@ def parse_scenario(text: str, source: str = "scenario") -> Scenario:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{source} is not TOML: {error}", remedy="mend that line") from error
+        raise ScenarioError(f"{source} is not TOML: {error}", remedy="correct that line") from error
     reader = _Reader(text, source)
     scenario = reader.scenario(document)
     try:
@@ -145,7 +145,7 @@ class _Reader:
         if kind is str and isinstance(value, str):
             return value
         words = {float: "a finite number", int: "a whole number", str: "text"}[kind]
-        raise self._error(table, key, f"must be {words}, not {value!r}", f"mend {key}", index)
+        raise self._error(table, key, f"must be {words}, not {value!r}", f"correct {key}", index)
 
     def _with_assumptions(self, scenario: Scenario, document: dict[str, Any]) -> Scenario:
         given = document.get("objective", {})

@@ -1,13 +1,13 @@
-"""The exact solver by enumeration: every cut at every clock that can matter, constraints kept.
+"""The exact solver by enumeration: every cut at every frequency that can matter, constraints kept.
 
-With listed clocks that is the whole table. With a continuous clock (the paper's model) U is convex in f
+With listed frequencies that is the whole table. With a continuous frequency (the paper's model) U is convex in f
 at every cut once the ranges are fixed, and dU/df = 0 has one root that does not depend on the cut,
 because the work W(c) factors out:
 
     f* = [ (w/dD + (1-w) P0/dE) dE / (2 kappa (1-w)) ]^(1/3)       CARD (16), with static power P0
 
-Every limit admits an interval of clocks at each cut, so only the ends, f* and the clocks at which a
-limit begins to hold can be optimal. An energy cap Q leaves the clocks between two roots of
+Every limit admits an interval of frequencies at each cut, so only the ends, f* and the frequencies at which a
+limit begins to hold can be optimal. An energy cap Q leaves the frequencies between two roots of
 
     kappa f^3 - q f + P0 = 0,      q = (Q - P_wait A(c)) / W(c)
 """
@@ -37,31 +37,31 @@ _INSIDE = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One cut (index) and clock (index into `table`) of one device, with the whole table behind it."""
+    """One cut (index) and frequency (index into `table`) of one device, with the whole table behind it."""
 
     cut: int
-    clock: int
+    frequency: int
     cost: float
     table: Table
     costs: Array
     limits: Limits
 
 
-def extreme_clocks(problem: Problem) -> Array:
-    """Clocks at which delay or energy can be extreme: the listed ones, else ends and energy optimum."""
+def extreme_frequencies(problem: Problem) -> Array:
+    """Frequencies at which delay or energy can be extreme: the listed ones, else ends and energy optimum."""
     paper = problem.continuous
     if paper is None:
         return problem.frequency_hz
     low, high = float(problem.frequency_hz.min()), float(problem.frequency_hz.max())
-    clocks = [low, high]
+    frequencies = [low, high]
     if paper.kappa_w_per_hz3 and problem.objective.energy != "above_idle":
-        clocks.append(float(np.clip(np.cbrt(paper.static_power_w / (2.0 * paper.kappa_w_per_hz3)), low, high)))
-    return np.unique(clocks)
+        frequencies.append(float(np.clip(np.cbrt(paper.static_power_w / (2.0 * paper.kappa_w_per_hz3)), low, high)))
+    return np.unique(frequencies)
 
 
 def extents_of(problem: Problem) -> list[Range]:
     """The range of each device, before constraints."""
-    at = None if problem.continuous is None else extreme_clocks(problem)
+    at = None if problem.continuous is None else extreme_frequencies(problem)
     return ranges(problem, [table(problem, m, at) for m in range(len(problem.devices))])
 
 
@@ -71,7 +71,7 @@ def common_range(problem: Problem) -> Range:
     At one cut and frequency energy follows the waiting time in a straight line, so it is extreme at the device that
     waits least or most.
     """
-    points = server_points(problem, None if problem.continuous is None else extreme_clocks(problem))
+    points = server_points(problem, None if problem.continuous is None else extreme_frequencies(problem))
     fixed = problem.every_fixed_s()
     busy_s = problem.objective.local_epochs * points.server_s
     delays = np.stack([end[:, None] + busy_s for end in (fixed.min(axis=0), fixed.max(axis=0))])
@@ -86,50 +86,50 @@ def common_range(problem: Problem) -> Range:
 
 
 def best_choice(
-    problem: Problem, m: int, extent: Range, cuts: Array | None = None, clocks: Array | None = None
+    problem: Problem, m: int, extent: Range, cuts: Array | None = None, frequencies: Array | None = None
 ) -> Choice:
-    """The cheapest feasible cut and clock of device m.
+    """The cheapest feasible cut and frequency of device m.
 
-    `cuts` [C] bool admits only some cuts; `clocks` [K] (Hz) only these clocks of a continuous server, or
-    [F] bool some of the listed ones. Ties go to the smaller cut, then the lower clock. Raises
+    `cuts` [C] bool admits only some cuts; `frequencies` [K] (Hz) only these frequencies of a continuous server, or
+    [F] bool some of the listed ones. Ties go to the smaller cut, then the lower frequency. Raises
     InfeasibleError naming the constraint that cannot be kept and by how much.
     """
     at, mask = None, None
     if problem.continuous is not None:
-        at = _candidates(problem, problem.continuous, m, extent) if clocks is None else clocks
-    elif clocks is not None:
-        mask = clocks
+        at = _candidates(problem, problem.continuous, m, extent) if frequencies is None else frequencies
+    elif frequencies is not None:
+        mask = frequencies
     t = table(problem, m, at)
     limits = limits_of(problem, m, t, cuts, mask)
     limits.refuse_if_none(problem, m)
     costs = np.where(limits.feasible, cost(problem, t, extent), np.inf)
-    cut, clock = np.unravel_index(int(np.argmin(costs)), costs.shape)
-    return Choice(int(cut), int(clock), float(costs[cut, clock]), t, costs, limits)
+    cut, frequency = np.unravel_index(int(np.argmin(costs)), costs.shape)
+    return Choice(int(cut), int(frequency), float(costs[cut, frequency]), t, costs, limits)
 
 
 def _candidates(problem: Problem, paper: PaperServer, m: int, extent: Range) -> Array:
     low, high = float(problem.frequency_hz.min()), float(problem.frequency_hz.max())
     limits = problem.constraints
-    clocks = [extreme_clocks(problem), stationary(problem, paper, extent, high).ravel()]
+    frequencies = [extreme_frequencies(problem), stationary(problem, paper, extent, high).ravel()]
     work_s = problem.objective.local_epochs * paper.flop / paper.flop_per_hz
     if limits.deadline_s is not None:
-        # The slowest clock that still meets the deadline at each cut.
+        # The slowest frequency that still meets the deadline at each cut.
         left_s = limits.deadline_s - problem.fixed_s(m)
-        clocks.append(work_s[left_s > 0] / left_s[left_s > 0] * (1.0 + _INSIDE))
+        frequencies.append(work_s[left_s > 0] / left_s[left_s > 0] * (1.0 + _INSIDE))
     kappa = paper.kappa_w_per_hz3
     if kappa and limits.server_power_w is not None and limits.server_power_w > paper.static_power_w:
-        clocks.append(np.cbrt([(limits.server_power_w - paper.static_power_w) / kappa]) * (1.0 - _INSIDE))
+        frequencies.append(np.cbrt([(limits.server_power_w - paper.static_power_w) / kappa]) * (1.0 - _INSIDE))
     if kappa and limits.server_energy_j is not None:
         waiting_j = np.zeros_like(work_s)
         if problem.objective.energy == "round" and problem.wait_power_w is not None:
             waiting_j = problem.wait_power_w[0] * problem.fixed_s(m)
         static_w = 0.0 if problem.objective.energy == "above_idle" else paper.static_power_w
-        clocks.append(energy_cap_clocks(kappa, static_w, (limits.server_energy_j - waiting_j) / work_s))
-    return np.unique(np.clip(np.concatenate(clocks), low, high))
+        frequencies.append(energy_cap_frequencies(kappa, static_w, (limits.server_energy_j - waiting_j) / work_s))
+    return np.unique(np.clip(np.concatenate(frequencies), low, high))
 
 
 def stationary(problem: Problem, paper: PaperServer, extent: Range, highest: float) -> Array:
-    """f* of the module docstring (one, or one per cut); the highest clock where energy plays no part."""
+    """f* of the module docstring (one, or one per cut); the highest frequency where energy plays no part."""
     weight = delay_weight(problem)
     if weight >= 1.0 or extent.energy_j is None or not paper.kappa_w_per_hz3:
         return np.array([highest])
@@ -143,10 +143,10 @@ def stationary(problem: Problem, paper: PaperServer, extent: Range, highest: flo
     return np.asarray(np.cbrt(per_second * weighed / (2.0 * paper.kappa_w_per_hz3 * (1.0 - weight))))
 
 
-def energy_cap_clocks(kappa: float, static_w: float, joule_per_work: Array) -> Array:
-    """Clocks between which energy keeps its cap: the positive roots of kappa f^3 - q f + P0, q [n].
+def energy_cap_frequencies(kappa: float, static_w: float, joule_per_work: Array) -> Array:
+    """Frequencies between which energy keeps its cap: the positive roots of kappa f^3 - q f + P0, q [n].
 
-    Cuts whose cap cannot be kept at any clock give none. Each root is nudged to the feasible side.
+    Cuts whose cap cannot be kept at any frequency give none. Each root is nudged to the feasible side.
     """
     q = joule_per_work[joule_per_work > 0] / kappa
     r = static_w / kappa

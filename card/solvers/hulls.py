@@ -1,12 +1,12 @@
-"""Tables made ready for the batch solver: sorted clocks and lower convex hulls of every cut.
+"""Tables made ready for the batch solver: sorted frequencies and lower convex hulls of every cut.
 
-With weights a on delay and e on energy, the best clock of a cut minimises a S + e Y over the points
-(S, Y) = (server seconds, server joules) of its clocks, and that minimum lies on their lower convex hull.
+With weights a on delay and e on energy, the best frequency of a cut minimises a S + e Y over the points
+(S, Y) = (server seconds, server joules) of its frequencies, and that minimum lies on their lower convex hull.
 Sorted by S, the hull of every prefix is kept too: the monotone chain is a stack, and remembering below
 which point each one was pushed gives all its former states. A deadline admits a prefix.
 
-When the waiting server counts and its power V(f) depends on the clock, Y = Q + A V with A the time the
-server waits. The minimum over clocks is concave in A, so between two levels of A the chord through
+When the waiting server counts and its power V(f) depends on the frequency, Y = Q + A V with A the time the
+server waits. The minimum over frequencies is concave in A, so between two levels of A the chord through
 their hulls bounds it from below.
 """
 
@@ -25,7 +25,7 @@ LEVELS = 17
 
 
 def hull_table(problem: Problem, waits_s: tuple[float, float]) -> HullTable:
-    """Hulls of a problem with listed clocks; `waits_s` spans the waiting times of its devices."""
+    """Hulls of a problem with listed frequencies; `waits_s` spans the waiting times of its devices."""
     busy_s = problem.objective.local_epochs * problem.server_s
     busy_j, wait_w = energy_parts(problem, busy_s)
     shape = busy_s.shape
@@ -70,7 +70,7 @@ def energy_parts(problem: Problem, busy_s: Array) -> tuple[Array, Array]:
 def _levels(wait_w: Array, waits_s: tuple[float, float]) -> Array:
     low, high = waits_s
     if np.ptp(wait_w) == 0.0:
-        # The same at every clock: it moves no clock, and any one level is exact.
+        # The same at every frequency: it moves no frequency, and any one level is exact.
         return np.zeros(1)
     if high <= low * (1.0 + 1e-9):
         high = low * (1.0 + 1e-6) + 1e-12

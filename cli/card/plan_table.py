@@ -46,7 +46,7 @@ def print_plan(made: Plan, as_json: bool, charts: Sequence[Chart | Bars] | None 
 
 
 def _print_more(made: Plan) -> None:
-    """What was asked for beside the plan, and whose doubt matters."""
+    """What was asked for beside the plan, and the largest contribution to its uncertainty."""
     if made.pareto:
         rows = [
             (f"{p.weight:.3f}", si(p.delay_s, "s"), si(p.server_energy_j, "J"), " ".join(map(str, p.cuts)))
@@ -71,9 +71,11 @@ def _print_more(made: Plan) -> None:
             ("setting", "factor", "delay", "server energy", "cuts"),
             changed,
         )
-    if made.doubts:
-        name, lost = next(iter(made.doubts.items()))
-        print_line(f"the doubt that matters most: {name}, which costs {lost:.2g} of the objective on average")
+    if made.uncertainty:
+        name, lost = next(iter(made.uncertainty.items()))
+        print_line(
+            f"largest contribution to the uncertainty: {name}, which costs {lost:.2g} of the objective on average"
+        )
 
 
 _COLUMNS = (

@@ -40,7 +40,7 @@ def _figures(found: Reproduction) -> None:
         "like Fig. 3: cuts in the first rounds of the Normal channel, mean clock",
         ("device", "cuts", "clock"),
         [
-            (name, " ".join(str(row[m]) for row in found.cut_by_round), si(found.clock_hz[m], "Hz"))
+            (name, " ".join(str(row[m]) for row in found.cut_by_round), si(found.frequency_hz[m], "Hz"))
             for m, name in enumerate(found.devices)
         ],
     )

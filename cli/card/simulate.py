@@ -14,7 +14,7 @@ from cardlab.core.text import NOT_MEASURED, percent, si
 from cardlab.workflows.options.card import SimulateOptions
 
 if TYPE_CHECKING:
-    from cardlab.card.simulate import Played
+    from cardlab.card.simulate import Simulated
 
 
 @command(app, SimulateOptions, name="simulate", shared=("plot", "json"))
@@ -39,7 +39,7 @@ def simulate(options: SimulateOptions, shared: Shared) -> None:
     )
 
 
-def _print_shared(scenario: str, rounds: int, played: Sequence[Played]) -> None:
+def _print_shared(scenario: str, rounds: int, played: Sequence[Simulated]) -> None:
     names = list(dict.fromkeys(name for p in played for name in p.baselines))
     rows = [
         (
@@ -65,7 +65,7 @@ def _progress(done: int, count: int) -> None:
         note(f"{done} of {count}")
 
 
-def _row(p: Played) -> tuple[str, ...]:
+def _row(p: Simulated) -> tuple[str, ...]:
     channel = p.channel or "as given"
     if p.delay_s is None:
         return (

@@ -7,7 +7,7 @@ Dynamic power of CMOS is c f V^2. Three regimes follow from what the voltage doe
     flat, then rising P = P0 + c f V(f)^2              (real cards: a knee at 0.6-0.85 of the top frequency)
 
 P0 is everything that does not depend on the frequency: leakage, fans, memory, the board. Sources: CARD
-(arXiv 2408.16233) for kappa f^3; Schoonhoven et al., "Going green" (PMBS 2022) for the ridge.
+(arXiv 2412.00090) for kappa f^3; Schoonhoven et al., "Going green" (PMBS 2022) for the ridge.
 Frequencies in Hz, power in W.
 """
 

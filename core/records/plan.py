@@ -71,7 +71,7 @@ class Decision:
         cut: layers 1..cut on the device.
         frequency_hz: server frequency; None where the server's frequency cannot be chosen.
         delay_s, delay_ci95: round delay and its 95 % interval, None if unknown.
-        terms_ci95: intervals of the terms whose doubt is known, by name.
+        terms_ci95: intervals of the terms whose uncertainty is known, by name.
         server_energy_j, device_energy_j: None without power data.
         cost: value of the objective.
         cut_probability: share of calibration draws that choose this cut, None without draws.
@@ -183,7 +183,7 @@ class Plan(Tabular):
         assumptions: defaults that were assumed because nothing was given or measured, in words.
         notes: further lines a reader must know.
         provenance: union over all decisions.
-        doubts: by constant, the mean cost that its doubt alone adds to the first round's decisions,
+        uncertainty: by constant, the mean cost that its uncertainty alone adds to the first round's decisions,
             largest first; empty without calibration draws.
         pareto: choices of the whole round none of which is better in both delay and energy; on request.
         sensitivity: what becomes of the plan when one setting changes; on request.
@@ -203,7 +203,7 @@ class Plan(Tabular):
     baselines: Mapping[str, Outcome] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    doubts: Mapping[str, float] = field(default_factory=dict)
+    uncertainty: Mapping[str, float] = field(default_factory=dict)
     pareto: tuple[TradeOff, ...] = ()
     sensitivity: tuple[Sensitivity, ...] = ()
     provenance: Provenance

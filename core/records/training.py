@@ -19,7 +19,7 @@ class TrainPhase:
         term: "device", "encode", "uplink", "decode", "server", "downlink", "adapters", "switch" or "waiting".
         observed_s: as timed, None where it was not.
         predicted_s: by the plan or the fits, None without either.
-        predicted_ci95: interval of the prediction, None where its doubt is not known.
+        predicted_ci95: interval of the prediction, None where its uncertainty is not known.
     """
 
     term: str

@@ -29,9 +29,9 @@ def _head(plan: Plan) -> Section:
     ]
     if plan.assumptions:
         lines.append(f"Assumed: {'; '.join(plan.assumptions)}.")
-    if plan.doubts:
-        doubts = ", ".join(f"{name} {lost:.2g}" for name, lost in list(plan.doubts.items())[:5] if lost > 0.0)
-        lines.append(f"What the doubt about each constant adds to the cost on average: {doubts or 'nothing'}.")
+    if plan.uncertainty:
+        uncertainty = ", ".join(f"{name} {lost:.2g}" for name, lost in list(plan.uncertainty.items())[:5] if lost > 0.0)
+        lines.append(f"What the uncertainty of each constant adds to the cost on average: {uncertainty or 'nothing'}.")
     return Section(
         title=f"Plan {plan.uid[:12]}",
         level=1,

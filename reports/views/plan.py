@@ -27,7 +27,7 @@ def plan_document(plan: Plan) -> Document:
         "fits": list(plan.fits),
         "runs": list(plan.runs),
         "links": list(plan.links),
-        "doubts": dict(plan.doubts),
+        "uncertainty": dict(plan.uncertainty),
         "pareto": to_plain(plan.pareto),
         "sensitivity": to_plain(plan.sensitivity),
         "rounds": [

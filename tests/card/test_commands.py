@@ -177,11 +177,11 @@ def test_a_link_is_imported_listed_and_used(capsys, database, tmp_path):
         assert store.plans.latest().uid == made["plan_id"]
 
 
-def test_a_table_names_certainty_and_the_doubt_that_matters(capsys, database):
+def test_a_table_names_certainty_and_the_largest_contribution_to_uncertainty(capsys, database):
     whole(database).close()
     code, out, _ = card(capsys, "plan", "--from-db", "--db", database, "--channel", "good")
     assert code == 0
-    assert "the doubt that matters most" in out and "SNR mapping customary-lte" in out
+    assert "largest contribution to the uncertainty" in out and "SNR mapping customary-lte" in out
     assert "simulated, no number of these is real: gpu" in out
 
 

@@ -25,7 +25,7 @@ def compare(seed: int, kind: str, limits: tuple[str, ...]) -> tuple[float, int, 
         best = brute_force(problem, m)
         try:
             choice = best_choice(problem, m, extents[m])
-            clock = choice.table.frequency_hz[choice.clock]
+            clock = choice.table.frequency_hz[choice.frequency]
             one = (int(problem.cuts[choice.cut]), float(clock), choice.cost)
         except InfeasibleError:
             one = None

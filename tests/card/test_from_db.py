@@ -37,7 +37,7 @@ LINKED = Request(uplink_bps=5e7, downlink_bps=1e8, objective=Objective(weight=0.
 
 def planned(store, request=LINKED, rounds=1):
     found = gather(store, request, rounds)
-    return found, plan_rounds(found.problems, doubts=found.doubts, inputs=found.inputs)
+    return found, plan_rounds(found.problems, uncertainty=found.uncertainty, inputs=found.inputs)
 
 
 def test_the_plan_equals_a_brute_force_over_all_cuts_and_clocks(database):
@@ -76,8 +76,8 @@ def test_certainty_comes_with_the_plan(database):
     assert 0.0 <= decision.cut_probability <= 1.0
     assert decision.delay_ci95[0] < decision.delay_s < decision.delay_ci95[1]
     assert decision.server_energy_ci95[0] < decision.server_energy_j < decision.server_energy_ci95[1]
-    assert set(made.doubts) >= {"server layer forward", "server power", "times of board"}
-    assert list(made.doubts.values()) == sorted(made.doubts.values(), reverse=True)
+    assert set(made.uncertainty) >= {"server layer forward", "server power", "times of board"}
+    assert list(made.uncertainty.values()) == sorted(made.uncertainty.values(), reverse=True)
     assert again.rounds[0].devices[0] == decision
 
 
@@ -259,7 +259,7 @@ def test_what_messages_of_a_link_differed_by_widens_the_plan(database):
             )
             gathered, made = planned(store, request)
         limits = Constraints(deadline_s=1.0, deadline_confidence=0.99)
-        guarded = with_guard(replace(gathered.problem, constraints=limits), gathered.doubts)
+        guarded = with_guard(replace(gathered.problem, constraints=limits), gathered.uncertainty)
         found[name] = (made.rounds[0].devices[0], guarded.guard_s)
     plain, spread = found["plain"][0], found["spread"][0]
     assert set(plain.terms_ci95) == {"device", "server"}
@@ -298,7 +298,7 @@ def test_what_datasheet_constants_decide_stands_beside_the_plan(database):
         add_server(store)
         add_device(store, replace(BOARD, cores=256, frequency_max_hz=1e9))
         found = gather(store, LINKED)
-        made = plan_rounds(found.problems, doubts=found.doubts, datasheet=found.datasheet)
+        made = plan_rounds(found.problems, uncertainty=found.uncertainty, datasheet=found.datasheet)
     sheet = found.datasheet
     np.testing.assert_allclose(sheet.device_s[0], np.array([1, 2, 3]) * 2e9 / (2 * 256 * 1e9))
     assert sheet.power_w[0] == pytest.approx(sheet.power_w[-1] * (CLOCKS[0] / CLOCKS[-1]) ** 3)

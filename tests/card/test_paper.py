@@ -13,7 +13,7 @@ from cardlab.card.problem.problem import problem_from_scenario
 from cardlab.card.problem.scenario import Constraints
 from cardlab.card.reproduce import reproduce
 from cardlab.card.schemes.card.tradeoffs import pareto, sensitivity
-from cardlab.card.solvers.enumeration import energy_cap_clocks, extents_of, stationary
+from cardlab.card.solvers.enumeration import energy_cap_frequencies, extents_of, stationary
 
 LETTER = load_scenario("card-letter")
 
@@ -105,8 +105,8 @@ def test_a_limit_that_moved_the_decision_is_named():
     assert limited.frequency_hz > free.frequency_hz
 
 
-def test_energy_cap_clocks_are_roots_of_the_cubic():
-    clocks = energy_cap_clocks(6e-27, 40.0, np.array([6e-8, 1e-9]))
+def test_energy_cap_frequencies_are_roots_of_the_cubic():
+    clocks = energy_cap_frequencies(6e-27, 40.0, np.array([6e-8, 1e-9]))
     energy = 40.0 / clocks + 6e-27 * clocks**2
     np.testing.assert_allclose(energy, 6e-8, rtol=1e-8)
     assert np.ptp(clocks) > 1e8
@@ -180,7 +180,7 @@ def test_the_papers_claims_get_their_verdicts():
     verdicts = {c.claim: c.verdict for c in found.claims}
     assert verdicts["the optimal cut is the first or the last possible one"] == "reproduced"
     assert verdicts["the cut moves from 31 to 1 from Device 1 to Device 5"] == "reproduced"
-    assert verdicts["the server's clock is higher for slower devices"] == "contradicted"
+    assert verdicts["the server's frequency is higher for slower devices"] == "contradicted"
     assert verdicts["delay against Device-only"] == "not reproduced"
     assert verdicts["the value of xi (W per Hz^3) is lost"] == "not needed"
     assert all(c.open_choice and c.paper and c.here for c in found.claims)

@@ -95,6 +95,10 @@ def test_every_kind_of_run_keeps_what_others_compute_with(upgraded: Path) -> Non
         assert [r.number for r in rounds] == [1, 1, 2, 2] and all(r.up_bytes == 8320 for r in rounds)
         assert all(len(r.losses) == 1 and r.codec == "none" and r.elapsed_s for r in rounds)
         assert check(store) == ()
+        # 0.1.0 kept what each constant's uncertainty costs under another key.
+        named = [set(plan.uncertainty) for plan in store.plans.all()]
+        assert [bool(names) for names in named] == [True, True, False, True]
+        assert all("server waiting power" in names for names in named if names)
 
 
 def test_it_is_fitted_and_planned_as_before_and_reported_from(upgraded: Path, tmp_path: Path) -> None:

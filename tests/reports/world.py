@@ -105,7 +105,7 @@ def make_plan(store: Store) -> Plan:
         objective=Objective(weight=0.3, local_epochs=5),
     )
     found = gather(store, request, 2)
-    made = plan(found.problem, doubts=found.doubts)
+    made = plan(found.problem, uncertainty=found.uncertainty)
     made = replace(made, fits=found.fits, runs=found.runs, notes=found.notes, assumptions=found.assumptions)
     return with_sensitivity(with_pareto(made, found.problem), found.problem)
 

@@ -1,7 +1,7 @@
 """Plans to compare with, under the same conditions: the least and the most layers on the devices, one cut
 for all, and what datasheet constants would have decided.
 
-A baseline keeps every limit that the plan keeps; one that cannot is left out. Its clock is its own
+A baseline keeps every limit that the plan keeps; one that cannot is left out. Its frequency is its own
 optimum, or the highest (`benchmark = "max"`): the paper does not say which it used.
 """
 
@@ -50,11 +50,11 @@ def fixed_cut(problem: Problem, extents: Sequence[Range], index: int) -> Outcome
         return fixed_outcome(problem, index)
     admitted = np.zeros(problem.cuts.size)
     admitted[index] = 1.0
-    clocks = _top_clock(problem) if problem.objective.benchmark == "max" else None
+    frequencies = _top_frequency(problem) if problem.objective.benchmark == "max" else None
     parts = []
     for m in range(len(problem.devices)):
         try:
-            choice = best_choice(problem, m, extents[m], admitted, clocks)
+            choice = best_choice(problem, m, extents[m], admitted, frequencies)
         except InfeasibleError:
             return None
         parts.append(parts_of(choice))
@@ -62,9 +62,9 @@ def fixed_cut(problem: Problem, extents: Sequence[Range], index: int) -> Outcome
 
 
 def as_decided_by(problem: Problem, other: Problem, other_extents: Sequence[Range]) -> Outcome | None:
-    """What `problem` makes of the cuts and clocks that `other`, with its own constants, decides.
+    """What `problem` makes of the cuts and frequencies that `other`, with its own constants, decides.
 
-    Clocks are matched to the nearest one the server offers. Limits are those `other` believes to keep.
+    Frequencies are matched to the nearest one the server offers. Limits are those `other` believes to keep.
     None if it finds a device without a feasible choice.
     """
     parts = []
@@ -74,13 +74,13 @@ def as_decided_by(problem: Problem, other: Problem, other_extents: Sequence[Rang
         except InfeasibleError:
             return None
         cut = int(np.searchsorted(problem.cuts, other.cuts[choice.cut]))
-        clock_hz = choice.table.frequency_hz[choice.clock]
-        at = np.array([clock_hz]) if problem.continuous is not None else None
+        frequency_hz = choice.table.frequency_hz[choice.frequency]
+        at = np.array([frequency_hz]) if problem.continuous is not None else None
         t = table(problem, m, at)
-        clock = 0 if np.isnan(t.frequency_hz).all() else int(np.argmin(np.abs(t.frequency_hz - clock_hz)))
-        energy = None if t.energy_j is None else float(t.energy_j[cut, clock])
+        frequency = 0 if np.isnan(t.frequency_hz).all() else int(np.argmin(np.abs(t.frequency_hz - frequency_hz)))
+        energy = None if t.energy_j is None else float(t.energy_j[cut, frequency])
         own = None if t.device_energy_j is None else float(t.device_energy_j[cut])
-        parts.append((float(t.delay_s[cut, clock]), energy, own))
+        parts.append((float(t.delay_s[cut, frequency]), energy, own))
     return outcome_of(parts)
 
 
@@ -115,7 +115,7 @@ def mean_baselines(rounds: Sequence[Mapping[str, Outcome]]) -> dict[str, Outcome
     return {name: mean_outcome([r[name] for r in rounds]) for name in names}
 
 
-def _top_clock(problem: Problem) -> Array:
+def _top_frequency(problem: Problem) -> Array:
     if problem.continuous is not None:
         return np.array([problem.frequency_hz.max()])
     if np.isnan(problem.frequency_hz).any():
@@ -126,6 +126,6 @@ def _top_clock(problem: Problem) -> Array:
 def parts_of(choice: Choice) -> Parts:
     """Delay, server energy and device energy of a choice."""
     t = choice.table
-    energy = None if t.energy_j is None else float(t.energy_j[choice.cut, choice.clock])
+    energy = None if t.energy_j is None else float(t.energy_j[choice.cut, choice.frequency])
     own = None if t.device_energy_j is None else float(t.device_energy_j[choice.cut])
-    return float(t.delay_s[choice.cut, choice.clock]), energy, own
+    return float(t.delay_s[choice.cut, choice.frequency]), energy, own

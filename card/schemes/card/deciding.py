@@ -34,7 +34,7 @@ def decided(problem: Problem) -> Decided:
     choices = [best_choice(problem, m, extent) for m, extent in enumerate(extents_of(problem))]
     return Decided(
         cuts=tuple(int(problem.cuts[choice.cut]) for choice in choices),
-        frequencies_hz=tuple(_or_none(float(choice.table.frequency_hz[choice.clock])) for choice in choices),
+        frequencies_hz=tuple(_or_none(float(choice.table.frequency_hz[choice.frequency])) for choice in choices),
         outcome=outcome_of([parts_of(choice) for choice in choices]),
     )
 

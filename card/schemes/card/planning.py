@@ -17,7 +17,7 @@ from cardlab.card.schemes.card.baselines import as_decided_by, baselines, mean_b
 from cardlab.card.schemes.card.fleet import choose, decisions_of, is_fleet
 from cardlab.card.schemes.card.waiting import waiting_note
 from cardlab.card.solvers.enumeration import Choice, best_choice, extents_of
-from cardlab.card.uncertainty import Certainty, Doubts, certainties, most_doubtful, with_guard
+from cardlab.card.uncertainty import Certainty, Uncertainty, certainties, contributions, with_guard
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import union_of
 from cardlab.core.records.plan import Alternative, Decision, Outcome, Plan, PlannedRound
@@ -47,28 +47,28 @@ def problems_of(scenario: Scenario) -> list[Problem]:
     return [replace(base, uplink_bps=up, downlink_bps=down) for up, down in rates]
 
 
-def plan(problem: Problem, *, rounds: int = 1, doubts: Doubts | None = None) -> Plan:
+def plan(problem: Problem, *, rounds: int = 1, uncertainty: Uncertainty | None = None) -> Plan:
     """The optimal plan of a problem whose rounds are alike; see `plan_rounds`."""
-    return plan_rounds([problem] * rounds, doubts=doubts)
+    return plan_rounds([problem] * rounds, uncertainty=uncertainty)
 
 
 def plan_rounds(
     problems: Sequence[Problem],
     *,
-    doubts: Doubts | None = None,
+    uncertainty: Uncertainty | None = None,
     inputs: PlanInputs | None = None,
     datasheet: Problem | None = None,
 ) -> Plan:
     """The optimal plan of a problem for each round, with baselines beside it.
 
-    `doubts` are what is not known about the constants; with them each decision has a probability and
+    `uncertainty` are what is not known about the constants; with them each decision has a probability and
     intervals, and a deadline can be guarded. `inputs` are kept in the plan for its reader. `datasheet` is the
     problem by datasheet constants; what its decisions really cost then stands among the baselines.
     """
     check_energy(problems[0])
     about = inputs or PlanInputs()
     different = list({id(p): p for p in problems}.values())
-    solved = {id(p): _solved(with_guard(p, doubts), doubts) for p in different}
+    solved = {id(p): _solved(with_guard(p, uncertainty), uncertainty) for p in different}
     rounds = [solved[id(p)] for p in problems]
     first = rounds[0]
     return Plan(
@@ -80,7 +80,7 @@ def plan_rounds(
         baselines=mean_baselines([_beside(r, datasheet) for r in _each_once(rounds)]),
         assumptions=about.assumptions,
         notes=(*about.notes, *waiting_note(first.problem)),
-        doubts={} if doubts is None else most_doubtful(first.problem, first.places, doubts),
+        uncertainty={} if uncertainty is None else contributions(first.problem, first.places, uncertainty),
         provenance=union_of(d.provenance for r in rounds for d in r.decisions),
         task=about.task,
         local_epochs=first.problem.objective.local_epochs,
@@ -94,7 +94,7 @@ def plan_rounds(
 
 @dataclass(frozen=True, slots=True)
 class _Solved:
-    """One round: its problem (guarded), ranges (a fleet keeps none), decisions and their indices (cut, clock)."""
+    """One round: its problem (guarded), ranges (a fleet keeps none), decisions and their indices (cut, frequency)."""
 
     problem: Problem
     extents: Sequence[Range]
@@ -102,25 +102,25 @@ class _Solved:
     places: list[tuple[int, int]]
 
 
-def _solved(problem: Problem, doubts: Doubts | None) -> _Solved:
+def _solved(problem: Problem, uncertainty: Uncertainty | None) -> _Solved:
     if is_fleet(problem):
-        return _solved_fleet(problem, doubts)
+        return _solved_fleet(problem, uncertainty)
     extents = extents_of(problem)
     choices = [best_choice(problem, m, extent) for m, extent in enumerate(extents)]
-    places = [(choice.cut, choice.clock) for choice in choices]
+    places = [(choice.cut, choice.frequency) for choice in choices]
     sure: list[Certainty | None] = [None] * len(choices)
-    if doubts is not None:
-        sure = list(certainties(problem, places, doubts))
+    if uncertainty is not None:
+        sure = list(certainties(problem, places, uncertainty))
     decisions = tuple(_decision(problem, m, choice, extents[m], sure[m]) for m, choice in enumerate(choices))
     return _Solved(problem, extents, decisions, places)
 
 
-def _solved_fleet(problem: Problem, doubts: Doubts | None) -> _Solved:
+def _solved_fleet(problem: Problem, uncertainty: Uncertainty | None) -> _Solved:
     chosen = choose(problem)
     places = list(zip(chosen.place.tolist(), chosen.listed.tolist(), strict=True))
     sure: list[Certainty | None] = [None] * len(places)
-    if doubts is not None:
-        sure = list(certainties(problem, places, doubts))
+    if uncertainty is not None:
+        sure = list(certainties(problem, places, uncertainty))
     return _Solved(problem, (), decisions_of(problem, chosen, sure), places)
 
 
@@ -145,15 +145,15 @@ def _outcome(decisions: Sequence[Decision]) -> Outcome:
 
 def _decision(problem: Problem, m: int, choice: Choice, extent: Range, sure: Certainty | None) -> Decision:
     t = choice.table
-    energy = None if t.energy_j is None else float(t.energy_j[choice.cut, choice.clock])
+    energy = None if t.energy_j is None else float(t.energy_j[choice.cut, choice.frequency])
     unconstrained = cost(problem, t, extent)
     own = t.device_energy_j
     return Decision(
         device=problem.devices[m],
         cut=int(problem.cuts[choice.cut]),
-        frequency_hz=_clock(choice, choice.clock),
-        delay_s=float(t.delay_s[choice.cut, choice.clock]),
-        delay_terms=problem.terms(m, choice.cut, float(t.server_s[choice.cut, choice.clock])),
+        frequency_hz=_frequency(choice, choice.frequency),
+        delay_s=float(t.delay_s[choice.cut, choice.frequency]),
+        delay_terms=problem.terms(m, choice.cut, float(t.server_s[choice.cut, choice.frequency])),
         delay_ci95=None if sure is None else sure.delay_ci95,
         terms_ci95={} if sure is None else sure.terms_ci95,
         server_energy_j=energy,
@@ -161,14 +161,14 @@ def _decision(problem: Problem, m: int, choice: Choice, extent: Range, sure: Cer
         device_energy_j=None if own is None else float(own[choice.cut]),
         cost=choice.cost,
         cut_probability=None if sure is None else sure.cut_probability,
-        binding=choice.limits.binding(unconstrained, choice.cut, choice.clock),
+        binding=choice.limits.binding(unconstrained, choice.cut, choice.frequency),
         runner_up=_runner_up(problem, choice),
         provenance=problem.provenance[m],
     )
 
 
-def _clock(choice: Choice, clock: int) -> float | None:
-    frequency_hz = float(choice.table.frequency_hz[clock])
+def _frequency(choice: Choice, frequency: int) -> float | None:
+    frequency_hz = float(choice.table.frequency_hz[frequency])
     return None if np.isnan(frequency_hz) else frequency_hz
 
 
@@ -178,13 +178,13 @@ def _runner_up(problem: Problem, choice: Choice) -> Alternative | None:
     others[choice.cut] = np.inf
     if not np.isfinite(others).any():
         return None
-    cut, clock = (int(i) for i in np.unravel_index(int(np.argmin(others)), others.shape))
+    cut, frequency = (int(i) for i in np.unravel_index(int(np.argmin(others)), others.shape))
     t = choice.table
     return Alternative(
         cut=int(problem.cuts[cut]),
-        frequency_hz=_clock(choice, clock),
-        delay_s=float(t.delay_s[cut, clock]),
-        server_energy_j=None if t.energy_j is None else float(t.energy_j[cut, clock]),
-        cost=float(others[cut, clock]),
-        margin=float(others[cut, clock]) - choice.cost,
+        frequency_hz=_frequency(choice, frequency),
+        delay_s=float(t.delay_s[cut, frequency]),
+        server_energy_j=None if t.energy_j is None else float(t.energy_j[cut, frequency]),
+        cost=float(others[cut, frequency]),
+        margin=float(others[cut, frequency]) - choice.cost,
     )

@@ -4,7 +4,7 @@
     min tau     s.t.  tau - a_n - t_n(b_n) >= 0,   1 - sum b_n >= 0
 
 In ln b the times are near to exponentials and their ranges alike, which SLSQP's line search needs. The answer is
-mended to be feasible to the last bit: shares are scaled to fill the band and tau is the slowest device's time.
+made feasible to the last bit: shares are scaled to fill the band and tau is the slowest device's time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def share_by_sqp(
     count = fixed_s.size
     begin = np.full(count, 1.0 / count) if start is None else np.maximum(start, 1e-6)
     if not bool((up_bytes + down_bytes > 0).any()) or count == 1:
-        return _mended(band, fixed_s, up_bytes, down_bytes, begin)
+        return _feasible(band, fixed_s, up_bytes, down_bytes, begin)
     scale = float((fixed_s + band.seconds(up_bytes, down_bytes, begin)).max())
 
     def room(x: Array) -> Array:
@@ -54,9 +54,9 @@ def share_by_sqp(
         bounds=[(0.0, None), *[(np.log(1e-9), 0.0)] * count],
         options={"ftol": 1e-15, "maxiter": 500},
     )
-    return _mended(band, fixed_s, up_bytes, down_bytes, np.exp(found.x[1:]))
+    return _feasible(band, fixed_s, up_bytes, down_bytes, np.exp(found.x[1:]))
 
 
-def _mended(band: Band, fixed_s: Array, up: Array, down: Array, share: Array) -> tuple[float, Array]:
+def _feasible(band: Band, fixed_s: Array, up: Array, down: Array, share: Array) -> tuple[float, Array]:
     whole = np.asarray(share / share.sum())
     return float((fixed_s + band.seconds(up, down, whole)).max()), whole

@@ -15,7 +15,7 @@ from cardlab.card.problem.scenario import Scenario, SftSpec
 from cardlab.card.schemes.sft.options import Compressions, Option, accuracy_of, check_target, options_of
 from cardlab.card.schemes.sft.problem import SftProblem
 from cardlab.card.schemes.sft.spectrum import Band
-from cardlab.card.uncertainty import Doubts
+from cardlab.card.uncertainty import Uncertainty
 from cardlab.core.errors import InfeasibleError
 from cardlab.core.text import data_size
 
@@ -36,7 +36,7 @@ class Instance:
         local_s: time of the whole model, head included, on each device for a mini-batch [M]; None unknown.
         local_bytes: memory of the whole model on a device; None unknown.
         assumed: what was filled in, in words.
-        doubts: what is not known about the constants; None where nothing says.
+        uncertainty: what is not known about the constants; None where nothing says.
         runs: uids of profiles beyond those of the constants.
     """
 
@@ -46,7 +46,7 @@ class Instance:
     local_s: Array | None
     local_bytes: float | None
     assumed: tuple[str, ...]
-    doubts: Doubts | None = None
+    uncertainty: Uncertainty | None = None
     runs: tuple[str, ...] = ()
 
 
@@ -83,14 +83,14 @@ def sft_problem(
     sharing: Sharing | None = None,
     label_bytes: float = 0.0,
 ) -> SftProblem:
-    """The problem of these arrays, server at its highest clock; `sharing`: measured times and memory of M at once.
+    """The problem of these arrays, server at its highest frequency; `sharing`: measured times and memory of M at once.
 
     Raises InfeasibleError naming what is short.
     """
     options, curve = offered.options, offered.curve
     check_target(options, curve, spec.accuracy_target)
     top = 0 if np.isnan(base.frequency_hz).all() else int(np.argmax(base.frequency_hz))
-    clock = float(base.frequency_hz[top])
+    frequency = float(base.frequency_hz[top])
     count = len(base.devices)
     encode, decode = (_codec_s(base, options, way) for way in ("encode", "decode"))
     times = sharing_times(spec, count)
@@ -106,7 +106,7 @@ def sft_problem(
         label_bytes=label_bytes,
         server_s=base.server_s[:, top],
         top=top,
-        frequency_hz=None if np.isnan(clock) else clock,
+        frequency_hz=None if np.isnan(frequency) else frequency,
         power_w=None if base.power_w is None else float(base.power_w[top]),
         times=times if sharing is None else sharing.times,
         last_times=times if sharing is None else sharing.last_times,

@@ -1,4 +1,4 @@
-"""How sure the delays of a plan for parallel devices are: its choices played again with drawn constants."""
+"""How sure the delays of a plan for parallel devices are: its choices simulated again with drawn constants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cardlab.card.problem.arrays import Array, Index
 from cardlab.card.schemes.sft.deciding import decide
 from cardlab.card.schemes.sft.problem import SftProblem
 from cardlab.card.schemes.sft.spectrum import Band
-from cardlab.card.uncertainty import Doubts
+from cardlab.card.uncertainty import Uncertainty
 from cardlab.core.records.plan import Decision
 
 _TERMS = ("device", "uplink", "server", "downlink", "adapters")
@@ -19,27 +19,30 @@ _TAILS = (0.025, 0.975)
 
 
 def with_intervals(
-    problem: SftProblem, band: Band, cuts: Index, options: Index, shares: Array, doubts: Doubts
+    problem: SftProblem, band: Band, cuts: Index, options: Index, shares: Array, uncertainty: Uncertainty
 ) -> tuple[Decision, ...]:
     """The decisions of a round with 95 % intervals of delay and terms: cuts, codecs and shares as decided [M].
 
-    The server's term holds the waiting, which is played through in every draw.
+    The server's term holds the waiting, which is simulated in every draw.
     """
-    played = [decide(*_drawn(problem, band, doubts, n), cuts, options, shares) for n in range(doubts.draws)]
+    simulated = [
+        decide(*_drawn(problem, band, uncertainty, n), cuts, options, shares) for n in range(uncertainty.draws)
+    ]
     return tuple(
         replace(
             decision,
-            delay_ci95=_interval([round_[m].delay_s for round_ in played]),
+            delay_ci95=_interval([round_[m].delay_s for round_ in simulated]),
             terms_ci95={
-                name: _interval([float(getattr(round_[m].delay_terms, name)) for round_ in played]) for name in _TERMS
+                name: _interval([float(getattr(round_[m].delay_terms, name)) for round_ in simulated])
+                for name in _TERMS
             },
         )
         for m, decision in enumerate(decide(problem, band, cuts, options, shares))
     )
 
 
-def _drawn(problem: SftProblem, band: Band, doubts: Doubts, n: int) -> tuple[SftProblem, Band]:
-    base = doubts.drawn(problem.base, n)
+def _drawn(problem: SftProblem, band: Band, uncertainty: Uncertainty, n: int) -> tuple[SftProblem, Band]:
+    base = uncertainty.drawn(problem.base, n)
     up, down = (_times(getattr(base, way), getattr(problem.base, way)) for way in ("uplink_bps", "downlink_bps"))
     return (
         replace(problem, base=base, server_s=base.server_s[:, problem.top]),

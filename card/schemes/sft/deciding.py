@@ -1,4 +1,4 @@
-"""What each device's round of a plan for parallel devices takes, the queue at the server played through."""
+"""What each device's round of a plan for parallel devices takes, the queue at the server simulated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cardlab.core.records.plan import Decision, DelayTerms, Outcome
 
 
 def decide(problem: SftProblem, band: Band, cuts: Index, options: Index, shares: Array) -> tuple[Decision, ...]:
-    """Each device's round, waiting at the server played through."""
+    """Each device's round, waiting at the server simulated."""
     terms = _terms(problem, band, cuts, options, shares)
     waits = _waits(problem, cuts, options, terms)
     base, epochs = problem.base, problem.base.objective.local_epochs

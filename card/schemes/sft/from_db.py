@@ -47,7 +47,7 @@ def instance_from_database(
     elif spec.accuracy_target is None:
         measured = ()
     options = measured or options_of(replace(spec, rates=(compression or 1.0,)), compression or 1.0)
-    plain = _uncompressed(gathered, codecs.lent() if measured else codecs, curve) if codecs.profiles else PLAIN
+    plain = _uncompressed(gathered, codecs.with_borrowed() if measured else codecs, curve) if codecs.profiles else PLAIN
     if not measured and compression in (None, 1.0) and codecs.profiles:
         options = (plain,)
     if codecs.profiles or compression not in (None, 1.0):
@@ -74,13 +74,13 @@ def instance_from_database(
         statistics=statistics,
         rounds=tuple(rounds[id(p)] for p in gathered.problems),
         local_s=None if np.isnan(gathered.local_s).any() else gathered.local_s,
-        doubts=gathered.doubts,
+        uncertainty=gathered.uncertainty,
         local_bytes=None,
         assumed=(
             *gathered.assumptions,
             f"all devices share one link ({spec.spectrum})",
             *words,
-            *(_lent_words(codecs) if measured else ()),
+            *(_borrowed_words(codecs) if measured else ()),
         ),
         runs=() if sharing is None else sharing.runs,
     )
@@ -101,19 +101,19 @@ def accuracy_of_fit(fit: Fit) -> Accuracy | None:
     return Accuracy(limit=values["limit"], loss=values["loss"], rate=values["rate"])
 
 
-def _lent_words(codecs: Codecs) -> tuple[str, ...]:
+def _borrowed_words(codecs: Codecs) -> tuple[str, ...]:
     """Which machines borrow the speed of another's codecs, as an assumption."""
     if not codecs.borrowed():
         return ()
-    lender = next(iter(codecs.profiles.values())).profile.run.device.name
-    return (f"codecs are as quick on {len(codecs.borrowed())} machine(s) without a codec profile as on {lender}",)
+    first = next(iter(codecs.profiles.values())).profile.run.device.name
+    return (f"codecs are as quick on {len(codecs.borrowed())} machine(s) without a codec profile as on {first}",)
 
 
 def measured_options(gathered: Gathered, curve: Accuracy | None) -> tuple[Option, ...]:
     """Codecs that every codec profile of the plan's machines holds, each at the speed of its own machines and cut."""
     if not gathered.codecs.profiles:
         return ()
-    codecs, wire = gathered.codecs.lent(), DTYPE_BYTES[gathered.wire_dtype]
+    codecs, wire = gathered.codecs.with_borrowed(), DTYPE_BYTES[gathered.wire_dtype]
     cuts = [int(cut) for cut in gathered.problem.cuts]
     found = [_uncompressed(gathered, codecs, curve)]
     for codec in codecs.names:

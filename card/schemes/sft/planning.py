@@ -24,7 +24,7 @@ from cardlab.card.schemes.sft.large_scale import by_lagrangian
 from cardlab.card.schemes.sft.problem import SftProblem
 from cardlab.card.schemes.sft.rounds import SharedRound, shared
 from cardlab.card.schemes.sft.spectrum import Band
-from cardlab.card.uncertainty import Doubts
+from cardlab.card.uncertainty import Uncertainty
 from cardlab.core.errors import InfeasibleError
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import union_of
@@ -52,7 +52,9 @@ def plan_instance(instance: Instance, inputs: PlanInputs | None = None) -> Plan:
     for band in instance.rounds:
         if id(band) not in known:
             found = _round(problem, band, chosen, rounds[-1].shares if rounds else None)
-            known[id(band)] = found if instance.doubts is None else _doubted(problem, band, found, instance.doubts)
+            known[id(band)] = (
+                found if instance.uncertainty is None else _with_intervals(problem, band, found, instance.uncertainty)
+            )
         rounds.append(known[id(band)])
     base = problem.base
     rates = {problem.options[int(k)].rate for r in rounds for k in r.chosen.options}
@@ -118,10 +120,10 @@ def _round(problem: SftProblem, band: Band, chosen: Chosen, before: Array | None
     return shared(problem, band, again.cuts, again.options, None)
 
 
-def _doubted(problem: SftProblem, band: Band, found: SharedRound, doubts: Doubts) -> SharedRound:
+def _with_intervals(problem: SftProblem, band: Band, found: SharedRound, uncertainty: Uncertainty) -> SharedRound:
     """The round with intervals of its delays."""
     cuts, options = found.chosen.cuts, found.chosen.options
-    return replace(found, decisions=with_intervals(problem, band, cuts, options, found.shares, doubts))
+    return replace(found, decisions=with_intervals(problem, band, cuts, options, found.shares, uncertainty))
 
 
 def _notes(problem: SftProblem, rounds: Sequence[SharedRound], chosen: Chosen) -> tuple[str, ...]:

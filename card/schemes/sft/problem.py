@@ -5,8 +5,9 @@
     server = sum over layers j of layer_s(j) x times(number of devices with l_n < j);  one after the other: times(k) = k
     the server decodes and encodes for one device at a time: server += its codec time for the others
 
-With `serial` sharing a mini-batch waits for those of all other devices at worst, so tau is an upper bound; `played`
-in `queue` says what happens. With `batched` sharing the devices are computed together and all wait for all.
+With `serial` sharing a mini-batch waits for those of all other devices at worst, so tau is an upper bound;
+`queue` simulates what happens. With `batched` sharing the server computes all devices in one batched step, for which
+all of them wait.
 
 Shapes: M devices, C cuts, K options, S channel states, B choices side by side. Choices are indices [..., M].
 """
@@ -38,9 +39,9 @@ class SftProblem:
         encode_s: the encoding part of it [M,C,K].
         there_decode_s, there_encode_s: what of codec_s the server computes [M,C,K].
         label_bytes: labels that go up beside each mini-batch, uncompressed.
-        server_s: server's time for one mini-batch of one device [C], at its clock.
-        top: index of that clock in the base.
-        frequency_hz, power_w: the server's clock and its busy power there; None unknown.
+        server_s: server's time for one mini-batch of one device [C], at its frequency.
+        top: index of that frequency in the base.
+        frequency_hz, power_w: the server's frequency and its busy power there; None unknown.
         times: how long a layer takes for k mini-batches at once, in units of one [M + 1], times[0] = 0.
         last_times: the same for the last layer and the head, which all devices use.
         sharing: "serial" or "batched".

@@ -1,4 +1,4 @@
-"""A round of parallel devices at a server that computes one mini-batch at a time, played through.
+"""A round of parallel devices at a server that computes one mini-batch at a time, simulated.
 
 Each device has one mini-batch on its way: it computes, encodes, sends; the server takes mini-batches in the order of
 their arrival; the gradient goes back. With `batched` sharing the server waits until all have come. Seconds.
@@ -42,7 +42,7 @@ def waits_batched(
     decode_s: Sequence[float] | None = None,
     encode_s: Sequence[float] | None = None,
 ) -> list[float]:
-    """As `waits_serial` for a server that computes all devices together: each waits for the last to come.
+    """As `waits_serial` for a server that computes all devices in one batched step: each waits for the last to come.
 
     `decode_s`, `encode_s`: the server's, for one device after the other: as they come, and in their own order.
     """

@@ -2,9 +2,9 @@
 
     times(k) = layer(k B) / layer(B)          last_times(k) = (layer + head)(k B) / (layer + head)(B)
 
-Forward and backward together, at the highest clock of both profiles. The profiles are of one server, one execution and
-tasks that differ in their batch alone. The memory of M at once is that of a mini-batch of M B sequences: the devices'
-mini-batches are computed as one, with one set of adapters.
+Forward and backward together, at the highest frequency of both profiles. The profiles are of one server, one execution
+and tasks that differ in their batch alone. The memory of M at once is that of a mini-batch of M B sequences: the
+devices' mini-batches are computed as one, with one set of adapters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cardlab.core.records.measurement import Profile
 from cardlab.core.text import si
 from cardlab.db.store import Store
 
-_SAME_CLOCK = 0.01
+_SAME_FREQUENCY = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ def measured_sharing(store: Store, gathered: Gathered) -> Sharing:
             remedy=f"run: {profile_command(one, batch)}",
         )
     for profile in found.values():
-        _check_clock(profile, one, gathered)
+        _check_frequency(profile, one, gathered)
     known = sorted(found)
     seconds = np.array([_seconds(found[k]) for k in known])
     ratios = seconds / seconds[0]
@@ -106,12 +106,12 @@ def _seconds(profile: Profile) -> tuple[float, float]:
     return parts["layer"], parts["layer"] + parts["head"]
 
 
-def _check_clock(profile: Profile, one: Profile, gathered: Gathered) -> None:
-    """Raise PlanError where the server's clock can be chosen and the two profiles have no common highest one."""
-    here, there = (_clock_hz(p) for p in (profile, one))
+def _check_frequency(profile: Profile, one: Profile, gathered: Gathered) -> None:
+    """Raise PlanError where the server's frequency can be chosen and the two profiles have no common highest one."""
+    here, there = (_frequency_hz(p) for p in (profile, one))
     if np.isnan(gathered.problem.frequency_hz).all() or here is None or there is None:
         return
-    if abs(here - there) > _SAME_CLOCK * there:
+    if abs(here - there) > _SAME_FREQUENCY * there:
         assert profile.run.task is not None
         raise PlanError(
             f"{gathered.server.name!r} was profiled up to {si(here, 'Hz')} at batch {profile.run.task.batch} and up to"
@@ -120,7 +120,7 @@ def _check_clock(profile: Profile, one: Profile, gathered: Gathered) -> None:
         )
 
 
-def _clock_hz(profile: Profile) -> float | None:
+def _frequency_hz(profile: Profile) -> float | None:
     state = best_point(profile).operating
     return None if state is None else state.frequency_hz
 

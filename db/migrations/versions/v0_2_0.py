@@ -53,6 +53,7 @@ _CONVERTED: Mapping[str, Callable[[Document], Document]] = {
     "run": rows_0_1.run,
     "fit": rows_0_1.fit,
     "link": rows_0_1.link,
+    "plan": rows_0_1.plan,
     "train_round": rows_0_1.train_round,
     "train_phase": rows_0_1.train_phase,
 }

@@ -1,4 +1,4 @@
-"""Doubt through the solver, the guard band, and the figures it is meant for."""
+"""Source through the solver, the guard band, and the figures it is meant for."""
 
 # mypy: disable-error-code="arg-type, return-value, type-var"
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cardlab.card import load_scenario
 from cardlab.card.problem.problem import problem_from_scenario
 from cardlab.card.problem.scenario import Constraints
 from cardlab.card.schemes.card.planning import plan
-from cardlab.card.uncertainty import Doubt, Doubts, certainties, most_doubtful, relative_doubts, with_guard
+from cardlab.card.uncertainty import Source, Uncertainty, certainties, contributions, relative_uncertainty, with_guard
 from cardlab.core.errors import PlanError
 from tests.card.instances import random_problem
 
@@ -22,27 +22,27 @@ from tests.card.instances import random_problem
 @pytest.fixture
 def problem():
     letter = load_scenario("card-letter")
-    clocks = tuple(np.linspace(2.46e8, 2.46e9, 60))
-    return problem_from_scenario(replace(letter, server=replace(letter.server, frequencies_hz=clocks)))
+    frequencies = tuple(np.linspace(2.46e8, 2.46e9, 60))
+    return problem_from_scenario(replace(letter, server=replace(letter.server, frequencies_hz=frequencies)))
 
 
-def test_without_doubt_a_decision_is_certain(problem):
-    sure = plan(problem, doubts=relative_doubts(problem, device=0.0, server=0.0, power=0.0, draws=20))
+def test_without_uncertainty_a_decision_is_certain(problem):
+    sure = plan(problem, uncertainty=relative_uncertainty(problem, device=0.0, server=0.0, power=0.0, draws=20))
     for d in sure.rounds[0].devices:
         assert d.cut_probability == 1.0
         assert d.delay_ci95 == pytest.approx((d.delay_s, d.delay_s))
-    assert all(lost == pytest.approx(0.0, abs=1e-12) for lost in sure.doubts.values())
+    assert all(lost == pytest.approx(0.0, abs=1e-12) for lost in sure.uncertainty.values())
 
 
 def test_the_narrowest_decision_is_the_least_certain(problem):
-    made = plan(problem, doubts=relative_doubts(problem, device=0.2, server=0.2, power=0.2, draws=100))
+    made = plan(problem, uncertainty=relative_uncertainty(problem, device=0.2, server=0.2, power=0.2, draws=100))
     by_margin = sorted(made.rounds[0].devices, key=lambda d: d.runner_up.margin)
     assert by_margin[0].cut_probability == min(d.cut_probability for d in made.rounds[0].devices) < 0.95
 
 
-def test_intervals_have_the_width_of_the_doubt(problem):
-    doubts = relative_doubts(problem, device=0.0, server=0.1, power=0.0, draws=2000)
-    sure = certainties(problem, [(0, 30)] * 5, doubts)[0]
+def test_intervals_have_the_width_of_the_uncertainty(problem):
+    uncertainty = relative_uncertainty(problem, device=0.0, server=0.1, power=0.0, draws=2000)
+    sure = certainties(problem, [(0, 30)] * 5, uncertainty)[0]
     busy = problem.objective.local_epochs * problem.server_s[0, 30]
     low, high = sure.delay_ci95
     assert high - low == pytest.approx(2 * 1.96 * 0.1 * busy, rel=0.1)
@@ -50,23 +50,23 @@ def test_intervals_have_the_width_of_the_doubt(problem):
 
 def test_the_constant_that_matters_is_named(problem):
     rng = np.random.default_rng(0)
-    loud = Doubt(name="loud", device=2, device_s=0.4 * rng.standard_normal((40, 1)) * problem.device_s[2])
-    quiet = Doubt(name="quiet", device=0, device_s=np.zeros((40, problem.cuts.size)))
-    doubts = Doubts(sources=(quiet, loud), draws=40)
-    lost = plan(problem, doubts=doubts).doubts
+    loud = Source(name="loud", device=2, device_s=0.4 * rng.standard_normal((40, 1)) * problem.device_s[2])
+    quiet = Source(name="quiet", device=0, device_s=np.zeros((40, problem.cuts.size)))
+    uncertainty = Uncertainty(sources=(quiet, loud), draws=40)
+    lost = plan(problem, uncertainty=uncertainty).uncertainty
     assert list(lost) == ["loud", "quiet"]
     assert lost["loud"] > 1e-3 and lost["quiet"] == 0.0
     choices = [(30, 9)] * 5
-    assert most_doubtful(problem, choices, doubts)["quiet"] > 0.0  # a choice that is not the best loses anyway
+    assert contributions(problem, choices, uncertainty)["quiet"] > 0.0  # a choice that is not the best loses anyway
 
 
 def test_the_guard_is_the_quantile_of_the_delay(problem):
     limited = replace(problem, constraints=Constraints(deadline_s=100.0, deadline_confidence=0.95))
-    doubts = relative_doubts(problem, device=0.05, server=0.05, draws=2000)
-    guard = with_guard(limited, doubts).guard_s
+    uncertainty = relative_uncertainty(problem, device=0.05, server=0.05, draws=2000)
+    guard = with_guard(limited, uncertainty).guard_s
     delays = np.array(
         [
-            5 * (doubts.drawn(problem, n).device_s[1, 10] + doubts.drawn(problem, n).server_s[10, 20])
+            5 * (uncertainty.drawn(problem, n).device_s[1, 10] + uncertainty.drawn(problem, n).server_s[10, 20])
             for n in range(2000)
         ]
     )
@@ -74,12 +74,12 @@ def test_the_guard_is_the_quantile_of_the_delay(problem):
     assert guard[1, 10, 20] == pytest.approx(NormalDist().inv_cdf(0.95) * delays.std(), rel=0.02)
 
 
-def test_a_confidence_without_doubts_and_doubts_without_clocks_are_refused(problem):
+def test_a_confidence_without_uncertainty_and_uncertainty_without_frequencies_are_refused(problem):
     limited = replace(problem, constraints=Constraints(deadline_s=100.0, deadline_confidence=0.95))
-    with pytest.raises(PlanError, match="doubt of the constants is not known"):
+    with pytest.raises(PlanError, match="uncertainty of the constants is not known"):
         plan(limited)
     with pytest.raises(PlanError, match="frequencies_hz"):
-        relative_doubts(random_problem(0, kind="paper"))
+        relative_uncertainty(random_problem(0, kind="paper"))
 
 
 def check_quality(devices: int, calibrations: int):
