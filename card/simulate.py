@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -85,6 +85,7 @@ def on_channel(scenario: Scenario, channel: str | None, offset: int = 0) -> Scen
     if channel is None:
         return scenario
     link = scenario.link or LinkSpec()
+    # Fleets far apart in the seed, so that no two of them share a channel.
     link = replace(link, channel=channel, seed=link.seed + 1000 * offset)
     devices = tuple(replace(d, uplink_bps=None, downlink_bps=None) for d in scenario.devices)
     return replace(scenario, link=link, devices=devices)
@@ -93,6 +94,7 @@ def on_channel(scenario: Scenario, channel: str | None, offset: int = 0) -> Scen
 def draw_fleet(scenario: Scenario, fleet: int, devices: int | None = None) -> Scenario:
     """Fleet 0 of unchanged size is the scenario's own; others are drawn from its devices, by number."""
     size = devices or len(scenario.devices)
+    # So that a simulation of one fleet is a plan of the scenario and can be compared with it.
     if fleet == 0 and size == len(scenario.devices):
         return scenario
     rng = np.random.default_rng([fleet, size])
@@ -112,13 +114,21 @@ def draw_fleet(scenario: Scenario, fleet: int, devices: int | None = None) -> Sc
 def simulate_job(job: Job) -> Simulated:
     """Plan all rounds of a job and sum up."""
     names = tuple(d.name for d in job.scenario.devices)
-    about: dict[str, Any] = {"channel": job.channel, "fleet": job.fleet, "rounds": job.scenario.rounds}
     try:
         found = _totals(job.scenario)
     except InfeasibleError as error:
-        return Simulated(**about, devices=names, infeasible=error.message, baselines={})
+        return Simulated(
+            channel=job.channel,
+            fleet=job.fleet,
+            rounds=job.scenario.rounds,
+            devices=names,
+            infeasible=error.message,
+            baselines={},
+        )
     return Simulated(
-        **about,
+        channel=job.channel,
+        fleet=job.fleet,
+        rounds=job.scenario.rounds,
         devices=names,
         delay_s=found.outcome.delay_s,
         server_energy_j=found.outcome.server_energy_j,
@@ -162,6 +172,16 @@ def _fleet_totals(problems: Sequence[Problem]) -> _Totals:
     )
 
 
+class Answer(Protocol):
+    """The future of one job, of a process or of a Dask worker."""
+
+    def result(self) -> Simulated:
+        """Wait for it."""
+
+
+Submit = Callable[[Callable[[Job], Simulated], Job], Answer]
+
+
 def simulate(
     todo: Sequence[Job],
     *,
@@ -188,26 +208,27 @@ def simulate(
         return [future.result() for future in futures]
 
 
-def _watch(futures: Sequence[Any], progress: Callable[[int, int], None]) -> None:
-    if not isinstance(futures[0], Future):
+def _watch(futures: Sequence[Answer], progress: Callable[[int, int], None]) -> None:
+    if not all(isinstance(future, Future) for future in futures):
+        # Dask's futures are none of this library and cannot be waited for with it: asked in their order instead.
         for done, future in enumerate(futures, start=1):
             future.result()
             progress(done, len(futures))
         return
-    left = set(futures)
+    left = set(cast("Sequence[Future[Simulated]]", futures))
     while left:
         _, left = wait(left, return_when=FIRST_COMPLETED)
         progress(len(futures) - len(left), len(futures))
 
 
 @contextmanager
-def _processes(workers: int) -> Iterator[Callable[..., Any]]:
+def _processes(workers: int) -> Iterator[Submit]:
     with ProcessPoolExecutor(workers) as pool:
         yield pool.submit
 
 
 @contextmanager
-def _dask(address: str) -> Iterator[Callable[..., Any]]:
+def _dask(address: str) -> Iterator[Submit]:
     try:
         from distributed import Client
     except ImportError as error:
@@ -220,4 +241,4 @@ def _dask(address: str) -> Iterator[Callable[..., Any]]:
     except (OSError, ValueError) as error:
         raise PlanError(f"no Dask scheduler answers at {address}", remedy="check --scheduler") from error
     with client:
-        yield client.submit
+        yield cast("Submit", client.submit)

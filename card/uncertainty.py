@@ -57,6 +57,7 @@ class Uncertainty:
         sources = self.sources if only is None else (only,)
         return replace(
             problem,
+            # Wide normal draws can pass zero, and a negative time would be a gift.
             device_s=np.maximum(_devices(problem.device_s, sources, n), 1e-12),
             server_s=np.maximum(_plus(problem.server_s, [s.server_s for s in sources], n), 1e-12),
             uplink_bps=_rates(problem.uplink_bps, [s.up_s_per_bit for s in sources], n),
@@ -133,6 +134,7 @@ def with_guard(problem: Problem, uncertainty: Uncertainty | None) -> Problem:
     sent = round_bytes(epochs, problem.up_bytes, problem.down_bytes, problem.adapter_bytes)
     for size, way in zip(sent, ("up_s_per_bit", "down_s_per_bit"), strict=True):
         device += _variance([getattr(s, way) for s in uncertainty.sources], ()) * (8.0 * size) ** 2
+    # Independent sources: variances add up, and their root is the spread of the delay.
     server = epochs**2 * _variance([s.server_s for s in uncertainty.sources], problem.server_s.shape)
     spread_s = np.sqrt(device[:, :, None] + server[None, :, :])
     return replace(problem, guard_s=NormalDist().inv_cdf(confidence) * spread_s)
@@ -149,6 +151,7 @@ def certainties(problem: Problem, choices: Sequence[tuple[int, int]], uncertaint
         for m, (t, costs) in enumerate(_costs(drawn)):
             cut, frequency = choices[m]
             best = np.unravel_index(int(np.argmin(costs)), costs.shape)
+            # A draw in which nothing is feasible confirms no cut.
             same[n, m] = np.isfinite(costs[best]) and best[0] == cut
             delay[n, m] = t.delay_s[cut, frequency]
             terms[m].append(drawn.terms(m, cut, float(t.server_s[cut, frequency])))
@@ -173,6 +176,7 @@ def contributions(problem: Problem, choices: Sequence[tuple[int, int]], uncertai
     In each draw the choice made for the mean constants is held against the best one of that draw, limits
     left aside: what a decision loses by that constant not being known.
     """
+    # A mean needs fewer draws than a tail.
     count = min(uncertainty.draws, ATTRIBUTION_DRAWS)
     # With ranges of its own a device is not touched by the uncertainty of another one.
     apart = problem.objective.range != "common"
@@ -235,6 +239,7 @@ def _plus(base: Array, added: list[Array | None], n: int) -> Array:
 def _rates(base_bps: Array, added_s_per_bit: list[Array | None], n: int) -> Array:
     if all(part is None for part in added_s_per_bit):
         return base_bps
+    # Spread is known in seconds per bit; at most ten times the mean rate, for the same reason.
     return np.asarray(1.0 / np.maximum(_plus(1.0 / base_bps, added_s_per_bit, n), 0.1 / base_bps))
 
 

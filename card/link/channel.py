@@ -22,6 +22,7 @@ from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.scenario import LinkSpec
 from cardlab.core.errors import PlanError
 
+# Density and not power: what reaches the receiver grows with the bandwidth, so a wider channel is also noisier.
 NOISE_DBM_PER_HZ = {"good": -166.0, "normal": -163.0, "poor": -160.0}
 REDRAWS = 20
 # What the large timescale knows of a channel: so many draws, with a seed that is not that of the rounds.
@@ -43,6 +44,7 @@ def rate_bps(link: LinkSpec, mapping: SnrMap, snr: float) -> float:
 def _rate_of_cqi(link: LinkSpec, mapping: SnrMap, cqi: int) -> float:
     if cqi == 0:
         return 0.0
+    # The rate is that of the MCS the CQI stands for and not Shannon's: a scheduler can only choose a row of the table.
     return mcs_of_cqi(cqi, mapping.table).efficiency * link.bandwidth_hz * link.protocol_efficiency
 
 
@@ -85,11 +87,13 @@ def rates_by_round(
     link: LinkSpec, devices: Sequence[str], given: Sequence[tuple[float | None, float | None]], rounds: int
 ) -> list[tuple[Array, Array]]:
     """Uplink and downlink rates [M] of each round; a rate `given` for a device stands."""
+    # One stream for all rounds: rounds differ, and the same seed gives the same rounds whatever their number.
     rng = np.random.default_rng(link.seed)
     fixed_up = np.array([np.nan if up is None else up for up, _ in given])
     fixed_down = np.array([np.nan if down is None else down for _, down in given])
     found = []
     for _ in range(rounds):
+        # Drawn even where a rate is given, so that giving one device a rate leaves the channel of the others as it was.
         up, down = draw_rates(link, devices, rng)
         found.append((np.where(np.isnan(fixed_up), up, fixed_up), np.where(np.isnan(fixed_down), down, fixed_down)))
     return found

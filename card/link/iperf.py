@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cardlab.core.errors import BadDataError
 
@@ -37,6 +36,8 @@ def read_iperf3(path: str | Path) -> Rates:
     if "error" in document:
         raise BadDataError(f"{path}: iperf3 failed: {document['error']}", remedy="measure again")
     end = document["end"]
+    # What arrived and not what was sent: with UDP, or a full buffer, the sender counts bytes that never got there.
+    # Older versions of iperf3 have only "sum".
     forward = _rate(end, "sum_received") or _rate(end, "sum")
     backward = _rate(end, "sum_received_bidir_reverse")
     if _reversed(document):
@@ -46,21 +47,22 @@ def read_iperf3(path: str | Path) -> Rates:
     return Rates(uplink_bps=forward, downlink_bps=backward, rtt_s=_rtt(end))
 
 
-def _rate(end: Mapping[str, Any], key: str) -> float | None:
+def _rate(end: Mapping[str, object], key: str) -> float | None:
     part = end.get(key)
     value = part.get("bits_per_second") if isinstance(part, dict) else None
+    # JSON's true is an int in Python, and no rate.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
         return None
     return float(value)
 
 
-def _reversed(document: Mapping[str, Any]) -> bool:
+def _reversed(document: Mapping[str, object]) -> bool:
     start = document.get("start")
     test = start.get("test_start") if isinstance(start, dict) else None
     return isinstance(test, dict) and bool(test.get("reverse"))
 
 
-def _rtt(end: Mapping[str, Any]) -> float | None:
+def _rtt(end: Mapping[str, object]) -> float | None:
     streams = end.get("streams")
     values = []
     for stream in streams if isinstance(streams, list) else []:

@@ -74,6 +74,7 @@ def coding_of_cqi(cqi: int, table: int = 1) -> Coding:
 
 def mcs_of_cqi(cqi: int, table: int = 1) -> Coding:
     """The MCS of highest efficiency not above that of the CQI; CQI 1 lies below MCS 0 and takes it."""
+    # A hair of room: equal efficiencies are computed from different rows of the tables.
     limit = coding_of_cqi(cqi, table).efficiency * (1.0 + 1e-9)
     fitting = [row for row in MCS[table] if row.efficiency <= limit]
     return max(fitting, key=lambda row: row.efficiency) if fitting else MCS[table][0]

@@ -141,6 +141,7 @@ def snr_map(name: str = DEFAULT) -> SnrMap:
         except ValueError:
             gap_db = math.nan
         if math.isfinite(gap_db) and gap_db >= 0:
+            # C = log2(1 + SNR / gap), solved for the SNR at which each efficiency is reached.
             thresholds = tuple(10.0 * math.log10(2.0**row.efficiency - 1.0) + gap_db for row in CQI[1])
             return SnrMap(
                 name=name,

@@ -68,6 +68,7 @@ def check_constraints(limits: Constraints, layers: int) -> None:
     if limits.min_device_layers is not None and not 1 <= limits.min_device_layers < layers:
         remedy = f"give a number from 1 to {layers - 1}"
         raise _misfit("constraints", "min_device_layers", f"is {limits.min_device_layers}", remedy)
+    # Below one half a guard band would be negative: a promise less sure than the mean.
     confidence = limits.deadline_confidence
     if confidence is not None and not 0.5 <= confidence < 1.0:
         raise _misfit("constraints", "deadline_confidence", f"is {confidence:g}", "give 0.5 up to below 1")
@@ -90,6 +91,7 @@ def check_sft(sft: SftSpec) -> None:
     for rate in sft.rates:
         if not 0.0 < rate <= 1.0:
             raise _misfit("sft", "rates", f"has {rate:g}", "give fractions that remain, above 0 up to 1")
+    # More mini-batches at once cannot take less time than fewer, and the first is the unit.
     times = sft.sharing_times
     if times and (times[0] != 1.0 or any(b < a for a, b in zip(times, times[1:], strict=False))):
         raise _misfit("sft", "sharing_times", "must begin with 1 and not fall", "give times in units of one mini-batch")

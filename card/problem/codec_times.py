@@ -73,6 +73,7 @@ class Codecs:
     def names(self) -> tuple[str, ...]:
         """Codecs that every profile holds, without "none"."""
         held = [{codec for codec, _, _ in found.rows} for found in self.profiles.values()]
+        # A codec that one machine did not measure would have no time there, and so look free.
         return tuple(sorted(set.intersection(*held) - {"none"})) if held else ()
 
     def seconds(self, codec: str | None, cuts: Sequence[int]) -> tuple[Array, Array]:
@@ -90,6 +91,7 @@ class Codecs:
         total = np.zeros((2, 2, len(self.devices), len(cuts)))
         for m, (device, server) in enumerate(self._pairs()):
             if codec is not None and device is not None and server is not None:
+                # A pair: the device compresses activations and the server gradients, each for the other to decode.
                 found = codec_seconds(device, server, codec, cuts)
                 if found is not None:
                     total[:, :, m] = found
@@ -116,6 +118,7 @@ class Codecs:
 
     def with_borrowed(self) -> Codecs:
         """With the profile of another machine for those that have none of their own."""
+        # Any machine's times are nearer than none, which would count as zero; the plan says that they are borrowed.
         first = next(iter(self.profiles.values()))
         return Codecs(self.devices, self.server, {**dict.fromkeys(self.borrowed(), first), **self.profiles})
 

@@ -71,6 +71,7 @@ class Limits:
         name = problem.devices[m]
         for limit in self.limits:
             if not limit.kept.any():
+                # A limit that no choice keeps by itself is the clearest thing to say; else they only collide.
                 best, bound = float(limit.value.max() if limit.at_least else limit.value.min()), float(limit.bound)
                 raise InfeasibleError(
                     f"{name}: {limit.name} of {limit.shown(bound)} cannot be kept, "
@@ -82,6 +83,7 @@ class Limits:
 
     def binding(self, costs_without: Array, cut: int, frequency: int) -> tuple[str, ...]:
         """Names of constraints that forbid the choice which would win without them."""
+        # What would win without limits is forbidden by some of them: those, and no others, changed the decision.
         row, column = np.unravel_index(int(np.argmin(costs_without)), costs_without.shape)
         best = (int(row), int(column))
         if best == (cut, frequency):

@@ -35,11 +35,13 @@ def datasheet_problem(
     server_flop = np.array([c.server_flop for c in analysis.cuts])
     frequencies, power_w = problem.frequency_hz, problem.power_w
     top = int(np.argmax(frequencies))
+    # A datasheet says nothing about power while waiting, so this twin cannot count it.
     energy = "busy" if problem.objective.energy == "round" else problem.objective.energy
     return replace(
         problem,
         device_s=device_flop[None, :] / np.array(rates)[:, None],
         server_s=server_flop[:, None] / (FLOP_PER_CORE_CYCLE * server.cores * frequencies),
+        # Through one known point, as one reads it off a datasheet; measured curves are flatter at low frequencies.
         power_w=None if power_w is None else power_w[top] * (frequencies / frequencies[top]) ** 3,
         wait_power_w=None,
         objective=replace(problem.objective, energy=energy),

@@ -208,9 +208,12 @@ class _Assembly:
         frequencies = server_frequencies(self.server_profile, self.fits)
         objective, assumed = self._objective()
         wire, wire_note = self._wire()
+        # The analysis counts bytes in the dtype of the profile; on the wire they have that of the plan.
         scale = objective.compression * DTYPE_BYTES[wire] / DTYPE_BYTES[self.server_profile.run.execution.dtype]
+        # Times were measured for named codecs; a compression given as a number names none.
         encode_s, decode_s = self.codecs.seconds("none" if objective.compression == 1.0 else None, list(cuts))
         up, down = self._rates()
+        # Every device's numbers hold the server's: what those were made of counts for all of them.
         origins = union_of([fit.provenance for fit in self._used()] + ([self.link.provenance] if self.link else []))
         problem = Problem(
             devices=tuple(party.label for party in self.parties),
@@ -260,6 +263,7 @@ class _Assembly:
         link = self.request.link
         if link is None or None not in self._known_rates():
             return (problem,)
+        # Not the rounds' own seed: what is decided ahead must not know the channel it will meet.
         return self._rounds(problem, STATES, replace(link, seed=link.seed + OTHER_SEED))
 
     def _rounds(self, problem: Problem, rounds: int, link: LinkSpec | None) -> tuple[Problem, ...]:
@@ -282,6 +286,7 @@ class _Assembly:
     def _objective(self) -> tuple[Objective, tuple[str, ...]]:
         if self.request.energy is not None:
             return replace(self.request.objective, energy=self.request.energy), ()
+        # Paying for the whole round is the true account; where the power while waiting is missing it cannot be had.
         waiting = ("wait_power", None, None) in self.fits
         kind = "round" if waiting else "busy"
         reason = "waiting power was measured" if waiting else "waiting power was not measured"
@@ -314,6 +319,7 @@ def _or_nan(value: float | None) -> float:
 def _origin_notes(devices: Sequence[Device], server: Device) -> list[str]:
     """Which parties were measured and which were not, so that nobody takes one for the other."""
     parts = {d.name: "device terms" for d in devices}
+    # One machine may be both sides, in a local run.
     parts[server.name] = "all terms" if server.name in parts else "server terms and energy"
     platforms = {d.name: d.platform for d in [*devices, server]}
     lines = []

@@ -99,6 +99,7 @@ def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> F
     were measured, those of the profile's best point count. Raises PlanError naming a part without a fit.
     """
     state, rail = best_point(profile).operating, profile.total_rail
+    # Latency and power belong to a power mode and a memory frequency: a fit of another one would mix two machines.
     here = (None, None) if state is None else (state.power_mode, state.memory_hz)
     found: dict[tuple[str, str | None, str | None], Fit] = {}
     for stored in store.fits.newest(device=server.key, task=task.uid, selected_only=True):
@@ -135,7 +136,9 @@ def server_frequencies(profile: Profile, fits: Fits) -> Array:
             remedy=f"profile it again: profile-device --name {profile.run.device.name}",
         )
     frequencies = np.unique(np.array(offered, dtype=float))
+    # Half a percent of room: the frequency read back under load is never quite the one requested.
     inside = frequencies[(frequencies >= axis.min * 0.995) & (frequencies <= axis.max * 1.005)]
+    # Nothing offered lies where the fits hold; the highest one measured is the nearest that is known.
     return inside if inside.size else np.array([axis.max])
 
 
@@ -215,6 +218,7 @@ def uncertainty_of(measured: Measured, link: Source | None = None) -> Uncertaint
         sources.append(Source(name="server power", power_w=_spread(power, frequencies)))
         if wait is not None:
             sources.append(Source(name="server waiting power", wait_power_w=_spread(wait, frequencies)))
+        # A meter's gain error does not average out over points: it moves the whole curve.
         gain = power.meter_systematic
         if gain:
             # One gain for all that the meter read.
@@ -249,6 +253,7 @@ def _message_spread(link: Link, way: str) -> Array | None:
     span = link.uplink_range_bps if way == "uplink" else link.downlink_range_bps
     if span is None:
         return None
+    # Time per bit and not rate is what adds up, so the spread is taken of that.
     slow_bps, quick_bps = span
     if not 0.0 < slow_bps <= quick_bps:
         return None
@@ -257,7 +262,9 @@ def _message_spread(link: Link, way: str) -> Array | None:
 
 def _spread(fit: Fit, frequencies: Array) -> Array:
     """What draws of a fit add to its curve [N,F]: parameters, and one misfit for the fit."""
+    # Fits may keep fewer draws than are asked for here; repeating them keeps their spread.
     drawn = np.resize(fit.predict_draws(_at(fit, frequencies)), (DRAWS, frequencies.size))
+    # The law's own error: parameters can be sharp while the curve has the wrong shape.
     misfit = (fit.misfit or 0.0) * _normal("misfit", fit.fit_id)
     return np.asarray(drawn * (1.0 + misfit[:, None]) - curve(fit, frequencies)[None, :])
 

@@ -56,6 +56,7 @@ def check_energy(problem: Problem) -> None:
             f"the power of device {unknown!r} is not known, so its energy cannot be weighed",
             remedy="use device_energy_weight = 0, or give its power_w",
         )
+    # Energy is then only reported, and unknown is a fair report.
     if delay_weight(problem) >= 1.0:
         return
     if problem.power_w is None:
@@ -135,6 +136,7 @@ def server_energy_j(
         return None if problem.idle_power_w is None else np.asarray((power_w - problem.idle_power_w) * busy_s)
     if wait_w is None:
         return None
+    # What is not computing is waiting: for the device, its codec, the air and the handling of adapters.
     return np.asarray(power_w * busy_s + wait_w * (delay_s - busy_s))
 
 
@@ -142,6 +144,7 @@ def ranges(problem: Problem, tables: list[Table]) -> list[Range]:
     """The range of each device by the objective's rule, before constraints."""
     rule = problem.objective.range
     if rule == "cut_only":
+        # One reading of the paper: it names extremes over cuts and does not say at which frequency.
         tables = [_top_frequency(t) for t in tables]
     if rule == "common":
         return [_extremes(tables)] * len(tables)
@@ -190,5 +193,6 @@ def cost(problem: Problem, t: Table, extent: Range) -> Array:
 
 
 def _scaled(values: Array, low: Array, high: Array) -> Array:
+    # Divided by 1 where there is no width: the quotient is thrown away, and no warning is raised for it.
     width = np.where(high > low, high - low, 1.0)
     return np.asarray(np.where(high > low, (values - low) / width, 0.0))

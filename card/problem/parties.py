@@ -66,6 +66,7 @@ def find_server(store: Store, request: Request) -> Device:
     if request.server is not None:
         return store.devices.resolve(request.server)
     every = store.devices.all()
+    # Simulated boards and simulated servers share a platform, so the model's name has to tell them apart.
     found = [d for d in every if _can_serve(d)]
     if len(found) == 1:
         return found[0]
@@ -87,6 +88,7 @@ def find_devices(store: Store, request: Request, server: Device) -> list[Party]:
             if labels.count(label) > 1:
                 raise PlanError(f"device {label!r} is named twice", remedy="name each --device once")
         return parties
+    # An imported curve is a device in the database but nothing that could take part in a run.
     found = [d for d in store.devices.all() if d.key != server.key and d.platform != "imported"]
     if not found:
         raise PlanError(
@@ -100,6 +102,7 @@ def _party(store: Store, label: str) -> Party:
     try:
         return Party(device=store.devices.resolve(label))
     except NotFoundError:
+        # Tried as a whole label first: a label may hold an @ of its own.
         name, at, mode = label.rpartition("@")
         if not at or not mode:
             raise

@@ -145,10 +145,12 @@ def problem_from_scenario(scenario: Scenario) -> Problem:
     cuts = np.arange(1, task.layers)
     layers: Array = cuts.astype(np.float64)
     device_flop = _device_flop(scenario, cuts)
+    # All layers but the last are on the device at the last cut, and the head always is on the server.
     total = device_flop[-1] + task.layer_forward_flop + task.layer_backward_flop + task.head_flop
     server_flop = total - device_flop
     rate = np.array([d.frequency_hz * d.delta * d.cores for d in devices])
     continuous = None
+    # A server without listed frequencies takes any between the ends, which are then all the arrays need to hold.
     frequencies = np.array(server.frequencies_hz or (server.frequency_min_hz, server.frequency_max_hz))
     if not server.frequencies_hz:
         continuous = PaperServer(
@@ -164,6 +166,7 @@ def problem_from_scenario(scenario: Scenario) -> Problem:
         cuts=cuts,
         frequency_hz=frequencies,
         device_s=device_flop[None, :] / rate[:, None],
+        # Views of one zero: a fleet of 20,000 devices would otherwise hold megabytes of nothing.
         encode_s=np.broadcast_to(0.0, count),
         decode_s=np.broadcast_to(0.0, count),
         server_s=server_flop[:, None] / (frequencies[None, :] * server.delta * server.cores),
@@ -191,6 +194,7 @@ def _device_flop(scenario: Scenario, cuts: Index) -> Array:
     task = scenario.task
     first_backward = task.first_layer_backward_flop
     if first_backward is None:
+        # The first layer's input needs no gradient, so its backward may be cheaper; not given, it counts in full.
         first_backward = task.layer_backward_flop
     layer = task.layer_forward_flop + task.layer_backward_flop
     return np.asarray(task.layer_forward_flop + first_backward + (cuts - 1) * layer, dtype=float)

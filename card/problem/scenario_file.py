@@ -110,12 +110,12 @@ class _Reader:
         """ ", line N" of the key an error is about, else of its table, else nothing."""
         return self._at(error.table, error.key, error.index) or self._at(error.table, None, error.index)
 
-    def _devices(self, tables: Any) -> tuple[DeviceSpec, ...]:
+    def _devices(self, tables: object) -> tuple[DeviceSpec, ...]:
         if not isinstance(tables, list) or not tables:
             raise ScenarioError(f"{self._source}: no [[devices]]", remedy="add at least one [[devices]] table")
         return tuple(self._spec(DeviceSpec, table, "devices", i) for i, table in enumerate(tables))
 
-    def _spec(self, kind: type[S], table: Any, name: str, index: int = 0) -> S:
+    def _spec(self, kind: type[S], table: object, name: str, index: int = 0) -> S:
         if not isinstance(table, dict):
             raise self._error("", name, "must be a table", f"write [{name}]")
         hints = get_type_hints(kind)
@@ -130,15 +130,16 @@ class _Reader:
                 )
         return kind(**{k: self._value(hints[k], v, name, k, index) for k, v in table.items()})
 
-    def _value(self, kind: Any, value: Any, table: str, key: str, index: int = 0) -> Any:
+    def _value(self, kind: Any, value: object, table: str, key: str, index: int = 0) -> Any:
         if get_origin(kind) in (Union, types.UnionType):
+            # Optional in a record means the key may be left out; TOML has no null to write.
             kind = next(k for k in get_args(kind) if k is not type(None))
         if get_origin(kind) is tuple:
             if not isinstance(value, list):
                 raise self._error(table, key, "must be a list of numbers", f"write {key} = [...]", index)
             return tuple(self._value(float, item, table, key, index) for item in value)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if kind is float and is_number and math.isfinite(value):
+        # TOML's true is an int in Python, and no number here.
+        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
         if kind is int and isinstance(value, int) and not isinstance(value, bool):
             return value
@@ -170,6 +171,7 @@ class _Reader:
         """ ", line N" of a key in the index-th table of that name; empty if it is written another way."""
         current, count = "", -1
         for number, line in enumerate(self._lines, start=1):
+            # The parser gives values without their lines, so the lines are looked up in the text.
             stripped = line.strip()
             if stripped.startswith("["):
                 current = stripped.split("]")[0].strip("[ ")

@@ -147,9 +147,11 @@ def _cuts(problem: Problem, only: Mask | None) -> Cuts:
 
 def _rule(problem: Problem) -> Rule:
     limits, weight = problem.constraints, delay_weight(problem)
+    # A device without known power keeps every cap on its energy, as in the enumeration.
     own_known = not np.isnan(problem.device_power_w).all()
     paper, highest_hz = problem.continuous, np.inf
     if paper is not None and paper.kappa_w_per_hz3 and limits.server_power_w is not None:
+        # A cap below the static power leaves no frequency at all, which is a highest one of 0.
         left_w = limits.server_power_w - paper.static_power_w
         highest_hz = float(np.cbrt(max(left_w, 0.0) / paper.kappa_w_per_hz3) * (1.0 - 1e-12))
     return Rule(
@@ -264,6 +266,7 @@ def _envelopes(problem: Problem, waits_s: tuple[float, float]) -> Envelopes:
     """Which lines can bound a device's energy: among them the kernel finds its range without every frequency."""
     busy_s = problem.objective.local_epochs * problem.server_s
     busy_j, wait_w = energy_parts(problem, busy_s)
+    # Waiting power that is the same at every frequency makes parallel lines: the lowest one is the lowest everywhere.
     constant = bool(np.ptp(wait_w) == 0.0)
     found = [[_lowest_lines(sign * row, sign * wait_w, waits_s, constant) for row in busy_j] for sign in (1.0, -1.0)]
     width = max(len(lines) for side in found for lines in side)

@@ -103,6 +103,7 @@ def best_choice(
     limits = limits_of(problem, m, t, cuts, mask)
     limits.refuse_if_none(problem, m)
     costs = np.where(limits.feasible, cost(problem, t, extent), np.inf)
+    # argmin takes the first of equals, and the table is sorted by cut and frequency.
     cut, frequency = np.unravel_index(int(np.argmin(costs)), costs.shape)
     return Choice(int(cut), int(frequency), float(costs[cut, frequency]), t, costs, limits)
 
@@ -114,6 +115,7 @@ def _candidates(problem: Problem, paper: PaperServer, m: int, extent: Range) -> 
     work_s = problem.objective.local_epochs * paper.flop / paper.flop_per_hz
     if limits.deadline_s is not None:
         # The slowest frequency that still meets the deadline at each cut.
+        # Cuts that miss the deadline before the server has begun give no frequency.
         left_s = limits.deadline_s - problem.fixed_s(m)
         frequencies.append(work_s[left_s > 0] / left_s[left_s > 0] * (1.0 + _INSIDE))
     kappa = paper.kappa_w_per_hz3
@@ -136,6 +138,7 @@ def stationary(problem: Problem, paper: PaperServer, extent: Range, highest: flo
     d_delay = extent.delay_s[1] - extent.delay_s[0]
     d_energy = np.atleast_1d(extent.energy_j[1] - extent.energy_j[0])
     static_w = 0.0 if problem.objective.energy == "above_idle" else paper.static_power_w
+    # Per cut, a range can have no width: energy then plays no part at that cut.
     weighed = d_energy[d_energy > 0]
     if not weighed.size:
         return np.array([highest])
@@ -153,6 +156,7 @@ def energy_cap_frequencies(kappa: float, static_w: float, joule_per_work: Array)
     if r == 0.0:
         return np.asarray(np.sqrt(q) * (1.0 - _INSIDE))
     q = q[4.0 * q**3 >= 27.0 * r * r]
+    # Three real roots (the discriminant is checked above), so the trigonometric form needs no complex numbers.
     angle = np.arccos(np.clip(-1.5 * r / q * np.sqrt(3.0 / q), -1.0, 1.0)) / 3.0
     radius = 2.0 * np.sqrt(q / 3.0)
     upper = radius * np.cos(angle)

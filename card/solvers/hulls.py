@@ -72,9 +72,11 @@ def _levels(wait_w: Array, waits_s: tuple[float, float]) -> Array:
     if np.ptp(wait_w) == 0.0:
         # The same at every frequency: it moves no frequency, and any one level is exact.
         return np.zeros(1)
+    # All devices wait alike: two levels still need a width to interpolate over.
     if high <= low * (1.0 + 1e-9):
         high = low * (1.0 + 1e-6) + 1e-12
     levels = np.geomspace(low, high, LEVELS) if low > 0 else np.linspace(low, high, LEVELS)
+    # Waiting times are computed a second time in the kernel, and rounding must not put one outside.
     levels[0], levels[-1] = low * (1.0 - 1e-9), high * (1.0 + 1e-9)
     return np.asarray(levels)
 

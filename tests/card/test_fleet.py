@@ -20,7 +20,14 @@ from tests.golden.answers import differences
 
 KINDS = ("paper", "smooth", "noisy")
 LIMITS = ((), ("deadline", "memory"), ("power", "energy", "least_layers"), ("device_energy", "server_memory"))
-MANY = fleet.BATCH_FROM + 6
+FROM = 32
+MANY = FROM + 6
+
+
+@pytest.fixture(autouse=True)
+def _small_fleets(monkeypatch):
+    """Fewer devices make a fleet here, so that one by one they do not take long."""
+    monkeypatch.setattr(fleet, "BATCH_FROM", FROM)
 
 
 def made(problem) -> dict[str, object]:
@@ -46,7 +53,7 @@ def test_a_fleet_is_planned_as_its_devices_one_by_one(kind, limits, monkeypatch)
                 one_by_one.setattr(fleet, "BATCH_FROM", 10**9)
                 assert differences(made(asked), together, f"{kind}.{seed}") == []
             feasible += "infeasible" not in together
-    # Where one device of 70 has no choice the whole plan has none; the words are then the same.
+    # Where one device of many has no choice the whole plan has none; the words are then the same.
     assert feasible or "deadline" in limits or "energy" in limits or "device_energy" in limits
 
 

@@ -50,6 +50,7 @@ def fixed_cut(problem: Problem, extents: Sequence[Range], index: int) -> Outcome
         return fixed_outcome(problem, index)
     admitted = np.zeros(problem.cuts.size)
     admitted[index] = 1.0
+    # The paper does not say at which frequency its benchmarks run, and the headline figures depend on it.
     frequencies = _top_frequency(problem) if problem.objective.benchmark == "max" else None
     parts = []
     for m in range(len(problem.devices)):
@@ -94,6 +95,7 @@ def outcome_of(parts: Sequence[Parts]) -> Outcome:
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
+    # A sum that leaves one party out would look like a cheap plan.
     known = [value for value in values if value is not None]
     return sum(known) if len(known) == len(values) else None
 

@@ -1,9 +1,8 @@
 """Whole fleets at once: the batch solver decides, and what its decisions cost are arrays over devices [M].
 
-A small problem is enumerated device by device, which compiles nothing and keeps every table; from `BATCH_FROM`
-devices on the batch solver is quicker even when its kernels have to be compiled. Both make the same plan: next best
-cut, binding limits and baselines are further batches, with the chosen cut excluded, without limits, and with one cut
-admitted.
+A small problem is enumerated device by device, which loads no compiler; from `BATCH_FROM` devices on the batch solver
+decides. Both make the same plan: next best cut, binding limits and baselines are further batches, with the chosen cut
+excluded, without limits, and with one cut admitted.
 """
 
 from __future__ import annotations
@@ -24,7 +23,9 @@ from cardlab.card.solvers.enumeration import best_choice, common_range
 from cardlab.card.uncertainty import Certainty
 from cardlab.core.records.plan import Alternative, Decision, Outcome
 
-BATCH_FROM = 64
+# One by one a device takes about half a millisecond a round. A batch takes next to nothing, but loading numba and its
+# machine code takes half a second once (two the very first time): as much as this many devices over four rounds.
+BATCH_FROM = 256
 
 
 def is_fleet(problem: Problem) -> bool:
@@ -90,6 +91,7 @@ def choice_at(problem: Problem, place: Index, listed: Index, frequency_hz: Array
     paper, cut, each = problem.continuous, np.maximum(place, 0), np.arange(place.size)
     power_w = None if problem.power_w is None else problem.power_w[listed]
     wait_w = None if problem.wait_power_w is None else problem.wait_power_w[listed]
+    # For a continuous server the listed frequencies are only its ends, and the place says nothing.
     server_s = problem.server_s[cut, listed]
     if paper is not None:
         server_s = paper.flop[cut] / (frequency_hz * paper.flop_per_hz)
@@ -143,6 +145,7 @@ def fixed_outcome(problem: Problem, index: int) -> Outcome | None:
 
 def decisions_of(problem: Problem, chosen: FleetChoice, sure: Sequence[Certainty | None]) -> tuple[Decision, ...]:
     """The decision of each device, with its next best cut and the limits that moved it."""
+    # Three batches in all; tables of every choice would be M x C x F numbers.
     binding, runner_up = _binding(problem), _runner_up(problem, chosen)
     terms = delay_terms_of_each(chosen.terms, chosen.place.size)
     energies, own = _numbers(chosen.server_energy_j, chosen), _numbers(chosen.device_energy_j, chosen)
@@ -175,6 +178,7 @@ def _numbers(values: Array | None, like: FleetChoice) -> list[float | None]:
     """Plain numbers [M], None for what is not known."""
     if values is None:
         return [None] * like.place.size
+    # A NaN is the one number that differs from itself; as plain floats this is quicker than asking numpy.
     return [None if value != value else value for value in values.tolist()]
 
 

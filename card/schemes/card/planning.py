@@ -67,6 +67,7 @@ def plan_rounds(
     """
     check_energy(problems[0])
     about = inputs or PlanInputs()
+    # A scenario without a channel has the same problem in every round: solved once.
     different = list({id(p): p for p in problems}.values())
     solved = {id(p): _solved(with_guard(p, uncertainty), uncertainty) for p in different}
     rounds = [solved[id(p)] for p in problems]

@@ -41,6 +41,7 @@ def pareto(problem: Problem) -> tuple[TradeOff, ...]:
             problem.objective,
             weight=float(weight),
             weight_on="delay",
+            # With ranges of their own, devices would be weighed differently and the sums would not be a front.
             range="common",
             device_energy_weight=0.0,
         )

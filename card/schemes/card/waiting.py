@@ -19,6 +19,7 @@ def waiting_note(problem: Problem) -> tuple[str, ...]:
     energy = problem.objective.energy
     if problem.wait_power_w is None or energy not in ("busy", "round") or delay_weight(problem) >= 1.0:
         return ()
+    # Decided twice, with the two accounts: the note is about what changes, not about how much it costs.
     other = replace(problem, objective=replace(problem.objective, energy="round" if energy == "busy" else "busy"))
     try:
         here, there = decided(problem).cuts, decided(other).cuts

@@ -51,6 +51,7 @@ def share_by_sqp(
         jac=lambda _x: target,
         method="SLSQP",
         constraints=[{"type": "ineq", "fun": room, "jac": room_slope}],
+        # A share of zero has no rate; this least one is far below any that is worth having.
         bounds=[(0.0, None), *[(np.log(1e-9), 0.0)] * count],
         options={"ftol": 1e-15, "maxiter": 500},
     )
@@ -58,5 +59,6 @@ def share_by_sqp(
 
 
 def _feasible(band: Band, fixed_s: Array, up: Array, down: Array, share: Array) -> tuple[float, Array]:
+    # SLSQP keeps constraints to its tolerance only, and a band given away twice is no plan.
     whole = np.asarray(share / share.sum())
     return float((fixed_s + band.seconds(up, down, whole)).max()), whole

@@ -53,6 +53,7 @@ class Instance:
 def instance_from_scenario(scenario: Scenario) -> Instance:
     """The instance of a scenario with scheme "sft". Raises InfeasibleError for an accuracy out of reach."""
     spec = scenario.sft
+    # Bytes before compression: here every device may choose a compression of its own.
     plain = replace(scenario, objective=replace(scenario.objective, compression=1.0))
     base = problem_from_scenario(plain)
     options = options_of(spec, scenario.objective.compression)
@@ -89,11 +90,13 @@ def sft_problem(
     """
     options, curve = offered.options, offered.curve
     check_target(options, curve, spec.accuracy_target)
+    # Nothing weighs energy in this scheme, so the highest frequency is never worse.
     top = 0 if np.isnan(base.frequency_hz).all() else int(np.argmax(base.frequency_hz))
     frequency = float(base.frequency_hz[top])
     count = len(base.devices)
     encode, decode = (_codec_s(base, options, way) for way in ("encode", "decode"))
     times = sharing_times(spec, count)
+    # The problem's own memory holds one device; each further one adds activations for the layers above its cut.
     others = (count - 1) * spec.sharing_bytes_per_layer if spec.server_sharing == "batched" else 0.0
     problem = SftProblem(
         base=base,

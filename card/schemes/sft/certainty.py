@@ -43,6 +43,7 @@ def with_intervals(
 
 def _drawn(problem: SftProblem, band: Band, uncertainty: Uncertainty, n: int) -> tuple[SftProblem, Band]:
     base = uncertainty.drawn(problem.base, n)
+    # The base has rates of the first round and the band those of this one: the change carries over as a factor.
     up, down = (_times(getattr(base, way), getattr(problem.base, way)) for way in ("uplink_bps", "downlink_bps"))
     return (
         replace(problem, base=base, server_s=base.server_s[:, problem.top]),

@@ -27,6 +27,7 @@ def decide(problem: SftProblem, band: Band, cuts: Index, options: Index, shares:
         option = problem.options[int(options[m])]
         t = terms[m]
         full = DelayTerms(**{**_as_dict(t), "server": t.server + waits[m]})
+        # One batched step serves all devices, so each is charged an equal part of it.
         busy_s = epochs * (
             whole_s / problem.devices if problem.sharing == "batched" else float(problem.server_s[cuts[m]])
         )
@@ -98,6 +99,7 @@ def _waits(problem: SftProblem, cuts: Index, options: Index, terms: Sequence[Del
     epochs = problem.base.objective.local_epochs
     each = np.arange(problem.devices)
     decode, encode = (s[each, cuts, options].tolist() for s in (problem.there_decode_s, problem.there_encode_s))
+    # Where in a mini-batch the server's part falls is not measured: half of the device's time before it, half after.
     half = [
         ((t.device + t.encode + t.decode) / epochs - d - e) / 2.0 for t, d, e in zip(terms, decode, encode, strict=True)
     ]

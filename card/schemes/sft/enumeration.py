@@ -42,6 +42,7 @@ def enumerate_all(problem: SftProblem, band: Band) -> Chosen | None:
     best: Chosen | None = None
     chunk: list[tuple[int, ...]] = []
 
+    # In chunks: all choices side by side would be gigabytes, and one at a time a call each.
     def judge() -> None:
         nonlocal best
         chosen = np.array([[places[m][i] for m, i in enumerate(row)] for row in chunk])
@@ -67,6 +68,7 @@ def best_of(problem: SftProblem, band: Band, cuts: Index, options: Index) -> Cho
     mean = delays.mean(axis=-1)
     deadline = problem.base.constraints.deadline_s
     if deadline is not None:
+        # A hair of room: the shares are exact only to rounding.
         mean = np.where(delays.max(axis=-1) <= deadline * (1.0 + 1e-12), mean, np.inf)
     best = int(np.argmin(mean))
     return Chosen(cuts[best], options[best], float(mean[best])) if np.isfinite(mean[best]) else None

@@ -42,6 +42,7 @@ def instance_from_database(
     base, codecs = gathered.problem, gathered.codecs
     measured = measured_options(gathered, curve)
     if compression is not None:
+        # A codec that was timed is worth more than a rate met exactly by one that was not.
         near = min(measured, key=lambda o: abs(o.rate - compression), default=None)
         measured = (near,) if near is not None and abs(near.rate - compression) <= _NEAR * compression else ()
     elif spec.accuracy_target is None:
@@ -117,6 +118,7 @@ def measured_options(gathered: Gathered, curve: Accuracy | None) -> tuple[Option
     cuts = [int(cut) for cut in gathered.problem.cuts]
     found = [_uncompressed(gathered, codecs, curve)]
     for codec in codecs.names:
+        # Header and levels can make a codec larger than what it packs; such a one is no choice.
         rate = codecs.rate(codec, wire)
         if rate < 1.0:
             known = (None, None) if curve is None else (curve.at(rate), curve.penalty(rate))

@@ -50,6 +50,7 @@ class _Lagrangian:
         self._steps = np.arange(base.cuts.size, dtype=float)
         count = problem.devices
         start = problem.delays_s(band, np.zeros(count, int), np.full(count, len(problem.options) - 1))
+        # Delays of seconds beside limits of order one: without a scale the penalty would rule the search.
         self.scale = float(start.mean())
         # No bound where the need at some cut is not known, as `allowed` has it.
         self.memory = ~np.isnan(base.device_memory_limit_bytes) & ~np.isnan(base.device_memory_bytes).any()
@@ -197,6 +198,7 @@ def rounded(problem: SftProblem, band: Band, relaxed: Relaxed) -> Chosen | None:
         return _common(problem, band, relaxed, allowed)
     steps = np.arange(problem.base.cuts.size)
     starts = []
+    # Three starts: rounding to the nearest can end in a corner that rounding down or up avoids.
     for direction in (0.0, -0.49, 0.49):
         picked = []
         for m in range(problem.devices):
@@ -234,6 +236,7 @@ def _score(problem: SftProblem, band: Band, tried: Index) -> Array:
     """Mean delay, and beyond the deadline ten times what is too much [B]."""
     delays = problem.delays_s(band, tried[..., 0], tried[..., 1])
     deadline = problem.base.constraints.deadline_s
+    # So that a start that misses the deadline can walk towards it; the answer itself must keep it.
     late = 0.0 if deadline is None else 10.0 * np.maximum(0.0, delays.max(axis=-1) - deadline * (1.0 + 1e-12))
     return np.asarray(delays.mean(axis=-1) + late)
 

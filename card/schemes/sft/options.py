@@ -122,10 +122,12 @@ def codec_for(family: str, rate: float, bits: int, raw_bits: int) -> str | None:
         return f"dense:{near}" if abs(near - wanted) <= 0.5 * near else None
     if wanted >= bits:
         return None
+    # Bits rise with the share kept, entropy included, as long as values cost more than places.
     low, high = 1e-6, 1.0
     for _ in range(60):
         keep = 0.5 * (low + high)
         low, high = (keep, high) if topk_bits(keep, bits) < wanted else (low, keep)
+    # Rounded as it will be printed, so that the codec planned is the codec run.
     return f"topk:{float(f'{low:.4g}'):g}:{bits}"
 
 

@@ -51,6 +51,7 @@ def plan_instance(instance: Instance, inputs: PlanInputs | None = None) -> Plan:
     known: dict[int, SharedRound] = {}
     for band in instance.rounds:
         if id(band) not in known:
+            # The shares of the round before are a start close to those of this one.
             found = _round(problem, band, chosen, rounds[-1].shares if rounds else None)
             known[id(band)] = (
                 found if instance.uncertainty is None else _with_intervals(problem, band, found, instance.uncertainty)
@@ -86,6 +87,7 @@ def choose(problem: SftProblem, statistics: Band) -> tuple[Chosen, str]:
     """
     found = by_lagrangian(problem, statistics)
     size = size_of(problem)
+    # The heuristic is run even where the exact answer is in reach: the plan then says how far off it was.
     exact = enumerate_all(problem, statistics) if size <= LARGEST else None
     if exact is not None:
         gap = "" if found is None else f", augmented Lagrangian {found.delay_s / exact.delay_s - 1.0:+.2%} from it"
@@ -115,6 +117,7 @@ def _round(problem: SftProblem, band: Band, chosen: Chosen, before: Array | None
     deadline = problem.base.constraints.deadline_s
     if deadline is None or made.chosen.delay_s <= deadline * (1.0 + _SLACK):
         return made
+    # A channel of one state: choices for this round alone, and no longer for the mean.
     here = Band(band.bandwidth_hz, band.uplink_bps[None], band.downlink_bps[None], band.spectrum)
     again, _ = choose(problem, here)
     return shared(problem, band, again.cuts, again.options, None)

@@ -85,6 +85,7 @@ class SftProblem:
         """What each device may choose by itself [M,C,K]: memory, least layers, accuracy, its own energy."""
         base, limits = self.base, self.base.constraints
         kept = np.ones((self.devices, base.cuts.size, len(self.options)), dtype=bool)
+        # Compared by what is exceeded and not by what is kept: an unknown need or limit forbids nothing.
         memory = base.device_memory_bytes[None, :] > base.device_memory_limit_bytes[:, None]
         kept &= ~memory[:, :, None]
         kept &= ~(self.server_bytes > base.server_memory_limit_bytes)[None, :, None]
@@ -99,6 +100,7 @@ class SftProblem:
     def server_round_s(self, cuts: Index) -> Array:
         """Server's time for one mini-batch of every device [...], for cut indices [..., M]."""
         layer_s = self.server_s[:-1] - self.server_s[1:]
+        # A layer is used by the devices that cut below it; the head by all.
         users = (cuts[..., None, :] <= np.arange(layer_s.size)[:, None]).sum(axis=-1)
         last_s = self.last_times[self.devices] * self.server_s[-1]
         return np.asarray(last_s + (layer_s * self.times[users]).sum(axis=-1))

@@ -63,6 +63,7 @@ def measured_sharing(store: Store, gathered: Gathered) -> Sharing:
     known = sorted(found)
     seconds = np.array([_seconds(found[k]) for k in known])
     ratios = seconds / seconds[0]
+    # Timing noise can make more mini-batches look quicker than fewer, and the planner would then ask for more.
     risen = np.maximum.accumulate(ratios, axis=0)
     at = np.arange(1, count + 1)
     times, last = (np.array([0.0, *np.interp(at, known, risen[:, part])]) for part in (0, 1))
@@ -108,6 +109,7 @@ def _seconds(profile: Profile) -> tuple[float, float]:
 
 def _check_frequency(profile: Profile, one: Profile, gathered: Gathered) -> None:
     """Raise PlanError where the server's frequency can be chosen and the two profiles have no common highest one."""
+    # Times at different frequencies have a ratio that says nothing about the batch.
     here, there = (_frequency_hz(p) for p in (profile, one))
     if np.isnan(gathered.problem.frequency_hz).all() or here is None or there is None:
         return

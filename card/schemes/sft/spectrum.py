@@ -45,6 +45,7 @@ class Band:
         if self.spectrum == "linear":
             return np.asarray(alone_bps * share)
         with np.errstate(over="ignore"):
+            # R = W log2(1 + g) solved for g: only the rate alone on the band is known, not the SNR behind it.
             gain = np.expm1(np.log(2.0) * alone_bps / self.bandwidth_hz)
         return np.asarray(share * self.bandwidth_hz * np.log2(1.0 + gain / share))
 
