@@ -9,7 +9,8 @@ from cardlab.card.problem.check import check_scenario
 from cardlab.card.problem.scenario_file import load_scenario
 from cardlab.card.reproduce import Reproduction
 from cardlab.card.reproduce import reproduce as reproduce_paper
-from cardlab.card.simulate import Simulated, jobs
+from cardlab.card.simulate import Simulated
+from cardlab.card.simulate import jobs as jobs_of
 from cardlab.card.simulate import simulate as simulate_jobs
 from cardlab.core.tables import Cell, Tabular
 from cardlab.reports.views.parts import Bars, Chart
@@ -26,7 +27,7 @@ class Simulation(Tabular):
     scenario: str
     scheme: str
     rounds: int
-    played: tuple[Simulated, ...]
+    jobs: tuple[Simulated, ...]
 
     def rows(self) -> list[dict[str, Cell]]:
         """A row a channel and fleet: means over rounds."""
@@ -38,18 +39,18 @@ class Simulation(Tabular):
                 "server_energy_j": p.server_energy_j,
                 "infeasible": p.infeasible,
             }
-            for p in self.played
+            for p in self.jobs
         ]
 
     def charts(self) -> tuple[Chart | Bars, ...]:
         """Delay and energy of each scheme, and cuts."""
         schemes: dict[str, dict[str, tuple[float, float | None]]] = {}
-        for p in self.played:
+        for p in self.jobs:
             if p.delay_s is not None:
                 outcomes = {"this plan": (p.delay_s, p.server_energy_j), **p.baselines}
                 for name, pair in outcomes.items():
                     schemes.setdefault(name, {})[_job(p)] = pair
-        cuts = {_job(p): dict(zip(p.devices, p.cuts, strict=True)) for p in self.played if p.cuts}
+        cuts = {_job(p): dict(zip(p.devices, p.cuts, strict=True)) for p in self.jobs if p.cuts}
         return tuple(simulation_pictures(schemes, cuts))
 
 
@@ -65,11 +66,11 @@ def simulate(options: SimulateOptions | None = None, progress: Count | None = No
     if asked.scheme is not None:
         base = replace(base, scheme=asked.scheme)
     check_scenario(base)
-    todo = jobs(base, asked.channels, asked.fleets, asked.devices)
-    played = simulate_jobs(
+    todo = jobs_of(base, asked.channels, asked.fleets, asked.devices)
+    simulated = simulate_jobs(
         todo, workers=asked.workers, scheduler=asked.scheduler, progress=progress or (lambda _done, _count: None)
     )
-    return Simulation(scenario=asked.scenario, scheme=base.scheme, rounds=asked.rounds, played=tuple(played))
+    return Simulation(scenario=asked.scenario, scheme=base.scheme, rounds=asked.rounds, jobs=tuple(simulated))
 
 
 def _job(p: Simulated) -> str:

@@ -27,20 +27,20 @@ def simulate(options: SimulateOptions, shared: Shared) -> None:
     charts = drawn_or_none(shared.plot, found.charts)
     if shared.json:
         document = {"scenario": found.scenario, "scheme": found.scheme, "rounds": found.rounds}
-        print_json({**document, "played": to_plain(found.played), **drawn(charts)})
+        print_json({**document, "jobs": to_plain(found.jobs), **drawn(charts)})
         return
     if found.scheme == "sft":
-        _print_shared(found.scenario, found.rounds, found.played)
+        _print_shared(found.scenario, found.rounds, found.jobs)
         return
     print_table(
         f"{found.scenario}, {found.rounds} round(s) each, means over rounds of sums over devices",
         ("channel", "fleet", "delay", "server energy", "delay vs device only", "energy vs server only", "mean cuts"),
-        [_row(p) for p in found.played],
+        [_row(p) for p in found.jobs],
     )
 
 
-def _print_shared(scenario: str, rounds: int, played: Sequence[Simulated]) -> None:
-    names = list(dict.fromkeys(name for p in played for name in p.baselines))
+def _print_shared(scenario: str, rounds: int, jobs: Sequence[Simulated]) -> None:
+    names = list(dict.fromkeys(name for p in jobs for name in p.baselines))
     rows = [
         (
             p.channel or "as given",
@@ -52,7 +52,7 @@ def _print_shared(scenario: str, rounds: int, played: Sequence[Simulated]) -> No
             ),
             p.infeasible or " ".join(f"{c:.1f}" for c in p.cuts[:8]),
         )
-        for p in played
+        for p in jobs
     ]
     columns = ("channel", "fleet", "delay", *(f"vs {name.replace('_', ' ')}" for name in names), "mean cuts")
     print_table(f"{scenario}, {rounds} round(s) each, sft: means over rounds of the slowest device", columns, rows)

@@ -266,7 +266,7 @@ class Point:
 
     @property
     def flagged(self) -> bool:
-        """Whether the point ran throttled or among other work, so that what it measured is doubtful."""
+        """Whether the point ran throttled or among other work, so that what it measured may be off."""
         return self.operating is not None and bool(self.operating.throttled or self.operating.contended)
 
 

@@ -1,7 +1,7 @@
 """Models without weights: built on the meta device, LoRA by PEFT, materialised one layer at a time.
 
 On the meta device tensors have shapes and no storage, so a model of any size is built in a moment.
-A layer is then given real memory, measured, and let go: a model larger than memory is profiled too.
+A layer is then given real memory, measured, and its memory released: a model larger than memory is profiled too.
 
 Three traps are handled here. Materialising leaves parameters *and* non-persistent buffers as garbage, so
 weights are filled and the rotary module is made anew from its configuration. PEFT on the meta device

@@ -1,4 +1,4 @@
-"""The segments of a task as works that run: one is materialised at a time and let go afterwards.
+"""The segments of a task as works that run: one is materialised at a time and its memory released afterwards.
 
 Layers are chained with the graph kept, as in a real step, so that the cost of fresh activations is in the
 number (a single layer in a loop reuses the same pages and comes out 2-3 % too fast). Layers small enough are
