@@ -186,7 +186,7 @@ def test_a_table_names_certainty_and_the_largest_contribution_to_uncertainty(cap
 
 
 def test_simulate_and_reproduce_print_documents(capsys):
-    played = document(capsys, "simulate", "--rounds", 2, "--channel", "good", "--fleets", 2)["played"]
+    played = document(capsys, "simulate", "--rounds", 2, "--channel", "good", "--fleets", 2)["jobs"]
     assert [p["fleet"] for p in played] == [0, 1]
     claims = document(capsys, "reproduce", "--rounds", 2)["claims"]
     assert len(claims) == 14 and all(c["verdict"] for c in claims)
