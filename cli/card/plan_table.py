@@ -72,6 +72,7 @@ def _print_more(made: Plan) -> None:
             changed,
         )
     if made.doubts:
+        # The plan lists its doubts by what they cost, the worst first.
         name, lost = next(iter(made.doubts.items()))
         print_line(f"the doubt that matters most: {name}, which costs {lost:.2g} of the objective on average")
 
