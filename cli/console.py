@@ -15,6 +15,7 @@ SCHEMA_VERSION = 1
 
 def error_line(message: str, remedy: str) -> None:
     """One line on stderr: what is wrong, and what to do."""
+    # One line, whatever line breaks a driver's message brings along.
     text = " ".join(f"{message}; {remedy}".split())
     print(f"error: {text}", file=sys.stderr)
 
@@ -49,6 +50,7 @@ def print_table(
 
 
 def _rich_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> None:
+    # Loaded here, because it takes some 80 ms that plain output need not pay.
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -56,8 +58,10 @@ def _rich_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
     for i, column in enumerate(columns):
+        # Folded and not cut: half an id or a remedy is of no use.
         table.add_column(column, justify="left" if i < left else "right", overflow="fold")
     for row in rows:
+        # A name in brackets would be taken for markup.
         table.add_row(*(escape(cell) for cell in row))
     Console().print(table)
 

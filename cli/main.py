@@ -51,9 +51,11 @@ def cardlab() -> NoReturn:
 
 def run(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
     """Run an app and return the exit code; every error ends here, in one line."""
+    # By default SIGTERM ends the process without running any `finally`, and a frequency would stay locked.
     signal.signal(signal.SIGTERM, _terminated)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        # In standalone mode typer would print errors in its own form and leave by itself.
         code = app(args=words, prog_name=name, standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
@@ -65,6 +67,7 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> 
     except typer.TyperException as error:
         return _failed(error.format_message().rstrip("."), f"see: {_help_command(error, name)}", EXIT_USAGE)
     except BrokenPipeError:
+        # The reader has gone (head, less). What is flushed at exit goes nowhere, so that it cannot fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except Exception as error:  # noqa: BLE001 - the one place where an unforeseen fault ends

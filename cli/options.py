@@ -40,6 +40,7 @@ def _print_version(wanted: bool) -> None:
 
 VersionOption = Annotated[
     bool,
+    # Eager, so that it works where required options are missing.
     typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
 ]
 
@@ -48,6 +49,7 @@ def refuse_options_before_subcommand(ctx: typer.Context) -> None:
     """Raise UsageError if an option stands before a subcommand, where it would be dropped silently."""
     for name in ctx.params:
         source = ctx.get_parameter_source(name)
+        # By its name: the enum itself has moved between versions of typer.
         if source is not None and source.name == "COMMANDLINE" and name != "version":
             option = "--" + name.replace("_", "-")
             raise UsageError(
@@ -60,6 +62,7 @@ def new_app(help_text: str) -> typer.Typer:
     """A typer app in the house style: no boxes, no tracebacks of its own."""
     return typer.Typer(
         help=help_text,
+        # Brackets in a help text are brackets.
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         invoke_without_command=True,

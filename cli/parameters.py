@@ -44,6 +44,7 @@ class _Panels:
                 is_argument = parameter.param_type_name == "argument"
                 heading = "Arguments" if is_argument else getattr(parameter, "rich_help_panel", None) or "Options"
                 panels.setdefault(heading, []).append(record)
+        # sorted() is stable: the other panels keep the order in which the dataclass has them.
         order = sorted(panels, key=lambda name: {"Arguments": 0, "Options": 1}.get(name, 2))
         for heading in order:
             with formatter.section(heading):
@@ -104,6 +105,7 @@ def _callable(
             if ctx.invoked_subcommand is not None:
                 refuse_options_before_subcommand(ctx)
                 return
+        # Its callback has done its work before this.
         values.pop("version", None)
         own = {o.name: _value(o, values.pop(o.name)) for o in mine}
         show(options(**own), Shared(**values))
@@ -114,6 +116,7 @@ def _callable(
     for word in shared:
         kind, default = _SHARED[word]
         parameters.append(inspect.Parameter(word, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default))
+    # Typer takes names and defaults from the signature and types from the annotations: it wants both.
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in parameters}
     call.__doc__, call.__name__ = show.__doc__, show.__name__
@@ -134,6 +137,7 @@ def _is_tuple(kind: Any) -> bool:
 def _parameter(o: Declared) -> Document:
     """Annotation and default of the parameter of one option."""
     kind, required = o.kind, o.default is MISSING
+    # An option that may be repeated is a list to typer; a tuple would be a fixed number of words.
     if _is_tuple(kind):
         kind = list[get_args(kind)[0]] if required else list[get_args(kind)[0]] | None  # type: ignore[misc]
     default = inspect.Parameter.empty if required else (None if _is_tuple(o.kind) else o.default)
@@ -143,6 +147,8 @@ def _parameter(o: Declared) -> Document:
     common: Document = {"help": o.opt.help, "metavar": o.opt.metavar, **bounds}
     if o.opt.argument:
         return {"annotation": Annotated[kind, typer.Argument(**common)], "default": default}
+    # A switch that is off gets its one name, or typer would add a --no-NAME without effect; one that is on
+    # needs both.
     words = (o.flag,) if o.kind is bool and not o.default or o.opt.flag else ()
     shown: Any = o.opt.shown if o.opt.shown is not None else o.default not in (None, ()) and not required
     option = typer.Option(*words, show_default=shown, rich_help_panel=o.opt.panel, **common)

@@ -24,4 +24,5 @@ def open_shared(shared: Shared, *, create: bool = False) -> Store:
 def opening(shared: Shared) -> Iterator[Callable[[], Store]]:
     """What opens the store of a command that writes, once it is known that there is something to write."""
     with ExitStack() as stack:
+        # Nothing to close where nothing was opened.
         yield lambda: stack.enter_context(open_shared(shared, create=True))

@@ -51,6 +51,8 @@ def export_bundle(store: Store, path: str | Path) -> int:
     The file appears whole or not at all. Raises StoreError if it cannot be written.
     """
     target = Path(path)
+    # Beside the target and not in the temporary folder: only inside one file system does a rename replace a
+    # file whole.
     draft = target.with_name(target.name + ".part")
     try:
         with store.connection() as connection, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as bundle:
@@ -72,8 +74,10 @@ def merge_bundle(store: Store, path: str | Path) -> Merged:
     added: dict[str, int] = {}
     known: dict[str, int] = {}
     with store.connection(write=True) as connection:
+        # On PostgreSQL two merges at once could each find a row missing, and both would insert it.
         lock_exclusively(connection)
         ids: dict[str, dict[str, int]] = {}
+        # Tables that others refer to come first, so that the key behind each uid is known when it is needed.
         for table in Base.metadata.sorted_tables:
             rows = [_from_plain(table, row, blobs, ids) for row in tables.get(table.name, ())]
             _merge_table(connection, table, rows, ids, added, known)
@@ -116,6 +120,7 @@ def _to_plain(table: sa.Table, row: Any, blobs: bytearray, uids: Mapping[str, Ma
     for column in table.c:
         value = getattr(row, column.name)
         target = _foreign(column)
+        # Integer keys are this database's own; in the next one they belong to other rows.
         if column.name == "id":
             continue
         if target is not None:
@@ -137,7 +142,10 @@ def _read(path: Path) -> tuple[dict[str, list[Row]], bytes]:
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}", remedy="give a bundle file") from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
+        # zipfile has an error for each case: NotImplementedError for an unknown compression, RuntimeError for
+        # an encrypted member, KeyError for one that is missing.
         raise StoreError(f"{path} is no whole bundle", remedy=_REMEDY) from error
+    # A file whose table is not known here was checked like the others and is then passed over.
     names = {f"{table.name}.jsonl": table.name for table in Base.metadata.sorted_tables}
     tables = {names[file]: list(_lines(path, file, data)) for file, data in files.items() if file in names}
     if version < VERSION:
@@ -157,6 +165,7 @@ def _manifest(path: Path, bundle: zipfile.ZipFile) -> tuple[int, dict[str, str]]
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise StoreError(f"{path} is no cardlab bundle", remedy="make one with: calibrate export --out FILE")
     version = document.get("version")
+    # A newer version may have given a column another meaning: read by today's rules it would become wrong rows.
     if not isinstance(version, int) or version > VERSION:
         raise StoreError(
             f"{path} is a bundle of version {version}, this one reads up to {VERSION}",
@@ -195,6 +204,7 @@ def _from_plain(table: sa.Table, plain: Row, blobs: bytes, ids: Mapping[str, Map
     for column in table.c:
         if column.name == "id":
             continue
+        # A nullable column that is missing is one that the writer did not know yet.
         if column.name not in plain and not column.nullable:
             raise StoreError(f"a row of {table.name} lacks {column.name}", remedy=_REMEDY)
         value = plain.get(column.name)
@@ -217,6 +227,7 @@ def _from_plain(table: sa.Table, plain: Row, blobs: bytes, ids: Mapping[str, Map
 
 
 def _blob(table: sa.Table, place: Any, blobs: bytes) -> bytes:
+    # The place comes from a file: a negative number would count from the end and pass for data.
     valid = isinstance(place, list) and len(place) == 2 and all(isinstance(n, int) and n >= 0 for n in place)
     if not valid or place[0] + place[1] > len(blobs):
         raise StoreError(f"a row of {table.name} points outside {BLOBS}", remedy=_REMEDY)
@@ -244,10 +255,12 @@ def _merge_table(
         else:
             here[key] = row
             new.append(row)
+    # SQLAlchemy takes an empty list of rows for one row without values.
     if new:
         connection.execute(sa.insert(table), new)
         added[table.name] = len(new)
     if "uid" in table.c:
+        # Read back, because the database gives new rows their keys.
         ids[table.name] = {uid: i for i, uid in _uids(connection, table).items()}
 
 
@@ -255,11 +268,13 @@ def _key_columns(table: sa.Table) -> tuple[str, ...]:
     """The uid, else the columns of the table's own unique constraint."""
     if "uid" in table.c:
         return ("uid",)
+    # Rows without a uid hang on rows that have one; their own constraint tells them apart.
     unique = next(c for c in table.constraints if isinstance(c, sa.UniqueConstraint))
     return tuple(column.name for column in unique.columns)
 
 
 def _same_or_refuse(table: sa.Table, row: Row, here: Row) -> None:
+    # Values and not texts are compared: both sides have decoded their JSON, whose spelling may differ.
     for name, value in row.items():
         if here[name] != value:
             raise StoreError(

@@ -30,6 +30,7 @@ from cardlab.db.schema import (
 )
 from cardlab.db.store import Store
 
+# A value is stored for one occurrence and multiplied back here, which may change its last bits.
 _ROUNDING = 1e-9
 
 
@@ -58,14 +59,17 @@ def check(store: Store) -> tuple[Finding, ...]:
 
 
 def _file(connection: Connection) -> Iterator[Finding]:
+    # PostgreSQL looks after its own files, with tools of its own (pg_amcheck).
     if connection.dialect.name != "sqlite":
         return
+    # Twenty faults are enough to know that a backup is needed.
     for (line,) in connection.exec_driver_sql("PRAGMA integrity_check(20)"):
         if line != "ok":
             yield Finding(table="database", uid=None, problem=str(line))
 
 
 def _references(connection: Connection) -> Iterator[Finding]:
+    # PostgreSQL always enforces references; SQLite does so only for connections that ask for it.
     if connection.dialect.name != "sqlite":
         return
     for table, row, target, _ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
@@ -75,6 +79,7 @@ def _references(connection: Connection) -> Iterator[Finding]:
 def _contents(connection: Connection) -> Iterator[Finding]:
     """Every row that becomes a record can become one, and descriptions still have their own uid."""
     for table in Base.metadata.sorted_tables:
+        # Samples are judged below with their measurements, where their bytes are read anyway.
         if table.name == "sample_block":
             continue
         for row in connection.execute(sa.select(table).execution_options(yield_per=500)).mappings():
@@ -85,6 +90,7 @@ def _contents(connection: Connection) -> Iterator[Finding]:
 
 def _samples(connection: Connection) -> Iterator[Finding]:
     """Blocks as long as they say, and latencies inside the range of the samples they came from."""
+    # Streamed in portions: samples are most of a database and need not fit in memory.
     query = (
         sa.select(
             MeasurementRow.uid,
@@ -105,6 +111,7 @@ def _samples(connection: Connection) -> Iterator[Finding]:
         elif quantity == "latency" and name == "wall_s" and value is not None and count:
             walls = np.frombuffer(data, dtype="<f8")
             whole = value * repeats
+            # Median or low percentile, whichever was chosen lies between the ends of its samples.
             if not walls.min() * (1 - _ROUNDING) <= whole <= walls.max() * (1 + _ROUNDING):
                 problem = f"its value {value:g} s lies outside its own samples"
                 yield Finding(table="measurement", uid=uid, problem=problem)
@@ -120,6 +127,7 @@ def _fits(connection: Connection) -> Iterator[Finding]:
     by_fit: dict[int, dict[str, int]] = {}
     for fit, quantity, count in connection.execute(inputs):
         by_fit.setdefault(fit, {})[quantity] = count
+    # Single columns and not the whole row, whose draws are large.
     columns = (FitRow.id, FitRow.uid, FitRow.quantity, FitRow.document)
     # What an accuracy was fitted to are trials, which are no measurements.
     measured = sa.select(*columns).where(FitRow.quantity != "accuracy")

@@ -54,6 +54,7 @@ def contents(store: Store) -> Contents:
             table.name: int(connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0)
             for table in Base.metadata.sorted_tables
         }
+        # The database adds up the lengths: the samples themselves may be gigabytes.
         count, size = connection.execute(
             sa.select(sa.func.sum(SampleBlockRow.count), sa.func.sum(sa.func.length(SampleBlockRow.data)))
         ).one()
@@ -73,6 +74,7 @@ def _size_bytes(store: Store, connection: Connection) -> int | None:
         size = connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar()
         return None if size is None else int(size)
     file = Path(str(database_url(store.location).database))
+    # What was written last may stand in the journal only.
     parts = (file, file.with_name(file.name + "-wal"))
     return sum(part.stat().st_size for part in parts if part.exists())
 
@@ -85,6 +87,7 @@ def _boards(connection: Connection) -> tuple[BoardLine, ...]:
     )
     found: dict[str, BoardLine] = {}
     for key, name, platform, started_at in connection.execute(query):
+        # Taken out and put in anew, so that the order ends with the device measured last.
         before = found.pop(key, None)
         names = (*(n for n in (before.names if before else ()) if n != name), name)
         runs = 1 + (before.runs if before else 0)

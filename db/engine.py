@@ -30,6 +30,8 @@ from cardlab.core.errors import (
 )
 from cardlab.db.schema import HEAD_REVISION, KNOWN_REVISIONS, Base
 
+# Merging a large bundle holds the write lock for seconds. A sweep that waits for it loses nothing; one that
+# fails loses its point.
 BUSY_TIMEOUT_S = 30.0
 # Any fixed number: it names the lock among all programs of a PostgreSQL database ("cardlab" in ASCII).
 _ADVISORY_LOCK = 0x636172646C6162
@@ -42,6 +44,7 @@ def database_url(location: str | Path) -> URL:
     """
     text = str(location)
     if "://" not in text:
+        # Absolute, so that a later change of the working folder does not lead to another file.
         return URL.create("sqlite", database=str(Path(text).expanduser().absolute()))
     try:
         return make_url(text)
@@ -75,12 +78,15 @@ def migration_engine(location: str | Path) -> Engine:
     url = database_url(location)
     engine = _engine(url)
     if url.get_backend_name() == "sqlite":
+        # To change a table SQLite drops it and puts its copy in place, which an enforced reference would
+        # refuse.
         _install_sqlite(engine, foreign_keys=False)
     return engine.execution_options(cardlab_write=True)
 
 
 def write_session(engine: Engine) -> Session:
     """A session whose transaction writes; committed by `with session.begin()`."""
+    # Rows are still read after the commit; expired ones would be fetched again one by one.
     return Session(engine.execution_options(cardlab_write=True), expire_on_commit=False)
 
 
@@ -120,6 +126,7 @@ def _check_file(url: URL, create: bool) -> None:
                 f"there is no database at {path}",
                 remedy="measure something first with profile-device, or name another file with --db",
             )
+        # SQLite makes a missing file but no folder, and its own message does not say which of them it lacks.
         if not path.parent.is_dir():
             raise StoreError(f"the folder {path.parent} does not exist", remedy="create it or name another with --db")
 
@@ -130,6 +137,7 @@ def _readable_anyway(url: URL) -> URL:
     journal = path.with_name(path.name + "-wal")
     if not path.exists() or os.access(path.parent, os.W_OK):
         return url
+    # The journal holds what the file does not have yet: opened as unchanging, the newest rows would be missing.
     if journal.exists() and journal.stat().st_size > 0:
         return url
     return url.set(database=f"file:{quote(str(path))}", query={"uri": "true", "mode": "ro", "immutable": "1"})
@@ -138,9 +146,14 @@ def _readable_anyway(url: URL) -> URL:
 def _install_sqlite(engine: Engine, *, foreign_keys: bool = True) -> None:
     @event.listens_for(engine, "connect")
     def on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+        # Else the driver begins transactions by itself: too late for BEGIN IMMEDIATE, and never before a CREATE
+        # TABLE.
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+        # Off by default in SQLite, and a matter of each connection.
         connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+        # With NORMAL a WAL database may lose its last commits when the power fails; a finished point has to
+        # stay.
         connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")
@@ -214,6 +227,8 @@ def _refuse_foreign(connection: Connection, location: str | Path) -> None:
 
 def _create_all(connection: Connection) -> None:
     Base.metadata.create_all(connection)
+    # As Alembic itself would make it, so that an upgrade finds its starting point. Alembic is not asked to:
+    # importing it takes a second, which every first use would pay.
     connection.exec_driver_sql(
         "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,"
         " CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
@@ -224,10 +239,13 @@ def _create_all(connection: Connection) -> None:
 
 
 def _shown(location: str | Path) -> str:
+    # Messages end in logs, where a password must not.
     text = str(location)
     return make_url(text).render_as_string(hide_password=True) if "://" in text else text
 
 
+# Drivers share no error codes, so their words are searched. The first that fits counts: what is exact stands
+# before a word like "connection", which is part of many messages.
 _CAUSES = (
     (
         "readonly database",
@@ -256,6 +274,7 @@ _CAUSES = (
 
 def _in_words(error: Exception, location: str | Path) -> StoreError:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    # PostgreSQL adds hints and positions on further lines.
     text = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
     for sign, message, remedy in _CAUSES:
         if sign in text.lower():

@@ -19,6 +19,7 @@ SCRIPTS = "cardlab.db:migrations"
 
 def revision_of(location: str | Path) -> str | None:
     """The schema revision a database says it has, None if it says nothing."""
+    # Not through connect(), which refuses every schema but the newest.
     with translated(location), sa.create_engine(database_url(location)).connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
@@ -52,6 +53,7 @@ def backup_file(location: str | Path) -> Path | None:
 def _copy(path: Path) -> Path:
     """Copied by SQLite itself, also while others write; it appears whole or not at all."""
     number = 1
+    # Never over an earlier backup, which may be the only good one.
     while (target := path.with_name(f"{path.name}.backup-{number}")).exists():
         number += 1
     draft = target.with_name(target.name + ".part")

@@ -83,6 +83,7 @@ def prune(store: Store, selection: Selection, *, apply: bool) -> Removal:
         runs = _selected_runs(connection, selection) if selection.names_runs else frozenset()
         fits = _superseded(connection) if selection.superseded_fits else frozenset()
         plans: Ids = frozenset()
+        # Nothing rests on raw samples: the values made of them stay, and so do the fits.
         if runs and not selection.samples_only:
             resting, plans = _dependents(connection, runs)
             _refuse_dependents(connection, selection, resting, plans)
@@ -98,8 +99,10 @@ def _selected_runs(connection: Connection, selection: Selection) -> Ids:
     if selection.device is not None:
         query = query.where(DeviceRow.key == selection.device)
     if selection.before is not None:
+        # Times are texts that sort, and a bare date sorts before every time of its day.
         query = query.where(RunRow.started_at < selection.before)
     if selection.runs:
+        # Each by itself: a prefix that fits two runs would take one along that nobody meant.
         for prefix in selection.runs:
             named = sa.select(RunRow.id).where(RunRow.uid.startswith(prefix, autoescape=True))
             if len(connection.scalars(named).all()) != 1:
@@ -112,6 +115,8 @@ def _selected_runs(connection: Connection, selection: Selection) -> Ids:
 
 def _superseded(connection: Connection) -> Ids:
     """Fits older than the newest of their subject that no plan uses."""
+    # Laws that were compared with each other share their time, so those that lost the newest comparison stay. A
+    # window and no join: subjects have null columns, which never equal each other in a join.
     newest = sa.func.max(FitRow.created_at).over(partition_by=subject_columns()).label("newest")
     ranked = sa.select(FitRow.id, FitRow.created_at, newest).subquery()
     used = sa.select(PlanInputRow.fit_id).where(PlanInputRow.fit_id.is_not(None))
@@ -141,6 +146,7 @@ def _refuse_dependents(connection: Connection, selection: Selection, fits: Ids, 
             f"{len(fits)} fit(s) and {len(plans)} plan(s) rest on these runs",
             remedy="add --with-dependents to remove them too, or --samples to remove raw samples only",
         )
+    # Asked even with --with-dependents: the rounds of that run point at the plan.
     followed = connection.scalar(
         sa.select(PlanRow.uid).join(TrainRoundRow, TrainRoundRow.plan_id == PlanRow.id).where(PlanRow.id.in_(plans))
     )
@@ -201,6 +207,7 @@ def _remove(connection: Connection, selection: Selection, runs: Ids, fits: Ids, 
 
 def vacuum(store: Store) -> None:
     """Give freed space back to the file system, and refresh the planner's statistics."""
+    # The checkpoint comes last: VACUUM writes the whole new file into the journal, which would keep that size.
     statements: Sequence[str] = ("VACUUM", "ANALYZE", "PRAGMA wal_checkpoint(TRUNCATE)")
     if store.backend == "postgresql":
         statements = ("VACUUM (ANALYZE)",)

@@ -32,12 +32,16 @@ def type_problem(column: sa.Column[Any], value: Any) -> str | None:
     if isinstance(kind, sa.Boolean):
         return None if isinstance(value, bool) else f"is {value!r}, not true or false"
     if isinstance(kind, sa.Integer):
+        # True is an int in Python. Both databases end at 64 bits.
         whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
         return None if whole else "is no whole number"
     if isinstance(kind, sa.Float):
+        # JSON integers may be longer than any float: compared first, because isfinite() raises on those.
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return None if number and abs(value) < 1e308 and math.isfinite(value) else "is no number"
     if isinstance(kind, sa.String):
+        # PostgreSQL stores neither NUL nor half a surrogate pair. SQLite would, and such a row could never be
+        # merged.
         fits = isinstance(value, str) and "\0" not in value and len(value) <= (kind.length or len(value))
         return None if fits and _encodable(value) else "is no text of the right length"
     return None
@@ -63,6 +67,7 @@ def content_problem(table: str, row: Values) -> str | None:
     try:
         problem = _JUDGES.get(table, _nothing)(row)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        # Cut short, because some messages quote a whole document.
         return f"cannot be read: {str(error)[:200]}"
     return problem
 
@@ -91,6 +96,7 @@ def _environment(row: Values) -> str | None:
 
 
 def _task(row: Values) -> str | None:
+    # The label stands in the run and is no part of a stored task, but a record needs one.
     from_plain(Task, {**row["document"], "model": "unnamed"})
     return _addressed(row, row["document"])
 

@@ -74,6 +74,7 @@ def measurement(row: Document) -> MeasurementParts:
         state = {name: details.get(name) for name in _OPERATING}
         state = {**state, "contended": bool(state["contended"]), "reasons": list(state["reasons"] or ())}
         return MeasurementParts(operating={"uid": row["uid"], "point_id": row["point_id"], **state})
+    # Only codec runs named their segments cut-N.
     codec = _codec(row, details) if str(row["segment"] or "").startswith("cut-") else None
     repeats, clean = details.pop("repeats", 1), details.pop("clean", None)
     meter = {name: details.pop(name, None) for name in _METER}
@@ -171,6 +172,7 @@ def train_phase(row: Document) -> Row:
 def upgrade_tables(tables: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
     """All rows of a bundle of release 0.1.0, whose references are uids, in the form of this schema."""
     devices = [(row["uid"], device(row)) for row in tables.get("device", ())]
+    # Runs, fits and rounds of the bundle still name their devices by the old uids.
     renamed = {old: new["uid"] for old, new in devices}
     parts = [measurement(row) for row in tables.get("measurement", ())]
 

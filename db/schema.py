@@ -25,6 +25,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from cardlab.core.plain import Document
 
 HEAD_REVISION = "v0_2_0"
+# In order of release: an older one can be upgraded, one that is not listed must be newer.
 KNOWN_REVISIONS = ("v0_1_0", "v0_2_0")
 
 NAMING = {
@@ -43,6 +44,7 @@ class Base(DeclarativeBase):
 
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {
+        # Else None becomes the JSON text null, which IS NULL does not find.
         Document: JSON(none_as_null=True),
         list[Any]: JSON,
         Frequencies: JSON(none_as_null=True),
@@ -72,6 +74,7 @@ class DeviceRow(Row):
     cores: Mapped[int | None]
     frequency_min_hz: Mapped[float | None]
     frequency_max_hz: Mapped[float | None]
+    # Integer has 32 bits on PostgreSQL, and boards have more than 2 GiB.
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     power_limit_w: Mapped[float | None]
     driver: Mapped[str | None] = mapped_column(String(80))
@@ -145,6 +148,7 @@ class OperatingPointRow(Row):
 
     __tablename__ = "operating_point"
 
+    # Not unique: two copies of a database may each finish the point, and their union keeps both.
     point_id: Mapped[int] = mapped_column(ForeignKey("point.id"), index=True)
     frequency_hz: Mapped[float | None]
     memory_hz: Mapped[float | None]
@@ -288,11 +292,14 @@ class PlanInputRow(Base):
 
     __tablename__ = "plan_input"
     __table_args__ = (
+        # CASE, because PostgreSQL does not add up truth values.
         CheckConstraint(
             "(CASE WHEN fit_id IS NULL THEN 0 ELSE 1 END) + (CASE WHEN run_id IS NULL THEN 0 ELSE 1 END)"
             " + (CASE WHEN link_id IS NULL THEN 0 ELSE 1 END) = 1",
             name="one_input",
         ),
+        # Nulls differ from each other, so this refuses nothing; it names the columns by which a merge knows a
+        # row.
         UniqueConstraint("plan_id", "fit_id", "run_id", "link_id"),
     )
 

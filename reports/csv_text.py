@@ -49,8 +49,11 @@ def _write(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 def _safe(cell: Cell) -> str:
     if cell is None:
         return ""
+    # Before numbers: True is one of them in Python.
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     if isinstance(cell, str):
+        # A single dash is this report's sign for nothing, and no formula.
         return f"'{cell}" if cell.startswith(_FORMULA) and cell != "-" else cell
+    # The shortest digits that read back as the same number.
     return repr(cell)

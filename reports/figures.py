@@ -15,11 +15,14 @@ from cardlab.core.errors import MissingDependencyError, UsageError
 from cardlab.reports.views.parts import Axis, Bars, Chart, Series
 
 FORMATS = (".png", ".svg", ".pdf")
+# The colours of the page's style sheet, in its order: a curve has one colour wherever it is drawn.
 PALETTE = ("#1f6feb", "#cf222e", "#1a7f37", "#8250df", "#a86400", "#0b7285", "#c2408f", "#6b7280")
 MARK = "#1a7f37"
 COLUMNS = 2
 WIDTH_IN, HEIGHT_IN, DPI = 6.0, 4.2, 110
+# Two columns of 20 are 9,000 pixels high, about as much as viewers open.
 MOST_PICTURES = 40
+# What fits above a picture of this width at this size of type.
 NAME_LENGTH = 44
 
 
@@ -35,10 +38,12 @@ def save_figure(pictures: Sequence[Chart | Bars], file: str) -> None:
         raise UsageError(f"{file} is no picture file", remedy=f"end its name in one of: {', '.join(FORMATS)}")
     if not pictures:
         raise UsageError("there is nothing to draw", remedy="measure over several clocks, or leave out --plot")
+    # The class and not pyplot, which wants a display and keeps every figure alive.
     matplotlib, figure_class = _matplotlib()
     shown = pictures[:MOST_PICTURES]
     columns = min(COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
+    # A $ in a name would begin mathematics. A fixed salt gives equal files for equal data.
     settings = {"text.parse_math": False, "svg.hashsalt": "cardlab", "font.size": 9}
     with matplotlib.rc_context(settings):
         figure = figure_class(figsize=(WIDTH_IN * columns, HEIGHT_IN * rows), layout="constrained")
@@ -46,6 +51,7 @@ def save_figure(pictures: Sequence[Chart | Bars], file: str) -> None:
             axes = figure.add_subplot(rows, columns, i + 1)
             _chart(axes, picture) if isinstance(picture, Chart) else _bars(axes, picture)
         try:
+            # Without its date an SVG of equal data is the same file.
             metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
             figure.savefig(path, dpi=DPI, metadata=metadata)
         except OSError as error:
@@ -107,10 +113,12 @@ def _series(axes: Any, series: Series, x_scale: float, y_scale: float) -> None:
 
 
 def _bars(axes: Any, bars: Bars) -> None:
+    # barh counts from below, rows are read from above.
     places = list(range(len(bars.rows)))[::-1]
     left = [0.0] * len(places)
     for i, term in enumerate(bars.terms):
         values = [row[i] or 0.0 for row in bars.values]
+        # A term that no row has would still take a line of the key.
         if any(values):
             axes.barh(places, values, left=left, height=0.6, color=PALETTE[i % len(PALETTE)], label=term)
         left = [a + b for a, b in zip(left, values, strict=True)]
@@ -123,7 +131,9 @@ def _bars(axes: Any, bars: Bars) -> None:
     axes.set_yticks(places, [_short(name) for name in bars.rows])
     axes.set_xlabel(bars.unit)
     axes.set_title(_short(bars.title))
+    # Room for the totals behind the bars.
     axes.margins(x=0.12)
+    # matplotlib warns of an empty key.
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=7, framealpha=0.6)
 

@@ -19,6 +19,7 @@ from cardlab.reports.csv_text import csv_text
 from cardlab.reports.svg import bars_svg, chart_svg, key_of
 from cardlab.reports.views.parts import Bars, Cell, Chart, Column, Part, Section, Table, scale_of
 
+# Browsers are slow with long tables, and the CSV holds the rest.
 MOST_ROWS = 200
 
 
@@ -27,6 +28,7 @@ def render_page(title: str, sections: Sequence[Section], *, created_at: str | No
     environment = Environment(
         loader=PackageLoader("cardlab.reports"),
         autoescape=True,
+        # A misspelt name in the template is an error and no empty place.
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -51,6 +53,7 @@ def cell_text(value: Cell, column: Column) -> str:
     if isinstance(value, str):
         return value
     shown = value * scale_of(column.unit, column.shown or column.unit)
+    # Four digits are more than was measured; large counts are easier to read without an exponent.
     return f"{shown:.4g}" if abs(shown) < 1000 or abs(shown) >= 1e7 else f"{shown:,.0f}"
 
 
@@ -90,4 +93,5 @@ def _drawn(part: Part) -> Document:
         return {"rows": part.rows[:MOST_ROWS], "left_out": max(0, len(part.rows) - MOST_ROWS)}
     svg = chart_svg(part) if isinstance(part, Chart) else bars_svg(part)
     wide = isinstance(part, Bars)
+    # Marked as safe, because its texts were escaped where it was drawn.
     return {"svg": Markup(svg), "key": [(Markup(mark), name) for mark, name in key_of(part)], "wide": wide}

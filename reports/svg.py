@@ -11,6 +11,7 @@ from html import escape
 
 from cardlab.reports.views.parts import Axis, Bars, Chart, Series
 
+# Units of the view box: the page scales a picture to its column.
 WIDTH, HEIGHT = 420, 270
 LOW_HEIGHT = 130
 LEFT, RIGHT, TOP, BOTTOM = 62, 20, 12, 42
@@ -26,6 +27,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     raw = (high - low) / wanted
     scale = 10.0 ** math.floor(math.log10(raw))
     step = next(s * scale for s in (1.0, 2.0, 2.5, 5.0, 10.0) if s * scale >= raw)
+    # Rounding must not lose a tick that lies on the end of the range.
     first = math.ceil(low / step - 1e-9)
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -48,6 +50,7 @@ def limits(axis: Axis, values: Iterable[float]) -> tuple[float, float]:
         half = 1.15 * max(abs(low), abs(high), axis.least * axis.scale)
         return -half, half
     if axis.zero and low >= 0.0:
+        # Values that are all 0 still need an axis with a length.
         return 0.0, high * 1.08 or 1.0
     air = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     return low - air, high + air
@@ -66,6 +69,7 @@ class _Line:
     def shown_at(self, value: float) -> float:
         low, high = self.low, self.high
         if self.axis.log:
+            # The band of an uncertain law may reach below 0, which this axis cannot show.
             low, high, value = math.log(low), math.log(high), math.log(max(value, low))
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
@@ -81,6 +85,7 @@ class _Plane:
         xs = [x for s in chart.series for x in s.x] + [m.x for m in chart.marks]
         ys = [y for s in chart.series for y in (*s.y, *s.upper)]
         self.x = _Line(chart.x, xs, LEFT, WIDTH - RIGHT)
+        # Pixels count downwards.
         self.y = _Line(chart.y, ys, self.height - BOTTOM, TOP)
 
     def path(self, points: Iterable[tuple[float, float]]) -> str:
@@ -109,6 +114,7 @@ def chart_svg(chart: Chart) -> str:
     for mark in chart.marks:
         if mark.ci95 is not None:
             a, b = sorted(plane.x.at(end) for end in mark.ci95)
+            # The interval of a best clock may reach beyond the clocks that are drawn.
             a, b = max(a, LEFT), min(b, WIDTH - RIGHT)
             parts.append(
                 f'<rect class="range" x="{a:.1f}" width="{max(b - a, 0.0):.1f}" y="{TOP}"'
@@ -127,6 +133,7 @@ def _labels(plane: _Plane, series: Series) -> list[str]:
     """Names beside points; points at one place share a line."""
     places: dict[tuple[float, float], list[str]] = {}
     for x, y, label in zip(series.x, series.y, series.labels, strict=False):
+        # Rounded to about the height of a line: closer names would cover each other.
         places.setdefault((round(plane.x.at(x)), round(plane.y.at(y), -1)), []).append(label)
     parts = []
     for (a, b), names in places.items():
@@ -140,6 +147,7 @@ def _series(plane: _Plane, series: Series) -> list[str]:
     if not pairs:
         return []
     if series.style == "band":
+        # Backwards along the upper edge, so that the path closes around the band.
         back = list(zip(series.x, series.upper, strict=True))[::-1]
         return [f'<path class="band s{series.colour}" d="{plane.path([*pairs, *back])}Z"/>']
     if series.style in ("line", "dashed"):
@@ -152,6 +160,7 @@ def _point(plane: _Plane, series: Series, i: int) -> str:
     a, b = plane.x.at(x), plane.y.at(y)
     name = f"{series.labels[i]}: " if series.labels else ""
     values = f"{x * plane.x.axis.scale:.5g} {plane.x.axis.shown}, {y * plane.y.axis.scale:.4g} {plane.y.axis.shown}"
+    # A title inside a shape is its tooltip, without any script.
     hint = f"<title>{escape(name + values)}</title>"
     kind = f'class="{series.style} s{series.colour}"'
     if series.style == "squares":
@@ -164,6 +173,7 @@ def bars_svg(bars: Bars) -> str:
     height = ROW * len(bars.rows) + 6
     ends = [pair[1] for pair in bars.ci95 if pair is not None]
     longest = max([*(bars.total(i) or 0.0 for i in range(len(bars.rows))), *ends], default=0.0) or 1.0
+    # The last 90 units are for the total behind the longest bar.
     per_unit = (WIDTH - 90) / longest
     parts = _head(WIDTH, height, bars.title, bars.note)
     for i, name in enumerate(bars.rows):
@@ -177,6 +187,7 @@ def _bar(bars: Bars, row: int, y: float, per_unit: float) -> list[str]:
     x, parts = 0.0, []
     for i, (term, value) in enumerate(zip(bars.terms, bars.values[row], strict=True)):
         width = (value or 0.0) * per_unit
+        # A fifth of a pixel cannot be seen.
         if width > 0.2:
             hint = f"<title>{escape(f'{bars.rows[row]}, {term}: {value:.4g} {bars.unit}')}</title>"
             parts.append(f'<rect class="bar t{i}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR}">{hint}</rect>')

@@ -53,7 +53,9 @@ def accuracy(store: Store, options: AccuracyOptions | None = None, progress: Say
     options = options or AccuracyOptions()
     _check(options)
     codecs = options.codecs or ACCURACY_CODECS
+    # Behind the checks: loading torch and transformers takes seconds.
     torch = import_torch()
+    # The matrices are small: several threads would wait for each other longer than they compute.
     torch.set_num_threads(1)
     from cardlab.split.accuracy import TrainingSubject, TrialOptions, english, kept_of, pretrain, programs, run_trials
     from cardlab.split.data import read_tokens
@@ -64,6 +66,7 @@ def accuracy(store: Store, options: AccuracyOptions | None = None, progress: Say
     try:
         execution = open_runtime(platform).resolve_execution("float32", "sdpa", 1)
         weights = open_weights(task, 0)
+        # Random weights learn nothing in a few LoRA steps, so there would be no gain for a codec to lose.
         if not isinstance(weights, FileWeights):
             progress(f"{task.model} has no weights: it is trained for {options.pretrain} steps first")
             weights = pretrain(task, execution, english(), steps=options.pretrain)
@@ -87,6 +90,7 @@ def accuracy(store: Store, options: AccuracyOptions | None = None, progress: Say
             provenance=MEASURED,
         )
         fit, left_out = fit_accuracy([(k.rate, k.share, k.stderr) for k in kept], subject)
+        # Before the fit, which refers to the device, task and execution that this run brings in.
         _describe(store, platform, task, execution, options, cut)
         store.fits.add([(fit, ())], utc_now())
     finally:

@@ -19,6 +19,7 @@ from cardlab.workflows.connect import Say, silent
 if TYPE_CHECKING:
     from cardlab.split.codec_profile import CutReadings
 
+# Enough to give activations and gradients the structure that codecs live from; quality is not judged here.
 PRETRAIN_STEPS = 100
 
 
@@ -45,6 +46,7 @@ def profile_codecs(store: Store, task: Task, execution: Execution, platform: Har
         execution=execution,
         environment=gather_environment(platform),
         task=task,
+        # A point for each cut from 1 to L-1: at the ends nothing crosses the link.
         planned=tuple(PlannedPoint(index=n) for n in range(layers - 1)),
         options={"weights": weights.origin, "codecs": list(CODECS), "passes": PASSES},
         provenance=MEASURED,
@@ -54,6 +56,7 @@ def profile_codecs(store: Store, task: Task, execution: Execution, platform: Har
     found = []
     subject = TrainingSubject(task=task, execution=execution, weights=weights, tokens=programs())
     cuts = profile_codecs(subject, note=say)
+    # The readings come one by one, so that each cut is on disk before the next is measured.
     for planned, readings in zip(run.planned, cuts, strict=True):
         point = store.runs.begin_point(uid, planned)
         store.runs.finish_point(point, OperatingPoint(), *_measurements(readings))
@@ -67,6 +70,7 @@ def _table(found: list[CutReadings]) -> list[str]:
     rows, handling = [], []
     for readings in found:
         for r in readings.codecs:
+            # A value of float32 has 4 bytes, whatever dtype is on the wire.
             speeds = (f"{4e-6 * r.values / r.encode:.0f}", f"{4e-6 * r.values / r.decode:.0f}")
             words = (str(r.cut), r.tensor, r.codec, f"{r.bits:.3f}", f"{r.bits / 32.0:.4f}", f"{r.error:.3f}", *speeds)
             rows.append("  ".join(words))

@@ -30,6 +30,7 @@ def connect(server: str, key: str | None, server_key: str | None, shape: LinkSha
     host, port = split_address(server, PORT)
     if (key is None) != (server_key is None):
         raise UsageError("one key alone protects nothing", remedy="give both --key and --server-key")
+    # Without keys nothing is encrypted and nobody is asked who he is.
     if key is None and not is_loopback(host):
         raise UsageError(
             f"{host} is beyond this machine and a run there needs keys",

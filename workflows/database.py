@@ -72,6 +72,7 @@ def check_store(store: Store) -> Checked:
 
 def _state(store: Store) -> State:
     plans = store.plans.all()
+    # Only of the newest plan: older ones joined what was installed in their time.
     joined = {plan.uid: stacks(store, plan) for plan in plans[-1:] if plan.runs}
     return State(stale=stale_fits(store), unfinished=unfinished_points(store), joined=joined)
 
@@ -89,6 +90,7 @@ def prune_store(store: Store, options: PruneOptions) -> Pruned:
         raise UsageError("nothing is selected", remedy="name --run, --device, --before or --superseded")
     if options.device is not None:
         selection = replace(selection, device=store.devices.resolve(options.device).key)
+    # Counted first, so that a refusal comes before the copy, which may be large.
     removal, kept = prune(store, selection, apply=False), None
     if options.yes:
         kept = backup_file(store.location) if options.backup else None

@@ -27,6 +27,7 @@ NEEDED_BY = {
 def software_probes() -> Iterable[Probe]:
     """Python and the packages that measuring, split runs and pictures need."""
     yield Probe(name="cardlab", ok=True, state=f"{__version__} on Python {host_platform.python_version()}")
+    # Versions are asked of the metadata: importing torch for its version takes seconds.
     for package, (extra, lack) in NEEDED_BY.items():
         try:
             yield Probe(name=package, ok=True, state=metadata.version(package))

@@ -22,6 +22,7 @@ def import_sweep(store: Store | Opening, options: ImportOptions) -> tuple[Run, .
 
     Raises BadDataError naming the row of whatever cannot be used.
     """
+    # Read to the end before the store is opened: a bad file makes no database.
     visits = read_file(options.file, device=options.device, imported_at=utc_now())
     opened(store).runs.add_whole(visits)
     return tuple(run for run, _ in visits)

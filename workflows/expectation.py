@@ -14,6 +14,7 @@ from cardlab.split.schedule import Prediction
 from cardlab.split.settings import RunSettings
 from cardlab.split.shaping import parse_link
 
+# A problem needs some rate; the terms that it decides are dropped below.
 _ANY_BPS = 1e9
 
 
@@ -39,16 +40,20 @@ def _expected(store: Store, settings: RunSettings, server: Device, name: str, li
         uplink_bps=up_bps,
         downlink_bps=down_bps,
         wire_dtype=settings.wire_dtype,
+        # Only delays are used, and this way of counting asks for no waiting power.
         energy="busy",
         objective=Objective(weight=1.0, local_epochs=settings.epochs),
     )
     try:
         found = gather(store, request)
     except CardlabError:
+        # An expectation is a courtesy: what it lacks stops no run.
         return None
+    # Model, batch and sequence do not name the LoRA settings: the fits may be of another task.
     if found.task.uid != settings.task.uid or settings.cut is None:
         return None
     place = list(found.problem.cuts).index(settings.cut)
+    # Without a plan nothing locks the server's frequency, and under load it runs at its highest.
     fastest = found.problem.server_s.shape[1] - 1
     terms = found.problem.terms(0, place, float(found.problem.server_s[place, fastest]))
     (sure,) = certainties(found.problem, [(place, fastest)], found.uncertainty)

@@ -65,6 +65,7 @@ def measure_link(store: Store | Opening, options: LinkOptions) -> MeasuredLink:
         measured_at=utc_now(),
         uplink_range_bps=rates.uplink_range_bps,
         downlink_range_bps=rates.downlink_range_bps,
+        # A shaped link is no property of the place, so the record says what was imposed.
         details={"tool": "cardlab", "shaped": options.shape, **to_plain(rates)},
     )
     opened(store).links.add(link)
@@ -80,6 +81,7 @@ def import_link(store: Store | Opening, options: LinkOptions) -> Link:
     if options.downlink is not None:
         reverse = read_iperf3(options.downlink)
         files.append(Path(options.downlink).name)
+        # iperf3 sends from the client unless -R is given: one result holds one direction.
         if reverse.downlink_bps is None:
             raise UsageError(f"{options.downlink} holds no downlink", remedy="make it with: iperf3 -c SERVER -R --json")
         rates = replace(rates, downlink_bps=reverse.downlink_bps)

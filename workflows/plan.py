@@ -42,6 +42,7 @@ def plan(store: Store | None, options: PlanOptions | None = None) -> Plan:
         return _from_database(store, asked)
     scenario = _changed(load_scenario(asked.scenario), asked)
     _check_scheme(asked, scenario.scheme, has_curve=scenario.sft.accuracy_limit is not None)
+    # After the changes: they may contradict what the file had right.
     check_scenario(scenario)
     made = solve(scenario)
     if scenario.scheme == "card":
@@ -103,6 +104,7 @@ def _check(options: PlanOptions) -> None:
         ("--downlink-mbps", options.downlink_mbps),
         ("--deadline", options.deadline_s),
     ):
+        # Written as `not value > 0` so that NaN is refused too.
         if value is not None and not value > 0:
             raise UsageError(f"{name} is {value:g}", remedy="give a number above 0")
     if options.channel is not None and options.channel not in CHANNELS:
@@ -163,6 +165,7 @@ def _changed(scenario: Scenario, options: PlanOptions) -> Scenario:
         )
     if options.min_accuracy is not None:
         scenario = replace(scenario, sft=replace(scenario.sft, accuracy_target=options.min_accuracy))
+    # One rate was asked for, so the list that the scheme would choose from gives way.
     if options.compression is not None:
         scenario = replace(scenario, sft=replace(scenario.sft, rates=()))
     return replace(
@@ -187,6 +190,7 @@ def _from_database(store: Store, options: PlanOptions) -> Plan:
         downlink_bps=None if options.downlink_mbps is None else options.downlink_mbps * 1e6,
         wire_dtype=options.wire_dtype,
         energy=options.energy,
+        # sft chooses the rate of each device itself: a factor in the objective would count it twice.
         objective=_objective(base, replace(options, compression=1.0) if options.scheme == "sft" else options),
         link=None if options.channel is None else LinkSpec(channel=options.channel),
         link_name=options.link,
@@ -201,6 +205,8 @@ def _from_database(store: Store, options: PlanOptions) -> Plan:
 
 
 def _shared_plan(store: Store, found: Gathered, options: PlanOptions) -> Plan:
+    # A stored or given rate is a line that devices share by time. A drawn channel is radio, where a narrower
+    # share holds the same transmit power.
     spectrum = "linear" if options.channel is None else "power"
     sharing = options.server_sharing or SHARINGS[0]
     spec = SftSpec(accuracy_target=options.min_accuracy, spectrum=spectrum, server_sharing=sharing)

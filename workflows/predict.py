@@ -17,6 +17,7 @@ from cardlab.reports.views.parts import Bars, Chart
 from cardlab.workflows.fit import stored_fits
 from cardlab.workflows.options.calibrate import PredictOptions, ShowFitsOptions
 
+# A memory frequency read under load differs from the listed one by rounding; its steps are far wider.
 SAME_MEMORY = 0.01
 
 
@@ -106,6 +107,7 @@ def _of_task(store: Store, chosen: Sequence[Fit], options: PredictOptions) -> li
     sources = [t for t in measured.values() if t.model == options.model] or list(measured.values())
     if not sources:
         raise NotFoundError(f"{options.device!r} has no fit of a task", remedy="profile it with a model first")
+    # The command names model, batch and sequence only: the rest is that of what was measured last.
     lora = sources[-1].lora
     from cardlab.profilers import runtime as engine
     from cardlab.profilers.runtime.formula import segment_flop
@@ -121,6 +123,7 @@ def _of_task(store: Store, chosen: Sequence[Fit], options: PredictOptions) -> li
     )
     if wanted.uid in measured:
         return [f for f in chosen if f.task == wanted.uid]
+    # Efficiency changes with the size of the work, so the task of the most similar size tells most.
     source = min(sources, key=lambda t: abs(_layer_flop(t) / _layer_flop(wanted) - 1.0))
     found = []
     for fit in chosen:

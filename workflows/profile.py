@@ -30,6 +30,8 @@ from cardlab.workflows.settings import load_settings
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|min|h)?$")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+# Any fixed number: devices with equal tables are visited in the same order, so that their sweeps can be
+# compared.
 SWEEP_SEED = 20241130
 # What an external command computes with is not known.
 EXTERNAL = Execution(dtype="unknown", attention="unknown")
@@ -56,6 +58,7 @@ def profile(
         planned = _planned(options, platform)
         for line in abandoned_locks():
             say(f"warning: {line}")
+        # Only now, so that options or a device that cannot be used leave no empty database behind.
         kept = opened(store)
         request = Request(
             workload=workload,
@@ -126,6 +129,7 @@ def check_options(options: ProfileOptions) -> None:
         )
 
 
+# A load has no task, so these would be dropped in silence; the flag is named in the refusal.
 _OF_TASK = {
     "batch": "--batch",
     "sequence": "--seq",
@@ -145,6 +149,7 @@ _OF_TASK = {
 def _codecs(store: Store, workload: Workload, platform: HardwareDevice, say: Say) -> str:
     from cardlab.workflows.codecs import profile_codecs
 
+    # Rates are stated against float32, and a simulated device has no tensors to encode.
     if workload.task is None or workload.execution.dtype != "float32" or not platform.torch_device:
         raise UsageError(
             "codecs are measured on a model in float32 on a real device",
@@ -194,6 +199,7 @@ def _workload(options: ProfileOptions, platform: HardwareDevice) -> Workload:
     )
     runtime = open_runtime(platform)
     execution = runtime.resolve_execution(options.dtype, options.attention, options.threads)
+    # Measuring it starts a process that loads torch: a dry run takes the usual value.
     overhead = None if options.dry_run else runtime.overhead_bytes(execution)
     given = {} if overhead is None else {"overhead_bytes": overhead}
     return Workload(execution=execution, task=task, analysis=engine.analyse(task, execution, **given))
@@ -227,6 +233,8 @@ def restore_frequencies() -> tuple[str, ...]:
             continue
         platform = open_platform(journal.platform)
         try:
+            # The state folder may be shared, as a home on the network is: that other device's old values are
+            # not for this one.
             if platform.identity.key != journal.device_key:
                 raise NotSupportedError(
                     f"the frequency of {journal.device_key} was left locked, and {platform.identity.key} is here",

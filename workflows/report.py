@@ -21,6 +21,7 @@ from cardlab.workflows.options.calibrate import DeviceReportOptions
 from cardlab.workflows.options.card import PlanReportOptions
 from cardlab.workflows.report_data import SplitRun, fleet_data, split_run
 
+# With more the page is slow to load, and nobody reads it to the end.
 MOST_DEVICES_IN_FULL = 6
 
 

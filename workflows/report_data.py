@@ -100,6 +100,8 @@ def newest_runs(store: Store, device: str) -> list[Profile]:
         for profile in store.runs.select(kind=kind, device=device):
             run = profile.run
             key = run.workload if run.task is None else (run.task.uid, run.execution.uid)
+            # Runs come oldest first: a newer one wins, unless it is incomplete and would push out a complete
+            # one.
             if key not in newest or profile.complete or not newest[key].complete:
                 newest[key] = profile
     return list(newest.values())

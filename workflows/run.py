@@ -38,6 +38,7 @@ from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOpt
 from cardlab.workflows.run_device import open_real
 
 DEFAULT_MODEL = "tiny-llama"
+# The first round pays for caches and first allocations; a median needs some beside it.
 DEFAULT_ROUNDS = 3
 
 
@@ -125,6 +126,7 @@ def run(store: Store, options: RunOptions, progress: Say = silent, finished: Fin
         )
     _check(options)
     require_zmq()
+    # Asked only for its refusal: a link that is none is named before anything is prepared.
     parse_link(options.link, planned=options.resume or options.plan is not None)
     with _prepared(store, options, "auto", None, options.link) as prepared:
         named = prepared.schedule.devices
@@ -135,16 +137,19 @@ def run(store: Store, options: RunOptions, progress: Say = silent, finished: Fin
             prepared.schedule.expect_same(names, prepared.platform.identity.name)
         link, said = local_link(prepared.schedule, options.link)
         options = replace(options, link=link)
+        # Port 0 lets the system choose a free one, so that two local runs do not meet.
         transport = ServerTransport("127.0.0.1", 0)
         words = _device_words(options, prepared.execution.dtype)
         for line in (PRIVACY, said) if said else (PRIVACY,):
             progress(line)
         with LocalDevices(names, transport.port, words, Path(options.out), options.threads) as devices:
             try:
+                # Devices load torch and the model side by side on the same cores, which may take minutes.
                 serving = _Serving(
                     options=options, devices=len(names), wait_s=300.0, link=options.link, watch=devices.check
                 )
                 done = _serve(prepared, transport, serving, progress, finished)
+                # Leaving the block ends them by a signal; they are let come to their own end first.
                 devices.wait()
                 return done
             finally:
@@ -196,6 +201,7 @@ def _prepared(
             settings = _settings(options, plan, task, execution)
             journal = Journal.begin(Path(options.out), settings, utc_now())
         import_torch().set_num_threads(options.threads)
+        # A plan brings its own predictions.
         expected = {} if plan is not None else expected_by_device(store, settings, platform.identity, link)
         schedule = Schedule(plan, settings.cut, expected)
         yield _Prepared(store=store, platform=platform, execution=execution, schedule=schedule, journal=journal)
@@ -261,6 +267,7 @@ def _task(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
         sequence=options.sequence or (base.sequence if base else 512),
         lora_rank=options.lora_rank or (base.lora.rank if base else 8),
         lora_alpha=options.lora_alpha or (base.lora.alpha if base else 16.0),
+        # The plan's targets are names of its own model's modules: another model may not have them.
         lora_targets=asked or (base.lora.targets if base and options.model is None else None),
         adapter_dtype=base.lora.dtype if base else "float32",
         gradient_checkpointing=base.gradient_checkpointing if base else False,
@@ -287,6 +294,7 @@ def _settings(options: TrainingOptions, plan: Plan | None, task: Task, execution
     return RunSettings(
         run=new_uid(),
         task=task,
+        # A plan of one round stands for any number of equal ones.
         rounds=options.rounds or (len(plan.rounds) if plan is not None and len(plan.rounds) > 1 else DEFAULT_ROUNDS),
         epochs=options.local_epochs or (plan.local_epochs if plan is not None and plan.local_epochs else 1),
         learning_rate=options.learning_rate,
@@ -298,6 +306,7 @@ def _settings(options: TrainingOptions, plan: Plan | None, task: Task, execution
         server_sharing=sharing_of(options.server_sharing, plan, parallel),
         plan=None if plan is None else plan.uid,
         cut=options.cut,
+        # Devices compare it with their own: halves of different models would train without an error, and wrong.
         weights=open_weights(task, options.seed).fingerprint,
     )
 
@@ -332,6 +341,7 @@ def _serve(
         learning_rate=settings.learning_rate,
         torch_device=open_runtime(platform).torch_device or "cpu",
     )
+    # Devices at once may have different cuts: layers would be loaded and dropped at each turn.
     half.keeps_loaded = settings.parallel
     progress(f"frozen weights: {weights.origin}")
     environment = gather_environment(platform)

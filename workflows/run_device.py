@@ -37,6 +37,7 @@ def given_of_task(options: DeviceOptions) -> dict[str, object]:
     named = {
         "lora.rank": options.lora_rank,
         "lora.alpha": options.lora_alpha,
+        # Sorted as a resolved task has them: their order means nothing.
         "lora.targets": None if targets is None else tuple(sorted(t.strip() for t in targets.split(","))),
         "optimizer": options.optimizer,
     }
@@ -50,6 +51,7 @@ def run_device(options: DeviceOptions, progress: Say = silent) -> DeviceDone:
     """
     shape = parse_link(options.link, planned=True)
     shard = _shard(options.shard)
+    # Before the server knows of this device: a missing file would keep the others waiting.
     tokens = read_tokens(options.data, options.tokenizer)
     transport = connect(options.server, options.key, options.server_key, shape)
     platform = open_real(options.platform, options.name)
@@ -117,6 +119,7 @@ def _equipment(
 def _own_task(announced: Task, model: str | None) -> Task:
     """The announced task on this side's own model."""
     name = model or announced.model
+    # Only name and architecture are taken, and every model has two positions.
     own = resolve_task(name, sequence=2)
     return replace(announced, model=own.model, architecture=own.architecture)
 

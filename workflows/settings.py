@@ -39,11 +39,13 @@ def load_settings() -> Settings:
     if path is not None:
         values = _read(path)
         for key, value in values.items():
+            # A misspelt key that is passed over would mean another database.
             if key not in known:
                 raise UsageError(f"{path}: unknown key {key!r}", remedy=f"known keys: {', '.join(sorted(known))}")
             if not isinstance(value, str):
                 raise UsageError(f"{path}: {key} must be text", remedy=f'write {key} = "..."')
     for key, variable in _ENVIRONMENT.items():
+        # An empty variable counts as unset: scripts leave those behind.
         if os.environ.get(variable):
             values[key] = os.environ[variable]
     return Settings(**values)

@@ -32,6 +32,7 @@ def fit(options: FitOptions, shared: Shared) -> None:
 
     with open_shared(shared) as store:
         found = fit_all(store, options)
+        # While the store is open: the curves read their points from it.
         charts = drawn_or_none(shared.plot, lambda: fit_charts(store, found))
     if not shared.json:
         for one in found:
@@ -114,6 +115,7 @@ def _print_constants(c: Constants) -> None:
             stderr = "" if value.stderr is None else f" +- {value.stderr:.2g}"
             print_line(f"  {name}: {value.value:.4g}{stderr} {unit} (error {percent(error)})")
     if c.delta:
+        # One clock stands for all on the terminal; --json holds every one.
         top = max(d.frequency_hz for d in c.delta)
         shown = [d for d in c.delta if d.frequency_hz == top]
         words = ", ".join(f"{d.segment} {d.phase} {d.delta.value:.3g}" for d in shown)

@@ -19,6 +19,7 @@ def predict(options: PredictOptions, shared: Shared) -> None:
     from cardlab.workflows.predict import check_options
     from cardlab.workflows.predict import predict as predict_at
 
+    # Before the store is opened: a wrong option is named even where there is no database.
     check_options(options)
     with open_shared(shared) as store:
         found = predict_at(store, options)

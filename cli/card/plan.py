@@ -24,6 +24,7 @@ def plan(options: PlanOptions, shared: Shared) -> None:
 
     # The plan of a scenario is kept only where somebody named a database.
     if options.from_db or shared.db or os.environ.get("CARD_DB"):
+        # Constants need a database that exists; one that is only to keep the plan is made.
         with open_shared(shared, create=not options.from_db) as store:
             made = make_plan(store, options)
     else:

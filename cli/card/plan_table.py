@@ -71,6 +71,7 @@ def _print_more(made: Plan) -> None:
             ("setting", "factor", "delay", "server energy", "cuts"),
             changed,
         )
+        # The plan lists its doubts by what they cost, the worst first.
     if made.uncertainty:
         name, lost = next(iter(made.uncertainty.items()))
         print_line(

@@ -59,6 +59,7 @@ def _print_shared(scenario: str, rounds: int, jobs: Sequence[Simulated]) -> None
 
 
 def _progress(done: int, count: int) -> None:
+    # A line that overwrites itself is for a terminal; a log gets about ten lines.
     if sys.stderr.isatty():
         print(f"\r{done} of {count}", end="\n" if done == count else "", file=sys.stderr, flush=True)
     elif done == count or done % max(count // 10, 1) == 0:
@@ -81,6 +82,7 @@ def _row(p: Simulated) -> tuple[str, ...]:
     energy = None
     if p.server_energy_j is not None and server is not None and server[1]:
         energy = p.server_energy_j / server[1] - 1.0
+    # Eight cuts fill the line, and a fleet may have hundreds.
     shown = " ".join(f"{c:.1f}" for c in p.cuts[:8]) + (" ..." if len(p.cuts) > 8 else "")
     return (
         channel,

@@ -29,6 +29,7 @@ def upgrade(options: NoOptions, shared: Shared) -> None:
     """Bring an older database to this version's schema; a backup is made first."""
     from cardlab.workflows.database import upgrade_existing
 
+    # Not opened as other commands do, which refuse the older schema that is to be upgraded.
     location = database(shared.db)
     before, after, backup = upgrade_existing(location)
     if shared.json:
@@ -66,6 +67,7 @@ def check(options: NoOptions, shared: Shared) -> None:
     else:
         _print_findings(found.findings)
         _print_state(found.state)
+    # The table is the result and stays on stdout; the error gives scripts their exit code.
     if found.findings:
         raise StoreError(
             f"{database(shared.db)} has {len(found.findings)} fault(s)",

@@ -52,6 +52,7 @@ class LiveObserver(PlainObserver):
         from rich.console import Console
         from rich.status import Status
 
+        # On stderr: stdout carries the result alone and may be redirected.
         self._status = Status("preparing", console=Console(stderr=True))
         self._place = ""
 

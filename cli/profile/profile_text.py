@@ -83,6 +83,7 @@ def _print_point(point: Document) -> None:
 
 def _print_sweep(points: Sequence[Document]) -> None:
     """Many points, a row each, by clock."""
+    # The embedding is a lookup, whose time hardly depends on the clock.
     shown = [s for s in ("first_layer", "layer", "head") if any(s == x["segment"] for x in points[0]["segments"])]
     columns = (
         "clock",
@@ -110,6 +111,7 @@ def _print_sweep(points: Sequence[Document]) -> None:
             )
         )
     print_line()
+    # Measured once a session, at its first point.
     idle = next((p["idle_power_w"] for p in points if p["idle_power_w"] is not None), None)
     print_table(f"{len(points)} points, rail {points[0]['rail']}, idle {si(idle, 'W')}", columns, rows)
 

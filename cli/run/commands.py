@@ -28,6 +28,7 @@ def run(options: RunOptions, shared: Shared) -> None:
     from cardlab.cli.run.run_table import print_run
     from cardlab.workflows.run import run as run_local
 
+    # Made before the run: a database that cannot be written is found out before hours are spent.
     with open_shared(shared, create=True) as store:
         done = run_local(store, options, note, _finished)
     print_run(done.settings, done.turns, done.adapters, as_json=shared.json)

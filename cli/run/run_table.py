@@ -17,11 +17,13 @@ def progress_line(settings: RunSettings, journal: Journal, turn: FinishedTurn, d
     """One finished turn: loss, delay against the prediction, time left."""
     text = f"round {turn.round}/{settings.rounds} {turn.device} cut {turn.cut} loss {turn.loss:.4f}"
     text += f" delay {turn.delay_s:.3f} s"
+    # Some of the terms are no prediction of the delay.
     predicted = sum(turn.predicted.values()) if len(turn.predicted) == len(TERMS) else None
     if predicted is not None:
         text += f" (predicted {predicted:.3f} s, {percent(predicted / turn.delay_s - 1.0)})"
     turns = journal.progress.turns
     each_s = sum(t.elapsed_s for t in turns) / len(turns)
+    # Devices in parallel finish a round together.
     left = max(0, settings.rounds * devices - len(turns)) / (devices if settings.parallel else 1)
     return f"{text}; {duration(left * each_s)} left"
 

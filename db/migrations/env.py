@@ -9,6 +9,8 @@ context.configure(
     connection=connection,
     target_metadata=Base.metadata,
     render_as_batch=True,
+    # Alembic's SQLite dialect says that it has none; with transactions begun by hand it has, and half a
+    # migration must be rolled back.
     transactional_ddl=True,
 )
 with context.begin_transaction():

@@ -182,6 +182,7 @@ def _codec(row: CodecCostRow) -> CodecCost:
 
 
 def _estimate(row: MeasurementRow) -> Estimate | None:
+    # A number of unknown origin is no measurement.
     if row.value is None or row.provenance is None:
         return None
     ci95 = interval(row.ci_low, row.ci_high)

@@ -26,6 +26,7 @@ class Devices(Repository):
         Raises NotFoundError (listing what there is) or AmbiguousNameError (listing the keys).
         """
         devices = self.all()
+        # Keys are unique and win; a label may have been given to several boards.
         found = [d for d in devices if d.key == label] or [d for d in devices if d.name == label]
         if not found:
             known = ", ".join(d.name for d in devices) or "none"
@@ -48,6 +49,7 @@ def _newest(session: Session) -> list[DeviceRow]:
         .join(RunRow, RunRow.device_id == DeviceRow.id)
         .join(newest, (newest.c.key == DeviceRow.key) & (newest.c.started_at == RunRow.started_at))
     )
+    # Two descriptions may share the newest time, as after a merge of imports: one of them is enough.
     by_key = {row.key: row for row in session.scalars(query)}
     return list(by_key.values())
 

@@ -143,6 +143,7 @@ def _id_of(session: Session, kind: type[TaskRow] | type[ExecutionRow], uid: str 
 
 
 def _add_inputs(session: Session, fit_id: int, inputs: Sequence[str]) -> None:
+    # An input that is not stored here is passed over; `cardlab db check` compares the number with the fit's.
     ids = session.scalars(select(MeasurementRow.id).where(MeasurementRow.uid.in_(list(inputs)))).all()
     session.add_all(FitInputRow(fit_id=fit_id, measurement_id=i) for i in ids)
 

@@ -39,6 +39,7 @@ class Links(Repository):
         """The newest link of each name, sorted by name."""
         with self.reading() as session:
             rows = session.scalars(select(LinkRow).order_by(LinkRow.measured_at, LinkRow.id)).all()
+            # Later rows replace earlier ones of the same name; the key decides between equal times.
             newest = {row.name: _record(row) for row in rows}
         return tuple(newest[name] for name in sorted(newest))
 

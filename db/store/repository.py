@@ -53,6 +53,7 @@ def find_or_add(session: Session, row: R) -> R:
     if found is not None:
         return found
     try:
+        # A savepoint, because PostgreSQL refuses everything else in a transaction once an insert has failed.
         with session.begin_nested():
             session.add(row)
             session.flush()
@@ -69,6 +70,7 @@ def find_prefix(session: Session, kind: type[R], prefix: str, what: str, **where
 
     Raises NotFoundError or AmbiguousNameError (listing the matches).
     """
+    # Six are enough to list, where a single digit may fit thousands. Escaped, or a % would fit them all.
     query = select(kind).where(kind.uid.startswith(prefix, autoescape=True)).filter_by(**where).limit(6)
     rows = session.scalars(query).all()
     if not rows:

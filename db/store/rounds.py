@@ -20,11 +20,13 @@ class Rounds(Repository):
     def add(self, finished: TrainRound) -> bool:
         """Store a round with its terms; False if it is stored already."""
         with self.writing() as session:
+            # A round keeps its uid when it is reported again, as after a crash between storing and noting it.
             if find_uid(session, TrainRoundRow, finished.uid) is not None:
                 return False
             run = find_uid(session, RunRow, finished.run)
             if run is None:
                 raise NotFoundError(f"there is no run {finished.run!r}", remedy="begin the run first")
+            # The plan may stand in another database; the round is worth keeping without it.
             plan = None if finished.plan is None else find_uid(session, PlanRow, finished.plan)
             row = TrainRoundRow(
                 uid=finished.uid,
@@ -69,6 +71,7 @@ class Rounds(Repository):
 def _phase_row(round_id: int, round_uid: str, phase: TrainPhase) -> TrainPhaseRow:
     ci95 = phase.predicted_ci95
     return TrainPhaseRow(
+        # Derived from the round, so that merged copies of one round agree on its terms too.
         uid=content_hash({"round": round_uid, "term": phase.term}),
         train_round_id=round_id,
         term=phase.term,

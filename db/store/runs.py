@@ -155,6 +155,7 @@ class Runs(Repository):
 
     def unfinished(self, run: Run) -> Profile | None:
         """The newest incomplete run with the same device, task, workload and execution as `run`."""
+        # Only the newest: whoever began another run afterwards has given the older one up.
         query = (
             select(RunRow)
             .join(DeviceRow, DeviceRow.id == RunRow.device_id)
@@ -189,6 +190,7 @@ class Runs(Repository):
 
 def _points_done() -> Subquery:
     """run_id and the number of its points that an operating point has closed."""
+    # Counted by position, because a merged database may hold two visits of one planned point.
     return (
         select(PointRow.run_id, func.count(PointRow.position.distinct()).label("done"))
         .join(OperatingPointRow, OperatingPointRow.point_id == PointRow.id)
@@ -252,6 +254,7 @@ def _append(session: Session, point_uid: str, measurements: Sequence[Measurement
     point = find_uid(session, PointRow, point_uid)
     if point is None:
         raise NotFoundError(f"there is no point {point_uid!r}", remedy="begin the point first")
+    # Positions go on where an earlier call ended: one point is filled by several.
     count = select(func.count(MeasurementRow.id)).where(MeasurementRow.point_id == point.id)
     position = session.scalar(count) or 0
     rows = [measurement_row(point.id, position + i, m) for i, m in enumerate(measurements)]
@@ -272,6 +275,7 @@ def _profile(session: Session, row: RunRow, samples: bool) -> Profile:
     points = session.scalars(
         select(PointRow).where(PointRow.run_id == row.id).order_by(PointRow.position, PointRow.id)
     ).all()
+    # A few queries for the whole run and not a few for each point, of which a sweep has dozens.
     measured = session.scalars(
         select(MeasurementRow)
         .join(PointRow, PointRow.id == MeasurementRow.point_id)
@@ -284,6 +288,7 @@ def _profile(session: Session, row: RunRow, samples: bool) -> Profile:
         .where(PointRow.run_id == row.id)
         .order_by(OperatingPointRow.id)
     ).all()
+    # Only codec runs have such rows; all others are spared the query.
     codecs: Sequence[CodecCostRow] = ()
     if row.kind == RunKind.CODEC.value:
         codecs = session.scalars(

@@ -21,6 +21,7 @@ from ..board.rules import is_gpu_node, on_request
 from ..board.tegra import find_tegra
 from .bundle import Row, new_uid, serial_key
 
+# By compute capability: Tegra X1, X2, Xavier, Orin.
 CUDA_CORES_PER_SM = {(5, 3): 128, (6, 2): 128, (7, 2): 64, (8, 7): 128}
 
 
@@ -57,6 +58,7 @@ class Board:
         self.mode = current_mode(self.place)
         self.watch = find_watch(self.place)
         self.gpu = self._find_gpu()
+        # A channel without a load answers every read with ENODATA and would leave each sum without a value.
         self.rails: List[InaRail] = [rail for rail in find_rails(self.place) if rail.power_w() is not None]
 
     def path(self, *parts: str) -> str:
@@ -124,6 +126,8 @@ class Board:
 
     def _find_gpu(self) -> Optional[str]:
         for node in sorted(glob(self.path("sys/class/devfreq/*"))):
+            # Where the kernel has no of_node, the folder's own name ends in the GPU's: 57000000.gpu,
+            # 17000000.gv11b.
             name = read(os.path.join(node, "device/of_node/name")) or os.path.basename(node).split(".")[-1]
             if is_gpu_node(name):
                 return node
@@ -153,6 +157,7 @@ class Board:
         lowest = self.table_hz()[0]
         for name, value in (("min_freq", lowest), ("max_freq", frequency_hz), ("min_freq", frequency_hz)):
             self._write(name, value)
+        # From kernel 5.10 on a wrong write is no error: a limit that reads otherwise is the only sign of it.
         if not self.holds(frequency_hz):
             raise BoardError(
                 "the GPU did not take %.0f MHz: look at the power mode's cap (nvpmodel -q)" % (frequency_hz / 1e6)
@@ -179,6 +184,7 @@ class Board:
         return os.path.join(self.state, "agent-clocks.json")
 
     def _journal(self) -> None:
+        # The older journal has the true values: what reads now may be a lock that a killed run left.
         if os.path.exists(self.journal):
             return
         assert self.gpu is not None
@@ -198,6 +204,7 @@ class Board:
         found = json.loads(text)
         if self.gpu is None:
             raise BoardError("the GPU's devfreq node is gone: a reboot releases the frequency")
+        # In the order of lock(), so that at no moment the minimum lies above the maximum.
         self._write("min_freq", self.table_hz()[0])
         self._write("max_freq", found["max_freq"])
         self._write("min_freq", found["min_freq"])
@@ -212,6 +219,7 @@ class Board:
 
     def cpu_hz(self) -> Optional[float]:
         """Frequency of the first CPU now."""
+        # cpufreq counts in kHz, devfreq in Hz.
         khz = number(self.path("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"))
         return None if khz is None else khz * 1e3
 
@@ -225,6 +233,7 @@ class Board:
 
     def cores_active(self) -> Optional[int]:
         """CUDA cores that the power mode leaves running."""
+        # What is gated now comes first: a mode that gates other TPCs takes effect at the next boot only.
         mask = read_number(Path(self.gpu) / "device" / "tpc_pg_mask") if self.gpu else None
         if mask is None and self.mode is not None:
             mask = self.mode.tpc_mask

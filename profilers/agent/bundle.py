@@ -21,6 +21,7 @@ VERSION = 2
 DESCRIPTIONS = ("device", "environment", "execution", "task")
 TABLES = DESCRIPTIONS + ("run", "point", "operating_point", "measurement", "sample_block")
 METER = ("scope", "total", "source", "update_s", "quantisation_w", "check_w")
+# Frozen with the parameters below: another one would give every known board a new key.
 _SALT = b"cardlab device key v1"
 
 Row = Dict[str, Any]
@@ -95,6 +96,7 @@ class Bundle:
             {
                 "uid": uid,
                 "point_id": point,
+                # In the order of adding, as the database numbers them.
                 "position": sum(1 for row in self.tables["measurement"] if row["point_id"] == point),
                 "quantity": quantity,
                 "unit": unit,
@@ -136,6 +138,7 @@ class Bundle:
                 digests["blobs.bin"] = _put(archive, "blobs.bin", bytes(self.blobs))
                 manifest = {"format": FORMAT, "version": VERSION, "files": digests}
                 _put(archive, "manifest.json", json.dumps(manifest, sort_keys=True).encode("utf-8"))
+            # A rename alone may leave an empty file behind when the power is cut, which boards see often.
             with open(draft, "rb+") as written:
                 os.fsync(written.fileno())
             os.replace(draft, self.path)
@@ -147,6 +150,7 @@ class Bundle:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 manifest = json.loads(archive.read("manifest.json").decode("utf-8"))
+                # Rows are taken over as they are, and two forms must not mix in one file.
                 if manifest["version"] != VERSION:
                     raise ValueError("written by another version of the agent")
                 digests = manifest["files"]

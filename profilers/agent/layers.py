@@ -36,6 +36,8 @@ class LoraLinear(nn.Module):  # type: ignore[misc]
         y = F.linear(x, self.weight, self.bias)
         if self.lora_a is None or self.lora_b is None:
             return y
+        # PEFT casts the input to the adapters' dtype and the sum back: these casts are part of the layer's
+        # time.
         low = F.linear(F.linear(x.to(self.lora_a.dtype), self.lora_a), self.lora_b)
         return (y + low * self.scale).to(y.dtype)
 
@@ -50,6 +52,7 @@ class RmsNorm(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., h] to the same shape and dtype."""
+        # As transformers does it: autograd keeps this float32 copy, which is part of the layer's memory.
         wide = x.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon)
         return self.weight * wide.to(x.dtype)
@@ -71,7 +74,9 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, kernel: 
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     length = q.shape[-2]
     scores = torch.matmul(q, k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
+    # The lowest finite number, because a row that is -inf throughout would become NaN.
     blocked = torch.full((length, length), torch.finfo(q.dtype).min, dtype=q.dtype, device=q.device).triu(1)
+    # In float32, as transformers' own kernel: the shorter dtype would be faster, and another layer.
     weights = torch.softmax(scores + blocked, dim=-1, dtype=torch.float32).to(q.dtype)
     return torch.matmul(weights, v)
 
@@ -107,6 +112,8 @@ class DecoderLayer(nn.Module):  # type: ignore[misc]
         q, k, v = (t.view(batch, length, -1, self.width).transpose(1, 2) for t in self._qkv(x))
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
+        # The fused kernel takes grouped heads only from torch 2.5 on, so they are repeated as transformers
+        # does.
         if self.kv_heads != self.heads:
             k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
         mixed = causal_attention(q, k, v, self.kernel)
@@ -121,6 +128,7 @@ class DecoderLayer(nn.Module):  # type: ignore[misc]
         if self.gated:
             return self.maps["mlp_out"](F.silu(self.maps["gate"](x)) * self.maps["up"](x))
         wide = self.maps["up"](x)
+        # GPT-2's GELU by tanh; torch has it as an option of F.gelu only from 1.12 on.
         inner = math.sqrt(2.0 / math.pi) * (wide + 0.044715 * torch.pow(wide, 3.0))
         return self.maps["mlp_out"](0.5 * wide * (1.0 + torch.tanh(inner)))
 
@@ -167,6 +175,7 @@ class Head(nn.Module):  # type: ignore[misc]
     def forward(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """[B, S, h] and the token numbers to a loss."""
         logits = F.linear(self.norm(hidden), self.weight).float()
+        # The last token has no next one: -100 is what cross_entropy leaves out.
         labels = F.pad(ids, (0, 1), value=-100)[..., 1:].contiguous()
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), labels.view(-1), ignore_index=-100)
 
@@ -175,6 +184,7 @@ def prepare(module: nn.Module, dtype: torch.dtype, adapter_dtype: torch.dtype, d
     """Put small finite weights of the right dtypes into a module on the device."""
     for name, parameter in module.named_parameters():
         wanted = adapter_dtype if "lora_" in name else dtype
+        # Small, so that activations stay finite: values do not change the time of a dense product.
         data = torch.empty(parameter.shape, dtype=wanted, device=device)
         parameter.data = data.uniform_(-0.02, 0.02) if data.dim() > 1 else data.fill_(1.0)
     return module.train()

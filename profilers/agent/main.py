@@ -44,6 +44,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if options.command is None:
         top.print_help()
         return 2
+    # As an exception, so that every `finally` runs and the frequency goes back.
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         return _do(options)
@@ -77,10 +78,12 @@ def _do(options: argparse.Namespace) -> int:
 
         from . import timing
 
+        # Before the first tensor: the C library's switches count for what is allocated later.
         timing.hold_freed_memory()
         torch.set_num_threads(options.threads)
         if options.device == "cpu" or not torch.cuda.is_available():
             timing.pin_to_quiet_core(options.threads)
+    # Before anything is read, or the lock of a killed run would pass for the frequency as found.
     if Board(options.root, options.state).restore():
         say("a frequency that an earlier run left locked was restored")
     Agent(options, job, say).run()
@@ -88,6 +91,7 @@ def _do(options: argparse.Namespace) -> int:
 
 
 def _packed_job() -> Optional[bytes]:
+    # Through the module's loader: the file lies inside a zip, where open() does not reach.
     try:
         return pkgutil.get_data(__package__, "job.json")
     except OSError:

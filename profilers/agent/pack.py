@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cardlab.core.errors import ProfileError
 
+# By name and not by folder: a module that imports the rest of cardlab must not come along.
 MODULES = {
     "agent": ("__init__", "board", "bundle", "layers", "main", "power", "run", "scrypt", "timing", "works"),
     "board": ("__init__", "files", "host", "ina3221", "limits", "modes", "modules", "rails", "rules", "tegra"),
@@ -32,6 +33,7 @@ def pack_agent(path: str | Path, job: Mapping[str, object] | None) -> int:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("__main__.py", _ENTRY)
+        # The two folders import each other relatively and so need one package above them.
         archive.writestr(f"{_PACKAGE}/__init__.py", "")
         for folder, names in MODULES.items():
             for name in names:
@@ -39,6 +41,7 @@ def pack_agent(path: str | Path, job: Mapping[str, object] | None) -> int:
                 archive.writestr(f"{_PACKAGE}/{folder}/{name}.py", source)
         if job is not None:
             archive.writestr(f"{_PACKAGE}/agent/job.json", json.dumps(job))
+    # A zip is read from its end, so that a line may stand in front of it.
     data = _SHEBANG + buffer.getvalue()
     target = Path(path)
     try:

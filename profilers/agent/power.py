@@ -10,9 +10,13 @@ from ..board.rails import SUM_SCOPE, scope
 from .board import Board
 from .bundle import Row
 
+# Reading a register takes about half a millisecond: ten rounds a second cost little, and the chip's own mean
+# moves no faster.
 SAMPLE_S = 0.1
 MIN_WINDOW_S = 5.0
+# A reading reaches back over one averaging interval; of ten, what it carries in and leaves out weighs little.
 INTERVALS = 10
+# After a change of load or frequency these boards need from 0.3 to 3 s.
 SETTLE_S = 3.0
 
 
@@ -33,6 +37,7 @@ class _Sampler(threading.Thread):
     def run(self) -> None:
         while not self.stopping.is_set():
             values = [(rail.name, rail.power_w()) for rail in self.board.rails]
+            # A round with a gap is dropped whole, because the rails of a sum must agree on their index.
             if all(value is not None for _, value in values):
                 self.times_s.append(time.perf_counter())
                 for name, value in values:
@@ -106,6 +111,8 @@ def _row(values: List[float], times_s: List[float], rail: InaRail, meter: Row) -
     span_s = times_s[-1] - times_s[0]
     independent = max(1.0, min(float(len(values)), span_s / (rail.update_s or SAMPLE_S)))
     step_w = meter["quantisation_w"] or 0.0
+    # A reading may lie anywhere within its step, which has a variance of step^2 / 12; repeating does not
+    # average it out.
     error = math.sqrt(variance / independent + step_w**2 / 12.0)
     row.update(value=mean, stderr=error, ci95=(mean - 1.96 * error, mean + 1.96 * error), n=int(independent))
     return row

@@ -47,6 +47,7 @@ class Agent:
             self.device, self.execution = "cpu", {"dtype": "external", "attention": "none", "threads": 1}
             self.execution.update(torch=None, accelerator=None)
         else:
+            # Needs torch, which a board that measures named loads may not have.
             from .works import Bench, cuda_facts, framework_bytes, resolve
 
             self.device = _torch_device(options.device)
@@ -55,6 +56,8 @@ class Agent:
                 cuda = cuda_facts()
             self.overhead_bytes = framework_bytes(self.device, self.free_bytes, self.board.available_bytes)
             self.bench = Bench(job, self.execution, self.device)
+        # A named load may use the GPU, so it is the board's; a model on the CPU of a Jetson is measured as a
+        # CPU.
         kind = "jetson" if self.board.tegra and (cuda is not None or job is None) else "cpu"
         self.record = self.board.device(kind, options.name, cuda)
         self.offered_hz = self.board.frequencies() if kind == "jetson" else ()
@@ -117,6 +120,7 @@ class Agent:
         if key not in self.job["analyses"]:
             raise BoardError("the job has no analysis for %s: pack it again with --dtype" % key)
         analysis: Row = self.job["analyses"][key]
+        # The job was packed without the framework's memory, which only this board can tell.
         for cut in analysis["cuts"]:
             for side in ("device_memory_bytes", "server_memory_bytes"):
                 known = self.overhead_bytes is not None and cut[side] is not None
@@ -138,6 +142,7 @@ class Agent:
         order = [None]  # type: List[Optional[float]]
         if self.offered_hz and not self.options.readonly:
             order = list(_choose(self.offered_hz, self.options.frequencies))
+            # In random order, so that heating does not look like a slope; in the same one each time.
             random.Random(0).shuffle(order)
         return [{"index": i, "requested_hz": hz, "memory_hz": None, "anchor": False} for i, hz in enumerate(order)]
 
@@ -157,11 +162,14 @@ class Agent:
         try:
             contended = self._times(point)
             state = self._powered(point)
+            # Looked at before the lock is given back: nvpmodel, started by another service, undoes one in
+            # silence.
             undone = requested_hz is not None and not self.board.holds(requested_hz)
         finally:
             self.board.restore()
         limits = self.board.watch.look()
         reasons = list(limits.reasons + limits.warnings)
+        # Where nothing counts events, not throttled cannot be said either.
         throttled = bool(limits.reasons) if limits.known else None  # type: Optional[bool]
         if requested_hz is not None:
             found_hz = state["frequency_hz"]
@@ -174,6 +182,7 @@ class Agent:
         flags = {"throttled": throttled, "contended": bool(contended), "reasons": reasons}
         cores = self.board.cores_active() if self.record["platform"] == "jetson" else self.record["cores"]
         self.bundle.add("operating_point", dict(state, uid=new_uid(), point_id=point, cores_active=cores, **flags))
+        # Only with the row that closes the point: what was cut short is measured again and not merged.
         self.bundle.write()
 
     def _times(self, point: str) -> List[str]:
@@ -200,6 +209,7 @@ class Agent:
         seen = []  # type: List[Row]
         step = self._load()[2][0][1] if self.bench is None else self.bench.equivalent_step()
 
+        # Read between two steps: a moment of rest later the GPU may have been switched off.
         def watched() -> None:
             step()
             seen.append(self._state())

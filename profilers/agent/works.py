@@ -8,6 +8,7 @@ import torch
 from .layers import DecoderLayer, Embedding, Head, Job, prepare, rotary_tables
 from .timing import Phase
 
+# As cardlab's own segments: layers in a chain pay for fresh activations, one in a loop reuses its pages.
 CHAIN = 3
 
 Work = Tuple[str, int, List[Phase], Callable[[], None]]
@@ -58,6 +59,8 @@ class Bench:
         gradient = torch.ones_like(hidden)
 
         def forward() -> None:
+            # An input without gradient makes the first layer what it is, and the output of one has a gradient:
+            # side by side instead of in a chain.
             if first:
                 kept.extend(layers[0](hidden, self.rotary) for _ in range(chain))
                 return
@@ -94,6 +97,7 @@ class Bench:
             head(states, ids).backward()
             hidden.grad = None
             layer.zero_grad()
+            # Else steps pile up in the queue, and the window ends before the work that it counts.
             if self.device == "cuda":
                 torch.cuda.synchronize()
 
@@ -103,6 +107,7 @@ class Bench:
         """The fixed product [128, 2048] x [2048, 8192] before every sample."""
         left = torch.randn(128, 2048, device=self.device).to(self.dtype)
         right = torch.randn(2048, 8192, device=self.device).to(self.dtype)
+        # Made once: a yardstick must not pay for an allocation.
         product = torch.empty(128, 8192, dtype=self.dtype, device=self.device)
 
         def run() -> None:
@@ -127,10 +132,12 @@ def resolve(job: Job, dtype: str, device: str, threads: int) -> Job:
     if dtype == "auto":
         dtype = "float32"
         if device == "cuda":
+            # Native from Ampere on. On older cards torch says yes to bfloat16 as well, and emulates it.
             dtype = "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
     accelerator = None  # type: Optional[str]
     if device == "cuda":
         accelerator = "cuda-%s" % str(torch.version.cuda).split(".")[0]
+    # Came with torch 2.0; boards of JetPack 4 and 5 often have 1.10 to 1.13.
     fused = hasattr(torch.nn.functional, "scaled_dot_product_attention")
     return {
         "dtype": dtype,
@@ -147,6 +154,7 @@ def framework_bytes(device: str, before_bytes: Optional[int], meminfo: Callable[
     On a CPU the resident size of this process; with a GPU that shares the host's memory what has become
     unavailable since before torch was loaded.
     """
+    # The context and the libraries of products are loaded by the first one.
     small = torch.ones(64, 64, device=device)
     torch.mm(small, small)
     if device == "cuda":

@@ -102,6 +102,7 @@ class Emc:
 
     def _highest(self, high: int | None) -> int | None:
         caps = [read_number(self._root / name) for name in CAPS]
+        # A cap of 0 is none.
         return min((value for value in (high, *caps) if value), default=None)
 
     def _number(self, name: str) -> int | None:

@@ -45,6 +45,7 @@ class Gpu:
         """The frequency that runs now; None where the GPU is switched off. Raises DeviceLostError."""
         hz = self.read("cur_freq")
         if hz is None:
+            # The node may be gone: this raises the error that says so.
             self.limits_hz()
         return float(hz) if hz else None
 

@@ -22,6 +22,7 @@ def host_secret(root: Path) -> Optional[Tuple[str, str]]:
         return serial, "board serial (hashed)"
     for name in _MACHINE_IDS:
         machine_id = read_text(root / name)
+        # systemd's images hold this word until their first boot: every copy would have the same key.
         if machine_id and machine_id != "uninitialized":
             return machine_id, f"machine-id in /{name} (hashed)"
     return None
@@ -30,6 +31,7 @@ def host_secret(root: Path) -> Optional[Tuple[str, str]]:
 def memory_bytes(root: Path = Path("/")) -> Tuple[Optional[int], Optional[int]]:
     """Total and available memory of the host, None where /proc/meminfo does not say."""
     text = read_text(root / "proc/meminfo") or ""
+    # The kernel writes kB and means KiB.
     found = {m[1]: int(m[2]) * 1024 for m in re.finditer(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
     return found.get("MemTotal"), found.get("MemAvailable")
 
@@ -37,6 +39,7 @@ def memory_bytes(root: Path = Path("/")) -> Tuple[Optional[int], Optional[int]]:
 def cpu_model(root: Path = Path("/")) -> Optional[str]:
     """The CPU's name as the kernel prints it."""
     text = read_text(root / "proc/cpuinfo") or ""
+    # x86 names each processor, ARM the whole board in a line at the end.
     match = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
     return match[1].strip() if match else None
 
@@ -46,5 +49,6 @@ def cpu_cores(root: Path = Path("/")) -> Optional[int]:
     text = read_text(root / "proc/cpuinfo") or ""
     blocks = [dict(re.findall(r"^([^:\n]+?)\s*:[ \t]*(.*)$", b, re.MULTILINE)) for b in text.split("\n\n")]
     processors = [b for b in blocks if "processor" in b]
+    # Two hardware threads share a pair. ARM prints no core ids, so there the processors are counted.
     pairs = {(b.get("physical id"), b["core id"]) for b in processors if "core id" in b}
     return len(pairs) or len(processors) or None

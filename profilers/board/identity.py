@@ -51,4 +51,5 @@ def _own_key(file: Path) -> str:
             f"this host has no identity and none can be made in {file.parent} ({error.strerror})",
             remedy="set XDG_STATE_HOME to a folder that you may write",
         ) from error
+    # Read back, in case another process made one at the same moment.
     return file.read_text(encoding="utf-8").strip()

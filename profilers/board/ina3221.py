@@ -19,11 +19,15 @@ from .files import read_leading, read_text
 HWMON = "sys/class/hwmon"
 SOURCE = "INA3221 through sysfs"
 IIO = "sys/bus/i2c/drivers/ina3221x/*/iio:device*"
+# Each sample moves the mean by (new - old) / N: after five intervals e^-5, 0.7 % of a step, is left.
 MEMORY_UPDATES = 5.0
+# A register takes half a millisecond to read: with more rounds than 20 a second the reading itself is a load.
 LEAST_UPDATE_S = 0.05
 _SHUNT_STEP_V = 40e-6
 _BUS_STEP_V = 8e-3
+# Shunt and bus voltage of three channels at 1.1 ms each, the chip's configuration after a reset.
 _CYCLE_S = 3 * 2 * 1.1e-3
+# JetPack 4's driver averages over 64 cycles and does not publish it.
 USUAL_UPDATE_S = 64 * _CYCLE_S
 _CHANNEL = re.compile(r"in([1-3])_label")
 _RAIL = re.compile(r"rail_name_(\d)")
@@ -58,6 +62,7 @@ class InaRail(NamedTuple):
         if self.power is not None:
             value = read_leading(self.power)
             return None if value is None else value * self.scale_w
+        # Two reads of two moments; only the current moves with the load.
         millivolt, milliampere = read_leading(self.voltage), read_leading(self.current)
         return None if millivolt is None or milliampere is None else millivolt * milliampere * 1e-6
 
@@ -81,6 +86,7 @@ class InaRail(NamedTuple):
 
 def find_rails(root: Path) -> Tuple[InaRail, ...]:
     """Every connected channel, in the order of monitors and channels."""
+    # A kernel may publish one chip through both drivers: each rail counts once.
     found = [*_hwmon_rails(root), *_iio_rails(root)]
     return tuple({rail.name: rail for rail in found}.values())
 
@@ -109,7 +115,9 @@ def _hwmon_rails(root: Path) -> Iterator[InaRail]:
             continue
         samples = read_leading(folder / "samples")
         interval_ms = read_leading(folder / "update_interval")
+        # Never assumed where it can be read: boards were seen with 1 and with 512 samples, 7 ms and 3.4 s.
         update_s = interval_ms * 1e-3 if interval_ms else (samples or 1) * _CYCLE_S
+        # in4 to in7 are shunt voltages and their sum, no rails.
         for path in sorted(folder.glob("in[1-3]_label")):
             label, match = read_text(path), _CHANNEL.fullmatch(path.name)
             if match is None or not label or label == "NC":

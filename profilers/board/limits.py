@@ -16,10 +16,12 @@ HWMON = "sys/class/hwmon"
 THERMAL = "sys/class/thermal"
 SOCTHERM = "sys/kernel/debug/bpmp/debug/soctherm"
 EVENTS = {1: "under-voltage (OC1)", 2: "mean over-current (OC2)", 3: "current peaks (OC3)"}
+# In its largest mode a board may count 30 of these a second even at rest, each a millisecond long: about 1 %.
 _WARNING_ONLY = 3
 _COOLED = ("gpu", "cpu", "devfreq", "throttle")
 _GPU_ZONES = ("gpu-therm", "gpu-thermal", "gpu_therm", "gpu")
 _OTHER_ZONES = ("tj-thermal", "tj-therm", "thermal-fan-est")
+# A zone that is off reads -256 C, and no board is rated below -40.
 _FAILED_C = -40.0
 
 
@@ -52,6 +54,7 @@ class Watch:
     def look(self) -> Limits:
         """What happened since the last look."""
         events = self.events()
+        # A counter that could not be read before tells nothing new the first time.
         new = {n: count - self._last.get(n, count) for n, count in events.items()}
         self._last.update(events)
         words = {n: f"{EVENTS.get(n, f'OC{n}')}: {count} events" for n, count in new.items() if count > 0}
@@ -108,6 +111,7 @@ def _coolers(root: Path) -> Dict[str, Path]:
     found = {}
     for folder in sorted((root / THERMAL).glob("cooling_device*")):
         kind = read_text(folder / "type") or ""
+        # Fans are cooling devices too, but a turning one holds nothing back.
         if any(word in kind.lower() for word in _COOLED) and "fan" not in kind.lower():
             found[kind] = folder / "cur_state"
     return found

@@ -97,6 +97,7 @@ def _mode(number: int, name: str, lines: List[List[str]]) -> PowerMode:
 
 def current_mode(root: Path) -> Optional[PowerMode]:
     """The mode that is on; only its number as a name where no configuration tells more; None if unknown."""
+    # The file reads "pmode:0002 fmode:...".
     match = re.search(r"pmode:\s*(\d{1,4})", read_text(root / STATUS) or "")
     if match is None:
         return None
@@ -113,6 +114,7 @@ def offered_hz(table_hz: Sequence[int], mode: Optional[PowerMode]) -> Tuple[floa
 
 
 def _cap(value: Optional[int]) -> Optional[float]:
+    # nvpmodel reads -1 as the largest int; its files hold either.
     return float(value) if value is not None and 0 < value < 2**31 - 1 else None
 
 

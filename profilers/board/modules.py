@@ -58,6 +58,8 @@ T194 = Soc(name="nvidia,tegra194", words="Xavier", cores_per_sm=64, sm_per_tpc=2
 T234 = Soc(name="nvidia,tegra234", words="Orin", cores_per_sm=128, sm_per_tpc=2, tpc_bits=8, capability=(8, 7))
 SOCS = {soc.name: soc for soc in (T210, T194, T234)}
 
+# Linux sees less than the module has, because firmware and video keep their share: the limits lie an eighth
+# below the names.
 _AGX = ((56 * GIB, "64GB"), (0.0, "32GB"))
 _NX = ((14 * GIB, "16GB"), (0.0, "8GB"))
 _NANO = ((7 * GIB, "8GB"), (0.0, "4GB"))
@@ -74,6 +76,7 @@ _NANO_4 = Board(name="Jetson Nano", soc=T210, sm_max=1, memory_buckets=((0.0, "4
 _NANO_2 = Board(name="Jetson Nano 2GB", soc=T210, sm_max=1, memory_buckets=((0.0, "2GB"),), power_monitor=False)
 
 BOARDS = {
+    # The first developer kit: the full GPU, with 32 or 64 GB.
     "p3701-0000": _AGX_ORIN,
     "p3701-0004": _AGX_ORIN_32,
     "p3701-0005": _AGX_ORIN,
@@ -87,6 +90,7 @@ BOARDS = {
     "p3448-0002": _NANO_4,
     "p3448-0003": _NANO_2,
 }
+# All part numbers of these two have the same GPU.
 _FAMILIES = {"p3668": _XAVIER_NX, "p2888": _AGX_XAVIER}
 _PART = re.compile(r"p\d{4}-\d{4}")
 
@@ -113,6 +117,7 @@ def active_sm(soc: Soc, sm_max: Optional[int], tpc_mask: Optional[int]) -> Optio
         return sm_max
     left = soc.tpc_bits - bin(tpc_mask & (2**soc.tpc_bits - 1)).count("1")
     running = left * soc.sm_per_tpc
+    # Should a mask not name what the module lacks, the module's own number still holds.
     return running if sm_max is None else min(running, sm_max)
 
 
@@ -120,4 +125,5 @@ def memory_bucket(board: Board, total_bytes: Optional[int]) -> Optional[str]:
     """Size in the module's name, from the memory that Linux sees; None if unknown."""
     if total_bytes is None:
         return None
+    # The last bucket begins at 0, so that one always fits.
     return next(size for least, size in board.memory_buckets if total_bytes >= least)

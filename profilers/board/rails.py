@@ -50,6 +50,7 @@ def scope(name: str) -> str:
 
 def total_parts(names: Collection[str]) -> Tuple[str, ...]:
     """The rails that add up to the power of the whole; empty if these cannot."""
+    # An input rail first: it also holds what the regulators behind it lose.
     for name in INPUTS:
         if name in names:
             return (name,)

@@ -51,6 +51,7 @@ def find_tegra(root: Path) -> Optional[Tegra]:
     """The Tegra below this root, None on any other machine."""
     compatible = tuple(filter(None, (read_text(root / DEVICE_TREE / "compatible") or "").split("\0")))
     l4t = l4t_release(read_text(root / RELEASE))
+    # Containers often lack one of the two, so either is enough.
     if l4t is None and not any("nvidia,tegra" in text for text in compatible):
         return None
     part, board = find_board(compatible)

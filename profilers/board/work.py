@@ -87,6 +87,7 @@ def command_work(command: str) -> Work:
 
     def run() -> None:
         try:
+            # Its output would mix with the result; of its errors only the last line is shown.
             done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
         except OSError as error:
             raise ProfileError(

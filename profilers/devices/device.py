@@ -112,6 +112,7 @@ class HardwareDevice(ABC):
             raise NotSupportedError(
                 f"{self.identity.name} has no frequency control", remedy="measure with --frequencies max"
             )
+        # People write whole MHz where tables hold 624750000.
         nearest = min(offered, key=lambda f: abs(f - frequency_hz))
         if abs(nearest - frequency_hz) > 0.5e6:
             raise NotSupportedError(

@@ -66,6 +66,8 @@ class Journal:
     @property
     def abandoned(self) -> bool:
         """Whether nobody holds the device any more, so that its frequency stayed locked by accident."""
+        # Asked of the lock and not of the pid, which another process may have by now: the kernel drops a lock
+        # with its holder.
         with contextlib.suppress(OSError), _lock_path(self.path).open("a") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,6 +81,7 @@ def journals(folder: Path | None = None) -> tuple[Journal, ...]:
     base = folder or _lock_folder()
     found = []
     for path in sorted(base.glob("*.json")):
+        # Its owner may be removing it at this moment.
         with contextlib.suppress(OSError, ValueError, KeyError):
             found.append(_read(path))
     return tuple(found)
@@ -98,6 +101,7 @@ class FrequencyGuard:
         self._key = device_key
         self._platform = platform
         self._control = control
+        # Keys hold colons and labels, which are no file names.
         name = hashlib.sha256(device_key.encode()).hexdigest()[:24]
         self._journal = (folder or _lock_folder()) / f"{name}.json"
 
@@ -109,11 +113,13 @@ class FrequencyGuard:
         was left locked by a process that died.
         """
         with self._exclusive():
+            # Saved now, the lock that was left would become the state to go back to.
             self._refuse_leftover()
             saved = dict(self._control.saved_state())
             self._write_journal(saved)
             with _terminate_as_exception():
                 try:
+                    # Inside the try, so that what failed half-way is undone as well.
                     self._control.apply(frequency_hz, memory_hz)
                     yield
                 finally:
@@ -130,6 +136,7 @@ class FrequencyGuard:
     def _restore(self, saved: Saved) -> None:
         with _undisturbed():
             self._control.restore(saved)
+            # Only once the old values are back: should that fail, `restore` still needs them.
             self._journal.unlink(missing_ok=True)
 
     def _refuse_leftover(self) -> None:
@@ -157,6 +164,7 @@ class FrequencyGuard:
     def _exclusive(self) -> Iterator[None]:
         """The device is held by this process; the kernel lets go of it however the process ends."""
         self._journal.parent.mkdir(parents=True, exist_ok=True)
+        # A file of its own: a lock belongs to an inode, and each write of the journal makes a new one.
         with _lock_path(self._journal).open("a") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

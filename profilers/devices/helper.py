@@ -25,7 +25,9 @@ from cardlab.profilers.board.files import read_text
 from cardlab.profilers.board.rules import GPU_NODES
 
 NAME = "cardlab-clock-helper"
+# Above every clock there is: keeps nonsense away from the driver.
 _MAX_MHZ = 20_000
+# Without persistence mode the first call of NVML loads the driver, which takes seconds.
 _TIMEOUT_S = 20.0
 
 
@@ -48,6 +50,7 @@ def _cpu_khz(path: Path, value: str) -> bool:
 
 def _within(value: str, low: str | None, high: str | None) -> bool:
     numbers = (value, low or "", high or "")
+    # isdigit() alone is true of other scripts' digits too, which int() takes.
     if not all(text.isascii() and text.isdigit() for text in numbers):
         return False
     return int(low or "") <= int(value) <= int(high or "")
@@ -171,6 +174,7 @@ def write_value(path: Path, value: str) -> None:
     try:
         # Not created if absent: a setting is a file that the kernel made.
         with path.open("r+", encoding="ascii") as handle:
+            # For trees of plain files, where the end of a longer old value would remain; sysfs ignores it.
             handle.truncate(0)
             handle.write(value)
     except PermissionError as error:
@@ -201,6 +205,7 @@ def call_helper(*words: str) -> str:
     if sudo is None:
         raise PermissionDeniedError("this needs root, and there is no sudo", remedy="run as root")
     try:
+        # -n: no question for a password in the middle of a sweep.
         done = subprocess.run(
             [sudo, "-n", _program(), *words], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
         )
@@ -213,6 +218,7 @@ def call_helper(*words: str) -> str:
 
 
 def _program() -> str:
+    # Beside this Python first: sudo searches a path of its own and would find another installation or none.
     beside = Path(sys.executable).parent / NAME
     return str(beside) if beside.exists() else shutil.which(NAME) or NAME
 

@@ -32,6 +32,7 @@ class ThreadSampler:
 
         def watch() -> None:
             try:
+                # Waiting for the event ends with the block; a sleep would outlast it.
                 while not stop.wait(look()):
                     pass
             except CardlabError as error:

@@ -23,6 +23,7 @@ SYSFS = (
     "sys/class/thermal/thermal_zone*/*",
     "sys/class/thermal/cooling_device*/*",
     "sys/class/devfreq/*/device/of_node/name",
+    # Never device/*: reading `load` there wakes a sleeping GPU.
     "sys/class/devfreq/*/device/*_pg_mask",
     "sys/class/devfreq/*/device/*railgate*",
     "sys/class/devfreq/*/device/gpu_powered_on",
@@ -38,6 +39,7 @@ SYSFS = (
     "etc/nvpmodel.conf",
     "var/lib/nvpmodel/status",
 )
+# A file of sysfs has a page; those of debugfs may be endless.
 _MOST_BYTES = 65536
 _UUID = re.compile(r"(GPU|MIG)-[0-9a-fA-F-]{36}")
 _CALLS: tuple[tuple[str, tuple[int, ...]], ...] = (
@@ -137,6 +139,7 @@ def _plain(value: object) -> object:
 def _sysfs(root: Path) -> Iterator[tuple[str, str | None]]:
     for pattern in SYSFS:
         for path in sorted(root.glob(pattern)):
+            # These two may name the machine.
             if not path.is_file() or path.name in ("uevent", "serial"):
                 continue
             try:

@@ -9,6 +9,7 @@ from cardlab.profilers.devices.device import HardwareDevice
 from cardlab.profilers.measure.point import IDLE_S
 from cardlab.profilers.measure.window import half_windows, settle_window_s, window_s
 
+# A few time constants of a cooler, which are 10 to 20 s.
 SETTLE_S = 40.0
 TIMING_S = 60.0
 

@@ -20,7 +20,9 @@ def make_job(task: Task, dtypes: tuple[str, ...], attention: str = "sdpa") -> di
     from cardlab.profilers.runtime import analyse
     from cardlab.profilers.runtime.build import build_meta, make_rotary
 
+    # The board's torch may be older than the fused kernel, so both are counted.
     kernels = ("eager",) if attention == "eager" else ("sdpa", "eager")
+    # Without the framework's memory: that is the board's own, and the agent adds it.
     analyses = {
         f"{dtype}/{kernel}": to_plain(analyse(task, Execution(dtype=dtype, attention=kernel), overhead_bytes=0))
         for dtype in dtypes
@@ -37,6 +39,7 @@ def make_job(task: Task, dtypes: tuple[str, ...], attention: str = "sdpa") -> di
         "sequence": task.sequence,
         "attention": attention,
         "norm_epsilon": norm_epsilon(built.model.config),
+        # As numbers: whatever scaling made them, the board only multiplies.
         "inverse_frequencies": None if rotary is None else rotary.inv_freq.tolist(),
         "attention_scaling": 1.0 if rotary is None else float(rotary.attention_scaling),
         "projections": projections(task),

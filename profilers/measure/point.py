@@ -22,6 +22,7 @@ from cardlab.profilers.measure.timing import Progress, TimingPolicy, TimingTools
 from cardlab.profilers.measure.window import measure, measure_waiting, settle, window_s
 from cardlab.profilers.runtime.workbench import Workbench
 
+# A card needs seconds to let its clocks fall once the load has gone.
 IDLE_S = 10.0
 EQUIVALENT_STEP = "equivalent_step"
 
@@ -75,6 +76,7 @@ class PointMeasurer:
         """Everything that is measured with the frequency held; what `known` holds already is left out."""
         self._states, self._contended, self._reading = [], set(), None
         self._problems = list(self._device.lock_problems())
+        # Settling goes by the power reading; without a meter the warm-up of each timing has to do.
         if self._device.meter is not None:
             with self._bench.equivalent_step() as step:
                 settle(self._device, step, frequency_hz, self._lap_timer)
@@ -117,6 +119,7 @@ class PointMeasurer:
     def _segments(self, known: Sequence[Measurement]) -> Iterator[Batch]:
         for timing in time_segments(self._bench, self._tools, skip=_measured(known)):
             self._states.append(self._device.state())
+            # A disturbed copy or optimizer step says nothing against the segments, on which plans rest.
             if timing.contended and timing.segment in self._bench.segments:
                 self._contended.add(timing.segment)
             yield measurements(timing)

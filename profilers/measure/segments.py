@@ -13,6 +13,7 @@ from cardlab.profilers.measure.timing import TimingPolicy, TimingTools, time_wor
 from cardlab.profilers.runtime.workbench import Workbench
 
 BUDGET_SHARES = {"embedding": 0.05, "first_layer": 0.25, "layer": 0.35, "head": 0.25}
+# There are three works beside the segments: all shares together make 0.99.
 EXTRA_SHARE = 0.03
 EXTRA_SAMPLES = 10
 

@@ -13,6 +13,7 @@ from cardlab.profilers.measure.reading import Reading
 from cardlab.profilers.measure.window import measure, settle
 
 _LOW_SHARE = 0.4
+# Both sources stand behind the same board: a tenth apart, one of them is wrong.
 _AGREE = 0.1
 
 

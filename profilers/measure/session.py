@@ -98,6 +98,7 @@ def run_session(store: Store, device: HardwareDevice, request: Request, observer
     visitor = _Visitor(store, device, run.uid, measurer, observer)
     for number, planned in enumerate(pending, start=1):
         observer.point_started(planned, number, len(pending))
+        # At the end, because the whole model takes the most memory: should it fail, the sweep is stored.
         last = number == len(pending)
         visitor.visit(planned, done.get(planned.index), whole_step=last and request.whole_step)
     return store.runs.get(run.uid)

@@ -57,6 +57,7 @@ def spread(offered_hz: tuple[float, ...], count: int) -> tuple[float, ...]:
     targets = np.linspace(offered_hz[0], offered_hz[-1], min(count, len(offered_hz)))
     chosen = {_nearest(offered_hz, float(target)) for target in targets}
     high = [f for f in offered_hz if f > 0.6 * offered_hz[-1]]
+    # One of them is left for the low end.
     needed = min(3, len(high), count - 1)
     while sum(f > 0.6 * offered_hz[-1] for f in chosen) < needed:
         chosen.add(next(f for f in reversed(high) if f not in chosen))
@@ -72,6 +73,7 @@ def plan_points(frequencies_hz: tuple[float, ...], seed: int, anchor: bool = Tru
         return (PlannedPoint(index=0),)
     order = list(np.random.default_rng(seed).permutation(np.array(frequencies_hz)))
     anchors: dict[int, float] = {}
+    # With fewer, three visits of one would be most of the sweep.
     if anchor and len(frequencies_hz) >= 4:
         middle = min(frequencies_hz, key=lambda f: abs(f - 0.7 * frequencies_hz[-1]))
         order.remove(middle)

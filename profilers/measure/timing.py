@@ -172,6 +172,7 @@ def _content(series: _Series, policy: TimingPolicy, elapsed_s: float) -> bool:
     if series.samples >= policy.max_samples:
         return True
     if series.samples and policy.budget_s is not None:
+        # Warm-up comes once and says nothing of what the next sample takes.
         next_s = (elapsed_s - series.warm_s) / series.samples
         if elapsed_s + next_s > policy.budget_s:
             return True

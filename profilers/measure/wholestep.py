@@ -13,6 +13,7 @@ from cardlab.profilers.runtime.runtime import TorchRuntime
 from cardlab.profilers.runtime.wholestep import whole_step_bytes, whole_step_work
 from cardlab.profilers.runtime.workbench import Workload
 
+# A step lasts as long as all segments together, so it gets fewer samples.
 WHOLE_STEP_POLICY = TimingPolicy(warmups=2, min_samples=5, max_samples=12, patience_s=30.0)
 
 
@@ -29,6 +30,7 @@ def time_whole_step(
         return None
     needed = whole_step_bytes(workload.task, workload.analysis)
     free = available_memory_bytes() if torch_device == "cpu" else None
+    # A tenth stays free: short of memory the kernel may end this process instead of the child.
     if free is not None and needed > 0.9 * free:
         return None
     plain = call_in_child(

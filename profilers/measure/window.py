@@ -22,6 +22,7 @@ from cardlab.profilers.devices.device import HardwareDevice, State
 from cardlab.profilers.devices.power import RailTrace
 from cardlab.profilers.measure.reading import Reading
 
+# Blocks of updates show their correlation only from 16 on.
 WINDOW_UPDATES = 20
 SETTLE_TIMEOUT_S = 120.0
 # Power is compared over 8 s: with a cooler's time constant of 10-20 s a change of 0.1 % in 8 s leaves 0.1-0.2 %
@@ -31,6 +32,7 @@ SETTLE_SHARE = 0.001
 SETTLE_WINDOW_S = 1.0
 SETTLE_MOST_WINDOWS = 15
 STATE_INTERVAL_S = 0.05
+# Long against waking up, so that waiting really is rest.
 WAIT_S = 0.25
 
 
@@ -78,10 +80,12 @@ def settle(device: HardwareDevice, work: Work, frequency_hz: float | None, lap_t
     deadline_s = device.timer.now() + max(SETTLE_TIMEOUT_S, SETTLE_MOST_WINDOWS * length_s)
     steady = 0
     powers_w: list[float] = []
+    # Three windows in a row: a frequency that is only passed on the way counts once.
     while device.timer.now() < deadline_s and (steady < 3 or not power_steady(powers_w, half_windows(length_s))):
         reading = _window(device, work, length_s, lap_timer)
         steady = steady + 1 if on_request(reading.frequency_hz, frequency_hz) else 0
         if steady == 0:
+            # Powers at another frequency are no evidence.
             powers_w.clear()
         elif reading.power_w is not None:
             powers_w.append(reading.power_w.value)
@@ -93,6 +97,7 @@ def window_s(device: HardwareDevice) -> float:
     """Length of a power window: many whole updates of the slowest rail."""
     if device.meter is None:
         return 0.0
+    # Two more, because a window begins and ends in the middle of an update.
     return max(device.window_min_s, (WINDOW_UPDATES + 2) * device.meter.update_s)
 
 

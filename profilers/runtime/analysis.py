@@ -66,6 +66,7 @@ def analyse_built(built: BuiltModel, *, overhead_bytes: int, server_overhead_byt
             activation_bytes=hidden_bytes(task, built.execution),
             device_overhead_bytes=overhead_bytes,
             server_overhead_bytes=server_overhead_bytes,
+            # On a GPU torch's own allocator packs its blocks; the heap of a CPU process does not.
             slack=CPU_ALLOCATOR_SLACK if built.execution.accelerator is None else 0.0,
         ),
         flop_disagreements=tuple(lines),
@@ -104,6 +105,7 @@ def _traffic_bytes(built: BuiltModel, cost: SegmentCost) -> int:
     """Weights read once, a hidden state in and one out; the head writes logits instead."""
     hidden = hidden_bytes(built.task, built.execution)
     itemsize = DTYPE_BYTES[built.execution.dtype]
+    # Rows are looked up: the table is not read through.
     if cost.segment == "embedding":
         return 2 * hidden
     if cost.segment == "head":

@@ -82,6 +82,7 @@ def _add_lora(model: torch.nn.Module, task: Task) -> None:
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=list(lora.targets),
+        # GPT-2's Conv1D keeps its weights transposed.
         fan_in_fan_out=task.architecture.family == "gpt2",
         bias="none",
     )
@@ -117,6 +118,7 @@ def fill(parameter: torch.nn.Parameter) -> None:
 def release(module: torch.nn.Module) -> None:
     """Give the memory back: the module returns to the meta device."""
     for parameter in module.parameters():
+        # Gradients would outlive the weights that they belong to.
         parameter.grad = None
     module.to("meta")
 
@@ -178,6 +180,7 @@ def layer_context(built: BuiltModel, device: str) -> Context:
     if rotary is None:
         return context
     positions = torch.arange(task.sequence, device=made_on)[None]
+    # Only dtype and device of this tensor are looked at.
     tables = rotary(torch.empty((1, 1, 1), dtype=built.dtype, device=made_on), positions)
     context["position_ids"] = positions.to(device)
     context["position_embeddings"] = tuple(table.to(device) for table in tables)

@@ -18,7 +18,9 @@ from typing import Any
 from cardlab.core.errors import OutOfMemoryError, ProfileError
 
 _PACKAGE = "cardlab.profilers"
+# Libraries print what they like to stdout: the result is found by its mark.
 _RESULT_MARK = "cardlab-result "
+# A code that neither Python nor a shell nor a signal uses.
 _EXIT_NO_MEMORY = 77
 
 
@@ -41,6 +43,7 @@ def call_in_child(function: str, arguments: Mapping[str, object], timeout_s: flo
         raise ProfileError(
             f"{function} took longer than {timeout_s:g} s", remedy="use a smaller model or sequence"
         ) from error
+    # SIGKILL is what the kernel sends when memory runs out.
     if done.returncode in (_EXIT_NO_MEMORY, -signal.SIGKILL):
         raise OutOfMemoryError(
             f"{function} does not fit in memory", remedy="use a smaller batch or sequence, or leave it out"

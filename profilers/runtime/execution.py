@@ -16,6 +16,7 @@ from cardlab.core.records.task import Execution
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTIONS = ("sdpa", "eager")
 
+# The kernel's names on x86, and last in each set on AArch64.
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _FLOAT16_FLAGS = {"avx512_fp16", "amx_fp16", "asimdhp"}
 _AMPERE = (8, 0)
@@ -28,6 +29,7 @@ def cpu_flags(cpuinfo: str | None = None) -> frozenset[str]:
         cpuinfo = path.read_text("utf-8", "replace") if path.is_file() else ""
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
+        # x86 has a line of flags, ARM one of Features.
         if name.strip().lower() in ("flags", "features"):
             return frozenset(value.split())
     return frozenset()
@@ -47,6 +49,7 @@ def _cuda_dtypes(device: str) -> tuple[str, ...]:
     torch = import_torch()
     if not torch.cuda.is_available():
         raise NotSupportedError("torch finds no CUDA device", remedy="install a CUDA build of torch or use cpu")
+    # Not is_bf16_supported(), which also says yes to emulation.
     if torch.cuda.get_device_capability(torch.device(device)) >= _AMPERE:
         return ("bfloat16", "float16", "float32")
     return ("float16", "float32")

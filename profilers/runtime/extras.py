@@ -32,6 +32,7 @@ def optimizer_work(built: BuiltModel, device: str) -> Work:
     shapes = [(p.shape, p.dtype) for p in built.model.parameters() if p.requires_grad]
     parameters = [torch.nn.Parameter(torch.zeros(s, dtype=d, device=device)) for s, d in shapes]
     for parameter in parameters:
+        # An optimizer passes over parameters without a gradient.
         parameter.grad = torch.zeros_like(parameter)
     optimizer = make_optimizer(built.task.optimizer, parameters)
     lap = Lap(phase="step", run=optimizer.step)
@@ -42,6 +43,7 @@ def copy_work(built: BuiltModel, device: str) -> Work | None:
     """One hidden state [B, S, h] to the device and back; None on a CPU, where nothing is copied."""
     if device == "cpu":
         return None
+    # Pinned: from pageable memory the driver would copy twice, and wait.
     here = hidden_states(built, "cpu", input_grad=False).pin_memory()
     there = here.to(device)
     size_bytes = float(here.numel() * here.element_size())
@@ -64,6 +66,7 @@ def layer_load_work(analysis: Analysis, device: str) -> Work:
     cost = analysis.segment("layer")
     size_bytes = cost.weight_bytes + cost.adapter_bytes
     source = torch.zeros(size_bytes, dtype=torch.uint8)
+    # Pages of zeros that nobody wrote are one shared page: copying them reads no memory.
     source.fill_(1)
 
     def load() -> None:

@@ -45,6 +45,7 @@ def fvcore_flop(piece: Piece) -> FlopCount | None:
     except ImportError:
         return None
     inputs = piece.make_inputs("meta")
+    # It warns of each operator that it does not know; those that matter have handles below.
     for logger in ("fvcore.nn.jit_analysis", "fvcore"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     counter = FlopCountAnalysis(_as_module(piece), inputs)

@@ -33,9 +33,11 @@ def warm_framework(execution: Execution, device: str) -> int:
     torch.set_num_threads(execution.threads)
     if device.startswith("cuda"):
         free_before, _ = torch.cuda.mem_get_info(device)
+    # A whole step loads every library; the model is too small to matter.
     whole_step_work(resolve_task("tiny-llama", sequence=32), execution, device).run_once()
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
+        # What the step left in the allocator is no part of the context.
         torch.cuda.empty_cache()
         return int(free_before - torch.cuda.mem_get_info(device)[0])
     return resident_bytes()

@@ -71,6 +71,7 @@ def run_layer(built: BuiltModel, layer: torch.nn.Module, hidden: torch.Tensor, c
     def call(states: torch.Tensor) -> torch.Tensor:
         return built.family.call_layer(layer, states, context)
 
+    # Nothing here draws random numbers, so their state need not be kept, which costs a wait on a GPU.
     return checkpoint(call, hidden, use_reentrant=False, preserve_rng_state=False)
 
 

@@ -18,6 +18,7 @@ from cardlab.profilers.runtime.execution import DTYPES, import_torch, resolve_ex
 from cardlab.profilers.runtime.timers import CpuLapTimer, CudaLapTimer
 from cardlab.profilers.runtime.workbench import LoadWorkbench, Workbench, Workload
 
+# Eight products of side 4096 take a small GPU a tenth of a second: too few iterations in a window.
 _LARGE_GPU_SM = 32
 
 
@@ -166,9 +167,11 @@ def cuda_name(index: int, key: str) -> str:
             "torch finds no CUDA device", remedy="install a CUDA build of torch, or use --platform cpu"
         )
     for number in range(cuda.device_count()):
+        # Older torch does not tell it.
         uuid = getattr(cuda.get_device_properties(number), "uuid", None)
         if uuid is not None and str(uuid).removeprefix("GPU-") in key:
             return f"cuda:{number}"
+    # Without UUIDs the order is a guess, which a hidden card would shift.
     if os.environ.get("CUDA_VISIBLE_DEVICES") is None and index < cuda.device_count():
         return f"cuda:{index}"
     raise NotSupportedError(f"torch does not see GPU {index}", remedy="check CUDA_VISIBLE_DEVICES")

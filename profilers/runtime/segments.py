@@ -22,6 +22,7 @@ from cardlab.profilers.runtime.build import BuiltModel, layer_context, materiali
 from cardlab.profilers.runtime.describe import chain_length, describe_equivalent_step, describe_segment
 from cardlab.profilers.runtime.pieces import Piece, embedding_piece, head_piece, layer_piece
 
+# About the largest last-level caches: a layer above it comes from memory each time anyway.
 _SEPARATE_BYTES = 64 * 2**20
 _REFERENCE_SHAPE = (128, 2048, 8192)
 
@@ -41,8 +42,10 @@ class _Runner:
 
     def backward(self) -> None:
         while self.outputs:
+            # Popped, so that each graph is freed as soon as it has been walked.
             output = self.outputs.pop()
             if self.gradient is None and output.dim() > 0:
+                # Made once: filling it is no part of a backward pass.
                 self.gradient = torch.ones_like(output)
             output.backward(gradient=self.gradient)
 
@@ -51,6 +54,7 @@ class _Runner:
         for tensor in self.inputs:
             tensor.grad = None
         for module in self.piece.modules:
+            # To None, because adding to a gradient of zeros is work that a fresh step does not have.
             module.zero_grad(set_to_none=True)
 
 

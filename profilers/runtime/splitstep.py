@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cardlab.profilers.runtime.build import BuiltModel
 
 SIDES = ("device", "server")
+# The optimizer's state comes with the first step: only the second one holds everything at once.
 _STEPS = 2
 
 

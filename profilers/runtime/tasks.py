@@ -56,6 +56,7 @@ def resolve_task(
         )
     targets = resolve_targets(family_named(architecture.family), architecture, lora_targets)
     return Task(
+        # One spelling for one path, so that labels agree.
         model=model if model in bundled_models() else str(Path(model)),
         architecture=architecture,
         lora=Lora(rank=lora_rank, alpha=alpha, targets=targets, dtype=adapter_dtype),

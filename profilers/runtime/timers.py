@@ -34,6 +34,7 @@ class CpuLapTimer:
         self.threads = threads
         self.cpus = None if cpus is None else tuple(cpus)
         self.pin = pin
+        # With several threads only the process knows them all.
         self._who = resource.RUSAGE_THREAD if threads == 1 else resource.RUSAGE_SELF
 
     @contextmanager
@@ -87,6 +88,7 @@ class CudaLapTimer:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Make the device current and finish what was queued before."""
+        # Events are recorded on the stream of the current device.
         with self._cuda.device(self.device), gc_off():
             self._cuda.synchronize()
             yield
@@ -125,6 +127,7 @@ def quietest_cpus(count: int, probe_s: float = _PROBE_S) -> tuple[int, ...]:
     time.sleep(probe_s)
     after = _idle_ticks()
     idle = {cpu: after.get(cpu, 0) - before.get(cpu, 0) for cpu in allowed}
+    # Of equally idle cores the last ones, because the first serves most interrupts.
     return tuple(sorted(allowed, key=lambda cpu: (-idle[cpu], -cpu))[:count])
 
 

@@ -69,6 +69,7 @@ class _Live:
     bytes_peak: int = 0
 
     def born(self, storage: torch.UntypedStorage) -> None:
+        # The address of the storage itself: a tensor may hand out another Python object for it each time.
         key = storage._cdata
         if key in self.known:
             return
@@ -136,6 +137,7 @@ def piece_memory(piece: Piece) -> PieceMemory:
         forward_peak_bytes, kept_bytes = live.bytes_peak, live.bytes_now
         backward_peak_bytes = 0
         if output.requires_grad:
+            # Forward's peak is noted; backward's is counted from what is alive now.
             live.bytes_peak = live.bytes_now
             output.backward(gradient=torch.ones_like(output))
             backward_peak_bytes = live.bytes_peak - kept_bytes

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def whole_step_bytes(task: Task, analysis: Analysis) -> int:
     """Memory of a real step of the unsplit model, without the framework."""
     kept = sum(s.count * (s.weight_bytes + s.saved_bytes) for s in analysis.segments)
+    # Counted with the embedding and with the head, and there once.
     if task.architecture.tied_embeddings:
         kept -= analysis.segment("embedding").weight_bytes
     state = adapter_state_bytes(task, sum(s.count * s.adapter_bytes for s in analysis.segments))

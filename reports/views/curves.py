@@ -12,6 +12,7 @@ from cardlab.core.text import percent, si, subject
 from cardlab.reports.views.fit import CURVE_POINTS, Curve
 from cardlab.reports.views.parts import CLOCK, Axis, Chart, Mark, Series, file_key
 
+# 0.2 %: without a least height the axis would blow up rounding to look like scatter.
 LEAST_RESIDUAL = 0.002
 _SHOWN = {"W": "W", "s": "ms", "1": "1"}
 
@@ -53,6 +54,7 @@ def _main(curve: Curve, best: Sequence[Optimum], key: str) -> Chart:
 
 def _note(curve: Curve) -> str:
     fit = curve.fit
+    # The error of points that the fit did not see is the honest one; few clocks give none.
     basis = "held out" if fit.loo_mape is not None else "in sample"
     error = fit.mape if fit.loo_mape is None else fit.loo_mape
     return (

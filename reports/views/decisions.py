@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from cardlab.core.records.plan import TERMS, Decision, Outcome, Plan, PlannedRound
 from cardlab.reports.views.parts import ORIGIN, Axis, Bars, Cell, Chart, Column, Part, Section, Series, Table
 
+# A chart is some 340 units wide: more rounds would lie on each other.
 _MOST_ROUNDS = 200
 _CLOCK = {"unit": "Hz", "shown": "MHz"}
 
@@ -145,6 +146,7 @@ def _terms_table(planned: PlannedRound) -> Table:
 
 
 def _rounds(plan: Plan) -> Section:
+    # Equal rounds tell nothing beyond the table of decisions.
     if len(plan.rounds) < 2 or all(r.devices == plan.rounds[0].devices for r in plan.rounds):
         return Section(title="Rounds")
     shown = plan.rounds[:_MOST_ROUNDS]
@@ -215,12 +217,14 @@ def trade_chart(plan: Plan) -> Chart | None:
         series.append(Series(name=name, style="dashed", colour=0, x=pairs[0], y=pairs[1]))
         weights = tuple(w for *_, w in front)
         series.append(Series(name="its points", style="points", colour=0, x=pairs[0], y=pairs[1], labels=weights))
+    # A sum over some of the devices would pass for a cheap plan.
     if len(energies) == len(first):
         series.append(_one("this plan, first round", "squares", 1, sum(d.delay_s for d in first), sum(energies)))
     known: Mapping[str, Outcome] = {n: o for n, o in plan.baselines.items() if o.server_energy_j is not None}
     for i, (name, o) in enumerate(known.items()):
         words = name.replace("_", " ") + ("" if single else ", mean of rounds")
         series.append(_one(words, "hollow", 2 + i, o.delay_s, o.server_energy_j or 0.0))
+    # A single point is compared with nothing.
     if len(series) < 2:
         return None
     return Chart(

@@ -13,6 +13,7 @@ from cardlab.reports.views.points import points_table, segments_table, top_point
 from cardlab.reports.views.roofline import roofline
 
 _RANGE = (Column(name="95 % from"), Column(name="95 % to"))
+# A measured table has a parameter for each clock; the JSON document holds them all.
 _SHOWN_PARAMETERS = 8
 
 

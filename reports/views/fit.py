@@ -11,6 +11,7 @@ from cardlab.core.plain import Document, to_plain
 from cardlab.core.records.fit import Fit
 from cardlab.core.text import subject
 
+# Smooth at the width of a picture; each point costs an evaluation of all draws.
 CURVE_POINTS = 80
 
 

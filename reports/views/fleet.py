@@ -106,6 +106,7 @@ def _segment_s(profile: Profile, segment: str) -> float | None:
         if cost.segment == segment:
             times = [point.latency(segment, phase) for phase in cost.phases]
             known = [t.value for t in times if t is not None]
+            # A segment that lacks the time of one phase would look fast.
             total = cost.count * sum(known) if known and len(known) == len(times) else None
     return total
 

@@ -199,4 +199,5 @@ def pictures(sections: Sequence[Section]) -> tuple[Chart | Bars, ...]:
 def file_key(*words: str | None) -> str:
     """A file name without surprises from words that may hold anything."""
     text = "-".join(word for word in words if word)
+    # Labels may be of any length, and file systems end names at 255 bytes.
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in text)[:80].strip("-.") or "data"

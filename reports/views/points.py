@@ -15,6 +15,7 @@ def top_point(profile: Profile) -> Point | None:
     """The finished point at the highest clock, unthrottled if there is one; None if none is finished."""
     done = [p for p in profile.points if p.done]
     clean = [p for p in done if p.operating is not None and p.operating.throttled is not True]
+    # Of visits of one clock the last counts, when the device was warm.
     return max(clean or done, key=lambda p: (clock_of(p) or 0.0, p.index), default=None)
 
 

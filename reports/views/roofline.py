@@ -15,7 +15,9 @@ from cardlab.core.records.measurement import Point, Profile
 from cardlab.core.text import si
 from cardlab.reports.views.parts import Axis, Chart, Series, file_key
 
+# A fused multiply-add.
 FLOP_PER_CORE_CYCLE = 2.0
+# Cores of a CPU are whole processors with wide vector units: two FLOP a cycle say nothing of them.
 GPUS = ("nvidia", "jetson", "simulated")
 
 

@@ -12,6 +12,7 @@ from cardlab.core.records.training import TrainPhase, TrainRound
 from cardlab.reports.views.parts import Axis, Bars, Cell, Chart, Column, Part, Section, Series, Table, file_key
 
 ROUND = Axis(label="round", unit="1", shown="1")
+# Terms below 2 % of the delay would fill the page with pictures of noise.
 LEAST_SHARE = 0.02
 
 
@@ -137,6 +138,7 @@ def _device_charts(run: Run, device: str, rounds: Sequence[TrainRound]) -> list[
 
 
 def _sum(r: TrainRound) -> float | None:
+    # A sum that lacks a term would pass for the prediction of the whole.
     found = [p.predicted_s for p in r.phases if p.term in TERMS]
     return None if not found or any(v is None for v in found) else sum(v for v in found if v is not None)
 

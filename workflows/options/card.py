@@ -115,6 +115,7 @@ class LinkOptions:
     idle_s: Annotated[float, Opt("Seconds without a probe after which --serve ends.", flag="--idle")] = 60.0
 
 
+# From next to lossless to where fine-tuning suffers: the curve needs both ends.
 ACCURACY_CODECS = ("dense:8", "dense:4", "dense:2", "topk:0.3:8", "topk:0.2:8", "topk:0.1:8")
 
 

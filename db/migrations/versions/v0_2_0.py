@@ -61,11 +61,13 @@ _CONVERTED: Mapping[str, Callable[[Document], Document]] = {
 
 def upgrade() -> None:
     _new_tables()
+    # Nullable at first, since rows of the older release have no value yet; tightened at the end.
     for table, columns in _COLUMNS.items():
         with op.batch_alter_table(table) as batch:
             for name, kind in columns:
                 batch.add_column(sa.Column(name, kind, nullable=True))
     connection = op.get_bind()
+    # Reflected and not taken from the schema module, which will change when a released migration must not.
     tables = sa.MetaData()
     tables.reflect(connection)
     for name, convert in _CONVERTED.items():
@@ -75,6 +77,7 @@ def upgrade() -> None:
         batch.alter_column("repeats", existing_type=sa.Integer(), nullable=False)
     with op.batch_alter_table("train_round") as batch:
         batch.alter_column("losses", existing_type=sa.JSON(), nullable=False)
+    # Only now: its rows were made anew from this column.
     with op.batch_alter_table("train_phase") as batch:
         batch.drop_column("details")
 
@@ -135,6 +138,7 @@ def _split_measurements(connection: sa.Connection, tables: sa.MetaData) -> None:
     closings: list[Document] = []
     costs: list[Document] = []
     gone: list[int] = []
+    # Read to the end first, because rows are added to the same table below.
     for row in connection.execute(sa.select(measurement)).mappings().all():
         parts = rows_0_1.measurement(dict(row))
         if parts.operating is not None:
@@ -150,6 +154,7 @@ def _split_measurements(connection: sa.Connection, tables: sa.MetaData) -> None:
             costs.append({**parts.codec, "measurement_id": row["id"]})
     if closings:
         connection.execute(sa.insert(tables.tables["operating_point"]), closings)
+    # SQLite before 3.32 binds at most 999 values in a statement.
     for start in range(0, len(gone), 500):
         connection.execute(sa.delete(measurement).where(measurement.c.id.in_(gone[start : start + 500])))
     if costs:

@@ -52,6 +52,7 @@ class CpuDevice(HardwareDevice):
             platform="cpu",
             model=cpu_model(self._root),
             cores=cpu_cores(self._root),
+            # The hardware's own ends: scaling_min_freq and scaling_max_freq are what somebody has set.
             frequency_min_hz=self._cpufreq_hz("cpuinfo_min_freq"),
             frequency_max_hz=self._cpufreq_hz("cpuinfo_max_freq"),
             memory_bytes=total_bytes,

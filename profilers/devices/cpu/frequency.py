@@ -17,6 +17,7 @@ from cardlab.profilers.devices import helper
 from cardlab.profilers.devices.guard import Saved
 
 CPUFREQ = "sys/devices/system/cpu/cpufreq"
+# Ratios of most CPUs are multiples of a bus clock of 100 MHz.
 _STEP_KHZ = 100_000
 _SETTINGS = ("scaling_governor", "scaling_min_freq", "scaling_max_freq")
 
@@ -52,6 +53,7 @@ class CpuFrequency:
     def frequencies(self) -> tuple[float, ...]:
         """Frequencies that every policy takes, Hz, ascending; steps of 100 MHz where the driver lists none."""
         offered = [self._offered_khz(policy) for policy in self._policies]
+        # Large and small cores have tables of their own, and one request has to suit all.
         common = set.intersection(*map(set, offered)) if offered else set()
         return tuple(khz * 1e3 for khz in sorted(common))
 
@@ -72,6 +74,7 @@ class CpuFrequency:
         khz = str(round(frequency_hz / 1e3))
         userspace = self._userspace()
         for policy in self._policies:
+            # Limits under `userspace` too: one that was left by somebody else would clip the speed.
             self._limits(policy, khz, khz)
             if userspace:
                 self._write(policy / "scaling_governor", "userspace")
@@ -94,6 +97,7 @@ class CpuFrequency:
                 self._limits(policy, old["scaling_min_freq"], old["scaling_max_freq"])
             if old["scaling_governor"]:
                 self._write(policy / "scaling_governor", old["scaling_governor"])
+            # Last, because no other governor takes a speed.
             if old["scaling_governor"] == "userspace" and (old["scaling_setspeed"] or "").isdigit():
                 self._write(policy / "scaling_setspeed", old["scaling_setspeed"])
 
@@ -107,6 +111,8 @@ class CpuFrequency:
             self._write(policy / name, value)
 
     def _write(self, path: Path, value: str) -> None:
+        # What is right already may be read-only, as the one governor of a driver; and the helper is not started
+        # for nothing.
         if read_text(path) == value:
             return
         try:

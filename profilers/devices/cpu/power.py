@@ -23,6 +23,8 @@ from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recordi
 from cardlab.profilers.devices.sampler import Sampler
 
 POWERCAP = "sys/class/powercap"
+# Counters move about every millisecond: the grain of a hundred moves is 1 %, and none starts again twice in
+# between, which takes minutes.
 UPDATE_S = 0.1
 REMEDY = "sudo chmod -R a+r /sys/class/powercap/intel-rapl:*/ (until the next boot), or run as root"
 _PACKAGE = re.compile(r"intel-rapl(-mmio)?:\d+")
@@ -130,6 +132,7 @@ class _Differences(Recording):
         for kind, zones in self._zones.items():
             before_s = self._timer.now()
             readings = [zone.energy_j() for zone in zones]
+            # The middle of the reads, which take a while with several packages.
             at_s = (before_s + self._timer.now()) / 2
             last = self._last.get(kind)
             self._last[kind] = (at_s, readings)

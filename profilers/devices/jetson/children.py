@@ -18,7 +18,9 @@ from cardlab.profilers.board.ina3221 import MEMORY_UPDATES, USUAL_UPDATE_S
 Parse = Callable[[str], Mapping[str, float]]
 """Watts by rail of one line. Raises DeviceError for a line that cannot be used."""
 
+# On a small board importing jtop and reaching its service takes seconds.
 _FIRST_LINE_S = 20.0
+# jtop's answers come late under full load; after twenty intervals it is no delay any more.
 _SILENT_INTERVALS = 20.0
 _END_S = 2.0
 
@@ -135,12 +137,14 @@ class ChildSource:
             try:
                 values = self._parse(line)
             except DeviceError as error:
+                # A line that cannot be read is not the end of a source; silence is.
                 self._reason = error.message
                 continue
             if values:
                 with self._news:
                     self._latest, self._fresh = values, True
                     self._news.notify_all()
+        # Only at the end: what these programs write there fits a pipe.
         said = self._process.stderr.read().strip().splitlines()
         with self._news:
             self._reason = said[-1] if said else self._reason if self._latest is None else "it ended"

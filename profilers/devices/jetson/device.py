@@ -72,6 +72,7 @@ class JetsonDevice(HardwareDevice):
         self.mode = current_mode(self.root)
         self.rights = Rights(None, "no frequency of a GPU") if self.gpu is None else find_rights(self.root, self.gpu)
         self.watch = find_watch(self.root)
+        # cpuinfo_cur_freq shows the halved clock of an over-current event, which scaling_cur_freq does not.
         self._cpu_files = sorted((self.root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/cpuinfo_cur_freq"))
         key = host_key("jetson", self.root)
         self.key_source = key.source
@@ -211,6 +212,7 @@ class JetsonDevice(HardwareDevice):
             found.append(("sysfs", open_ina))
         if find_jtop(self.root).usable:
             found.append(("jtop", open_jtop))
+        # The program reads the real board, whatever root was given here.
         if self.root == Path("/") and find_tegrastats().usable:
             found.append(("tegrastats", open_tegrastats))
         return found

@@ -22,6 +22,7 @@ from cardlab.profilers.devices import helper
 from cardlab.profilers.devices.cpu.frequency import CpuFrequency, through_helper
 from cardlab.profilers.devices.guard import Saved
 
+# From 5.10 on the kernel keeps these limits in whole kHz.
 _TOLERANCE_HZ = 1000
 Writer = Callable[[Path, str], None]
 
@@ -39,6 +40,7 @@ def find_rights(root: Path, gpu: Gpu) -> Rights:
     """What this user may do, found without writing anything."""
     if os.access(gpu.folder / "max_freq", os.W_OK):
         return Rights("direct", "root" if os.geteuid() == 0 else "this user may write them")
+    # Root that may not write is in a container.
     if os.geteuid() == 0:
         remedy = "start the container with --privileged, or with -v /sys:/sys"
         return Rights(None, "/sys is read-only here", remedy)
@@ -95,6 +97,7 @@ class JetsonFrequency:
         node went away. A limit below the request is the device's own: `problems` tells of it.
         """
         hz = round(frequency_hz)
+        # Before the GPU, whose driver raises the memory frequency along with its own.
         self.notes = tuple(self._hold_others(memory_hz))
         self._held_hz = hz
         lowest = self._gpu.table_hz[0]
@@ -148,6 +151,7 @@ class JetsonFrequency:
         else:
             notes.append("memory frequency neither held nor readable by this user")
         try:
+            # The CPU feeds the GPU: a slow one would look like a slow GPU.
             self.cpu.hold_highest()
         except CardlabError as error:
             notes.append(f"CPU frequency recorded, not held: {error.message}")

@@ -35,6 +35,7 @@ class InaSource:
         """Watts by rail; one that does not answer is left out. Raises DeviceLostError if none does any more."""
         values = {rail.name: rail.power_w() for rail in self._rails}
         known = {name: value for name, value in values.items() if value is not None}
+        # Channels fail for moments; only a folder that is gone is the end.
         if not known and not any(rail.current.parent.exists() for rail in self._rails):
             raise DeviceLostError("the INA3221's nodes went away", remedy="look for ina3221 in dmesg, then reboot")
         return known

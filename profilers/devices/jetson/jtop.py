@@ -19,6 +19,7 @@ from cardlab.profilers.devices.jetson.children import ChildSource, Program
 from cardlab.profilers.devices.jetson.tegrastats import parse_line
 
 SOCKET = "run/jtop.sock"
+# jtop's author advises against shorter ones; its service becomes unstable.
 INTERVAL_S = 0.5
 _SERVICE = "sudo systemctl restart jtop.service"
 
@@ -79,6 +80,7 @@ def find_tegrastats() -> Found:
 
 def open_tegrastats(interval_s: float = INTERVAL_S) -> ChildSource:
     """Start tegrastats and wait for its first line. Raises DeviceError; `tegrastats --stop` is never called."""
+    # Ended by a signal and never by `tegrastats --stop`, which ends everybody's.
     command = ["tegrastats", "--interval", str(round(interval_s * 1e3))]
     return ChildSource(
         Program(

@@ -28,7 +28,9 @@ def main() -> int:
 
     try:
         with jtop.jtop(interval=float(sys.argv[1])) as jetson:
+            # ok() waits for the next answer of the service: no sleep is needed here.
             while jetson.ok():
+                # Flushed, because a pipe is buffered by the block and lines would come minutes late.
                 print(json.dumps({"rails": rails_mw(jetson.power)}), flush=True)
     except (jtop.JtopException, OSError, EOFError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)

@@ -135,6 +135,7 @@ class _Looks(Recording):
         self._steps_w: Mapping[str, float | None] = {}
         self._facts: dict[str, Mapping[str, object]] = {}
         self._words: list[str] = []
+        # Sources that went away during earlier recordings are told in those.
         self._lost = len(meter.lost)
 
     def look(self) -> float:

@@ -86,6 +86,7 @@ def _gpu(device: JetsonDevice) -> Probe:
     if gpu is None:
         remedy = "look for nvgpu in dmesg; in a container: -v /sys:/sys"
         return Probe(name="GPU", ok=False, state="the kernel publishes no frequency of a GPU", remedy=remedy)
+    # A GPU at rest that is switched off has no frequency: that is no fault.
     if gpu.switched_off():
         return Probe(
             name="GPU",

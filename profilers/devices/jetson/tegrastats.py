@@ -27,8 +27,10 @@ _RAIL = re.compile(
     r"(?:^|\s)([A-Z][A-Z0-9_]{1,40}) ([0-9]{1,9})(?:mW)?/([0-9]{1,9})(?:mW)?(?:/([0-9]{1,9})(?:mW)?)?(?=\s|$)"
 )
 _ZONE = re.compile(r"(?:^|\s)([A-Za-z][A-Za-z0-9_]{0,30})@(-?[0-9]{1,4}(?:\.[0-9]{1,6})?)C(?:/\S*)?(?=\s|$)")
+# Memory has the form of a rail where rails have no unit (JetPack 4); NC is a channel without one.
 _NO_RAILS = ("RAM", "SWAP", "IRAM", "NC")
 _OFF_C = -256.0
+# Real lines have below 2,000 characters: the expressions are not let loose on anything much longer.
 _LONGEST = 10_000
 
 

@@ -22,8 +22,10 @@ from cardlab.profilers.devices.nvidia.power import NvmlMeter, best_source
 from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
 
 SM_DOMAIN, MEMORY_DOMAIN = 1, 2
+# Less than a millisecond between two looks changes no measurement.
 _THROTTLED_S = 1e-3
 _LOOK_FOR_OTHERS_S = 2.0
+# By major compute capability; 8.0 (GA100) differs from its generation, see _sm_count.
 _CORES_PER_SM = {7: 64, 8: 128, 9: 128, 10: 128, 12: 128}
 
 
@@ -64,6 +66,7 @@ class NvidiaDevice(HardwareDevice):
         self.identity = self._identity(label, Path(sysfs_root))
         # Torch orders cards by speed, NVML by bus: the UUID tells which is which.
         self.torch_key = self.identity.key
+        # NVML measures the whole card, with the instances of others.
         self.power_source = None if self.mig else best_source(self.card)
         if self.power_source is not None:
             self.meter = NvmlMeter(self.card, self.timer, sampler or ThreadSampler(), self.power_source)
@@ -86,12 +89,15 @@ class NvidiaDevice(HardwareDevice):
     def state(self) -> State:
         """Frequencies, temperature, and whether anything limited the frequency since the last look."""
         memory_hz = self.card.frequency_hz(MEMORY_DOMAIN)
+        # Only under load does a card show the memory frequency it works at, and the list of SM frequencies
+        # depends on it.
         if memory_hz is not None and memory_hz > (self._memory_seen_hz or 0.0):
             self._memory_seen_hz = memory_hz
             self.supported_hz = self._supported()
         bits = self.card.event_reasons()
         counters = self.card.throttled_s()
         limits = [words for bit, words in LIMITING_REASONS.items() if bits is not None and bits & bit]
+        # The bits tell of this moment, the counters of all that happened since the last look.
         limits += [w for w, s in counters.items() if s - self._throttled_s.get(w, s) > _THROTTLED_S]
         self._throttled_s.update(counters)
         reasons = list(dict.fromkeys(limits))
@@ -130,6 +136,7 @@ class NvidiaDevice(HardwareDevice):
         uuid = card.text("nvmlDeviceGetUUID")
         key = hardware_key("nvidia", uuid) if uuid else f"{host_key('nvidia', root).key}:{card.index}"
         name = card.text("nvmlDeviceGetName") or "NVIDIA GPU"
+        # It tells the cores of the card and not of an instance.
         cores = None if self.mig else card.read("nvmlDeviceGetNumGpuCores")
         memory = card.read("nvmlDeviceGetMemoryInfo")
         details = {

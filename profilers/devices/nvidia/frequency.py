@@ -17,6 +17,7 @@ from cardlab.profilers.devices import helper
 from cardlab.profilers.devices.guard import Saved
 from cardlab.profilers.devices.nvidia.nvml import Card
 
+# Its number in linux/capability.h. NVML's setters ask for it: uid 0 in a container does not do.
 _CAP_SYS_ADMIN = 21
 
 
@@ -51,6 +52,7 @@ class NvidiaFrequency:
     def __init__(self, card: Card, rights: Rights) -> None:
         self._card = card
         self._rights = rights
+        # None until this process has saved a state: after another one died nobody knows what it locked.
         self._memory_touched: bool | None = None
 
     def saved_state(self) -> Saved:

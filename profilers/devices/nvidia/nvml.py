@@ -21,6 +21,7 @@ from cardlab.core.errors import (
     PermissionDeniedError,
 )
 
+# Numbers of nvml.h, because older bindings lack the names.
 FIELD_INSTANT_MW = 186
 FIELD_AVERAGE_MW = 185
 THROTTLE_FIELDS = {
@@ -29,6 +30,7 @@ THROTTLE_FIELDS = {
     270: "thermal limit (hardware)",
     271: "power brake",
 }
+# Idle (0x1), clocks that were asked for (0x2), sync boost (0x10) and display (0x100) limit nothing unasked.
 LIMITING_REASONS = {
     0x4: "power cap",
     0x8: "hardware slowdown",
@@ -38,6 +40,7 @@ LIMITING_REASONS = {
 }
 
 _UPDATE = "update the NVIDIA driver"
+# By nvmlReturn_t.
 _ERRORS: dict[int, tuple[type[CardlabError], str, str]] = {
     1: (DeviceError, "NVML is not initialised", "open the device again"),
     2: (NotSupportedError, "refuses these values", "choose one that the card lists: nvidia-smi -q -d SUPPORTED_CLOCKS"),
@@ -107,6 +110,7 @@ class Card:
     """
 
     def __init__(self, index: int = 0) -> None:
+        # NVML counts these calls: a second card does not disturb the first.
         nvml_call("nvmlInit")
         self.index = index
         self.lacks: dict[str, CardlabError] = {}
@@ -134,6 +138,7 @@ class Card:
         found = {}
         for entry in values or ():
             if entry.nvmlReturn == 0:
+                # Type 3 is unsigned 64-bit (energy, throttle times); power fields have 32 bits.
                 found[int(entry.fieldId)] = int(entry.value.ullVal if entry.valueType == 3 else entry.value.uiVal)
             elif entry.nvmlReturn in (15, 16):
                 raise translated(f"field {entry.fieldId}", pynvml.NVMLError(entry.nvmlReturn))
@@ -166,6 +171,7 @@ class Card:
 
     def temperature_c(self) -> float | None:
         """Temperature of the die; by the newer call where the driver has it."""
+        # Asked once: a driver that lacks it does not learn it.
         if "nvmlDeviceGetTemperatureV" not in self.lacks:
             value = self.read("nvmlDeviceGetTemperatureV", 0)
             if value is not None:

@@ -21,9 +21,11 @@ from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recordi
 from cardlab.profilers.devices.sampler import Sampler
 
 BOARD = Rail(name="board", scope="whole card", total=True)
+# A move is known to 1 ms then, 1 % of a tick; the call itself takes microseconds.
 LOOK_S = 0.001
 TICK_S = 0.1
 AVERAGE_S = 1.0
+# A look that was kept waiting for a CPU does not tell when the counter moved.
 _LATE_S = 0.003
 _LATE_SHARE = 0.05
 
@@ -124,7 +126,9 @@ class _Ticks(Recording):
         good = [move for move in self._moves[-3:] if move[2] <= _LATE_S]
         if len(good) < 3:
             return LOOK_S
+        # The shortest gap, since a longer one may hold two ticks.
         tick_s = min(b[0] - a[0] for a, b in zip(good, good[1:], strict=False))
+        # Awake a little before the next move, so that it falls between two close looks.
         return max(LOOK_S, 0.92 * tick_s - (at_s - self._moves[-1][0]))
 
     @property
@@ -134,6 +138,7 @@ class _Ticks(Recording):
             samples = self._instants[1:]
             words = "instant power field; the energy counter gave no whole tick"
             return {BOARD.name: _trace([t for t, _ in samples], [p for _, p in samples], TICK_S, words)}
+        # The first sample tells of the tick before the window.
         check = [p for t, p in self._instants if self._moves[0][0] + tick_s / 2 < t]
         check_w = fmean(check) if check else None
         words = "total-energy counter, whole ticks"
@@ -172,6 +177,7 @@ def _trace(
         end_s=tuple(end_s),
         power_w=tuple(power_w),
         update_s=update_s,
+        # The counter moves in millijoules, the fields in milliwatts.
         quantisation_w=1e-3 / update_s if "counter, whole" in source else 1e-3,
         source=source,
         check_w=check_w,

@@ -53,6 +53,7 @@ def _server(*, cores: int, high_mhz: float, dynamic_w: float, limit_w: float, me
 
 def _board(*, cores: int, high_mhz: float, dynamic_w: float, memory_gib: int, bandwidth: float) -> Physics:
     return Physics(
+        # From 306 MHz as on an Orin, and lower where too few steps would be left.
         frequencies_hz=_steps(min(306.0, high_mhz * 0.4), high_mhz, 102),
         cores=cores,
         flop_per_core_cycle=5.0,

@@ -20,6 +20,7 @@ from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recordi
 from cardlab.profilers.devices.simulated.catalogue import physics_of
 from cardlab.profilers.devices.simulated.machine import Machine
 
+# Work too short to be timed must move virtual time too, or a window would never end.
 LEAST_LAP_S = 1e-5
 SIMULATED = Provenance.of(Origin.SIMULATED)
 
@@ -167,6 +168,7 @@ class _FrequencyRegister:
     def __init__(self, machine: Machine, path: Path) -> None:
         self._machine = machine
         self._path = path
+        # A lock that an earlier process left is in force from the start, as on a real card.
         self._machine.request(self._read())
 
     def saved_state(self) -> Saved:

@@ -10,6 +10,7 @@ import numpy as np
 from cardlab.profilers.devices.simulated.physics import Physics
 
 _STEP_S = 0.02
+# The sensor's windows are cut from this curve, so its points lie close against them.
 _HISTORY_S = 0.002
 
 
@@ -30,6 +31,7 @@ class Machine:
         self.throttled_s = 0.0
         self._index = 0
         self._random = np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:15], 16))
+        # Real meters are off by some per cent from card to card, which no repetition removes.
         self.meter_gain = 1.0 + 0.015 * float(self._random.standard_normal())
         self._times = [0.0]
         self._energies = [0.0]
@@ -49,6 +51,7 @@ class Machine:
         if self.locked_hz is None:
             self._index = self._wanted(busy=1.0)
         lap_s, busy = self.physics.lap_seconds(self.frequency_hz, flop, traffic_bytes, segment, repeats)
+        # Log-normal, because no time is negative.
         lap_s *= math.exp(self.physics.time_noise * self._random.standard_normal())
         self._advance(lap_s, busy, traffic_bytes / lap_s)
         return lap_s
@@ -65,6 +68,7 @@ class Machine:
     def sensor_updates(self, start_s: float, end_s: float) -> tuple[np.ndarray, np.ndarray]:
         """End times and readings of the sensor's windows that lie wholly between two times."""
         window = self.physics.window_s
+        # On a fixed grid of its own: a real sensor's windows do not begin when somebody looks.
         first = int(np.ceil(start_s / window - 1e-9))
         last = int(np.floor(end_s / window + 1e-9))
         edges = np.arange(first, last + 1) * window
@@ -87,6 +91,7 @@ class Machine:
         """Move time in steps short against the thermal constant, throttling on the way."""
         left = seconds
         while left > 0:
+            # Nothing throttles at rest.
             step = min(_STEP_S if busy > 0 else 0.5, left)
             power = self._throttled_power(busy, bytes_per_s, step)
             self.temperature_c = self.physics.temperature_after(self.temperature_c, power, step)

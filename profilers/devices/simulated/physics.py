@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+# 6.25 mV, as common voltage regulators have it.
 REGULATOR_STEP_V = 0.00625
 
 
@@ -78,6 +79,7 @@ class Physics:
         share = self.head_efficiency if segment == "head" else self.efficiency
         compute_s = flop / (frequency_hz * self.cores * self.flop_per_core_cycle * share)
         memory_s = traffic_bytes / self.bandwidth_bytes_per_s
+        # A smooth maximum: near the ridge a device is slowed by both limits.
         lap_s = repeats * self.overhead_s + (compute_s**4 + memory_s**4) ** 0.25
         return lap_s, min(1.0, compute_s / lap_s)
 

@@ -92,6 +92,7 @@ class Gpt2(Family):
         inner.h = torch.nn.ModuleList(list(inner.h)[:cut])
         inner.ln_f = torch.nn.Identity()
         inner.config.n_layer = cut
+        # Its weight would stay in the device's memory, unless it is tied.
         model.lm_head = None
         return inner
 
@@ -101,6 +102,7 @@ class Gpt2(Family):
 
         inner = model.transformer
         inner.h = torch.nn.ModuleList(list(inner.h)[cut:])
+        # Not called with inputs_embeds, but its weight would take memory.
         inner.wte = torch.nn.Identity()
         inner.wpe = _NoPositions()
         inner.config.n_layer = len(inner.h)

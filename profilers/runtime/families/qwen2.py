@@ -23,5 +23,6 @@ class Qwen2(RotaryFamily):
 
     def transformers_config(self, config: ConfigDict) -> PretrainedConfig:
         """Qwen2Config; the biases are built in and sliding windows are off."""
+        # layer_types would bring the sliding windows back, layer by layer.
         kept = {k: v for k, v in config.items() if k not in {"attention_bias", "layer_types"}}
         return super().transformers_config({**kept, "use_sliding_window": False})

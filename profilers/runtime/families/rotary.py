@@ -32,6 +32,7 @@ def transformers_major() -> int:
 def rope_arguments(config: ConfigDict, major: int) -> dict[str, object]:
     """The rotary keys of a config.json in the form that this major version of transformers takes."""
     given = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    # 10000 is what transformers assumes where a configuration says nothing.
     theta = given.pop("rope_theta", None) or config.get("rope_theta") or 10000.0
     rope_type = given.pop("rope_type", None) or given.pop("type", None) or "default"
     if major >= 5:
@@ -124,6 +125,7 @@ class RotaryFamily(Family):
         inner = model.model
         inner.layers = torch.nn.ModuleList(list(inner.layers)[:cut])
         inner.norm = torch.nn.Identity()
+        # transformers runs as many layers as the configuration says, whatever the list holds.
         inner.config.num_hidden_layers = cut
         model.lm_head = None
         return inner
