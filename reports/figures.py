@@ -37,7 +37,7 @@ def save_figure(pictures: Sequence[Chart | Bars], file: str) -> None:
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"{file} is no picture file", remedy=f"end its name in one of: {', '.join(FORMATS)}")
     if not pictures:
-        raise UsageError("there is nothing to draw", remedy="measure over several clocks, or leave out --plot")
+        raise UsageError("there is nothing to draw", remedy="measure over several frequencies, or leave out --plot")
     # The class and not pyplot, which wants a display and keeps every figure alive.
     matplotlib, figure_class = _matplotlib()
     shown = pictures[:MOST_PICTURES]

@@ -114,7 +114,7 @@ def chart_svg(chart: Chart) -> str:
     for mark in chart.marks:
         if mark.ci95 is not None:
             a, b = sorted(plane.x.at(end) for end in mark.ci95)
-            # The interval of a best clock may reach beyond the clocks that are drawn.
+            # The interval of a best frequency may reach beyond the frequencies that are drawn.
             a, b = max(a, LEFT), min(b, WIDTH - RIGHT)
             parts.append(
                 f'<rect class="range" x="{a:.1f}" width="{max(b - a, 0.0):.1f}" y="{TOP}"'

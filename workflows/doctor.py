@@ -37,12 +37,12 @@ def software_probes() -> Iterable[Probe]:
 
 
 def rights_probe() -> Probe:
-    """Whether this user may hold clocks: root, or through the helper."""
+    """Whether this user may hold frequencies: root, or through the helper."""
     if os.geteuid() == 0:
         return Probe(name="rights", ok=True, state="root")
     if helper.helper_answers():
         return Probe(name="rights", ok=True, state=f"not root; {helper.NAME} answers through sudo")
-    state = "not root, and the clock helper is not allowed: clocks that only root may hold stay as found"
+    state = "not root, and the clock helper is not allowed: frequencies that only root may hold stay as found"
     return Probe(name="rights", ok=False, state=state, remedy=helper.remedy())
 
 
@@ -59,11 +59,11 @@ def database_probe(location: str) -> Probe:
 
 
 def clock_probes() -> Iterable[Probe]:
-    """Clocks that a dead process left locked."""
+    """Frequencies that a dead process left locked."""
     for journal in journals():
         if journal.abandoned:
             yield Probe(
-                name="clock left locked",
+                name="frequency left locked",
                 ok=False,
                 state=f"{journal.device_key}, by process {journal.pid} that is gone",
                 remedy="profile-device restore",

@@ -108,7 +108,7 @@ def newest_runs(store: Store, device: str) -> list[Profile]:
 
 
 def curves_of(fits: Sequence[Fit], groups: Iterable[Group]) -> tuple[Curve, ...]:
-    """The curve of each subject whose clock was read, powers first."""
+    """The curve of each subject whose frequency was read, powers first."""
     drawn = []
     for group in groups:
         mine = [f for f in fits if f.key == group.subject.key]

@@ -74,13 +74,13 @@ def _show(found: Fits, shared: Shared, charts: Sequence[Chart | Bars] | None) ->
 
 
 def optimum_line(o: Optimum) -> str:
-    """The energy-optimal clock in words."""
+    """The energy-optimal frequency in words."""
     low, high = o.optimum.frequency_ci95_hz
     rail = "" if o.rail is None else f" (rail {o.rail})"
     return (
         f"least energy for {o.work} on {o.device_name}{rail}: {si(o.optimum.frequency_hz, 'Hz')}"
         f" ({si(low, 'Hz')} .. {si(high, 'Hz')}), {si(o.optimum.energy_j.value, 'J')},"
-        f" {percent(o.optimum.saving)} less than at the highest clock measured"
+        f" {percent(o.optimum.saving)} less than at the highest frequency measured"
     )
 
 
@@ -115,7 +115,7 @@ def _print_constants(c: Constants) -> None:
             stderr = "" if value.stderr is None else f" +- {value.stderr:.2g}"
             print_line(f"  {name}: {value.value:.4g}{stderr} {unit} (error {percent(error)})")
     if c.delta:
-        # One clock stands for all on the terminal; --json holds every one.
+        # One frequency stands for all on the terminal; --json holds every one.
         top = max(d.frequency_hz for d in c.delta)
         shown = [d for d in c.delta if d.frequency_hz == top]
         words = ", ".join(f"{d.segment} {d.phase} {d.delta.value:.3g}" for d in shown)

@@ -71,8 +71,8 @@ def _print_more(made: Plan) -> None:
             ("setting", "factor", "delay", "server energy", "cuts"),
             changed,
         )
-        # The plan lists its doubts by what they cost, the worst first.
     if made.uncertainty:
+        # Listed by what each contributes, the largest first.
         name, lost = next(iter(made.uncertainty.items()))
         print_line(
             f"largest contribution to the uncertainty: {name}, which costs {lost:.2g} of the objective on average"
@@ -82,7 +82,7 @@ def _print_more(made: Plan) -> None:
 _COLUMNS = (
     "device",
     "cut",
-    "clock",
+    "frequency",
     "delay",
     "device s",
     "uplink s",

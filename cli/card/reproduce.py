@@ -37,8 +37,8 @@ def reproduce(options: ReproduceOptions, shared: Shared) -> None:
 
 def _figures(found: Reproduction) -> None:
     print_table(
-        "like Fig. 3: cuts in the first rounds of the Normal channel, mean clock",
-        ("device", "cuts", "clock"),
+        "like Fig. 3: cuts in the first rounds of the Normal channel, mean frequency",
+        ("device", "cuts", "frequency"),
         [
             (name, " ".join(str(row[m]) for row in found.cut_by_round), si(found.frequency_hz[m], "Hz"))
             for m, name in enumerate(found.devices)

@@ -25,7 +25,7 @@ class PlainObserver:
 
     def point_started(self, planned: PlannedPoint, number: int, count: int) -> None:
         """Say which point."""
-        clock = "the clock as found" if planned.requested_hz is None else si(planned.requested_hz, "Hz")
+        clock = "the frequency as found" if planned.requested_hz is None else si(planned.requested_hz, "Hz")
         note(f"point {number} of {count} at {clock}")
 
     def timing(self, progress: Progress) -> None:

@@ -53,7 +53,7 @@ def _print_head(document: Document) -> None:
 def _print_point(point: Document) -> None:
     """One point in full."""
     state = "" if point["done"] else "cut short, "
-    title = f"{state}clock {si(point['frequency_hz'], 'Hz')}"
+    title = f"{state}frequency {si(point['frequency_hz'], 'Hz')}"
     if point["power_w"] is not None:
         title += f", power {si(point['power_w'], 'W')} on {point['rail']}"
         title += f", waiting {si(point['wait_power_w'], 'W')}"
@@ -82,11 +82,11 @@ def _print_point(point: Document) -> None:
 
 
 def _print_sweep(points: Sequence[Document]) -> None:
-    """Many points, a row each, by clock."""
-    # The embedding is a lookup, whose time hardly depends on the clock.
+    """Many points, a row each, by frequency."""
+    # The embedding is a lookup, whose time hardly depends on the frequency.
     shown = [s for s in ("first_layer", "layer", "head") if any(s == x["segment"] for x in points[0]["segments"])]
     columns = (
-        "clock",
+        "frequency",
         "requested",
         "power",
         "waiting",

@@ -37,7 +37,7 @@ def print_run(settings: RunSettings, turns: Sequence[FinishedTurn], adapters: Pa
     print_table(
         f"run {settings.run[:12]}: {task.model} {task.batch} x {task.sequence}, {task.optimizer},"
         f" {settings.epochs} mini-batch(es) a round, {settings.wire_dtype} on the link; times in ms",
-        ("round", "device", "cut", "loss", "delay", *TERMS, "waiting", "clock", "energy"),
+        ("round", "device", "cut", "loss", "delay", *TERMS, "waiting", "frequency", "energy"),
         [_row(turn) for turn in turns],
         left=2,
     )

@@ -1,4 +1,4 @@
-"""Power and time against the clock, and energy with its best clock, as charts."""
+"""Power and time against the frequency, and energy with its best frequency, as charts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN = {"W": "W", "s": "ms", "1": "1"}
 
 
 def curve_charts(curve: Curve, best: Sequence[Optimum] = ()) -> tuple[Chart, Chart]:
-    """A quantity against the clock, and below it how far the points lie from the law."""
+    """A quantity against the frequency, and below it how far the points lie from the law."""
     key = file_key(curve.title.replace(": ", "-").replace(" ", "-"))
     return _main(curve, best, key), _residuals(curve, key)
 
@@ -54,7 +54,7 @@ def _main(curve: Curve, best: Sequence[Optimum], key: str) -> Chart:
 
 def _note(curve: Curve) -> str:
     fit = curve.fit
-    # The error of points that the fit did not see is the honest one; few clocks give none.
+    # The error of points that the fit did not see is the honest one; few frequencies give none.
     basis = "held out" if fit.loo_mape is not None else "in sample"
     error = fit.mape if fit.loo_mape is None else fit.loo_mape
     return (
@@ -65,7 +65,7 @@ def _note(curve: Curve) -> str:
 
 def _residuals(curve: Curve, key: str) -> Chart:
     shown = [(f, r) for f, r, throttled in curve.residuals if not throttled]
-    # Drawn over the clocks of the chart above, so that the two line up.
+    # Drawn over the frequencies of the chart above, so that the two line up.
     clocks = [f for f, _, _ in curve.points] + [f for f, _ in curve.law]
     ends = (min(clocks), max(clocks))
     return Chart(
@@ -80,7 +80,7 @@ def _residuals(curve: Curve, key: str) -> Chart:
 
 
 def prediction_chart(fit: Fit, frequency_hz: float) -> Chart:
-    """A law over the clocks it was fitted to and out to one clock, with the prediction there."""
+    """A law over the frequencies it was fitted to and out to one frequency, with the prediction there."""
     low, high = (min(fit.x.span[0], frequency_hz), max(fit.x.span[1], frequency_hz))
     clocks = [float(f) for f in np.linspace(low, high, CURVE_POINTS)]
     predicted = [fit.predict(f) for f in clocks]
@@ -110,27 +110,29 @@ def prediction_chart(fit: Fit, frequency_hz: float) -> Chart:
 
 
 def best_mark(best: Optimum) -> Mark:
-    """The clock of least energy on a clock axis."""
+    """The frequency of least energy on a frequency axis."""
     return Mark(
-        label=f"clock of least energy, {best.work}", x=best.optimum.frequency_hz, ci95=best.optimum.frequency_ci95_hz
+        label=f"frequency of least energy, {best.work}",
+        x=best.optimum.frequency_hz,
+        ci95=best.optimum.frequency_ci95_hz,
     )
 
 
 def same_power(best: Optimum, fit: Fit) -> bool:
-    """Whether a fit is the power that a best clock was found with."""
+    """Whether a fit is the power that a best frequency was found with."""
     keys = ("task", "workload", "rail", "power_mode", "memory_hz")
     return fit.quantity == "power" and all(getattr(best, key) == getattr(fit, key) for key in keys)
 
 
 def energy_chart(device_name: str, best: Optimum) -> Chart:
-    """Energy of the work against the clock."""
+    """Energy of the work against the frequency."""
     found = best.optimum
     return Chart(
         key=file_key(device_name, "energy", best.work.replace(" ", "-"), best.rail, best.power_mode),
         title=f"{device_name}: energy of {best.work}" + (f", rail {best.rail}" if best.rail else ""),
         note=(
             f"Power ({best.law}) times time, {found.energy_j.provenance}; least {si(found.energy_j.value, 'J')} at"
-            f" {si(found.frequency_hz, 'Hz')}, {percent(found.saving)} less than at the highest clock."
+            f" {si(found.frequency_hz, 'Hz')}, {percent(found.saving)} less than at the highest frequency."
         ),
         x=CLOCK,
         y=Axis(label="energy", unit="J", shown="J", zero=True),
@@ -149,7 +151,7 @@ def powers_chart(curves: Sequence[Curve], key: str) -> Chart:
         series.append(_pairs(f"{curve.fit.device_name}: points", "points", i, measured))
     return Chart(
         key=key,
-        title="power against clock",
+        title="power against frequency",
         note="One training step under load; laws as fitted, points as measured, imported or simulated.",
         x=CLOCK,
         y=Axis(label="power", unit="W", shown="W", zero=True),

@@ -68,7 +68,7 @@ def _decisions(first: PlannedRound) -> Table:
         columns=(
             Column(name="device"),
             Column(name="cut"),
-            Column(name="server clock", **_CLOCK),
+            Column(name="server frequency", **_CLOCK),
             Column(name="delay", unit="s"),
             Column(name="delay, 95 % from", unit="s"),
             Column(name="delay, 95 % to", unit="s"),
@@ -97,7 +97,7 @@ def _costs(plan: Plan) -> Section:
 
 
 def _name(d: Decision) -> str:
-    clock = "clock N/A" if d.frequency_hz is None else f"server at {d.frequency_hz / 1e6:.5g} MHz"
+    clock = "frequency N/A" if d.frequency_hz is None else f"server at {d.frequency_hz / 1e6:.5g} MHz"
     return f"{d.device}: cut {d.cut}, {clock}"
 
 
@@ -153,7 +153,7 @@ def _rounds(plan: Plan) -> Section:
     lines = () if len(shown) == len(plan.rounds) else (f"The first {len(shown)} of {len(plan.rounds)} rounds.",)
     charts = (
         _by_round(shown, "cut", Axis(label="cut", unit="1", shown="1", zero=True)),
-        _by_round(shown, "frequency_hz", Axis(label="server clock", unit="Hz", shown="MHz")),
+        _by_round(shown, "frequency_hz", Axis(label="server frequency", unit="Hz", shown="MHz")),
         _by_round(shown, "delay_s", Axis(label="delay", unit="s", shown="s", zero=True)),
     )
     return Section(title="Round by round", lines=lines, parts=tuple(c for c in charts if c.series))
@@ -255,13 +255,13 @@ def _pareto_table(plan: Plan) -> Table:
     )
     return Table(
         key="pareto",
-        caption="Pareto front of the first round, cuts and clocks in the order of the devices",
+        caption="Pareto front of the first round, cuts and frequencies in the order of the devices",
         columns=(
             Column(name="weight on delay", unit="1"),
             Column(name="delay", unit="s"),
             Column(name="server energy", unit="J"),
             Column(name="cuts"),
-            Column(name="server clocks (MHz)"),
+            Column(name="server frequencies (MHz)"),
             ORIGIN,
         ),
         rows=rows,

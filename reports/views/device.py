@@ -1,4 +1,4 @@
-"""One device as sections: what it is, its curves, its best clock, its roofline, and every number in tables."""
+"""One device as sections: what it is, its curves, its best frequency, its roofline, and every number in tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cardlab.reports.views.points import points_table, segments_table, top_point
 from cardlab.reports.views.roofline import roofline
 
 _RANGE = (Column(name="95 % from"), Column(name="95 % to"))
-# A measured table has a parameter for each clock; the JSON document holds them all.
+# A measured table has a parameter for each frequency; the JSON document holds them all.
 _SHOWN_PARAMETERS = 8
 
 
@@ -35,8 +35,8 @@ def _head(data: DeviceData) -> Section:
         ("platform", d.platform),
         ("model", d.model),
         ("arithmetic cores", None if d.cores is None else str(d.cores)),
-        ("lowest clock offered (MHz)", _mhz(d.frequency_min_hz)),
-        ("highest clock offered (MHz)", _mhz(d.frequency_max_hz)),
+        ("lowest frequency offered (MHz)", _mhz(d.frequency_min_hz)),
+        ("highest frequency offered (MHz)", _mhz(d.frequency_max_hz)),
         ("memory (GiB)", None if d.memory_bytes is None else f"{d.memory_bytes / 2**30:.4g}"),
         ("key", d.key),
     )
@@ -57,12 +57,12 @@ def _mhz(value_hz: float | None) -> str | None:
 
 def _curves(data: DeviceData) -> Section:
     parts = [chart for curve in data.curves for chart in curve_charts(curve, data.optima)]
-    return Section(title="Power and latency against the clock", parts=tuple(parts))
+    return Section(title="Power and latency against the frequency", parts=tuple(parts))
 
 
 def _energy(data: DeviceData) -> Section:
     if not data.optima:
-        return Section(title="Clock of least energy")
+        return Section(title="Frequency of least energy")
     rows = tuple(
         (
             b.work,
@@ -80,23 +80,23 @@ def _energy(data: DeviceData) -> Section:
     )
     table = Table(
         key=file_key(data.device.name, "least-energy"),
-        caption="the clock that spends least energy on a fixed piece of work",
+        caption="the frequency that spends least energy on a fixed piece of work",
         columns=(
             Column(name="work"),
             Column(name="rail"),
             Column(name="power mode"),
-            Column(name="clock", unit="Hz", shown="MHz"),
-            *(Column(name=f"clock, {c.name}", unit="Hz", shown="MHz") for c in _RANGE),
+            Column(name="frequency", unit="Hz", shown="MHz"),
+            *(Column(name=f"frequency, {c.name}", unit="Hz", shown="MHz") for c in _RANGE),
             Column(name="energy", unit="J"),
             *(Column(name=f"energy, {c.name}", unit="J") for c in _RANGE),
-            Column(name="less than at the highest clock", unit="1", shown="%"),
+            Column(name="less than at the highest frequency", unit="1", shown="%"),
             Column(name="power law"),
             ORIGIN,
         ),
         rows=rows,
     )
     charts = (energy_chart(data.device.name, b) for b in data.optima)
-    return Section(title="Clock of least energy", parts=(*charts, table))
+    return Section(title="Frequency of least energy", parts=(*charts, table))
 
 
 def _interval(estimate: Estimate) -> tuple[float | None, float | None]:
@@ -192,7 +192,7 @@ def _constants(data: DeviceData) -> Table:
     )
     return Table(
         key=file_key(data.device.name, "constants"),
-        caption="constants, with the clocks they were fitted over and the mean error of their law there",
+        caption="constants, with the frequencies they were fitted over and the mean error of their law there",
         columns=(
             Column(name="of"),
             Column(name="constant"),
@@ -225,7 +225,7 @@ def fits_table(fits: tuple[Fit, ...], device_name: str) -> Table:
     )
     return Table(
         key=file_key(device_name, "fits"),
-        caption="laws, with the mean error in the sample and with each clock held out in turn",
+        caption="laws, with the mean error in the sample and with each frequency held out in turn",
         columns=(
             Column(name="curve"),
             Column(name="law"),

@@ -46,7 +46,7 @@ def fit_document(fit: Fit) -> Document:
 
 
 def prediction_document(fit: Fit, frequency_hz: float) -> Document:
-    """What a fit says at one clock (keys of `calibrate predict --json`)."""
+    """What a fit says at one frequency (keys of `calibrate predict --json`)."""
     estimate = fit.predict(frequency_hz)
     return {
         "fit_id": fit.fit_id,
@@ -69,7 +69,7 @@ def prediction_document(fit: Fit, frequency_hz: float) -> Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A measured quantity against clock with its law, ready to draw.
+    """A measured quantity against frequency with its law, ready to draw.
 
     Attributes:
         title, y_label: in words; y in `unit`.
@@ -95,7 +95,7 @@ class Curve:
 
 
 def curve(fits: Sequence[Fit], points: Sequence[tuple[float, float, bool]]) -> Curve | None:
-    """The curve of one subject from all its fits; None if its clock could not be read."""
+    """The curve of one subject from all its fits; None if its frequency could not be read."""
     chosen = next(f for f in fits if f.selected)
     if chosen.x.min is None or chosen.x.max is None:
         return None

@@ -46,7 +46,7 @@ def _facts(fleet: Sequence[DeviceData]) -> Table:
             Column(name="platform"),
             Column(name="model"),
             Column(name="cores"),
-            Column(name="highest clock offered", unit="Hz", shown="MHz"),
+            Column(name="highest frequency offered", unit="Hz", shown="MHz"),
             Column(name="memory", unit="bytes", shown="MiB"),
             Column(name="key"),
         ),
@@ -56,12 +56,12 @@ def _facts(fleet: Sequence[DeviceData]) -> Table:
 
 def _task(key: str, members: Sequence[tuple[DeviceData, Profile]]) -> Section:
     run = members[0][1].run
-    name, lines = run.workload or "workload", ("Each device at its highest unthrottled clock.",)
+    name, lines = run.workload or "workload", ("Each device at its highest unthrottled frequency.",)
     if run.task is not None:
         name = run.task.model
         lines = (
             f"Batch {run.task.batch} x {run.task.sequence} tokens, LoRA rank {run.task.lora.rank}; each device at its"
-            " highest unthrottled clock. One step is the forward and backward pass of all segments, derived from"
+            " highest unthrottled frequency. One step is the forward and backward pass of all segments, derived from"
             " their times.",
         )
     rows = tuple(_row(data, profile) for data, profile in members)
@@ -94,7 +94,7 @@ def _steps(members: Sequence[tuple[DeviceData, Profile]]) -> Bars:
 
 def _clock_words(point: Point | None) -> str:
     clock = None if point is None else clock_of(point)
-    return "clock N/A" if clock is None else f"{clock / 1e6:.5g} MHz"
+    return "frequency N/A" if clock is None else f"{clock / 1e6:.5g} MHz"
 
 
 def _segment_s(profile: Profile, segment: str) -> float | None:
@@ -116,7 +116,7 @@ def _energies(members: Sequence[tuple[DeviceData, Profile]]) -> Bars:
     return Bars(
         key="fleet-step-energy",
         title="energy of one training step",
-        note="Power x time at the highest unthrottled clock, derived; N/A where there is no meter.",
+        note="Power x time at the highest unthrottled frequency, derived; N/A where there is no meter.",
         unit="J",
         rows=tuple(data.device.name for data, _ in members),
         terms=("energy",),
@@ -166,13 +166,13 @@ def _table(key: str, rows: tuple[tuple[Cell, ...], ...]) -> Table:
         caption="one training step on each device; energy = power x time, derived",
         columns=(
             Column(name="device"),
-            Column(name="clock", unit="Hz", shown="MHz"),
+            Column(name="frequency", unit="Hz", shown="MHz"),
             Column(name="one step", unit="s"),
             Column(name="standard error", unit="s"),
             Column(name="power", unit="W"),
             Column(name="waiting power", unit="W"),
             Column(name="energy of one step", unit="J"),
-            Column(name="clock of least energy", unit="Hz", shown="MHz"),
+            Column(name="frequency of least energy", unit="Hz", shown="MHz"),
             Column(name="energy there", unit="J"),
             ORIGIN,
         ),

@@ -187,7 +187,7 @@ class Section:
     level: int = 2
 
 
-CLOCK = Axis(label="clock", unit="Hz", shown="MHz")
+CLOCK = Axis(label="frequency", unit="Hz", shown="MHz")
 ORIGIN = Column(name="origin")
 
 

@@ -1,4 +1,4 @@
-"""The measured points of a run as tables: operating points, and segments at the highest clock."""
+"""The measured points of a run as tables: operating points, and segments at the highest frequency."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _CLOCK = {"unit": "Hz", "shown": "MHz"}
 
 
 def top_point(profile: Profile) -> Point | None:
-    """The finished point at the highest clock, unthrottled if there is one; None if none is finished."""
+    """The finished point at the highest frequency, unthrottled if there is one; None if none is finished."""
     done = [p for p in profile.points if p.done]
     clean = [p for p in done if p.operating is not None and p.operating.throttled is not True]
-    # Of visits of one clock the last counts, when the device was warm.
+    # Of visits of one frequency the last counts, when the device was warm.
     return max(clean or done, key=lambda p: (clock_of(p) or 0.0, p.index), default=None)
 
 
 def clock_of(point: Point) -> float | None:
-    """The clock read back under load, Hz; None if it could not be read."""
+    """The frequency read back under load, Hz; None if it could not be read."""
     return None if point.operating is None else point.operating.frequency_hz
 
 
@@ -57,9 +57,9 @@ def points_table(profile: Profile) -> Table:
         key=file_key(profile.run.device.name, "points"),
         caption=f"operating points, read back under load; power on rail {_rail(profile)}; a step is derived",
         columns=(
-            Column(name="clock", **_CLOCK),
+            Column(name="frequency", **_CLOCK),
             Column(name="requested", **_CLOCK),
-            Column(name="memory clock", **_CLOCK),
+            Column(name="memory frequency", **_CLOCK),
             Column(name="power mode"),
             Column(name="power", unit="W"),
             Column(name="waiting power", unit="W"),
@@ -124,7 +124,7 @@ def segments_table(profile: Profile, point: Point) -> Table:
             )
         )
     clock = clock_of(point)
-    at = "at a clock that could not be read" if clock is None else f"at {clock / 1e6:.6g} MHz"
+    at = "at a frequency that could not be read" if clock is None else f"at {clock / 1e6:.6g} MHz"
     work = {"unit": "FLOP", "shown": "GFLOP"}
     return Table(
         key=file_key(profile.run.device.name, "segments"),

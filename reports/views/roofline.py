@@ -94,7 +94,8 @@ def roofline(profile: Profile, point: Point) -> Chart | None:
         key=file_key(device.name, "roofline"),
         title=f"{device.name}: roofline of its segments",
         note=(
-            f"Clock {si(clock, 'Hz')}. Rates derived from times ({profile.run.provenance}) and counted FLOP and bytes;"
+            f"Frequency {si(clock, 'Hz')}. Rates derived from times ({profile.run.provenance}) and counted FLOP and"
+            " bytes;"
             " the roofs are the highest rates seen, so lower bounds on the device."
         ),
         x=Axis(label="FLOP per byte moved", unit="1", shown="1", log=True),

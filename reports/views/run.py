@@ -224,7 +224,7 @@ def _rounds_table(run: Run, rounds: Sequence[TrainRound]) -> Table:
             Column(name="round"),
             Column(name="device"),
             Column(name="cut"),
-            Column(name="server clock", unit="Hz", shown="MHz"),
+            Column(name="server frequency", unit="Hz", shown="MHz"),
             Column(name="loss", unit="1"),
             Column(name="delay", unit="s"),
             Column(name="predicted delay", unit="s"),

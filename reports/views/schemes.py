@@ -1,4 +1,4 @@
-"""Schemes over channels, as the paper's figures 3 and 4 show them: cuts, clocks, mean delay and energy."""
+"""Schemes over channels, as the paper's figures 3 and 4 show them: cuts, frequencies, mean delay and energy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def paper_pictures(
     clock_hz: Mapping[str, float],
     schemes: Mapping[str, Mapping[str, Pair]],
 ) -> tuple[Chart | Bars, ...]:
-    """The series of the paper's Fig. 3 (cuts by round, clock by device) and Fig. 4 (delay and energy)."""
+    """The series of the paper's Fig. 3 (cuts by round, frequency by device) and Fig. 4 (delay and energy)."""
     cuts = Chart(
         key="fig-3a-cuts",
         title="like Fig. 3a: cut by round, Normal channel",
@@ -51,11 +51,11 @@ def paper_pictures(
     )
     clocks = Bars(
         key="fig-3b-clocks",
-        title="like Fig. 3b: mean server clock by device",
+        title="like Fig. 3b: mean server frequency by device",
         note="Computed from the scenario card-letter.",
         unit="GHz",
         rows=tuple(clock_hz),
-        terms=("server clock",),
+        terms=("server frequency",),
         values=tuple((f / 1e9,) for f in clock_hz.values()),
     )
     return (cuts, clocks, *scheme_bars(schemes))

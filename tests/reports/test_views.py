@@ -62,7 +62,7 @@ def test_the_best_clock_is_the_least_of_the_energy_that_is_drawn(fleet) -> None:
     least = line.x[min(range(len(line.y)), key=line.y.__getitem__)]
     assert energy.marks[0].x == pytest.approx(least, rel=0.03)
     [row] = table(sections, "least-energy")
-    assert row["clock"] == energy.marks[0].x and row["origin"] == "simulated, derived"
+    assert row["frequency"] == energy.marks[0].x and row["origin"] == "simulated, derived"
 
 
 def test_the_roofline_divides_counted_work_by_time_and_its_roofs_touch_the_best_segments(fleet) -> None:
@@ -92,7 +92,7 @@ def test_devices_stand_side_by_side_and_what_was_not_measured_is_none(fleet) -> 
     assert len(bars["fleet-step-time"].rows) == 3
     by_name = {r["device"]: r for r in table(sections, side.parts[-1].key)}
     bench, server = by_name["bench"], by_name[world.HOSTILE]
-    assert bench["power"] is None and bench["energy of one step"] is None and bench["clock of least energy"] is None
+    assert bench["power"] is None and bench["energy of one step"] is None and bench["frequency of least energy"] is None
     assert server["energy of one step"] == pytest.approx(server["power"] * server["one step"])  # type: ignore[operator]
     seconds = 0.03 * (0.1 + 2.0 + 3 * 2.2 + 2.0)
     assert bench["one step"] == pytest.approx(seconds)
