@@ -43,6 +43,7 @@ def print_table(
     left: int = 1,
 ) -> None:
     """A table of the result; the first `left` columns are text, the others numbers."""
+    # A pipe or a file gets plain columns, which other programs can cut.
     if sys.stdout.isatty():
         _rich_table(title, columns, rows, left)
     else:

@@ -137,6 +137,7 @@ def _labels(plane: _Plane, series: Series) -> list[str]:
         places.setdefault((round(plane.x.at(x)), round(plane.y.at(y), -1)), []).append(label)
     parts = []
     for (a, b), names in places.items():
+        # Names near an edge grow inwards, or the picture would cut them off.
         anchor = "end" if a > WIDTH - 110 else "start" if a < LEFT + 70 else "middle"
         parts.append(_text("label", a, b - 9, ", ".join(names), anchor))
     return parts

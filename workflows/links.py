@@ -50,6 +50,7 @@ def measure_link(store: Store | Opening, options: LinkOptions) -> MeasuredLink:
 
     if options.server is None:
         raise UsageError("a link is measured to a server", remedy="give --server HOST:PORT")
+    # With the transport of a split run: its framing and encryption are part of the rates that plans use.
     transport = connect(options.server, options.key, options.server_key, parse_link(options.shape))
     try:
         rates = measure(transport, message_bytes=options.message_bytes, messages=options.messages)

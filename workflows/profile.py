@@ -122,6 +122,7 @@ def check_options(options: ProfileOptions) -> None:
         if of_task:
             flag = _OF_TASK[of_task[0]]
             raise UsageError(f"{flag} has no effect on a load", remedy=f"leave {flag} out, or name a --model")
+    # Only a value that differs from the default was certainly asked for.
     if options.readonly and options.frequencies != ProfileOptions().frequencies:
         raise UsageError(
             "--readonly measures at the frequency as found, and --frequencies names others",

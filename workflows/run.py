@@ -130,6 +130,7 @@ def run(store: Store, options: RunOptions, progress: Say = silent, finished: Fin
     parse_link(options.link, planned=options.resume or options.plan is not None)
     with _prepared(store, options, "auto", None, options.link) as prepared:
         named = prepared.schedule.devices
+        # Each device of a plan has its own cut and shard: with another number the plan is another one.
         if named and options.devices not in (None, len(named)):
             raise UsageError(f"the plan names {len(named)} device(s)", remedy="leave --devices out")
         names = named or tuple(f"device-{n}" for n in range(1, (options.devices or 1) + 1))

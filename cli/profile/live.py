@@ -80,6 +80,7 @@ class LiveObserver(PlainObserver):
 @contextmanager
 def make_observer(*, quiet: bool) -> Iterator[Observer]:
     """The observer that fits the output: silent, live on a terminal, else plain lines."""
+    # With --json everything on stderr would be noise for the program that reads the document.
     if quiet:
         yield SilentObserver()
     elif sys.stderr.isatty():

@@ -155,6 +155,8 @@ class Board:
         assert self.gpu is not None
         self._journal()
         lowest = self.table_hz()[0]
+        # The lowest of the table is allowed at any time, so the first write cannot cross the maximum that was
+        # found.
         for name, value in (("min_freq", lowest), ("max_freq", frequency_hz), ("min_freq", frequency_hz)):
             self._write(name, value)
         # From kernel 5.10 on a wrong write is no error: a limit that reads otherwise is the only sign of it.

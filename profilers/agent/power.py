@@ -13,6 +13,7 @@ from .bundle import Row
 # Reading a register takes about half a millisecond: ten rounds a second cost little, and the chip's own mean
 # moves no faster.
 SAMPLE_S = 0.1
+# The rails of an Orin move in steps of 0.04 to 0.4 W: below some seconds there are too few different readings.
 MIN_WINDOW_S = 5.0
 # A reading reaches back over one averaging interval; of ten, what it carries in and leaves out weighs little.
 INTERVALS = 10

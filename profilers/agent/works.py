@@ -134,6 +134,7 @@ def resolve(job: Job, dtype: str, device: str, threads: int) -> Job:
         if device == "cuda":
             # Native from Ampere on. On older cards torch says yes to bfloat16 as well, and emulates it.
             dtype = "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
+    # The major version only: it names the libraries that computed, and the card stands in the device record.
     accelerator = None  # type: Optional[str]
     if device == "cuda":
         accelerator = "cuda-%s" % str(torch.version.cuda).split(".")[0]

@@ -68,6 +68,8 @@ def find_gpu(root: Path) -> Gpu | None:
     for folder in sorted(base.iterdir()) if base.is_dir() else ():
         name = read_text(folder / "device" / "of_node" / "name") or ""
         if is_gpu_node(name):
+            # Sorted here, although kernels list it in ascending order: the first and last entries are used as
+            # its ends.
             table = (read_text(folder / "available_frequencies") or "").split()
             return Gpu(folder, tuple(sorted(int(hz) for hz in table if hz.isascii() and hz.isdigit())))
     return None

@@ -12,6 +12,7 @@ from .modules import SOCS, Board, Soc, active_sm, find_board
 
 DEVICE_TREE = "proc/device-tree"
 RELEASE = "etc/nv_tegra_release"
+# By L4T's major release: R34 and R35 are JetPack 5, R38 and R39 JetPack 7.
 _JETPACK = {32: "4", 34: "5", 35: "5", 36: "6", 38: "7", 39: "7"}
 _RELEASE = re.compile(r"R(\d+)\s*\(release\)\s*,\s*REVISION:\s*([\d.]+)")
 

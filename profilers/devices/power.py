@@ -70,6 +70,7 @@ class RailTrace:
             return None
         stderr = block_stderr(power)
         if self.quantisation_w is not None:
+            # Readings that stand still hide anywhere in their step, and repeating them tells nothing more.
             dithered = float(power.std()) >= 0.5 * self.quantisation_w
             floor = self.quantisation_w / math.sqrt(12.0 * (power.size if dithered else 1))
             stderr = floor if stderr is None else math.hypot(stderr, floor)

@@ -99,6 +99,7 @@ class PointMeasurer:
         reasons = list(dict.fromkeys(said + problems))
         if problems:
             throttled = True
+        # A frequency that was not reached is a limit of the hardware, whether or not it gave a reason.
         if not on_request(read_hz, frequency_hz):
             throttled = True
             reasons.append(f"ran at {(read_hz or 0) / 1e6:.0f} MHz, not at {(frequency_hz or 0) / 1e6:.0f} MHz")

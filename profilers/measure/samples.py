@@ -115,6 +115,7 @@ def measurements(timing: WorkTiming) -> tuple[Measurement, ...]:
     records = []
     for lap in timing.laps:
         samples = dict(lap.samples)
+        # Stored with each lap, so that a drift of the machine can be found long afterwards.
         if timing.reference_s:
             samples["reference_s"] = timing.reference_s
         records.append(

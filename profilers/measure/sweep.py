@@ -75,6 +75,7 @@ def plan_points(frequencies_hz: tuple[float, ...], seed: int, anchor: bool = Tru
     anchors: dict[int, float] = {}
     # With fewer, three visits of one would be most of the sweep.
     if anchor and len(frequencies_hz) >= 4:
+        # Well inside the range: at its ends a power limit or the lowest voltage would hide a drift.
         middle = min(frequencies_hz, key=lambda f: abs(f - 0.7 * frequencies_hz[-1]))
         order.remove(middle)
         half = math.ceil(len(order) / 2)

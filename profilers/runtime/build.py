@@ -129,6 +129,7 @@ def materialise_whole(built: BuiltModel, device: str) -> torch.nn.Module:
     Materialising separates tied weights, so they are tied again before anything touches their memory.
     """
     built.model.to_empty(device=device)
+    # Before the filling, which would make pages resident that tying drops again.
     built.model.tie_weights()
     _fill_all(built, built.model)
     if built.family.rotary_path is not None:

@@ -85,6 +85,7 @@ class TorchRuntime:
     def trial_work(self) -> Work:
         """Matrix products, some milliseconds each time on a GPU; without torch on a CPU."""
         if not self._cuda:
+            # NumPy is always there, and a self-test of a board without torch still has to load its CPU.
             small = np.random.default_rng(0).standard_normal((256, 256), dtype=np.float32)
             return as_work(lambda: small @ small, "trial")
         self._need_cuda()

@@ -62,6 +62,7 @@ class CpuLapTimer:
         run()
         work.synchronize()
         wall_s = time.perf_counter() - start_s
+        # Spread over its threads, so that work which fills all of them compares with the wall.
         cpu_s = (cpu_time() - cpu_start_s) / self.threads
         switches = resource.getrusage(self._who).ru_nivcsw - switches
         return LapSample(wall_s=wall_s, cpu_s=cpu_s, involuntary_switches=switches)

@@ -101,6 +101,7 @@ def curve(fits: Sequence[Fit], points: Sequence[tuple[float, float, bool]]) -> C
         return None
     clocks = np.linspace(chosen.x.min, chosen.x.max, CURVE_POINTS)
     predicted = [chosen.predict(float(f)) for f in clocks]
+    # Drawn beside the chosen law for comparison; where it was chosen itself it is the law.
     cubic = next((f for f in fits if f.law == "cubic" and not f.selected), None)
     words = subject(chosen.quantity, segment=chosen.segment, phase=chosen.phase, rail=chosen.rail)
     return Curve(

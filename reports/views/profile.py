@@ -53,6 +53,7 @@ def _task(profile: Profile) -> Document | None:
 def _cut(cut: CutCost, profile: Profile) -> Document:
     """A cut and whether its device side fits the memory budget of the run; None where either is unknown."""
     document: Document = to_plain(cut)
+    # Judged against the budget of the run, which is another on each board, and so no part of the cut itself.
     document["device_fits"] = profile.fits_on_device(cut.cut)
     return document
 

@@ -124,6 +124,7 @@ def _inside(observed_s: float | None, ci95: tuple[float, float] | None) -> bool 
 
 def _device_charts(run: Run, device: str, rounds: Sequence[TrainRound]) -> list[Part]:
     """The delay, and each term that matters, against the round."""
+    # The delay as one more term, so that it is drawn in the same way as its parts.
     whole = [
         TrainPhase(term=DELAY, observed_s=r.delay_s, predicted_s=_sum(r), predicted_ci95=r.predicted_delay_ci95)
         for r in rounds

@@ -74,6 +74,7 @@ class ChildSource:
         try:
             self._process = subprocess.Popen(
                 list(program.command),
+                # What is typed at the terminal is for the session and not for the sensor.
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -132,6 +132,8 @@ class JetsonFrequency:
         held = self._held_hz
         if max(abs(low - held), abs(high - held)) <= _TOLERANCE_HZ:
             return ()
+        # Both limits at one lower value are a cap (power mode, heat); two different ones were written by
+        # somebody.
         if low == high < held:
             return (f"held at {high / 1e6:.0f} MHz by a cap of the board, not at {held / 1e6:.0f} MHz",)
         return (f"lock undone by another program: {low / 1e6:.0f} .. {high / 1e6:.0f} MHz allowed",)

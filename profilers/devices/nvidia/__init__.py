@@ -23,6 +23,7 @@ def found(place: Place) -> bool:
         import torch
     except ImportError:
         return False
+    # A card that torch cannot use has nothing to measure a model on: the CPU is the better choice of `auto`.
     return bool(torch.cuda.is_available())
 
 
