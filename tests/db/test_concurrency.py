@@ -11,34 +11,14 @@ from pathlib import Path
 import pytest
 
 from cardlab.db import open_store
-from cardlab.db.bundle import merge_bundle
 from cardlab.db.check import check
 from tests import records
 from tests.db.test_bundle import make_board
+from tests.db.writers import merge, write
 
 pytestmark = pytest.mark.once
 
 LONGEST_READ_S = 1.0
-
-
-def write(location: str, number: int, count: int, start: float) -> None:
-    """One profiler: a run of its own, a measurement a transaction; all describe the same device and task."""
-    while time.time() < start:
-        time.sleep(0.01)
-    run = records.run(uid=f"{number:032x}")
-    with open_store(location) as store:
-        store.runs.begin(run)
-        point = store.runs.begin_point(run.uid, run.planned[0])
-        for i in range(count):
-            store.runs.add(point, records.latency("layer", "forward", 1.0 + i))
-        store.runs.finish_point(point, records.OPERATING)
-
-
-def merge(location: str, bundle: str, start: float) -> None:
-    while time.time() < start:
-        time.sleep(0.01)
-    with open_store(location) as store:
-        merge_bundle(store, bundle)
 
 
 def started(target: object, *arguments: tuple[object, ...]) -> list[SpawnProcess]:
