@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from cardlab.cli.parameters import Shared
+from cardlab.core.errors import UsageError
 from cardlab.workflows.settings import database
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ def open_shared(shared: Shared, *, create: bool = False) -> Store:
     """The store of a command; one that only reads makes no file. Raises NotFoundError if there is none."""
     from cardlab.db import open_store
 
+    if database(shared.db) == ":memory:":
+        raise UsageError("a database in memory is gone when the command ends", remedy="name a file with --db")
     return open_store(database(shared.db), create=create)
 
 

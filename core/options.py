@@ -6,9 +6,12 @@ declaration holds what is said of the option, never what it does.
 
 from __future__ import annotations
 
+import math
 from dataclasses import MISSING, dataclass, fields
+from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from cardlab.core.errors import UsageError
 from cardlab.core.plain import Document
 
 
@@ -67,6 +70,40 @@ def declared(options: type) -> tuple[Declared, ...]:
             default = field.default if field.default is not MISSING else MISSING
             found.append(Declared(name=field.name, kind=kind, opt=opt, default=default))
     return tuple(found)
+
+
+class Checked:
+    """Base of options dataclasses: what does not fit its declaration is refused when it is made, by anybody."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for option in declared(type(self)):
+            _check(option, getattr(self, option.name))
+
+
+def _check(o: Declared, value: object) -> None:
+    """Raise UsageError naming the option where the value has another type, is not finite, or is out of bounds."""
+    kinds = get_args(o.kind) if isinstance(o.kind, UnionType) else (o.kind,)
+    if not any(_fits(kind, value) for kind in kinds):
+        names = " or ".join("nothing" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds)
+        raise UsageError(f"{o.name} is {value!r}", remedy=f"give {o.flag} a value of type {names}")
+    if isinstance(value, float) and math.isinf(value):
+        raise UsageError(f"{o.name} is {value}", remedy=f"give {o.flag} a finite number")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        low, high = o.opt.low, o.opt.high
+        if (low is not None and value < low) or (high is not None and value > high):
+            ends = f"at least {low:g}" if high is None else f"from {low or 0:g} to {high:g}"
+            raise UsageError(f"{o.name} is {value:g}", remedy=f"give {o.flag} a number of {ends}")
+
+
+def _fits(kind: Any, value: object) -> bool:
+    """Whether a value is of a declared type; a whole number may stand for a float, True for nothing but itself."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(isinstance(item, get_args(kind)[0]) for item in value)
+    if kind in (int, float):
+        return isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+    return isinstance(value, kind)
 
 
 def given(options: Any) -> Document:

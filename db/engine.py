@@ -20,6 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import StaticPool
 
 from cardlab.core.errors import (
     MissingDependencyError,
@@ -43,6 +44,8 @@ def database_url(location: str | Path) -> URL:
     Raises StoreError if the text looks like a URL and is none.
     """
     text = str(location)
+    if text == ":memory:":
+        return URL.create("sqlite")
     if "://" not in text:
         # Absolute, so that a later change of the working folder does not lead to another file.
         return URL.create("sqlite", database=str(Path(text).expanduser().absolute()))
@@ -106,6 +109,9 @@ def translated(location: str | Path) -> Iterator[None]:
 
 def _engine(url: URL) -> Engine:
     try:
+        if url.get_backend_name() == "sqlite" and url.database is None:
+            # Each connection to a memory database would be another database: all of this engine share one.
+            return sa.create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
         return sa.create_engine(url)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise MissingDependencyError(

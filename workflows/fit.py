@@ -17,6 +17,7 @@ from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.reports.views.curves import curve_charts, energy_chart
 from cardlab.reports.views.parts import Bars, Chart
+from cardlab.workflows.opening import need_store
 from cardlab.workflows.options.calibrate import FitOptions, ShowFitsOptions
 from cardlab.workflows.report_data import store_curves
 
@@ -80,7 +81,7 @@ def fit(
         NotFoundError: nothing was measured, or there is no such device.
         CalibrationError: a subject cannot be fitted; the message names it.
     """
-    asked = options or FitOptions()
+    store, asked = need_store(store), options or FitOptions()
     key = device_key(store, device if device is not None else asked.device)
     fits = fit_store(store, device=key, law=law or asked.law, created_at=utc_now())
     return with_constants(store, fits)

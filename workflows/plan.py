@@ -21,6 +21,7 @@ from cardlab.core.records.plan import SHARINGS, Plan
 from cardlab.core.records.task import DTYPE_BYTES
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
+from cardlab.workflows.opening import need_store
 from cardlab.workflows.options.card import PlanOptions
 
 
@@ -39,7 +40,8 @@ def plan(store: Store | None, options: PlanOptions | None = None) -> Plan:
     if asked.scenario is None:
         if store is None:
             raise UsageError("a plan needs constants", remedy="give a store, or name a scenario")
-        return _from_database(store, asked)
+        _check_scheme(asked, asked.scheme or "card", has_curve=True)
+        return _from_database(need_store(store), asked)
     scenario = _changed(load_scenario(asked.scenario), asked)
     _check_scheme(asked, scenario.scheme, has_curve=scenario.sft.accuracy_limit is not None)
     # After the changes: they may contradict what the file had right.
@@ -60,6 +62,14 @@ def _extended(made: Plan, problem: Problem, options: PlanOptions) -> Plan:
 
 # What names measured parties and how their numbers travel: a scenario gives all of this itself.
 _DATABASE_ONLY = ("--server", "--device", "--model", "--batch", "--seq", "--wire-dtype", "--link", "--server-sharing")
+
+
+def _check_link(options: PlanOptions) -> None:
+    """A channel draws the rates that nothing gives: with both given it would only stand in the notes."""
+    if options.channel is not None and None not in (options.uplink_mbps, options.downlink_mbps):
+        raise UsageError(
+            "--channel has no effect when both rates are given", remedy="leave --channel out, or one of the rates"
+        )
 
 
 def _check_effect(options: PlanOptions) -> None:
@@ -90,6 +100,7 @@ def _check_scheme(options: PlanOptions, scheme: str, *, has_curve: bool) -> None
 
 def _check(options: PlanOptions) -> None:
     _check_effect(options)
+    _check_link(options)
     if options.scheme not in (None, *SCHEMES):
         raise UsageError(f"there is no scheme {options.scheme!r}", remedy="use --scheme card or --scheme sft")
     if options.scheme == "sft" and (options.pareto or options.sensitivity or options.confidence is not None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ class Predictions(Tabular):
 
 def check_options(options: PredictOptions) -> None:
     """Raise UsageError for a frequency that is none, and for options without effect."""
-    if not options.frequency_mhz > 0:
+    if not (math.isfinite(options.frequency_mhz) and options.frequency_mhz > 0):
         raise UsageError(
             f"{options.frequency_mhz:g} MHz is not a frequency", remedy="give --frequency-mhz a number above 0"
         )

@@ -52,6 +52,8 @@ def profile(
         DeviceError, ProfileError: the device or the model cannot be measured.
     """
     check_options(options)
+    if options.dry_run:
+        raise UsageError("dry_run measures nothing", remedy="call cardlab.dry_run(options), or leave it out")
     budget_s = parse_duration(options.budget)
     with _opened(options) as platform:
         workload = _workload(options, platform)

@@ -12,6 +12,7 @@ from cardlab.card.reproduce import reproduce as reproduce_paper
 from cardlab.card.simulate import Simulated
 from cardlab.card.simulate import jobs as jobs_of
 from cardlab.card.simulate import simulate as simulate_jobs
+from cardlab.core.errors import UsageError
 from cardlab.core.tables import Cell, Tabular
 from cardlab.reports.views.parts import Bars, Chart
 from cardlab.reports.views.schemes import paper_pictures, simulation_pictures
@@ -65,6 +66,8 @@ def simulate(options: SimulateOptions | None = None, progress: Count | None = No
         base = replace(base, objective=replace(base.objective, weight=asked.weight))
     if asked.scheme is not None:
         base = replace(base, scheme=asked.scheme)
+    if base.scheme == "sft" and asked.weight is not None:
+        raise UsageError("--weight has no effect on scheme sft, which has no weight", remedy="leave --weight out")
     check_scenario(base)
     todo = jobs_of(base, asked.channels, asked.fleets, asked.devices)
     simulated = simulate_jobs(

@@ -7,11 +7,12 @@ measure/window.py, so that a simulated or fake device is no special case anywher
 from __future__ import annotations
 
 import contextlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cardlab.core.errors import NotSupportedError
+from cardlab.core.errors import NotSupportedError, UsageError
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
 from cardlab.profilers.board.timer import LapTimer, Timer
@@ -107,6 +108,8 @@ class HardwareDevice(ABC):
         if frequency_hz is None:
             yield
             return
+        if not (math.isfinite(frequency_hz) and frequency_hz > 0):
+            raise UsageError(f"{frequency_hz:g} Hz is no frequency", remedy="give a positive number of Hz")
         offered = self.frequencies()
         if self.guard is None or not offered:
             raise NotSupportedError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
+from cardlab.core.errors import UsageError
 from cardlab.core.records.device import Device
 from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.devices.device import HardwareDevice, Probe
@@ -59,6 +61,10 @@ class MeasuringDevice:
             Reading: iterations, seconds_per_iteration, power_w and energy_per_iteration_j (Estimates; None without a
             meter), frequency_hz, throttled, temperature_c, sources.
         """
+        if not (isinstance(work, Work) or callable(work)):
+            raise UsageError(f"{work!r} cannot be run", remedy="give a callable, or a Work with laps")
+        if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+            raise UsageError(f"a window of {seconds} s", remedy="give a positive number of seconds, or None")
         return measure(self.hardware, work if isinstance(work, Work) else self._waited_for(work), seconds)
 
     def close(self) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from cardlab.core.options import Opt
+from cardlab.core.options import Checked, Opt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FitOptions:
+class FitOptions(Checked):
     """What to fit."""
 
     device: Annotated[str | None, Opt("Label or key of a device; default: all.", metavar="LABEL")] = None
@@ -17,14 +17,14 @@ class FitOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShowFitsOptions:
+class ShowFitsOptions(Checked):
     """Which stored fits to show."""
 
     device: Annotated[str | None, Opt("Label or key of a device; default: all.", metavar="LABEL")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PredictOptions:
+class PredictOptions(Checked):
     """What to predict, and at which frequency."""
 
     device: Annotated[str, Opt("Label or key of the device.", metavar="LABEL")]
@@ -38,7 +38,7 @@ class PredictOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImportOptions:
+class ImportOptions(Checked):
     """Which file to bring in, and whose it is."""
 
     file: Annotated[str, Opt("CSV, or a Kernel Tuner JSON file.", argument=True)]
@@ -46,7 +46,7 @@ class ImportOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeterOptions:
+class MeterOptions(Checked):
     """Pairs of readings, and whose sensor they are of."""
 
     reference: Annotated[str, Opt("CSV with the columns reference_w and sensor_w.")]
@@ -55,21 +55,21 @@ class MeterOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportOptions:
+class ExportOptions(Checked):
     """Where to write the bundle."""
 
     out: Annotated[str, Opt("Bundle to write.", metavar="FILE")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MergeOptions:
+class MergeOptions(Checked):
     """Bundles to add."""
 
     bundles: Annotated[tuple[str, ...], Opt("Bundle files.", argument=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceReportOptions:
+class DeviceReportOptions(Checked):
     """The page of a device, or of all devices side by side."""
 
     out: Annotated[str, Opt("HTML file to write.", metavar="FILE")]

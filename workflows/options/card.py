@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from cardlab.core.options import Opt
+from cardlab.core.options import Checked, Opt
 
 _SOURCE, _TASK, _LINK, _LIMITS = "Source", "Task", "Link", "Constraints"
 _SCENARIO = "A bundled scenario (card-letter) or a TOML file."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOptions:
+class PlanOptions(Checked):
     """What to plan: with the database's constants unless a scenario is named; None was not given."""
 
     from_db: Annotated[bool, Opt("Plan with the constants in the database.", panel=_SOURCE)] = False
@@ -70,7 +70,7 @@ class PlanOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SimulateOptions:
+class SimulateOptions(Checked):
     """A scenario over rounds, channels and fleets."""
 
     scenario: Annotated[str, Opt(_SCENARIO, metavar="FILE")] = "card-letter"
@@ -88,14 +88,14 @@ class SimulateOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReproduceOptions:
+class ReproduceOptions(Checked):
     """How long each channel state lasts."""
 
     rounds: Annotated[int, Opt("Rounds in each channel state.", low=1)] = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinkOptions:
+class LinkOptions(Checked):
     """Measure a link, import one, or list what is stored."""
 
     file: Annotated[str | None, Opt("Result of iperf3 --json, run on the device.", argument=True)] = None
@@ -120,7 +120,7 @@ ACCURACY_CODECS = ("dense:8", "dense:4", "dense:2", "topk:0.3:8", "topk:0.2:8", 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AccuracyOptions:
+class AccuracyOptions(Checked):
     """What compression costs: one fine-tuning of a small model for each codec."""
 
     model: Annotated[str, Opt("Bundled model, config.json, or folder with safetensors.")] = "tiny-llama"
@@ -140,7 +140,7 @@ class AccuracyOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanReportOptions:
+class PlanReportOptions(Checked):
     """The page of a plan, the devices it was made from, and the split run that followed it."""
 
     out: Annotated[str, Opt("HTML file to write.", metavar="FILE")]
@@ -151,7 +151,7 @@ class PlanReportOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ValidateOptions:
+class ValidateOptions(Checked):
     """Which run to hold against its prediction."""
 
     run: Annotated[str | None, Opt("Id of a run, or its first digits; default: the newest.", argument=True)] = None

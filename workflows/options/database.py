@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from cardlab.core.options import Opt
+from cardlab.core.options import Checked, Opt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PruneOptions:
+class PruneOptions(Checked):
     """What to remove."""
 
     runs: Annotated[tuple[str, ...], Opt("Id of a run to remove; may be repeated.", flag="--run")] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from cardlab.core.options import Opt
+from cardlab.core.options import Checked, Opt
 
 _TASK, _LORA, _DEVICE, _EFFORT = "Task", "LoRA", "Device", "Effort"
 _PLATFORMS = "auto, nvidia, nvidia:INDEX, jetson, cpu, or simulated:NAME."
@@ -13,7 +13,7 @@ _TARGETS = "Module names, separated by commas; default: the family's own."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileOptions:
+class ProfileOptions(Checked):
     """What to measure, on what, and how thoroughly; None was not given."""
 
     model: Annotated[
@@ -52,21 +52,21 @@ class ProfileOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DoctorOptions:
+class DoctorOptions(Checked):
     """Which device to look at."""
 
     platform: Annotated[str, Opt(_PLATFORMS)] = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SelftestOptions:
+class SelftestOptions(Checked):
     """Which device to test."""
 
     platform: Annotated[str, Opt(_PLATFORMS)] = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgentOptions:
+class AgentOptions(Checked):
     """What the packed agent is to measure."""
 
     out: Annotated[str, Opt("File to write.")] = "card-agent.pyz"
@@ -83,7 +83,7 @@ class AgentOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShowOptions:
+class ShowOptions(Checked):
     """Which run to show."""
 
     run: Annotated[str | None, Opt("Id of a run, or its first digits; default: the newest.", argument=True)] = None
@@ -91,12 +91,12 @@ class ShowOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaptureOptions:
+class CaptureOptions(Checked):
     """Where the snapshot goes."""
 
     out: Annotated[str | None, Opt("File to write; default: print it.")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoOptions:
+class NoOptions(Checked):
     """A command without options of its own."""

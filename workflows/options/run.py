@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from cardlab.core.options import Opt
+from cardlab.core.options import Checked, Opt
 
 _TASK, _LORA, _TRAINING, _HERE, _KEYS = "Task", "LoRA", "Training", "This machine", "Keys"
 _MODEL = "Bundled model, config.json, or folder with safetensors."
@@ -13,7 +13,7 @@ _SHAPE = "100mbit,5ms or UP/DOWN,DELAY; planned: the rates of an sft plan."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(Checked):
     """What server and local run share: plan or cut, task, training; None was not given."""
 
     devices: Annotated[int | None, Opt("How many devices take part.", low=1, shown="the plan's, 1")] = None
@@ -90,7 +90,7 @@ class ServerOptions(TrainingOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceOptions:
+class DeviceOptions(Checked):
     """The device's role in a split run; None was not given."""
 
     server: Annotated[str, Opt("HOST:PORT of the server.")]
@@ -119,7 +119,7 @@ class DeviceOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeysOptions:
+class KeysOptions(Checked):
     """A key pair for a run beyond this machine."""
 
     name: Annotated[str, Opt("Name of the pair: NAME.key and NAME.pub are written.", argument=True)]
