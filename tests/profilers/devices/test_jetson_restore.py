@@ -105,7 +105,7 @@ def test_after_kill_restore_puts_everything_back(name: str, tmp_path: Path, monk
     for module in (profiling, doctor):
         monkeypatch.setattr(module, "open_platform", partial(open_platform, sysfs_root=held.root))
     probes = {p["name"]: p for p in command("profile-device", "doctor", "--json").document["probes"]}
-    assert probes["clock left locked"]["remedy"] == "profile-device restore"
+    assert probes["frequency left locked"]["remedy"] == "profile-device restore"
     result = command("profile-device", "restore", "--json")
     assert result.code == 0 and [key.split(":")[0] for key in result.document["restored"]] == ["jetson"]
     assert settings(held.root) == held.before
