@@ -14,7 +14,7 @@ echo
 echo "== 2. llama-3.2-1b (LoRA r=8, 1 x 128 tokens, bf16) measured layer by layer on this host"
 profile-device $task --no-whole-step --repeats 8
 echo
-echo "== 3. the same task on a simulated server, swept over its clocks (simulated: no number of it is real)"
+echo "== 3. the same task on a simulated server, swept over its frequencies (simulated: no number of it is real)"
 profile-device $task --platform simulated:rtx-4060-ti
 echo
 echo "== 4. laws fitted to all of it"
@@ -22,7 +22,7 @@ calibrate fit > demo/fits.txt
 tail -n 5 demo/fits.txt
 echo "(the whole fit report: demo/fits.txt)"
 echo
-echo "== 5. cut layer and server clock for a 50/100 Mbit/s link, 5 local epochs"
+echo "== 5. cut layer and server frequency for a 50/100 Mbit/s link, 5 local epochs"
 card plan --from-db --uplink-mbps 50 --downlink-mbps 100 --local-epochs 5 > demo/plan.txt
 cat demo/plan.txt
 echo

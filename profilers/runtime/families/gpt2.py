@@ -104,7 +104,7 @@ class Gpt2(Family):
         inner.h = torch.nn.ModuleList(list(inner.h)[cut:])
         # Not called with inputs_embeds, but its weight would take memory.
         inner.wte = torch.nn.Identity()
-        inner.wpe = _NoPositions()
+        inner.wpe = _no_positions()
         inner.config.n_layer = len(inner.h)
         return model
 
@@ -117,7 +117,7 @@ class Gpt2(Family):
                 buffer.fill_(-1e4)
 
 
-def _NoPositions() -> torch.nn.Module:  # noqa: N802
+def _no_positions() -> torch.nn.Module:
     import torch
 
     class NoPositions(torch.nn.Module):  # type: ignore[misc]
