@@ -40,9 +40,10 @@ class FakeCard:
         self.lib.fake_true_energy.restype = ctypes.c_double
         self.lib.fake_tick.restype = ctypes.c_double
         self.lib.fake_gain.restype = ctypes.c_double
+        self.lib.fake_counter_reads.restype = ctypes.c_long
         self.lib.fake_steady_watts.restype = ctypes.c_double
         self.lib.fake_steady_watts.argtypes = [ctypes.c_uint, ctypes.c_double]
-        for name in ("fake_advance", "fake_load", "fake_power_limit", "fake_temperature_limit"):
+        for name in ("fake_advance", "fake_load", "fake_power_limit", "fake_temperature_limit", "fake_counter_cost"):
             getattr(self.lib, name).argtypes = [ctypes.c_double]
             getattr(self.lib, name).restype = None
         self._looks: list[tuple[float, int, Callable[[], float], list[CardlabError]]] = []
@@ -83,11 +84,12 @@ class FakeCard:
             at_s, _, look, failed = heapq.heappop(self._looks)
             self.lib.fake_advance(max(0.0, at_s - self.now()))
             try:
-                again_s = self.now() + look()
+                rest_s = look()
             except CardlabError as error:
                 failed.append(error)
                 continue
-            heapq.heappush(self._looks, (again_s, next(self._count), look, failed))
+            # A look may take time, and the rest begins after it.
+            heapq.heappush(self._looks, (self.now() + rest_s, next(self._count), look, failed))
         self.lib.fake_advance(max(0.0, end_s - self.now()))
 
     # work

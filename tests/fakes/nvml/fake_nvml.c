@@ -43,6 +43,8 @@ static struct {
     u64 steps, counter_mj;
     u32 actual_mhz, lock_mhz, memory_lock_mhz, reasons, arbitrate_above_mhz, arbitrate_to_mhz;
     int ticks, others, mig;
+    double counter_cost_s;
+    long counter_reads;
 } now;
 
 static struct { char name[64]; int code; long after; long calls; } fails[MAX_FAILS];
@@ -218,6 +220,8 @@ void fake_temperature_limit(double t_max_c) { card.t_max = t_max_c; }
 void fake_arbitrate(u32 above_mhz, u32 to_mhz) { now.arbitrate_above_mhz = above_mhz; now.arbitrate_to_mhz = to_mhz; }
 void fake_others(int count) { now.others = count; }
 void fake_mig(int on) { now.mig = on; }
+void fake_counter_cost(double seconds) { now.counter_cost_s = seconds; }
+long fake_counter_reads(void) { return now.counter_reads; }
 
 /* Sensor's truth in a steady state at a clock: heat balance solved by iteration, times the gain. */
 double fake_steady_watts(u32 mhz, double load) {
@@ -314,7 +318,14 @@ ret_t nvmlDeviceGetAutoBoostedClocksEnabled(void *d, u32 *a, u32 *b) { (void)d; 
 ret_t nvmlDeviceGetDefaultApplicationsClock(void *d, u32 type, u32 *mhz) { (void)d; (void)type; (void)mhz; BEGIN(); return UNSUPPORTED; }
 ret_t nvmlDeviceGetPciInfo_v3(void *d, void *pci) { (void)d; (void)pci; BEGIN(); return OK; }
 ret_t nvmlDeviceGetPowerUsage(void *d, u32 *mw) { (void)d; BEGIN(); *mw = (u32)(now.average_w * 1000); return OK; }
-ret_t nvmlDeviceGetTotalEnergyConsumption(void *d, u64 *mj) { (void)d; BEGIN(); *mj = now.counter_mj; return OK; }
+ret_t nvmlDeviceGetTotalEnergyConsumption(void *d, u64 *mj) {
+    (void)d;
+    BEGIN();
+    now.counter_reads++;
+    *mj = now.counter_mj;
+    if (now.counter_cost_s > 0) fake_advance(now.counter_cost_s);
+    return OK;
+}
 ret_t nvmlDeviceGetTemperature(void *d, u32 sensor, u32 *c) { (void)d; (void)sensor; BEGIN(); *c = (u32)lround(now.die_c); return OK; }
 ret_t nvmlDeviceGetClockInfo(void *d, u32 type, u32 *mhz) {
     (void)d;

@@ -136,6 +136,21 @@ def test_energy_error_is_below_one_percent(fake_card: FakeCard, window_s: float)
     assert float(np.sqrt(np.mean(np.square(errors)))) < 0.01
 
 
+def test_a_counter_that_takes_milliseconds_to_answer_is_not_asked_all_the_time(fake_card: FakeCard) -> None:
+    """2.3 ms a call, as an H200 takes: a meter that then never rests keeps the driver from the work it measures."""
+    fake_card.lib.fake_counter_cost(0.0023)
+    fake_card.lib.fake_load(1.0)
+    fake_card._advance(30.0)
+    reads, start_s, start_j = fake_card.lib.fake_counter_reads(), fake_card.now(), fake_card.lib.fake_true_energy()
+    reading = measure(fake_card.platform(), fake_card.work(0.01), seconds=5.0)
+    seconds = fake_card.now() - start_s
+    truth_w = (fake_card.lib.fake_true_energy() - start_j) / seconds
+    assert reading.power_w is not None
+    assert reading.power_w.value / (truth_w * fake_card.lib.fake_gain()) == pytest.approx(1, rel=0.01)
+    asked_s = 0.0023 * (fake_card.lib.fake_counter_reads() - reads)
+    assert asked_s < 0.2 * seconds
+
+
 def test_the_second_source_is_kept_beside_the_first(fake_card: FakeCard) -> None:
     trace = measure(fake_card.platform(), fake_card.work()).traces["board"]
     assert trace.check_w == pytest.approx(np.mean(trace.power_w), rel=0.01)
