@@ -38,7 +38,7 @@ def random_shares(seed: int):
     count = int(rng.integers(2, 9))
     width = 10 ** rng.uniform(6, 8)
     rates = width * rng.uniform(0.15, 6.0, (2, count))
-    band = Band(width, rates[0], rates[1], ["power", "linear"][seed % 2])
+    band = Band(bandwidth_hz=width, uplink_bps=rates[0], downlink_bps=rates[1], spectrum=["power", "linear"][seed % 2])
     return band, rng.lognormal(0, 1, count), 10 ** rng.uniform(3, 8, count), 10 ** rng.uniform(3, 8, count)
 
 
@@ -313,4 +313,6 @@ def test_what_cannot_be_kept_is_named() -> None:
     with pytest.raises(InfeasibleError, match="deadline of 100 ms cannot be kept"):
         solve(replace(scenario, constraints=Constraints(deadline_s=0.1)))
     with pytest.raises(PlanError, match="bandwidth is 0"):
-        share_exactly(Band(0.0, np.ones(2), np.ones(2)), np.ones(2), np.ones(2), np.ones(2))
+        share_exactly(
+            Band(bandwidth_hz=0.0, uplink_bps=np.ones(2), downlink_bps=np.ones(2)), np.ones(2), np.ones(2), np.ones(2)
+        )

@@ -185,15 +185,24 @@ def _width(scenario: Scenario) -> tuple[float, tuple[str, ...]]:
 def _bands(scenario: Scenario, base: Problem, width_hz: float) -> tuple[Band, tuple[Band, ...]]:
     spectrum = scenario.sft.spectrum
     if scenario.link is None:
-        one = Band(width_hz, base.uplink_bps, base.downlink_bps, spectrum)
-        return Band(width_hz, base.uplink_bps[None], base.downlink_bps[None], spectrum), (one,) * scenario.rounds
+        one = Band(bandwidth_hz=width_hz, uplink_bps=base.uplink_bps, downlink_bps=base.downlink_bps, spectrum=spectrum)
+        return replace(one, uplink_bps=base.uplink_bps[None], downlink_bps=base.downlink_bps[None]), (
+            one,
+        ) * scenario.rounds
     given = [(d.uplink_bps, d.downlink_bps) for d in scenario.devices]
     # The large timescale knows the channel's statistics, not the rounds to come: draws of its own.
     other = replace(scenario.link, seed=scenario.link.seed + OTHER_SEED)
     known = rates_by_round(other, base.devices, given, STATES)
-    statistics = Band(width_hz, np.array([up for up, _ in known]), np.array([down for _, down in known]), spectrum)
+    statistics = Band(
+        bandwidth_hz=width_hz,
+        uplink_bps=np.array([up for up, _ in known]),
+        downlink_bps=np.array([down for _, down in known]),
+        spectrum=spectrum,
+    )
     drawn = rates_by_round(scenario.link, base.devices, given, scenario.rounds)
-    return statistics, tuple(Band(width_hz, up, down, spectrum) for up, down in drawn)
+    return statistics, tuple(
+        Band(bandwidth_hz=width_hz, uplink_bps=up, downlink_bps=down, spectrum=spectrum) for up, down in drawn
+    )
 
 
 def _refuse_if_none(problem: SftProblem) -> None:

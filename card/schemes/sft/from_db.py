@@ -65,10 +65,15 @@ def instance_from_database(
     width = spec.bandwidth_hz or 2.0e7
     states = gathered.statistics
     statistics = Band(
-        width, np.array([p.uplink_bps for p in states]), np.array([p.downlink_bps for p in states]), spec.spectrum
+        bandwidth_hz=width,
+        uplink_bps=np.array([p.uplink_bps for p in states]),
+        downlink_bps=np.array([p.downlink_bps for p in states]),
+        spectrum=spec.spectrum,
     )
     # One band for a problem: rounds that share it are solved once.
-    rounds = {id(p): Band(width, p.uplink_bps, p.downlink_bps, spec.spectrum) for p in gathered.problems}
+    rounds = {
+        id(p): replace(statistics, uplink_bps=p.uplink_bps, downlink_bps=p.downlink_bps) for p in gathered.problems
+    }
     words = (*assumed_words(spec, options), *(() if sharing is None else (COMMON, *sharing.words)))
     instance = Instance(
         problem=problem,

@@ -11,7 +11,7 @@ held, then by pairs of neighbours, until nothing improves: that keeps every limi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -89,7 +89,7 @@ class _Lagrangian:
         tau, share = share_exactly(self.band, np.broadcast_to(fixed, shape), sent[0], sent[1])
         slope = np.zeros((states, 2 * count))
         for s in range(states):
-            here = Band(self.band.bandwidth_hz, self.band.uplink_bps[s], self.band.downlink_bps[s], self.band.spectrum)
+            here = replace(self.band, uplink_bps=self.band.uplink_bps[s], downlink_bps=self.band.downlink_bps[s])
             price = prices(here, sent[0], sent[1], share[s])
             per_byte = here.s_per_byte(share[s])
             slope[s, :count] = price * (epochs * (device_slope + codec_slope) + handling_slope) + epochs * server_slope

@@ -118,7 +118,7 @@ def _round(problem: SftProblem, band: Band, chosen: Chosen, before: Array | None
     if deadline is None or made.chosen.delay_s <= deadline * (1.0 + _SLACK):
         return made
     # A channel of one state: choices for this round alone, and no longer for the mean.
-    here = Band(band.bandwidth_hz, band.uplink_bps[None], band.downlink_bps[None], band.spectrum)
+    here = replace(band, uplink_bps=band.uplink_bps[None], downlink_bps=band.downlink_bps[None])
     again, _ = choose(problem, here)
     return shared(problem, band, again.cuts, again.options, None)
 

@@ -25,7 +25,7 @@ from cardlab.core.errors import PlanError
 SPECTRA = ("power", "linear")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
     """Links of M devices that share a band.
 
