@@ -7,6 +7,7 @@ carries the origin `imported`, whatever instrument it came from.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cardlab import __version__
@@ -18,15 +19,26 @@ from cardlab.core.quantity import Estimate, Origin, Provenance
 from cardlab.core.records.device import Device, Environment
 from cardlab.core.records.measurement import Measurement, MeterReading, OperatingPoint, PlannedPoint, Run, RunKind
 from cardlab.core.records.task import Execution
-from cardlab.db.store import Store
 from cardlab.db.store.runs import Visit
 
 IMPORTED = Provenance.of(Origin.IMPORTED)
+# Measured power that differs less is the same; a step of a sweep changes it by several per cent.
+_STILL = 0.01
+_CAPPED_SPAN = 1.02
+_LEAST_POINTS = 4
 UNKNOWN_EXECUTION = Execution(dtype="unknown", attention="unknown")
 
 
-def read_file(path: str | Path, *, device: str, imported_at: str) -> list[tuple[Run, list[Visit]]]:
-    """A CSV or Kernel Tuner JSON file as runs with their points, to be stored whole.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A file as runs with their points, not stored yet; `notes` says what was left out, averaged or chosen."""
+
+    visits: list[tuple[Run, list[Visit]]]
+    notes: tuple[str, ...]
+
+
+def read_file(path: str | Path, *, device: str, imported_at: str) -> Read:
+    """A CSV, nvidia-smi log or Kernel Tuner JSON file as runs with their points, to be stored whole.
 
     Args:
         device: label of the device; its key is `imported:LABEL`.
@@ -35,30 +47,56 @@ def read_file(path: str | Path, *, device: str, imported_at: str) -> list[tuple[
     Raises BadDataError naming the row of whatever cannot be used.
     """
     read = read_kernel_tuner if Path(path).suffix.lower() == ".json" else read_csv
-    return as_runs(read(path), device=device, source=Path(path).name, imported_at=imported_at)
-
-
-def import_file(store: Store, path: str | Path, *, device: str, imported_at: str) -> tuple[Run, ...]:
-    """Read a file and store all of it, or nothing; see `read_file`."""
-    visits = read_file(path, device=device, imported_at=imported_at)
-    store.runs.add_whole(visits)
-    return tuple(run for run, _ in visits)
-
-
-def as_runs(
-    rows: Sequence[ImportedRow], *, device: str, source: str, imported_at: str
-) -> list[tuple[Run, list[Visit]]]:
-    """Rows as runs with their points, a run a workload in the order of first appearance."""
+    found = read(path)
     # Sweeps of two workloads in one file are two subjects.
-    workloads = list(dict.fromkeys(row.workload for row in rows))
-    return [
-        _run([row for row in rows if row.workload == workload], workload, device, source, imported_at)
-        for workload in workloads
-    ]
+    workloads = list(dict.fromkeys(row.workload for row in found.rows))
+    visits, notes = [], list(found.notes)
+    for workload in workloads:
+        rows = [row for row in found.rows if row.workload == workload]
+        capped = capped_rows(rows)
+        if capped:
+            low, high = (pick(row.frequency_hz for row in capped) / 1e6 for pick in (min, max))
+            notes.append(
+                f"{len(capped)} points, {low:g} to {high:g} MHz, ran at one real frequency below what was asked (power"
+                " and time stand still): marked as held by the power limit, and fits leave them out"
+            )
+        visits.append(_run(rows, workload, device, Path(path).name, imported_at, capped))
+    return Read(visits=visits, notes=tuple(notes))
+
+
+def capped_rows(rows: Sequence[ImportedRow]) -> tuple[ImportedRow, ...]:
+    """The rows at the top of a sweep whose frequency was not reached, () where power rises to the end.
+
+    At the power limit power stands still, and time with it; where only time stands still memory may be the reason, so
+    a sweep without power tells nothing.
+    """
+    ordered = sorted((row for row in rows if row.power_w is not None), key=lambda row: row.frequency_hz)
+    # One memory frequency at a time: another one has another power.
+    if len(ordered) < _LEAST_POINTS or len({row.memory_hz for row in ordered}) > 1:
+        return ()
+    top = ordered[-1]
+    first = len(ordered) - 1
+    while first > 0 and _stands_still(ordered[first - 1], top):
+        first -= 1
+    capped = tuple(ordered[first:])
+    # Of the few below the top there must be some that rise, else nothing says what rising would look like.
+    if len(capped) < 2 or first < 2 or top.frequency_hz < _CAPPED_SPAN * capped[0].frequency_hz:
+        return ()
+    return capped
+
+
+def _stands_still(row: ImportedRow, top: ImportedRow) -> bool:
+    pairs = ((row.power_w, top.power_w), (row.latency_s, top.latency_s))
+    return all(a is None or b is None or abs(a / b - 1.0) < _STILL for a, b in pairs)
 
 
 def _run(
-    rows: Sequence[ImportedRow], workload: str | None, device: str, source: str, imported_at: str
+    rows: Sequence[ImportedRow],
+    workload: str | None,
+    device: str,
+    source: str,
+    imported_at: str,
+    capped: Sequence[ImportedRow],
 ) -> tuple[Run, list[Visit]]:
     clocks = [row.frequency_hz for row in rows]
     planned = tuple(
@@ -83,31 +121,44 @@ def _run(
         provenance=IMPORTED,
         started_at=imported_at,
     )
-    return run, [(p, _operating(row), _measurements(row)) for p, row in zip(planned, rows, strict=True)]
+    visits: list[Visit] = [
+        (point, _operating(row, row in capped), _measurements(row)) for point, row in zip(planned, rows, strict=True)
+    ]
+    return run, visits
 
 
-def _operating(row: ImportedRow) -> OperatingPoint:
-    return OperatingPoint(frequency_hz=row.frequency_hz, memory_hz=row.memory_hz)
+def _operating(row: ImportedRow, capped: bool) -> OperatingPoint:
+    if not capped:
+        return OperatingPoint(frequency_hz=row.frequency_hz, memory_hz=row.memory_hz)
+    # Which frequency it really ran at is not in the file.
+    return OperatingPoint(memory_hz=row.memory_hz, throttled=True, reasons=("power cap",))
 
 
 def _measurements(row: ImportedRow) -> list[Measurement]:
     found = []
     if row.power_w is not None:
-        found.append(_measurement(row, "power", "W", row.power_w, row.rail or "board", MeterReading(total=True)))
+        power = _estimate(row.power_w, row.power_stderr_w, row.samples)
+        found.append(_measurement(row, "power", "W", power, row.rail or "board", MeterReading(total=True)))
     if row.latency_s is not None:
-        found.append(_measurement(row, "latency", "s", row.latency_s, None, None))
+        latency = _estimate(row.latency_s, row.latency_stderr_s, row.samples)
+        found.append(_measurement(row, "latency", "s", latency, None, None))
     return found
 
 
+def _estimate(value: float, stderr: float | None, samples: int) -> Estimate:
+    ci95 = None if stderr is None else (value - 1.96 * stderr, value + 1.96 * stderr)
+    return Estimate(value, stderr, ci95, samples, IMPORTED)
+
+
 def _measurement(
-    row: ImportedRow, quantity: str, unit: str, value: float, rail: str | None, meter: MeterReading | None
+    row: ImportedRow, quantity: str, unit: str, estimate: Estimate, rail: str | None, meter: MeterReading | None
 ) -> Measurement:
     return Measurement(
         uid=new_uid(),
         quantity=quantity,
         unit=unit,
         rail=rail,
-        estimate=Estimate(value, n=1, provenance=IMPORTED),
+        estimate=estimate,
         meter=meter,
         details={"row": row.line},
     )

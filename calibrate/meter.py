@@ -9,16 +9,18 @@ rail then use (reading - offset) / gain, and carry the gain's relative error as 
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cardlab.calibrate.importers.rows import number
+from cardlab.calibrate.importers.rows import MAX_ROWS, quantity
+from cardlab.calibrate.importers.table import read_table
 from cardlab.calibrate.uncertainty import t_factor
+from cardlab.core import plausible
 from cardlab.core.errors import BadDataError
+from cardlab.core.files import read_text
 from cardlab.core.quantity import MEASURED, Estimate
 
 COLUMNS = ("reference_w", "sensor_w")
@@ -56,20 +58,17 @@ def read_pairs(path: str | Path) -> tuple[list[float], list[float]]:
 
     Raises BadDataError naming the row of whatever cannot be used.
     """
-    reference: list[float] = []
-    sensor: list[float] = []
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            lacking = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
-            if lacking:
-                raise BadDataError(f"row 1: no column {lacking[0]}", remedy="name the columns reference_w,sensor_w")
-            for line, row in enumerate(rows, start=2):
-                reference.append(number(row["reference_w"], line, "reference_w"))
-                sensor.append(number(row["sensor_w"], line, "sensor_w"))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadDataError(f"cannot read {path}: {error}", remedy="give a readable CSV file") from error
-    return reference, sensor
+    table = read_table(read_text(path, remedy="give a readable CSV file"), MAX_ROWS)
+    names = [head.name for head in table.heads]
+    for name in COLUMNS:
+        if names.count(name) != 1:
+            words = "no column" if name not in names else "two columns"
+            raise BadDataError(f"row 1: {words} {name}", remedy="name the columns reference_w,sensor_w")
+    columns = [
+        [quantity(cells[index], line, name, 1.0, plausible.POWER) for line, cells in table.rows]
+        for name, index in ((name, names.index(name)) for name in COLUMNS)
+    ]
+    return columns[0], columns[1]
 
 
 def calibrate_meter(reference_w: list[float], sensor_w: list[float]) -> MeterCalibration:

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cardlab.calibrate.importing import import_file
 from cardlab.card.problem.scenario_file import bundled_scenarios, parse_scenario
 from cardlab.core.errors import CardlabError
 from cardlab.db import open_store
 from cardlab.db.bundle import merge_bundle
+from cardlab.workflows.exchange import import_sweep
+from cardlab.workflows.options.calibrate import ImportOptions
 from cardlab.workflows.settings import load_settings
 from tests.conftest import ROOT
 from tests.db.test_bundle import make_board
@@ -137,7 +138,7 @@ def test_csv_and_kernel_tuner_files(examples: int, tmp_path: Path) -> None:
         path = tmp_path / file[0]
         path.write_bytes(file[1].encode("utf-8", "surrogatepass"))
         before = len(store.runs.summaries()) if kept[0] < 50 else None
-        whole = either_read_or_refused(lambda: import_file(store, path, device="x", imported_at="2026-11-21T10:00:00Z"))
+        whole = either_read_or_refused(lambda: import_sweep(store, ImportOptions(file=str(path), device="x")))
         kept[0] += whole
         if before is not None:
             runs = store.runs.summaries()

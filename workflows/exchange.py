@@ -17,15 +17,23 @@ from cardlab.workflows.opening import Opening, opened
 from cardlab.workflows.options.calibrate import ExportOptions, ImportOptions, MergeOptions, MeterOptions
 
 
-def import_sweep(store: Store | Opening, options: ImportOptions) -> tuple[Run, ...]:
-    """Read a sweep measured elsewhere and store all of it, or nothing; the runs it became.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedSweeps:
+    """The runs that a file became, and a note for each thing in it that was left out, averaged or chosen."""
+
+    runs: tuple[Run, ...]
+    notes: tuple[str, ...]
+
+
+def import_sweep(store: Store | Opening, options: ImportOptions) -> ImportedSweeps:
+    """Read a sweep measured elsewhere and store all of it, or nothing.
 
     Raises BadDataError naming the row of whatever cannot be used.
     """
     # Read to the end before the store is opened: a bad file makes no database.
-    visits = read_file(options.file, device=options.device, imported_at=utc_now())
-    opened(store).runs.add_whole(visits)
-    return tuple(run for run, _ in visits)
+    found = read_file(options.file, device=options.device, imported_at=utc_now())
+    opened(store).runs.add_whole(found.visits)
+    return ImportedSweeps(runs=tuple(run for run, _ in found.visits), notes=found.notes)
 
 
 def calibrate_sensor(store: Store, options: MeterOptions) -> MeterCalibration:

@@ -79,13 +79,17 @@ def import_link(store: Store | Opening, options: LinkOptions) -> Link:
         raise UsageError("nothing to import", remedy="name the result of iperf3 --json")
     rates = read_iperf3(options.file)
     files = [Path(options.file).name]
+    notes = list(rates.notes)
     if options.downlink is not None:
         reverse = read_iperf3(options.downlink)
         files.append(Path(options.downlink).name)
         # iperf3 sends from the client unless -R is given: one result holds one direction.
         if reverse.downlink_bps is None:
             raise UsageError(f"{options.downlink} holds no downlink", remedy="make it with: iperf3 -c SERVER -R --json")
+        if rates.downlink_bps is not None:
+            notes.append(f"the downlink of {options.file} is passed over for that of {options.downlink}")
         rates = replace(rates, downlink_bps=reverse.downlink_bps)
+        notes += reverse.notes
     link = Link(
         uid=new_uid(),
         name=options.name,
@@ -94,7 +98,7 @@ def import_link(store: Store | Opening, options: LinkOptions) -> Link:
         rtt_s=rates.rtt_s,
         provenance=Provenance.of("imported"),
         measured_at=utc_now(),
-        details={"tool": "iperf3", "files": files},
+        details={"tool": "iperf3", "files": files, "notes": notes},
     )
     opened(store).links.add(link)
     return link

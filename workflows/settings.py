@@ -11,7 +11,8 @@ import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from cardlab.core.errors import UsageError
+from cardlab.core.errors import BadDataError, UsageError
+from cardlab.core.files import decode
 from cardlab.core.plain import Document
 
 if sys.version_info >= (3, 11):
@@ -66,7 +67,7 @@ def _settings_file() -> Path | None:
 
 def _read(path: Path) -> Document:
     try:
-        values: Document = tomllib.loads(path.read_text(encoding="utf-8"))
+        values: Document = tomllib.loads(decode(path.read_bytes(), str(path)))
         return values
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, BadDataError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}", remedy="mend or remove the file") from error

@@ -1,15 +1,18 @@
 """What every importer yields: one row per measured point, grouped into sweeps.
 
 A row is checked when it is made; a set of rows is checked as a whole (duplicates, columns that some
-rows have and others lack) before anything is returned, so a file is taken whole or not at all.
+rows have and others lack) before anything is returned, so a file is taken whole or not at all. What an
+importer passed over or put together is said in its notes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 
+from cardlab.core import plausible
 from cardlab.core.errors import BadDataError
 
 MAX_ROWS = 1_000_000
@@ -25,6 +28,8 @@ class ImportedRow:
         power_w, latency_s: at least one is there.
         workload, rail: labels, None if the file has no such column.
         memory_hz: memory frequency, None if unknown.
+        samples: rows of the file that it is the mean of.
+        power_stderr_w, latency_stderr_s: standard errors of those means, None for a single row.
     """
 
     line: int
@@ -34,6 +39,26 @@ class ImportedRow:
     workload: str | None = None
     rail: str | None = None
     memory_hz: float | None = None
+    samples: int = 1
+    power_stderr_w: float | None = None
+    latency_stderr_s: float | None = None
+
+    @property
+    def point(self) -> tuple[object, ...]:
+        """What tells it from other points of the file."""
+        return (self.frequency_hz, self.workload, self.rail, self.memory_hz)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What was read.
+
+    Attributes:
+        notes: a line for each thing that was left out, averaged or chosen.
+    """
+
+    rows: tuple[ImportedRow, ...]
+    notes: tuple[str, ...] = ()
 
 
 def number(text: object, line: int, column: str) -> float:
@@ -52,6 +77,18 @@ def number(text: object, line: int, column: str) -> float:
     return value
 
 
+def quantity(text: object, line: int, column: str, factor: float, bounds: plausible.Bounds) -> float:
+    """A number of a column in SI; refused where no device has such a value, since the unit is then another."""
+    value = number(text, line, column) * factor
+    bounds.check(
+        value,
+        where=f"row {line}",
+        given=f"{column} {str(text).strip()}",
+        remedy="name the unit of the numbers in the column's head, e.g. frequency_hz, power_mw, latency_ms",
+    )
+    return value
+
+
 def collect(rows: Iterable[ImportedRow], max_rows: int = MAX_ROWS) -> tuple[ImportedRow, ...]:
     """Read rows to the end and check them as a set.
 
@@ -59,8 +96,37 @@ def collect(rows: Iterable[ImportedRow], max_rows: int = MAX_ROWS) -> tuple[Impo
         BadDataError: no rows, more than `max_rows`, a duplicated point, or a label or value that
             some rows have and others lack.
     """
-    kept: list[ImportedRow] = []
+    kept = bounded(rows, max_rows)
     seen: dict[tuple[object, ...], int] = {}
+    for row in kept:
+        if row.point in seen:
+            raise BadDataError(
+                f"row {row.line}: {row.frequency_hz / 1e6:g} MHz was given before, in row {seen[row.point]}",
+                remedy="average repeated points, or tell them apart by a workload column",
+            )
+        seen[row.point] = row.line
+    return kept
+
+
+def averaged(rows: Iterable[ImportedRow], max_rows: int = MAX_ROWS) -> tuple[tuple[ImportedRow, ...], str | None]:
+    """Rows of one point as their mean, in the order of first appearance, and a note if there were such.
+
+    Raises as `collect` does, but for a duplicated point.
+    """
+    groups: dict[tuple[object, ...], list[ImportedRow]] = {}
+    for row in bounded(rows, max_rows):
+        groups.setdefault(row.point, []).append(row)
+    repeated = [group for group in groups.values() if len(group) > 1]
+    if not repeated:
+        return tuple(group[0] for group in groups.values()), None
+    count = sum(map(len, repeated))
+    note = f"{count} rows at {len(repeated)} points that were read more than once are averaged"
+    return tuple(_mean(group) for group in groups.values()), note
+
+
+def bounded(rows: Iterable[ImportedRow], max_rows: int) -> tuple[ImportedRow, ...]:
+    """At most so many rows, all with the same columns. Raises BadDataError; also where there are none."""
+    kept: list[ImportedRow] = []
     for row in rows:
         if len(kept) >= max_rows:
             raise BadDataError(
@@ -69,17 +135,31 @@ def collect(rows: Iterable[ImportedRow], max_rows: int = MAX_ROWS) -> tuple[Impo
             )
         if kept:
             _same_columns(kept[0], row)
-        key = (row.frequency_hz, row.workload, row.rail, row.memory_hz)
-        if key in seen:
-            raise BadDataError(
-                f"row {row.line}: {row.frequency_hz / 1e6:g} MHz was given before, in row {seen[key]}",
-                remedy="average repeated points, or tell them apart by a workload column",
-            )
-        seen[key] = row.line
         kept.append(row)
     if not kept:
         raise BadDataError("the file has no rows", remedy="give at least one measured point")
     return tuple(kept)
+
+
+def _mean(rows: Sequence[ImportedRow]) -> ImportedRow:
+    if len(rows) == 1:
+        return rows[0]
+    power_w, power_stderr_w = _mean_of([row.power_w for row in rows if row.power_w is not None])
+    latency_s, latency_stderr_s = _mean_of([row.latency_s for row in rows if row.latency_s is not None])
+    return replace(
+        rows[0],
+        power_w=power_w,
+        latency_s=latency_s,
+        samples=len(rows),
+        power_stderr_w=power_stderr_w,
+        latency_stderr_s=latency_stderr_s,
+    )
+
+
+def _mean_of(values: Sequence[float]) -> tuple[float | None, float | None]:
+    if not values:
+        return None, None
+    return fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def _same_columns(first: ImportedRow, row: ImportedRow) -> None:

@@ -21,7 +21,8 @@ from cardlab.card.problem.scenario import (
     SftSpec,
     TaskSpec,
 )
-from cardlab.core.errors import ScenarioError
+from cardlab.core.errors import BadDataError, ScenarioError
+from cardlab.core.files import decode
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -59,12 +60,13 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
         return parse_scenario(text, name)
     path = Path(name)
     try:
-        return parse_scenario(path.read_text(encoding="utf-8"), name)
-    except (OSError, UnicodeDecodeError) as error:
+        text = decode(path.read_bytes(), name)
+    except (OSError, BadDataError) as error:
         raise ScenarioError(
             f"scenario {name!r} cannot be read: {getattr(error, 'strerror', None) or error}",
             remedy=f"give a TOML file or one of: {', '.join(bundled_scenarios())}",
         ) from error
+    return parse_scenario(text, name)
 
 
 def parse_scenario(text: str, source: str = "scenario") -> Scenario:

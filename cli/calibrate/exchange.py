@@ -35,11 +35,15 @@ def import_(options: ImportOptions, shared: Shared) -> None:
     from cardlab.workflows.exchange import import_sweep
 
     with opening(shared) as store:
-        runs = import_sweep(store, options)
+        found = import_sweep(store, options)
+    runs = found.runs
     points = sum(len(run.planned) for run in runs)
     if shared.json:
-        print_json({"device": options.device, "runs": [run.uid for run in runs], "points": points})
+        document = {"device": options.device, "runs": [run.uid for run in runs], "points": points}
+        print_json({**document, "notes": list(found.notes)})
     else:
+        for line in found.notes:
+            print_line(f"note: {line}")
         words = f"{points} points in {len(runs)} sweep(s) of {options.device!r}"
         print_line(f"{options.file}: {words}; next: calibrate fit")
 

@@ -95,6 +95,9 @@ def _import(options: LinkOptions, shared: Shared) -> None:
         print_json({"link": to_plain(found)})
         return
     print_table(None, _COLUMNS, [_row(found)])
+    notes = found.details.get("notes")
+    for line in notes if isinstance(notes, list) else ():
+        print_line(f"note: {line}")
     missing = [
         word for word, value in (("uplink", found.uplink_bps), ("downlink", found.downlink_bps)) if value is None
     ]

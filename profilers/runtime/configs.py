@@ -10,7 +10,8 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
-from cardlab.core.errors import ProfileError, UnknownModelError
+from cardlab.core.errors import BadDataError, ProfileError, UnknownModelError
+from cardlab.core.files import decode
 from cardlab.core.records.task import Architecture, Task
 from cardlab.profilers.runtime.families import family_named, family_of
 from cardlab.profilers.runtime.families.base import ConfigDict
@@ -42,8 +43,8 @@ def load_config(model: str) -> ConfigDict:
 
 def _read_config(path: Path) -> ConfigDict:
     try:
-        loaded = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        loaded = json.loads(decode(path.read_bytes(), str(path)))
+    except (OSError, BadDataError, json.JSONDecodeError, RecursionError) as error:
         raise ProfileError(f"cannot read {path}: {error}", remedy="give a readable config.json") from error
     if not isinstance(loaded, dict):
         raise ProfileError(f"{path} holds no JSON object", remedy="give a model's config.json")

@@ -6,6 +6,7 @@ import pytest
 
 from cardlab.calibrate.importers.csv import read_csv
 from cardlab.calibrate.importers.kernel_tuner import read_kernel_tuner
+from cardlab.calibrate.importing import read_file
 from cardlab.core.errors import BadDataError
 
 GOOD = "frequency_mhz,power_w,latency_s,workload,rail\n# a comment\n1000,50,0.2,gemm,board\n2000,90.5,0.1,gemm,board\n"
@@ -18,7 +19,7 @@ def csv_file(tmp_path, text):
 
 
 def test_csv_rows_are_in_si(tmp_path):
-    rows = read_csv(csv_file(tmp_path, GOOD))
+    rows = read_csv(csv_file(tmp_path, GOOD)).rows
     assert [(r.line, r.frequency_hz, r.power_w, r.latency_s) for r in rows] == [
         (3, 1e9, 50.0, 0.2),
         (4, 2e9, 90.5, 0.1),
@@ -28,7 +29,7 @@ def test_csv_rows_are_in_si(tmp_path):
 
 def test_csv_in_hz_with_memory_clock_and_byte_order_mark(tmp_path):
     text = "\ufefffrequency_hz,power_w,memory_frequency_mhz\r\n1e9,50,5001\r\n"
-    (row,) = read_csv(csv_file(tmp_path, text))
+    (row,) = read_csv(csv_file(tmp_path, text)).rows
     assert (row.frequency_hz, row.memory_hz) == (1e9, 5.001e9)
 
 
@@ -66,7 +67,7 @@ def test_csv_is_streamed_and_refused_beyond_a_bound(tmp_path):
     path = tmp_path / "huge.csv"
     with path.open("w") as file:
         file.write("frequency_mhz,power_w\n")
-        file.writelines(f"{i},50\n" for i in range(1, 5002))
+        file.writelines(f"{i},50\n" for i in range(1, 5003))
     with pytest.raises(BadDataError, match="more than 5,000 rows"):
         read_csv(path, max_rows=5000)
 
@@ -79,7 +80,7 @@ def test_csv_without_line_ends_is_refused_before_it_fills_memory(tmp_path):
 
 def test_csv_that_is_no_text_or_not_there(tmp_path):
     path = tmp_path / "x.csv"
-    path.write_bytes(b"\xff\xfe\x00\x01")
+    path.write_bytes(b"\xfe\x00\x01")
     with pytest.raises(BadDataError, match="not UTF-8"):
         read_csv(path)
     with pytest.raises(BadDataError, match="cannot read"):
@@ -100,7 +101,7 @@ CACHE = {
 def test_kernel_tuner_cache_uses_the_clock_that_was_read(tmp_path):
     path = tmp_path / "cache.json"
     path.write_text(json.dumps(CACHE))
-    rows = read_kernel_tuner(path)
+    rows = read_kernel_tuner(path).rows
     assert [(r.frequency_hz, r.power_w, r.latency_s, r.workload) for r in rows] == [
         (405e6, 43.9, pytest.approx(0.3325), "fma"),
         (1740e6, 139.1, pytest.approx(0.0775), "fma"),
@@ -110,7 +111,7 @@ def test_kernel_tuner_cache_uses_the_clock_that_was_read(tmp_path):
 def test_kernel_tuner_cache_left_open(tmp_path):
     path = tmp_path / "cache.json"
     path.write_text(json.dumps(CACHE)[:-2] + ",")
-    assert len(read_kernel_tuner(path)) == 2
+    assert len(read_kernel_tuner(path).rows) == 2
 
 
 def test_kernel_tuner_results_file(tmp_path):
@@ -120,7 +121,7 @@ def test_kernel_tuner_results_file(tmp_path):
     }
     path = tmp_path / "results.json"
     path.write_text(json.dumps({"schema_version": "1.0.0", "results": [entry]}))
-    (row,) = read_kernel_tuner(path)
+    (row,) = read_kernel_tuner(path).rows
     assert (row.frequency_hz, row.power_w, row.latency_s) == (600e6, 50.0, 0.01)
 
 
@@ -141,3 +142,182 @@ def test_bad_kernel_tuner_file(tmp_path, text, says):
     path.write_text(text)
     with pytest.raises(BadDataError, match=says):
         read_kernel_tuner(path)
+
+
+ROWS = [(600, 45.0, 0.0402), (900, 62.5, 0.0270), (1200, 84.1, 0.0204), (1500, 111.9, 0.0163)]
+TRUTH = [(f * 1e6, p, pytest.approx(t)) for f, p, t in ROWS]
+
+
+def table(separator, comma=False, before="", heads="frequency_mhz,power_w,latency_s"):
+    lines = [heads.replace(",", separator)]
+    lines += [separator.join(str(v).replace(".", "," if comma else ".") for v in row) for row in ROWS]
+    return before + "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        table(";"),
+        table(";", comma=True),
+        table(";", before="sep=;\n"),
+        table(";", before="SEP=;\r\n").replace("\n", "\r\n"),
+        table("\t"),
+        table("\t", comma=True),
+        table("|"),
+        table(",", heads="Frequency [MHz],Power (W),Latency [s]"),
+        table(",").replace("\n", "\r"),
+    ],
+)
+def test_a_table_is_read_as_spreadsheets_of_the_world_save_it(tmp_path, text, encoding):
+    path = tmp_path / "sweep.csv"
+    path.write_bytes(text.encode(encoding))
+    assert [(r.frequency_hz, r.power_w, r.latency_s) for r in read_csv(path).rows] == TRUTH
+
+
+@pytest.mark.parametrize(
+    ("heads", "row"),
+    [
+        ("frequency_khz,power_mw,latency_ms", "600000,45000,40.2"),
+        ("frequency_ghz,power_w,latency_us", "0.6,45,40200"),
+        ("frequency [kHz];power [mW];latency [ms]", "600000;45000;40,2"),
+        ("latency_ms,power_w,frequency_hz", "40.2,45,6e8"),
+    ],
+)
+def test_units_in_the_head_are_used(tmp_path, heads, row):
+    (read,) = read_csv(csv_file(tmp_path, f"{heads}\n{row}\n")).rows
+    assert (read.frequency_hz, read.power_w, read.latency_s) == (6e8, 45.0, pytest.approx(0.0402))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("frequency_mhz,power_w\n6e8,65\n", "row 2: frequency_mhz 6e8 means 600 THz"),
+        ("frequency_mhz,power_w\n600000,45\n", "means 600 GHz, which is no frequency"),
+        ("frequency_mhz,power_w\n600,45000\n", "power_w 45000 means 45 kW, which is no power"),
+        ("frequency_hz,power_w\n600,45\n", "frequency_hz 600 means 600 Hz"),
+        ("frequency_mhz,latency_s\n600,40200\n", "latency_s 40200 means 40.2 ks"),
+        ("frequency_mhz,power_w,memory_frequency_mhz\n600,45,8751000\n", "means 8.751 THz"),
+        ("frequency,power_w\n600,45\n", "row 1: frequency has no unit"),
+        (
+            "frequency_mhz;power_w\n600;45,100\n900;62,500\n",
+            "row 2: power_w 45,100 can be a decimal comma or thousands",
+        ),
+        ('frequency_mhz,power_w\n"1,200",45\n', "1,200 can be a decimal comma or thousands"),
+        ("frequency_mhz,frequency [kHz],power_w\n1,1000,5\n", "needs one of the columns"),
+        ("frequency_mhz,power [MW]\n600,45\n", "power in MW"),
+    ],
+)
+def test_numbers_in_another_unit_are_refused(tmp_path, text, says):
+    with pytest.raises(BadDataError) as caught:
+        read_csv(csv_file(tmp_path, text))
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+SMI = """timestamp, clocks.sm [MHz], clocks.mem [MHz], power.draw.instant [W], power.draw [W], temperature.gpu
+t0, 600 MHz, 8751 MHz, 45.00 W, 1 W, 50
+t1, 600 MHz, 8751 MHz, 46.00 W, 1 W, 51
+t2, 900 MHz, 8751 MHz, 62.50 W, 1 W, 52
+t3, 2400 MHz, 8751 MHz, [N/A], 1 W, 60
+t4, 900 MHz, 8751 MHz, 62.70 W, 1 W, 52
+"""
+
+
+def test_a_log_of_nvidia_smi_is_averaged_by_frequency(tmp_path):
+    read = read_csv(csv_file(tmp_path, SMI))
+    assert [(r.frequency_hz, r.power_w, r.memory_hz, r.samples) for r in read.rows] == [
+        (600e6, 45.5, 8751e6, 2),
+        (900e6, pytest.approx(62.6), 8751e6, 2),
+    ]
+    assert [r.power_stderr_w for r in read.rows] == [pytest.approx(0.5), pytest.approx(0.1)]
+    assert read.notes == (
+        "power.draw is passed over: power.draw.instant says the same",
+        "columns that are not read: timestamp, temperature.gpu",
+        "1 row(s) without a reading are left out",
+        "4 rows at 2 points that were read more than once are averaged",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("uuid, clocks.sm [MHz], power.draw [W]\nA, 600 MHz, 45 W\nB, 600 MHz, 90 W\n", "the log holds 2 cards"),
+        ("clocks.sm [MHz], power.draw [W]\n600 MHz, 45 mW\n", "power.draw is in mW, its head says W"),
+        ("clocks.sm [MHz], temperature.gpu\n600 MHz, 45\n", "a log of nvidia-smi without power.draw"),
+        ("clocks.sm [MHz], power.draw [W]\n600 MHz, [N/A]\n", "no row has both"),
+        ("clocks.sm [MHz], power.draw [W]\n600 MHz, 504000 W\n", "means 504 kW"),
+    ],
+)
+def test_a_log_that_would_be_read_wrong_is_refused(tmp_path, text, says):
+    with pytest.raises(BadDataError) as caught:
+        read_csv(csv_file(tmp_path, text))
+    assert says in str(caught.value)
+
+
+def entry(block, asked, power, time, read=None):
+    return {
+        "block_size_x": block,
+        "nvml_gr_clock": asked,
+        "time": time,
+        "nvml_power": power,
+        "core_freq": read or asked,
+    }
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_kernel_tuned_over_blocks_too_is_a_sweep_a_block(tmp_path, named):
+    entries = {f"{b},{f}": entry(b, f, b / 10 + f / 10, 1e4 / f) for b in (128, 256) for f in (600, 900)}
+    document = {"kernel_name": "gemm", "cache": entries}
+    if named:
+        document["tune_params_keys"] = ["block_size_x", "nvml_gr_clock"]
+    path = tmp_path / "cache.json"
+    path.write_text(json.dumps(document))
+    read = read_kernel_tuner(path)
+    assert [(r.workload, r.frequency_hz, r.power_w) for r in read.rows] == [
+        (f"gemm block_size_x={b}", f * 1e6, b / 10 + f / 10) for b in (128, 256) for f in (600, 900)
+    ]
+    assert read.notes == ("2 settings of the kernel are as many workloads",)
+
+
+def test_requests_that_read_one_frequency_back_are_averaged(tmp_path):
+    entries = {
+        "128,600": entry(128, 600, 45.0, 40.0),
+        "128,1800": entry(128, 1800, 150.0, 14.0, 1785),
+        "128,2100": entry(128, 2100, 154.0, 12.0, 1785),
+    }
+    path = tmp_path / "cache.json"
+    path.write_text(json.dumps({"kernel_name": "gemm", "cache": entries}))
+    read = read_kernel_tuner(path)
+    assert [(r.frequency_hz, r.power_w, r.latency_s) for r in read.rows] == [
+        (600e6, 45.0, pytest.approx(0.04)),
+        (1785e6, 152.0, pytest.approx(0.013)),
+    ]
+    assert read.notes == ("2 rows at 1 points that were read more than once are averaged",)
+
+
+def sweep(tmp_path, powers, times=None):
+    lines = ["frequency_mhz,power_w" + (",latency_s" if times else "")]
+    for i, power in enumerate(powers):
+        lines.append(f"{600 + 150 * i},{power}" + (f",{times[i]}" if times else ""))
+    return read_file(csv_file(tmp_path, "\n".join(lines) + "\n"), device="d", imported_at="2026-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("powers", "times", "capped"),
+    [
+        ([60, 75, 95, 120, 165, 165, 165.3, 164.8], [8, 7, 6, 5, 4, 4, 4, 4], 4),
+        ([60, 75, 95, 120, 165, 165], None, 2),
+        ([60, 75, 95, 120, 150, 165], None, 0),
+        # Time alone stands still where memory is the limit; power goes on rising.
+        ([60, 75, 95, 120, 150, 165], [8, 7, 6, 5, 5, 5], 0),
+        # A device without a power that changes has no top to be capped.
+        ([60, 60, 60, 60, 60], None, 0),
+        ([60, 75, 95, 120, 165, 165.2], [8, 7, 6, 5, 4, 3.8], 0),
+    ],
+)
+def test_the_top_of_a_sweep_that_the_power_limit_held_is_marked(tmp_path, powers, times, capped):
+    read = sweep(tmp_path, powers, times)
+    ((_, visits),) = read.visits
+    flags = [operating.throttled for _, operating, _ in visits]
+    assert flags == [None] * (len(powers) - capped) + [True] * capped
+    assert bool(read.notes) == bool(capped)

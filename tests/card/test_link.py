@@ -156,6 +156,68 @@ def test_iperf3_directions(tmp_path):
     assert (read_iperf3(file).uplink_bps, read_iperf3(file).downlink_bps) == (None, 5e7)
 
 
+def doubled(document):
+    """As iperf3 3.7 to 3.10 write it: the way back under the same names, no mark of --bidir."""
+    way_back = {"bits_per_second": 9e7}
+    text = json.dumps(document)
+    return text.replace('"end": {', '"end": {"sum_sent": {"bits_per_second": 5.1e7}, ').replace(
+        '"sum_received": {"bits_per_second": 50000000.0}',
+        '"sum_received": {"bits_per_second": 50000000.0}, "sum_sent": {"bits_per_second": 9.1e7},'
+        f' "sum_received": {json.dumps(way_back)}',
+    )
+
+
+def test_both_ways_of_old_versions_that_repeat_their_keys(tmp_path):
+    file = tmp_path / "iperf.json"
+    file.write_text(doubled(iperf(sum_received={"bits_per_second": 5e7})))
+    rates = read_iperf3(file)
+    assert (rates.uplink_bps, rates.downlink_bps, rates.notes) == (5e7, 9e7, ())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "\ufeff{0}".encode(),
+        "{0}".encode("utf-16"),
+        b"warning: UDP block size 1460 exceeds TCP MSS 1448\n{0}\nwarning: over\n",
+    ],
+)
+def test_iperf3_files_as_shells_leave_them(tmp_path, data):
+    file = tmp_path / "iperf.json"
+    document = json.dumps(iperf(sum_received={"bits_per_second": 5e7}))
+    marked = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    file.write_bytes(
+        data.decode(marked).replace("{0}", document).encode(marked) if marked == "utf-8" else document.encode(marked)
+    )
+    assert read_iperf3(file).uplink_bps == 5e7
+
+
+def test_events_of_json_stream_and_several_results(tmp_path):
+    file = tmp_path / "iperf.json"
+    first, second = ({"bits_per_second": value} for value in (5e7, 6e7))
+    start = {"event": "start", "data": {"test_start": {"reverse": 1}}}
+    events = [start, {"event": "interval", "data": {}}, {"event": "end", "data": {"sum_received": first}}]
+    file.write_text("\n".join(json.dumps(event) for event in events))
+    assert (read_iperf3(file).uplink_bps, read_iperf3(file).downlink_bps) == (None, 5e7)
+    file.write_text("\n".join(json.dumps(event) for event in events[:2]))
+    with pytest.raises(BadDataError, match="ends before its result"):
+        read_iperf3(file)
+    file.write_text("".join(json.dumps(iperf(sum_received=rate), indent=1) for rate in (first, second)))
+    with pytest.raises(BadDataError, match="not JSON|no result"):
+        file.write_text(json.dumps(iperf(sum_received=first))[:-3])
+        read_iperf3(file)
+    file.write_text("\n".join(json.dumps(iperf(sum_received=rate), indent=1) for rate in (first, second)))
+    rates = read_iperf3(file)
+    assert rates.uplink_bps == 6e7 and "holds 2 results of the uplink" in rates.notes[0]
+
+
+def test_a_rate_in_another_unit_is_refused(tmp_path):
+    file = tmp_path / "iperf.json"
+    file.write_text(json.dumps(iperf(sum_received={"bits_per_second": 50})))
+    with pytest.raises(BadDataError, match="means 50 bit/s"):
+        read_iperf3(file)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -172,5 +234,5 @@ def test_a_file_that_is_no_measurement(tmp_path, text, words):
     file.write_text(text)
     with pytest.raises(BadDataError, match=words):
         read_iperf3(file)
-    with pytest.raises(BadDataError, match="cannot be read"):
+    with pytest.raises(BadDataError, match="cannot read"):
         read_iperf3(tmp_path / "none.json")

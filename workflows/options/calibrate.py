@@ -41,7 +41,7 @@ class PredictOptions(Checked):
 class ImportOptions(Checked):
     """Which file to bring in, and whose it is."""
 
-    file: Annotated[str, Opt("CSV, or a Kernel Tuner JSON file.", argument=True)]
+    file: Annotated[str, Opt("CSV, a log of nvidia-smi --format=csv, or a Kernel Tuner JSON file.", argument=True)]
     device: Annotated[str, Opt("Label of the device it was measured on.", metavar="LABEL")]
 
 
