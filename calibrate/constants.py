@@ -25,7 +25,14 @@ from cardlab.core.records.fit import Fit
 def power_constants(
     static_cubic: Fit | None, cubic: Fit, *, cores: int | None = None, delta: Sequence[Delta] = ()
 ) -> Constants:
-    """Constants from the two cubic fits of one sweep (`static_cubic` None if not identifiable)."""
+    """Constants from the two cubic fits of one sweep (`static_cubic` None if not identifiable).
+
+    A law that the points could not contradict (one frequency, or as many as it has parameters) is no measurement of
+    its constants: they are None then.
+    """
+    if static_cubic is not None and not _tested(static_cubic):
+        static_cubic = None
+    paper = cubic if _tested(cubic) else None
     return Constants(
         device=cubic.device,
         device_name=cubic.device_name,
@@ -38,13 +45,18 @@ def power_constants(
         kappa_w_per_hz3=None if static_cubic is None else parameter(static_cubic, "kappa"),
         static_power_w=None if static_cubic is None else parameter(static_cubic, "static_power"),
         error=None if static_cubic is None else _error(static_cubic),
-        kappa_paper_w_per_hz3=parameter(cubic, "kappa"),
-        paper_error=_error(cubic),
+        kappa_paper_w_per_hz3=None if paper is None else parameter(paper, "kappa"),
+        paper_error=None if paper is None else _error(paper),
         cores=cores,
         frequency_min_hz=cubic.x.span[0],
         frequency_max_hz=cubic.x.span[1],
         delta=tuple(delta),
     )
+
+
+def _tested(fit: Fit) -> bool:
+    low_hz, high_hz = fit.x.span
+    return low_hz != high_hz and fit.degrees_of_freedom > 0
 
 
 def parameter(fit: Fit, name: str) -> Estimate:

@@ -56,11 +56,12 @@ def show(options: ShowFitsOptions, shared: Shared) -> None:
 
 def _show(found: Fits, shared: Shared, charts: Sequence[Chart | Bars] | None) -> None:
     from cardlab.cli.drawing import drawn
+    from cardlab.reports.views.constants import constants_document
     from cardlab.reports.views.fit import fit_document
 
     if shared.json:
         documents = {
-            "constants": [to_plain(c) for c in found.constants],
+            "constants": [constants_document(c) for c in found.constants],
             "optima": [to_plain(o) for o in found.optima],
         }
         print_json({"fits": [fit_document(f) for f in found], **documents, **drawn(charts)})
@@ -114,6 +115,8 @@ def _print_constants(c: Constants) -> None:
         if value is not None:
             stderr = "" if value.stderr is None else f" +- {value.stderr:.2g}"
             print_line(f"  {name}: {value.value:.4g}{stderr} {unit} (error {percent(error)})")
+    if c.kappa_paper_w_per_hz3 is None:
+        print_line(f"  kappa: {NOT_MEASURED}: a sweep of more frequencies is needed (profile-device --frequencies all)")
     if c.delta:
         # One frequency stands for all on the terminal; --json holds every one.
         top = max(d.frequency_hz for d in c.delta)

@@ -70,7 +70,8 @@ class Constants:
     Attributes:
         kappa_w_per_hz3, static_power_w: of static_cubic; `error` is its held-out (else in-sample)
             mean relative error over [frequency_min_hz, frequency_max_hz].
-        kappa_paper_w_per_hz3: of the pure cubic; `paper_error` likewise.
+        kappa_paper_w_per_hz3: of the pure cubic; `paper_error` likewise. None, as the others, where the sweep could
+            not contradict the law (a single frequency).
         cores: arithmetic cores.
         delta: per operating point, segment and phase.
     """

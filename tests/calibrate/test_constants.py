@@ -33,6 +33,16 @@ def test_constants_come_from_both_cubics(power):
     assert power_constants(None, cubic).kappa_w_per_hz3 is None
 
 
+def test_a_sweep_that_could_not_contradict_the_law_gives_no_kappa(power):
+    """One frequency: P / f^3 is a number, and no measurement of a cubic."""
+    one = fit_power(np.repeat(CLOCKS_HZ[:1], 4), power[:4], "cubic", subject=SUBJECT)
+    constants = power_constants(None, one, cores=3072)
+    assert constants.kappa_paper_w_per_hz3 is None and constants.paper_error is None
+    two = fit_power(CLOCKS_HZ[:2], power[:2], "static_cubic", subject=SUBJECT)
+    constants = power_constants(two, fit_power(CLOCKS_HZ[:2], power[:2], "cubic", subject=SUBJECT))
+    assert constants.kappa_w_per_hz3 is None and constants.kappa_paper_w_per_hz3 is not None
+
+
 def test_delta_by_hand():
     # 1e12 FLOP in 0.5 s at 1 GHz on 1000 cores: 2 per core and cycle
     delta = delta_from_latency(Estimate(0.5, 0.05, (0.4, 0.625)), 1e12, 1e9, 1000)

@@ -27,8 +27,8 @@ def test_import_fit_predict_export_merge(tmp_path: Path, database: Path) -> None
     assert all(f["provenance"]["origins"] == ["imported"] for f in fits["fits"])
     assert {f["quantity"] for f in fits["fits"] if f["selected"]} == {"power", "latency"}
     [constants] = fits["constants"]
-    assert constants["kappa_w_per_hz3"]["value"] == pytest.approx(30e-27, rel=0.02)
-    assert constants["static_power_w"]["value"] == pytest.approx(20.0, rel=0.02)
+    assert constants["kappa_w_per_hz3"] == pytest.approx(30e-27, rel=0.02)
+    assert constants["static_power_w"] == pytest.approx(20.0, rel=0.02)
     words = ("predict", "--device", "lab-card", "--frequency-mhz", "1000", *db, "--json")
     predictions = {p["quantity"]: p for p in command("calibrate", *words).document["predictions"]}
     assert predictions["power"]["value"] == pytest.approx(50.0, rel=0.01)

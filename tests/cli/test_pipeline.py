@@ -67,8 +67,10 @@ def test_a_sweep_says_simulated_to_the_end(measured: Path) -> None:
     fits = command("calibrate", "show", *db, "--json").document
     assert {f["quantity"] for f in fits["fits"]} == {"power", "wait_power", "latency"}
     assert all(f["provenance"]["origins"] == ["simulated"] for f in fits["fits"])
-    [server] = [c for c in fits["constants"] if c["device_name"] == "rtx-4060-ti"]
-    assert server["cores"] == 4352 and server["kappa_paper_w_per_hz3"]["value"] > 0
+    [server] = [c for c in fits["constants"] if c["device"] == "rtx-4060-ti"]
+    assert server["cores"] == 4352 and server["kappa_paper_w_per_hz3"] > 0
+    assert server["estimates"]["kappa_paper_w_per_hz3"]["stderr"] > 0
+    assert all(isinstance(d["delta"], float) for d in server["delta"]) and server["delta"]
     made = command("card", "plan", "--from-db", "--uplink-mbps", "50", "--downlink-mbps", "100", *db, "--json")
     assert made.code == 0, made.err
     document = made.document
