@@ -29,8 +29,12 @@ from cardlab.core.errors import (
     SchemaTooOldError,
     StoreError,
 )
+from cardlab.db.filesystem import check_folder
 from cardlab.db.schema import HEAD_REVISION, KNOWN_REVISIONS, Base
 
+# The drivers that the schema, its migrations and the tests know.
+DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql+psycopg")
+_POSTGRESQL = "postgresql+psycopg://USER@HOST/NAME"
 # Merging a large bundle holds the write lock for seconds. A sweep that waits for it loses nothing; one that
 # fails loses its point.
 BUSY_TIMEOUT_S = 30.0
@@ -50,12 +54,16 @@ def database_url(location: str | Path) -> URL:
         # Absolute, so that a later change of the working folder does not lead to another file.
         return URL.create("sqlite", database=str(Path(text).expanduser().absolute()))
     try:
-        return make_url(text)
+        url = make_url(text)
     except ArgumentError as error:
-        raise StoreError(
-            f"{text!r} is not a database URL",
-            remedy="give a path, or postgresql+psycopg://USER@HOST/NAME",
-        ) from error
+        # A password may stand in it.
+        raise StoreError("that is not a database URL", remedy=f"give a path, or {_POSTGRESQL}") from error
+    if url.drivername in DRIVERS:
+        return url
+    scheme = text.partition("://")[0]
+    if url.get_backend_name() in ("postgres", "postgresql"):
+        raise StoreError(f"databases are not opened by {scheme}://", remedy=f"write {_POSTGRESQL}")
+    raise StoreError(f"{scheme}:// is no database of cardlab", remedy=f"give a path (SQLite), or {_POSTGRESQL}")
 
 
 def connect(location: str | Path, *, create: bool) -> Engine:
@@ -135,6 +143,7 @@ def _check_file(url: URL, create: bool) -> None:
         # SQLite makes a missing file but no folder, and its own message does not say which of them it lacks.
         if not path.parent.is_dir():
             raise StoreError(f"the folder {path.parent} does not exist", remedy="create it or name another with --db")
+    check_folder(path.parent)
 
 
 def _readable_anyway(url: URL) -> URL:

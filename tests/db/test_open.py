@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,9 +120,85 @@ def test_a_url_that_is_none_is_named() -> None:
         open_store("://nonsense")
 
 
-def test_a_missing_driver_names_the_extra() -> None:
+def test_a_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(MissingDependencyError, match=r"cardlab\[postgres\]"):
-        open_store("postgresql+nosuchdriver://host/name")
+        open_store("postgresql+psycopg://host/name")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgres://u:secret@127.0.0.1:5/x", "write postgresql+psycopg://USER@HOST/NAME"),
+        ("postgresql://u:secret@127.0.0.1:5/x", "write postgresql+psycopg://USER@HOST/NAME"),
+        ("postgresql+psycopg2://u:secret@127.0.0.1:5/x", "write postgresql+psycopg://USER@HOST/NAME"),
+        ("mysql://u:secret@127.0.0.1/x", "give a path (SQLite), or postgresql+psycopg://"),
+        ("http://u:secret@host/x.db", "give a path (SQLite), or postgresql+psycopg://"),
+        ("file:///home/x.db", "give a path (SQLite), or postgresql+psycopg://"),
+        ("sqlite+aiosqlite:///x.db", "give a path (SQLite), or postgresql+psycopg://"),
+    ],
+)
+def test_another_url_is_refused_with_the_form_to_write(url: str, words: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        open_store(url)
+    assert words in str(caught.value) and "secret" not in str(caught.value)
+
+
+# What libraries of the C library's name answer where the file system cannot: locks of NFS, mappings of 9p.
+LACKING = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/mman.h>
+#ifdef LOCKS
+static int go(const char *name, int fd, int cmd, void *arg) {
+    int (*real)(int, int, ...) = dlsym(RTLD_NEXT, name);
+    int sets = cmd == F_SETLK || cmd == F_SETLKW || cmd == F_OFD_SETLK;
+    if (sets && ((struct flock *)arg)->l_type != F_UNLCK) { errno = ENOLCK; return -1; }
+    return real(fd, cmd, arg);
+}
+int fcntl(int fd, int cmd, ...) {
+    va_list v;
+    va_start(v, cmd);
+    void *a = va_arg(v, void *);
+    va_end(v);
+    return go("fcntl", fd, cmd, a);
+}
+int fcntl64(int fd, int cmd, ...) {
+    va_list v;
+    va_start(v, cmd);
+    void *a = va_arg(v, void *);
+    va_end(v);
+    return go("fcntl64", fd, cmd, a);
+}
+#else
+void *mmap64(void *a, size_t n, int p, int f, int fd, off_t o) {
+    void *(*real)(void *, size_t, int, int, int, off_t) = dlsym(RTLD_NEXT, "mmap64");
+    if (fd >= 0 && (f & MAP_SHARED) && (p & PROT_WRITE)) { errno = ENODEV; return MAP_FAILED; }
+    return real(a, n, p, f, fd, o);
+}
+void *mmap(void *a, size_t n, int p, int f, int fd, off_t o) { return mmap64(a, n, p, f, fd, o); }
+#endif
+"""
+
+
+@pytest.mark.parametrize(("lacking", "words"), [("LOCKS", "without file locks"), ("MAPS", "without shared mappings")])
+def test_a_folder_that_sqlite_cannot_work_in_is_refused_at_once(tmp_path: Path, lacking: str, words: str) -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("no C compiler")
+    source, library = tmp_path / "lacking.c", tmp_path / "lacking.so"
+    source.write_text(LACKING)
+    subprocess.run(["gcc", f"-D{lacking}", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    code = f"from cardlab.db import open_store; open_store({str(tmp_path / 'a.db')!r})"
+    environment = {**os.environ, "LD_PRELOAD": str(library)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, timeout=20, check=False, capture_output=True, text=True
+    )
+    assert words in done.stderr and "PostgreSQL" in done.stderr, done.stderr
+    assert not (tmp_path / "a.db").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
