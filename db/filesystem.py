@@ -6,6 +6,7 @@ process that does not exist, or speaks of a disk error.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import tempfile
@@ -19,17 +20,11 @@ _REMEDY = "use a database on a local disk with --db, or PostgreSQL (docs: Storag
 
 def check_folder(folder: Path) -> None:
     """Raise StoreError where SQLite could not work in this folder; one where nothing can be made is not tried."""
-    try:
-        # Another file: to close one of the database's own would drop the locks this process holds on it.
-        probe = tempfile.TemporaryFile(dir=folder)
-    except OSError:
-        return
-    with probe:
+    # Another file: to close one of the database's own would drop the locks this process holds on it. What fails for
+    # want of room or rights is named when the database itself is opened.
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as probe:
         _lock(probe.fileno(), folder)
-        try:
-            probe.truncate(mmap.PAGESIZE)
-        except OSError:
-            return
+        probe.truncate(mmap.PAGESIZE)
         _map(probe.fileno(), folder)
 
 
