@@ -14,11 +14,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from cardlab.core import plausible
 from cardlab.core.quantity import Estimate, Provenance
+
+# What a card draws for a moment above the limit that its mean is held to.
+_OVER_LIMIT = 1.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,32 @@ class RailTrace:
         mean = float(power.mean())
         ci95 = None if stderr is None else (mean - 1.96 * stderr, mean + 1.96 * stderr)
         return Estimate(mean, stderr, ci95, int(power.size), provenance)
+
+
+def within_physics(trace: RailTrace, limit_w: float | None) -> tuple[RailTrace, str | None]:
+    """The trace without readings that the device cannot have drawn, and a line that names them; None if all are good.
+
+    A sensor that is asked while it converts, or a counter that was reset, answers with 504 kW or -0.27 W; one such
+    reading moves a mean by more than everything else together.
+
+    Args:
+        limit_w: power limit of the device, None where it is not known.
+    """
+    most_w = plausible.POWER.most if limit_w is None else _OVER_LIMIT * limit_w
+    # A rail may be switched off; a whole device that draws nothing is a sensor that does not answer.
+    good = [math.isfinite(p) and p <= most_w and (p > 0 if trace.rail.total else p >= 0) for p in trace.power_w]
+    bad = [p for p, keep in zip(trace.power_w, good, strict=True) if not keep]
+    if not bad:
+        return trace, None
+    worst_w = max(bad, key=lambda p: abs(p) if math.isfinite(p) else math.inf)
+    named = f"{len(bad)} of {len(good)} readings of {trace.rail.name} thrown out: {worst_w:g} W, of 0 to {most_w:g} W"
+    kept = replace(
+        trace,
+        end_s=tuple(t for t, keep in zip(trace.end_s, good, strict=True) if keep),
+        power_w=tuple(p for p, keep in zip(trace.power_w, good, strict=True) if keep),
+        source=f"{trace.source}; {len(bad)} readings thrown out",
+    )
+    return kept, named
 
 
 def block_stderr(values: np.ndarray) -> float | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from cardlab.profilers.board.rules import on_request
 from cardlab.profilers.board.timer import LapTimer
 from cardlab.profilers.board.work import Work, as_work
 from cardlab.profilers.devices.device import HardwareDevice, State
-from cardlab.profilers.devices.power import RailTrace
+from cardlab.profilers.devices.power import RailTrace, within_physics
 from cardlab.profilers.measure.reading import Reading
 
 # Blocks of updates show their correlation only from 16 on.
@@ -136,8 +137,10 @@ def _window(device: HardwareDevice, work: Work, seconds: float, lap_timer: LapTi
         recording = None if device.meter is None else stack.enter_context(device.meter.recording())
         start_s = device.timer.now()
         times_s = _iterate(device, work, lap_timer, start_s + seconds, states)
-    traces = {} if recording is None else dict(recording.traces)
-    return _reading(device, times_s, device.timer.now() - start_s, states, traces)
+    limit_w = device.identity.power_limit_w
+    judged = {} if recording is None else {n: within_physics(t, limit_w) for n, t in recording.traces.items()}
+    found = _reading(device, times_s, device.timer.now() - start_s, states, {n: t for n, (t, _) in judged.items()})
+    return replace(found, reasons=(*found.reasons, *(line for _, line in judged.values() if line is not None)))
 
 
 def _iterate(

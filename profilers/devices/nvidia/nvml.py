@@ -77,12 +77,14 @@ def nvml_call(name: str, *arguments: object) -> Any:
             f"this nvidia-ml-py does not know {name}", remedy="pip install --upgrade nvidia-ml-py"
         )
     try:
-        return function(*arguments)
+        answer = function(*arguments)
     except pynvml.NVMLError as error:
         raise translated(name, error) from error
     except pynvml.NVMLLibraryMismatchError as error:
         # What pynvml makes of a missing versioned symbol; it is no NVMLError.
         raise translated(name, pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)) from error
+    # Older bindings give text as bytes: str() of those would make another card of this one ("b'GPU-...'").
+    return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
 
 
 def gpu_count() -> int:

@@ -11,6 +11,7 @@ check. Without a counter the instant field is the source, and without that the o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean, median
@@ -28,6 +29,8 @@ AVERAGE_S = 1.0
 # A look that was kept waiting for a CPU does not tell when the counter moved.
 _LATE_S = 0.003
 _LATE_SHARE = 0.05
+# Longer than the longest tick known: the counter has not moved where it should have.
+_STILL_S = 0.15
 
 Boundary = tuple[float, float]
 """Time and energy at a move of the counter."""
@@ -100,6 +103,7 @@ class _Ticks(Recording):
         self._moves: list[tuple[float, float, float]] = []
         self._instants: list[tuple[float, float]] = []
         self._counting = True
+        self._sampled_s = -math.inf
 
     def look(self) -> float:
         before_s = self._timer.now()
@@ -114,9 +118,13 @@ class _Ticks(Recording):
             self._moves.append(((last[0] + at_s) / 2, energy_j, at_s - last[0]))
             self._keep_instant(at_s)
             return self._until_due(at_s)
+        # Some counters stand still for good: then these samples are all there is.
+        if at_s - self._sampled_s > _STILL_S:
+            self._keep_instant(at_s)
         return LOOK_S
 
     def _keep_instant(self, at_s: float) -> None:
+        self._sampled_s = at_s
         power_w = self._card.instant_w()
         if power_w is not None:
             self._instants.append((at_s, power_w))

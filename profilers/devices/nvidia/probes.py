@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from cardlab.profilers.devices.device import Probe
 from cardlab.profilers.devices.nvidia.nvml import Card
+from cardlab.profilers.devices.nvidia.power import TICK_S
 
 if TYPE_CHECKING:
     from cardlab.profilers.devices.nvidia.device import NvidiaDevice
 
+_WATCH_S = 0.6
 _SOURCES = {
     "counter": "total-energy counter, tick to tick; instant samples as a check",
     "instant": "instant power field: no energy counter here",
@@ -49,7 +51,24 @@ def _power(device: NvidiaDevice) -> Probe:
         )
     if device.power_source is None:
         return _lack(device.card, "power meter", "nvmlDeviceGetTotalEnergyConsumption", "no source of power")
+    if device.power_source == "counter" and _stands_still(device):
+        return Probe(
+            name="power meter",
+            ok=False,
+            state="the total-energy counter stands still: the instant power field is used",
+            remedy="update the NVIDIA driver",
+        )
     return Probe(name="power meter", ok=True, state=_SOURCES[device.power_source])
+
+
+def _stands_still(device: NvidiaDevice) -> bool:
+    """Whether the counter did not move for several ticks; a card draws power also while it idles."""
+    first_j, end_s = device.card.energy_j(), device.timer.now() + _WATCH_S
+    while device.timer.now() < end_s:
+        device.timer.sleep(TICK_S / 4)
+        if device.card.energy_j() != first_j:
+            return False
+    return True
 
 
 def _frequencies(device: NvidiaDevice) -> Probe:

@@ -43,7 +43,14 @@ class FakeCard:
         self.lib.fake_counter_reads.restype = ctypes.c_long
         self.lib.fake_steady_watts.restype = ctypes.c_double
         self.lib.fake_steady_watts.argtypes = [ctypes.c_uint, ctypes.c_double]
-        for name in ("fake_advance", "fake_load", "fake_power_limit", "fake_temperature_limit", "fake_counter_cost"):
+        for name in (
+            "fake_advance",
+            "fake_load",
+            "fake_power_limit",
+            "fake_temperature_limit",
+            "fake_counter_cost",
+            "fake_counter_jump",
+        ):
             getattr(self.lib, name).argtypes = [ctypes.c_double]
             getattr(self.lib, name).restype = None
         self._looks: list[tuple[float, int, Callable[[], float], list[CardlabError]]] = []

@@ -45,6 +45,8 @@ static struct {
     int ticks, others, mig;
     double counter_cost_s;
     long counter_reads;
+    int counter_frozen;
+    double counter_ahead_j;
 } now;
 
 static struct { char name[64]; int code; long after; long calls; } fails[MAX_FAILS];
@@ -139,7 +141,7 @@ static void end_tick(void) {
     int n = now.ticks < 10 ? now.ticks : 10;
     now.average_w = 0;
     for (int i = 0; i < n; i++) now.average_w += now.history_w[i] / n;
-    now.counter_mj = (u64)llround(now.energy_j * card.gain * 1000.0);
+    if (!now.counter_frozen) now.counter_mj = (u64)llround((now.energy_j + now.counter_ahead_j) * card.gain * 1000.0);
 }
 
 static void govern(void) {
@@ -221,6 +223,8 @@ void fake_arbitrate(u32 above_mhz, u32 to_mhz) { now.arbitrate_above_mhz = above
 void fake_others(int count) { now.others = count; }
 void fake_mig(int on) { now.mig = on; }
 void fake_counter_cost(double seconds) { now.counter_cost_s = seconds; }
+void fake_freeze_counter(int on) { now.counter_frozen = on; }
+void fake_counter_jump(double joules) { now.counter_ahead_j += joules; }
 long fake_counter_reads(void) { return now.counter_reads; }
 
 /* Sensor's truth in a steady state at a clock: heat balance solved by iteration, times the gain. */

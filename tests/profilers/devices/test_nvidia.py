@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pynvml
 import pytest
 
 from cardlab.calibrate import fit_power
@@ -101,6 +103,16 @@ def test_the_card_says_who_it_is(fake_card: FakeCard) -> None:
     assert platform.versions() == {"nvidia-driver": "595.00.fake"}
 
 
+def test_bindings_that_answer_in_bytes_give_the_same_card(fake_card: FakeCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old `pynvml` package: with another identity the card's profiles, fits and calibrations no longer join."""
+    new = fake_card.platform().identity
+    for name in ("nvmlDeviceGetName", "nvmlDeviceGetUUID", "nvmlSystemGetDriverVersion"):
+        function = getattr(pynvml, name)
+        monkeypatch.setattr(pynvml, name, lambda *given, function=function: function(*given).encode())
+    assert fake_card.platform().identity == new
+    assert fake_card.platform().versions() == {"nvidia-driver": "595.00.fake"}
+
+
 def test_frequencies_are_those_of_the_busy_memory_frequency(fake_card: FakeCard) -> None:
     """Idle, the memory runs at 405 MHz, whose list ends at 420 MHz."""
     platform = fake_card.platform()
@@ -149,6 +161,46 @@ def test_a_counter_that_takes_milliseconds_to_answer_is_not_asked_all_the_time(f
     assert reading.power_w.value / (truth_w * fake_card.lib.fake_gain()) == pytest.approx(1, rel=0.01)
     asked_s = 0.0023 * (fake_card.lib.fake_counter_reads() - reads)
     assert asked_s < 0.2 * seconds
+
+
+def test_a_counter_that_stands_still_gives_way_to_the_instant_field(fake_card: FakeCard) -> None:
+    fake_card.lib.fake_freeze_counter(1)
+    platform, work = fake_card.platform(), fake_card.work()
+    with platform.locked(1_500e6):
+        end_s = fake_card.now() + 60.0
+        while fake_card.now() < end_s:
+            work.run_once()
+        reading = measure(platform, work)
+    assert reading.power_w is not None
+    assert reading.power_w.value == pytest.approx(fake_card.truth_w(1_500e6), rel=0.02)
+    assert "the energy counter gave no whole tick" in reading.traces["board"].source
+    [probe] = [p for p in platform.capabilities() if p.name == "power meter"]
+    assert probe.ok is False and "stands still" in probe.state
+    fake_card.lib.fake_freeze_counter(0)
+    [probe] = [p for p in platform.capabilities() if p.name == "power meter"]
+    assert probe.ok is True
+
+
+@pytest.mark.parametrize("joules", [50_400.0, -300.0])
+def test_a_reading_outside_physics_is_thrown_out_and_named(fake_card: FakeCard, joules: float) -> None:
+    """A counter that jumps once: that tick alone would move the mean by more than the rest of the window."""
+    platform, work = fake_card.platform(), fake_card.work(0.01)
+    fake_card.lib.fake_load(1.0)
+    fake_card._advance(60.0)
+    runs = [0]
+
+    def jump() -> None:
+        runs[0] += 1
+        if runs[0] == 100:
+            fake_card.lib.fake_counter_jump(joules)
+
+    jumping = replace(work, reset=jump)
+    plain = measure(platform, work, seconds=3.0)
+    reading = measure(platform, jumping, seconds=3.0)
+    assert plain.power_w is not None and reading.power_w is not None
+    assert reading.power_w.value == pytest.approx(plain.power_w.value, rel=0.01)
+    assert any("1 of" in line and "of board thrown out" in line for line in reading.reasons), reading.reasons
+    assert not plain.reasons
 
 
 def test_the_second_source_is_kept_beside_the_first(fake_card: FakeCard) -> None:
