@@ -75,7 +75,7 @@ def fleet(devices: int, *, paper: bool, energy: str = "busy", seed: int = SEED) 
         adapter_bytes=cuts * 1e5,
         uplink_bps=rng.uniform(1e7, 1e8, devices),
         downlink_bps=rng.uniform(2e7, 3e8, devices),
-        device_memory_bytes=1e9 + cuts * 2e8,
+        device_memory_bytes=np.broadcast_to(1e9 + cuts * 2e8, (devices, cuts.size)),
         device_memory_limit_bytes=np.full(devices, np.nan),
         server_memory_bytes=np.full(cuts.size, np.nan),
         device_power_w=rng.uniform(8, 40, devices),
@@ -136,7 +136,7 @@ def numpy_brute_force(problem: Problem, clocks: Array, chunk: int = 64) -> Array
         cost = w * (delay - d0) / (d1 - d0) + (1 - w) * (energy - e0) / (e1 - e0)
         if limits.deadline_s is not None:
             own = problem.device_power_w[part, None] * epochs * problem.device_s[part]
-            cuts = (own <= limits.device_energy_j) & (need <= room[part, None])
+            cuts = (own <= limits.device_energy_j) & (need[part] <= room[part, None])
             kept = shared & cuts[:, :, None] & (delay <= limits.deadline_s) & (energy <= limits.server_energy_j)
             cost = np.where(kept, cost, np.inf)
         best[part] = cost.min(axes)
@@ -182,7 +182,7 @@ def truth(devices: int, weight: float, rng: np.random.Generator) -> Truth:
         adapter_bytes=cuts * 212992.0,
         uplink_bps=np.ones(devices),
         downlink_bps=np.ones(devices),
-        device_memory_bytes=0.53e9 + cuts * 0.22e9,
+        device_memory_bytes=np.broadcast_to(0.53e9 + cuts * 0.22e9, (devices, cuts.size)),
         device_memory_limit_bytes=rng.uniform(1.9e9, 7.1e9, devices),
         server_memory_bytes=np.full(cuts.size, np.nan),
         device_power_w=np.full(devices, np.nan),
@@ -237,7 +237,7 @@ def quality(devices: int, calibrations: int, error: float = 0.05, weight: float 
         real_extents = extents_of(real)
         for m in range(devices):
             t = table(real, m)
-            room = real.device_memory_bytes <= real.device_memory_limit_bytes[m]
+            room = real.device_memory_bytes[m] <= real.device_memory_limit_bytes[m]
             deadline = 1.2 * float(t.delay_s[room].min())
             best = best_choice(_with_deadline(real, deadline), m, real_extents[m])
             for name, believed_problem in planners.items():

@@ -102,7 +102,7 @@ def limits_of(
         server_energy_j=t.energy_j,
         device_energy_j=None if t.device_energy_j is None else _over(t.device_energy_j, shape),
         layers=_over(problem.cuts.astype(float), shape),
-        device_memory_bytes=_over(problem.device_memory_bytes, shape),
+        device_memory_bytes=_over(problem.device_memory_bytes[m], shape),
         device_memory_limit_bytes=float(problem.device_memory_limit_bytes[m]),
         server_memory_bytes=_over(problem.server_memory_bytes, shape),
     )

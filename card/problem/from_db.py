@@ -18,6 +18,7 @@ from cardlab.card.problem.measured import (
     Fits,
     Measured,
     curve,
+    device_memory_bytes,
     device_power_w,
     device_seconds,
     idle_power_w,
@@ -232,16 +233,23 @@ class _Assembly:
             adapter_bytes=np.array([c.adapter_bytes for c in analysis.cuts]) * (1.0 + self.task.optimizer_factor),
             uplink_bps=up,
             downlink_bps=down,
-            device_memory_bytes=np.array([_or_nan(c.device_memory_bytes) for c in analysis.cuts]),
-            device_memory_limit_bytes=np.array([_or_nan(p.run.device.memory_bytes) for p in self.profiles]),
+            # In its own dtype: the same layers take twice as much in float32 as in the server's bfloat16.
+            device_memory_bytes=np.array([device_memory_bytes(p, cuts) for p in self.profiles]),
+            device_memory_limit_bytes=np.array([_or_nan(p.memory_limit_bytes) for p in self.profiles]),
             server_memory_bytes=np.array([_or_nan(c.server_memory_bytes) for c in analysis.cuts]),
-            server_memory_limit_bytes=_or_nan(self.server.memory_bytes),
+            server_memory_limit_bytes=_or_nan(self.server_profile.memory_limit_bytes),
             device_power_w=np.array([device_power_w(p) for p in self.profiles]),
             objective=objective,
             constraints=self.request.constraints,
             provenance=tuple(Provenance(p.run.provenance.origins).joined([origins]) for p in self.profiles),
         )
-        return problem, (*assumed, *wire_note)
+        return problem, (*assumed, *wire_note, *self._unlimited())
+
+    def _unlimited(self) -> tuple[str, ...]:
+        """A line for each party whose memory limits nothing, because it is not known."""
+        parties = [*self.profiles, self.server_profile]
+        unknown = dict.fromkeys(p.run.device.name for p in parties if p.memory_limit_bytes is None)
+        return tuple(f"no memory limit for {name} (its memory is not known)" for name in unknown)
 
     def _rates(self) -> tuple[Array, Array]:
         """Rates of the first round [M]; NaN where the channel is to give them."""

@@ -72,6 +72,22 @@ def device_seconds(profile: Profile, cuts: Array) -> Array:
     return np.asarray(sum(value * _multiples(part, cuts) for part, (value, _) in times.items()))
 
 
+def device_memory_bytes(profile: Profile, cuts: Array) -> Array:
+    """Bytes that the device's side of each cut takes there [C], in the dtype it computes in; NaN unknown.
+
+    Raises PlanError where the profile does not say what its cuts need.
+    """
+    analysis = profile.run.analysis
+    needs = {} if analysis is None else {cut.cut: cut.device_memory_bytes for cut in analysis.cuts}
+    if analysis is None or any(int(cut) not in needs for cut in cuts):
+        raise PlanError(
+            f"run {profile.run.uid[:12]} of {profile.run.device.name!r} has no analysis of these cuts",
+            remedy="profile the device again",
+        )
+    found = [needs[int(cut)] for cut in cuts]
+    return np.array([np.nan if need is None else float(need) for need in found])
+
+
 def whole_seconds(profile: Profile, layers: int) -> float:
     """Seconds per mini-batch of the whole model, head included, on that device; NaN where its head was not timed."""
     point = best_point(profile)

@@ -56,7 +56,7 @@ class Problem:
         idle_power_w: server power with nothing to do, None unknown.
         up_bytes, down_bytes, adapter_bytes: [C].
         uplink_bps, downlink_bps: [M].
-        device_memory_bytes, device_memory_limit_bytes: [C], [M]; NaN is unknown or no limit.
+        device_memory_bytes, device_memory_limit_bytes: [M,C], [M]; NaN is unknown or no limit.
         server_memory_bytes, server_memory_limit_bytes: [C] and a number.
         device_power_w: [M], NaN unknown.
         guard_s: added to the delay where a deadline must hold in spite of uncertainty [M,C,F], None without.
@@ -178,7 +178,9 @@ def problem_from_scenario(scenario: Scenario) -> Problem:
         adapter_bytes=layers * (task.adapter_bytes_per_layer + task.optimizer_bytes_per_layer),
         uplink_bps=np.array([d.uplink_bps for d in devices], dtype=float),
         downlink_bps=np.array([d.downlink_bps for d in devices], dtype=float),
-        device_memory_bytes=task.device_base_bytes + layers * task.device_bytes_per_layer,
+        device_memory_bytes=np.broadcast_to(
+            task.device_base_bytes + layers * task.device_bytes_per_layer, (len(devices), cuts.size)
+        ),
         device_memory_limit_bytes=_or_nan([d.memory_bytes for d in devices]),
         server_memory_bytes=task.server_base_bytes + (task.layers - layers) * task.server_bytes_per_layer,
         server_memory_limit_bytes=float("nan") if server.memory_bytes is None else server.memory_bytes,

@@ -90,7 +90,8 @@ def _fleet(problem: Problem, excluded: Index | None) -> Fleet:
     # A constant zero is one number seen M x C times, and costs no pass over memory.
     if not all(part.strides == (0, 0) and part[0, 0] == 0.0 for part in parts):
         codec_s = problem.encode_s + problem.decode_s
-    limit = problem.device_memory_limit_bytes
+    # Compared by what is exceeded and not by what is kept: an unknown need or limit forbids nothing.
+    too_large = problem.device_memory_bytes > problem.device_memory_limit_bytes[:, None]
     power_w = problem.device_power_w
     return Fleet(
         device_s=np.ascontiguousarray(problem.device_s),
@@ -98,7 +99,7 @@ def _fleet(problem: Problem, excluded: Index | None) -> Fleet:
         handling_s=np.empty((0, 0)) if problem.handling_s is None else np.ascontiguousarray(problem.handling_s),
         uplink_bps=np.ascontiguousarray(problem.uplink_bps),
         downlink_bps=np.ascontiguousarray(problem.downlink_bps),
-        memory_bytes=np.where(np.isnan(limit), np.inf, limit),
+        fits=np.ascontiguousarray(~too_large),
         power_w=np.where(np.isnan(power_w), 0.0, power_w),
         excluded=np.full(count, -1, dtype=np.int64) if excluded is None else np.ascontiguousarray(excluded),
         spans=_spans(None if problem.objective.range == "box" else common_range(problem), count),
@@ -135,12 +136,10 @@ def _cuts(problem: Problem, only: Mask | None) -> Cuts:
     if limits.min_device_layers is not None:
         admitted &= problem.cuts >= limits.min_device_layers
     admitted &= ~(problem.server_memory_bytes > problem.server_memory_limit_bytes)
-    need = problem.device_memory_bytes
     return Cuts(
         up_bits=8.0 * problem.up_bytes,
         down_bits=8.0 * problem.down_bytes,
         adapter_bits=8.0 * problem.adapter_bytes,
-        memory_bytes=np.where(np.isnan(need), -np.inf, need),
         admitted=admitted,
     )
 

@@ -118,7 +118,7 @@ def table_batch(fleet: Fleet, cuts: Cuts, rule: Rule, hulls: HullTable, envelope
         for c in range(cut_count):
             bound[c] = np.inf
             n = count[c]
-            if not cuts.admitted[c] or c == fleet.excluded[m] or cuts.memory_bytes[c] > fleet.memory_bytes[m]:
+            if not cuts.admitted[c] or c == fleet.excluded[m] or not fleet.fits[m, c]:
                 continue
             if n == 0 or extra[c] > own_cap_j:
                 continue

@@ -155,7 +155,7 @@ def paper_batch(fleet: Fleet, cuts: Cuts, rule: Rule, server: PaperModel, out: P
         one = a_d / best_hz + a_e * (static_w / best_hz + kappa * best_hz * best_hz)
         best, best_cut, best_frequency = np.inf, -1, best_hz
         for c in range(count):
-            if not cuts.admitted[c] or c == fleet.excluded[m] or cuts.memory_bytes[c] > fleet.memory_bytes[m]:
+            if not cuts.admitted[c] or c == fleet.excluded[m] or not fleet.fits[m, c]:
                 continue
             a, w = fixed[c], server.work[c]
             if own_cap_j < np.inf and own_energy_j(fleet, rule, m, c) > own_cap_j:

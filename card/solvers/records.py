@@ -30,7 +30,7 @@ class Fleet(NamedTuple):
         codec_s: encode and decode, seconds per mini-batch [M,C]; empty where they take no time.
         handling_s: adapters handled on both sides, seconds a round [M,C]; empty where none is counted.
         uplink_bps, downlink_bps: rates [M].
-        memory_bytes: limit [M], inf without one.
+        fits: whether the device's side of a cut fits in its memory [M,C]; true where nothing is known of either.
         power_w: the device's own power [M], 0 where it is not known.
         excluded: index of a cut that the device may not have [M], -1 for none.
         spans: ranges of the cost.
@@ -41,7 +41,7 @@ class Fleet(NamedTuple):
     handling_s: Array
     uplink_bps: Array
     downlink_bps: Array
-    memory_bytes: Array
+    fits: Mask
     power_w: Array
     excluded: Index
     spans: Spans
@@ -54,7 +54,7 @@ class Fleet(NamedTuple):
             handling_s=self.handling_s[chosen],
             uplink_bps=self.uplink_bps[chosen],
             downlink_bps=self.downlink_bps[chosen],
-            memory_bytes=self.memory_bytes[chosen],
+            fits=self.fits[chosen],
             power_w=self.power_w[chosen],
             excluded=self.excluded[chosen],
             spans=Spans(**{name: span[chosen] for name, span in self.spans._asdict().items()}),
@@ -67,14 +67,12 @@ class Cuts(NamedTuple):
     Attributes:
         up_bits, down_bits: of a mini-batch, after compression.
         adapter_bits: once a round each way.
-        memory_bytes: what the device needs, -inf where it is not known.
         admitted: whether any device may have the cut.
     """
 
     up_bits: Array
     down_bits: Array
     adapter_bits: Array
-    memory_bytes: Array
     admitted: Mask
 
 

@@ -354,6 +354,12 @@ class Profile(Tabular):
         return max(quiet, key=lambda p: (p.operating.frequency_hz or 0.0) if p.operating else 0.0, default=None)
 
     @property
+    def memory_limit_bytes(self) -> int | None:
+        """Memory that a model could really have when the run began, else the device's own; None if neither is known."""
+        # A driver that knows no memory of its own (unified memory) may say 0.
+        return self.run.memory_budget_bytes or self.run.device.memory_bytes or None
+
+    @property
     def total_rail(self) -> str | None:
         """Name of the rail that covers the whole device, None without one."""
         return next((m.rail for p in self.points if (m := p.total_power()) is not None), None)
@@ -391,5 +397,5 @@ class Profile(Tabular):
     def fits_on_device(self, cut: int) -> bool | None:
         """Whether the device's side of a cut fits the memory that the run found; None where either is unknown."""
         needed = None if self.run.analysis is None else self.run.analysis.cut(cut).device_memory_bytes
-        budget = self.run.memory_budget_bytes
-        return None if needed is None or budget is None else needed <= budget
+        limit = self.memory_limit_bytes
+        return None if needed is None or limit is None else needed <= limit

@@ -46,7 +46,8 @@ def random_problem(seed: int, *, kind: str, limits: tuple[str, ...] = (), device
         "adapter_bytes": cuts * rng.uniform(0, 3e5),
         "uplink_bps": rng.uniform(5e6, 2e8, devices),
         "downlink_bps": rng.uniform(5e6, 2e8, devices),
-        "device_memory_bytes": 1e9 + cuts * 2e8,
+        # Each device needs its own: the same cut takes twice as much in float32.
+        "device_memory_bytes": (1e9 + cuts * 2e8)[None, :] * (1.0 + np.arange(devices) % 3 / 2.0)[:, None],
         "device_memory_limit_bytes": np.full(devices, np.nan),
         "server_memory_bytes": 1e9 + (layers - cuts) * 2e8,
         "device_power_w": rng.uniform(5, 30, devices),
@@ -224,7 +225,7 @@ def keeps(problem: Problem, m: int, v: Values, slack: float = 0.0) -> np.ndarray
     if limits.min_device_layers is not None:
         kept &= (problem.cuts >= limits.min_device_layers)[:, None]
     if not np.isnan(problem.device_memory_limit_bytes[m]):
-        kept &= (problem.device_memory_bytes <= problem.device_memory_limit_bytes[m])[:, None]
+        kept &= (problem.device_memory_bytes[m] <= problem.device_memory_limit_bytes[m])[:, None]
     if not np.isnan(problem.server_memory_limit_bytes):
         kept &= (problem.server_memory_bytes <= problem.server_memory_limit_bytes)[:, None]
     return kept

@@ -116,7 +116,7 @@ def milp_gap(seed: int) -> float:
     from tests.card.instances import _values
 
     v = _values(problem, 0, 0)
-    memory = np.broadcast_to(problem.device_memory_bytes[:, None], v.delay.shape).ravel() / 1e9
+    memory = np.broadcast_to(problem.device_memory_bytes[0][:, None], v.delay.shape).ravel() / 1e9
     rows = [np.ones(costs.size), v.delay.ravel(), v.energy.ravel() / 100, memory]
     limits = problem.constraints
     upper = [1, limits.deadline_s, limits.server_energy_j / 100, problem.device_memory_limit_bytes[0] / 1e9]

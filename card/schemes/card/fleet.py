@@ -121,7 +121,7 @@ def limits_on_choice(problem: Problem, chosen: FleetChoice) -> tuple[Limit, ...]
         server_energy_j=chosen.server_energy_j,
         device_energy_j=chosen.device_energy_j,
         layers=problem.cuts[cut].astype(float),
-        device_memory_bytes=problem.device_memory_bytes[cut],
+        device_memory_bytes=problem.device_memory_bytes[np.arange(cut.size), cut],
         device_memory_limit_bytes=problem.device_memory_limit_bytes,
         server_memory_bytes=problem.server_memory_bytes[cut],
     )

@@ -212,7 +212,7 @@ def _refuse_if_none(problem: SftProblem) -> None:
         if allowed[m].any():
             continue
         limit = float(base.device_memory_limit_bytes[m])
-        least = float(base.device_memory_bytes.min())
+        least = float(base.device_memory_bytes[m].min())
         if least > limit:
             raise InfeasibleError(
                 f"{name}: device memory of {data_size(limit)} is below one block, which takes {data_size(least)}",

@@ -53,7 +53,7 @@ class _Lagrangian:
         # Delays of seconds beside limits of order one: without a scale the penalty would rule the search.
         self.scale = float(start.mean())
         # No bound where the need at some cut is not known, as `allowed` has it.
-        self.memory = ~np.isnan(base.device_memory_limit_bytes) & ~np.isnan(base.device_memory_bytes).any()
+        self.memory = ~np.isnan(base.device_memory_limit_bytes) & ~np.isnan(base.device_memory_bytes).any(axis=1)
         self.mu = np.zeros(2 * count + 1)
         self.rho = 1.0
 
@@ -139,7 +139,7 @@ class _Lagrangian:
         problem, base = self.problem, self.problem.base
         count = problem.devices
         g, slope = np.full(2 * count + 1, -1.0), np.zeros((2 * count + 1, 2 * count))
-        memory, memory_slope = self._interpolated(base.device_memory_bytes[None, :], x[:count])
+        memory, memory_slope = self._interpolated(base.device_memory_bytes, x[:count])
         bound = np.where(self.memory, base.device_memory_limit_bytes, 1.0)
         each = np.arange(count)
         g[:count] = np.where(self.memory, memory / bound - 1.0, -1.0)

@@ -86,7 +86,7 @@ class SftProblem:
         base, limits = self.base, self.base.constraints
         kept = np.ones((self.devices, base.cuts.size, len(self.options)), dtype=bool)
         # Compared by what is exceeded and not by what is kept: an unknown need or limit forbids nothing.
-        memory = base.device_memory_bytes[None, :] > base.device_memory_limit_bytes[:, None]
+        memory = base.device_memory_bytes > base.device_memory_limit_bytes[:, None]
         kept &= ~memory[:, :, None]
         kept &= ~(self.server_bytes > base.server_memory_limit_bytes)[None, :, None]
         if limits.min_device_layers is not None:
