@@ -91,6 +91,11 @@ def _check_scheme(options: PlanOptions, scheme: str, *, has_curve: bool) -> None
         raise UsageError("--min-accuracy has no effect on scheme card", remedy="leave it out, or use --scheme sft")
     if scheme == "sft" and "--weight" in asked:
         raise UsageError("--weight has no effect on scheme sft, which has no weight", remedy="leave --weight out")
+    if scheme == "sft" and options.energy not in (None, "busy"):
+        raise UsageError(
+            f"--energy {options.energy} has no effect on scheme sft, which counts busy energy",
+            remedy="leave --energy out",
+        )
     if "--min-accuracy" in asked and not has_curve:
         raise UsageError(
             "--min-accuracy has no effect: the scenario has no accuracy curve",
@@ -200,7 +205,8 @@ def _from_database(store: Store, options: PlanOptions) -> Plan:
         uplink_bps=None if options.uplink_mbps is None else options.uplink_mbps * 1e6,
         downlink_bps=None if options.downlink_mbps is None else options.downlink_mbps * 1e6,
         wire_dtype=options.wire_dtype,
-        energy=options.energy,
+        # sft charges the server for its busy time alone.
+        energy="busy" if options.scheme == "sft" else options.energy,
         # sft chooses the rate of each device itself: a factor in the objective would count it twice.
         objective=_objective(base, replace(options, compression=1.0) if options.scheme == "sft" else options),
         link=None if options.channel is None else LinkSpec(channel=options.channel),

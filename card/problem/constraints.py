@@ -9,7 +9,7 @@ import numpy as np
 from cardlab.card.problem.arrays import Array, Mask
 from cardlab.card.problem.objective import Table
 from cardlab.card.problem.problem import Problem
-from cardlab.core.errors import InfeasibleError
+from cardlab.core.errors import InfeasibleError, PlanError
 from cardlab.core.text import data_size, si
 
 # The one constraint that is a lower bound.
@@ -89,6 +89,27 @@ class Limits:
         if best == (cut, frequency):
             return ()
         return tuple(limit.name for limit in self.limits if not limit.kept[best])
+
+
+def check_caps(problem: Problem) -> None:
+    """Raise PlanError for a cap on something that is not known: it would be kept by every choice, and so dropped."""
+    caps = problem.constraints
+    for cap, words, option in (
+        (caps.server_power_w, "power", "--max-server-power"),
+        (caps.server_energy_j, "energy", "--max-server-energy"),
+    ):
+        if cap is not None and problem.power_w is None:
+            raise PlanError(
+                f"a cap on the server's {words} cannot be kept: its power is not known",
+                remedy=f"measure it with a meter, or leave {option} out",
+            )
+    if caps.device_energy_j is not None:
+        unknown = [name for name, w in zip(problem.devices, problem.device_power_w, strict=True) if np.isnan(w)]
+        if unknown:
+            raise PlanError(
+                f"a cap on a device's energy cannot be kept: the power of {unknown[0]} is not known",
+                remedy="measure it with a meter, or leave --max-device-energy out",
+            )
 
 
 def limits_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def profiled(store: Store, device: str, dtype: str, budget_gib: float | None = N
     )
 
 
-def all_on_the_device(store: Store, **more: object) -> Plan:
+def all_on_the_device(store: Store, **more: Any) -> Plan:
     """Weight 0 and busy energy: the server's joules alone count, so every layer that fits goes to the device."""
     options = PlanOptions(
         from_db=True, server="rtx-4060-ti", weight=0.0, energy="busy", uplink_mbps=100, downlink_mbps=100, **more
@@ -75,10 +76,10 @@ def test_a_memory_that_is_not_known_limits_nothing_and_the_plan_says_so(
     monkeypatch.setattr(SimulatedDevice, "memory_available_bytes", lambda self: known)
     made = SimulatedDevice.__init__
 
-    def without_memory(self: SimulatedDevice, *given: object, **more: object) -> None:
+    def without_memory(self: SimulatedDevice, *given: Any, **more: Any) -> None:
         from dataclasses import replace
 
-        made(self, *given, **more)  # type: ignore[arg-type]
+        made(self, *given, **more)
         self.identity = replace(self.identity, memory_bytes=known)
 
     monkeypatch.setattr(SimulatedDevice, "__init__", without_memory)

@@ -9,6 +9,7 @@ import numpy as np
 
 from cardlab.card.link.channel import rates_by_round
 from cardlab.card.problem.check import check_scenario
+from cardlab.card.problem.constraints import check_caps
 from cardlab.card.problem.inputs import PlanInputs
 from cardlab.card.problem.objective import Range, check_energy, cost
 from cardlab.card.problem.problem import Problem, problem_from_scenario
@@ -66,6 +67,7 @@ def plan_rounds(
     problem by datasheet constants; what its decisions really cost then stands among the baselines.
     """
     check_energy(problems[0])
+    check_caps(problems[0])
     about = inputs or PlanInputs()
     # A scenario without a channel has the same problem in every round: solved once.
     different = list({id(p): p for p in problems}.values())

@@ -10,14 +10,15 @@ import numpy as np
 
 from cardlab.card.link.channel import OTHER_SEED, STATES, rates_by_round
 from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.constraints import check_caps
 from cardlab.card.problem.problem import Problem, problem_from_scenario
-from cardlab.card.problem.scenario import Scenario, SftSpec
+from cardlab.card.problem.scenario import Objective, Scenario, SftSpec
 from cardlab.card.schemes.sft.options import Compressions, Option, accuracy_of, check_target, options_of
 from cardlab.card.schemes.sft.problem import SftProblem
 from cardlab.card.schemes.sft.spectrum import Band
 from cardlab.card.uncertainty import Uncertainty
 from cardlab.core.errors import InfeasibleError
-from cardlab.core.text import data_size
+from cardlab.core.text import data_size, si
 
 if TYPE_CHECKING:
     from cardlab.card.schemes.sft.sharing import Sharing
@@ -72,8 +73,16 @@ def instance_from_scenario(scenario: Scenario) -> Instance:
         rounds=rounds,
         local_s=np.array([whole / (d.frequency_hz * d.delta * d.cores) for d in scenario.devices]),
         local_bytes=task.device_base_bytes + task.layers * task.device_bytes_per_layer or None,
-        assumed=(*scenario.assumed, *width_words, *assumed_words(spec, options)),
+        assumed=(*scenario.assumed, *width_words, *assumed_words(spec, options), *_unused(scenario.objective)),
     )
+
+
+def _unused(objective: Objective) -> tuple[str, ...]:
+    """A line that names keys of the objective which this scheme has no use for, where they were given another value."""
+    plain = Objective()
+    keys = ("weight", "weight_on", "range", "energy", "device_energy_weight", "benchmark")
+    changed = [key for key in keys if getattr(objective, key) != getattr(plain, key)]
+    return (f"not used by scheme sft: {', '.join(changed)} of [objective]",) if changed else ()
 
 
 def sft_problem(
@@ -90,8 +99,8 @@ def sft_problem(
     """
     options, curve = offered.options, offered.curve
     check_target(options, curve, spec.accuracy_target)
-    # Nothing weighs energy in this scheme, so the highest frequency is never worse.
-    top = 0 if np.isnan(base.frequency_hz).all() else int(np.argmax(base.frequency_hz))
+    check_caps(base)
+    top = _highest_frequency(base)
     frequency = float(base.frequency_hz[top])
     count = len(base.devices)
     encode, decode = (_codec_s(base, options, way) for way in ("encode", "decode"))
@@ -123,6 +132,25 @@ def sft_problem(
     )
     _refuse_if_none(problem)
     return problem
+
+
+def _highest_frequency(base: Problem) -> int:
+    """Index of the highest frequency that keeps the cap on power: nothing weighs energy, so it is never worse.
+
+    Raises InfeasibleError where none keeps it.
+    """
+    frequencies = np.zeros(base.frequency_hz.size) if np.isnan(base.frequency_hz).all() else base.frequency_hz
+    cap_w = base.constraints.server_power_w
+    if cap_w is None or base.power_w is None:
+        return int(np.argmax(frequencies))
+    kept = base.power_w <= cap_w
+    if not kept.any():
+        least_w = float(base.power_w.min())
+        raise InfeasibleError(
+            f"server power cap of {si(cap_w, 'W')} cannot be kept, the best possible is {si(least_w, 'W')}",
+            remedy="raise --max-server-power",
+        )
+    return int(np.argmax(np.where(kept, frequencies, -np.inf)))
 
 
 def sharing_times(spec: SftSpec, count: int) -> Array:
@@ -223,6 +251,13 @@ def _refuse_if_none(problem: SftProblem) -> None:
                 f"server memory of {data_size(base.server_memory_limit_bytes)} is too little for {problem.devices}"
                 f" devices, which take {data_size(float(problem.server_bytes.min()))} at least",
                 remedy="use server_sharing = serial, fewer devices or a smaller batch",
+            )
+        cap_j, energy_j = base.constraints.server_energy_j, problem.server_energy_j()
+        if cap_j is not None and energy_j is not None and not (energy_j <= cap_j).any():
+            raise InfeasibleError(
+                f"{name}: server energy cap of {si(cap_j, 'J')} cannot be kept, the best possible at"
+                f" {si(problem.frequency_hz, 'Hz')} is {si(float(energy_j.min()), 'J')}",
+                remedy="raise --max-server-energy, or lower the frequency with --max-server-power",
             )
         raise InfeasibleError(
             f"{name}: memory, least layers and energy cannot be kept together", remedy="relax one of them"

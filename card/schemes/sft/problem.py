@@ -82,7 +82,7 @@ class SftProblem:
         return np.asarray(rates_of(self.options))
 
     def allowed(self) -> Mask:
-        """What each device may choose by itself [M,C,K]: memory, least layers, accuracy, its own energy."""
+        """What each device may choose by itself [M,C,K]: memory, least layers, accuracy, energy on both sides."""
         base, limits = self.base, self.base.constraints
         kept = np.ones((self.devices, base.cuts.size, len(self.options)), dtype=bool)
         # Compared by what is exceeded and not by what is kept: an unknown need or limit forbids nothing.
@@ -94,8 +94,20 @@ class SftProblem:
         if limits.device_energy_j is not None:
             energy = base.device_power_w[:, None] * base.objective.local_epochs * base.device_s
             kept &= ~(energy > limits.device_energy_j)[:, :, None]
+        energy_j = self.server_energy_j()
+        if limits.server_energy_j is not None and energy_j is not None:
+            kept &= ~(energy_j > limits.server_energy_j)[None, :, None]
         kept &= np.array([reaches(option, self.target) for option in self.options])[None, None, :]
         return kept
+
+    def server_energy_j(self) -> Array | None:
+        """What the server spends on one device in a round [C], busy time alone; None where its power is not known.
+
+        At most that where batches are shared: one step for all takes no longer than one for each.
+        """
+        if self.power_w is None:
+            return None
+        return np.asarray(self.power_w * self.base.objective.local_epochs * self.server_s)
 
     def server_round_s(self, cuts: Index) -> Array:
         """Server's time for one mini-batch of every device [...], for cut indices [..., M]."""
