@@ -34,6 +34,10 @@ class Assignment:
     expected: Prediction = field(default_factory=Prediction)
 
 
+# Terms that a codec decides: planned without one, they say nothing of a run that has one.
+_OF_CODEC = frozenset({"encode", "uplink", "decode", "downlink"})
+
+
 class Schedule:
     """Assignments by round and device.
 
@@ -41,6 +45,7 @@ class Schedule:
         plan: followed round by round; its last round goes on when the run is longer.
         cut: for every device and round, without a plan.
         expected: predictions by device for a given cut.
+        codec: of the run, for devices whose plan names none.
     """
 
     def __init__(
@@ -48,8 +53,9 @@ class Schedule:
         plan: Plan | None = None,
         cut: int | None = None,
         expected: Mapping[str, Prediction] | None = None,
+        codec: str = "none",
     ) -> None:
-        self._plan, self._cut, self._expected = plan, cut, expected or {}
+        self._plan, self._cut, self._expected, self._codec = plan, cut, expected or {}, codec
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -85,6 +91,8 @@ class Schedule:
                 # What a device waits for others at the server is observed apart.
                 terms["server"] -= decision.waiting_s or 0.0
                 expected = Prediction(terms=terms, terms_ci95=decision.terms_ci95, delay_ci95=decision.delay_ci95)
+                if decision.codec is None and self._codec != "none":
+                    expected = _without(expected, _OF_CODEC)
                 return Assignment(
                     cut=decision.cut,
                     codec=decision.codec,
@@ -94,6 +102,14 @@ class Schedule:
                     expected=expected,
                 )
         raise unknown_device(device, self.devices)
+
+
+def _without(expected: Prediction, terms: frozenset[str]) -> Prediction:
+    """The prediction without these terms, and so without one of the whole."""
+    return Prediction(
+        terms={term: value for term, value in expected.terms.items() if term not in terms},
+        terms_ci95={term: span for term, span in expected.terms_ci95.items() if term not in terms},
+    )
 
 
 def unknown_device(device: str, known: tuple[str, ...]) -> RefusalError:

@@ -21,6 +21,7 @@ from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.execution import import_torch
 from cardlab.split.codecs.registry import codec_named
 from cardlab.workflows.connect import Say, silent
+from cardlab.workflows.labels import keep_label
 from cardlab.workflows.options.card import ACCURACY_CODECS, AccuracyOptions
 from cardlab.workflows.settings import load_settings
 
@@ -64,6 +65,7 @@ def accuracy(store: Store, options: AccuracyOptions | None = None, progress: Say
     task = resolve_task(options.model, batch=options.batch, sequence=options.sequence, optimizer="adamw")
     platform = open_platform("cpu", label=load_settings().name)
     try:
+        keep_label(store, platform, None)
         execution = open_runtime(platform).resolve_execution("float32", "sdpa", 1)
         weights = open_weights(task, 0)
         # Random weights learn nothing in a few LoRA steps, so there would be no gain for a codec to lose.

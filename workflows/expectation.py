@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 
-from cardlab.card.problem.from_db import Request, gather
+import numpy as np
+
+from cardlab.card.problem.from_db import Gathered, Request, gather
+from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import Objective
 from cardlab.card.uncertainty import certainties
-from cardlab.core.errors import CardlabError
+from cardlab.core.errors import CardlabError, NotFoundError
 from cardlab.core.records.device import Device
 from cardlab.db.store import Store
 from cardlab.split.schedule import Prediction
@@ -16,20 +19,41 @@ from cardlab.split.shaping import parse_link
 
 # A problem needs some rate; the terms that it decides are dropped below.
 _ANY_BPS = 1e9
+# Terms whose absence does not change the delay that a reader compares.
+_SMALL = frozenset({"switch"})
 
 
-def expected_by_device(store: Store, settings: RunSettings, server: Device, link: str | None) -> dict[str, Prediction]:
-    """Predictions by device label for the run's cut; empty where profiles or fits are missing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """Predictions by device label for a run's cut, and a line for each thing that is not predicted."""
 
-    The link's terms are predicted only where its rates are known: `--link`, or the only stored link.
+    predictions: dict[str, Prediction]
+    notes: tuple[str, ...]
+
+
+def expected_by_device(store: Store, settings: RunSettings, server: Device, link: str | None) -> Expected:
+    """What profiles and fits expect of the run, term by term; a term they say nothing of is left out.
+
+    The link's terms are predicted only where its rates are known (`--link`, or the only stored link) and, with a codec,
+    where what it sends and takes at the cut was measured.
     """
-    names = [device.name for device in store.devices.all()]
-    return {name: found for name in names if (found := _expected(store, settings, server, name, link)) is not None}
+    predictions, notes = {}, {}
+    for device in store.devices.all():
+        try:
+            predictions[device.name], said = _expected(store, settings, server, device.name, link)
+        except CardlabError as error:
+            # An expectation is a courtesy: what it lacks stops no run.
+            said = (f"nothing is predicted for {device.name}: {error.message}",)
+        notes[device.name] = said
+    # What another device lacks is of no interest to a run that has all its own.
+    asked = [server.name] if server.name in notes else list(notes)
+    return Expected(predictions=predictions, notes=tuple(line for name in asked for line in notes[name]))
 
 
-def _expected(store: Store, settings: RunSettings, server: Device, name: str, link: str | None) -> Prediction | None:
+def _expected(
+    store: Store, settings: RunSettings, server: Device, name: str, link: str | None
+) -> tuple[Prediction, tuple[str, ...]]:
     given = _given(store, link)
-    linked = given is not None
     up_bps, down_bps = given or (_ANY_BPS, _ANY_BPS)
     request = Request(
         server=server.key,
@@ -44,23 +68,55 @@ def _expected(store: Store, settings: RunSettings, server: Device, name: str, li
         energy="busy",
         objective=Objective(weight=1.0, local_epochs=settings.epochs),
     )
-    try:
-        found = gather(store, request)
-    except CardlabError:
-        # An expectation is a courtesy: what it lacks stops no run.
-        return None
+    found = gather(store, request)
     # Model, batch and sequence do not name the LoRA settings: the fits may be of another task.
-    if found.task.uid != settings.task.uid or settings.cut is None:
-        return None
-    place = list(found.problem.cuts).index(settings.cut)
+    if found.task.uid != settings.task.uid:
+        raise NotFoundError(
+            "the fits are of this model with other LoRA or training settings", remedy="profile and fit the same task"
+        )
+    if settings.cut is None:
+        return Prediction(), ()
+    problem, unknown = _as_run(found, settings)
+    place = list(problem.cuts).index(settings.cut)
     # Without a plan nothing locks the server's frequency, and under load it runs at its highest.
-    fastest = found.problem.server_s.shape[1] - 1
-    terms = found.problem.terms(0, place, float(found.problem.server_s[place, fastest]))
-    (sure,) = certainties(found.problem, [(place, fastest)], found.uncertainty)
-    if not linked:
-        return Prediction(terms={"device": terms.device, "server": terms.server}, terms_ci95=sure.terms_ci95)
-    known = {f.name: float(getattr(terms, f.name)) for f in fields(terms)}
-    return Prediction(terms=known, terms_ci95=sure.terms_ci95, delay_ci95=sure.delay_ci95)
+    fastest = problem.server_s.shape[1] - 1
+    terms = problem.terms(0, place, float(problem.server_s[place, fastest]))
+    (sure,) = certainties(problem, [(place, fastest)], found.uncertainty)
+    left_out = dict(unknown)
+    if given is None:
+        left_out |= dict.fromkeys(("uplink", "downlink", "adapters"), "the link's rates are not known (card link)")
+    known = {f.name: float(getattr(terms, f.name)) for f in fields(terms) if f.name not in left_out}
+    ci95 = {term: span for term, span in sure.terms_ci95.items() if term in known}
+    why: dict[str, list[str]] = {}
+    for term, reason in left_out.items():
+        why.setdefault(reason, []).append(term)
+    notes = tuple(f"not predicted: {', '.join(terms)}: {reason}" for reason, terms in why.items())
+    whole = not set(left_out) - _SMALL
+    return Prediction(terms=known, terms_ci95=ci95, delay_ci95=sure.delay_ci95 if whole else None), notes
+
+
+def _as_run(found: Gathered, settings: RunSettings) -> tuple[Problem, dict[str, str]]:
+    """The problem with the run's codec, and the terms that nothing measured says, with the reason."""
+    problem, codecs, cut = found.problem, found.codecs, settings.cut
+    # Layers are loaded when a cut moves; no profile times what that takes in a run.
+    unknown = {"switch": "what a moved cut takes is not modelled"}
+    sent = None if cut is None else codecs.sent_bytes(settings.codec, cut)
+    if cut is None or not codecs.profiles or sent is None:
+        reason = f"codec {settings.codec} was not profiled at this cut (profile-device --compression)"
+        unknown |= dict.fromkeys(("encode", "decode"), reason)
+        if settings.codec != "none":
+            unknown |= dict.fromkeys(("uplink", "downlink"), reason)
+        return problem, unknown
+    encode_s, decode_s = codecs.seconds(settings.codec, list(problem.cuts))
+    problem = replace(problem, encode_s=encode_s, decode_s=decode_s)
+    if settings.codec != "none":
+        here = problem.cuts == cut
+        problem = replace(
+            problem,
+            up_bytes=np.where(here, sent[0], problem.up_bytes),
+            down_bytes=np.where(here, sent[1], problem.down_bytes),
+        )
+    return problem, unknown
 
 
 def _given(store: Store, link: str | None) -> tuple[float | None, float | None] | None:

@@ -23,6 +23,7 @@ from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
 from cardlab.profilers.measure.timing import TimingPolicy
 from cardlab.profilers.runtime.workbench import Workload
 from cardlab.workflows.connect import Say, silent
+from cardlab.workflows.labels import keep_label
 from cardlab.workflows.observers import SilentObserver
 from cardlab.workflows.opening import Opening, opened
 from cardlab.workflows.options.profile import ProfileOptions
@@ -62,6 +63,7 @@ def profile(
             say(f"warning: {line}")
         # Only now, so that options or a device that cannot be used leave no empty database behind.
         kept = opened(store)
+        keep_label(kept, platform, options.name)
         request = Request(
             workload=workload,
             planned=planned,

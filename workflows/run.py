@@ -32,7 +32,8 @@ from cardlab.split.settings import PRIVACY, RunSettings, check_cut
 from cardlab.split.shaping import PLANNED, parse_link
 from cardlab.split.weights import open_weights
 from cardlab.workflows.connect import PORT, Say, require_zmq, server_keys, silent
-from cardlab.workflows.expectation import expected_by_device
+from cardlab.workflows.expectation import Expected, expected_by_device
+from cardlab.workflows.labels import keep_label
 from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
 from cardlab.workflows.run_device import open_real
@@ -103,6 +104,8 @@ def run_server(
         try:
             progress(f"listening on {host}:{transport.port}; run {prepared.journal.progress.settings.run[:12]}")
             progress(PRIVACY)
+            for line in prepared.notes:
+                progress(line)
             if prepared.schedule.shares_band:
                 progress(
                     f"planned shares of the band are not imposed (a device with --link {PLANNED} keeps to its own)"
@@ -141,7 +144,7 @@ def run(store: Store, options: RunOptions, progress: Say = silent, finished: Fin
         # Port 0 lets the system choose a free one, so that two local runs do not meet.
         transport = ServerTransport("127.0.0.1", 0)
         words = _device_words(options, prepared.execution.dtype)
-        for line in (PRIVACY, said) if said else (PRIVACY,):
+        for line in (PRIVACY, *((said,) if said else ()), *prepared.notes):
             progress(line)
         with LocalDevices(names, transport.port, words, Path(options.out), options.threads) as devices:
             try:
@@ -179,6 +182,7 @@ class _Prepared:
     execution: Execution
     schedule: Schedule
     journal: Journal
+    notes: tuple[str, ...]
 
 
 @contextmanager
@@ -187,6 +191,7 @@ def _prepared(
 ) -> Iterator[_Prepared]:
     platform = open_real(where, label)
     try:
+        keep_label(store, platform, label)
         if options.resume:
             journal = Journal.resume(Path(options.out))
             settings = journal.progress.settings
@@ -203,9 +208,17 @@ def _prepared(
             journal = Journal.begin(Path(options.out), settings, utc_now())
         import_torch().set_num_threads(options.threads)
         # A plan brings its own predictions.
-        expected = {} if plan is not None else expected_by_device(store, settings, platform.identity, link)
-        schedule = Schedule(plan, settings.cut, expected)
-        yield _Prepared(store=store, platform=platform, execution=execution, schedule=schedule, journal=journal)
+        expected = Expected(predictions={}, notes=())
+        if plan is None:
+            expected = expected_by_device(store, settings, platform.identity, link)
+        yield _Prepared(
+            store=store,
+            platform=platform,
+            execution=execution,
+            schedule=Schedule(plan, settings.cut, expected.predictions, settings.codec),
+            journal=journal,
+            notes=expected.notes,
+        )
     finally:
         platform.close()
 

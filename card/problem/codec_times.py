@@ -102,6 +102,16 @@ class Codecs:
         rows = [cost for found in self.profiles.values() for key, cost in found.rows.items() if key[0] == codec]
         return float(np.mean([cost.encoded_bytes / cost.values for cost in rows if cost.values])) / raw_bytes
 
+    def sent_bytes(self, codec: str, cut: int) -> tuple[float, float] | None:
+        """Bytes of an encoded activation and gradient at a cut, mean over machines; None where it was not measured."""
+        sizes = []
+        for tensor in ("activation", "gradient"):
+            rows = [found.rows.get((codec, tensor, cut)) for found in self.profiles.values()]
+            sizes.append([row.encoded_bytes for row in rows if row is not None])
+        if not all(sizes):
+            return None
+        return float(np.mean(sizes[0])), float(np.mean(sizes[1]))
+
     def handling_s(self, cuts: Sequence[int]) -> Array | None:
         """Handling of a round's adapters [M,C], 0 for a device whose times no profile tells; None if all are so."""
         found = [
