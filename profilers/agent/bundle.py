@@ -14,7 +14,7 @@ import zipfile
 from datetime import datetime
 from typing import Any, Dict, List, Optional, Tuple
 
-from .scrypt import scrypt
+from ..board.scrypt import scrypt
 
 FORMAT = "cardlab-bundle"
 VERSION = 2

@@ -13,8 +13,20 @@ from cardlab.core.errors import ProfileError
 
 # By name and not by folder: a module that imports the rest of cardlab must not come along.
 MODULES = {
-    "agent": ("__init__", "board", "bundle", "layers", "main", "power", "run", "scrypt", "timing", "works"),
-    "board": ("__init__", "files", "host", "ina3221", "limits", "modes", "modules", "rails", "rules", "tegra"),
+    "agent": ("__init__", "board", "bundle", "layers", "main", "power", "run", "timing", "works"),
+    "board": (
+        "__init__",
+        "files",
+        "host",
+        "ina3221",
+        "limits",
+        "modes",
+        "modules",
+        "rails",
+        "rules",
+        "scrypt",
+        "tegra",
+    ),
 }
 _PACKAGE = "card_agent"
 _SHEBANG = b"#!/usr/bin/env python3\n"

@@ -10,15 +10,14 @@ to the updates that lie wholly inside it.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from cardlab.core.quantity import Estimate, Provenance
+from cardlab.profilers.board.power import mean_power
+from cardlab.profilers.board.rules import interval95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,41 +59,12 @@ class RailTrace:
     facts: Mapping[str, object] = field(default_factory=dict)
 
     def mean(self, provenance: Provenance) -> Estimate | None:
-        """Mean power with its standard error; None without a whole update.
-
-        Neighbouring updates are correlated (heat, averaging), so the error comes from blocks. The step of a
-        reading averages out only where the readings move by half a step or more.
-        """
-        power = np.asarray(self.power_w, dtype=float)
-        if power.size == 0:
+        """Mean power with its standard error, as board/power.py has it; None without a whole update."""
+        found = mean_power(self.power_w, self.quantisation_w)
+        if found is None:
             return None
-        stderr = block_stderr(power)
-        if self.quantisation_w is not None:
-            # Readings that stand still hide anywhere in their step, and repeating them tells nothing more.
-            dithered = float(power.std()) >= 0.5 * self.quantisation_w
-            floor = self.quantisation_w / math.sqrt(12.0 * (power.size if dithered else 1))
-            stderr = floor if stderr is None else math.hypot(stderr, floor)
-        mean = float(power.mean())
-        ci95 = None if stderr is None else (mean - 1.96 * stderr, mean + 1.96 * stderr)
-        return Estimate(mean, stderr, ci95, int(power.size), provenance)
-
-
-def block_stderr(values: np.ndarray) -> float | None:
-    """Standard error of the mean of a correlated series: the largest over block sizes 1, 2, 4...
-
-    Blocks are doubled while at least 8 remain (Flyvbjerg and Petersen, J. Chem. Phys. 91, 1989).
-    None for fewer than 2 values.
-    """
-    if values.size < 2:
-        return None
-    blocks = values
-    largest = 0.0
-    while True:
-        largest = max(largest, float(blocks.std(ddof=1)) / math.sqrt(blocks.size))
-        if blocks.size < 16:
-            return largest
-        even = blocks[: blocks.size // 2 * 2]
-        blocks = even.reshape(-1, 2).mean(axis=1)
+        ci95 = None if found.stderr_w is None else interval95(found.value_w, found.stderr_w)
+        return Estimate(found.value_w, found.stderr_w, ci95, found.n, provenance)
 
 
 class Recording(ABC):

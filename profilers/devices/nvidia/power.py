@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean, median
 
+from cardlab.profilers.board.sampler import Sampler
 from cardlab.profilers.board.timer import Timer
 from cardlab.profilers.devices.nvidia.nvml import Card
 from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recording
-from cardlab.profilers.devices.sampler import Sampler
 
 BOARD = Rail(name="board", scope="whole card", total=True)
 # A move is known to 1 ms then, 1 % of a tick; the call itself takes microseconds.

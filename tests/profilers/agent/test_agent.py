@@ -20,10 +20,10 @@ from cardlab.db.bundle import export_bundle, merge_bundle
 from cardlab.profilers.agent import board as agent_board
 from cardlab.profilers.agent import bundle as agent_bundle
 from cardlab.profilers.agent.pack import MODULES, pack_agent
-from cardlab.profilers.agent.scrypt import slow_scrypt
 from cardlab.profilers.board.identity import host_key
 from cardlab.profilers.board.ina3221 import SOURCE
 from cardlab.profilers.board.rails import scope
+from cardlab.profilers.board.scrypt import slow_scrypt
 from cardlab.profilers.devices import open_platform
 from tests.fakes.agent_board import make_board
 from tests.fakes.jetson.boards import BOARDS

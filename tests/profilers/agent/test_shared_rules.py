@@ -8,28 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cardlab.profilers.agent import board as agent_board
-from cardlab.profilers.agent import run as agent_run
-from cardlab.profilers.agent import timing as agent_timing
 from cardlab.profilers.agent.pack import MODULES, pack_agent
-from cardlab.profilers.board import identity, rails, rules, timer
+from cardlab.profilers.board import rails, rules
 from cardlab.profilers.devices import helper
-from cardlab.profilers.devices.jetson import device, power
-from cardlab.profilers.measure import point, samples, timing, window
 
 ROOM = Path(rules.__file__).parent.parent
-
-
-def test_agent_and_cardlab_call_the_same_functions() -> None:
-    assert agent_timing.is_clean is timer.is_clean is rules.is_clean
-    assert agent_timing.is_contended is samples.is_contended is rules.is_contended
-    assert agent_timing.median_stderr is samples.median_stderr is rules.median_stderr
-    assert agent_timing.relative_spread is timing.relative_spread is rules.relative_spread
-    assert agent_board.on_request is agent_run.on_request is window.on_request is point.on_request
-    assert agent_board.total_parts is power.total_parts is rails.total_parts
-    assert agent_board.is_gpu_node is rules.is_gpu_node
-    assert agent_board.find_rails is device.find_rails and agent_board.find_watch is device.find_watch
-    assert agent_board.offered_hz is device.offered_hz and agent_board.host_secret is identity.host_secret
 
 
 def test_packed_file_holds_the_rules_as_they_stand_here(tmp_path: Path) -> None:

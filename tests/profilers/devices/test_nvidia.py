@@ -12,11 +12,11 @@ from cardlab.calibrate.service import fit_store
 from cardlab.core.errors import CardlabError, DeviceLostError, PermissionDeniedError
 from cardlab.core.records.task import Execution
 from cardlab.db import open_store
+from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.devices.nvidia.frequency import Rights
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.session import Observer, Request, run_session
 from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
-from cardlab.profilers.measure.timing import TimingPolicy
 from cardlab.profilers.measure.window import measure
 from cardlab.profilers.runtime.workbench import Workload
 from tests.fakes.nvml.card import FakeCard
