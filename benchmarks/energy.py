@@ -26,10 +26,10 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cardlab.profilers.board.sampler import ThreadSampler
 from cardlab.profilers.board.timer import WallTimer
 from cardlab.profilers.devices.nvidia.nvml import Card
 from cardlab.profilers.devices.nvidia.power import NvmlMeter
-from cardlab.profilers.devices.sampler import ThreadSampler
 from tests.fakes.nvml.card import FakeCard, build
 
 Reader = Callable[[float], float | None]

@@ -20,6 +20,7 @@ import torch
 
 from cardlab.core.records.measurement import Point
 from cardlab.core.records.task import Execution, Task
+from cardlab.profilers.board.cpu_timer import CpuLapTimer
 from cardlab.profilers.measure.samples import measurements
 from cardlab.profilers.measure.segments import time_segments
 from cardlab.profilers.measure.timing import TimingTools
@@ -27,7 +28,6 @@ from cardlab.profilers.runtime import analyse, resolve_execution, resolve_task
 from cardlab.profilers.runtime.build import build_meta, materialise_whole
 from cardlab.profilers.runtime.pieces import token_ids
 from cardlab.profilers.runtime.runtime import TorchRuntime
-from cardlab.profilers.runtime.timers import CpuLapTimer
 from cardlab.profilers.runtime.workbench import Workload
 
 

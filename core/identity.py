@@ -3,10 +3,7 @@
 * `new_uid`: every measured row gets one where it is measured; merging compares only these.
 * `content_hash`: identity of a *description* (task, execution, environment, device): SHA-256 of its
   canonical JSON. Two machines that describe the same task get the same hash without talking.
-* device keys: prefixed by platform. A hardware UUID where there is one, else scrypt of a serial, so
-  that no serial number is stored and none can be enumerated cheaply from a key.
-
-The parameters of scrypt and the salt are frozen: changing them would orphan every stored board.
+* device keys: prefixed by platform. A hardware UUID where there is one, else a key of the host (profilers/board).
 """
 
 from __future__ import annotations
@@ -22,8 +19,6 @@ from typing import Any
 
 from cardlab.core.plain import to_plain
 
-# Frozen: another salt would give every stored board a second identity.
-_SCRYPT_SALT = b"cardlab device key v1"
 _UID_LENGTH = 32
 # Made once in each process: what runs in one sitting shares its warm caches, its heat and its luck.
 SITTING = os.urandom(16).hex()
@@ -78,12 +73,6 @@ def _without_later(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _without_later(item) for key, item in value.items()}
     return value
-
-
-def serial_key(platform: str, serial: str) -> str:
-    """Device key from a secret serial or machine-id: `platform:` + 32 hex digits of scrypt."""
-    digest = hashlib.scrypt(serial.strip().encode("utf-8"), salt=_SCRYPT_SALT, n=2**14, r=8, p=1, dklen=16)
-    return f"{platform}:{digest.hex()}"
 
 
 def hardware_key(platform: str, hardware_uuid: str) -> str:

@@ -16,10 +16,10 @@ import torch
 
 from cardlab.core.errors import RunError
 from cardlab.core.records.task import Execution, Task
+from cardlab.profilers.board.heap import hold_freed_memory
 from cardlab.profilers.runtime.budget import available_memory_bytes
 from cardlab.profilers.runtime.build import build_meta, enable_checkpointing, release, restore_rotary
 from cardlab.profilers.runtime.extras import make_optimizer
-from cardlab.profilers.runtime.heap import hold_freed_memory
 from cardlab.profilers.runtime.segments import synchronizer
 from cardlab.split.adapters import AdapterSet, LayerState
 from cardlab.split.refusals import NotFiniteError

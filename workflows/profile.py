@@ -7,20 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cardlab.core.errors import NotSupportedError, UsageError
+from cardlab.core.errors import NotSupportedError, ProfileError, UsageError
 from cardlab.core.records.measurement import PlannedPoint, Profile
 from cardlab.core.records.task import Architecture, Execution
 from cardlab.db.store import Store
 from cardlab.profilers import runtime as engine
+from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.board.work import command_work
 from cardlab.profilers.devices import HardwareDevice, open_platform
+from cardlab.profilers.devices.errors import said_as
 from cardlab.profilers.devices.guard import journals
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.estimate import estimate_seconds
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.measure.session import Observer, Request, restore, run_session
 from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
-from cardlab.profilers.measure.timing import TimingPolicy
 from cardlab.profilers.runtime.workbench import Workload
 from cardlab.workflows.connect import Say, silent
 from cardlab.workflows.labels import keep_label
@@ -189,7 +190,8 @@ def _check_repeats(repeats: int | None) -> None:
 
 def _workload(options: ProfileOptions, platform: HardwareDevice) -> Workload:
     if options.load_command is not None:
-        load = command_work(options.load_command)
+        with said_as(ProfileError):
+            load = command_work(options.load_command)
         return Workload(execution=EXTERNAL, label=options.load_command, load=load)
     task = engine.resolve_task(
         str(options.model),

@@ -4,8 +4,9 @@
 
     python3 card-agent.pyz run --out board.zip
 
-The board's own torch (1.10 and later) is used where there is one. Nothing here imports the rest of cardlab,
-and the rest of cardlab imports nothing from here except to pack and to test it.
+The board's own torch (1.10 and later) is used where there is one. How to measure is said in ../board, which is packed
+whole: here is what runs on a board (plain layers, rows of a bundle, a command line) and no rule. Nothing else of
+cardlab is imported, and the rest of cardlab imports nothing from here except to pack and to test it.
 """
 
-AGENT_VERSION = 2
+AGENT_VERSION = 3

@@ -7,36 +7,23 @@ the GPU's devfreq limits are ever written.
 import json
 import os
 import platform
-from glob import glob
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
-from ..board.files import read_leading, read_number, read_text
-from ..board.host import cpu_cores, cpu_model, host_secret, memory_bytes
+from ..board.cpufreq import find_cpu
+from ..board.emc import find_emc
+from ..board.errors import BoardError
+from ..board.files import read_text, write_text
+from ..board.gpu import Gpu, find_gpu
+from ..board.host import cpu_cores, cpu_model, memory_bytes
+from ..board.identity import host_key, state_folder
 from ..board.ina3221 import InaRail, find_rails
 from ..board.limits import find_watch
-from ..board.modes import current_mode, offered_hz
+from ..board.modes import current_mode, gated_tpcs, offered_hz
+from ..board.modules import cores_of
 from ..board.rails import total_name, total_parts
-from ..board.rules import is_gpu_node, on_request
 from ..board.tegra import find_tegra
-from .bundle import Row, new_uid, serial_key
-
-# By compute capability: Tegra X1, X2, Xavier, Orin.
-CUDA_CORES_PER_SM = {(5, 3): 128, (6, 2): 128, (7, 2): 64, (8, 7): 128}
-
-
-class BoardError(Exception):
-    """Something about the board that stops the run; the message says what to do."""
-
-
-def read(path: str) -> Optional[str]:
-    """Text of a small kernel file without NUL and space; None if it cannot be read."""
-    return read_text(Path(path))
-
-
-def number(path: str) -> Optional[float]:
-    """A kernel file that holds one number; None if it holds none or is off (EAGAIN, ENODATA)."""
-    return read_leading(Path(path))
+from .bundle import Row
 
 
 class Board:
@@ -44,77 +31,56 @@ class Board:
 
     Attributes:
         tegra: which Jetson it is, None for any other machine.
+        gpu: its GPU's node, None without one.
         mode: the power mode that is on, None if unknown.
         watch: signs that the hardware held the board back.
         rails: channels of power monitors that answer.
     """
 
     def __init__(self, root: str = "/", state: Optional[str] = None) -> None:
-        self.root, self.place = root, Path(root)
-        self.state = state or os.path.join(
-            os.path.expanduser(os.environ.get("XDG_STATE_HOME") or "~/.local/state"), "cardlab"
-        )
-        self.tegra = find_tegra(self.place)
-        self.mode = current_mode(self.place)
-        self.watch = find_watch(self.place)
-        self.gpu = self._find_gpu()
+        self.root = Path(root)
+        self.state = Path(state) if state else state_folder()
+        self.tegra = find_tegra(self.root)
+        self.gpu: Optional[Gpu] = find_gpu(self.root)
+        self.mode = current_mode(self.root)
+        self.watch = find_watch(self.root)
+        self.cpu = find_cpu(self.root)
+        self.emc = find_emc(self.root)
         # A channel without a load answers every read with ENODATA and would leave each sum without a value.
-        self.rails: List[InaRail] = [rail for rail in find_rails(self.place) if rail.power_w() is not None]
-
-    def path(self, *parts: str) -> str:
-        """A path below the root."""
-        return os.path.join(self.root, *parts)
+        self.rails: List[InaRail] = [rail for rail in find_rails(self.root) if rail.power_w() is not None]
 
     # identity ---------------------------------------------------------------------------------------------
-
-    def key(self, kind: str) -> str:
-        """The device key as cardlab itself would make it on this host."""
-        found = host_secret(self.place)
-        return serial_key(kind, self._own_key() if found is None else found[0])
-
-    def _own_key(self) -> str:
-        file = os.path.join(self.state, "device-key")
-        known = read(file)
-        if known:
-            return known
-        try:
-            os.makedirs(self.state, exist_ok=True)
-            with open(file, "w") as out:
-                out.write(new_uid() + "\n")
-        except OSError as error:
-            raise BoardError("no identity can be kept in %s (%s): set XDG_STATE_HOME" % (self.state, error.strerror))
-        return read(file) or ""
 
     def model(self) -> Optional[str]:
         """What the device tree, else the kernel's list of CPUs, calls it."""
         named = None if self.tegra is None else self.tegra.model
-        return named or read(self.path("proc/device-tree/model")) or cpu_model(self.place)
+        return named or read_text(self.root / "proc/device-tree/model") or cpu_model(self.root)
 
     def available_bytes(self) -> Optional[int]:
         """Memory that is free for a model now."""
-        return memory_bytes(self.place)[1]
+        return memory_bytes(self.root)[1]
 
     def cores(self, kind: str, cuda: Optional[Row]) -> Optional[int]:
         """CUDA cores of a Jetson, from its part number or from what torch says of the GPU; else physical CPU cores."""
         if kind == "jetson" and self.tegra is not None and self.tegra.board is not None:
             return self.tegra.board.cores
         if cuda is None:
-            return cpu_cores(self.place) if kind == "cpu" else None
-        per_sm = CUDA_CORES_PER_SM.get(tuple(cuda["capability"]))
-        return None if per_sm is None else per_sm * int(cuda["sm_count"])
+            return cpu_cores(self.root) if kind == "cpu" else None
+        major, minor = cuda["capability"]
+        return cores_of((major, minor), int(cuda["sm_count"]))
 
     def device(self, kind: str, label: Optional[str], cuda: Optional[Row]) -> Row:
         """The device record; `cuda` holds what torch says of the GPU, None on a CPU."""
         table_hz = self.table_hz() if kind == "jetson" else ()
         return {
-            "key": self.key(kind),
+            "key": host_key(kind, self.root, self.state).key,
             "name": label or platform.node() or "board",
             "platform": kind,
             "model": self.model(),
             "cores": self.cores(kind, cuda),
             "frequency_min_hz": float(table_hz[0]) if table_hz else None,
             "frequency_max_hz": float(table_hz[-1]) if table_hz else None,
-            "memory_bytes": memory_bytes(self.place)[0],
+            "memory_bytes": memory_bytes(self.root)[0],
             "details": {"agent": True, "machine": platform.machine(), "cuda": cuda, "l4t": self.l4t()},
         }
 
@@ -124,19 +90,9 @@ class Board:
 
     # frequencies ------------------------------------------------------------------------------------------
 
-    def _find_gpu(self) -> Optional[str]:
-        for node in sorted(glob(self.path("sys/class/devfreq/*"))):
-            # Where the kernel has no of_node, the folder's own name ends in the GPU's: 57000000.gpu,
-            # 17000000.gv11b.
-            name = read(os.path.join(node, "device/of_node/name")) or os.path.basename(node).split(".")[-1]
-            if is_gpu_node(name):
-                return node
-        return None
-
     def table_hz(self) -> Tuple[int, ...]:
         """The GPU's whole table, ascending; empty without a GPU's devfreq node."""
-        text = read(os.path.join(self.gpu, "available_frequencies")) if self.gpu else None
-        return tuple(sorted(int(word) for word in (text or "").split() if word.isdigit()))
+        return () if self.gpu is None else self.gpu.table_hz
 
     def frequencies(self) -> Tuple[float, ...]:
         """GPU frequencies on offer in Hz, ascending, up to the power mode's cap; empty where they cannot be set."""
@@ -144,90 +100,80 @@ class Board:
 
     def frequency_writable(self) -> bool:
         """Whether this user may set the GPU's frequency."""
-        return self.gpu is not None and os.access(os.path.join(self.gpu, "max_freq"), os.W_OK)
+        return self.gpu is not None and os.access(str(self.gpu.folder / "max_freq"), os.W_OK)
 
     def lock(self, frequency_hz: float) -> None:
-        """Hold the GPU at that frequency: min to the lowest, max to f, min to f. Raises BoardError.
+        """Hold the GPU at that frequency. Raises BoardError.
 
-        This order is the only one right on both kernels: 4.9 refuses min > max, later ones run at a wrong
-        frequency in silence. What was found is written down before the first write.
+        What was found is written down before the first write.
         """
-        assert self.gpu is not None
-        self._journal()
-        lowest = self.table_hz()[0]
-        # The lowest of the table is allowed at any time, so the first write cannot cross the maximum that was
-        # found.
-        for name, value in (("min_freq", lowest), ("max_freq", frequency_hz), ("min_freq", frequency_hz)):
-            self._write(name, value)
+        gpu = self._lockable()
+        self._journal(gpu)
+        self._set(gpu, gpu.lock_steps(round(frequency_hz)))
         # From kernel 5.10 on a wrong write is no error: a limit that reads otherwise is the only sign of it.
         if not self.holds(frequency_hz):
             raise BoardError(
-                "the GPU did not take %.0f MHz: look at the power mode's cap (nvpmodel -q)" % (frequency_hz / 1e6)
+                "the GPU did not take %.0f MHz" % (frequency_hz / 1e6),
+                remedy="look at the power mode's cap (nvpmodel -q)",
             )
 
     def holds(self, frequency_hz: float) -> bool:
         """Whether both limits still are at that frequency (a service may have undone them)."""
-        assert self.gpu is not None
-        limits = [number(os.path.join(self.gpu, name)) for name in ("min_freq", "max_freq")]
-        return all(limit is not None and on_request(limit, frequency_hz) for limit in limits)
+        return self._lockable().holds(frequency_hz)
 
-    def _write(self, name: str, value: float) -> None:
-        assert self.gpu is not None
-        try:
-            with open(os.path.join(self.gpu, name), "w") as file:
-                file.write("%d\n" % value)
-        except OSError as error:
-            reason = (name, error.strerror)
-            raise BoardError("the GPU's %s cannot be set (%s): run as root, or with --readonly" % reason)
+    def _lockable(self) -> Gpu:
+        if self.gpu is None:
+            raise BoardError("the GPU's devfreq node is gone", remedy="a reboot releases the frequency")
+        return self.gpu
+
+    def _set(self, gpu: Gpu, steps: Sequence[Tuple[str, int]]) -> None:
+        for name, hz in steps:
+            try:
+                write_text(gpu.folder / name, str(hz))
+            except OSError as error:
+                raise BoardError(
+                    "the GPU's %s cannot be set (%s)" % (name, error.strerror), remedy="run as root, or with --readonly"
+                )
 
     @property
-    def journal(self) -> str:
+    def journal(self) -> Path:
         """File that holds the limits found before the first lock."""
-        return os.path.join(self.state, "agent-clocks.json")
+        return self.state / "agent-clocks.json"
 
-    def _journal(self) -> None:
+    def _journal(self, gpu: Gpu) -> None:
         # The older journal has the true values: what reads now may be a lock that a killed run left.
-        if os.path.exists(self.journal):
+        if self.journal.exists():
             return
-        assert self.gpu is not None
-        found = {name: number(os.path.join(self.gpu, name)) for name in ("min_freq", "max_freq")}
-        os.makedirs(self.state, exist_ok=True)
-        with open(self.journal + ".part", "w") as file:
-            json.dump(found, file)
+        found = gpu.limits_hz()
+        if found is None:
+            raise BoardError("the GPU's limits cannot be read", remedy="look for nvgpu in dmesg, then reboot")
+        self.state.mkdir(parents=True, exist_ok=True)
+        draft = str(self.journal) + ".part"
+        with open(draft, "w") as file:
+            json.dump({"min_freq": found[0], "max_freq": found[1]}, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(self.journal + ".part", self.journal)
+        os.replace(draft, str(self.journal))
 
     def restore(self) -> bool:
         """Put back the limits found before the first lock; False if nothing was locked."""
-        text = read(self.journal)
+        text = read_text(self.journal)
         if text is None:
             return False
-        found = json.loads(text)
-        if self.gpu is None:
-            raise BoardError("the GPU's devfreq node is gone: a reboot releases the frequency")
-        # In the order of lock(), so that at no moment the minimum lies above the maximum.
-        self._write("min_freq", self.table_hz()[0])
-        self._write("max_freq", found["max_freq"])
-        self._write("min_freq", found["min_freq"])
-        os.remove(self.journal)
+        found, gpu = json.loads(text), self._lockable()
+        self._set(gpu, gpu.restore_steps(found["min_freq"], found["max_freq"]))
+        os.remove(str(self.journal))
         return True
 
     # state and power --------------------------------------------------------------------------------------
 
     def gpu_hz(self) -> Optional[float]:
         """GPU frequency now."""
-        return number(os.path.join(self.gpu, "cur_freq")) if self.gpu else None
-
-    def cpu_hz(self) -> Optional[float]:
-        """Frequency of the first CPU now."""
-        # cpufreq counts in kHz, devfreq in Hz.
-        khz = number(self.path("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"))
-        return None if khz is None else khz * 1e3
+        return None if self.gpu is None else self.gpu.frequency_hz()
 
     def memory_hz(self) -> Optional[float]:
         """Memory (EMC) frequency now; only root may read it."""
-        return number(self.path("sys/kernel/debug/bpmp/debug/clk/emc/rate"))
+        return None if self.emc is None else self.emc.rate_hz()
 
     def power_mode(self) -> Optional[str]:
         """Name of the power mode as nvpmodel's configuration has it."""
@@ -235,10 +181,7 @@ class Board:
 
     def cores_active(self) -> Optional[int]:
         """CUDA cores that the power mode leaves running."""
-        # What is gated now comes first: a mode that gates other TPCs takes effect at the next boot only.
-        mask = read_number(Path(self.gpu) / "device" / "tpc_pg_mask") if self.gpu else None
-        if mask is None and self.mode is not None:
-            mask = self.mode.tpc_mask
+        mask = gated_tpcs(None if self.gpu is None else self.gpu.tpc_mask(), self.mode)
         return None if self.tegra is None else self.tegra.cores_active(mask)
 
     def temperature_c(self) -> Optional[float]:

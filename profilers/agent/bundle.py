@@ -14,21 +14,15 @@ import zipfile
 from datetime import datetime
 from typing import Any, Dict, List, Optional, Tuple
 
-from .scrypt import scrypt
+from ..board.errors import BoardError
 
 FORMAT = "cardlab-bundle"
 VERSION = 2
 DESCRIPTIONS = ("device", "environment", "execution", "task")
 TABLES = DESCRIPTIONS + ("run", "point", "operating_point", "measurement", "sample_block")
 METER = ("scope", "total", "source", "update_s", "quantisation_w", "check_w")
-# Frozen with the parameters below: another one would give every known board a new key.
-_SALT = b"cardlab device key v1"
 
 Row = Dict[str, Any]
-
-
-class BundleError(Exception):
-    """A bundle that cannot be read or written; the message says what to do."""
 
 
 def new_uid() -> str:
@@ -56,12 +50,6 @@ def _whole(plain: object) -> object:
     if isinstance(plain, float) and math.isfinite(plain) and plain == int(plain):
         return int(plain)
     return plain
-
-
-def serial_key(platform: str, serial: str) -> str:
-    """Key of a device from a secret serial: scrypt, with the parameters that cardlab has frozen."""
-    digest = scrypt(serial.strip().encode("utf-8"), _SALT, 2**14, 8, 1, 16)
-    return platform + ":" + digest.hex()
 
 
 class Bundle:
@@ -127,7 +115,7 @@ class Bundle:
         self.add("sample_block", row)
 
     def write(self) -> None:
-        """Put the whole bundle in place. Raises BundleError when the file cannot be written."""
+        """Put the whole bundle in place. Raises BoardError when the file cannot be written."""
         draft = self.path + ".part"
         digests = {}
         try:
@@ -143,10 +131,10 @@ class Bundle:
                 os.fsync(written.fileno())
             os.replace(draft, self.path)
         except OSError as error:
-            raise BundleError("%s cannot be written (%s): name another file" % (self.path, error.strerror))
+            raise BoardError("%s cannot be written (%s)" % (self.path, error.strerror), remedy="name another file")
 
     def read(self) -> None:
-        """Take over a bundle that was written before, to go on with it. Raises BundleError."""
+        """Take over a bundle that was written before, to go on with it. Raises BoardError."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 manifest = json.loads(archive.read("manifest.json").decode("utf-8"))
@@ -159,7 +147,7 @@ class Bundle:
                     self.tables[name] = [json.loads(line) for line in data.decode("utf-8").splitlines()]
                 self.blobs = bytearray(_checked(archive, "blobs.bin", digests))
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise BundleError("%s is no bundle to go on with (%s): move it away" % (self.path, error))
+            raise BoardError("%s is no bundle to go on with (%s)" % (self.path, error), remedy="move it away")
 
     def unfinished(self, device_key: str, task: Optional[str], execution: str) -> Optional[Tuple[Row, List[int]]]:
         """The newest run of this device, task and execution with points left, and its finished points."""

@@ -1,13 +1,16 @@
 """Command line of the agent."""
 
 import argparse
+import os
 import pkgutil
 import signal
 import sys
 from typing import List, Optional
 
-from .board import Board, BoardError
-from .bundle import BundleError
+from ..board.cpu_timer import quietest_cpus
+from ..board.errors import BoardError
+from ..board.heap import hold_freed_memory
+from .board import Board
 from .run import Agent, doctor, load_job, say
 
 
@@ -23,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--threads", type=int, default=1, help="CPU threads that compute")
     run.add_argument("--frequencies", default="8", help="all, max, or a number of GPU frequencies")
     run.add_argument("--repeats", type=int, help="take exactly so many samples")
-    run.add_argument("--window", type=float, help="seconds of a power reading; default: ten averaging intervals")
+    run.add_argument("--window", type=float, help="seconds of a power reading, taken without waiting for steady power")
     run.add_argument("--readonly", action="store_true", help="measure at the frequency as found")
     run.add_argument("--resume", action="store_true", help="go on with the unfinished run of the bundle")
     run.add_argument("--load-command", help="measure power under this program instead of a model")
@@ -48,7 +51,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         return _do(options)
-    except (BoardError, BundleError) as error:
+    except BoardError as error:
         say("card-agent: %s" % error)
         return 1
     except MemoryError:
@@ -72,17 +75,16 @@ def _do(options: argparse.Namespace) -> int:
     if options.load_command is None:
         job = load_job(_packed_job())
         if job is None:
-            raise BoardError("this file was packed without a model: pack one, or give --load-command")
+            raise BoardError("this file was packed without a model", remedy="pack one, or give --load-command")
     if job is not None and options.device != "cuda":
         import torch
 
-        from . import timing
-
         # Before the first tensor: the C library's switches count for what is allocated later.
-        timing.hold_freed_memory()
+        hold_freed_memory()
         torch.set_num_threads(options.threads)
-        if options.device == "cpu" or not torch.cuda.is_available():
-            timing.pin_to_quiet_core(options.threads)
+        # Before torch starts its threads, which stay on the cores that they find.
+        if hasattr(os, "sched_setaffinity") and (options.device == "cpu" or not torch.cuda.is_available()):
+            os.sched_setaffinity(0, quietest_cpus(options.threads))
     # Before anything is read, or the lock of a killed run would pass for the frequency as found.
     if Board(options.root, options.state).restore():
         say("a frequency that an earlier run left locked was restored")

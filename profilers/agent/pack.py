@@ -5,17 +5,15 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 
 from cardlab.core.errors import ProfileError
 
-# By name and not by folder: a module that imports the rest of cardlab must not come along.
-MODULES = {
-    "agent": ("__init__", "board", "bundle", "layers", "main", "power", "run", "scrypt", "timing", "works"),
-    "board": ("__init__", "files", "host", "ina3221", "limits", "modes", "modules", "rails", "rules", "tegra"),
-}
+FOLDERS = ("agent", "board")
+# Needs the rest of cardlab, and has done its work when the file is packed.
+_STAYS = "pack.py"
 _PACKAGE = "card_agent"
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _ENTRY = f"import sys\nfrom {_PACKAGE}.agent.main import main\nsys.exit(main())\n"
@@ -35,10 +33,9 @@ def pack_agent(path: str | Path, job: Mapping[str, object] | None) -> int:
         archive.writestr("__main__.py", _ENTRY)
         # The two folders import each other relatively and so need one package above them.
         archive.writestr(f"{_PACKAGE}/__init__.py", "")
-        for folder, names in MODULES.items():
-            for name in names:
-                source = files(f"cardlab.profilers.{folder}").joinpath(f"{name}.py").read_text(encoding="utf-8")
-                archive.writestr(f"{_PACKAGE}/{folder}/{name}.py", source)
+        for folder in FOLDERS:
+            for name, source in sources(folder):
+                archive.writestr(f"{_PACKAGE}/{folder}/{name}", source)
         if job is not None:
             archive.writestr(f"{_PACKAGE}/agent/job.json", json.dumps(job))
     # A zip is read from its end, so that a line may stand in front of it.
@@ -50,3 +47,10 @@ def pack_agent(path: str | Path, job: Mapping[str, object] | None) -> int:
     except OSError as error:
         raise ProfileError(f"{target} cannot be written: {error.strerror}", remedy="name another file") from error
     return len(data)
+
+
+def sources(folder: str) -> Iterator[tuple[str, str]]:
+    """File name and text of every module of a folder that runs on a board."""
+    for file in sorted(files(f"cardlab.profilers.{folder}").iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".py") and file.name != _STAYS:
+            yield file.name, file.read_text(encoding="utf-8")

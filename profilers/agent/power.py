@@ -1,119 +1,142 @@
-"""Mean power of each rail over a window of whole averaging intervals, while something runs."""
+"""Rows of power: each rail and the total over a window, while work runs, by the rules of ../board."""
 
-import math
-import threading
-import time
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
-from ..board.ina3221 import MEMORY_UPDATES, SOURCE, InaRail
+from ..board.ina3221 import LEAST_WINDOW_S, SOURCE, InaRail, reading_memory_s, reading_update_s
+from ..board.power import NO_UPDATE, is_possible, mean_known, mean_power, sum_step_w
 from ..board.rails import SUM_SCOPE, scope
+from ..board.rules import interval95
+from ..board.sampler import Sampler
+from ..board.timer import LapTimer, Timer
+from ..board.window import WindowReading, idle_window_s, iterate, settle, window_s
+from ..board.work import Work
 from .board import Board
 from .bundle import Row
 
-# Reading a register takes about half a millisecond: ten rounds a second cost little, and the chip's own mean
-# moves no faster.
-SAMPLE_S = 0.1
-# The rails of an Orin move in steps of 0.04 to 0.4 W: below some seconds there are too few different readings.
-MIN_WINDOW_S = 5.0
-# A reading reaches back over one averaging interval; of ten, what it carries in and leaves out weighs little.
-INTERVALS = 10
-# After a change of load or frequency these boards need from 0.3 to 3 s.
-SETTLE_S = 3.0
+
+class Tools(NamedTuple):
+    """What the readings of a run share: how works are timed, the time they pass in, and who looks meanwhile."""
+
+    lap_timer: LapTimer
+    timer: Timer
+    sampler: Sampler
 
 
-def window_s(board: Board) -> float:
-    """Length of a window: ten averaging intervals of the slowest rail, 5 s at least."""
-    return max([MIN_WINDOW_S] + [INTERVALS * rail.update_s for rail in board.rails])
+class Rounds:
+    """Readings of all rails, round by round; those of one round are at one index."""
+
+    def __init__(self, rails: Sequence[InaRail], timer: Timer) -> None:
+        self._rails, self._timer = rails, timer
+        self.times_s: List[float] = []
+        self.power_w: Dict[str, List[float]] = {rail.name: [] for rail in rails}
+        self.thrown_out = 0
+
+    def look(self) -> float:
+        """Read every rail; seconds until the next round."""
+        values = [(rail.name, rail.power_w()) for rail in self._rails]
+        known = [value for _, value in values if value is not None]
+        possible = all(is_possible(value, None, total=False) for value in known)
+        self.thrown_out += not possible
+        # A round with a gap is dropped whole, because the rails of a sum must agree on their index.
+        if possible and len(known) == len(values):
+            self.times_s.append(self._timer.now())
+            for name, value in values:
+                self.power_w[name].append(float(value or 0.0))
+        return reading_update_s(self._rails)
+
+    def sums_w(self, names: Sequence[str]) -> List[float]:
+        """The sum of these rails, round by round."""
+        return [sum(values) for values in zip(*(self.power_w[name] for name in names))]
 
 
-class _Sampler(threading.Thread):
-    """Reads all rails every 0.1 s until stopped; readings of one round are at one index."""
-
-    def __init__(self, board: Board) -> None:
-        super().__init__(daemon=True)
-        self.board, self.stopping = board, threading.Event()
-        self.times_s = []  # type: List[float]
-        self.power_w = {rail.name: [] for rail in board.rails}  # type: Dict[str, List[float]]
-
-    def run(self) -> None:
-        while not self.stopping.is_set():
-            values = [(rail.name, rail.power_w()) for rail in self.board.rails]
-            # A round with a gap is dropped whole, because the rails of a sum must agree on their index.
-            if all(value is not None for _, value in values):
-                self.times_s.append(time.perf_counter())
-                for name, value in values:
-                    self.power_w[name].append(float(value or 0.0))
-            self.stopping.wait(SAMPLE_S)
+def reading_s(board: Board) -> float:
+    """Length of a power reading."""
+    return window_s(reading_update_s(board.rails), LEAST_WINDOW_S)
 
 
-def measure_power(board: Board, step: Optional[Callable[[], None]], wanted_s: Optional[float] = None) -> List[Row]:
-    """Rows of power, one a rail and one for the total, while `step` repeats (None: while nothing runs).
+def idle_s(board: Board) -> float:
+    """Length of the reading with nothing to do."""
+    return idle_window_s(reading_update_s(board.rails), LEAST_WINDOW_S)
+
+
+def settle_power(
+    board: Board, tools: Tools, work: Work, frequency: Callable[[], Optional[float]], requested_hz: Optional[float]
+) -> None:
+    """Run work until the frequency is the requested one and the board's power is steady."""
+    _, members = board.total()
+
+    def read(seconds: float) -> WindowReading:
+        seen: List[Optional[float]] = []
+        rounds = _record(board, tools, work, seconds, lambda: seen.append(frequency()))
+        return WindowReading(mean_known(seen), mean_known(rounds.sums_w(members)))
+
+    _lead(board, tools, work)
+    settle(read, tools.timer, reading_update_s(board.rails), requested_hz)
+
+
+def measure_power(
+    board: Board, tools: Tools, work: Work, seconds: float, look: Optional[Callable[[], object]] = None
+) -> List[Row]:
+    """Rows of power, one a rail and one for the total, while work repeats.
 
     Args:
-        wanted_s: length of the window; None takes what the slowest rail needs.
+        seconds: length of the window; the time in which a reading still remembers what was before passes first.
+        look: reads the board's state now and then while the work runs.
 
-    A settling time passes first: the monitor's own average still holds what was before. A rail that gave no
-    reading has no value.
+    A rail that gave no reading has no value.
     """
-    seconds = wanted_s or window_s(board)
-    _busy(step, max(min(SETTLE_S, seconds), MEMORY_UPDATES * max(rail.update_s for rail in board.rails)))
-    sampler = _Sampler(board)
-    sampler.start()
-    _busy(step, seconds)
-    sampler.stopping.set()
-    sampler.join()
+    _lead(board, tools, work)
+    rounds = _record(board, tools, work, seconds, look)
     name, members = board.total()
-    rows = [
-        _row(sampler.power_w[rail.name], sampler.times_s, rail, _meter(rail, rail.name == name)) for rail in board.rails
-    ]
-    if members and name not in sampler.power_w:
-        sums = [sum(values) for values in zip(*(sampler.power_w[member] for member in members))]
-        steps_w = [rail.step_w() for rail in board.rails if rail.name in members]
-        # Steps of a sum's parts are independent of each other.
-        step_w = math.sqrt(sum(step**2 for step in steps_w if step)) if all(steps_w) else None
-        meter = dict(_meter(board.rails[0], True), scope=SUM_SCOPE, quantisation_w=step_w)
-        rows.append(dict(_row(sums, sampler.times_s, board.rails[0], meter), rail=name, how="derived"))
+    rows = []
+    for rail in board.rails:
+        rows.append(
+            _row(rail.name, rounds.power_w[rail.name], rounds, _meter(board, rail, rail.name == name, rounds), rail)
+        )
+    if members and name not in rounds.power_w:
+        step_w = sum_step_w([rail.step_w() for rail in board.rails if rail.name in members])
+        meter = dict(_meter(board, board.rails[0], True, rounds), scope=SUM_SCOPE, quantisation_w=step_w)
+        rows.append(dict(_row(name, rounds.sums_w(members), rounds, meter, board.rails[0]), how="derived"))
     return rows
 
 
-def _busy(step: Optional[Callable[[], None]], seconds: float) -> None:
-    end = time.perf_counter() + seconds
-    if step is None:
-        time.sleep(seconds)
-        return
-    while time.perf_counter() < end:
-        step()
+def _lead(board: Board, tools: Tools, work: Work) -> None:
+    """Run work until the monitors have forgotten what was before."""
+    iterate(work, tools.lap_timer, tools.timer, tools.timer.now() + reading_memory_s(board.rails))
 
 
-def _meter(rail: InaRail, total: bool) -> Dict[str, object]:
+def _record(
+    board: Board, tools: Tools, work: Work, seconds: float, look: Optional[Callable[[], object]] = None
+) -> Rounds:
+    rounds = Rounds(board.rails, tools.timer)
+    with tools.sampler.during(rounds.look):
+        iterate(work, tools.lap_timer, tools.timer, tools.timer.now() + seconds, look)
+    return rounds
+
+
+def _meter(board: Board, rail: InaRail, total: bool, rounds: Rounds) -> Row:
     """How a rail was read, by the columns of a measurement."""
     return {
         "scope": scope(rail.name),
         "total": total,
-        "source": SOURCE,
-        "update_s": rail.update_s,
+        "source": f"{SOURCE}; {rounds.thrown_out} readings thrown out" if rounds.thrown_out else SOURCE,
+        "update_s": reading_update_s(board.rails),
         "quantisation_w": rail.step_w(),
     }
 
 
-def _row(values: List[float], times_s: List[float], rail: InaRail, meter: Row) -> Row:
-    row = {
-        "rail": rail.name,
+def _row(name: str, values_w: List[float], rounds: Rounds, meter: Row, rail: InaRail) -> Row:
+    row: Row = {
+        "rail": name,
         "meter": meter,
         "details": rail.facts(),
-        "samples": {"end_s": times_s, "power_w": values},
-    }  # type: Row
-    if len(values) < 2:
-        row.update(value=None, flags=["no whole sensor update"])
+        "samples": {"end_s": rounds.times_s, "power_w": values_w},
+    }
+    found = mean_power(values_w, meter["quantisation_w"])
+    if found is None:
+        row.update(value=None, flags=[NO_UPDATE])
         return row
-    mean = sum(values) / len(values)
-    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    # Readings inside one averaging interval repeat each other.
-    span_s = times_s[-1] - times_s[0]
-    independent = max(1.0, min(float(len(values)), span_s / (rail.update_s or SAMPLE_S)))
-    step_w = meter["quantisation_w"] or 0.0
-    # A reading may lie anywhere within its step, which has a variance of step^2 / 12; repeating does not
-    # average it out.
-    error = math.sqrt(variance / independent + step_w**2 / 12.0)
-    row.update(value=mean, stderr=error, ci95=(mean - 1.96 * error, mean + 1.96 * error), n=int(independent))
+    row.update(value=found.value_w, stderr=found.stderr_w, n=found.n)
+    if found.stderr_w is not None:
+        row["ci95"] = interval95(found.value_w, found.stderr_w)
     return row

@@ -5,20 +5,30 @@ import json
 import os
 import platform
 import random
-import shlex
-import subprocess
 import sys
 import uuid
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
+from ..board.cpu_timer import CpuLapTimer
+from ..board.cuda_timer import CudaLapTimer
+from ..board.errors import BoardError
+from ..board.frequencies import Visit, spread, with_anchor
+from ..board.power import mean_known
 from ..board.rules import on_request
-from . import AGENT_VERSION, timing
-from .board import Board, BoardError
+from ..board.sampler import ThreadSampler
+from ..board.segments import EQUIVALENT_STEP
+from ..board.series import TimingPolicy, take_series
+from ..board.timer import ElapsedTimer, LapTimer, WallTimer
+from ..board.window import iterate, waiting
+from ..board.work import Work, command_work
+from . import AGENT_VERSION
+from .board import Board
 from .bundle import Bundle, Row, content_hash, new_uid, utc_now
-from .power import measure_power, window_s
+from .latency import latency_row
+from .power import Tools, idle_s, measure_power, reading_s, settle_power
 
 if TYPE_CHECKING:
-    from .works import Bench, Work
+    from .works import Bench
 
 Say = Callable[[str], None]
 # Runs of one sitting share its warm caches, heat and luck.
@@ -39,11 +49,16 @@ class Agent:
         self.board = Board(options.root, options.state)
         self.bundle = Bundle(options.out)
         self.bench: Optional["Bench"] = None
+        self.load: Optional[Work] = None
         self.overhead_bytes = None  # type: Optional[int]
         # Before torch is there: what it takes is part of every cut's memory.
         self.free_bytes = self.board.available_bytes()
         cuda = None
+        timer = WallTimer()
+        # A named load is not this process's own: all that is known of it is how long it took.
+        lap_timer: LapTimer = ElapsedTimer(timer)
         if job is None:
+            self.load = command_work(options.load_command)
             self.device, self.execution = "cpu", {"dtype": "external", "attention": "none", "threads": 1}
             self.execution.update(torch=None, accelerator=None)
         else:
@@ -56,6 +71,9 @@ class Agent:
                 cuda = cuda_facts()
             self.overhead_bytes = framework_bytes(self.device, self.free_bytes, self.board.available_bytes)
             self.bench = Bench(job, self.execution, self.device)
+            lap_timer = _lap_timer(self.device, options.threads)
+        self.tools = Tools(lap_timer, timer, ThreadSampler())
+        self.idle_known = False
         # A named load may use the GPU, so it is the board's; a model on the CPU of a Jetson is measured as a
         # CPU.
         kind = "jetson" if self.board.tegra and (cuda is not None or job is None) else "cpu"
@@ -118,7 +136,7 @@ class Agent:
         assert self.job is not None
         key = "%s/%s" % (self.execution["dtype"], self.execution["attention"])
         if key not in self.job["analyses"]:
-            raise BoardError("the job has no analysis for %s: pack it again with --dtype" % key)
+            raise BoardError("the job has no analysis for %s" % key, remedy="pack it again with --dtype")
         analysis: Row = self.job["analyses"][key]
         # The job was packed without the framework's memory, which only this board can tell.
         for cut in analysis["cuts"]:
@@ -139,27 +157,33 @@ class Agent:
         return versions
 
     def _plan(self) -> List[Row]:
-        order = [None]  # type: List[Optional[float]]
-        if self.offered_hz and not self.options.readonly:
-            order = list(_choose(self.offered_hz, self.options.frequencies))
-            # In random order, so that heating does not look like a slope; in the same one each time.
-            random.Random(0).shuffle(order)
-        return [{"index": i, "requested_hz": hz, "memory_hz": None, "anchor": False} for i, hz in enumerate(order)]
+        if not self.offered_hz or self.options.readonly:
+            return [{"index": 0, "requested_hz": None, "memory_hz": None, "anchor": False}]
+        order_hz = _choose(self.offered_hz, self.options.frequencies)
+        # In random order, so that heating does not look like a slope; in the same one each time.
+        random.Random(0).shuffle(order_hz)
+        visits: Tuple[Visit, ...] = with_anchor(order_hz)
+        return [
+            {"index": i, "requested_hz": visit.frequency_hz, "memory_hz": None, "anchor": visit.anchor}
+            for i, visit in enumerate(visits)
+        ]
 
     # one point --------------------------------------------------------------------------------------------
 
     def _visit(self, run_uid: str, planned: Row) -> None:
         point = new_uid()
         requested_hz = planned["requested_hz"]
-        row = {"uid": point, "run_id": run_uid, "position": planned["index"], "anchor": False}
+        row = {"uid": point, "run_id": run_uid, "position": planned["index"], "anchor": planned["anchor"]}
         self.bundle.add("point", dict(row, requested_hz=requested_hz, memory_requested_hz=None))
-        if self.board.rails:
-            self._powers(point, "idle_power", None)
+        if self.board.rails and not self.idle_known:
+            self._powers(point, "idle_power", waiting(self.tools.timer), idle_s(self.board))
+            self.idle_known = True
         # What happened until now belongs to no point.
         self.board.watch.look()
         if requested_hz is not None:
             self.board.lock(requested_hz)
         try:
+            self._settle(requested_hz)
             contended = self._times(point)
             state = self._powered(point)
             # Looked at before the lock is given back: nvpmodel, started by another service, undoes one in
@@ -185,41 +209,44 @@ class Agent:
         # Only with the row that closes the point: what was cut short is measured again and not merged.
         self.bundle.write()
 
+    def _settle(self, requested_hz: Optional[float]) -> None:
+        # By power; without a meter the warm-up of each timing has to do.
+        if self.board.rails and self.options.window is None:
+            settle_power(self.board, self.tools, self._step(), lambda: self._state()["frequency_hz"], requested_hz)
+
     def _times(self, point: str) -> List[str]:
         """Latency rows of every segment; the names of those that were contended."""
         contended = []
-        own = timing.CudaTimer() if self.device == "cuda" else timing.CpuTimer()
-        works = self.bench.segments() if self.bench is not None else [self._load()]
-        reference = self.bench.reference() if self.bench is not None else None
-        for segment, repeats, phases, reset in works:
-            self.say("  %s" % segment)
-            timer = own if self.bench is not None else _WallTimer()
-            laps, reference_s = timing.measure(phases, reset, timer, reference, self.options.repeats)
-            for phase, samples in laps.items():
-                row = timing.summary(samples, repeats, self.options.repeats is not None)
-                if reference_s:
-                    row["samples"]["reference_s"] = reference_s
+        works = [self._step()] if self.bench is None else self.bench.segments()
+        reference = None if self.bench is None else self.bench.reference()
+        policy = TimingPolicy(repeats=self.options.repeats)
+        for work in works:
+            self.say("  %s" % work.segment)
+            series = take_series(work, self.tools.lap_timer, self.tools.timer, policy, reference)
+            for lap, samples in zip(work.laps, series.laps):
+                row = latency_row(samples, work.repeats, policy.repeats is not None)
+                if series.reference_s:
+                    row["samples"]["reference_s"] = series.reference_s
                 if row["flags"]:
-                    contended.append(segment)
-                self.bundle.add_measurement(point, "latency", "s", segment=segment, phase=phase, **row)
+                    contended.append(work.segment)
+                self.bundle.add_measurement(point, "latency", "s", segment=work.segment, phase=lap.phase, **row)
         return sorted(set(contended))
 
     def _powered(self, point: str) -> Row:
         """Power under the equivalent step and waiting, and the state read while it ran."""
-        seen = []  # type: List[Row]
-        step = self._load()[2][0][1] if self.bench is None else self.bench.equivalent_step()
+        seen: List[Row] = []
+        step = self._step()
 
         # Read between two steps: a moment of rest later the GPU may have been switched off.
-        def watched() -> None:
-            step()
+        def look() -> None:
             seen.append(self._state())
 
         if self.board.rails:
-            self._powers(point, "power", watched)
-            self._powers(point, "wait_power", None)
+            self._powers(point, "power", step, look=look)
+            self._powers(point, "wait_power", waiting(self.tools.timer))
         else:
-            watched()
-        state = {name: _mean([one[name] for one in seen]) for name in seen[0]}  # type: Row
+            iterate(step, self.tools.lap_timer, self.tools.timer, self.tools.timer.now(), look)
+        state: Row = {name: mean_known([one[name] for one in seen]) for name in seen[0]}
         state["power_mode"] = self.board.power_mode()
         return state
 
@@ -227,47 +254,49 @@ class Agent:
         board = self.board
         on_gpu = self.record["platform"] == "jetson"
         return {
-            "frequency_hz": board.gpu_hz() if on_gpu else board.cpu_hz(),
+            "frequency_hz": board.gpu_hz() if on_gpu else board.cpu.asked_hz(),
             "memory_hz": board.memory_hz(),
-            "cpu_hz": board.cpu_hz(),
+            "cpu_hz": board.cpu.real_hz() if on_gpu else board.cpu.asked_hz(),
             "temperature_c": board.temperature_c(),
         }
 
-    def _powers(self, point: str, quantity: str, step: Optional[Callable[[], None]]) -> None:
-        for row in measure_power(self.board, step, self.options.window):
-            segment = None if quantity != "power" else "equivalent_step" if self.bench is not None else "load"
+    def _powers(
+        self,
+        point: str,
+        quantity: str,
+        work: Work,
+        seconds: Optional[float] = None,
+        look: Optional[Callable[[], None]] = None,
+    ) -> None:
+        length_s = self.options.window or seconds or reading_s(self.board)
+        segment = None if quantity != "power" else EQUIVALENT_STEP if self.bench is not None else work.segment
+        for row in measure_power(self.board, self.tools, work, length_s, look):
             self.bundle.add_measurement(point, quantity, "W", segment=segment, **row)
 
-    def _load(self) -> "Work":
-        words = shlex.split(self.options.load_command)
-
-        def run() -> None:
-            try:
-                code = subprocess.call(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            except OSError as error:
-                raise BoardError("cannot start %s: %s" % (words[0], error.strerror))
-            if code != 0:
-                raise BoardError("%s ended with exit code %d: run it once by hand" % (words[0], code))
-
-        return "load", 1, [("run", run)], lambda: None
+    def _step(self) -> Work:
+        """What power is measured on: the equivalent step, or the load that somebody named."""
+        if self.bench is not None:
+            return self.bench.equivalent_step()
+        assert self.load is not None
+        return self.load
 
 
-class _WallTimer(timing.LapTimer):
-    """Elapsed time of a load of somebody else's; nothing is known of what disturbed it."""
+def _lap_timer(device: str, threads: int) -> LapTimer:
+    if device != "cuda":
+        return CpuLapTimer(threads)
+    import torch
 
-    def time(self, run: Callable[[], None]) -> timing.Sample:
-        wall_s, _, _ = timing.CpuTimer().time(run)
-        return wall_s, None, True
+    return CudaLapTimer(torch, device)
 
 
 def _torch_device(wanted: str) -> str:
     try:
         import torch
     except ImportError:
-        raise BoardError("this Python has no torch: install the board's own, or measure a --load-command")
+        raise BoardError("this Python has no torch", remedy="install the board's own, or measure a --load-command")
     has_cuda = bool(torch.cuda.is_available())
     if wanted == "cuda" and not has_cuda:
-        raise BoardError("torch finds no CUDA device: use --device cpu, or install the board's own torch")
+        raise BoardError("torch finds no CUDA device", remedy="use --device cpu, or install the board's own torch")
     return "cuda" if has_cuda and wanted != "cpu" else "cpu"
 
 
@@ -276,22 +305,14 @@ def _identity(task: Row) -> Row:
 
 
 def _choose(offered: Tuple[float, ...], wanted: str) -> List[float]:
-    """all, max, or a number of frequencies spread evenly with both ends."""
+    """all, max, or a number of frequencies."""
     if wanted == "all":
         return list(offered)
     if wanted == "max":
         return [offered[-1]]
     if not wanted.isdigit() or int(wanted) < 1:
-        raise BoardError("--frequencies %s: write all, max or a number of frequencies" % wanted)
-    count = min(int(wanted), len(offered))
-    if count == 1:
-        return [offered[-1]]
-    return sorted({offered[round(i * (len(offered) - 1) / (count - 1))] for i in range(count)})
-
-
-def _mean(values: List[Optional[float]]) -> Optional[float]:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+        raise BoardError("--frequencies %s" % wanted, remedy="write all, max or a number of frequencies")
+    return list(spread(offered, int(wanted)))
 
 
 def _mhz(value_hz: Optional[float]) -> str:
@@ -304,13 +325,13 @@ def doctor(board: Board) -> List[str]:
     lines = [
         "board    %s" % (board.model() or "N/A"),
         "L4T      %s" % (board.l4t() or "N/A"),
-        "GPU      %s, %d frequencies" % (board.gpu or "no devfreq node", len(board.table_hz())),
+        "GPU      %s, %d frequencies" % (board.gpu.folder if board.gpu else "no devfreq node", len(board.table_hz())),
         "setting  %s" % ("allowed" if board.frequency_writable() else "not by this user: run as root"),
         "rails    %s" % (", ".join(rail.name for rail in board.rails) or "no power monitor found"),
         "total    %s" % (name or "N/A"),
     ]
     if members:
-        lines.append("window   %.1f s a power reading" % window_s(board))
+        lines.append("window   %.1f s a power reading" % reading_s(board))
     try:
         import torch
 
@@ -327,7 +348,7 @@ def load_job(text: Optional[bytes]) -> Optional[Row]:
     job = json.loads(text.decode("utf-8"))
     if job.get("agent") != AGENT_VERSION:
         versions = (job.get("agent"), AGENT_VERSION)
-        raise BoardError("the job is of agent version %s, this is %d: pack it again" % versions)
+        raise BoardError("the job is of agent version %s, this is %d" % versions, remedy="pack it again")
     return dict(job)
 
 

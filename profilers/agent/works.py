@@ -1,17 +1,16 @@
 """The works that are timed: segments in plain torch, chained as cardlab chains them, and the equivalent step."""
 
 import resource
-from typing import Callable, Iterator, List, Optional, Tuple
+from pathlib import Path
+from typing import Callable, Iterator, List, Optional
 
 import torch
 
+from ..board.execution import accelerator, cpu_dtypes, cpu_flags, cuda_dtypes, torch_release
+from ..board.files import read_text
+from ..board.segments import EQUIVALENT_STEP, REFERENCE_SHAPE, chain_length
+from ..board.work import Lap, Work
 from .layers import DecoderLayer, Embedding, Head, Job, prepare, rotary_tables
-from .timing import Phase
-
-# As cardlab's own segments: layers in a chain pay for fresh activations, one in a loop reuses its pages.
-CHAIN = 3
-
-Work = Tuple[str, int, List[Phase], Callable[[], None]]
 
 
 class Bench:
@@ -31,9 +30,9 @@ class Bench:
         self.rotary = rotary_tables(job, job["sequence"], self.dtype, device)
 
     def segments(self) -> Iterator[Work]:
-        """Name, occurrences in one sample, phases and reset of every segment; one is in memory at a time."""
+        """Every segment as a work; one is in memory at a time."""
         yield self._embedding()
-        chain = max(1, min(CHAIN, self.job["architecture"]["layers"] - 1))
+        chain = chain_length(self.job["architecture"]["layers"])
         yield self._layers("first_layer", chain, first=True)
         yield self._layers("layer", chain, first=False)
         yield self._head()
@@ -50,7 +49,7 @@ class Bench:
 
     def _embedding(self) -> Work:
         module, ids = self._new(Embedding(self.job, self.dtype)), self._ids()
-        return "embedding", 1, [("forward", lambda: module(ids))], lambda: None
+        return self._work("embedding", 1, [Lap(phase="forward", run=lambda: module(ids))], lambda: None)
 
     def _layers(self, name: str, chain: int, first: bool) -> Work:
         layers = [self._new(DecoderLayer(self.job, self.kernel)) for _ in range(1 if first else chain)]
@@ -73,18 +72,19 @@ class Bench:
             while kept:
                 kept.pop().backward(gradient)
 
-        return name, chain, [("forward", forward), ("backward", backward)], _resetter(layers, kept, hidden)
+        laps = [Lap(phase="forward", run=forward), Lap(phase="backward", run=backward)]
+        return self._work(name, chain, laps, _resetter(layers, kept, hidden))
 
     def _head(self) -> Work:
         head, hidden, ids = self._new(Head(self.job)), self._hidden(True), self._ids()
         kept = []  # type: List[torch.Tensor]
-        phases = [
-            ("forward", lambda: kept.append(head(hidden, ids))),
-            ("backward", lambda: kept.pop().backward()),
-        ]  # type: List[Phase]
-        return "head", 1, phases, _resetter([head], kept, hidden)
+        laps = [
+            Lap(phase="forward", run=lambda: kept.append(head(hidden, ids))),
+            Lap(phase="backward", run=lambda: kept.pop().backward()),
+        ]
+        return self._work("head", 1, laps, _resetter([head], kept, hidden))
 
-    def equivalent_step(self) -> Callable[[], None]:
+    def equivalent_step(self) -> Work:
         """L x one layer and the head, forward and backward: what power is measured on."""
         layer, head = self._new(DecoderLayer(self.job, self.kernel)), self._new(Head(self.job))
         hidden, ids = self._hidden(True), self._ids()
@@ -95,25 +95,25 @@ class Bench:
             for _ in range(count):
                 states = layer(states, self.rotary)
             head(states, ids).backward()
-            hidden.grad = None
-            layer.zero_grad()
-            # Else steps pile up in the queue, and the window ends before the work that it counts.
-            if self.device == "cuda":
-                torch.cuda.synchronize()
 
-        return step
+        return self._work(EQUIVALENT_STEP, 1, [Lap(phase="step", run=step)], _resetter([layer, head], [], hidden))
 
-    def reference(self) -> Callable[[], None]:
-        """The fixed product [128, 2048] x [2048, 8192] before every sample."""
-        left = torch.randn(128, 2048, device=self.device).to(self.dtype)
-        right = torch.randn(2048, 8192, device=self.device).to(self.dtype)
+    def reference(self) -> Work:
+        """The fixed product before every sample."""
+        rows, inner, columns = REFERENCE_SHAPE
+        left = torch.randn(rows, inner, device=self.device).to(self.dtype)
+        right = torch.randn(inner, columns, device=self.device).to(self.dtype)
         # Made once: a yardstick must not pay for an allocation.
-        product = torch.empty(128, 8192, dtype=self.dtype, device=self.device)
+        product = torch.empty(rows, columns, dtype=self.dtype, device=self.device)
+        lap = Lap(phase="run", run=lambda: torch.mm(left, right, out=product))
+        return self._work("reference", 1, [lap], lambda: None)
 
-        def run() -> None:
-            torch.mm(left, right, out=product)
+    def _work(self, name: str, repeats: int, laps: List[Lap], reset: Callable[[], None]) -> Work:
+        return Work(segment=name, laps=tuple(laps), repeats=repeats, synchronize=self._synchronize, reset=reset)
 
-        return run
+    def _synchronize(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
 
 def _resetter(modules: List[torch.nn.Module], kept: List[torch.nn.Module], hidden: torch.Tensor) -> Callable[[], None]:
@@ -130,22 +130,18 @@ def _resetter(modules: List[torch.nn.Module], kept: List[torch.nn.Module], hidde
 def resolve(job: Job, dtype: str, device: str, threads: int) -> Job:
     """The execution record: dtype (auto: what the device computes natively), kernel, torch, accelerator."""
     if dtype == "auto":
-        dtype = "float32"
         if device == "cuda":
-            # Native from Ampere on. On older cards torch says yes to bfloat16 as well, and emulates it.
-            dtype = "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
-    # The major version only: it names the libraries that computed, and the card stands in the device record.
-    accelerator = None  # type: Optional[str]
-    if device == "cuda":
-        accelerator = "cuda-%s" % str(torch.version.cuda).split(".")[0]
+            dtype = cuda_dtypes(torch.cuda.get_device_capability())[0]
+        else:
+            dtype = cpu_dtypes(cpu_flags(read_text(Path("/proc/cpuinfo"))))[0]
     # Came with torch 2.0; boards of JetPack 4 and 5 often have 1.10 to 1.13.
     fused = hasattr(torch.nn.functional, "scaled_dot_product_attention")
     return {
         "dtype": dtype,
         "attention": "sdpa" if fused and job["attention"] != "eager" else "eager",
         "threads": threads,
-        "torch": ".".join(torch.__version__.split(".")[:2]),
-        "accelerator": accelerator,
+        "torch": torch_release(torch.__version__),
+        "accelerator": accelerator(torch.version.cuda if device == "cuda" else None),
     }
 
 

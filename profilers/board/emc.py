@@ -7,22 +7,19 @@ The power mode's cap of the memory frequency, where there is one, is the highest
 Both lie in debugfs, which only root may look into: another user reads them through the helper, or not at all.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Callable, Dict, NamedTuple, Optional, Tuple, Type
 
-from cardlab.core.errors import CardlabError, NotSupportedError
-from cardlab.profilers.board.files import read_number
+from .files import read_number, read_text, whole_number, write_text
 
-Read = Callable[[Path], str | None]
+Read = Callable[[Path], Optional[str]]
 Write = Callable[[Path, str], None]
+# What was found before a lock: the rate that was asked for ("request"), and whether it was locked ("lock"); None if
+# unreadable.
+EmcState = Dict[str, Optional[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class EmcFiles:
+class EmcFiles(NamedTuple):
     """Where a generation keeps its memory frequency; names relative to sys/kernel/debug."""
 
     rate: str
@@ -56,13 +53,6 @@ LAYOUTS = (
 CAPS = ("sys/kernel/nvpmodel_emc_cap/emc_iso_cap", "sys/kernel/nvpmodel_clk_cap/emc")
 
 
-class EmcState(TypedDict):
-    """What was found before a lock: the rate that was asked for, and whether it was locked; None if unreadable."""
-
-    request: int | None
-    lock: int | None
-
-
 class Emc:
     """The memory frequency behind one layout."""
 
@@ -73,7 +63,7 @@ class Emc:
         self._read = read
         self._write = write
 
-    def rate_hz(self) -> float | None:
+    def rate_hz(self) -> Optional[float]:
         """The frequency now, None if it may not be read."""
         number = self._number(self._files.rate)
         return None if number is None else float(number)
@@ -82,15 +72,20 @@ class Emc:
         """Request and lock as found."""
         return {"request": self._number(self._files.request), "lock": self._number(self._files.lock)}
 
-    def hold(self, memory_hz: float | None) -> None:
-        """Hold the frequency at `memory_hz`, or at its highest. Raises NotSupportedError for one out of range."""
+    def highest_hz(self) -> Optional[int]:
+        """The highest frequency that the power mode allows, None if it cannot be read."""
+        caps = [read_number(self._root / name) for name in CAPS]
+        # A cap of 0 is none.
+        return min((value for value in (self._number(self._files.highest), *caps) if value), default=None)
+
+    def offers(self, hz: int) -> bool:
+        """Whether the memory can be held at this frequency."""
         low, high = self._number(self._files.lowest), self._number(self._files.highest)
-        wanted = self._highest(high) if memory_hz is None else round(memory_hz)
-        if wanted is None or high is None or not (low or 0) <= wanted <= high:
-            raise NotSupportedError(
-                f"the memory frequency cannot be {(wanted or 0) / 1e6:.0f} MHz", remedy="leave the memory frequency out"
-            )
-        steps = [(self._files.lock, 1), (self._files.request, wanted)]
+        return high is not None and (low or 0) <= hz <= high
+
+    def hold(self, hz: int) -> None:
+        """Hold the memory at a frequency that it offers."""
+        steps = [(self._files.lock, 1), (self._files.request, hz)]
         for name, value in steps if self._files.lock_first else reversed(steps):
             self._write(self._debug / name, str(value))
 
@@ -100,23 +95,24 @@ class Emc:
             if value is not None:
                 self._write(self._debug / name, str(value))
 
-    def _highest(self, high: int | None) -> int | None:
-        caps = [read_number(self._root / name) for name in CAPS]
-        # A cap of 0 is none.
-        return min((value for value in (high, *caps) if value), default=None)
-
-    def _number(self, name: str) -> int | None:
-        text = self._read(self._debug / name) or ""
-        return int(text) if text.isascii() and text.isdigit() else None
+    def _number(self, name: str) -> Optional[int]:
+        return whole_number(self._read(self._debug / name))
 
 
-def find_emc(root: Path, read: Read, write: Write) -> Emc | None:
-    """The memory frequency, None where none can be read."""
+def find_emc(
+    root: Path, read: Read = read_text, write: Write = write_text, refusals: Tuple[Type[Exception], ...] = ()
+) -> Optional[Emc]:
+    """The memory frequency, None where none can be read.
+
+    Args:
+        read, write: one file; others than the plain ones ask somebody who may.
+        refusals: what `read` raises where it is refused; the next layout is tried then.
+    """
     for files in LAYOUTS:
         emc = Emc(root, files, read, write)
         try:
             if emc.rate_hz() is not None:
                 return emc
-        except CardlabError:
+        except refusals:
             continue
     return None

@@ -1,4 +1,4 @@
-"""Small kernel files: their text, or the number they hold. What cannot be read is None."""
+"""Small kernel files: their text, or the number they hold; and how one is set. What cannot be read is None."""
 
 import re
 from pathlib import Path
@@ -17,10 +17,13 @@ def read_text(path: Path) -> Optional[str]:
 
 def read_number(path: Path) -> Optional[int]:
     """A whole number of a kernel file, None if it cannot be read or is none."""
-    text = read_text(path) or ""
+    return whole_number(read_text(path))
+
+
+def whole_number(text: Optional[str]) -> Optional[int]:
+    """The whole number that a text is, None if it is none."""
     # What the kernel counts fits 18 digits; anything longer is something else.
-    digits = text[1:] if text.startswith("-") else text
-    return int(text) if re.fullmatch("[0-9]{1,18}", digits) else None
+    return int(text) if text is not None and re.fullmatch("-?[0-9]{1,18}", text) else None
 
 
 def read_leading(path: Path) -> Optional[float]:
@@ -29,3 +32,12 @@ def read_leading(path: Path) -> Optional[float]:
     if not words or re.fullmatch(r"-?[0-9]{1,15}", words[0]) is None:
         return None
     return float(words[0])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Set a kernel file. Raises OSError where this user may not, or the kernel refuses."""
+    # Not created if absent: a setting is a file that the kernel made.
+    with path.open("r+", encoding="ascii") as handle:
+        # For trees of plain files, where the end of a longer old value would remain; sysfs ignores it.
+        handle.truncate(0)
+        handle.write(text)

@@ -1,27 +1,34 @@
 """The key of this host, for devices without a hardware UUID of their own.
 
 It comes from the first of these that exists: the board serial, the machine-id, a key made once in the user's state
-folder.
+folder. A serial goes through scrypt, so that none is stored and none can be enumerated cheaply from a key.
 """
 
-from __future__ import annotations
-
 import os
-from dataclasses import dataclass
+import uuid
 from pathlib import Path
+from typing import NamedTuple, Optional
 
-from cardlab.core.errors import PermissionDeniedError
-from cardlab.core.identity import new_uid, serial_key
-from cardlab.profilers.board.files import read_text
-from cardlab.profilers.board.host import host_secret
+from .errors import BoardError
+from .files import read_text
+from .host import host_secret
+from .scrypt import scrypt
+
+# Frozen with the parameters of scrypt: another salt would give every stored board a second identity.
+_SALT = b"cardlab device key v1"
 
 
-@dataclass(frozen=True, slots=True)
-class HostKey:
+class HostKey(NamedTuple):
     """A device key and where it came from, in words."""
 
     key: str
     source: str
+
+
+def serial_key(platform: str, serial: str) -> str:
+    """Device key from a secret serial or machine-id: `platform:` + 32 hex digits of scrypt."""
+    digest = scrypt(serial.strip().encode("utf-8"), salt=_SALT, n=2**14, r=8, p=1, length=16)
+    return f"{platform}:{digest.hex()}"
 
 
 def state_folder() -> Path:
@@ -30,8 +37,11 @@ def state_folder() -> Path:
     return Path(base).expanduser() / "cardlab"
 
 
-def host_key(platform: str, root: Path = Path("/"), state: Path | None = None) -> HostKey:
-    """The key of this host for a platform without a hardware UUID of its own."""
+def host_key(platform: str, root: Path = Path("/"), state: Optional[Path] = None) -> HostKey:
+    """The key of this host for a platform without a hardware UUID of its own.
+
+    Raises BoardError where the host has no identity and none can be kept.
+    """
     found = host_secret(root)
     if found is not None:
         return HostKey(serial_key(platform, found[0]), found[1])
@@ -45,9 +55,9 @@ def _own_key(file: Path) -> str:
         return known
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(new_uid() + "\n", encoding="utf-8")
+        file.write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
     except OSError as error:
-        raise PermissionDeniedError(
+        raise BoardError(
             f"this host has no identity and none can be made in {file.parent} ({error.strerror})",
             remedy="set XDG_STATE_HOME to a folder that you may write",
         ) from error

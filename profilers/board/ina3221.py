@@ -12,7 +12,7 @@ SBOS576). The alarms of these nodes throttle the board, so no file of theirs is 
 import math
 import re
 from pathlib import Path
-from typing import Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 from .files import read_leading, read_text
 
@@ -23,6 +23,8 @@ IIO = "sys/bus/i2c/drivers/ina3221x/*/iio:device*"
 MEMORY_UPDATES = 5.0
 # A register takes half a millisecond to read: with more rounds than 20 a second the reading itself is a load.
 LEAST_UPDATE_S = 0.05
+# Rails of an Orin move in steps of 0.04 to 0.4 W: below some seconds there are too few different readings.
+LEAST_WINDOW_S = 5.0
 _SHUNT_STEP_V = 40e-6
 _BUS_STEP_V = 8e-3
 # Shunt and bus voltage of three channels at 1.1 ms each, the chip's configuration after a reset.
@@ -89,6 +91,16 @@ def find_rails(root: Path) -> Tuple[InaRail, ...]:
     # A kernel may publish one chip through both drivers: each rail counts once.
     found = [*_hwmon_rails(root), *_iio_rails(root)]
     return tuple({rail.name: rail for rail in found}.values())
+
+
+def reading_update_s(rails: Sequence[InaRail]) -> float:
+    """How often all these rails are worth reading."""
+    return max([LEAST_UPDATE_S] + [rail.update_s for rail in rails])
+
+
+def reading_memory_s(rails: Sequence[InaRail]) -> float:
+    """How long a reading of these rails remembers what was before."""
+    return max([reading_update_s(rails)] + [MEMORY_UPDATES * rail.update_s for rail in rails])
 
 
 def monitors(root: Path) -> Tuple[Path, ...]:

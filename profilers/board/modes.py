@@ -113,6 +113,12 @@ def offered_hz(table_hz: Sequence[int], mode: Optional[PowerMode]) -> Tuple[floa
     return tuple(float(hz) for hz in below or table_hz[:1])
 
 
+def gated_tpcs(gpu_mask: Optional[int], mode: Optional[PowerMode]) -> Optional[int]:
+    """Bits of TPCs that are switched off: as the GPU says, else as the power mode says."""
+    # What is gated now comes first: a mode that gates other TPCs takes effect at the next boot only.
+    return mode.tpc_mask if gpu_mask is None and mode is not None else gpu_mask
+
+
 def _cap(value: Optional[int]) -> Optional[float]:
     # nvpmodel reads -1 as the largest int; its files hold either.
     return float(value) if value is not None and 0 < value < 2**31 - 1 else None

@@ -57,6 +57,8 @@ T210 = Soc(name="nvidia,tegra210", words="Tegra X1", cores_per_sm=128, sm_per_tp
 T194 = Soc(name="nvidia,tegra194", words="Xavier", cores_per_sm=64, sm_per_tpc=2, tpc_bits=4, capability=(7, 2))
 T234 = Soc(name="nvidia,tegra234", words="Orin", cores_per_sm=128, sm_per_tpc=2, tpc_bits=8, capability=(8, 7))
 SOCS = {soc.name: soc for soc in (T210, T194, T234)}
+# Tegra X2 has no module here: nothing but this is known of it.
+_CORES_PER_SM = {(6, 2): 128, **{soc.capability: soc.cores_per_sm for soc in SOCS.values()}}
 
 # Linux sees less than the module has, because firmware and video keep their share: the limits lie an eighth
 # below the names.
@@ -106,6 +108,12 @@ def find_board(compatible: Iterable[str]) -> Tuple[Optional[str], Optional[Board
         if board is not None:
             return part, board
     return None, None
+
+
+def cores_of(capability: Tuple[int, int], sm_count: int) -> Optional[int]:
+    """CUDA cores of a Tegra GPU by what it says of itself, None for a capability that no Tegra has."""
+    per_sm = _CORES_PER_SM.get(capability)
+    return None if per_sm is None else per_sm * sm_count
 
 
 def active_sm(soc: Soc, sm_max: Optional[int], tpc_mask: Optional[int]) -> Optional[int]:

@@ -10,7 +10,7 @@ tolerance would take the neighbouring step for the one that was asked for.
 """
 
 import math
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Tuple
 
 MIN_CLEAN = 5
 MIN_SAMPLES = 8
@@ -30,6 +30,7 @@ _SWITCH_INTERVAL_S = 0.025
 # Standard error of a median over that of a mean (normal law), and MAD to standard deviation.
 _MEDIAN_EFFICIENCY = 1.2533
 _MAD_TO_SIGMA = 1.4826
+_Z95 = 1.96
 # Not the minimum, which hangs on one sample: processes agreed within 2.1 % by this.
 _LOW_QUANTILE = 0.1
 
@@ -78,7 +79,12 @@ def relative_spread(values: Sequence[float]) -> Optional[float]:
     """Half width of the 95 % interval of the median over the median; None below three values."""
     if len(values) < 3:
         return None
-    return 1.96 * median_stderr(values) / median(values)
+    return _Z95 * median_stderr(values) / median(values)
+
+
+def interval95(value: float, stderr: float) -> Tuple[float, float]:
+    """95 % interval of a value with a standard error (normal law)."""
+    return value - _Z95 * stderr, value + _Z95 * stderr
 
 
 def low_value(values: Sequence[float]) -> float:

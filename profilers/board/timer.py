@@ -2,20 +2,16 @@
 
 Nothing in a session asks the operating system for the time; it asks the device's `timer`. How one lap of work is
 timed is a matter of the device too: a `LapTimer` says how long it took and whether anything disturbed it, and how
-often to measure is decided above (measure/timing.py).
+often to measure is decided in series.py.
 """
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from contextlib import contextmanager
+from typing import ContextManager, Iterator, NamedTuple, Optional
 
-from cardlab.core.errors import ProfileError
-from cardlab.profilers.board.rules import is_clean
-from cardlab.profilers.board.work import Lap, Work
+from .protocol import Protocol
+from .rules import is_clean
+from .work import Lap, Work, code_of
 
 
 class Timer(Protocol):
@@ -57,8 +53,7 @@ class VirtualTimer:
         self._now_s += max(0.0, seconds)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LapSample:
+class LapSample(NamedTuple):
     """One timing of one lap.
 
     Attributes:
@@ -68,8 +63,8 @@ class LapSample:
     """
 
     wall_s: float
-    cpu_s: float | None = None
-    involuntary_switches: int | None = None
+    cpu_s: Optional[float] = None
+    involuntary_switches: Optional[int] = None
 
     @property
     def clean(self) -> bool:
@@ -80,7 +75,7 @@ class LapSample:
 class LapTimer(Protocol):
     """Times laps on one device."""
 
-    def held(self) -> AbstractContextManager[None]:
+    def held(self) -> ContextManager[None]:
         """Conditions for a series of timings (a pinned thread); put back at the end."""
         ...
 
@@ -107,13 +102,3 @@ class ElapsedTimer:
         run()
         work.synchronize()
         return LapSample(wall_s=self._timer.now() - start_s)
-
-
-def code_of(lap: Lap, work: Work) -> Callable[[], object]:
-    """What runs the lap; ProfileError when it only describes work that cannot run here."""
-    if lap.run is None:
-        raise ProfileError(
-            f"{work.segment} {lap.phase} has no code to run on this device",
-            remedy="build the work for this device first",
-        )
-    return lap.run

@@ -8,22 +8,18 @@ lap contains (a chain of layers), and the time of one occurrence is the lap's ti
 much it is; the callables may then be absent.
 """
 
-from __future__ import annotations
-
 import shlex
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Callable, NamedTuple, Optional, Tuple, Union
 
-from cardlab.core.errors import ProfileError
+from .errors import BoardError
 
 
 def _nothing() -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lap:
+class Lap(NamedTuple):
     """One timed piece of an iteration.
 
     Attributes:
@@ -34,13 +30,12 @@ class Lap:
     """
 
     phase: str
-    run: Callable[[], object] | None
-    flop: float | None = None
-    traffic_bytes: float | None = None
+    run: Optional[Callable[[], object]]
+    flop: Optional[float] = None
+    traffic_bytes: Optional[float] = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class Work(NamedTuple):
     """One iteration of something measurable.
 
     Attributes:
@@ -52,24 +47,29 @@ class Work:
     """
 
     segment: str
-    laps: tuple[Lap, ...]
+    laps: Tuple[Lap, ...]
     repeats: int = 1
     synchronize: Callable[[], None] = _nothing
     reset: Callable[[], None] = _nothing
 
     def run_once(self) -> None:
-        """All laps in order, without timing."""
+        """All laps in order, without timing. Raises BoardError for one without code."""
         for lap in self.laps:
-            if lap.run is None:
-                raise ProfileError(
-                    f"{self.segment} has no code to run on this device",
-                    remedy="build the work for this device first",
-                )
-            lap.run()
+            code_of(lap, self)()
         self.reset()
 
 
-def as_work(work: Work | Callable[[], object], segment: str = "load") -> Work:
+def code_of(lap: Lap, work: Work) -> Callable[[], object]:
+    """What runs the lap; BoardError when it only describes work that cannot run here."""
+    if lap.run is None:
+        raise BoardError(
+            f"{work.segment} {lap.phase} has no code to run on this device",
+            remedy="build the work for this device first",
+        )
+    return lap.run
+
+
+def as_work(work: Union[Work, Callable[[], object]], segment: str = "load") -> Work:
     """A Work as it is; a bare callable as a Work of one lap named "run"."""
     if isinstance(work, Work):
         return work
@@ -79,24 +79,24 @@ def as_work(work: Work | Callable[[], object], segment: str = "load") -> Work:
 def command_work(command: str) -> Work:
     """Work that runs an external command to its end once per iteration, without a shell.
 
-    Raises ProfileError when the command line is empty, cannot be started or fails.
+    Raises BoardError when the command line is empty, and when run, if it cannot be started or fails.
     """
     words = shlex.split(command)
     if not words:
-        raise ProfileError("the load command is empty", remedy="give a program and its arguments")
+        raise BoardError("the load command is empty", remedy="give a program and its arguments")
 
     def run() -> None:
         try:
             # Its output would mix with the result; of its errors only the last line is shown.
             done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
         except OSError as error:
-            raise ProfileError(
+            raise BoardError(
                 f"cannot start {words[0]!r}: {error.strerror}", remedy="check the path of the program"
             ) from error
         if done.returncode != 0:
             tail = done.stderr.decode("utf-8", "replace").strip().splitlines()
             reason = tail[-1] if tail else "no message"
-            raise ProfileError(
+            raise BoardError(
                 f"{words[0]!r} ended with exit code {done.returncode}: {reason}",
                 remedy="run it once by hand and mend it",
             )

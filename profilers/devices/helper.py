@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cardlab.core.errors import CardlabError, NotSupportedError, PermissionDeniedError, UsageError
-from cardlab.profilers.board.files import read_text
+from cardlab.profilers.board.files import read_text, write_text
 from cardlab.profilers.board.rules import GPU_NODES
 
 NAME = "cardlab-clock-helper"
@@ -172,11 +172,7 @@ def _write(root: Path, path: str, value: str) -> str:
 def write_value(path: Path, value: str) -> None:
     """Write a kernel setting. Raises PermissionDeniedError, or NotSupportedError if the kernel refuses."""
     try:
-        # Not created if absent: a setting is a file that the kernel made.
-        with path.open("r+", encoding="ascii") as handle:
-            # For trees of plain files, where the end of a longer old value would remain; sysfs ignores it.
-            handle.truncate(0)
-            handle.write(value)
+        write_text(path, value)
     except PermissionError as error:
         raise PermissionDeniedError(f"{path} needs root to be written", remedy=remedy()) from error
     except OSError as error:

@@ -13,18 +13,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cardlab.core.identity import new_uid
 from cardlab.core.records.measurement import Measurement, MeterReading, OperatingPoint
+from cardlab.profilers.board.power import NO_UPDATE, mean_known
 from cardlab.profilers.board.rules import on_request
+from cardlab.profilers.board.segments import EQUIVALENT_STEP
+from cardlab.profilers.board.series import TimingPolicy
+from cardlab.profilers.board.summary import CONTENDED
+from cardlab.profilers.board.window import idle_window_s
 from cardlab.profilers.devices.device import HardwareDevice, State
 from cardlab.profilers.measure.reading import Reading
-from cardlab.profilers.measure.samples import CONTENDED, WorkTiming, measurements
+from cardlab.profilers.measure.samples import WorkTiming, measurements
 from cardlab.profilers.measure.segments import time_segments
-from cardlab.profilers.measure.timing import Progress, TimingPolicy, TimingTools
-from cardlab.profilers.measure.window import measure, measure_waiting, settle, window_s
+from cardlab.profilers.measure.timing import Progress, TimingTools
+from cardlab.profilers.measure.window import measure, measure_waiting, settle
 from cardlab.profilers.runtime.workbench import Workbench
-
-# A card needs seconds to let its clocks fall once the load has gone.
-IDLE_S = 10.0
-EQUIVALENT_STEP = "equivalent_step"
 
 Batch = tuple[Measurement, ...]
 
@@ -69,7 +70,7 @@ class PointMeasurer:
             return
         self._idle_known = True
         if not _has(known, "idle_power"):
-            idle_s = max(IDLE_S, window_s(self._device))
+            idle_s = idle_window_s(self._device.meter.update_s, self._device.window_min_s)
             yield tuple(power_measurements("idle_power", measure_waiting(self._device, idle_s)))
 
     def under_lock(self, frequency_hz: float | None, known: Sequence[Measurement], whole_step: bool) -> Iterator[Batch]:
@@ -92,7 +93,7 @@ class PointMeasurer:
         """The state the point was measured in, from what was read under load."""
         states = self._states or [self._device.state()]
         last, reading = states[-1], self._reading
-        read_hz = reading.frequency_hz if reading else _mean(s.frequency_hz for s in states)
+        read_hz = reading.frequency_hz if reading else mean_known(s.frequency_hz for s in states)
         throttled = _any([s.throttled for s in states] + ([reading.throttled] if reading else []))
         said = [r for s in states for r in s.reasons] + list(reading.reasons if reading else ())
         problems = self._problems + list(self._device.lock_problems())
@@ -111,7 +112,7 @@ class PointMeasurer:
             cpu_hz=last.cpu_hz,
             power_mode=last.power_mode,
             cores_active=last.cores_active,
-            temperature_c=reading.temperature_c if reading else _mean(s.temperature_c for s in states),
+            temperature_c=reading.temperature_c if reading else mean_known(s.temperature_c for s in states),
             throttled=throttled,
             contended=bool(self._contended),
             reasons=tuple(reasons),
@@ -146,7 +147,7 @@ def power_measurements(quantity: str, reading: Reading, segment: str | None = No
             segment=segment,
             rail=name,
             estimate=estimate,
-            flags=() if estimate is not None else ("no whole sensor update",),
+            flags=() if estimate is not None else (NO_UPDATE,),
             samples={"end_s": trace.end_s, "power_w": trace.power_w},
             meter=MeterReading(
                 scope=trace.rail.scope,
@@ -174,11 +175,6 @@ def _has(known: Sequence[Measurement], quantity: str, segment: str | None = None
         and CONTENDED not in m.flags
         for m in known
     )
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _any(flags: Sequence[bool | None]) -> bool | None:

@@ -1,10 +1,6 @@
-"""From raw samples of a lap to a number with its uncertainty, or to the statement that there is none.
+"""What a series of samples says as records: an estimate of one occurrence of the segment, or that there is none.
 
-The estimate is the **median of the clean samples**. On a shared two-core host, separate processes agreed
-within 1.6 % by it, while the plain median of the same samples spread 77 %. With fewer than 5 clean ones
-there is nothing to believe: the lap is `contended` and has no value. An exact number of repeats always gives
-a value; if most samples were disturbed it is the 10th percentile of all of them (disturbances only add time;
-processes agreed within 2.1 %) and flagged.
+Which number is believed is said in board/summary.py, which the agent follows too.
 """
 
 from __future__ import annotations
@@ -15,10 +11,9 @@ from dataclasses import dataclass
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import Estimate, Provenance
 from cardlab.core.records.measurement import Measurement
-from cardlab.profilers.board.rules import is_contended, low_value, median, median_stderr
+from cardlab.profilers.board.rules import interval95
+from cardlab.profilers.board.summary import CONTENDED, summarise
 from cardlab.profilers.board.timer import LapSample
-
-CONTENDED = "contended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,38 +71,18 @@ def lap_timing(
     phase: str, samples: Sequence[LapSample], repeats: int, exact: bool, provenance: Provenance
 ) -> LapTiming:
     """What a series of samples says; `exact` numbers of repeats always give a value."""
-    clean = [s.wall_s for s in samples if s.clean]
-    contended = is_contended(len(clean), len(samples), exact)
+    found = summarise(samples, exact)
     estimate: Estimate | None = None
-    if not contended:
-        estimate = _estimate(clean, median(clean), provenance)
-    elif exact:
-        every = [s.wall_s for s in samples]
-        estimate = _estimate(every, low_value(every), provenance)
+    if found.value_s is not None:
+        ci95 = None if found.stderr_s is None else interval95(found.value_s, found.stderr_s)
+        estimate = Estimate(found.value_s, found.stderr_s, ci95, found.n, provenance).scaled(1.0 / repeats)
     return LapTiming(
         phase=phase,
-        estimate=None if estimate is None else estimate.scaled(1.0 / repeats),
-        contended=contended,
-        clean=len(clean),
-        samples=_raw(samples),
+        estimate=estimate,
+        contended=found.contended,
+        clean=found.clean,
+        samples=found.samples,
     )
-
-
-def _estimate(values: Sequence[float], value_s: float, provenance: Provenance) -> Estimate:
-    n = len(values)
-    if n < 2:
-        return Estimate(value_s, None, None, n, provenance)
-    stderr_s = median_stderr(values)
-    return Estimate(value_s, stderr_s, (value_s - 1.96 * stderr_s, value_s + 1.96 * stderr_s), n, provenance)
-
-
-def _raw(samples: Sequence[LapSample]) -> dict[str, tuple[float, ...]]:
-    raw = {
-        "wall_s": tuple(s.wall_s for s in samples),
-        "clean": tuple(float(s.clean) for s in samples),
-    }
-    cpu_s = tuple(s.cpu_s for s in samples if s.cpu_s is not None)
-    return {**raw, "cpu_s": cpu_s} if len(cpu_s) == len(samples) else raw
 
 
 def measurements(timing: WorkTiming) -> tuple[Measurement, ...]:

@@ -6,10 +6,10 @@ A budget is shared: the layer gets most, since its time counts L times in every 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
+from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.measure.samples import WorkTiming
-from cardlab.profilers.measure.timing import TimingPolicy, TimingTools, time_work
+from cardlab.profilers.measure.timing import TimingTools, time_work
 from cardlab.profilers.runtime.workbench import Workbench
 
 BUDGET_SHARES = {"embedding": 0.05, "first_layer": 0.25, "layer": 0.35, "head": 0.25}
@@ -38,7 +38,7 @@ def time_segments(
         yield timing
     if not extras:
         return
-    brief = replace(share(tools.policy, EXTRA_SHARE), max_samples=EXTRA_SAMPLES)
+    brief = share(tools.policy, EXTRA_SHARE)._replace(max_samples=EXTRA_SAMPLES)
     for work in bench.extras():
         if work.segment not in skip:
             yield time_work(work, tools, policy=brief)
@@ -46,4 +46,4 @@ def time_segments(
 
 def share(policy: TimingPolicy, part: float) -> TimingPolicy:
     """The policy with a part of its budget."""
-    return policy if policy.budget_s is None else replace(policy, budget_s=policy.budget_s * part)
+    return policy if policy.budget_s is None else policy._replace(budget_s=policy.budget_s * part)

@@ -23,11 +23,12 @@ from cardlab.core.records.device import Environment
 from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Point, Profile, Run, RunKind
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
+from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.devices.device import HardwareDevice
 from cardlab.profilers.measure.point import PointMeasurer
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.measure.samples import WorkTiming
-from cardlab.profilers.measure.timing import Progress, TimingPolicy
+from cardlab.profilers.measure.timing import Progress
 from cardlab.profilers.measure.wholestep import time_whole_step
 from cardlab.profilers.runtime.workbench import Workload
 

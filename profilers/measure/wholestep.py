@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cardlab.core.plain import from_plain, to_plain
 from cardlab.core.records.task import Execution, Task
+from cardlab.profilers.board.heap import hold_freed_memory
+from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.measure.samples import WorkTiming
-from cardlab.profilers.measure.timing import TimingPolicy, TimingTools, time_work
+from cardlab.profilers.measure.timing import TimingTools, time_work
 from cardlab.profilers.runtime.budget import available_memory_bytes
 from cardlab.profilers.runtime.child import call_in_child
-from cardlab.profilers.runtime.heap import hold_freed_memory, room_to_hold
+from cardlab.profilers.runtime.heap import room_to_hold
 from cardlab.profilers.runtime.runtime import TorchRuntime
 from cardlab.profilers.runtime.wholestep import whole_step_bytes, whole_step_work
 from cardlab.profilers.runtime.workbench import Workload
@@ -39,14 +43,14 @@ def time_whole_step(
             "task": to_plain(workload.task),
             "execution": to_plain(workload.execution),
             "device": torch_device,
-            "policy": to_plain(policy),
+            "policy": policy._asdict(),
             "hold": torch_device == "cpu" and room_to_hold(needed),
         },
     )
     return from_plain(WorkTiming, plain)
 
 
-def run_whole_step(task: object, execution: object, device: str, policy: object, hold: bool) -> object:
+def run_whole_step(task: object, execution: object, device: str, policy: dict[str, Any], hold: bool) -> object:
     """The child's part: build the model for real, time its steps, return a plain WorkTiming.
 
     `hold` keeps freed memory as the timing of segments does; not where that would take more than there is.
@@ -60,5 +64,5 @@ def run_whole_step(task: object, execution: object, device: str, policy: object,
     how = from_plain(Execution, execution)
     torch.set_num_threads(how.threads)
     work = whole_step_work(from_plain(Task, task), how, device)
-    tools = TimingTools(lap_timer=TorchRuntime(device).lap_timer(how.threads), policy=from_plain(TimingPolicy, policy))
+    tools = TimingTools(lap_timer=TorchRuntime(device).lap_timer(how.threads), policy=TimingPolicy(**policy))
     return to_plain(time_work(work, tools, reference=reference_work(how.dtype, device)))

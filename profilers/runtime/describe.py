@@ -8,15 +8,8 @@ from __future__ import annotations
 
 from cardlab.core.records.task import Task
 from cardlab.core.records.workload import SEGMENTS, Analysis, SegmentCost
+from cardlab.profilers.board.segments import EQUIVALENT_STEP, chain_length
 from cardlab.profilers.board.work import Lap, Work
-
-CHAIN = 3
-EQUIVALENT_STEP = "equivalent_step"
-
-
-def chain_length(task: Task) -> int:
-    """Layers that one lap chains with the graph kept: 3, or fewer in a model that has no more."""
-    return max(1, min(CHAIN, task.architecture.layers - 1))
 
 
 def describe_segment(analysis: Analysis, segment: str, repeats: int = 1) -> Work:
@@ -45,7 +38,7 @@ def _backward(cost: SegmentCost, repeats: int) -> Lap:
 
 def describe_works(task: Task, analysis: Analysis) -> tuple[Work, ...]:
     """The works a profile times, in the order of SEGMENTS."""
-    chain = chain_length(task)
+    chain = chain_length(task.architecture.layers)
     repeats = {"embedding": 1, "first_layer": chain, "layer": chain, "head": 1}
     return tuple(describe_segment(analysis, segment, repeats[segment]) for segment in SEGMENTS)
 

@@ -1,8 +1,7 @@
 """How a task is computed on this device: `auto` resolved, and what the device lacks refused.
 
 `auto` takes bfloat16 where the arithmetic unit computes it natively, else float16 on a GPU and float32 on
-a CPU. On a CPU that is read from the kernel's flags: a format that is only emulated is many times slower
-and says nothing about the device.
+a CPU: the rule is in board/execution.py, which the agent follows too.
 """
 
 from __future__ import annotations
@@ -12,47 +11,25 @@ from types import ModuleType
 
 from cardlab.core.errors import MissingDependencyError, NotSupportedError, UsageError
 from cardlab.core.records.task import Execution
+from cardlab.profilers.board.execution import accelerator, cpu_dtypes, cpu_flags, cuda_dtypes, torch_release
+from cardlab.profilers.board.files import read_text
 
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTIONS = ("sdpa", "eager")
-
-# The kernel's names on x86, and last in each set on AArch64.
-_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-_FLOAT16_FLAGS = {"avx512_fp16", "amx_fp16", "asimdhp"}
-_AMPERE = (8, 0)
-
-
-def cpu_flags(cpuinfo: str | None = None) -> frozenset[str]:
-    """Feature flags of the first CPU, from the text of /proc/cpuinfo; empty where there is none."""
-    if cpuinfo is None:
-        path = Path("/proc/cpuinfo")
-        cpuinfo = path.read_text("utf-8", "replace") if path.is_file() else ""
-    for line in cpuinfo.splitlines():
-        name, _, value = line.partition(":")
-        # x86 has a line of flags, ARM one of Features.
-        if name.strip().lower() in ("flags", "features"):
-            return frozenset(value.split())
-    return frozenset()
 
 
 def native_dtypes(device: str, flags: frozenset[str] | None = None) -> tuple[str, ...]:
     """Compute dtypes the device has arithmetic for; the first is what `auto` takes."""
     if device.startswith("cuda"):
-        return _cuda_dtypes(device)
-    flags = cpu_flags() if flags is None else flags
-    bfloat16 = ("bfloat16",) if flags & _BFLOAT16_FLAGS else ()
-    float16 = ("float16",) if flags & _FLOAT16_FLAGS else ()
-    return (*bfloat16, "float32", *float16)
+        return _torch_dtypes(device)
+    return cpu_dtypes(cpu_flags(read_text(Path("/proc/cpuinfo"))) if flags is None else flags)
 
 
-def _cuda_dtypes(device: str) -> tuple[str, ...]:
+def _torch_dtypes(device: str) -> tuple[str, ...]:
     torch = import_torch()
     if not torch.cuda.is_available():
         raise NotSupportedError("torch finds no CUDA device", remedy="install a CUDA build of torch or use cpu")
-    # Not is_bf16_supported(), which also says yes to emulation.
-    if torch.cuda.get_device_capability(torch.device(device)) >= _AMPERE:
-        return ("bfloat16", "float16", "float32")
-    return ("float16", "float32")
+    return cuda_dtypes(torch.cuda.get_device_capability(torch.device(device)))
 
 
 def resolve_execution(device: str = "cpu", dtype: str = "auto", attention: str = "sdpa", threads: int = 1) -> Execution:
@@ -78,8 +55,8 @@ def resolve_execution(device: str = "cpu", dtype: str = "auto", attention: str =
         dtype=native[0] if dtype == "auto" else dtype,
         attention=attention,
         threads=threads,
-        torch=".".join(torch.__version__.split("+")[0].split(".")[:2]),
-        accelerator=None if cuda is None else f"cuda-{cuda.split('.')[0]}",
+        torch=torch_release(torch.__version__),
+        accelerator=accelerator(cuda),
     )
 
 

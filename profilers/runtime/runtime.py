@@ -12,10 +12,11 @@ import numpy as np
 
 from cardlab.core.errors import NotSupportedError, UsageError
 from cardlab.core.records.task import Execution
+from cardlab.profilers.board.cpu_timer import CpuLapTimer
 from cardlab.profilers.board.timer import LapTimer
 from cardlab.profilers.board.work import Lap, Work, as_work
 from cardlab.profilers.runtime.execution import DTYPES, import_torch, resolve_execution
-from cardlab.profilers.runtime.timers import CpuLapTimer, CudaLapTimer
+from cardlab.profilers.runtime.timers import cuda_lap_timer
 from cardlab.profilers.runtime.workbench import LoadWorkbench, Workbench, Workload
 
 # Eight products of side 4096 take a small GPU a tenth of a second: too few iterations in a window.
@@ -103,7 +104,7 @@ class TorchRuntime:
 
     def lap_timer(self, threads: int = 1) -> LapTimer:
         """CUDA events, or pinned CPU threads."""
-        return CudaLapTimer(self.torch_device) if self._cuda else CpuLapTimer(threads=max(1, threads))
+        return cuda_lap_timer(self.torch_device) if self._cuda else CpuLapTimer(threads=max(1, threads))
 
     @property
     def _cuda(self) -> bool:

@@ -1,30 +1,28 @@
 """The segments of a task as works that run: one is materialised at a time and its memory released afterwards.
 
-Layers are chained with the graph kept, as in a real step, so that the cost of fresh activations is in the
-number (a single layer in a loop reuses the same pages and comes out 2-3 % too fast). Layers small enough are
-materialised separately, so that no cache keeps their weights; large ones do not fit a cache anyway and one
-is used several times.
+Layers are chained with the graph kept (board/segments.py). Layers small enough are materialised separately, so that no
+cache keeps their weights; large ones do not fit a cache anyway and one is used several times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
 from cardlab.core.errors import OutOfMemoryError
 from cardlab.core.records.workload import Analysis
+from cardlab.profilers.board.segments import REFERENCE_SHAPE, chain_length
 from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.runtime.budget import available_memory_bytes
 from cardlab.profilers.runtime.build import BuiltModel, layer_context, materialise, release
-from cardlab.profilers.runtime.describe import chain_length, describe_equivalent_step, describe_segment
+from cardlab.profilers.runtime.describe import describe_equivalent_step, describe_segment
 from cardlab.profilers.runtime.pieces import Piece, embedding_piece, head_piece, layer_piece
 
 # About the largest last-level caches: a layer above it comes from memory each time anyway.
 _SEPARATE_BYTES = 64 * 2**20
-_REFERENCE_SHAPE = (128, 2048, 8192)
 
 
 @dataclass
@@ -82,8 +80,8 @@ def segment_work(built: BuiltModel, analysis: Analysis, segment: str, device: st
             runner = _Runner(piece, piece.make_inputs(device), copies)
             described = describe_segment(analysis, segment, chain * copies)
             runs = {"forward": runner.forward, "backward": runner.backward}
-            laps = tuple(replace(lap, run=runs[lap.phase]) for lap in described.laps)
-            yield replace(described, laps=laps, synchronize=synchronizer(device), reset=runner.reset)
+            laps = tuple(lap._replace(run=runs[lap.phase]) for lap in described.laps)
+            yield described._replace(laps=laps, synchronize=synchronizer(device), reset=runner.reset)
         finally:
             for module in modules:
                 release(module)
@@ -96,7 +94,7 @@ def _piece(built: BuiltModel, analysis: Analysis, segment: str, device: str) -> 
     if segment == "head":
         return head_piece(built), 1, 1
     context = layer_context(built, device)
-    chain = chain_length(built.task)
+    chain = chain_length(built.task.architecture.layers)
     if segment == "first_layer":
         return layer_piece(built, context, first=True), 1, chain
     return layer_piece(built, context, numbers=chain_numbers(built, analysis, chain)), chain, 1
@@ -144,8 +142,8 @@ def _no_room(segment: str, reason: str) -> OutOfMemoryError:
 
 
 def reference_work(dtype: str, device: str) -> Work:
-    """A fixed product [128, 2048] x [2048, 8192]: the yardstick that runs before every sample."""
-    rows, inner, columns = _REFERENCE_SHAPE
+    """The fixed product that runs before every sample."""
+    rows, inner, columns = REFERENCE_SHAPE
     kind = getattr(torch, dtype)
     left = torch.randn((rows, inner), device=device, dtype=kind)
     right = torch.randn((inner, columns), device=device, dtype=kind)
@@ -180,8 +178,8 @@ def equivalent_step_work(built: BuiltModel, analysis: Analysis, device: str) -> 
                     module.zero_grad(set_to_none=True)
 
             described = describe_equivalent_step(built.task, analysis)
-            laps = (replace(described.laps[0], run=step),)
-            yield replace(described, laps=laps, synchronize=synchronizer(device), reset=reset)
+            laps = (described.laps[0]._replace(run=step),)
+            yield described._replace(laps=laps, synchronize=synchronizer(device), reset=reset)
         finally:
             for module in modules:
                 release(module)

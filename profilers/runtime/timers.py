@@ -1,144 +1,22 @@
-"""How laps that torch runs are timed: a pinned CPU thread, or CUDA events.
-
-On a CPU a sample says too what it needs to be judged clean (board/rules.py).
-Among shared-host samples only the clean ones repeat from run to run; the plain median of all does not.
-"""
+"""How laps that torch runs are timed here: the board's timers, and what stands in the way of CUDA events."""
 
 from __future__ import annotations
 
-import gc
-import os
-import resource
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-
 from cardlab.core.errors import MissingDependencyError, NotSupportedError
-from cardlab.profilers.board.timer import LapSample, code_of
-from cardlab.profilers.board.work import Lap, Work
-
-_PROBE_S = 0.1
+from cardlab.profilers.board.cuda_timer import CudaLapTimer
 
 
-class CpuLapTimer:
-    """Wall and CPU time of a thread pinned to the quietest core.
-
-    Args:
-        threads: CPU threads that the work uses; as many cores are taken.
-        cpus: cores to use; None chooses the least loaded ones at the start of each series.
-        pin: False leaves the scheduler free, e.g. where pinning is not allowed.
-    """
-
-    def __init__(self, threads: int = 1, cpus: Sequence[int] | None = None, pin: bool = True) -> None:
-        self.threads = threads
-        self.cpus = None if cpus is None else tuple(cpus)
-        self.pin = pin
-        # With several threads only the process knows them all.
-        self._who = resource.RUSAGE_THREAD if threads == 1 else resource.RUSAGE_SELF
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Pin the calling thread; threads it starts later inherit the cores."""
-        if not self.pin or not hasattr(os, "sched_setaffinity"):
-            with gc_off():
-                yield
-            return
-        before = os.sched_getaffinity(0)
-        chosen = self.cpus or quietest_cpus(self.threads)
-        os.sched_setaffinity(0, chosen)
-        try:
-            with gc_off():
-                yield
-        finally:
-            os.sched_setaffinity(0, before)
-
-    def time(self, lap: Lap, work: Work) -> LapSample:
-        """Wall time, CPU time and involuntary switches of one lap."""
-        run = code_of(lap, work)
-        cpu_time = time.thread_time if self.threads == 1 else time.process_time
-        switches = resource.getrusage(self._who).ru_nivcsw
-        cpu_start_s, start_s = cpu_time(), time.perf_counter()
-        run()
-        work.synchronize()
-        wall_s = time.perf_counter() - start_s
-        # Spread over its threads, so that work which fills all of them compares with the wall.
-        cpu_s = (cpu_time() - cpu_start_s) / self.threads
-        switches = resource.getrusage(self._who).ru_nivcsw - switches
-        return LapSample(wall_s=wall_s, cpu_s=cpu_s, involuntary_switches=switches)
-
-
-class CudaLapTimer:
-    """GPU time between two CUDA events on the current stream.
+def cuda_lap_timer(device: str = "cuda") -> CudaLapTimer:
+    """Times laps between CUDA events.
 
     Raises MissingDependencyError without torch, NotSupportedError without a CUDA device.
     """
-
-    def __init__(self, device: str = "cuda") -> None:
-        try:
-            import torch
-        except ImportError as error:
-            raise MissingDependencyError(
-                "timing a GPU needs torch, which is not installed", remedy="pip install 'cardlab[models]'"
-            ) from error
-        if not torch.cuda.is_available():
-            raise NotSupportedError("torch finds no CUDA device", remedy="use the CPU or install a CUDA torch")
-        self._cuda = torch.cuda
-        self.device = torch.device(device)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Make the device current and finish what was queued before."""
-        # Events are recorded on the stream of the current device.
-        with self._cuda.device(self.device), gc_off():
-            self._cuda.synchronize()
-            yield
-
-    def time(self, lap: Lap, work: Work) -> LapSample:
-        """Milliseconds between events, converted; the CPU's part is hidden behind the queue."""
-        run = code_of(lap, work)
-        start, end = (self._cuda.Event(enable_timing=True) for _ in range(2))
-        work.synchronize()
-        start.record()
-        run()
-        end.record()
-        end.synchronize()
-        return LapSample(wall_s=start.elapsed_time(end) / 1e3)
-
-
-@contextmanager
-def gc_off() -> Iterator[None]:
-    """Collect garbage once, then not again until the block ends: a collection takes longer than a layer."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
     try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def quietest_cpus(count: int, probe_s: float = _PROBE_S) -> tuple[int, ...]:
-    """The `count` least busy cores this process may use, by a short look at the kernel's idle counters."""
-    allowed = sorted(os.sched_getaffinity(0))
-    if count >= len(allowed):
-        return tuple(allowed)
-    before = _idle_ticks()
-    time.sleep(probe_s)
-    after = _idle_ticks()
-    idle = {cpu: after.get(cpu, 0) - before.get(cpu, 0) for cpu in allowed}
-    # Of equally idle cores the last ones, because the first serves most interrupts.
-    return tuple(sorted(allowed, key=lambda cpu: (-idle[cpu], -cpu))[:count])
-
-
-def _idle_ticks(stat: Path = Path("/proc/stat")) -> dict[int, int]:
-    """Idle plus I/O-wait ticks by core; empty where the kernel does not say."""
-    if not stat.is_file():
-        return {}
-    ticks = {}
-    for line in stat.read_text("ascii").splitlines():
-        name, *values = line.split()
-        if name.startswith("cpu") and name[3:].isdigit():
-            ticks[int(name[3:])] = int(values[3]) + int(values[4])
-    return ticks
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(
+            "timing a GPU needs torch, which is not installed", remedy="pip install 'cardlab[models]'"
+        ) from error
+    if not torch.cuda.is_available():
+        raise NotSupportedError("torch finds no CUDA device", remedy="use the CPU or install a CUDA torch")
+    return CudaLapTimer(torch, device)

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 
 from cardlab.core.errors import ProfileError
 from cardlab.core.records.workload import SEGMENTS
+from cardlab.profilers.board.heap import give_back_freed_memory, hold_freed_memory
 from cardlab.profilers.board.timer import LapTimer
 from cardlab.profilers.board.work import Work
 from cardlab.profilers.runtime.build import build_meta
 from cardlab.profilers.runtime.execution import import_torch
 from cardlab.profilers.runtime.extras import extra_works
-from cardlab.profilers.runtime.heap import give_back_freed_memory, hold_freed_memory, room_to_hold
+from cardlab.profilers.runtime.heap import room_to_hold
 from cardlab.profilers.runtime.segments import equivalent_step_work, reference_work, segment_work
 from cardlab.profilers.runtime.wholestep import whole_step_bytes
 from cardlab.profilers.runtime.workbench import Workload

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardlab.core.identity import canonical_json, content_hash, new_uid, serial_key, simulated_key
+from cardlab.core.identity import canonical_json, content_hash, new_uid, simulated_key
 from tests.records import ARCHITECTURE, DEVICE, EXECUTION, TASK
 
 plain = st.recursive(
@@ -16,19 +16,6 @@ plain = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
-
-
-def test_serial_key_is_frozen_and_hides_the_serial() -> None:
-    key = serial_key("jetson", "1421621045678")
-    assert (
-        key
-        == "jetson:"
-        + __import__("hashlib")
-        .scrypt(b"1421621045678", salt=b"cardlab device key v1", n=16384, r=8, p=1, dklen=16)
-        .hex()
-    )
-    assert "1421621045678" not in key
-    assert serial_key("jetson", " 1421621045678\n") == key
 
 
 def test_hashes_are_frozen() -> None:

@@ -17,10 +17,10 @@ from pathlib import Path
 from cardlab.calibrate.service import fit_store
 from cardlab.db import open_store
 from cardlab.db.bundle import merge_bundle
+from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.devices import open_platform
 from cardlab.profilers.measure.session import Request, restore, run_session
 from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
-from cardlab.profilers.measure.timing import TimingPolicy
 from cardlab.profilers.runtime.workbench import Workload
 from tests import records
 

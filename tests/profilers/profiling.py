@@ -8,6 +8,8 @@ from cardlab.core.records.measurement import Measurement, Profile
 from cardlab.core.records.task import Execution, Task
 from cardlab.core.records.workload import Analysis
 from cardlab.db import open_store
+from cardlab.profilers.board.cpu_timer import CpuLapTimer
+from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.board.timer import LapTimer
 from cardlab.profilers.devices import open_platform
 from cardlab.profilers.measure.environment import gather_environment
@@ -15,10 +17,9 @@ from cardlab.profilers.measure.samples import measurements
 from cardlab.profilers.measure.segments import time_segments
 from cardlab.profilers.measure.session import Observer, Request, run_session
 from cardlab.profilers.measure.sweep import plan_points
-from cardlab.profilers.measure.timing import ProgressCallback, TimingPolicy, TimingTools
+from cardlab.profilers.measure.timing import ProgressCallback, TimingTools
 from cardlab.profilers.runtime import analyse
 from cardlab.profilers.runtime.overhead import measure_overhead
-from cardlab.profilers.runtime.timers import CpuLapTimer
 from cardlab.profilers.runtime.torch_workbench import TorchWorkbench
 from cardlab.profilers.runtime.workbench import Workload
 from tests.profilers.observing import Silent

@@ -271,8 +271,8 @@ def test_predicted_round_delay_of_llama_3_2_1b(tmp_path: Path) -> None:
 def test_overhead_over_the_unsplit_run(tmp_path: Path) -> None:
     """At least 300 ms of compute a step, loopback: the split round against the same steps unsplit, turn about."""
     (tmp_path / "llama.json").write_text(json.dumps(MIDDLE))
+    from cardlab.profilers.board.heap import hold_freed_memory
     from cardlab.profilers.runtime import resolve_task
-    from cardlab.profilers.runtime.heap import hold_freed_memory
 
     hold_freed_memory()  # as both sides of the split run do
     task = resolve_task(str(tmp_path / "llama.json"), batch=4, sequence=192)

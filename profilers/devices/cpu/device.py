@@ -10,14 +10,14 @@ from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
 from cardlab.profilers.board.files import read_text
 from cardlab.profilers.board.host import cpu_cores, cpu_model, memory_bytes
-from cardlab.profilers.board.identity import host_key
+from cardlab.profilers.board.sampler import Sampler, ThreadSampler
 from cardlab.profilers.board.timer import ElapsedTimer, Timer, WallTimer
 from cardlab.profilers.devices import helper
 from cardlab.profilers.devices.cpu import power as rapl
 from cardlab.profilers.devices.cpu.frequency import CpuFrequency, through_helper
 from cardlab.profilers.devices.device import HardwareDevice, Probe, State
 from cardlab.profilers.devices.guard import FrequencyGuard
-from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
+from cardlab.profilers.devices.identity import device_key
 
 _CPUFREQ = "sys/devices/system/cpu/cpu0/cpufreq"
 
@@ -40,7 +40,7 @@ class CpuDevice(HardwareDevice):
         sampler: Sampler | None = None,
     ) -> None:
         self._root = Path(sysfs_root)
-        key = host_key("cpu", self._root)
+        key = device_key("cpu", self._root)
         self.name = "cpu"
         self.key_source = key.source
         total_bytes, _ = memory_bytes(self._root)

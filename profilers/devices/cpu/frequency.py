@@ -7,16 +7,15 @@ minimum and maximum are set to one value, which the hardware takes as a request,
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 from cardlab.core.errors import NotSupportedError, PermissionDeniedError
+from cardlab.profilers.board.cpufreq import find_cpu
 from cardlab.profilers.board.files import read_text
 from cardlab.profilers.devices import helper
 from cardlab.profilers.devices.guard import Saved
 
-CPUFREQ = "sys/devices/system/cpu/cpufreq"
 # Ratios of most CPUs are multiples of a bus clock of 100 MHz.
 _STEP_KHZ = 100_000
 _SETTINGS = ("scaling_governor", "scaling_min_freq", "scaling_max_freq")
@@ -31,10 +30,8 @@ class CpuFrequency:
     """
 
     def __init__(self, root: Path, elevated: Callable[[Path, str], None] | None = None) -> None:
-        folder = root / CPUFREQ
-        self._policies = sorted(
-            (p for p in folder.glob("policy*") if re.fullmatch(r"policy\d+", p.name)), key=lambda p: int(p.name[6:])
-        )
+        self._files = find_cpu(root)
+        self._policies = self._files.policies
         self._elevated = elevated
 
     @property
@@ -59,8 +56,7 @@ class CpuFrequency:
 
     def read_hz(self) -> float | None:
         """Mean frequency over the policies now, None if none is published."""
-        known = [khz for policy in self._policies if (khz := _khz(policy / "scaling_cur_freq")) is not None]
-        return sum(known) / len(known) * 1e3 if known else None
+        return self._files.asked_hz()
 
     def saved_state(self) -> Saved:
         """Governor and limits of every policy."""

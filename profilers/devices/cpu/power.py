@@ -18,9 +18,9 @@ from pathlib import Path
 
 from cardlab.core.errors import PermissionDeniedError
 from cardlab.profilers.board.files import read_text
+from cardlab.profilers.board.sampler import Sampler
 from cardlab.profilers.board.timer import Timer
 from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recording
-from cardlab.profilers.devices.sampler import Sampler
 
 POWERCAP = "sys/class/powercap"
 # Counters move about every millisecond: the grain of a hundred moves is 1 %, and none starts again twice in

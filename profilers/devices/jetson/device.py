@@ -12,23 +12,24 @@ from pathlib import Path
 from cardlab.core.errors import CardlabError, NotSupportedError, UsageError
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
-from cardlab.profilers.board.files import read_number
+from cardlab.profilers.board.cpufreq import find_cpu
 from cardlab.profilers.board.gpu import find_gpu
 from cardlab.profilers.board.host import memory_bytes
-from cardlab.profilers.board.identity import host_key
-from cardlab.profilers.board.ina3221 import find_rails
+from cardlab.profilers.board.ina3221 import LEAST_WINDOW_S, find_rails
 from cardlab.profilers.board.limits import find_watch
-from cardlab.profilers.board.modes import current_mode, offered_hz
+from cardlab.profilers.board.modes import current_mode, gated_tpcs, offered_hz
 from cardlab.profilers.board.modules import memory_bucket
+from cardlab.profilers.board.sampler import Sampler, ThreadSampler
 from cardlab.profilers.board.tegra import Tegra, find_tegra
 from cardlab.profilers.board.timer import ElapsedTimer, LapTimer, Timer, WallTimer
 from cardlab.profilers.devices.device import HardwareDevice, Probe, State
 from cardlab.profilers.devices.guard import FrequencyGuard
+from cardlab.profilers.devices.identity import device_key
 from cardlab.profilers.devices.jetson.frequency import JetsonFrequency, Rights, Writer, find_rights, make_writer
+from cardlab.profilers.devices.jetson.gpu import frequency_hz
 from cardlab.profilers.devices.jetson.ina import InaSource
 from cardlab.profilers.devices.jetson.jtop import find_jtop, find_tegrastats, open_jtop, open_tegrastats
 from cardlab.profilers.devices.jetson.power import JetsonMeter, OpenSource, PowerSource
-from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
 
 SOURCES = ("sysfs", "jtop", "tegrastats")
 _CUDA = "cuda:0"
@@ -53,7 +54,7 @@ class JetsonDevice(HardwareDevice):
 
     meter: JetsonMeter | None
     # The INA3221 is slow and coarse.
-    window_min_s = 5.0
+    window_min_s = LEAST_WINDOW_S
 
     def __init__(
         self,
@@ -72,9 +73,8 @@ class JetsonDevice(HardwareDevice):
         self.mode = current_mode(self.root)
         self.rights = Rights(None, "no frequency of a GPU") if self.gpu is None else find_rights(self.root, self.gpu)
         self.watch = find_watch(self.root)
-        # cpuinfo_cur_freq shows the halved clock of an over-current event, which scaling_cur_freq does not.
-        self._cpu_files = sorted((self.root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/cpuinfo_cur_freq"))
-        key = host_key("jetson", self.root)
+        self._cpu = find_cpu(self.root)
+        key = device_key("jetson", self.root)
         self.key_source = key.source
         self.identity = self._identity(key.key, label)
         self.timer = timer or WallTimer()
@@ -114,7 +114,7 @@ class JetsonDevice(HardwareDevice):
         notes = () if self.control is None else self.control.notes
         throttled = bool(limits.reasons or problems)
         return State(
-            frequency_hz=None if self.gpu is None else self.gpu.frequency_hz(),
+            frequency_hz=None if self.gpu is None else frequency_hz(self.gpu),
             memory_hz=self.memory_hz(),
             cpu_hz=self.cpu_hz(),
             temperature_c=self.watch.temperature_c(),
@@ -135,10 +135,7 @@ class JetsonDevice(HardwareDevice):
 
     def cpu_hz(self) -> float | None:
         """Mean frequency of the CPU's cores: the real one where root may read it, else the one that is asked for."""
-        known = [khz for path in self._cpu_files if (khz := read_number(path)) is not None]
-        if known:
-            return sum(known) / len(known) * 1e3
-        return None if self.control is None else self.control.cpu.read_hz()
+        return self._cpu.real_hz()
 
     def cores_active(self) -> int | None:
         """CUDA cores that the power mode leaves running."""
@@ -146,8 +143,7 @@ class JetsonDevice(HardwareDevice):
 
     def tpc_mask(self) -> int | None:
         """TPCs that are switched off: as the GPU says, else as the power mode says."""
-        mask = None if self.gpu is None else self.gpu.tpc_mask()
-        return mask if mask is not None or self.mode is None else self.mode.tpc_mask
+        return gated_tpcs(None if self.gpu is None else self.gpu.tpc_mask(), self.mode)
 
     def memory_available_bytes(self) -> int | None:
         """MemAvailable: CPU and GPU share one memory, and what others hold is not free."""

@@ -1,10 +1,7 @@
 """Frequency control of a Jetson: GPU, memory and CPU, through the helper's list of allowed files only.
 
-    min_freq = lowest of the table, max_freq = f, min_freq = f
-
-is the one order that both kernels take: 4.9 refuses a minimum above the maximum, and from 5.10 on a crossing pair
-is no error but runs at another frequency. So both limits are read back, at the start and at the end of each point:
-`nvpmodel`, started again by another service, undoes a lock without a word.
+The GPU's limits are written in the order that board/gpu.py has, and read back at the start and at the end of each
+point: `nvpmodel`, started again by another service, undoes a lock without a word.
 """
 
 from __future__ import annotations
@@ -17,13 +14,12 @@ from pathlib import Path
 from cardlab.core.errors import CardlabError, DeviceLostError, NotSupportedError
 from cardlab.profilers.board.emc import Emc, find_emc
 from cardlab.profilers.board.files import read_text
-from cardlab.profilers.board.gpu import Gpu
+from cardlab.profilers.board.gpu import LIMIT_TOLERANCE_HZ, Gpu
 from cardlab.profilers.devices import helper
 from cardlab.profilers.devices.cpu.frequency import CpuFrequency, through_helper
 from cardlab.profilers.devices.guard import Saved
+from cardlab.profilers.devices.jetson.gpu import limits_hz
 
-# From 5.10 on the kernel keeps these limits in whole kHz.
-_TOLERANCE_HZ = 1000
 Writer = Callable[[Path, str], None]
 
 
@@ -78,12 +74,12 @@ class JetsonFrequency:
         self._write = writer
         self._held_hz: int | None = None
         self.cpu = CpuFrequency(root, through_helper if rights.route == "helper" else None)
-        self.emc: Emc | None = find_emc(root, self._read_emc, writer)
+        self.emc: Emc | None = find_emc(root, self._read_emc, writer, (CardlabError,))
         self.notes: tuple[str, ...] = ()
 
     def saved_state(self) -> Saved:
         """Limits of the GPU, request and lock of the memory, governors and limits of the CPU."""
-        low, high = self._gpu.limits_hz()
+        low, high = limits_hz(self._gpu)
         return {
             "gpu": {"min_freq": low, "max_freq": high},
             "emc": None if self.emc is None else self.emc.saved_state(),
@@ -100,12 +96,9 @@ class JetsonFrequency:
         # Before the GPU, whose driver raises the memory frequency along with its own.
         self.notes = tuple(self._hold_others(memory_hz))
         self._held_hz = hz
-        lowest = self._gpu.table_hz[0]
-        self._set("min_freq", lowest)
-        self._set("max_freq", hz)
-        self._set("min_freq", hz)
-        low, high = self._gpu.limits_hz()
-        if high > hz + _TOLERANCE_HZ:
+        self._set(self._gpu.lock_steps(hz))
+        low, high = limits_hz(self._gpu)
+        if high > hz + LIMIT_TOLERANCE_HZ:
             raise NotSupportedError(
                 f"the kernel allows {low / 1e6:.0f} .. {high / 1e6:.0f} MHz after {hz / 1e6:.0f} MHz was set",
                 remedy="look whether another program sets frequencies: systemctl status nvpmodel",
@@ -128,9 +121,9 @@ class JetsonFrequency:
         """What is wrong with the frequency that is held: limits that moved, or never became what was asked."""
         if self._held_hz is None:
             return ()
-        low, high = self._gpu.limits_hz()
+        low, high = limits_hz(self._gpu)
         held = self._held_hz
-        if max(abs(low - held), abs(high - held)) <= _TOLERANCE_HZ:
+        if self._gpu.holds(held):
             return ()
         # Both limits at one lower value are a cap (power mode, heat); two different ones were written by
         # somebody.
@@ -143,7 +136,7 @@ class JetsonFrequency:
         notes = []
         if self.emc is not None:
             try:
-                self.emc.hold(memory_hz)
+                _hold_memory(self.emc, memory_hz)
             except NotSupportedError as error:
                 if memory_hz is not None:
                     raise
@@ -159,23 +152,19 @@ class JetsonFrequency:
             notes.append(f"CPU frequency recorded, not held: {error.message}")
         return notes
 
-    def _set(self, name: str, hz: int) -> None:
+    def _set(self, steps: tuple[tuple[str, int], ...]) -> None:
         """A node that is gone and a value that is refused are two things."""
         try:
-            self._write(self._gpu.folder / name, str(hz))
+            for name, hz in steps:
+                self._write(self._gpu.folder / name, str(hz))
         except CardlabError:
-            self._gpu.limits_hz()
+            limits_hz(self._gpu)
             raise
 
     def _restore_gpu(self, saved: Saved) -> None:
-        table = self._gpu.table_hz
-        if not table:
+        if not self._gpu.table_hz:
             raise DeviceLostError("the GPU's frequency node went away", remedy="reboot, which releases every frequency")
-        # What the kernel showed may lie outside the table (no limit): its ends mean the same.
-        low, high = (_listed(table, saved["gpu"][name]) for name in ("min_freq", "max_freq"))
-        self._set("min_freq", table[0])
-        self._set("max_freq", high)
-        self._set("min_freq", low)
+        self._set(self._gpu.restore_steps(saved["gpu"]["min_freq"], saved["gpu"]["max_freq"]))
 
     def _restore_emc(self, saved: Saved) -> None:
         if saved["emc"] is not None and self.emc is not None:
@@ -191,6 +180,11 @@ class JetsonFrequency:
         return text
 
 
-def _listed(table_hz: tuple[int, ...], hz: int) -> int:
-    """The frequency of the table nearest to one that the kernel showed."""
-    return min(table_hz, key=lambda listed: abs(listed - hz))
+def _hold_memory(emc: Emc, memory_hz: float | None) -> None:
+    """Hold the memory at `memory_hz`, or at its highest. Raises NotSupportedError for one out of range."""
+    wanted = emc.highest_hz() if memory_hz is None else round(memory_hz)
+    if wanted is None or not emc.offers(wanted):
+        raise NotSupportedError(
+            f"the memory frequency cannot be {(wanted or 0) / 1e6:.0f} MHz", remedy="leave the memory frequency out"
+        )
+    emc.hold(wanted)

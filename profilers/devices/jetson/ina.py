@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cardlab.core.errors import DeviceLostError
-from cardlab.profilers.board.ina3221 import LEAST_UPDATE_S, MEMORY_UPDATES, SOURCE, InaRail
+from cardlab.profilers.board.ina3221 import SOURCE, InaRail, reading_memory_s, reading_update_s
 
 
 class InaSource:
@@ -23,9 +23,8 @@ class InaSource:
 
     def __init__(self, rails: tuple[InaRail, ...]) -> None:
         self._rails = rails
-        longest_s = max(rail.update_s for rail in rails)
-        self.update_s = max(longest_s, LEAST_UPDATE_S)
-        self.memory_s = max(MEMORY_UPDATES * longest_s, self.update_s)
+        self.update_s = reading_update_s(rails)
+        self.memory_s = reading_memory_s(rails)
 
     def rails(self) -> tuple[str, ...]:
         """Names of the rails."""

@@ -8,18 +8,18 @@ until `memory_s` after the load began, because the chip's running mean still rem
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean
 from typing import Protocol
 
 from cardlab.core.errors import CardlabError, DeviceLostError
+from cardlab.profilers.board.power import sum_step_w
 from cardlab.profilers.board.rails import total_name, total_parts
+from cardlab.profilers.board.sampler import Sampler
 from cardlab.profilers.board.timer import Timer
 from cardlab.profilers.devices.jetson.rails import make_rails
 from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recording
-from cardlab.profilers.devices.sampler import Sampler
 
 
 class PowerSource(Protocol):
@@ -203,11 +203,7 @@ class _Looks(Recording):
         )
 
     def _step(self, name: str) -> float | None:
-        """Steps of a sum's parts are independent of each other."""
-        parts = name.split("+")
-        steps = [self._steps_w.get(part) for part in parts]
-        known = [step for step in steps if step is not None]
-        return math.hypot(*known) if known and len(known) == len(parts) else None
+        return sum_step_w([self._steps_w.get(part) for part in name.split("+")])
 
     def _facts_of(self, name: str) -> Mapping[str, object]:
         return dict(next((self._facts[part] for part in name.split("+") if part in self._facts), {}))

@@ -12,6 +12,7 @@ from cardlab.profilers.board.limits import fan_words
 from cardlab.profilers.board.modules import memory_bucket
 from cardlab.profilers.board.rails import double_count_w, total_name, total_parts
 from cardlab.profilers.devices.device import Probe
+from cardlab.profilers.devices.jetson.gpu import frequency_hz
 from cardlab.profilers.devices.jetson.jtop import find_jtop, find_tegrastats
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _gpu(device: JetsonDevice) -> Probe:
             state="switched off at rest (railgated): its frequency is read under load only",
             remedy=f"to keep it on: echo on | sudo tee {gpu.folder}/device/power/control",
         )
-    hz = gpu.frequency_hz()
+    hz = frequency_hz(gpu)
     return Probe(name="GPU", ok=True, state="frequency N/A" if hz is None else f"{hz / 1e6:.0f} MHz now")
 
 

@@ -12,14 +12,14 @@ from cardlab.core.errors import CardlabError
 from cardlab.core.identity import hardware_key
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
-from cardlab.profilers.board.identity import host_key
+from cardlab.profilers.board.sampler import Sampler, ThreadSampler
 from cardlab.profilers.board.timer import ElapsedTimer, LapTimer, Timer, WallTimer
 from cardlab.profilers.devices.device import HardwareDevice, Probe, State
 from cardlab.profilers.devices.guard import FrequencyGuard
+from cardlab.profilers.devices.identity import device_key
 from cardlab.profilers.devices.nvidia.frequency import NvidiaFrequency, Rights, find_rights
 from cardlab.profilers.devices.nvidia.nvml import LIMITING_REASONS, Card, nvml_call
 from cardlab.profilers.devices.nvidia.power import NvmlMeter, best_source
-from cardlab.profilers.devices.sampler import Sampler, ThreadSampler
 
 SM_DOMAIN, MEMORY_DOMAIN = 1, 2
 # Less than a millisecond between two looks changes no measurement.
@@ -134,7 +134,7 @@ class NvidiaDevice(HardwareDevice):
     def _identity(self, label: str | None, root: Path) -> Device:
         card = self.card
         uuid = card.text("nvmlDeviceGetUUID")
-        key = hardware_key("nvidia", uuid) if uuid else f"{host_key('nvidia', root).key}:{card.index}"
+        key = hardware_key("nvidia", uuid) if uuid else f"{device_key('nvidia', root).key}:{card.index}"
         name = card.text("nvmlDeviceGetName") or "NVIDIA GPU"
         # It tells the cores of the card and not of an instance.
         cores = None if self.mig else card.read("nvmlDeviceGetNumGpuCores")

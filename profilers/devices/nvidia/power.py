@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean, median
 
+from cardlab.profilers.board.sampler import Sampler
 from cardlab.profilers.board.timer import Timer
 from cardlab.profilers.devices.nvidia.nvml import Card
 from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recording
-from cardlab.profilers.devices.sampler import Sampler
 
 BOARD = Rail(name="board", scope="whole card", total=True)
 # A move is known to this and the call's own time, 2.3 ms on an H200: 3 % of a tick at the two ends of a window.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +16,8 @@ from cardlab.db import open_store
 from cardlab.db.bundle import export_bundle, merge_bundle
 from cardlab.profilers.agent import board as agent_board
 from cardlab.profilers.agent import bundle as agent_bundle
-from cardlab.profilers.agent.pack import MODULES, pack_agent
-from cardlab.profilers.agent.scrypt import slow_scrypt
+from cardlab.profilers.agent.pack import pack_agent
+from cardlab.profilers.board.errors import BoardError
 from cardlab.profilers.board.identity import host_key
 from cardlab.profilers.board.ina3221 import SOURCE
 from cardlab.profilers.board.rails import scope
@@ -28,6 +25,7 @@ from cardlab.profilers.devices import open_platform
 from tests.fakes.agent_board import make_board
 from tests.fakes.jetson.boards import BOARDS
 from tests.fakes.jetson.tree import build
+from tests.profilers.board.pythons import old_python
 
 pytestmark = pytest.mark.once
 
@@ -40,17 +38,6 @@ def packed(tmp_path: Path) -> Path:
     file = tmp_path / "agent.pyz"
     pack_agent(file, None)
     return file
-
-
-def old_python() -> str | None:
-    """An interpreter of version 3.6, on the path or where pyenv keeps them."""
-    pyenv = sorted(Path("~/.pyenv/versions").expanduser().glob("3.6.*/bin/python"))
-    candidates = [*(str(file) for file in pyenv), shutil.which("python3.6")]
-    return next((python for python in candidates if python and _starts(python)), None)
-
-
-def _starts(python: str) -> bool:
-    return subprocess.run([python, "-c", ""], stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def run_agent(python: str, file: Path, *words: object) -> subprocess.CompletedProcess[str]:
@@ -150,8 +137,8 @@ def test_frequency_that_a_killed_run_left_is_restored(tmp_path: Path) -> None:
 def test_frequency_that_the_board_does_not_take_is_an_error(tmp_path: Path, monkeypatch) -> None:
     make_board(tmp_path, "orin-nx")
     board = agent_board.Board(str(tmp_path), str(tmp_path / "state"))
-    monkeypatch.setattr(board, "_write", lambda name, value: None)
-    with pytest.raises(agent_board.BoardError, match="did not take 408 MHz.*nvpmodel"):
+    monkeypatch.setattr(agent_board, "write_text", lambda path, text: None)
+    with pytest.raises(BoardError, match="did not take 408 MHz.*nvpmodel"):
         board.lock(408e6)
 
 
@@ -189,7 +176,7 @@ def read_rows(path: Path, table: str) -> list[dict[str, object]]:
     ("words", "said"),
     [
         (["run"], "packed without a model"),
-        (["run", "--load-command", "no-such-program"], "cannot start no-such-program"),
+        (["run", "--load-command", "no-such-program"], "cannot start 'no-such-program'"),
         (["run", "--load-command", "false"], "ended with exit code 1"),
         (["run", "--load-command", "true", "--out", "/no/such/folder/x.zip"], "cannot be written"),
         (["run", "--load-command", "true", "--frequencies", "fast"], "write all, max or a number"),
@@ -216,24 +203,6 @@ def test_damaged_bundle_is_not_gone_on_with(packed: Path, tmp_path: Path) -> Non
 def test_agent_and_cardlab_name_the_same_things_alike() -> None:
     plain = {"b": [1.0, 2.5, None], "a": {"x": True, "y": "ü"}, "big": 1e18}
     assert agent_bundle.content_hash(plain) == content_hash(plain)
-
-
-def test_key_is_the_same_where_python_has_no_scrypt() -> None:
-    arguments = (b"serial", b"salt", 16, 8, 2, 16)
-    fast = hashlib.scrypt(b"serial", salt=b"salt", n=16, r=8, p=2, dklen=16)
-    assert slow_scrypt(*arguments) == fast
-
-
-def test_every_module_is_packed_and_needs_no_later_python() -> None:
-    folder = Path(agent_board.__file__).parent
-    assert sorted(MODULES["agent"]) == sorted(file.stem for file in folder.glob("*.py") if file.stem != "pack")
-    packed = [folder.parent / room / f"{name}.py" for room, names in MODULES.items() for name in names]
-    vermin = shutil.which("vermin", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if vermin is None:
-        pytest.skip("vermin is not installed")
-    command = [vermin, "-t=3.6-", "--eval-annotations", "--no-tips", *map(str, packed)]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stdout
 
 
 def test_bundle_of_the_agent_survives_a_round_through_the_database(packed: Path, tmp_path: Path) -> None:

@@ -16,9 +16,13 @@ pytestmark = pytest.mark.torch
 from cardlab.core.records.task import Execution
 from cardlab.db import open_store
 from cardlab.db.bundle import merge_bundle
-from cardlab.profilers.agent import layers, timing
+from cardlab.profilers.agent import layers
+from cardlab.profilers.agent.latency import latency_row
 from cardlab.profilers.agent.pack import pack_agent
 from cardlab.profilers.agent.works import Bench
+from cardlab.profilers.board.cpu_timer import CpuLapTimer
+from cardlab.profilers.board.series import TimingPolicy, take_series
+from cardlab.profilers.board.timer import WallTimer
 from cardlab.profilers.devices import open_platform
 from cardlab.profilers.measure.job import make_job
 from cardlab.profilers.runtime import resolve_execution, resolve_task
@@ -95,12 +99,12 @@ def test_head_equals_that_of_transformers() -> None:
 
 def test_first_layer_backward_stops_at_its_adapters() -> None:
     job = make_job(small_task("llama"), ("float32",), "sdpa")
-    works = {work[0]: work for work in Bench(job, {"dtype": "float32", "attention": "sdpa"}, "cpu").segments()}
+    works = {work.segment: work for work in Bench(job, {"dtype": "float32", "attention": "sdpa"}, "cpu").segments()}
     assert list(works) == ["embedding", "first_layer", "layer", "head"]
-    assert [name for name, _ in works["embedding"][2]] == ["forward"]
+    assert [lap.phase for lap in works["embedding"].laps] == ["forward"]
     for name in ("first_layer", "layer", "head"):
-        laps, _ = timing.measure(works[name][2], works[name][3], timing.CpuTimer(), repeats=2)
-        assert all(wall > 0 for samples in laps.values() for wall, _, _ in samples)
+        series = take_series(works[name], CpuLapTimer(), WallTimer(), TimingPolicy(repeats=2))
+        assert all(latency_row(samples, works[name].repeats, True)["value"] > 0 for samples in series.laps)
 
 
 def test_packed_agent_profiles_this_machine_as_cardlab_would(tmp_path: Path) -> None:

@@ -362,8 +362,8 @@ def test_what_a_user_may_not_do_goes_through_the_helper(tmp_path: Path, monkeypa
 
 def test_points_of_a_sweep_are_watched_at_both_ends(tmp_path: Path) -> None:
     """A lock that is undone after the last measurement of a point flags it all the same."""
+    from cardlab.profilers.board.series import TimingPolicy
     from cardlab.profilers.measure.point import PointMeasurer
-    from cardlab.profilers.measure.timing import TimingPolicy
     from cardlab.profilers.runtime.workbench import LoadWorkbench
 
     live = LiveBoard("orin-nx-16", tmp_path)

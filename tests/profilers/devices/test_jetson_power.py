@@ -17,6 +17,7 @@ from cardlab.core.quantity import MEASURED
 from cardlab.core.records.measurement import Profile
 from cardlab.core.records.task import Execution
 from cardlab.db import open_store
+from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.devices.jetson import jtop
 from cardlab.profilers.devices.jetson.device import JetsonDevice
 from cardlab.profilers.devices.power import Rail, RailTrace
@@ -24,7 +25,6 @@ from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.estimate import estimate_seconds
 from cardlab.profilers.measure.session import Request, run_session
 from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
-from cardlab.profilers.measure.timing import TimingPolicy
 from cardlab.profilers.measure.window import measure, measure_waiting, window_s
 from cardlab.profilers.runtime.workbench import Workload
 from tests.fakes.jetson.boards import BOARDS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,11 @@ from cardlab.calibrate.service import fit_store
 from cardlab.core.errors import CardlabError, DeviceLostError, PermissionDeniedError
 from cardlab.core.records.task import Execution
 from cardlab.db import open_store
+from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.devices.nvidia.frequency import Rights
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.session import Observer, Request, run_session
 from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
-from cardlab.profilers.measure.timing import TimingPolicy
 from cardlab.profilers.measure.window import measure
 from cardlab.profilers.runtime.workbench import Workload
 from tests.fakes.nvml.card import FakeCard
@@ -194,7 +193,7 @@ def test_a_reading_outside_physics_is_thrown_out_and_named(fake_card: FakeCard, 
         if runs[0] == 100:
             fake_card.lib.fake_counter_jump(joules)
 
-    jumping = replace(work, reset=jump)
+    jumping = work._replace(reset=jump)
     plain = measure(platform, work, seconds=3.0)
     reading = measure(platform, jumping, seconds=3.0)
     assert plain.power_w is not None and reading.power_w is not None

@@ -10,11 +10,11 @@ import pytest
 from cardlab.core.errors import DeviceError, UsageError
 from cardlab.core.quantity import Estimate
 from cardlab.db import open_store
+from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.devices import open_platform, registry
 from cardlab.profilers.measure.open import open_device
 from cardlab.profilers.measure.session import Request, run_session
 from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
-from cardlab.profilers.measure.timing import TimingPolicy
 from cardlab.profilers.runtime.workbench import Workload
 from tests import records
 from tests.cli.run import command

@@ -18,9 +18,10 @@ pytestmark = pytest.mark.torch
 
 from cardlab.core.errors import NotSupportedError, OutOfMemoryError, UsageError
 from cardlab.core.records.task import Execution
+from cardlab.profilers.board.cpu_timer import CpuLapTimer
+from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.board.timer import LapSample
 from cardlab.profilers.measure import wholestep
-from cardlab.profilers.measure.timing import TimingPolicy
 from cardlab.profilers.measure.wholestep import time_whole_step
 from cardlab.profilers.runtime import analyse, resolve_execution, resolve_task
 from cardlab.profilers.runtime import segments as segments_module
@@ -28,7 +29,6 @@ from cardlab.profilers.runtime.build import build_meta
 from cardlab.profilers.runtime.describe import describe_equivalent_step, describe_works
 from cardlab.profilers.runtime.execution import cpu_flags, native_dtypes
 from cardlab.profilers.runtime.segments import equivalent_step_work, segment_work
-from cardlab.profilers.runtime.timers import CpuLapTimer
 from cardlab.profilers.runtime.workbench import Workload
 from tests.conftest import ROOT
 from tests.profilers.fakes import busy_core
@@ -218,8 +218,8 @@ def test_sum_of_segments_is_within_3_percent_of_a_whole_step(dtype: str, sequenc
 @pytest.mark.accept
 def test_first_middle_and_last_layer_take_the_same_time() -> None:
     """The spot check behind measuring one layer for all: interleaved, so that a drift of the machine meets all."""
+    from cardlab.profilers.board.heap import hold_freed_memory
     from cardlab.profilers.runtime.build import layer_context, materialise
-    from cardlab.profilers.runtime.heap import hold_freed_memory
     from cardlab.profilers.runtime.pieces import layer_piece
 
     hold_freed_memory()

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cardlab.core.errors import UsageError
-from cardlab.profilers.measure.sweep import choose_frequencies, plan_points, spread
+from cardlab.profilers.board.frequencies import spread
+from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
 
 OFFERED = tuple(210e6 + 15e6 * i for i in range(156))
 tables = st.lists(st.integers(100, 3000), min_size=1, max_size=60, unique=True).map(

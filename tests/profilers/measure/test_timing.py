@@ -9,11 +9,12 @@ import statistics
 import pytest
 
 from cardlab.core.quantity import Provenance
+from cardlab.profilers.board.cpu_timer import CpuLapTimer
+from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.board.timer import LapSample
 from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.measure.samples import measurements
-from cardlab.profilers.measure.timing import Progress, TimingPolicy, TimingTools, time_work
-from cardlab.profilers.runtime.timers import CpuLapTimer
+from cardlab.profilers.measure.timing import Progress, TimingTools, time_work
 from tests.profilers.fakes import ScriptedLapTimer, clean, disturbed, two_lap_work
 
 

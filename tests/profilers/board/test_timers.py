@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from cardlab.core.errors import ProfileError
+from cardlab.profilers.board import cpu_timer
+from cardlab.profilers.board.cpu_timer import CpuLapTimer, quietest_cpus
+from cardlab.profilers.board.errors import BoardError
 from cardlab.profilers.board.timer import LapSample
 from cardlab.profilers.board.work import Lap, Work, as_work
-from cardlab.profilers.runtime import timers
-from cardlab.profilers.runtime.timers import CpuLapTimer, quietest_cpus
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_sleeping_is_no_clean_sample() -> None:
 
 def test_work_that_is_only_described_cannot_be_timed() -> None:
     work = Work(segment="layer", laps=(Lap(phase="forward", run=None, flop=1.0),))
-    with pytest.raises(ProfileError, match="layer forward has no code"):
+    with pytest.raises(BoardError, match="layer forward has no code"):
         CpuLapTimer().time(work.laps[0], work)
 
 
@@ -70,8 +70,8 @@ def test_the_quietest_core_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyP
     after = tmp_path / "after"
     after.write_text("cpu 9 9 9 9 9\ncpu0 40 0 0 100 5\ncpu1 12 0 0 128 5\ncpu2 30 0 0 110 6\nintr 8\n")
     files = iter((before, after, before, after))
-    ticks = timers._idle_ticks
-    monkeypatch.setattr(timers, "_idle_ticks", lambda: ticks(next(files)))
+    ticks = cpu_timer._idle_ticks
+    monkeypatch.setattr(cpu_timer, "_idle_ticks", lambda: ticks(next(files)))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2})
     assert quietest_cpus(1, probe_s=0.0) == (1,)
     assert set(quietest_cpus(2, probe_s=0.0)) == {1, 2}

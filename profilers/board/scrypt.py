@@ -58,7 +58,8 @@ def _mix(words: List[int], n: int, r: int) -> List[int]:
 
 def _blocks(words: List[int], r: int) -> List[int]:
     state = words[-16:]
-    even, odd = [], []  # type: List[int], List[int]
+    even: List[int] = []
+    odd: List[int] = []
     for i in range(2 * r):
         state = _salsa([a ^ b for a, b in zip(state, words[16 * i : 16 * i + 16])])
         (odd if i % 2 else even).extend(state)
