@@ -309,7 +309,7 @@ ret_t nvmlDeviceGetMigMode(void *d, u32 *current, u32 *pending) {
     return OK;
 }
 ret_t nvmlDeviceGetEnforcedPowerLimit(void *d, u32 *mw) {
-    (void)d; BEGIN(); *mw = card.limit_w > 1e5 ? 165000 : (u32)(card.limit_w * 1000); return OK;
+    (void)d; BEGIN(); *mw = card.limit_w > 1e5 ? 350000 : (u32)(card.limit_w * 1000); return OK;
 }
 ret_t nvmlDeviceGetPowerManagementLimit(void *d, u32 *mw) { return nvmlDeviceGetEnforcedPowerLimit(d, mw); }
 ret_t nvmlDeviceGetPowerManagementDefaultLimit(void *d, u32 *mw) { (void)d; BEGIN(); *mw = 165000; return OK; }

@@ -97,7 +97,7 @@ def test_the_card_says_who_it_is(fake_card: FakeCard) -> None:
     identity = platform.identity
     assert identity.key == "nvidia:GPU-fa4e0000-0000-4000-8000-000000000001"
     assert (identity.model, identity.cores, identity.platform) == ("NVIDIA Fake RTX", 4352, "nvidia")
-    assert identity.power_limit_w == 165.0
+    assert identity.power_limit_w == 350.0
     assert identity.memory_bytes == 16 * 2**30 and platform.memory_available_bytes() == 15 * 2**30
     assert platform.versions() == {"nvidia-driver": "595.00.fake"}
 
