@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cardlab.calibrate.service import gather
@@ -15,6 +16,19 @@ class StaleFit:
 
     fit: Fit
     newer_points: int
+
+
+def staleness(store: Store, fits: Iterable[Fit]) -> tuple[str, ...]:
+    """A line for each device some of whose fits among these do not know newer data."""
+    used = {fit.fit_id for fit in fits}
+    names: dict[str, int] = {}
+    for device in sorted({fit.device for fit in fits}):
+        for stale in stale_fits(store, device=device):
+            if stale.fit.fit_id in used:
+                names[stale.fit.device_name] = names.get(stale.fit.device_name, 0) + 1
+    return tuple(
+        f"{n} fit(s) of {name} do not know newer data; fit again with: calibrate fit" for name, n in names.items()
+    )
 
 
 def stale_fits(store: Store, *, device: str | None = None) -> tuple[StaleFit, ...]:

@@ -20,6 +20,7 @@ from cardlab.core.errors import CalibrationError, NotFoundError, TooFewPointsErr
 from cardlab.core.records.fit import Fit, FitSubject
 from cardlab.core.records.measurement import Measurement, OperatingPoint, Point, Profile, Run, RunKind
 from cardlab.db.store import Store
+from cardlab.profilers.board.summary import HOST_BOUND
 
 FITTED_POWERS = ("power", "wait_power")
 # What other kinds of runs measured has no frequency to be a law of.
@@ -38,6 +39,7 @@ class Reading:
     quantisation: float | None
     throttled: bool | None
     contended: bool
+    host_bound: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +92,23 @@ def gather(store: Store, *, device: str | None = None) -> tuple[Group, ...]:
 def fit_group(group: Group, law: str = "auto") -> tuple[Fit, ...]:
     """The fits of one subject: every law tried, the chosen one marked; () if it has no law of that name."""
     runs, spread = len({r.run for r in group.readings}), run_spread(group.readings)
-    contended = sum(r.contended for r in group.readings)
-    told = (f"{contended} of {len(group.readings)} points were contended",) if contended else ()
+    told = _marks(group.readings)
     return tuple(
         replace(fit, warnings=(*fit.warnings, *told), runs=runs, run_spread=spread) for fit in _fits_of(group, law)
     )
+
+
+def _marks(readings: Sequence[Reading]) -> tuple[str, ...]:
+    """A line for each mark that some of the points carry."""
+    count = len(readings)
+    # Where no point has one it is the fit of what cannot be chosen or read, which says so itself.
+    unknown = sum(r.frequency_hz is None for r in readings) % count
+    marks = (
+        (sum(r.contended for r in readings), "were contended"),
+        (sum(r.host_bound for r in readings), "were bound by the host, whose CPU no frequency of the GPU changes"),
+        (unknown, "ran at an unknown frequency and are left out"),
+    )
+    return tuple(f"{marked} of {count} points {words}" for marked, words in marks if marked)
 
 
 def run_spread(readings: Sequence[Reading]) -> float | None:
@@ -220,6 +234,7 @@ def _reading(run: str, point: Point, m: Measurement, meter: MeterCalibration | N
         quantisation=None if m.meter is None else m.meter.quantisation_w,
         throttled=state.throttled,
         contended=state.contended,
+        host_bound=HOST_BOUND in m.flags,
     )
 
 

@@ -34,6 +34,34 @@ def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
+@pytest.fixture(scope="session")
+def no_card_folder(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """A folder whose libnvidia-ml.so.1 finds no driver; None where there is no real card to hide."""
+    if not Path("/dev/nvidiactl").exists():
+        return None
+    from tests.fakes.nvml.card import build
+
+    need("gcc")
+    return build(tmp_path_factory.mktemp("no-card"), "no_card.c").parent
+
+
+@pytest.fixture(autouse=True)
+def hidden_card(no_card_folder: Path | None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with a card the tests see none, but for those in tests/gpu: what they expect is of its CPU."""
+    if no_card_folder is None or "gpu" in request.path.parts:
+        return
+    import pynvml
+
+    def no_driver(*_given: object) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{no_card_folder}:{os.environ.get('LD_LIBRARY_PATH', '')}")
+    # This process may have the real library loaded already; a fake card brings its own.
+    if "fake_card" not in request.fixturenames:
+        monkeypatch.setattr(pynvml, "nvmlInit", no_driver)
+
+
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     """Path of a database that does not exist yet."""

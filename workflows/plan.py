@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
+from cardlab.calibrate.freshness import staleness
 from cardlab.card import load_scenario, solve
 from cardlab.card.problem.check import check_objective, check_scenario
 from cardlab.card.problem.from_db import Gathered, Request, gather
@@ -215,6 +216,8 @@ def _from_database(store: Store, options: PlanOptions) -> Plan:
         assumed=_assumed(base, options),
     )
     found = gather(store, request, options.rounds or 1)
+    used = [stored.fit for stored in store.fits.newest(device=found.server.key) if stored.fit.fit_id in found.fits]
+    found = replace(found, notes=(*found.notes, *staleness(store, used)))
     if options.scheme == "sft":
         return store.plans.add(_shared_plan(store, found, options), utc_now())
     made = plan_rounds(found.problems, uncertainty=found.uncertainty, datasheet=found.datasheet, inputs=found.inputs)

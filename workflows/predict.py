@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cardlab.calibrate.freshness import staleness
 from cardlab.calibrate.transfer import transferred
 from cardlab.core.errors import NotFoundError, UsageError
 from cardlab.core.quantity import Estimate
@@ -28,6 +29,7 @@ class Predictions(Tabular):
 
     frequency_hz: float
     fits: tuple[Fit, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def estimates(self) -> tuple[Estimate, ...]:
@@ -87,7 +89,18 @@ def predict(store: Store, options: PredictOptions) -> Predictions:
         raise NotFoundError(
             f"{options.device!r} has no fit for what was asked", remedy="see: calibrate show --device LABEL"
         )
-    return Predictions(frequency_hz=options.frequency_mhz * 1e6, fits=tuple(fits))
+    return Predictions(
+        frequency_hz=options.frequency_mhz * 1e6, fits=tuple(fits), notes=(*_marks(fits), *staleness(store, fits))
+    )
+
+
+def _marks(fits: Sequence[Fit]) -> tuple[str, ...]:
+    """Warnings of the fits, the same words once."""
+    said: dict[str, int] = {}
+    for fit in fits:
+        for warning in fit.warnings:
+            said[warning] = said.get(warning, 0) + 1
+    return tuple(f"{count} of {len(fits)} fits: {warning}" for warning, count in said.items())
 
 
 def _wanted(fit: Fit, options: PredictOptions) -> bool:

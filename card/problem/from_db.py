@@ -14,9 +14,11 @@ from cardlab.card.problem.codec_times import Codecs, codecs_of
 from cardlab.card.problem.datasheet import datasheet_problem
 from cardlab.card.problem.inputs import PlanInputs
 from cardlab.card.problem.measured import (
+    DEVICE_PARTS,
     SERVER_PARTS,
     Fits,
     Measured,
+    best_point,
     curve,
     device_memory_bytes,
     device_power_w,
@@ -42,6 +44,7 @@ from cardlab.core.records.link import Link
 from cardlab.core.records.measurement import Profile
 from cardlab.core.records.task import DTYPE_BYTES, Task
 from cardlab.core.records.workload import Analysis
+from cardlab.core.text import subject
 from cardlab.db.store import Store
 
 __all__ = ["Gathered", "Request", "gather"]
@@ -307,12 +310,27 @@ class _Assembly:
         dtype = self.server_profile.run.execution.dtype
         return dtype, (f"wire dtype = {dtype} (the server's)",)
 
+    def _marks(self) -> list[str]:
+        """What the fits' own warnings and the flags of the devices' times say, the same words once."""
+        said: dict[str, list[str]] = {}
+        for fit in self._used():
+            what = subject(fit.quantity, segment=fit.segment, phase=fit.phase, rail=fit.rail)
+            for warning in fit.warnings:
+                said.setdefault(f"fits of {self.server.name}: {warning}", []).append(what)
+        for profile in self.profiles:
+            for segment, phase in DEVICE_PARTS:
+                measurement = best_point(profile).find("latency", segment, phase)
+                for flag in () if measurement is None else measurement.flags:
+                    said.setdefault(f"times of {profile.run.device.name}: {flag}", []).append(f"{segment} {phase}")
+        return [f"{words} ({', '.join(dict.fromkeys(where))})" for words, where in said.items()]
+
     def _notes(self) -> tuple[str, ...]:
         notes = []
         if ("power", None, None) not in self.fits:
             notes.append(f"{self.server.name} has no power data: energy is N/A and only delay is weighed")
         devices = [p.run.device for p in self.profiles]
         notes.extend(_origin_notes(devices, self.server))
+        notes.extend(self._marks())
         if self.link is not None:
             notes.append(f"link {self.link.name!r}, measured {self.link.measured_at}")
         elif self.request.link is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cardlab.cli.calibrate.app import app
 from cardlab.cli.calibrate.fit import WITH_PLOT, about
-from cardlab.cli.console import print_json, print_table
+from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.parameters import Shared, command
 from cardlab.cli.stores import open_shared
 from cardlab.core.text import NOT_MEASURED, si
@@ -26,7 +26,7 @@ def predict(options: PredictOptions, shared: Shared) -> None:
     charts = drawn_or_none(shared.plot, found.charts)
     if shared.json:
         documents = [prediction_document(fit, found.frequency_hz) for fit in found.fits]
-        print_json({"predictions": documents, **drawn(charts)})
+        print_json({"predictions": documents, "notes": list(found.notes), **drawn(charts)})
         return
     rows = []
     for fit, estimate in zip(found.fits, found.estimates, strict=True):
@@ -36,3 +36,5 @@ def predict(options: PredictOptions, shared: Shared) -> None:
         rows.append((about(fit), si(estimate.value, fit.unit), " .. ".join(low_high), fit.law, how))
     title = f"{found.fits[0].device_name} at {si(found.frequency_hz, 'Hz')}"
     print_table(title, ("quantity", "value", "95 % interval", "law", "how"), rows)
+    for line in found.notes:
+        print_line(f"note: {line}")

@@ -18,6 +18,7 @@ from ..board.rules import on_request
 from ..board.sampler import ThreadSampler
 from ..board.segments import EQUIVALENT_STEP
 from ..board.series import TimingPolicy, take_series
+from ..board.summary import CONTENDED
 from ..board.timer import ElapsedTimer, LapTimer, WallTimer
 from ..board.window import iterate, waiting
 from ..board.work import Work, command_work
@@ -223,11 +224,11 @@ class Agent:
         for work in works:
             self.say("  %s" % work.segment)
             series = take_series(work, self.tools.lap_timer, self.tools.timer, policy, reference)
-            for lap, samples in zip(work.laps, series.laps):
-                row = latency_row(samples, work.repeats, policy.repeats is not None)
+            for lap, samples, queued_s in zip(work.laps, series.laps, series.queued):
+                row = latency_row(samples, work.repeats, policy.repeats is not None, queued_s)
                 if series.reference_s:
                     row["samples"]["reference_s"] = series.reference_s
-                if row["flags"]:
+                if CONTENDED in row["flags"]:
                     contended.append(work.segment)
                 self.bundle.add_measurement(point, "latency", "s", segment=work.segment, phase=lap.phase, **row)
         return sorted(set(contended))

@@ -21,6 +21,11 @@ WARMUPS = 3
 WANTED_SPREAD = 0.015
 PATIENCE_S = 20.0
 FREQUENCY_TOLERANCE = 0.01
+# The median of five is sure enough to tell a half from the whole; a lap longer than this waits for no launches.
+QUEUED_SAMPLES = 5
+QUEUED_LONGEST_S = 0.5
+# On an H200 layers of a 1B model took 4 to 6 times their kernels; a layer that fills a GPU takes 1.0 to 1.1 times.
+HOST_BOUND_RATIO = 1.3
 
 # Names that kernels gave the node of the integrated GPU, from Tegra X1 (gm20b) to Orin (ga10b).
 GPU_NODES = ("gpu", "ga10b", "gv11b", "gp10b", "gm20b")
@@ -40,6 +45,11 @@ def is_clean(wall_s: float, cpu_s: Optional[float], involuntary_switches: Option
     if (involuntary_switches or 0) > 1 + int(wall_s / _SWITCH_INTERVAL_S):
         return False
     return cpu_s is None or wall_s <= _WALL_OVER_CPU * cpu_s
+
+
+def is_host_bound(value_s: float, queued_s: Sequence[float]) -> bool:
+    """Whether a time is mostly that of launching: the GPU alone needs much less."""
+    return bool(queued_s) and value_s > HOST_BOUND_RATIO * median(queued_s)
 
 
 def is_contended(clean: int, samples: int, exact: bool) -> bool:

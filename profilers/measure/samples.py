@@ -12,7 +12,7 @@ from cardlab.core.identity import new_uid
 from cardlab.core.quantity import Estimate, Provenance
 from cardlab.core.records.measurement import Measurement
 from cardlab.profilers.board.rules import interval95
-from cardlab.profilers.board.summary import CONTENDED, summarise
+from cardlab.profilers.board.summary import CONTENDED, HOST_BOUND, summarise
 from cardlab.profilers.board.timer import LapSample
 
 
@@ -24,8 +24,9 @@ class LapTiming:
         phase: of the lap.
         estimate: seconds; None when too few samples were clean.
         contended: most or too many samples were disturbed.
+        host_bound: the GPU alone needs much less: the time is that of launching its kernels.
         clean: number of clean samples.
-        samples: raw seconds of the whole lap by name: "wall_s", "cpu_s", "clean" (0 or 1).
+        samples: raw seconds of the whole lap by name: "wall_s", "cpu_s", "queued_s", "clean" (0 or 1).
     """
 
     phase: str
@@ -33,6 +34,12 @@ class LapTiming:
     contended: bool
     clean: int
     samples: Mapping[str, tuple[float, ...]]
+    host_bound: bool = False
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What a reader of the value must know."""
+        return (*((CONTENDED,) if self.contended else ()), *((HOST_BOUND,) if self.host_bound else ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +75,15 @@ class WorkTiming:
 
 
 def lap_timing(
-    phase: str, samples: Sequence[LapSample], repeats: int, exact: bool, provenance: Provenance
+    phase: str,
+    samples: Sequence[LapSample],
+    repeats: int,
+    exact: bool,
+    provenance: Provenance,
+    queued_s: Sequence[float] = (),
 ) -> LapTiming:
     """What a series of samples says; `exact` numbers of repeats always give a value."""
-    found = summarise(samples, exact)
+    found = summarise(samples, exact, queued_s)
     estimate: Estimate | None = None
     if found.value_s is not None:
         ci95 = None if found.stderr_s is None else interval95(found.value_s, found.stderr_s)
@@ -80,6 +92,7 @@ def lap_timing(
         phase=phase,
         estimate=estimate,
         contended=found.contended,
+        host_bound=found.host_bound,
         clean=found.clean,
         samples=found.samples,
     )
@@ -101,7 +114,7 @@ def measurements(timing: WorkTiming) -> tuple[Measurement, ...]:
                 segment=timing.segment,
                 phase=lap.phase,
                 estimate=lap.estimate,
-                flags=(CONTENDED,) if lap.contended else (),
+                flags=lap.flags,
                 samples=samples,
                 repeats=timing.repeats,
                 clean=lap.clean,

@@ -79,8 +79,8 @@ def time_work(
     with said_as(ProfileError):
         series = take_series(work, tools.lap_timer, tools.timer, policy, reference, tell)
     laps = tuple(
-        lap_timing(lap.phase, samples, work.repeats, policy.repeats is not None, tools.provenance)
-        for lap, samples in zip(work.laps, series.laps, strict=True)
+        lap_timing(lap.phase, samples, work.repeats, policy.repeats is not None, tools.provenance, queued_s)
+        for lap, samples, queued_s in zip(work.laps, series.laps, series.queued, strict=True)
     )
     inside_s = math.fsum(s.wall_s for lap in series.laps for s in lap)
     return WorkTiming(

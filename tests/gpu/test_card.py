@@ -16,7 +16,7 @@ from cardlab.profilers.devices.nvidia.device import NvidiaDevice
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.measure.segments import time_segments
 from cardlab.profilers.measure.selftest import selftest
-from cardlab.profilers.measure.timing import TimingTools
+from cardlab.profilers.measure.timing import TimingTools, time_work
 from cardlab.profilers.measure.window import measure, measure_waiting
 from cardlab.profilers.runtime import analyse, resolve_task
 from cardlab.profilers.runtime.workbench import Workload
@@ -75,3 +75,16 @@ def test_a_layer_is_timed(card: NvidiaDevice) -> None:
     assert lap_timer is not None
     timings = list(time_segments(runtime.workbench(workload), TimingTools(lap_timer=lap_timer)))
     assert all(lap.estimate is not None and lap.estimate.value > 0 for t in timings for lap in t.laps)
+
+
+def test_the_gpus_own_time_is_below_the_time_of_a_layer(card: NvidiaDevice) -> None:
+    """A tiny layer is launched slower than it computes, a large product is not; both are told apart."""
+    runtime, task = open_runtime(card), resolve_task("tiny-llama", sequence=64)
+    execution = runtime.resolve_execution("auto", "sdpa", 1)
+    workload = Workload(execution=execution, task=task, analysis=analyse(task, execution))
+    lap_timer = runtime.lap_timer()
+    assert lap_timer is not None
+    tools = TimingTools(lap_timer=lap_timer)
+    timings = {t.segment: t for t in time_segments(runtime.workbench(workload), tools, extras=False)}
+    assert all(lap.host_bound for lap in timings["layer"].laps)
+    assert not any(lap.host_bound for lap in time_work(runtime.trial_work(), tools).laps)

@@ -22,11 +22,11 @@ SONAME = "libnvidia-ml.so.1"
 ROOT_RIGHTS = Rights("direct", "fake root")
 
 
-def build(folder: Path) -> Path:
-    """Compile the library under the vendor's file name; its path."""
+def build(folder: Path, source: str = SOURCE.name) -> Path:
+    """Compile a library of this folder under the vendor's file name; its path."""
     library = folder / SONAME
     flags = ["-O2", "-Wall", "-Werror", "-shared", "-fPIC", f"-Wl,-soname,{SONAME}"]
-    subprocess.run(["gcc", *flags, "-o", str(library), str(SOURCE), "-lm"], check=True)
+    subprocess.run(["gcc", *flags, "-o", str(library), str(SOURCE.with_name(source)), "-lm"], check=True)
     return library
 
 

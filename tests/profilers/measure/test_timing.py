@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from cardlab.core.quantity import Provenance
 from cardlab.profilers.board.cpu_timer import CpuLapTimer
 from cardlab.profilers.board.series import TimingPolicy
+from cardlab.profilers.board.summary import HOST_BOUND
 from cardlab.profilers.board.timer import LapSample
 from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.measure.samples import measurements
@@ -159,3 +162,35 @@ def test_records_carry_raw_samples_and_say_how_many_occurrences_they_cover() -> 
     assert forward.repeats == 3
     assert statistics.median(forward.samples["wall_s"]) / 3 == pytest.approx(forward.estimate.value)
     assert forward.uid != backward.uid
+
+
+class GpuTimer:
+    """A GPU that needs `gpu_s` of every lap, launched by a CPU that needs `cpu_s`."""
+
+    def __init__(self, gpu_s: float, cpu_s: float) -> None:
+        self.gpu_s, self.cpu_s = gpu_s, cpu_s
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        yield
+
+    def time(self, lap: Lap, work: Work) -> LapSample:
+        return LapSample(wall_s=max(self.gpu_s, self.cpu_s))
+
+    def queued(self, lap: Lap, work: Work, lead_s: float) -> float:
+        return max(self.gpu_s, self.cpu_s - lead_s)
+
+
+@pytest.mark.parametrize(("gpu_s", "cpu_s", "bound"), [(1e-3, 6e-3, True), (6e-3, 1e-3, False), (5e-3, 6e-3, False)])
+def test_a_time_that_is_the_launching_of_kernels_is_flagged(gpu_s: float, cpu_s: float, bound: bool) -> None:
+    """Such a time does not follow the GPU's frequency, and another process on another day has another."""
+    timing = time_work(two_lap_work(), TimingTools(lap_timer=GpuTimer(gpu_s, cpu_s)))
+    for record in measurements(timing):
+        assert (HOST_BOUND in record.flags) is bound
+        assert record.estimate is not None and record.estimate.value == max(gpu_s, cpu_s)
+        assert record.samples["queued_s"] == (gpu_s,) * 5
+
+
+def test_long_laps_are_not_run_again_for_it() -> None:
+    timing = time_work(two_lap_work(), TimingTools(lap_timer=GpuTimer(0.4, 0.1)))
+    assert all("queued_s" not in record.samples and not record.flags for record in measurements(timing))
