@@ -147,7 +147,7 @@ def _iterate(
     times_s = []
     look_s = device.timer.now()
     while True:
-        times_s.append(sum(lap_timer.time(lap, work).wall_s for lap in work.laps))
+        times_s.append(sum([lap_timer.time(lap, work).wall_s for lap in work.laps]))
         work.reset()
         now_s = device.timer.now()
         if states is not None and (now_s >= look_s or now_s >= until_s):
