@@ -42,6 +42,7 @@ def longest_read_s(location: str, processes: list[SpawnProcess]) -> float:
     return longest_s
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("writers", "count"),
     [pytest.param(4, 60, id="sample"), pytest.param(8, 2000, id="full", marks=pytest.mark.accept)],
