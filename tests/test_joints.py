@@ -9,7 +9,11 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
+
+pytestmark = pytest.mark.once
 
 ROOMS = ("core", "db", "profilers", "calibrate", "card", "split", "workflows")
 # Rows go in and come out with what is written for people in them; nothing there looks inside.

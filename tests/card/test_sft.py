@@ -173,6 +173,7 @@ def gap_of_lagrangian(seed: int) -> float | None:
     return found.delay_s / exact.delay_s - 1.0
 
 
+@pytest.mark.once
 def test_augmented_lagrangian_comes_within_one_percent_of_enumeration() -> None:
     gaps = [gap for seed in range(25) if (gap := gap_of_lagrangian(seed)) is not None]
     assert len(gaps) > 10 and min(gaps) >= -1e-9 and max(gaps) < 0.01
@@ -192,7 +193,7 @@ def test_augmented_lagrangian_on_two_hundred_instances() -> None:
     assert max(gaps) < 0.01 and min(gaps) > -1e-9
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.once) for seed in range(4, 12))])
 def test_a_plan_keeps_every_limit(seed) -> None:
     scenario = random_scenario(seed)
     try:
