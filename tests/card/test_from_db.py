@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from cardlab.card.link.channel import rates_by_round
 from cardlab.card.problem.from_db import Request, gather
@@ -88,10 +88,17 @@ def test_power_of_a_partial_rail_is_not_taken_for_the_whole(database):
 
 
 def test_no_raw_sample_is_read(database):
+    statements = []
+
+    def note(connection, cursor, statement, *rest):
+        statements.append(statement)
+
     with whole(database) as store:
-        statements = []
-        event.listen(store._engine, "before_cursor_execute", lambda c, cur, sql, *rest: statements.append(sql))
-        gather(store, LINKED)
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            gather(store, LINKED)
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
     assert statements and not any("sample_block" in sql for sql in statements)
 
 
