@@ -101,10 +101,8 @@ def test_kernel_tuner_cache_uses_the_clock_that_was_read(tmp_path):
     path = tmp_path / "cache.json"
     path.write_text(json.dumps(CACHE))
     rows = read_kernel_tuner(path)
-    assert [(r.frequency_hz, r.power_w, r.latency_s, r.workload) for r in rows] == [
-        (405e6, 43.9, pytest.approx(0.3325), "fma"),
-        (1740e6, 139.1, pytest.approx(0.0775), "fma"),
-    ]
+    assert [(r.frequency_hz, r.power_w, r.workload) for r in rows] == [(405e6, 43.9, "fma"), (1740e6, 139.1, "fma")]
+    assert [r.latency_s for r in rows] == pytest.approx([0.3325, 0.0775])
 
 
 def test_kernel_tuner_cache_left_open(tmp_path):

@@ -413,7 +413,9 @@ def test_a_profile_and_a_fit_predict_a_run_with_a_given_cut(tmp_path: Path) -> N
         assert set(terms) == set(asdict(DelayTerms(**dict.fromkeys(TERMS, 0.0))))
         assert terms["device"] == pytest.approx(3 * (0.002 + 0.02 + 0.02 + 0.02 + 0.024))
         assert terms["uplink"] == pytest.approx(3 * 8192 * 8 / 10e6)
-        low, high = found["board"].delay_ci95
+        delay_ci95 = found["board"].delay_ci95
+        assert delay_ci95 is not None
+        low, high = delay_ci95
         assert low < sum(terms.values()) < high and set(found["board"].terms_ci95) == {"device", "server"}
         assert set(expected_by_device(store, settings, SERVER, None)["board"].terms) == {"device", "server"}
 

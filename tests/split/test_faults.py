@@ -1,7 +1,6 @@
 # ruff: noqa: E402 - what needs torch is imported after the check that it is there
 """If these fail, a device or server that dies takes finished work with it, or the run hangs or goes astray."""
 
-# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 import contextlib

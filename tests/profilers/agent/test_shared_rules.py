@@ -1,10 +1,10 @@
 """If these fail, the agent judges a sample, a frequency or a rail by another rule than cardlab does."""
 
-# mypy: disable-error-code="attr-defined"
 from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -20,16 +20,25 @@ from cardlab.profilers.measure import point, samples, timing, window
 ROOM = Path(rules.__file__).parent.parent
 
 
-def test_agent_and_cardlab_call_the_same_functions() -> None:
-    assert agent_timing.is_clean is timer.is_clean is rules.is_clean
-    assert agent_timing.is_contended is samples.is_contended is rules.is_contended
-    assert agent_timing.median_stderr is samples.median_stderr is rules.median_stderr
-    assert agent_timing.relative_spread is timing.relative_spread is rules.relative_spread
-    assert agent_board.on_request is agent_run.on_request is window.on_request is point.on_request
-    assert agent_board.total_parts is power.total_parts is rails.total_parts
-    assert agent_board.is_gpu_node is rules.is_gpu_node
-    assert agent_board.find_rails is device.find_rails and agent_board.find_watch is device.find_watch
-    assert agent_board.offered_hz is device.offered_hz and agent_board.host_secret is identity.host_secret
+@pytest.mark.parametrize(
+    ("name", "modules"),
+    [
+        ("is_clean", (agent_timing, timer, rules)),
+        ("is_contended", (agent_timing, samples, rules)),
+        ("median_stderr", (agent_timing, samples, rules)),
+        ("relative_spread", (agent_timing, timing, rules)),
+        ("on_request", (agent_board, agent_run, window, point, rules)),
+        ("total_parts", (agent_board, power, rails)),
+        ("is_gpu_node", (agent_board, rules)),
+        ("find_rails", (agent_board, device)),
+        ("find_watch", (agent_board, device)),
+        ("offered_hz", (agent_board, device)),
+        ("host_secret", (agent_board, identity)),
+    ],
+)
+def test_agent_and_cardlab_call_the_same_function(name: str, modules: tuple[ModuleType, ...]) -> None:
+    first, *others = (getattr(module, name) for module in modules)
+    assert all(other is first for other in others)
 
 
 def test_packed_file_holds_the_rules_as_they_stand_here(tmp_path: Path) -> None:
