@@ -18,12 +18,19 @@ $(VENV)/.ready: pyproject.toml .ci/environment
 demo: $(VENV)/.ready
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
+# A process a core, a file in one of them, where what its tests share is made once; then, by themselves, the tests
+# that judge real time.
+WORKERS := -n auto --maxprocesses 4 --dist loadfile
+
 test: $(VENV)/.ready test-core
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -q $(WORKERS) -m "not accept and not alone"
+	$(BIN)/python -m pytest -q -m "alone and not accept"
 
 # The light install on the oldest Python found: everything that needs no torch must work there.
+CORE := not torch and not accept and not once
 test-core: .venv-core/.ready
-	.venv-core/bin/python -m pytest -m "not torch and not accept and not once" -q
+	.venv-core/bin/python -m pytest -q $(WORKERS) -m "$(CORE) and not alone"
+	.venv-core/bin/python -m pytest -q -m "$(CORE) and alone"
 
 # One ignored link shows the root as the package `cardlab` to tools that read files: no installed copy is needed.
 LINK := build/src/cardlab

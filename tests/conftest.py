@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,13 @@ DATA = ROOT.parent / "shared" / "data"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Started in the background by a shell, a process ignores SIGINT, and so would all its children."""
+    """What the processes that tests start would inherit, set right."""
+    # Without bytecode on disk each of several hundred processes would compile the whole product again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    # Arrays here are small, and several processes test at once.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Started in the background by a shell, a process ignores SIGINT, and so would all its children.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -28,10 +35,15 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the settings, state or database of the person who runs it."""
+    surround(monkeypatch, tmp_path)
+
+
+def surround(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Settings and state in a folder. What is made once for several tests is made before `own_surroundings`."""
     for variable in ("CARD_DB", "CARDLAB_NAME", "CARDLAB_DEBUG"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+        patch.delenv(variable, raising=False)
+    patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 import io
 import tokenize
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,10 +24,11 @@ ROOMS = ("core", "db", "profilers", "calibrate", "card", "split", "reports", "wo
 KERNELS = ("kernels.py", "hull_kernels.py")
 
 
-def modules(rooms: tuple[str, ...] = ROOMS) -> Iterator[tuple[Path, ast.Module]]:
+@cache
+def modules(rooms: tuple[str, ...] = ROOMS) -> list[tuple[Path, ast.Module]]:
     """Every module of the product, parsed."""
-    for path in [ROOT / "__init__.py", *(p for room in rooms for p in sorted((ROOT / room).rglob("*.py")))]:
-        yield path, ast.parse(path.read_text("utf-8"))
+    paths = [ROOT / "__init__.py", *(p for room in rooms for p in sorted((ROOT / room).rglob("*.py")))]
+    return [(path, ast.parse(path.read_text("utf-8"))) for path in paths]
 
 
 def any_names() -> int:

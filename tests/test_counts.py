@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests import counts
+
+pytestmark = pytest.mark.once
 
 
 def test_any_is_used_where_no_type_is_known_only() -> None:

@@ -9,15 +9,19 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
+
+pytestmark = pytest.mark.once
 
 ROOMS = ("core", "db", "profilers", "calibrate", "card", "split", "workflows")
 # Rows go in and come out with what is written for people in them; nothing there looks inside.
 CARRIES = {"db/store/convert.py", "db/store/devices.py", "db/store/links.py", "db/store/rounds.py", "db/store/runs.py"}
 
 
-def _modules() -> Iterator[tuple[str, ast.Module]]:
-    for room in ROOMS:
+def _modules(rooms: tuple[str, ...] = ROOMS) -> Iterator[tuple[str, ast.Module]]:
+    for room in rooms:
         for path in sorted((ROOT / room).rglob("*.py")):
             yield str(path.relative_to(ROOT)), ast.parse(path.read_text("utf-8"))
 
@@ -60,21 +64,22 @@ def test_stores_only_carry_details() -> None:
                 assert not (isinstance(inside, ast.Attribute) and inside.attr in ("details", "options")), name
 
 
-def _definitions(name: str) -> list[str]:
-    found = []
-    for path in ROOT.rglob("*.py"):
-        where = path.relative_to(ROOT)
-        if where.parts[0] in (*ROOMS, "reports", "cli"):
-            for node in ast.parse(path.read_text("utf-8")).body:
-                targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-                if any(isinstance(t, ast.Name) and t.id == name for t in targets):
-                    found.append(str(where))
+def _definitions() -> dict[str, list[str]]:
+    """Where each name of a module is assigned."""
+    found: dict[str, list[str]] = {}
+    for name, tree in _modules((*ROOMS, "reports", "cli")):
+        for node in tree.body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            for target in targets:
+                if isinstance(target, ast.Name):
+                    found.setdefault(target.id, []).append(name)
     return found
 
 
 def test_a_constant_that_rooms_share_stands_once() -> None:
+    found = _definitions()
     for name in ("DTYPE_BYTES", "TERMS", "SEGMENTS", "SHARINGS", "POWERS", "SUBJECT"):
-        assert len(_definitions(name)) == 1, (name, _definitions(name))
+        assert len(found.get(name, [])) == 1, (name, found.get(name))
 
 
 def test_folders_that_are_no_rooms_hold_no_product_code() -> None:

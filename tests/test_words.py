@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.conftest import ROOT
+
+pytestmark = pytest.mark.once
 
 ROOMS = ("core", "db", "profilers", "calibrate", "card", "split", "reports", "workflows", "cli")
 # What the field does not say, and what it says.

@@ -58,8 +58,9 @@ def profile(
         raise UsageError("dry_run measures nothing", remedy="call cardlab.dry_run(options), or leave it out")
     budget_s = parse_duration(options.budget)
     with _opened(options) as platform:
-        workload = _workload(options, platform)
+        # Before the workload, which takes seconds to load and to measure.
         planned = _planned(options, platform)
+        workload = _workload(options, platform)
         for line in abandoned_locks():
             say(f"warning: {line}")
         # Only now, so that options or a device that cannot be used leave no empty database behind.

@@ -109,7 +109,7 @@ def iterate(
     times_s = []
     look_s = timer.now()
     while True:
-        times_s.append(sum(lap_timer.time(lap, work).wall_s for lap in work.laps))
+        times_s.append(sum([lap_timer.time(lap, work).wall_s for lap in work.laps]))
         work.reset()
         now_s = timer.now()
         if look is not None and (now_s >= look_s or now_s >= until_s):

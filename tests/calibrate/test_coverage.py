@@ -66,6 +66,7 @@ def foreign(name, count, known):
     return float(np.mean(covered)), np.array(errors)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("quantity", "name"), CASES)
 def test_intervals_hold_the_truth_sampled(quantity, name):
     parameters, predictions = coverage(quantity, name, 40)

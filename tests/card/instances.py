@@ -1,9 +1,9 @@
 """Random problems and a brute force over all cuts and clocks that shares no code with the solvers."""
 
-# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -19,6 +19,7 @@ def random_problem(seed: int, *, kind: str, limits: tuple[str, ...] = (), device
     rng = np.random.default_rng(seed)
     layers = int(rng.integers(3, 33))
     cuts = np.arange(1, layers)
+    blocks = cuts.astype(np.float64)
     count = (devices, cuts.size)
     epochs = int(rng.integers(1, 6))
     energy = str(rng.choice(["busy", "above_idle", "round"]))
@@ -35,35 +36,35 @@ def random_problem(seed: int, *, kind: str, limits: tuple[str, ...] = (), device
     device_s = layer_s[:, None] * cuts * rng.uniform(0.95, 1.05, count) + rng.uniform(0, 0.05, (devices, 1))
     head = rng.uniform(0, 5)
     low, high = 0.2e9, rng.uniform(1.2e9, 2.6e9)
-    common = {
-        "devices": tuple(f"d{m}" for m in range(devices)),
-        "cuts": cuts,
-        "device_s": device_s,
-        "encode_s": np.full(count, 0.001),
-        "decode_s": np.full(count, 0.002),
-        "up_bytes": np.full(cuts.size, rng.uniform(1e4, 2e6)),
-        "down_bytes": np.full(cuts.size, rng.uniform(1e4, 2e6)),
-        "adapter_bytes": cuts * rng.uniform(0, 3e5),
-        "uplink_bps": rng.uniform(5e6, 2e8, devices),
-        "downlink_bps": rng.uniform(5e6, 2e8, devices),
+    common = partial(
+        Problem,
+        devices=tuple(f"d{m}" for m in range(devices)),
+        cuts=cuts,
+        device_s=device_s,
+        encode_s=np.full(count, 0.001),
+        decode_s=np.full(count, 0.002),
+        up_bytes=np.full(cuts.size, rng.uniform(1e4, 2e6)),
+        down_bytes=np.full(cuts.size, rng.uniform(1e4, 2e6)),
+        adapter_bytes=blocks * rng.uniform(0, 3e5),
+        uplink_bps=rng.uniform(5e6, 2e8, devices),
+        downlink_bps=rng.uniform(5e6, 2e8, devices),
         # Each device needs its own: the same cut takes twice as much in float32.
-        "device_memory_bytes": (1e9 + cuts * 2e8)[None, :] * (1.0 + np.arange(devices) % 3 / 2.0)[:, None],
-        "device_memory_limit_bytes": np.full(devices, np.nan),
-        "server_memory_bytes": 1e9 + (layers - cuts) * 2e8,
-        "device_power_w": rng.uniform(5, 30, devices),
-        "handling_s": cuts * rng.uniform(0, 2e-3, (devices, 1)),
-        "switch_s": 0.01,
-        "objective": objective,
-        "constraints": Constraints(),
-        "provenance": tuple(Provenance.of("assumed") for _ in range(devices)),
-    }
+        device_memory_bytes=(1e9 + blocks * 2e8)[None, :] * (1.0 + np.arange(devices) % 3 / 2.0)[:, None],
+        device_memory_limit_bytes=np.full(devices, np.nan),
+        server_memory_bytes=1e9 + (layers - blocks) * 2e8,
+        device_power_w=rng.uniform(5, 30, devices),
+        handling_s=cuts * rng.uniform(0, 2e-3, (devices, 1)),
+        switch_s=0.01,
+        objective=objective,
+        constraints=Constraints(),
+        provenance=tuple(Provenance.of("assumed") for _ in range(devices)),
+    )
     static = float(rng.choice([0.0, rng.uniform(10, 90)]))
-    flop = (layers - cuts + head) * rng.uniform(2e10, 2e11)
+    flop = (layers - blocks + head) * rng.uniform(2e10, 2e11)
     if kind == "paper":
         kappa, per_hz = float(rng.uniform(2e-27, 2e-26)), 2.0 * 3072
         clocks = np.array([low, high])
-        problem = Problem(
-            **common,
+        problem = common(
             frequency_hz=clocks,
             server_s=flop[:, None] / (clocks * per_hz),
             power_w=static + kappa * clocks**3,
@@ -78,8 +79,7 @@ def random_problem(seed: int, *, kind: str, limits: tuple[str, ...] = (), device
         server_s = server_s * (1 + noise * rng.uniform(-1, 1, server_s.shape))
         power = (40 + 20 * (clocks / 1e9) ** rng.uniform(1, 3)) * (1 + noise * rng.uniform(-1, 1, clocks.size))
         wait = 25 + 8 * (clocks / 1e9) ** 2 * (1 + noise * rng.uniform(-1, 1, clocks.size))
-        problem = Problem(
-            **common,
+        problem = common(
             frequency_hz=clocks,
             server_s=server_s,
             power_w=power,
@@ -90,19 +90,19 @@ def random_problem(seed: int, *, kind: str, limits: tuple[str, ...] = (), device
 
 
 def _limited(problem: Problem, names: tuple[str, ...], rng: np.random.Generator) -> Problem:
-    given, m = {}, 0
-    table = _values(problem, m, 41)
+    limits = Constraints()
+    table = _values(problem, 0, 41)
     if "deadline" in names:
-        given["deadline_s"] = float(table.delay.min() * rng.uniform(0.98, 1.8))
+        limits = replace(limits, deadline_s=float(table.delay.min() * rng.uniform(0.98, 1.8)))
     if "power" in names:
-        given["server_power_w"] = float(np.quantile(table.power, rng.uniform(0.1, 1.0)))
+        limits = replace(limits, server_power_w=float(np.quantile(table.power, rng.uniform(0.1, 1.0))))
     if "energy" in names:
-        given["server_energy_j"] = float(np.quantile(table.energy, rng.uniform(0.05, 0.9)))
+        limits = replace(limits, server_energy_j=float(np.quantile(table.energy, rng.uniform(0.05, 0.9))))
     if "device_energy" in names:
-        given["device_energy_j"] = float(np.quantile(table.own, rng.uniform(0.2, 1.0)))
+        limits = replace(limits, device_energy_j=float(np.quantile(table.own, rng.uniform(0.2, 1.0))))
     if "least_layers" in names:
-        given["min_device_layers"] = int(rng.integers(1, problem.cuts[-1] + 1))
-    problem = replace(problem, constraints=Constraints(**given))
+        limits = replace(limits, min_device_layers=int(rng.integers(1, problem.cuts[-1] + 1)))
+    problem = replace(problem, constraints=limits)
     if "memory" in names:
         room = rng.uniform(1.3e9, 1e9 + 2e8 * problem.cuts[-1], len(problem.devices))
         problem = replace(problem, device_memory_limit_bytes=room)
@@ -123,6 +123,7 @@ class Values:
 def _values(problem: Problem, m: int, grid: int, clocks: np.ndarray | None = None) -> Values:
     """Delay [C,F], energy [C,F], power [F], own energy [C] written out from the design's formulas."""
     epochs, kind = problem.objective.local_epochs, problem.objective.energy
+    assert problem.power_w is not None and problem.wait_power_w is not None and problem.device_power_w is not None
     server, power, wait, paper = problem.server_s, problem.power_w, problem.wait_power_w, problem.continuous
     if paper is None:
         clocks = problem.frequency_hz
@@ -167,7 +168,9 @@ def brute_force(problem: Problem, m: int, grid: int = 2001) -> Best:
     delays, energies, owns = [], [], []
     for k in members:
         v = _values(problem, k, grid, _with_extreme(problem, grid))
-        delays.append(v.delay), energies.append(v.energy), owns.append(v.own)
+        delays.append(v.delay)
+        energies.append(v.energy)
+        owns.append(v.own)
     weight = problem.objective.weight if problem.objective.weight_on == "delay" else 1 - problem.objective.weight
     costs = (
         weight * _scaled(mine.delay, delays)

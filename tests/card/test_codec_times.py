@@ -1,6 +1,5 @@
 """If these fail, a plan counts encoding, decoding and adapters' handling at the speed of the wrong side, or twice."""
 
-# mypy: disable-error-code="arg-type, attr-defined"
 from __future__ import annotations
 
 from dataclasses import replace
@@ -25,7 +24,7 @@ from tests.card.database import BOARD, SERVER, add_device, whole
 REQUEST = Request(server="gpu", devices=("board",), uplink_bps=5e7, downlink_bps=1e8)
 CUTS = range(1, records.TASK.architecture.layers)
 # Milliseconds to encode and decode: (activation, gradient) of each codec on each machine.
-MILLISECONDS = {
+MILLISECONDS: dict[str, dict[str, tuple[tuple[float, float], tuple[float, float]]]] = {
     "board": {"none": ((3, 5), (7, 11)), "dense:8": ((30, 50), (70, 110))},
     "gpu": {"none": ((0.1, 0.2), (0.4, 0.8)), "dense:8": ((1, 2), (4, 8))},
 }
@@ -71,9 +70,9 @@ def test_each_side_encodes_what_it_sends_at_its_own_speed(database) -> None:
         runs = {add_codec_profile(store, device) for device in (BOARD, SERVER)}
         found = gather(store, REQUEST)
     cuts, problem = found.problem.cuts, found.problem
-    np.testing.assert_allclose(problem.encode_s[0], cuts * (3 + 0.4) * 1e-3)
-    np.testing.assert_allclose(problem.decode_s[0], cuts * (0.2 + 11) * 1e-3)
-    np.testing.assert_allclose(problem.handling_s[0], cuts * (0.5 + 0.1 * 0.25))
+    assert problem.encode_s[0] == pytest.approx(cuts * (3 + 0.4) * 1e-3, rel=1e-7)
+    assert problem.decode_s[0] == pytest.approx(cuts * (0.2 + 11) * 1e-3, rel=1e-7)
+    assert problem.handling_s[0] == pytest.approx(cuts * (0.5 + 0.1 * 0.25), rel=1e-7)
     assert runs < set(found.runs)
     terms = problem.terms(0, 1, 0.0)
     assert terms.encode == pytest.approx(2 * 3.4e-3 * problem.objective.local_epochs)
@@ -175,6 +174,7 @@ def test_parallel_devices_have_intervals_that_hold_their_delay(database) -> None
         gathered = gather(store, REQUEST)
         instance, _ = instance_from_database(store, gathered, SftSpec(), None)
     made = plan_instance(instance).rounds[0].devices[0]
+    assert made.delay_ci95 is not None
     low, high = made.delay_ci95
     assert low < made.delay_s < high
     assert made.terms_ci95["server"][0] < made.delay_terms.server < made.terms_ci95["server"][1]

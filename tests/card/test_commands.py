@@ -29,6 +29,7 @@ def document(capsys, *words):
     return json.loads(out)
 
 
+@pytest.mark.alone
 def test_the_bundled_scenario_needs_no_database_and_less_than_two_seconds(tmp_path):
     words = [
         sys.executable,

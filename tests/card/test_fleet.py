@@ -86,6 +86,7 @@ def test_what_the_batch_does_not_know_is_planned_one_by_one():
     assert not fleet.is_fleet(random_problem(1, kind="noisy", devices=fleet.BATCH_FROM - 1))
 
 
+@pytest.mark.alone
 def test_twenty_thousand_devices_are_planned_in_a_moment():
     """A hundred devices first, so that neither numba's import nor compilation is counted."""
     letter = load_scenario("card-letter")

@@ -1,13 +1,12 @@
 """Plans from a database: who takes part, what is missing and how to give it, and an independent check."""
 
-# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from cardlab.card.link.channel import rates_by_round
 from cardlab.card.problem.from_db import Request, gather
@@ -88,10 +87,17 @@ def test_power_of_a_partial_rail_is_not_taken_for_the_whole(database):
 
 
 def test_no_raw_sample_is_read(database):
+    statements = []
+
+    def note(connection, cursor, statement, *rest):
+        statements.append(statement)
+
     with whole(database) as store:
-        statements = []
-        event.listen(store._engine, "before_cursor_execute", lambda c, cur, sql, *rest: statements.append(sql))
-        gather(store, LINKED)
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            gather(store, LINKED)
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
     assert statements and not any("sample_block" in sql for sql in statements)
 
 
@@ -243,7 +249,7 @@ def test_what_messages_of_a_link_differed_by_widens_the_plan(database):
     """Messages took 30 % more or less than the median: so will a round's, and a deadline keeps its distance."""
     request = replace(LINKED, uplink_bps=None, downlink_bps=None)
     found = {}
-    for name, more in (("plain", {}), ("spread", {"uplink_range_bps": (2e7 / 1.3, 2e7 / 0.7)})):
+    for name, range_bps in (("plain", None), ("spread", (2e7 / 1.3, 2e7 / 0.7))):
         path = database.with_name(f"{name}.db")
         with whole(path) as store:
             store.links.add(
@@ -254,7 +260,7 @@ def test_what_messages_of_a_link_differed_by_widens_the_plan(database):
                     downlink_bps=4e7,
                     provenance=Provenance.of("measured"),
                     measured_at="2026-11-21T10:00:00.000000Z",
-                    **more,
+                    uplink_range_bps=range_bps,
                 )
             )
             gathered, made = planned(store, request)
@@ -300,7 +306,7 @@ def test_what_datasheet_constants_decide_stands_beside_the_plan(database):
         found = gather(store, LINKED)
         made = plan_rounds(found.problems, uncertainty=found.uncertainty, datasheet=found.datasheet)
     sheet = found.datasheet
-    np.testing.assert_allclose(sheet.device_s[0], np.array([1, 2, 3]) * 2e9 / (2 * 256 * 1e9))
+    assert sheet.device_s[0] == pytest.approx(np.array([1, 2, 3]) * 2e9 / (2 * 256 * 1e9), rel=1e-7)
     assert sheet.power_w[0] == pytest.approx(sheet.power_w[-1] * (CLOCKS[0] / CLOCKS[-1]) ** 3)
     beside, own = made.baselines["datasheet_constants"], made.outcome
     extent = extents_of(found.problem)[0]

@@ -1,6 +1,5 @@
 """What follows from CARD's equations whatever the constants, and what changes it."""
 
-# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 from dataclasses import replace
@@ -40,6 +39,7 @@ def test_the_value_of_kappa_changes_no_decision_and_only_scales_energy():
 
 def test_the_best_clock_does_not_depend_on_the_cut_and_is_the_closed_form():
     problem = problem_from_scenario(LETTER)
+    assert problem.continuous is not None
     for extent in extents_of(problem):
         clock = stationary(problem, problem.continuous, extent, 2.46e9)
         d_delay = extent.delay_s[1] - extent.delay_s[0]

@@ -1,6 +1,5 @@
 """If these fail, a parallel plan is slower than it need be, or breaks a limit that it says it keeps."""
 
-# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 from dataclasses import replace
@@ -30,7 +29,7 @@ from cardlab.card.schemes.sft.spectrum import Band, prices, share_exactly
 from cardlab.core.errors import InfeasibleError, PlanError, ScenarioError
 from tests.card.test_scenario import change
 
-CURVE = {"accuracy_limit": 0.9, "accuracy_loss": 0.5, "accuracy_rate": 12.0}
+CURVE = SftSpec(accuracy_limit=0.9, accuracy_loss=0.5, accuracy_rate=12.0)
 
 
 def random_shares(seed: int):
@@ -83,9 +82,9 @@ def random_scenario(seed: int) -> Scenario:
         devices=devices,
         objective=Objective(local_epochs=int(rng.integers(1, 5))),
         link=LinkSpec(seed=seed) if fading else None,
-        sft=SftSpec(
+        sft=replace(
+            CURVE,
             rates=(0.05, 0.1, 0.2, 0.4),
-            **CURVE,
             accuracy_target=float(rng.choice([0.5, 0.75, 0.85])),
             server_sharing=str(rng.choice(["serial", "batched"])),
             sharing_times=(1.0, 1.6, 2.1),
@@ -173,6 +172,7 @@ def gap_of_lagrangian(seed: int) -> float | None:
     return found.delay_s / exact.delay_s - 1.0
 
 
+@pytest.mark.once
 def test_augmented_lagrangian_comes_within_one_percent_of_enumeration() -> None:
     gaps = [gap for seed in range(25) if (gap := gap_of_lagrangian(seed)) is not None]
     assert len(gaps) > 10 and min(gaps) >= -1e-9 and max(gaps) < 0.01
@@ -192,7 +192,7 @@ def test_augmented_lagrangian_on_two_hundred_instances() -> None:
     assert max(gaps) < 0.01 and min(gaps) > -1e-9
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.once) for seed in range(4, 12))])
 def test_a_plan_keeps_every_limit(seed) -> None:
     scenario = random_scenario(seed)
     try:
@@ -204,7 +204,7 @@ def test_a_plan_keeps_every_limit(seed) -> None:
         return
     memory = {d.name: d.memory_bytes for d in scenario.devices}
     for planned in plan.rounds:
-        assert sum(d.bandwidth_share for d in planned.devices) == pytest.approx(1.0, abs=1e-9)
+        assert sum(d.bandwidth_share or 0.0 for d in planned.devices) == pytest.approx(1.0, abs=1e-9)
         for d in planned.devices:
             assert d.delay_s <= tight * (1 + 1e-9) and d.delay_terms.total == pytest.approx(d.delay_s, rel=1e-12)
             assert 1e8 + d.cut * 1e8 <= memory[d.device]
@@ -298,15 +298,22 @@ def test_a_mistake_in_the_table_is_named(text, words) -> None:
 def test_what_cannot_be_kept_is_named() -> None:
     scenario = replace(load_scenario("llama-3.2-1b"), scheme="sft")
 
-    def with_sft(**values: object) -> Scenario:
-        return replace(scenario, sft=replace(scenario.sft, **values))
+    curve = replace(
+        scenario.sft,
+        accuracy_limit=CURVE.accuracy_limit,
+        accuracy_loss=CURVE.accuracy_loss,
+        accuracy_rate=CURVE.accuracy_rate,
+    )
+
+    def with_sft(sft: SftSpec) -> Scenario:
+        return replace(scenario, sft=sft)
 
     with pytest.raises(InfeasibleError, match="0.95 lies above the curve, which ends at 0.9"):
-        solve(with_sft(**CURVE, accuracy_target=0.95))
+        solve(with_sft(replace(curve, accuracy_target=0.95)))
     with pytest.raises(InfeasibleError, match="reached by no compression"):
-        solve(with_sft(**CURVE, accuracy_target=0.89, rates=(0.01, 0.05)))
+        solve(with_sft(replace(curve, accuracy_target=0.89, rates=(0.01, 0.05))))
     with pytest.raises(InfeasibleError, match="no curve of accuracy"):
-        solve(with_sft(accuracy_target=0.5))
+        solve(with_sft(replace(scenario.sft, accuracy_target=0.5)))
     small = tuple(replace(d, memory_bytes=1e8) for d in scenario.devices)
     with pytest.raises(InfeasibleError, match="orin-1: device memory of .* is below one block"):
         solve(replace(scenario, devices=small))

@@ -1,6 +1,5 @@
 """Simulations: the same whoever does the work, and fleets that are drawn by their number."""
 
-# mypy: disable-error-code="var-annotated"
 from __future__ import annotations
 
 import sys
@@ -65,7 +64,7 @@ def test_a_dask_scheduler_is_reached_by_its_address(monkeypatch):
             seen.append("closed")
 
         def submit(self, function, job):
-            future = Future()
+            future: Future[object] = Future()
             future.set_result(function(job))
             return future
 

@@ -25,6 +25,7 @@ def _commands() -> Iterator[tuple[str, ...]]:
         yield ("card", "run", role)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("words", list(_commands()), ids=" ".join)
 def test_help_takes_under_300_ms_of_cpu(words: tuple[str, ...]) -> None:
     code = f"import sys; from cardlab.cli.main import {SHOW_ALL[words[0]]} as main; main()"

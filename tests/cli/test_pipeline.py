@@ -20,11 +20,14 @@ from cardlab.card.problem.scenario import Objective
 from cardlab.card.schemes.card.planning import plan
 from cardlab.db import open_store
 from tests.cli.run import command
+from tests.conftest import surround
 
 pytestmark = pytest.mark.torch
 TINY = ("--model", "tiny-llama", "--seq", "32")
 # Large enough that the simulated server is not all launch overhead.
 WORK = ("--model", "tiny-llama", "--seq", "1024", "--batch", "16")
+# Shorter laps, so more of them: a sweep that lasts long enough to be met in its middle.
+LONG = ("--model", "tiny-llama", "--seq", "512", "--batch", "12")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with a simulated server and two simulated devices, fitted."""
     folder = tmp_path_factory.mktemp("measured")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        surround(patch, folder)
         db = str(folder / "cardlab.db")
         for name in ("rtx-4060-ti", "orin-nx", "orin-nano"):
             result = command("profile-device", *WORK, "--platform", f"simulated:{name}", "--db", db, "--json")
@@ -148,7 +151,7 @@ def test_predictions_agree_with_what_was_measured(measured: Path) -> None:
 
 def _start_sweep(db: Path, state: Path) -> subprocess.Popen[bytes]:
     code = "from cardlab.cli.main import profile_device; profile_device()"
-    words = [*WORK, "--platform", "simulated:rtx-4060-ti", "--frequencies", "24", "--db", str(db)]
+    words = [*LONG, "--platform", "simulated:rtx-4060-ti", "--frequencies", "24", "--db", str(db)]
     return subprocess.Popen(
         [sys.executable, "-c", code, *words],
         env={**os.environ, "XDG_STATE_HOME": str(state)},
@@ -181,7 +184,7 @@ def test_kill_in_the_middle_of_a_sweep_loses_nothing(
     done = _points_done(database)
     assert 3 <= done < 26, "the sweep must be cut short in its middle"
     monkeypatch.setenv("XDG_STATE_HOME", str(state))
-    words = (*WORK, "--platform", "simulated:rtx-4060-ti", "--frequencies", "24", "--db", str(database))
+    words = (*LONG, "--platform", "simulated:rtx-4060-ti", "--frequencies", "24", "--db", str(database))
     if list((state / "cardlab" / "clocks").glob("*.json")):
         refused = command("profile-device", *words, "--resume")
         refused.failed_in_one_line(1, "profile-device restore")

@@ -1,10 +1,10 @@
 """If these fail, boards that write at once lose or double measurements, or keep a planner waiting."""
 
-# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.once
 LONGEST_READ_S = 1.0
 
 
-def started(target: object, *arguments: tuple[object, ...]) -> list[SpawnProcess]:
+def started(target: Callable[..., None], *arguments: tuple[object, ...]) -> list[SpawnProcess]:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=target, args=each) for each in arguments]
     for process in processes:
@@ -42,6 +42,7 @@ def longest_read_s(location: str, processes: list[SpawnProcess]) -> float:
     return longest_s
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("writers", "count"),
     [pytest.param(4, 60, id="sample"), pytest.param(8, 2000, id="full", marks=pytest.mark.accept)],

@@ -4,7 +4,6 @@ A case is its name and what a person would type. `{plan[plan_id]}` in it is fill
 earlier case of the same group.
 """
 
-# mypy: disable-error-code="dict-item"
 from __future__ import annotations
 
 import json
@@ -94,7 +93,7 @@ def _sweep_files(folder: Path) -> None:
         "workload,memory_frequency_mhz,rail,frequency_hz,power_w\n"
         + "".join(f"{w},{m},soc,{f}e6,{p:.6f}\n" for w, m, f, p in table)
     )
-    cache = {
+    cache: dict[str, dict[str, float | str]] = {
         str(f): {"nvml_gr_clock": f, "core_freq": f - 2.5, "nvml_power": 31.0 + 2.1e-8 * f**3 * r, "time": 6e3 / f * r}
         for f, r in zip(clocks, ripple, strict=True)
     }

@@ -116,8 +116,9 @@ class Unsplit:
         return found
 
 
-def largest_difference(one: AdapterSet, other: AdapterSet) -> float:
-    """Over all adapter weights; both must have the same ones."""
+def largest_difference(one: AdapterSet | None, other: AdapterSet) -> float:
+    """Over all adapter weights; both must have the same ones. A journal has none before its first round."""
+    assert one is not None
     assert {n: set(s.parameters) for n, s in one.items()} == {n: set(s.parameters) for n, s in other.items()}
     return max(
         float((tensor - other[layer].parameters[name]).abs().max())

@@ -92,6 +92,7 @@ def test_several_epochs_are_steps_on_the_concatenated_mini_batches(tmp_path: Pat
     assert len({row[0] for row in own}) == 3
 
 
+@pytest.mark.alone
 def test_the_terms_add_up_and_a_quick_device_waits_for_a_slow_one(tmp_path: Path, trials) -> None:
     trial = begun(tmp_path, trials, {"a": [2], "b": [2]}, rounds=3)
     server = trial.server()
@@ -108,6 +109,7 @@ def test_the_terms_add_up_and_a_quick_device_waits_for_a_slow_one(tmp_path: Path
         assert turns[0].terms["server"] == pytest.approx(turns[1].terms["server"], rel=0.2, abs=2e-3)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("stage", "at", "parts"), [("backward", 1, ["abc", "bc"]), ("forward", 1, ["bc", "bc"])])
 def test_a_device_killed_in_the_round_is_dropped_and_the_others_go_on(tmp_path, trials, stage, at, parts) -> None:
     trial = begun(tmp_path, trials, rounds=1)

@@ -214,6 +214,7 @@ def test_roles_of_their_own_with_keys_and_a_resumed_end(tmp_path: Path, port, ro
     assert "nothing was predicted" in command("card", "validate", checked["run_id"][:8]).out
 
 
+@pytest.mark.alone
 def test_a_link_is_measured_with_the_transport_and_stored(tmp_path: Path, port, roles) -> None:
     server = role(roles, "link", "--serve", "--bind", f"127.0.0.1:{port}", "--idle", "2", "--json")
     listening(port)
@@ -257,6 +258,7 @@ REFUSED_AT_ONCE = [
 ]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("words", "code", "said"), REFUSED_AT_ONCE, ids=lambda v: " ".join(v) if isinstance(v, tuple) else ""
 )
@@ -319,6 +321,7 @@ def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
     command("card", "run", "--local", "--cut", "2", *QUICK).failed_in_one_line(1, "unfinished", "--resume")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -359,6 +362,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     process.wait()
 
 
+@pytest.mark.alone
 def test_another_version_is_refused_on_both_sides(served, monkeypatch: pytest.MonkeyPatch) -> None:
     import cardlab.split.device as device_module
 
@@ -375,6 +379,7 @@ def test_what_is_no_cardlab_server_is_named(port) -> None:
     result.failed_in_one_line(1, "does not answer as a cardlab server")
 
 
+@pytest.mark.alone
 def test_wrong_keys_are_refused_in_seconds(tmp_path: Path, port, roles) -> None:
     for name in ("hub", "board", "stranger"):
         command("card", "run", "keys", name)

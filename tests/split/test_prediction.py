@@ -233,6 +233,7 @@ def predicted_against_measured(folder: Path, rate: str, cuts: list[int], rounds:
     return errors
 
 
+@pytest.mark.alone
 def test_a_link_shaped_by_the_kernel_is_measured_as_what_it_carries(tmp_path: Path) -> None:
     """Payload is at most 1448 of 1514 bytes on the wire; keys and frames take a little more."""
     bench = Bench(tmp_path)

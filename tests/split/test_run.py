@@ -1,7 +1,6 @@
 # ruff: noqa: E402 - what needs torch is imported after the check that it is there
 """If these fail, rounds over the network are not those of the model, or their times do not add up."""
 
-# mypy: disable-error-code="arg-type"
 from __future__ import annotations
 
 from collections.abc import Iterator

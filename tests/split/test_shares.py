@@ -49,6 +49,7 @@ def run_shaped(folder: Path, trials: list[Trial], link: str | None, parallel: bo
     return list(trial.journal().progress.turns)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("parallel", [False, True], ids=["one after the other", "parallel"])
 def test_each_device_has_the_rates_of_its_round(tmp_path: Path, trials, parallel) -> None:
     turns = run_shaped(tmp_path, trials, "planned", parallel)
@@ -69,6 +70,7 @@ def test_each_device_has_the_rates_of_its_round(tmp_path: Path, trials, parallel
                 assert min(took_s) < ideal_s * 1.15 + 0.05, (name, term, took_s, ideal_s)
 
 
+@pytest.mark.alone
 def test_a_device_that_does_not_shape_is_not_slowed_by_what_was_planned(tmp_path: Path, trials) -> None:
     for turn in run_shaped(tmp_path, trials, None, False):
         up_bps = RATES[turn.device][(turn.round - 1) % 2][0]
@@ -113,6 +115,7 @@ def sft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.alone
 def test_a_local_run_of_an_sft_plan_has_its_rates(sft) -> None:
     sft_plan(sft)
     result = command("card", *LOCAL, "--json")

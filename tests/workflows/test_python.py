@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,6 +20,7 @@ from cardlab.core.options import declared
 from cardlab.core.records.plan import Plan
 from cardlab.workflows import FitOptions, PlanOptions, PredictOptions, ProfileOptions, SimulateOptions
 from tests.cli.run import command
+from tests.conftest import surround
 
 WORK: dict[str, Any] = {"model": "tiny-llama", "sequence": 32}
 WORDS = ("--model", "tiny-llama", "--seq", "32")
@@ -34,6 +38,31 @@ def by_python(path: Path) -> Plan:
         return cardlab.plan(store, PlanOptions(uplink_mbps=50, downlink_mbps=100))
 
 
+class Measured(NamedTuple):
+    """The database of `by_python`, its plan, and whatever was printed while it was made."""
+
+    database: Path
+    plan: Plan
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """Measured, fitted and planned once for the tests here."""
+    folder = tmp_path_factory.mktemp("measured")
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
+        surround(patch, folder)
+        plan = by_python(folder / "api.db")
+    return Measured(folder / "api.db", plan, said.getvalue())
+
+
+@pytest.fixture
+def api_db(measured: Measured, tmp_path: Path) -> Path:
+    """A copy of that database for one test."""
+    return Path(shutil.copy(measured.database, tmp_path / "api.db"))
+
+
 def by_command(path: Path) -> dict[str, Any]:
     """The same through the commands; the decision of the one device."""
     db = ("--db", str(path))
@@ -49,9 +78,9 @@ def by_command(path: Path) -> dict[str, Any]:
     return found
 
 
-def test_python_and_commands_give_the_same_plan_to_the_last_digit(tmp_path: Path) -> None:
+def test_python_and_commands_give_the_same_plan_to_the_last_digit(measured: Measured, tmp_path: Path) -> None:
     """W1: through the API the offered frequencies were missing and a law was evaluated at 1 Hz, without a word."""
-    here = by_python(tmp_path / "api.db").rounds[0].devices[0]
+    here = measured.plan.rounds[0].devices[0]
     there = by_command(tmp_path / "cli.db")
     assert (here.cut, here.frequency_hz) == (there["cut"], there["frequency_hz"])
     for name in ("delay_s", "server_energy_j", "device_energy_j", "cost"):
@@ -85,10 +114,12 @@ def through_the_agents_writer(source: Path, bundle: Path) -> None:
     written.write()
 
 
-def test_an_agents_bundle_gives_the_same_plan_to_the_last_digit(tmp_path: Path) -> None:
+def test_an_agents_bundle_gives_the_same_plan_to_the_last_digit(
+    measured: Measured, api_db: Path, tmp_path: Path
+) -> None:
     """W1: the agent's runs lacked the offered frequencies too."""
-    here = by_python(tmp_path / "api.db").rounds[0].devices[0]
-    through_the_agents_writer(tmp_path / "api.db", tmp_path / "board.zip")
+    here = measured.plan.rounds[0].devices[0]
+    through_the_agents_writer(api_db, tmp_path / "board.zip")
     assert command("calibrate", "merge", str(tmp_path / "board.zip"), "--db", str(tmp_path / "home.db")).code == 0
     with cardlab.open_store(tmp_path / "home.db") as store:
         assert all(p.run.offered_hz for p in store.runs.select())
@@ -99,25 +130,24 @@ def test_an_agents_bundle_gives_the_same_plan_to_the_last_digit(tmp_path: Path) 
         assert getattr(here, name) == getattr(there, name), name
 
 
-def test_a_plan_at_unknown_frequencies_is_refused(tmp_path: Path) -> None:
+def test_a_plan_at_unknown_frequencies_is_refused(api_db: Path) -> None:
     import sqlite3
 
-    by_python(tmp_path / "api.db")
-    with sqlite3.connect(tmp_path / "api.db") as connection:
+    with sqlite3.connect(api_db) as connection:
         connection.execute("UPDATE run SET offered_hz = NULL")
-    with cardlab.open_store(tmp_path / "api.db") as store, pytest.raises(PlanError, match="does not say which freq"):
+    with cardlab.open_store(api_db) as store, pytest.raises(PlanError, match="does not say which freq"):
         cardlab.plan(store, PlanOptions(uplink_mbps=50, downlink_mbps=100))
 
 
-def test_results_are_tables(tmp_path: Path) -> None:
+def test_results_are_tables(measured: Measured, api_db: Path) -> None:
     pandas = pytest.importorskip("pandas")
-    plan = by_python(tmp_path / "api.db")
+    plan = measured.plan
     frame = plan.to_pandas()
     assert isinstance(frame, pandas.DataFrame) and list(frame["device"]) == ["nano"]
     assert frame["delay_s"][0] == plan.rounds[0].devices[0].delay_s == plan.summary.delay_s
     html = plan._repr_html_()
     assert html.startswith("<table>") and "nano" in html and "server_energy_j" in html
-    with cardlab.open_store(tmp_path / "api.db") as store:
+    with cardlab.open_store(api_db) as store:
         profile = store.runs.latest()
         assert set(profile.to_pandas()["segment"]) == {"embedding", "first_layer", "layer", "head"}
         said = cardlab.predict(store, PredictOptions(device="server", frequency_mhz=1000))
@@ -125,8 +155,8 @@ def test_results_are_tables(tmp_path: Path) -> None:
         assert len(values) == len(said.fits) and (values > 0).all()
 
 
-def test_no_workflow_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    by_python(tmp_path / "api.db")
+def test_no_workflow_prints(measured: Measured, capsys: pytest.CaptureFixture[str]) -> None:
+    assert measured.printed == ""
     cardlab.simulate(SimulateOptions(rounds=2))
     cardlab.reproduce()
     printed = capsys.readouterr()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_right
 
 import numpy as np
 
@@ -30,6 +31,9 @@ class Machine:
         self.energy_j = 0.0
         self.throttled_s = 0.0
         self._index = 0
+        self._locked_index: int | None = None
+        self._levels = tuple(physics.level(hz) for hz in physics.frequencies_hz)
+        self._laps: dict[tuple[int, float, float, str, int], tuple[float, float]] = {}
         self._random = np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:15], 16))
         # Real meters are off by some per cent from card to card, which no repetition removes.
         self.meter_gain = 1.0 + 0.015 * float(self._random.standard_normal())
@@ -44,13 +48,17 @@ class Machine:
     def request(self, frequency_hz: float | None) -> None:
         """Lock the frequency to the nearest one offered, or release it."""
         self.locked_hz = None if frequency_hz is None else self._nearest(frequency_hz)
+        self._locked_index = None if self.locked_hz is None else self.physics.frequencies_hz.index(self.locked_hz)
         self._index = self._wanted(busy=0.0)
 
     def work(self, flop: float, traffic_bytes: float, segment: str, repeats: int) -> float:
         """Run one lap to its end; returns how long it took, seconds."""
-        if self.locked_hz is None:
+        if self._locked_index is None:
             self._index = self._wanted(busy=1.0)
-        lap_s, busy = self.physics.lap_seconds(self.frequency_hz, flop, traffic_bytes, segment, repeats)
+        lap = (self._index, flop, traffic_bytes, segment, repeats)
+        if lap not in self._laps:
+            self._laps[lap] = self.physics.lap_seconds(self.frequency_hz, flop, traffic_bytes, segment, repeats)
+        lap_s, busy = self._laps[lap]
         # Log-normal, because no time is negative.
         lap_s *= math.exp(self.physics.time_noise * self._random.standard_normal())
         self._advance(lap_s, busy, traffic_bytes / lap_s)
@@ -62,8 +70,11 @@ class Machine:
         self._advance(seconds, 0.0, 0.0)
 
     def energy_at(self, times_s: np.ndarray) -> np.ndarray:
-        """True energy used up to each time, joules."""
-        return np.asarray(np.interp(times_s, [*self._times, self.now_s], [*self._energies, self.energy_j]))
+        """True energy used up to each time (ascending), joules."""
+        # All that lies before is left out: a sweep has a million points behind it.
+        first = max(0, bisect_right(self._times, float(times_s[0])) - 1)
+        times, energies = [*self._times[first:], self.now_s], [*self._energies[first:], self.energy_j]
+        return np.asarray(np.interp(times_s, times, energies))
 
     def sensor_updates(self, start_s: float, end_s: float) -> tuple[np.ndarray, np.ndarray]:
         """End times and readings of the sensor's windows that lie wholly between two times."""
@@ -83,9 +94,9 @@ class Machine:
         return min(self.physics.frequencies_hz, key=lambda f: abs(f - frequency_hz))
 
     def _wanted(self, busy: float) -> int:
-        if self.locked_hz is not None:
-            return self.physics.frequencies_hz.index(self.locked_hz)
-        return len(self.physics.frequencies_hz) - 1 if busy > 0 else 0
+        if self._locked_index is not None:
+            return self._locked_index
+        return len(self._levels) - 1 if busy > 0 else 0
 
     def _advance(self, seconds: float, busy: float, bytes_per_s: float) -> None:
         """Move time in steps short against the thermal constant, throttling on the way."""
@@ -103,16 +114,20 @@ class Machine:
                 self._energies.append(self.energy_j)
 
     def _throttled_power(self, busy: float, bytes_per_s: float, step_s: float) -> float:
-        physics = self.physics
+        physics, index = self.physics, self._index
+        power = physics.power_at(self._levels[index], self.temperature_c, busy, bytes_per_s)
+        if busy <= 0:
+            return power
+        wanted = self._wanted(busy)
         hot = self.temperature_c > physics.temperature_max_c
-        power = physics.power_w(self.frequency_hz, self.temperature_c, busy, bytes_per_s)
-        if (power > physics.power_limit_w or hot) and self._index > 0 and busy > 0:
-            self._index -= 1
-        elif busy > 0 and self._index < self._wanted(busy):
-            above = physics.frequencies_hz[self._index + 1]
-            wanted_w = physics.power_w(above, self.temperature_c, busy, bytes_per_s)
-            if wanted_w < physics.power_limit_w and not hot:
-                self._index += 1
-        if busy > 0 and self._index < self._wanted(busy):
+        if (power > physics.power_limit_w or hot) and index > 0:
+            self._index = index - 1
+        elif index < wanted:
+            above_w = physics.power_at(self._levels[index + 1], self.temperature_c, busy, bytes_per_s)
+            if above_w < physics.power_limit_w and not hot:
+                self._index = index + 1
+        if self._index < wanted:
             self.throttled_s += step_s
-        return physics.power_w(self.frequency_hz, self.temperature_c, busy, bytes_per_s)
+        if self._index == index:
+            return power
+        return physics.power_at(self._levels[self._index], self.temperature_c, busy, bytes_per_s)

@@ -20,9 +20,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # 6.25 mV, as common voltage regulators have it.
 REGULATOR_STEP_V = 0.00625
+
+
+class Level(NamedTuple):
+    """One entry of the frequency table: its share V^2 f of the highest one's, and its leakage at 25 C."""
+
+    scale: float
+    leak_w: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +91,21 @@ class Physics:
         lap_s = repeats * self.overhead_s + (compute_s**4 + memory_s**4) ** 0.25
         return lap_s, min(1.0, compute_s / lap_s)
 
-    def power_w(self, frequency_hz: float, temperature_c: float, busy: float, bytes_per_s: float) -> float:
-        """True power of the whole device in a steady state."""
+    def level(self, frequency_hz: float) -> Level:
+        """What power at a frequency depends on, whatever runs and however hot it is."""
         voltage = self.voltage_v(frequency_hz)
         scale = (voltage / self.voltage_max_v) ** 2 * frequency_hz / self.frequency_max_hz
+        return Level(scale, self.leak_w * (voltage / self.voltage_min_v) ** 3)
+
+    def power_w(self, frequency_hz: float, temperature_c: float, busy: float, bytes_per_s: float) -> float:
+        """True power of the whole device in a steady state."""
+        return self.power_at(self.level(frequency_hz), temperature_c, busy, bytes_per_s)
+
+    def power_at(self, level: Level, temperature_c: float, busy: float, bytes_per_s: float) -> float:
+        """The same at a level that is kept: a sweep asks millions of times."""
         activity = self.idle_activity + (1.0 - self.idle_activity) * busy
-        leak = self.leak_w * (voltage / self.voltage_min_v) ** 3
-        leak *= math.exp((temperature_c - 25.0) / self.leak_c)
-        return self.board_w + leak + self.dynamic_w * activity * scale + self.memory_j_per_byte * bytes_per_s
+        leak = level.leak_w * math.exp((temperature_c - 25.0) / self.leak_c)
+        return self.board_w + leak + self.dynamic_w * activity * level.scale + self.memory_j_per_byte * bytes_per_s
 
     def temperature_after(self, temperature_c: float, power_w: float, seconds: float) -> float:
         """Temperature after `seconds` at constant power."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cardlab.core.errors import NotSupportedError
 from cardlab.profilers.devices import helper
+from tests.fakes.jetson.tree import show
 
 
 class FakeKernel:
@@ -36,6 +37,7 @@ class FakeKernel:
         self.table = [int(hz) for hz in (folder / "available_frequencies").read_text().split()]
         self._file = root / "kernel.json"
         if not self._file.exists():
+            self._file.touch()
             self._keep({n: self.read(n) for n in ("min_freq", "max_freq")})
 
     def __call__(self, path: Path, value: str) -> None:
@@ -62,7 +64,7 @@ class FakeKernel:
     def run_load(self, busy: bool) -> None:
         """The governor: highest allowed clock under load, lowest at rest."""
         if busy != self._busy and self.folder.exists():
-            (self.folder / "cur_freq").write_text(f"{self.read('max_freq' if busy else 'min_freq')}\n")
+            show(self.folder / "cur_freq", f"{self.read('max_freq' if busy else 'min_freq')}\n")
             self._busy = busy
 
     def _limit(self, name: str, hz: int) -> None:
@@ -85,13 +87,13 @@ class FakeKernel:
         return next((listed for listed in self.table if listed >= hz), self.table[-1])
 
     def _show(self, min_freq: int, max_freq: int) -> None:
-        (self.folder / "min_freq").write_text(f"{min_freq}\n")
-        (self.folder / "max_freq").write_text(f"{max_freq}\n")
-        (self.folder / "cur_freq").write_text(f"{max_freq}\n")
+        show(self.folder / "min_freq", f"{min_freq}\n")
+        show(self.folder / "max_freq", f"{max_freq}\n")
+        show(self.folder / "cur_freq", f"{max_freq}\n")
         self._busy = None
 
     def _keep(self, requests: dict[str, int]) -> None:
-        self._file.write_text(json.dumps(requests))
+        show(self._file, json.dumps(requests))
 
     def _other(self, path: Path) -> None:
         if path.name == "clk_update_rate":

@@ -19,7 +19,7 @@ from cardlab.profilers.devices.simulated.machine import Machine
 from cardlab.profilers.devices.simulated.physics import Physics
 from tests.fakes.jetson.boards import BOARDS, FakeBoard
 from tests.fakes.jetson.kernel import FakeKernel
-from tests.fakes.jetson.tree import build
+from tests.fakes.jetson.tree import build, show
 
 VOLT_STEP_MV = 8.0
 SHUNT_STEP_UV = 40.0
@@ -133,7 +133,6 @@ class LiveBoard:
             milliampere = self._filtered_w * SHARES.get(name, 0.0) / volts * 1e3
             number = label.name[2]
             millivolt = round(volts * 1e3 / VOLT_STEP_MV) * VOLT_STEP_MV
-            (label.parent / f"in{number}_input").write_text(f"{millivolt:.0f}\n")
-            (label.parent / f"curr{number}_input").write_text(
-                f"{round(milliampere / current_step_ma) * current_step_ma:.0f}\n"
-            )
+            show(label.parent / f"in{number}_input", f"{millivolt:.0f}\n")
+            rounded_ma = round(milliampere / current_step_ma) * current_step_ma
+            show(label.parent / f"curr{number}_input", f"{rounded_ma:.0f}\n")

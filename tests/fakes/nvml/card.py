@@ -86,18 +86,22 @@ class FakeCard:
             raise failed[0]
 
     def _advance(self, seconds: float) -> None:
-        end_s = self.now() + seconds
+        now_s = self.now()
+        end_s = now_s + seconds
         while self._looks and self._looks[0][0] <= end_s:
-            at_s, _, look, failed = heapq.heappop(self._looks)
-            self.lib.fake_advance(max(0.0, at_s - self.now()))
+            at_s, _, look, failed = self._looks[0]
+            self.lib.fake_advance(max(0.0, at_s - now_s))
+            now_s = self.now()
             try:
                 rest_s = look()
             except CardlabError as error:
+                heapq.heappop(self._looks)
                 failed.append(error)
                 continue
             # A look may take time, and the rest begins after it.
-            heapq.heappush(self._looks, (self.now() + rest_s, next(self._count), look, failed))
-        self.lib.fake_advance(max(0.0, end_s - self.now()))
+            now_s = self.now()
+            heapq.heapreplace(self._looks, (now_s + rest_s, next(self._count), look, failed))
+        self.lib.fake_advance(max(0.0, end_s - now_s))
 
     # work
 

@@ -1,7 +1,6 @@
 # ruff: noqa: E402 - what needs torch is imported after the check that it is there
 """If these fail, the agent times layers that are not those of the model, or disagrees with profile-device."""
 
-# mypy: disable-error-code="attr-defined"
 from __future__ import annotations
 
 import subprocess
@@ -58,7 +57,7 @@ def copy_weights(job, agent_layer, layer) -> None:
 def test_layer_equals_that_of_transformers(family: str, attention: str) -> None:
     task = small_task(family)
     execution = Execution(dtype="float32", attention=attention)
-    job = make_job(task, ("float32",), attention)
+    job: layers.Job = make_job(task, ("float32",), attention)
     built = build_meta(task, execution)
     layer = materialise(built, built.layers[1], "cpu")
     generator = torch.Generator().manual_seed(3)

@@ -104,7 +104,7 @@ def test_packages_are_counted_once_across_a_wrap(tmp_path: Path) -> None:
     assert float(reading.power_w) == pytest.approx(65.0, rel=1e-3)  # type: ignore[arg-type]
     means = {name: sum(t.power_w) / len(t.power_w) for name, t in reading.traces.items()}
     assert means == pytest.approx({"package": 65.0, "core": 50.0, "dram": 4.0}, rel=1e-3)
-    assert [r.name for r in device.meter.rails if r.total] == ["package"]  # type: ignore[union-attr]
+    assert [r.name for r in device.meter.rails if r.total] == ["package"]
 
 
 def test_energy_across_a_wrap() -> None:

@@ -65,7 +65,9 @@ def test_the_same_rails_power_and_frequencies(name: str, tmp_path: Path) -> None
     gpu = find_gpu(tmp_path)
     assert gpu is not None and list(theirs["freq"]) == [board.node]
     freq = theirs["freq"][board.node]
-    low, high = gpu.limits_hz()
+    limits = gpu.limits_hz()
+    assert limits is not None
+    low, high = limits
     assert (freq["min"], freq["max"]) == (low // 1000, high // 1000)
     hz = gpu.frequency_hz()
     assert hz is not None and freq["cur"] == int(hz) // 1000

@@ -208,7 +208,7 @@ def test_the_second_source_is_kept_beside_the_first(fake_card: FakeCard) -> None
     assert "instant samples differ by" in trace.source
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.once) for seed in range(1, 8))])
 def test_power_is_predicted_at_frequencies_left_out(fake_card: FakeCard, seed: int) -> None:
     """Cards drawn at random, throttled points left out of the fit."""
     fake_card.reset(seed)
@@ -289,9 +289,11 @@ def test_throttling_between_two_looks_is_seen_by_its_counter(fake_card: FakeCard
     assert not platform.state().throttled
 
 
-@pytest.mark.parametrize("words", CODES)
+@pytest.mark.parametrize(
+    "words", [pytest.param(words, marks=() if words == "unknown" else pytest.mark.once) for words in CODES]
+)
 @pytest.mark.parametrize("symbol", READS)
-@pytest.mark.parametrize("after", [0, 40])
+@pytest.mark.parametrize("after", [0, pytest.param(40, marks=pytest.mark.once)])
 def test_no_reading_that_fails_costs_a_point(
     fake_card: FakeCard, database: object, symbol: str, words: str, after: int
 ) -> None:

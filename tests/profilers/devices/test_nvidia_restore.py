@@ -90,6 +90,7 @@ def test_after_kill_restore_releases_it(fake_nvml_library: Path, tmp_path: Path)
     assert locked_mhz(environment) == 0
 
 
+@pytest.mark.alone
 def test_monitoring_costs_little(fake_nvml_library: Path, tmp_path: Path) -> None:
     """CPU time of the recording thread while nothing else runs, as a share of one core."""
     code = """

@@ -1,7 +1,6 @@
 # ruff: noqa: E402 - what needs torch is imported after the check that it is there
 """If these fail, a profile loses finished segments, hangs on to memory, or reports times of something else."""
 
-# mypy: disable-error-code="attr-defined"
 from __future__ import annotations
 
 import itertools
@@ -19,6 +18,7 @@ pytestmark = pytest.mark.torch
 from cardlab.core.errors import NotSupportedError, OutOfMemoryError, UsageError
 from cardlab.core.records.task import Execution
 from cardlab.profilers.board.cpu_timer import CpuLapTimer
+from cardlab.profilers.board.execution import cpu_flags
 from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.board.timer import LapSample
 from cardlab.profilers.measure import wholestep
@@ -27,7 +27,8 @@ from cardlab.profilers.runtime import analyse, resolve_execution, resolve_task
 from cardlab.profilers.runtime import segments as segments_module
 from cardlab.profilers.runtime.build import build_meta
 from cardlab.profilers.runtime.describe import describe_equivalent_step, describe_works
-from cardlab.profilers.runtime.execution import cpu_flags, native_dtypes
+from cardlab.profilers.runtime.execution import native_dtypes
+from cardlab.profilers.runtime.pieces import head_piece
 from cardlab.profilers.runtime.segments import equivalent_step_work, segment_work
 from cardlab.profilers.runtime.workbench import Workload
 from tests.conftest import ROOT
@@ -73,13 +74,11 @@ def test_copies_are_not_invented_on_a_cpu(task, analysis) -> None:
 
 
 def test_finished_segments_survive_running_out_of_memory(task, analysis, monkeypatch) -> None:
-    real = segments_module.head_piece
-
     def too_big(device):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
 
     kept = []
-    monkeypatch.setattr(segments_module, "head_piece", lambda built: replace(real(built), make_inputs=too_big))
+    monkeypatch.setattr(segments_module, "head_piece", lambda built: replace(head_piece(built), make_inputs=too_big))
     with pytest.raises(OutOfMemoryError, match="segment head does not fit.*smaller batch"):
         for batch in batches(task, FLOAT32, analysis, policy=QUICK):
             kept.append(batch[0].segment)
@@ -135,6 +134,7 @@ def test_each_iteration_starts_without_gradients_of_the_last(task, analysis) -> 
     built = build_meta(task, FLOAT32)
     with segment_work(built, analysis, "layer", "cpu") as work:
         for lap in work.laps:
+            assert lap.run is not None
             lap.run()
         assert any(p.grad is not None for p in built.layers.parameters())
         work.reset()

@@ -22,5 +22,6 @@ def test_asking_changes_nothing() -> None:
 def test_a_simulated_device_is_described_and_timed_by_itself() -> None:
     device = open_platform("simulated:rtx-4060-ti")
     runtime = open_runtime(device)
-    assert runtime == DescribedRuntime() and runtime.torch_device is None and runtime.lap_timer() is None
+    assert runtime.torch_device is None and runtime.lap_timer() is None
+    assert runtime == DescribedRuntime()
     assert measure(device, runtime.trial_work(), 1.0).frequency_hz is not None
