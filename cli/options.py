@@ -20,7 +20,6 @@ DbOption = Annotated[
     ),
 ]
 
-OutPageOption = Annotated[str, typer.Option("--out", metavar="FILE", help="HTML file to write.")]
 PlotOption = Annotated[
     str | None,
     typer.Option(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cardlab.core.errors import UsageError
+from cardlab.core.options import given
 from cardlab.core.records.task import Task
 from cardlab.profilers.agent.pack import pack_agent
 from cardlab.profilers.measure.job import make_job
 from cardlab.workflows.options.profile import AgentOptions
-from cardlab.workflows.profile import split_targets
+from cardlab.workflows.targets import split_targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,13 @@ class PackedAgent:
 
 def pack(options: AgentOptions) -> PackedAgent:
     """Pack a file that measures a board whose Python cannot run cardlab."""
+    if options.model is None:
+        # Without a task the agent measures loads that are named on the board.
+        unused = [flag for flag in given(options) if flag != "--out"]
+        if unused:
+            raise UsageError(
+                f"{unused[0]} has no effect without a model", remedy=f"add --model, or leave {unused[0]} out"
+            )
     task, dtypes = (None, ()) if options.model is None else _job(options.model, options)
     job = None if task is None else make_job(task, dtypes, options.attention)
     size_bytes = pack_agent(options.out, job)

@@ -8,6 +8,7 @@ from pathlib import Path
 from cardlab.card.link.iperf import read_iperf3
 from cardlab.core.errors import UsageError
 from cardlab.core.identity import new_uid
+from cardlab.core.options import given
 from cardlab.core.plain import to_plain
 from cardlab.core.quantity import MEASURED, Provenance
 from cardlab.core.records.link import Link
@@ -27,12 +28,49 @@ class MeasuredLink:
     message_bytes: int
 
 
+# What each way of using the command listens to, and its name in a refusal.
+_WAYS: dict[str, tuple[frozenset[str], str]] = {
+    "serve": (frozenset(("--serve", "--bind", "--key", "--allow", "--idle")), "--serve"),
+    "measure": (
+        frozenset(("--server", "--name", "--message-bytes", "--messages", "--link", "--key", "--server-key")),
+        "--server",
+    ),
+    "import": (frozenset(("--file", "--name", "--downlink")), "an iperf3 file"),
+    "list": (frozenset(), "the list of links"),
+}
+
+
+def check_link(options: LinkOptions, wanted: str | None = None) -> str:
+    """Which way is asked for: "serve", "measure", "import" or "list".
+
+    Args:
+        wanted: the way that the caller goes.
+
+    Raises UsageError for two at once, another than the wanted one, and options without effect on it.
+    """
+    asked = {
+        "serve": options.serve or wanted == "serve",
+        "measure": options.server is not None,
+        "import": options.file is not None,
+    }
+    chosen = [way for way, yes in asked.items() if yes]
+    if len(chosen) > 1:
+        raise UsageError("one thing at a time", remedy="give a FILE, or --serve, or --server HOST:PORT")
+    way = chosen[0] if chosen else "list"
+    used, words = _WAYS[way]
+    for flag in given(options):
+        if flag not in used:
+            raise UsageError(f"{flag} has no effect with {words}", remedy=f"leave {flag} out; see: card link --help")
+    return way
+
+
 def answer_probes(options: LinkOptions, progress: Say = silent) -> int:
     """On the server: answer devices that measure, until `idle_s` after the last; how many were answered."""
     from cardlab.split.keys import split_address
     from cardlab.split.probe import serve_probe
     from cardlab.split.server_transport import ServerTransport
 
+    check_link(options, "serve")
     host, port = split_address(options.bind, PORT)
     pair, allowed = server_keys(host, options.key, options.allow)
     transport = ServerTransport(host, port, pair, allowed)
@@ -50,6 +88,7 @@ def measure_link(store: Store | Opening, options: LinkOptions) -> MeasuredLink:
 
     if options.server is None:
         raise UsageError("a link is measured to a server", remedy="give --server HOST:PORT")
+    check_link(options, "measure")
     # With the transport of a split run: its framing and encryption are part of the rates that plans use.
     transport = connect(options.server, options.key, options.server_key, parse_link(options.shape))
     try:
@@ -77,6 +116,7 @@ def import_link(store: Store | Opening, options: LinkOptions) -> Link:
     """Store the rates of one or two iperf3 results as the link of that name."""
     if options.file is None:
         raise UsageError("nothing to import", remedy="name the result of iperf3 --json")
+    check_link(options, "import")
     rates = read_iperf3(options.file)
     files = [Path(options.file).name]
     notes = list(rates.notes)

@@ -97,6 +97,10 @@ def _check_scheme(options: PlanOptions, scheme: str, *, has_curve: bool) -> None
             f"--energy {options.energy} has no effect on scheme sft, which counts busy energy",
             remedy="leave --energy out",
         )
+    if scheme == "sft" and (options.pareto or options.sensitivity or options.confidence is not None):
+        raise UsageError(
+            "--pareto, --sensitivity and --confidence are for --scheme card", remedy="leave them out with sft"
+        )
     if "--min-accuracy" in asked and not has_curve:
         raise UsageError(
             "--min-accuracy has no effect: the scenario has no accuracy curve",
@@ -109,10 +113,6 @@ def _check(options: PlanOptions) -> None:
     _check_link(options)
     if options.scheme not in (None, *SCHEMES):
         raise UsageError(f"there is no scheme {options.scheme!r}", remedy="use --scheme card or --scheme sft")
-    if options.scheme == "sft" and (options.pareto or options.sensitivity or options.confidence is not None):
-        raise UsageError(
-            "--pareto, --sensitivity and --confidence are for --scheme card", remedy="leave them out with sft"
-        )
     _check_sharing(options)
     if options.wire_dtype is not None and options.wire_dtype not in DTYPE_BYTES:
         raise UsageError(f"{options.wire_dtype!r} is no wire dtype", remedy=f"choose one of: {', '.join(DTYPE_BYTES)}")

@@ -128,8 +128,8 @@ def _of_task(store: Store, chosen: Sequence[Fit], options: PredictOptions) -> li
 
     wanted = engine.resolve_task(
         str(options.model),
-        batch=options.batch or 1,
-        sequence=options.sequence or 512,
+        batch=1 if options.batch is None else options.batch,
+        sequence=512 if options.sequence is None else options.sequence,
         lora_rank=lora.rank,
         lora_alpha=lora.alpha,
         adapter_dtype=lora.dtype,

@@ -29,6 +29,7 @@ from cardlab.workflows.observers import SilentObserver
 from cardlab.workflows.opening import Opening, opened
 from cardlab.workflows.options.profile import ProfileOptions
 from cardlab.workflows.settings import load_settings
+from cardlab.workflows.targets import split_targets
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|min|h)?$")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -128,6 +129,8 @@ def check_options(options: ProfileOptions) -> None:
         if of_task:
             flag = _OF_TASK[of_task[0]]
             raise UsageError(f"{flag} has no effect on a load", remedy=f"leave {flag} out, or name a --model")
+    if options.dry_run and options.resume:
+        raise UsageError("--dry-run says what a new run would measure", remedy="leave --resume out, or --dry-run")
     # Only a value that differs from the default was certainly asked for.
     if options.readonly and options.frequencies != ProfileOptions().frequencies:
         raise UsageError(
@@ -150,6 +153,8 @@ _OF_TASK = {
     "gradient_checkpointing": "--checkpointing",
     "optimizer": "--optimizer",
     "compression": "--compression",
+    "whole_step": "--no-whole-step",
+    "memory_budget_gib": "--memory-budget-gib",
 }
 
 
@@ -211,11 +216,6 @@ def _workload(options: ProfileOptions, platform: HardwareDevice) -> Workload:
     overhead = None if options.dry_run else runtime.overhead_bytes(execution)
     given = {} if overhead is None else {"overhead_bytes": overhead}
     return Workload(execution=execution, task=task, analysis=engine.analyse(task, execution, **given))
-
-
-def split_targets(text: str | None) -> tuple[str, ...] | None:
-    """Module names of "q_proj,v_proj"; None keeps the family's own."""
-    return None if text is None else tuple(t.strip() for t in text.split(",") if t.strip())
 
 
 def _planned(options: ProfileOptions, platform: HardwareDevice) -> tuple[PlannedPoint, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cardlab.core.errors import UsageError
 from cardlab.core.identity import new_uid
@@ -37,6 +38,7 @@ from cardlab.workflows.labels import keep_label
 from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
 from cardlab.workflows.run_device import open_real
+from cardlab.workflows.targets import split_targets
 
 DEFAULT_MODEL = "tiny-llama"
 # The first round pays for caches and first allocations; a median needs some beside it.
@@ -230,9 +232,12 @@ _RESUMABLE = frozenset(
 )
 
 
-def _check_resumed(options: TrainingOptions) -> None:
+_OF_DEVICES = frozenset(("--data", "--tokenizer", "--link", "--model"))
+
+
+def _check_resumed(options: TrainingOptions, allowed: frozenset[str]) -> None:
     """Raise UsageError for an option that the unfinished run has settled."""
-    settled = [flag for flag in given(options) if flag not in _RESUMABLE]
+    settled = [flag for flag in given(options) if flag not in allowed]
     if settled:
         raise UsageError(
             f"{settled[0]} has no effect on an unfinished run, which goes on as it began",
@@ -250,7 +255,8 @@ def _dtype(options: TrainingOptions, plan: Plan | None, store: Store, key: str) 
 
 def _check(options: TrainingOptions) -> None:
     if options.resume:
-        _check_resumed(options)
+        # The server's own half was settled when the run began; in a local run these go to the devices.
+        _check_resumed(options, _RESUMABLE if isinstance(options, RunOptions) else _RESUMABLE - _OF_DEVICES)
         return
     if options.server_sharing is not None and not options.parallel and options.plan is None:
         raise UsageError(
@@ -273,20 +279,31 @@ def _task(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
     base: Task | None = None
     if plan is not None and plan.runs:
         base = store.runs.get(plan.runs[0]).run.task
-    targets = options.lora_targets
-    asked = None if targets is None else tuple(t.strip() for t in targets.split(",") if t.strip())
-    return resolve_task(
-        options.model or (base.model if base else DEFAULT_MODEL),
-        batch=options.batch or (base.batch if base else 1),
-        sequence=options.sequence or (base.sequence if base else 512),
-        lora_rank=options.lora_rank or (base.lora.rank if base else 8),
-        lora_alpha=options.lora_alpha or (base.lora.alpha if base else 16.0),
-        # The plan's targets are names of its own model's modules: another model may not have them.
-        lora_targets=asked or (base.lora.targets if base and options.model is None else None),
-        adapter_dtype=base.lora.dtype if base else "float32",
-        gradient_checkpointing=base.gradient_checkpointing if base else False,
-        optimizer=options.optimizer or (base.optimizer if base else "sgd"),
-    )
+    # Asked for, else the plan's; what neither says is the default of a task.
+    asked: dict[str, Any] = {
+        "batch": options.batch,
+        "sequence": options.sequence,
+        "lora_rank": options.lora_rank,
+        "lora_alpha": options.lora_alpha,
+        "lora_targets": split_targets(options.lora_targets),
+        "optimizer": options.optimizer,
+    }
+    planned: dict[str, Any] = {}
+    if base is not None:
+        planned = {
+            "batch": base.batch,
+            "sequence": base.sequence,
+            "lora_rank": base.lora.rank,
+            "lora_alpha": base.lora.alpha,
+            # Names of its own model's modules: another model may not have them.
+            "lora_targets": base.lora.targets if options.model is None else None,
+            "adapter_dtype": base.lora.dtype,
+            "gradient_checkpointing": base.gradient_checkpointing,
+            "optimizer": base.optimizer,
+        }
+    known = planned | {name: value for name, value in asked.items() if value is not None}
+    model = options.model if options.model is not None else base.model if base else DEFAULT_MODEL
+    return resolve_task(model, **known)
 
 
 def _check_against(options: TrainingOptions, plan: Plan | None, task: Task) -> None:

@@ -20,6 +20,7 @@ from cardlab.split.weights import open_weights
 from cardlab.workflows.connect import Say, connect, require_zmq, silent
 from cardlab.workflows.options.run import DeviceOptions, KeysOptions
 from cardlab.workflows.settings import load_settings
+from cardlab.workflows.targets import split_targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ def given_of_task(options: DeviceOptions) -> dict[str, object]:
         "lora.rank": options.lora_rank,
         "lora.alpha": options.lora_alpha,
         # Sorted as a resolved task has them: their order means nothing.
-        "lora.targets": None if targets is None else tuple(sorted(t.strip() for t in targets.split(","))),
+        "lora.targets": None if targets is None else tuple(sorted(split_targets(targets) or ())),
         "optimizer": options.optimizer,
     }
     return {key: value for key, value in named.items() if value is not None}

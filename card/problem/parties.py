@@ -116,7 +116,7 @@ def find_task(store: Store, request: Request, parties: Sequence[Party]) -> Task:
         if not tasks:
             raise NotFoundError(
                 f"{party.label!r} has no complete profile{_asked(request)}",
-                remedy="measure it with profile-device, or go on with an unfinished one by --resume",
+                remedy="measure it with profile-device (--resume goes on), or name who takes part with --device",
             )
     shared = set.intersection(*(set(tasks) for tasks in per_party))
     if len(shared) == 1:

@@ -8,8 +8,6 @@ from cardlab.cli.card.app import app
 from cardlab.cli.console import note, print_json, print_line, print_table
 from cardlab.cli.parameters import Shared, command
 from cardlab.cli.stores import open_shared, opening
-from cardlab.core.errors import UsageError
-from cardlab.core.options import given
 from cardlab.core.plain import to_plain
 from cardlab.core.text import data_size, si
 from cardlab.workflows.options.card import LinkOptions
@@ -19,37 +17,22 @@ if TYPE_CHECKING:
     from cardlab.workflows.links import MeasuredLink
 
 _COLUMNS = ("link", "uplink", "downlink", "round trip", "measured (UTC)", "source")
-# What each way of using the command listens to.
-_SERVING = {"--serve", "--bind", "--key", "--allow", "--idle"}
-_MEASURING = {"--server", "--name", "--message-bytes", "--messages", "--link", "--key", "--server-key"}
-_IMPORTING = {"--file", "--name", "--downlink"}
 
 
 @command(app, LinkOptions, name="link")
 def link(options: LinkOptions, shared: Shared) -> None:
     """Measure a link with the transport of card run, import one, or list what is stored."""
-    if sum((options.file is not None, options.serve, options.server is not None)) > 1:
-        raise UsageError("one thing at a time", remedy="give a FILE, or --serve, or --server HOST:PORT")
-    if options.serve:
-        _refuse_others(options, _SERVING, "--serve")
+    from cardlab.workflows.links import check_link
+
+    way = check_link(options)
+    if way == "serve":
         _serve(options, shared)
-    elif options.server is not None:
-        _refuse_others(options, _MEASURING, "--server")
+    elif way == "measure":
         _measure(options, shared)
-    elif options.file is not None:
-        _refuse_others(options, _IMPORTING, "an iperf3 file")
+    elif way == "import":
         _import(options, shared)
     else:
-        _refuse_others(options, set(), "the list of links")
         _list(shared)
-
-
-def _refuse_others(options: LinkOptions, used: set[str], what: str) -> None:
-    unused = [flag for flag in given(options) if flag not in used]
-    if unused:
-        raise UsageError(
-            f"{unused[0]} has no effect with {what}", remedy=f"leave {unused[0]} out; see: card link --help"
-        )
 
 
 def _serve(options: LinkOptions, shared: Shared) -> None:

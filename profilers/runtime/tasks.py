@@ -21,7 +21,7 @@ def resolve_task(
     batch: int = 1,
     sequence: int = 512,
     lora_rank: int = 8,
-    lora_alpha: float | None = None,
+    lora_alpha: float = 16.0,
     lora_targets: Sequence[str] | None = None,
     adapter_dtype: str = "float32",
     gradient_checkpointing: bool = False,
@@ -32,7 +32,7 @@ def resolve_task(
     Args:
         model: a bundled name or the path of a config.json.
         batch, sequence: sequences per mini-batch and tokens per sequence.
-        lora_rank, lora_alpha: r and the scaling numerator (default 2 r).
+        lora_rank, lora_alpha: r and the scaling numerator.
         lora_targets: module names, ("all-linear",) for all, None for the family's default.
         adapter_dtype: dtype of the LoRA weights.
         optimizer: "sgd" (no state) or "adamw" (two moments per adapter weight).
@@ -45,7 +45,7 @@ def resolve_task(
     _check_whole("LoRA rank", lora_rank)
     _check_choice("optimizer", optimizer, OPTIMIZERS)
     _check_choice("adapter dtype", adapter_dtype, ADAPTER_DTYPES)
-    alpha = 2.0 * lora_rank if lora_alpha is None else float(lora_alpha)
+    alpha = float(lora_alpha)
     if not 0.0 < alpha < float("inf"):
         raise UsageError(f"LoRA alpha {alpha:g} is not positive", remedy="give a positive number")
     architecture = load_architecture(model)

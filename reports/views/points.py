@@ -12,11 +12,13 @@ _CLOCK = {"unit": "Hz", "shown": "MHz"}
 
 
 def top_point(profile: Profile) -> Point | None:
-    """The finished point at the highest frequency, unthrottled if there is one; None if none is finished."""
+    """The point that plans are made from, else the finished one at the highest frequency; None if none is finished."""
+    best = profile.best_point
+    if best is not None:
+        return best
+    # A load has no layers, and a sweep may be throttled throughout: what there is of them is shown with its flags.
     done = [p for p in profile.points if p.done]
-    clean = [p for p in done if p.operating is not None and p.operating.throttled is not True]
-    # Of visits of one frequency the last counts, when the device was warm.
-    return max(clean or done, key=lambda p: (clock_of(p) or 0.0, p.index), default=None)
+    return max(done, key=lambda p: (clock_of(p) or 0.0, p.index), default=None)
 
 
 def clock_of(point: Point) -> float | None:
