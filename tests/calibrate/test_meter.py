@@ -46,7 +46,7 @@ def test_later_fits_use_the_correction(tmp_path: Path, database: Path) -> None:
     made = command("calibrate", "meter", "--reference", str(pairs), "--device", "card", *db, "--json").document
     assert made["gain"] == pytest.approx(1.05) and made["offset_w"] == pytest.approx(1.5)
     [constants] = command("calibrate", "fit", *db, "--json").document["constants"]
-    assert constants["static_power_w"]["value"] == pytest.approx(20.0, rel=1e-3)
+    assert constants["static_power_w"] == pytest.approx(20.0, rel=1e-3)
     pairs.write_text("reference_w,sensor_w\n10,ten\n")
     result = command("calibrate", "meter", "--reference", str(pairs), "--device", "card", *db)
     result.failed_in_one_line(1, "row 2", "sensor_w")
