@@ -18,9 +18,10 @@ $(VENV)/.ready: pyproject.toml .ci/environment
 demo: $(VENV)/.ready
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
-# A process a core, a file in one of them, where what its tests share is made once; then, by themselves, the tests
-# that judge real time.
-WORKERS := -n auto --maxprocesses 4 --dist loadfile
+# A process a core and one more, since many tests wait; a file in one of them, where what its tests share is made once;
+# then, by themselves, the tests that judge real time.
+CORES := $(shell nproc 2>/dev/null || echo 2)
+WORKERS := -n $(shell n=$$(( $(CORES) + 1 )); [ $$n -gt 5 ] && n=5; echo $$n) --dist loadfile
 
 test: $(VENV)/.ready test-core
 	$(BIN)/python -m pytest -q $(WORKERS) -m "not accept and not alone"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.energy import server_busy_s
 from cardlab.card.problem.problem import Problem
 from cardlab.core.errors import PlanError
 
@@ -79,11 +80,11 @@ def table(problem: Problem, m: int, frequency_hz: Array | None = None) -> Table:
     `frequency_hz` other than the problem's own is only for a continuous server.
     """
     points = server_points(problem, frequency_hz)
-    busy_s = problem.objective.local_epochs * points.server_s
-    delay_s = problem.fixed_s(m)[:, None] + busy_s
+    busy = np.asarray(server_busy_s(problem.objective.local_epochs, points.server_s))
+    delay_s = problem.fixed_s(m)[:, None] + busy
     energy_j = None
     if points.power_w is not None:
-        energy_j = server_energy_j(problem, busy_s, delay_s, points.power_w, points.wait_power_w)
+        energy_j = server_energy_j(problem, busy, delay_s, points.power_w, points.wait_power_w)
     return Table(points.frequency_hz, points.server_s, delay_s, energy_j, points.power_w, problem.device_energy_j(m))
 
 

@@ -23,6 +23,7 @@ from cardlab.card.problem.delay import (
     round_seconds,
     round_terms,
 )
+from cardlab.card.problem.energy import device_energy_j
 from cardlab.card.problem.scenario import Constraints, Objective, Scenario
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.plan import DelayTerms
@@ -127,7 +128,7 @@ class Problem:
         power_w = float(self.device_power_w[m])
         if np.isnan(power_w):
             return None
-        return np.asarray(power_w * self.objective.local_epochs * self.device_s[m])
+        return np.asarray(device_energy_j(power_w, self.objective.local_epochs, self.device_s[m]))
 
     @property
     def handling(self) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 
 from cardlab.card.problem.arrays import Array, Index, Mask
 from cardlab.card.problem.delay import Link, MiniBatch, OncePerRound, round_seconds, round_terms
+from cardlab.card.problem.energy import server_busy_s
 from cardlab.card.problem.objective import Range, check_energy, delay_weight, energy_is_known
 from cardlab.card.problem.problem import PaperServer, Problem
 from cardlab.card.solvers.enumeration import common_range
@@ -263,8 +264,8 @@ def _most(values: Array) -> float:
 
 def _envelopes(problem: Problem, waits_s: tuple[float, float]) -> Envelopes:
     """Which lines can bound a device's energy: among them the kernel finds its range without every frequency."""
-    busy_s = problem.objective.local_epochs * problem.server_s
-    busy_j, wait_w = energy_parts(problem, busy_s)
+    busy = np.asarray(server_busy_s(problem.objective.local_epochs, problem.server_s))
+    busy_j, wait_w = energy_parts(problem, busy)
     # Waiting power that is the same at every frequency makes parallel lines: the lowest one is the lowest everywhere.
     constant = bool(np.ptp(wait_w) == 0.0)
     found = [[_lowest_lines(sign * row, sign * wait_w, waits_s, constant) for row in busy_j] for sign in (1.0, -1.0)]
@@ -278,8 +279,8 @@ def _envelopes(problem: Problem, waits_s: tuple[float, float]) -> Envelopes:
         size=np.array([[len(lines) for lines in side] for side in found]),
         base_j=base_j,
         slope_w=slope_w,
-        busy_min_s=busy_s.min(axis=1),
-        busy_max_s=busy_s.max(axis=1),
+        busy_min_s=busy.min(axis=1),
+        busy_max_s=busy.max(axis=1),
     )
 
 

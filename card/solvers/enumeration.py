@@ -20,6 +20,7 @@ import numpy as np
 
 from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.constraints import Limits, limits_of
+from cardlab.card.problem.energy import device_energy_j, server_busy_s
 from cardlab.card.problem.objective import (
     Range,
     Table,
@@ -73,13 +74,14 @@ def common_range(problem: Problem) -> Range:
     """
     points = server_points(problem, None if problem.continuous is None else extreme_frequencies(problem))
     fixed = problem.every_fixed_s()
-    busy_s = problem.objective.local_epochs * points.server_s
-    delays = np.stack([end[:, None] + busy_s for end in (fixed.min(axis=0), fixed.max(axis=0))])
+    epochs = problem.objective.local_epochs
+    busy = np.asarray(server_busy_s(epochs, points.server_s))
+    delays = np.stack([end[:, None] + busy for end in (fixed.min(axis=0), fixed.max(axis=0))])
     energy = None
     if points.power_w is not None:
-        found = server_energy_j(problem, busy_s, delays, points.power_w, points.wait_power_w)
+        found = server_energy_j(problem, busy, delays, points.power_w, points.wait_power_w)
         energy = None if found is None else (np.array(found.min()), np.array(found.max()))
-    own = problem.device_power_w[:, None] * problem.objective.local_epochs * problem.device_s
+    own = np.asarray(device_energy_j(problem.device_power_w[:, None], epochs, problem.device_s))
     known = own[~np.isnan(own)]
     device = (float(known.min()), float(known.max())) if known.size else None
     return Range((float(delays.min()), float(delays.max())), energy, device)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.energy import server_busy_s
 from cardlab.card.problem.objective import energy_is_known
 from cardlab.card.problem.problem import Problem
 from cardlab.card.solvers.hull_kernels import fill_chains
@@ -26,9 +27,9 @@ LEVELS = 17
 
 def hull_table(problem: Problem, waits_s: tuple[float, float]) -> HullTable:
     """Hulls of a problem with listed frequencies; `waits_s` spans the waiting times of its devices."""
-    busy_s = problem.objective.local_epochs * problem.server_s
-    busy_j, wait_w = energy_parts(problem, busy_s)
-    shape = busy_s.shape
+    busy = np.asarray(server_busy_s(problem.objective.local_epochs, problem.server_s))
+    busy_j, wait_w = energy_parts(problem, busy)
+    shape = busy.shape
     keep = np.ones(shape, dtype=bool)
     limits = problem.constraints
     if limits.server_power_w is not None and problem.power_w is not None:
@@ -36,10 +37,10 @@ def hull_table(problem: Problem, waits_s: tuple[float, float]) -> HullTable:
     if limits.server_energy_j is not None and energy_is_known(problem):
         # What waits adds to it; a point above the cap without it is out for every device.
         keep &= ~(busy_j + wait_w * waits_s[0] > limits.server_energy_j * (1.0 + 1e-9))
-    order = np.argsort(np.where(keep, busy_s, np.inf), axis=1, kind="stable")
+    order = np.argsort(np.where(keep, busy, np.inf), axis=1, kind="stable")
     wait = np.broadcast_to(wait_w, shape)
     levels = _levels(wait_w, waits_s)
-    sorted_s, sorted_j, sorted_w = (np.take_along_axis(a, order, axis=1) for a in (busy_s, busy_j, wait))
+    sorted_s, sorted_j, sorted_w = (np.take_along_axis(a, order, axis=1) for a in (busy, busy_j, wait))
     points = SortedPoints(
         size=keep.sum(axis=1).astype(np.int64),
         server_s=np.ascontiguousarray(sorted_s),

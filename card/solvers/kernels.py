@@ -17,6 +17,7 @@ from typing import ParamSpec, TypeVar, cast
 import numpy as np
 
 from cardlab.card.problem.delay import Link, MiniBatch, OncePerRound, air_s, round_seconds, round_terms, s_per_bit
+from cardlab.card.problem.energy import device_energy_j
 from cardlab.card.solvers.records import Cuts, Fleet, PaperAnswer, PaperModel, Rule
 
 P = ParamSpec("P")
@@ -87,11 +88,11 @@ def away_s(fleet: Fleet, cuts: Cuts, rule: Rule, m: int, c: int) -> float:
 
 def own_energy_j(fleet: Fleet, rule: Rule, m: int, c: int) -> float:
     """Energy of the device's own compute in a round."""
-    return float(fleet.power_w[m] * rule.epochs * fleet.device_s[m, c])
+    return float(device_energy_j(fleet.power_w[m], rule.epochs, fleet.device_s[m, c]))
 
 
 # What every kernel over devices calls, for `compiled`.
-ROUND = (away_s, own_energy_j, round_seconds, round_terms, air_s, s_per_bit)
+ROUND = (away_s, own_energy_j, device_energy_j, round_seconds, round_terms, air_s, s_per_bit)
 
 
 def energy_interval(kappa: float, static_w: float, q: float) -> tuple[float, float]:

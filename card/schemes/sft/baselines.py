@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from cardlab.card.problem.delay import Link, MiniBatch, OncePerRound, round_bytes, round_seconds, round_terms
+from cardlab.card.problem.energy import device_energy_j
 from cardlab.card.schemes.sft.building import Instance
 from cardlab.card.schemes.sft.deciding import decide, outcome_of
 from cardlab.card.schemes.sft.enumeration import Chosen
@@ -124,7 +125,7 @@ def _sequential(problem: SftProblem, band: Band) -> Outcome | None:
             return None
         delay_s += float(each[cut])
         busy_s += epochs * float(problem.server_s[cut])
-        own_j += float(base.device_power_w[m]) * epochs * float(base.device_s[m, cut])
+        own_j += float(device_energy_j(float(base.device_power_w[m]), epochs, float(base.device_s[m, cut])))
         up = base.up_bytes[cut] + problem.label_bytes
         sent += float(sum(round_bytes(epochs, up, base.down_bytes[cut], base.adapter_bytes[cut])))
     energy = None if problem.power_w is None else problem.power_w * busy_s

@@ -14,12 +14,14 @@ Shapes: M devices, C cuts, K options, S channel states, B choices side by side. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cardlab.card.problem.arrays import Array, Index, Mask
+from cardlab.card.problem.constraints import Measures, limits_on
 from cardlab.card.problem.delay import NO_AIR, MiniBatch, OncePerRound, round_bytes, round_seconds, round_terms
+from cardlab.card.problem.energy import device_energy_j, server_busy_s
 from cardlab.card.problem.problem import Problem
 from cardlab.card.schemes.sft.options import Accuracy, Option, rates_of, reaches
 from cardlab.card.schemes.sft.spectrum import Band, share_exactly
@@ -83,20 +85,24 @@ class SftProblem:
 
     def allowed(self) -> Mask:
         """What each device may choose by itself [M,C,K]: memory, least layers, accuracy, energy on both sides."""
-        base, limits = self.base, self.base.constraints
-        kept = np.ones((self.devices, base.cuts.size, len(self.options)), dtype=bool)
-        # Compared by what is exceeded and not by what is kept: an unknown need or limit forbids nothing.
-        memory = base.device_memory_bytes > base.device_memory_limit_bytes[:, None]
-        kept &= ~memory[:, :, None]
-        kept &= ~(self.server_bytes > base.server_memory_limit_bytes)[None, :, None]
-        if limits.min_device_layers is not None:
-            kept &= (base.cuts >= limits.min_device_layers)[None, :, None]
-        if limits.device_energy_j is not None:
-            energy = base.device_power_w[:, None] * base.objective.local_epochs * base.device_s
-            kept &= ~(energy > limits.device_energy_j)[:, :, None]
-        energy_j = self.server_energy_j()
-        if limits.server_energy_j is not None and energy_j is not None:
-            kept &= ~(energy_j > limits.server_energy_j)[None, :, None]
+        base, shape = self.base, self.base.device_s.shape
+        energy_j, epochs = self.server_energy_j(), base.objective.local_epochs
+        measures = Measures(
+            delay_s=np.zeros(shape),
+            # The frequency was chosen below the cap on power.
+            server_power_w=None,
+            server_energy_j=None if energy_j is None else np.broadcast_to(energy_j, shape),
+            device_energy_j=np.asarray(device_energy_j(base.device_power_w[:, None], epochs, base.device_s)),
+            layers=np.broadcast_to(base.cuts.astype(float), shape),
+            device_memory_bytes=base.device_memory_bytes,
+            device_memory_limit_bytes=base.device_memory_limit_bytes[:, None],
+            server_memory_bytes=np.broadcast_to(self.server_bytes, shape),
+        )
+        # The deadline is of the slowest device, and so no matter of one choice.
+        alone = replace(base, constraints=replace(base.constraints, deadline_s=None))
+        kept = np.ones((*shape, len(self.options)), dtype=bool)
+        for limit in limits_on(alone, measures):
+            kept &= limit.kept[:, :, None]
         kept &= np.array([reaches(option, self.target) for option in self.options])[None, None, :]
         return kept
 
@@ -107,7 +113,7 @@ class SftProblem:
         """
         if self.power_w is None:
             return None
-        return np.asarray(self.power_w * self.base.objective.local_epochs * self.server_s)
+        return np.asarray(self.power_w * server_busy_s(self.base.objective.local_epochs, self.server_s))
 
     def server_round_s(self, cuts: Index) -> Array:
         """Server's time for one mini-batch of every device [...], for cut indices [..., M]."""
