@@ -18,13 +18,12 @@ $(VENV)/.ready: pyproject.toml .ci/environment
 demo: $(VENV)/.ready
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
-# A process a core, a file in one of them, where what its tests share is made once; then, by themselves and with a disk
-# that has nothing left to write, the tests that judge real time.
+# A process a core, a file in one of them, where what its tests share is made once; then, by themselves, the tests
+# that judge real time.
 WORKERS := -n auto --maxprocesses 4 --dist loadfile
 
 test: $(VENV)/.ready test-core
 	$(BIN)/python -m pytest -q $(WORKERS) -m "not accept and not alone"
-	sync
 	$(BIN)/python -m pytest -q -m "alone and not accept"
 
 # The light install on the oldest Python found: everything that needs no torch must work there.
