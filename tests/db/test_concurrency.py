@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -32,13 +33,18 @@ def started(target: Callable[..., None], *arguments: tuple[object, ...]) -> list
 def longest_read_s(location: str, processes: list[SpawnProcess]) -> float:
     """The longest a planner's reading took while the writers were at it."""
     longest_s = 0.0
-    with open_store(location) as store:
-        while any(process.is_alive() for process in processes):
-            begin = time.perf_counter()
-            store.runs.summaries()
-            store.fits.newest()
-            longest_s = max(longest_s, time.perf_counter() - begin)
-            time.sleep(0.05)
+    # A collection of all that the tests have loaded takes a second itself.
+    gc.disable()
+    try:
+        with open_store(location) as store:
+            while any(process.is_alive() for process in processes):
+                begin = time.perf_counter()
+                store.runs.summaries()
+                store.fits.newest()
+                longest_s = max(longest_s, time.perf_counter() - begin)
+                time.sleep(0.05)
+    finally:
+        gc.enable()
     return longest_s
 
 
