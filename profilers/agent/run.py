@@ -181,9 +181,10 @@ class Agent:
             self.idle_known = True
         # What happened until now belongs to no point.
         self.board.watch.look()
-        if requested_hz is not None:
-            self.board.lock(requested_hz)
+        # The lock too: a signal between its writes must find the way back.
         try:
+            if requested_hz is not None:
+                self.board.lock(requested_hz)
             self._settle(requested_hz)
             contended = self._times(point)
             state = self._powered(point)
@@ -191,7 +192,7 @@ class Agent:
             # silence.
             undone = requested_hz is not None and not self.board.holds(requested_hz)
         finally:
-            self.board.restore()
+            self._release()
         limits = self.board.watch.look()
         reasons = list(limits.reasons + limits.warnings)
         # Where nothing counts events, not throttled cannot be said either.
@@ -209,6 +210,14 @@ class Agent:
         self.bundle.add("operating_point", dict(state, uid=new_uid(), point_id=point, cores_active=cores, **flags))
         # Only with the row that closes the point: what was cut short is measured again and not merged.
         self.bundle.write()
+
+    def _release(self) -> None:
+        """Put the limits back, also where a signal comes between the writes of doing so."""
+        try:
+            self.board.restore()
+        except KeyboardInterrupt:
+            self.board.restore()
+            raise
 
     def _settle(self, requested_hz: Optional[float]) -> None:
         # By power; without a meter the warm-up of each timing has to do.

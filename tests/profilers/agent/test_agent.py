@@ -16,6 +16,7 @@ from cardlab.db import open_store
 from cardlab.db.bundle import export_bundle, merge_bundle
 from cardlab.profilers.agent import board as agent_board
 from cardlab.profilers.agent import bundle as agent_bundle
+from cardlab.profilers.agent.main import main as agent_main
 from cardlab.profilers.agent.pack import pack_agent
 from cardlab.profilers.board.errors import BoardError
 from cardlab.profilers.board.identity import host_key
@@ -164,6 +165,34 @@ def test_interrupted_run_restores_the_frequency_and_resumes(how, packed: Path, t
     store = open_store(tmp_path / "x.db")
     merge_bundle(store, tmp_path / "board.zip")
     assert store.runs.latest().complete
+
+
+@pytest.mark.parametrize("write", [1, 2, 3, 4])
+def test_a_signal_between_two_writes_leaves_nothing_locked(
+    write: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Locking and releasing take two writes each, and a signal may come at any of them."""
+    make_board(tmp_path / "root", "orin-nx")
+    written, really = [0], agent_board.write_text
+
+    def interrupted(path: Path, text: str) -> None:
+        written[0] += 1
+        if written[0] == write:
+            # As it is between emptying a plain file and filling it.
+            path.write_text("")
+            raise KeyboardInterrupt
+        really(path, text)
+
+    monkeypatch.setattr(agent_board, "write_text", interrupted)
+    places = ["--root", tmp_path / "root", "--state", tmp_path / "state", "--out", tmp_path / "board.zip"]
+    words = ["run", *places, "--load-command", SLEEP, *FAST, "--frequencies", 2]
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert agent_main([str(word) for word in words]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert written[0] > write and limits(tmp_path / "root") == (306_000_000, 918_000_000)
+    assert not any((tmp_path / "state").glob("*clocks*"))
 
 
 def read_rows(path: Path, table: str) -> list[dict[str, object]]:
