@@ -101,15 +101,16 @@ def _as_run(found: Gathered, settings: RunSettings) -> tuple[Problem, dict[str, 
     # Layers are loaded when a cut moves; no profile times what that takes in a run.
     unknown = {"switch": "what a moved cut takes is not modelled"}
     sent = None if cut is None else codecs.sent_bytes(settings.codec, cut)
-    if cut is None or not codecs.profiles or sent is None:
-        reason = f"codec {settings.codec} was not profiled at this cut (profile-device --compression)"
+    reason = f"codec {settings.codec} was not profiled at this cut (profile-device --compression)"
+    if codecs.timed(settings.codec, list(problem.cuts)):
+        encode_s, decode_s = codecs.seconds(settings.codec, list(problem.cuts))
+        problem = replace(problem, encode_s=encode_s, decode_s=decode_s)
+    else:
+        # Both sides pack and unpack: what one of them was not timed at would count as no time.
         unknown |= dict.fromkeys(("encode", "decode"), reason)
-        if settings.codec != "none":
-            unknown |= dict.fromkeys(("uplink", "downlink"), reason)
-        return problem, unknown
-    encode_s, decode_s = codecs.seconds(settings.codec, list(problem.cuts))
-    problem = replace(problem, encode_s=encode_s, decode_s=decode_s)
-    if settings.codec != "none":
+    if settings.codec != "none" and sent is None:
+        unknown |= dict.fromkeys(("uplink", "downlink"), reason)
+    elif settings.codec != "none" and sent is not None:
         here = problem.cuts == cut
         problem = replace(
             problem,

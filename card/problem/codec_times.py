@@ -102,6 +102,13 @@ class Codecs:
         rows = [cost for found in self.profiles.values() for key, cost in found.rows.items() if key[0] == codec]
         return float(np.mean([cost.encoded_bytes / cost.values for cost in rows if cost.values])) / raw_bytes
 
+    def timed(self, codec: str, cuts: Sequence[int]) -> bool:
+        """Whether `seconds` has measured times of every device and of the server at these cuts."""
+        return all(
+            device is not None and server is not None and codec_seconds(device, server, codec, cuts) is not None
+            for device, server in self._pairs()
+        )
+
     def sent_bytes(self, codec: str, cut: int) -> tuple[float, float] | None:
         """Bytes of an encoded activation and gradient at a cut, mean over machines; None where it was not measured."""
         sizes = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from cardlab.core.quantity import MEASURED, Estimate
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import CodecCost, Measurement, OperatingPoint, PlannedPoint, RunKind
 from cardlab.db.store import Store
+from cardlab.split.settings import RunSettings
+from cardlab.workflows.expectation import expected_by_device
 from tests import records
 from tests.card.database import BOARD, SERVER, add_device, whole
 
@@ -183,3 +186,31 @@ def test_parallel_devices_have_intervals_that_hold_their_delay(database) -> None
     alone = certainties(instance.problem.base, [(made.cut - 1, instance.problem.top)], gathered.uncertainty)[0]
     labels_s = 4 * 32 * 8 / 5e7
     assert (low - labels_s, high - labels_s) == pytest.approx(alone.delay_ci95, rel=1e-6)
+
+
+@pytest.mark.parametrize("timed", [(), (BOARD,), (SERVER,), (BOARD, SERVER)])
+def test_a_run_is_promised_no_time_for_a_codec_that_one_side_was_not_timed_at(
+    database: Path, timed: tuple[Device, ...]
+) -> None:
+    """Its bytes are the same on every machine, its time is not: what was not timed would count as 0."""
+    settings = RunSettings(
+        run="3" * 32,
+        task=records.TASK,
+        rounds=1,
+        epochs=1,
+        learning_rate=1e-3,
+        wire_dtype="float32",
+        cut=2,
+        codec="dense:8",
+    )
+    with whole(database) as store:
+        for device in timed:
+            add_codec_profile(store, device)
+        terms = expected_by_device(store, settings, SERVER, "10mbit").predictions["board"].terms
+    packing = {"encode", "decode"} & set(terms)
+    if len(timed) == 2:
+        assert terms["encode"] == pytest.approx(2 * (30 + 4) * 1e-3)
+        assert terms["decode"] == pytest.approx(2 * (2 + 110) * 1e-3)
+    else:
+        assert not packing
+    assert terms.get("uplink") == (pytest.approx(1229 * 8 / 10e6) if timed else None)

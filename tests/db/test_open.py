@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from cardlab.db.engine import connect
 from cardlab.db.migrate import revision_of, upgrade
 from cardlab.db.schema import HEAD_REVISION, KNOWN_REVISIONS, Base
 from tests import records
-from tests.conftest import as_user_without_rights
+from tests.conftest import as_user_without_rights, need
 
 
 def test_a_new_database_and_a_migrated_one_have_the_same_schema(tmp_path: Path) -> None:
@@ -187,8 +186,7 @@ void *mmap(void *a, size_t n, int p, int f, int fd, off_t o) { return mmap64(a, 
 
 @pytest.mark.parametrize(("lacking", "words"), [("LOCKS", "without file locks"), ("MAPS", "without shared mappings")])
 def test_a_folder_that_sqlite_cannot_work_in_is_refused_at_once(tmp_path: Path, lacking: str, words: str) -> None:
-    if shutil.which("gcc") is None:
-        pytest.skip("no C compiler")
+    need("gcc")
     source, library = tmp_path / "lacking.c", tmp_path / "lacking.so"
     source.write_text(LACKING)
     subprocess.run(["gcc", f"-D{lacking}", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)

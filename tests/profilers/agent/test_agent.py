@@ -19,6 +19,7 @@ from cardlab.profilers.agent import bundle as agent_bundle
 from cardlab.profilers.agent.main import main as agent_main
 from cardlab.profilers.agent.pack import pack_agent
 from cardlab.profilers.board.errors import BoardError
+from cardlab.profilers.board.files import write_text
 from cardlab.profilers.board.identity import host_key
 from cardlab.profilers.board.ina3221 import SOURCE
 from cardlab.profilers.board.rails import scope
@@ -173,7 +174,7 @@ def test_a_signal_between_two_writes_leaves_nothing_locked(
 ) -> None:
     """Locking and releasing take two writes each, and a signal may come at any of them."""
     make_board(tmp_path / "root", "orin-nx")
-    written, really = [0], agent_board.write_text
+    written, really = [0], write_text
 
     def interrupted(path: Path, text: str) -> None:
         written[0] += 1
