@@ -25,6 +25,8 @@ from cardlab.profilers.board.summary import HOST_BOUND
 FITTED_POWERS = ("power", "wait_power")
 # What other kinds of runs measured has no frequency to be a law of.
 KINDS = (RunKind.PROFILE, RunKind.IMPORT)
+# Runs of one device in one state differ by 1 to 3 %.
+RUNS_DIFFER = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def gather(store: Store, *, device: str | None = None) -> tuple[Group, ...]:
 def fit_group(group: Group, law: str = "auto") -> tuple[Fit, ...]:
     """The fits of one subject: every law tried, the chosen one marked; () if it has no law of that name."""
     runs, spread = len({r.run for r in group.readings}), run_spread(group.readings)
-    told = _marks(group.readings)
+    told = (*_marks(group.readings), *_changed(runs, spread))
     return tuple(
         replace(fit, warnings=(*fit.warnings, *told), runs=runs, run_spread=spread) for fit in _fits_of(group, law)
     )
@@ -109,6 +111,13 @@ def _marks(readings: Sequence[Reading]) -> tuple[str, ...]:
         (unknown, "ran at an unknown frequency and are left out"),
     )
     return tuple(f"{marked} of {count} points {words}" for marked, words in marks if marked)
+
+
+def _changed(runs: int, spread: float | None) -> tuple[str, ...]:
+    """A line where runs differ by more than one machine's runs do: their mean is of no machine that there is."""
+    if spread is None or spread <= RUNS_DIFFER:
+        return ()
+    return (f"its {runs} runs differ by {100 * spread:.0f} % and are fitted together: has the device changed?",)
 
 
 def run_spread(readings: Sequence[Reading]) -> float | None:

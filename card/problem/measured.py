@@ -281,8 +281,13 @@ def _spread(fit: Fit, frequencies: Array) -> Array:
     # Fits may keep fewer draws than are asked for here; repeating them keeps their spread.
     drawn = np.resize(fit.predict_draws(_at(fit, frequencies)), (DRAWS, frequencies.size))
     # The law's own error: parameters can be sharp while the curve has the wrong shape.
-    misfit = (fit.misfit or 0.0) * _normal("misfit", fit.fit_id)
+    misfit = (fit.misfit or 0.0) * _normal("misfit", *_of_data(fit))
     return np.asarray(drawn * (1.0 + misfit[:, None]) - curve(fit, frequencies)[None, :])
+
+
+def _of_data(fit: Fit) -> tuple[str, ...]:
+    # Not by its id: fitted again, or in another database, the same data say the same.
+    return (fit.device, fit.data_hash, fit.quantity, fit.segment or "", fit.phase or "")
 
 
 def _normal(*names: str) -> Array:

@@ -52,3 +52,13 @@ def test_contended_points_are_told(tmp_path: Path) -> None:
         add_run(store, 1.0, contended=True)
         fits = fit_store(store, created_at=AT)
         assert all(any("4 of 4 points were contended" in w for w in f.warnings) for f in fits)
+
+
+@pytest.mark.parametrize(("factor", "told"), [(1.02, False), (1.2, True)])
+def test_runs_of_two_states_are_told(tmp_path: Path, factor: float, told: bool) -> None:
+    """A driver, a fan or a power mode changed in between: the mean of both is of no machine that there is."""
+    with open_store(tmp_path / "x.db") as store:
+        add_run(store, 1.0)
+        add_run(store, factor)
+        fits = fit_store(store, created_at=AT)
+    assert all(any("its 2 runs differ by" in w for w in f.warnings) is told for f in fits)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, event
 
+from cardlab.calibrate.service import fit_store
 from cardlab.card.link.channel import rates_by_round
 from cardlab.card.problem.from_db import Request, gather
 from cardlab.card.problem.scenario import Constraints, LinkSpec, Objective
@@ -78,6 +79,15 @@ def test_certainty_comes_with_the_plan(database):
     assert set(made.uncertainty) >= {"server layer forward", "server power", "times of board"}
     assert list(made.uncertainty.values()) == sorted(made.uncertainty.values(), reverse=True)
     assert again.rounds[0].devices[0] == decision
+
+
+def test_the_same_data_fitted_again_give_the_same_plan(database):
+    """Intervals were drawn with each fit's own id."""
+    with whole(database) as store:
+        _, made = planned(store)
+        fit_store(store, device=SERVER.key, created_at="2026-11-22T10:10:00.000000Z")
+        _, again = planned(store)
+    assert again.fits != made.fits and again.rounds == made.rounds
 
 
 def test_power_of_a_partial_rail_is_not_taken_for_the_whole(database):

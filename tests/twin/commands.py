@@ -1,0 +1,109 @@
+"""The real commands in a world: what a person would type, and the documents that came."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.cli.run import Result, command
+from tests.twin.machine import standing
+from tests.twin.truth import Asked, Machine, World
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A world's database and what measuring and fitting said.
+
+    `stale` is a plan made when the server had been measured anew and not yet fitted; None where it never aged.
+    """
+
+    database: Path
+    profiles: dict[str, Document]
+    fit: Document
+    stale: Result | None
+
+
+def profile_words(world: World, machine: Machine, config: Path, database: Path) -> list[str]:
+    """profile-device with everything that the task and the execution are made of."""
+    t = world.work.training
+    words = ["--platform", f"simulated:{machine.kind}:{machine.label}", "--model", str(config), "--db", str(database)]
+    words += ["--batch", str(t.batch), "--seq", str(t.sequence), "--lora-rank", str(t.rank), "--dtype", machine.dtype]
+    words += ["--lora-targets", ",".join(t.targets), "--adapter-dtype", t.adapter_dtype, "--optimizer", t.optimizer]
+    words += ["--frequencies", _frequencies(world, machine), "--no-whole-step", "--json"]
+    return words + (["--checkpointing"] if t.checkpointing else [])
+
+
+def _frequencies(world: World, machine: Machine) -> str:
+    # A board is asked for its highest frequency; one that throttles there needs one that it holds.
+    return "max" if machine in world.boards and not machine.throttles(machine.top_hz) else "all"
+
+
+def measure(world: World, folder: Path) -> Measured:
+    """Profile every machine of the world and fit the server; one that aged twice."""
+    config, database = folder / "config.json", folder / "world.db"
+    config.write_text(json.dumps(world.work.model.config()))
+    if world.before is not None:
+        _profile(world, world.before, config, database)
+        _fit(world, database)
+    profiles = {m.label: _profile(world, m, config, database) for m in (*world.boards, world.server)}
+    stale = None
+    if world.before is not None:
+        words = ("--server", world.server.label, "--device", world.boards[0].label, "--weight", "1")
+        rates = ("--uplink-mbps", "10", "--downlink-mbps", "10", "--db", str(database), "--json")
+        answer = command("card", "plan", "--from-db", *words, *rates)
+        # Its board may hold no cut at all, and there is no plan to say anything.
+        stale = answer if answer.code == 0 else None
+    return Measured(database=database, profiles=profiles, fit=_fit(world, database), stale=stale)
+
+
+def _profile(world: World, machine: Machine, config: Path, database: Path) -> Document:
+    with standing(machine):
+        return done("profile-device", *profile_words(world, machine, config, database))
+
+
+def _fit(world: World, database: Path) -> Document:
+    return done("calibrate", "fit", "--device", world.server.label, "--db", str(database), "--json")
+
+
+def done(name: str, *words: str) -> Document:
+    """The document of a command that must succeed."""
+    result = command(name, *words)
+    assert result.code == 0, f"{name} {' '.join(words)}: {result.err}"
+    return result.document
+
+
+def plan_words(world: World, asked: Asked) -> list[str]:
+    """card plan with all that is asked, spelt out."""
+    words = ["plan", "--from-db", "--server", world.server.label, "--json", "--scheme", asked.scheme]
+    for index in asked.order:
+        words += ["--device", world.boards[index].label]
+    words += ["--uplink-mbps", repr(asked.uplink_bps / 1e6), "--downlink-mbps", repr(asked.downlink_bps / 1e6)]
+    words += ["--local-epochs", str(asked.epochs), "--wire-dtype", asked.wire]
+    if asked.compression != 1.0:
+        words += ["--compression", repr(asked.compression)]
+    if asked.scheme == "card":
+        words += ["--weight", repr(asked.weight), "--energy", asked.energy]
+    for flag, value in (
+        ("--deadline", asked.deadline_s),
+        ("--max-server-power", asked.server_power_w),
+        ("--max-server-energy", asked.server_energy_j),
+        ("--max-device-energy", asked.device_energy_j),
+        ("--min-device-layers", asked.least_layers),
+    ):
+        words += [] if value is None else [flag, repr(value)]
+    return words
+
+
+def plan(world: World, asked: Asked, database: Path) -> Result:
+    """The answer, whatever it is."""
+    return command("card", *plan_words(world, asked), "--db", str(database))
+
+
+def predict(world: World, hz: float, database: Path) -> Document:
+    """Power and times of the server at a frequency."""
+    words = ("--device", world.server.label, "--frequency-mhz", repr(hz / 1e6), "--db", str(database), "--json")
+    return done("calibrate", "predict", *words)

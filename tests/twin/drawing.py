@@ -1,0 +1,53 @@
+"""Worlds and questions for a number, and everything that the commands say of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from tests.twin.commands import Measured, plan, predict
+from tests.twin.hold import Held, hold_fit, hold_plan, hold_predictions, hold_profile
+from tests.twin.truth import Asked, World
+from tests.twin.worlds import questions
+
+# Plans that are asked of each fleet: measuring takes seconds, a plan a tenth of one.
+QUESTIONS = 5
+
+
+def drawn(strategy: st.SearchStrategy[Any], count: int, number: int) -> list[Any]:
+    """The same examples for the same number, wherever it runs."""
+    found: list[Any] = []
+
+    @seed(number)
+    @settings(
+        max_examples=count,
+        phases=(Phase.generate,),
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def keep(example: Any) -> None:
+        found.append(example)
+
+    keep()
+    return found[:count]
+
+
+def asked_of(world: World, count: int, number: int) -> list[Asked]:
+    """What is asked of a world."""
+    return drawn(questions(world), count, number)
+
+
+def hold_world(held: Held, world: World, measured: Measured, number: int, count: int = QUESTIONS) -> None:
+    """Everything that the commands say of one world."""
+    for machine in (world.server, *world.boards):
+        hold_profile(held, world, machine, measured.profiles[machine.label])
+    hold_fit(held, world, measured)
+    table = world.server.frequencies_hz
+    for hz in (table[0], (table[2] + table[3]) / 2.0):
+        hold_predictions(held, world, hz, predict(world, hz, measured.database))
+    for asked in asked_of(world, count, number):
+        hold_plan(held, world, asked, measured, plan(world, asked, measured.database))

@@ -1,0 +1,113 @@
+"""Faults planted one at a time: a function of the product with one piece of its text replaced."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from cardlab.calibrate import freshness, service
+from cardlab.card.problem import constraints, delay, from_db, measured, objective
+from cardlab.core.records.task import Task
+from cardlab.profilers.measure import point
+from cardlab.profilers.runtime import budget, flops
+from cardlab.workflows import plan
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """`old` occurs once in the source of `function` and is replaced by `new`.
+
+    `measuring`: it lies before the plan, so that the world has to be measured again with it.
+    """
+
+    function: Function
+    old: str
+    new: str
+    measuring: bool = False
+
+
+@contextmanager
+def planted(fault: Fault) -> Iterator[None]:
+    """While it lasts the function does the wrong thing, wherever it was imported to."""
+    function = fault.function
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(fault.old) == 1, (
+        f"{fault.old!r} occurs {source.count(fault.old)} times in {function.__qualname__}"
+    )
+    space: dict[str, Any] = {}
+    source = "from __future__ import annotations\n" + source.replace(fault.old, fault.new).replace("@property\n", "")
+    exec(compile(source, function.__code__.co_filename, "exec"), function.__globals__, space)  # noqa: S102
+    right = function.__code__
+    function.__code__ = space[function.__name__].__code__
+    try:
+        yield
+    finally:
+        function.__code__ = right
+
+
+def _getter(name: str, of: type) -> Function:
+    found: Function = vars(of)[name].fget
+    return found
+
+
+FAULTS = {
+    "the server's bytes for a device": Fault(
+        function=from_db._Assembly._problem,
+        old="device_memory_bytes(p, cuts) for p in self.profiles",
+        new="device_memory_bytes(self.server_profile, cuts) for p in self.profiles",
+    ),
+    "uplink for downlink": Fault(
+        function=from_db._Assembly._known_rates, old="given[1] or stored[1]", new="given[0] or stored[0]"
+    ),
+    "mini-batches of a round forgotten": Fault(
+        function=delay.round_terms, old="device=epochs * each.device_s", new="device=each.device_s"
+    ),
+    "the rail of a part for the whole": Fault(
+        function=measured.server_fits, old="fit.rail != rail", new="fit.rail == rail"
+    ),
+    "a stale fit without a word": Fault(
+        function=freshness.staleness, old="if stale.fit.fit_id in used", new="if False", measuring=True
+    ),
+    "runs of two states without a word": Fault(
+        function=service._changed, old="spread <= RUNS_DIFFER", new="True", measuring=True
+    ),
+    "the flag of a throttled point dropped": Fault(
+        function=point.PointMeasurer.operating_point, old="throttled=throttled,", new="throttled=False,", measuring=True
+    ),
+    "the server's head forgotten": Fault(
+        function=measured._server_parts, old="for part in SERVER_PARTS", new="for part in SERVER_PARTS[:2]"
+    ),
+    "one layer too many on a device": Fault(function=measured._multiples, old="cuts - 1.0", new="cuts"),
+    "optimizer state that travels forgotten": Fault(
+        function=_getter("optimizer_factor", Task), old='self.optimizer == "adamw"', new="False"
+    ),
+    "bytes of the profile's dtype on the wire": Fault(
+        function=from_db._Assembly._problem,
+        old="DTYPE_BYTES[wire] / ",
+        new="DTYPE_BYTES[self.server_profile.run.execution.dtype] / ",
+    ),
+    "compression dropped": Fault(
+        function=from_db._Assembly._problem, old="objective.compression * DTYPE", new="1.0 * DTYPE"
+    ),
+    "waiting not paid for": Fault(
+        function=objective.server_energy_j, old="power_w * busy_s + wait_w * (delay_s - busy_s)", new="power_w * busy_s"
+    ),
+    "a cap on power dropped": Fault(function=constraints.limits_on, old="wanted.server_power_w,", new="None,"),
+    "2^20 for a million": Fault(
+        function=plan._from_database,
+        old="None if options.uplink_mbps is None else options.uplink_mbps * 1e6",
+        new="None if options.uplink_mbps is None else options.uplink_mbps * 2**20",
+    ),
+    "multiply-accumulates for FLOPs": Fault(
+        function=flops.torch_flop, old="forward_flop=float(", new="forward_flop=0.5 * float(", measuring=True
+    ),
+    "a cut off by one": Fault(
+        function=budget.cut_sides, old="[layer] * (cut - 1)", new="[layer] * cut", measuring=True
+    ),
+}

@@ -1,0 +1,267 @@
+"""What changes a question changes the answer as the world says, and what changes nothing changes nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.run import command
+from tests.twin.commands import Measured, done, measure, plan, plan_words, profile_words
+from tests.twin.drawing import drawn
+from tests.twin.machine import standing
+from tests.twin.truth import Asked, Machine, World
+from tests.twin.worlds import BOARDS, machines, worlds
+
+pytestmark = pytest.mark.torch
+
+Document = dict[str, Any]
+# What tells one plan from another that says the same.
+OWN = ("plan_id", "created_at")
+
+
+@pytest.fixture(scope="module")
+def fleet(fleets) -> tuple[World, Measured]:
+    """One with two boards that hold every cut, whose server never changed."""
+    for world, measured in fleets:
+        free = all(b.memory_bytes == 2**33 for b in world.boards)
+        if len(world.boards) > 1 and free and world.before is None and world.work.model.layers > 3:
+            return world, measured
+    raise AssertionError("no such fleet was drawn")
+
+
+@pytest.fixture
+def asked(fleet) -> Asked:
+    """A question whose answer lies inside: every term of it counts."""
+    world, _ = fleet
+    batch_s = world.work.server_s(world.server, 1, world.server.top_hz)
+    rate = float(round(world.work.hidden_values() * 32 / (0.3 * batch_s)))
+    return Asked(
+        scheme="card",
+        order=tuple(range(len(world.boards))),
+        uplink_bps=rate,
+        downlink_bps=2.0 * rate,
+        weight=0.5,
+        energy="round",
+        epochs=2,
+        compression=1.0,
+        wire="float32",
+    )
+
+
+def said(fleet: tuple[World, Measured], asked: Asked, database: Path | None = None) -> Document:
+    """The plan's document without what is its own."""
+    world, measured = fleet
+    result = plan(world, asked, database or measured.database)
+    assert result.code == 0, result.err
+    return {key: value for key, value in result.document.items() if key not in OWN}
+
+
+def first(document: Document) -> Document:
+    """What is decided for the first device."""
+    decision: Document = document["rounds"][0]["devices"][0]
+    return decision
+
+
+def test_the_order_of_devices_changes_their_order_alone(fleet, asked):
+    ahead, back = said(fleet, asked), said(fleet, replace(asked, order=asked.order[::-1]))
+    assert ahead["rounds"][0]["devices"] == back["rounds"][0]["devices"][::-1]
+    assert ahead["summary"]["delay_s"] == pytest.approx(back["summary"]["delay_s"], rel=1e-12)
+
+
+def test_a_key_is_a_label(fleet, asked):
+    world, measured = fleet
+    words = plan_words(world, asked)
+    for machine in (world.server, *world.boards):
+        words = [f"simulated:{machine.kind}:{machine.label}" if w == machine.label else w for w in words]
+    by_key = done("card", *words, "--db", str(measured.database))
+    assert by_key["rounds"] == said(fleet, asked)["rounds"]
+
+
+def test_a_measured_link_is_the_rate_that_is_typed(fleet, asked, tmp_path):
+    world, measured = fleet
+    database = tmp_path / "copy.db"
+    shutil.copy(measured.database, database)
+    streams = {
+        "sum_received": {"seconds": 10.0, "bytes": asked.uplink_bps * 10 / 8, "bits_per_second": asked.uplink_bps}
+    }
+    back = {
+        "sum_received": {"seconds": 10.0, "bytes": asked.downlink_bps * 10 / 8, "bits_per_second": asked.downlink_bps}
+    }
+    for name, end, reverse in (("up", streams, 0), ("down", back, 1)):
+        start = {"version": "iperf 3.12", "test_start": {"protocol": "TCP", "reverse": reverse, "num_streams": 1}}
+        sums = end | {"sum_sent": end["sum_received"], "streams": []}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"start": start, "intervals": [], "end": sums}))
+    files = (str(tmp_path / "up.json"), "--downlink", str(tmp_path / "down.json"))
+    done("card", "link", *files, "--name", "lab", "--db", str(database), "--json")
+    words = plan_words(world, asked)
+    for flag in ("--uplink-mbps", "--downlink-mbps"):
+        del words[words.index(flag) : words.index(flag) + 2]
+    imported = done("card", *words, "--link", "lab", "--db", str(database))
+    decision, typed = first(imported), first(said(fleet, asked))
+    assert decision["cut"] == typed["cut"]
+    assert decision["delay_terms"] == pytest.approx(typed["delay_terms"], rel=1e-12)
+    assert "imported" in imported["provenance"]["origins"]
+
+
+def test_bundles_merge_in_any_order_and_twice(fleet, asked, tmp_path):
+    world, _ = fleet
+    bundles = []
+    # Each machine is measured into a database of its own, as a fleet does it.
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(world.work.model.config()))
+    for machine in (world.server, *world.boards):
+        own = tmp_path / f"{machine.label}.db"
+        with standing(machine):
+            done("profile-device", *profile_words(world, machine, config, own))
+        bundle = tmp_path / f"{machine.label}.cardlab"
+        done("calibrate", "export", "--out", str(bundle), "--db", str(own), "--json")
+        bundles.append(str(bundle))
+    answers = []
+    for index, order in enumerate((bundles, [*bundles[::-1], bundles[0]])):
+        database = tmp_path / f"merged-{index}.db"
+        done("calibrate", "merge", *order, "--db", str(database), "--json")
+        done("calibrate", "fit", "--db", str(database), "--json")
+        answers.append(said(fleet, asked, database))
+    # Fits are drawn with seeds of their own data; ids are new in each database.
+    for answer in answers:
+        del answer["fits"]
+    assert answers[0]["rounds"] == answers[1]["rounds"]
+    assert answers[0]["summary"] == answers[1]["summary"]
+
+
+def test_an_unrelated_device_and_task_change_nothing(fleet, asked, tmp_path):
+    world, measured = fleet
+    before = said(fleet, asked)
+    database = tmp_path / "more.db"
+    shutil.copy(measured.database, database)
+    stranger: Machine = drawn(machines("stranger", BOARDS[-1], world.work, 3), 1, 11)[0]
+    other = drawn(worlds(), 5, 12)[-1]
+    assert other.work != world.work
+    config = tmp_path / "config.json"
+    for work_of, machine in ((world, stranger), (other, replace(stranger, label=world.boards[0].label + "-twin"))):
+        config.write_text(json.dumps(work_of.work.model.config()))
+        with standing(machine):
+            done("profile-device", *profile_words(work_of, machine, config, database))
+    t = world.work.training
+    words = [*plan_words(world, asked), "--batch", str(t.batch), "--seq", str(t.sequence), "--db", str(database)]
+    result = command("card", *words)
+    assert result.code == 0, result.err
+    assert result.document["rounds"] == before["rounds"]
+
+
+def test_a_faster_uplink_shortens_the_uplink_alone(fleet, asked):
+    plain = first(said(fleet, replace(asked, weight=1.0)))
+    quick = first(said(fleet, replace(asked, weight=1.0, uplink_bps=4.0 * asked.uplink_bps)))
+    assert quick["delay_s"] < plain["delay_s"]
+    if quick["cut"] == plain["cut"]:
+        assert quick["delay_terms"]["uplink"] == pytest.approx(plain["delay_terms"]["uplink"] / 4.0, rel=1e-9)
+        assert quick["delay_terms"]["downlink"] == plain["delay_terms"]["downlink"]
+
+
+def test_more_weight_on_delay_never_makes_it_longer(fleets, asked):
+    moved = 0
+    for world, measured in fleets:
+        answers = [
+            plan(world, replace(asked, weight=w, order=(0,), wire=world.server.dtype), measured.database)
+            for w in (0.0, 0.3, 0.7, 1.0)
+        ]
+        if answers[0].code != 0:
+            continue
+        delays = [first(a.document)["delay_s"] for a in answers]
+        energies = [first(a.document)["server_energy_j"] for a in answers]
+        assert delays == sorted(delays, reverse=True)
+        assert energies == sorted(energies)
+        moved += delays[0] > delays[-1] and energies[0] < energies[-1]
+    assert moved >= 3
+
+
+def test_mini_batches_multiply_what_comes_with_each(fleet, asked):
+    once, thrice = (first(said(fleet, replace(asked, weight=1.0, epochs=n))) for n in (1, 3))
+    if once["cut"] == thrice["cut"]:
+        for term in ("device", "uplink", "server", "downlink"):
+            assert thrice["delay_terms"][term] == pytest.approx(3.0 * once["delay_terms"][term], rel=1e-9)
+        assert thrice["delay_terms"]["adapters"] == once["delay_terms"]["adapters"]
+    assert thrice["delay_s"] > once["delay_s"]
+
+
+def test_half_the_numbers_on_the_wire_take_half_the_time(fleet, asked):
+    wide = first(said(fleet, replace(asked, weight=1.0)))
+    for change in ({"wire": "bfloat16"}, {"compression": 0.5}):
+        narrow = first(said(fleet, replace(asked, weight=1.0, **change)))
+        assert narrow["delay_s"] < wide["delay_s"]
+        if narrow["cut"] == wide["cut"]:
+            assert narrow["delay_terms"]["uplink"] == pytest.approx(wide["delay_terms"]["uplink"] / 2.0, rel=1e-9)
+
+
+def test_a_limit_is_kept_and_costs(fleet, asked):
+    free = first(said(fleet, asked))
+    world, _ = fleet
+    for change, key, bound in (
+        ({"server_power_w": 0.5 * (world.server.power_w(free["frequency_hz"]) + world.server.static_w)}, None, None),
+        ({"least_layers": free["cut"] + 1}, "cut", None),
+        ({"server_energy_j": 0.98 * free["server_energy_j"]}, "server_energy_j", 0.98 * free["server_energy_j"]),
+        ({"deadline_s": 0.98 * free["delay_s"]}, "delay_s", 0.98 * free["delay_s"]),
+    ):
+        result = plan(world, replace(asked, **change), fleet[1].database)
+        if result.code != 0:
+            result.failed_in_one_line(1)
+            continue
+        kept = first(result.document)
+        assert kept["cost"] > free["cost"], change
+        assert kept["binding"], change
+        if key == "cut":
+            assert kept["cut"] > free["cut"]
+        elif key is not None:
+            assert kept[key] <= bound
+
+
+def test_what_is_counted_grows_from_above_idle_over_busy_to_the_round(fleet, asked):
+    found = {
+        kind: first(said(fleet, replace(asked, energy=kind, weight=1.0))) for kind in ("above_idle", "busy", "round")
+    }
+    energies = [found[kind]["server_energy_j"] for kind in ("above_idle", "busy", "round")]
+    assert energies == sorted(energies) and len(set(energies)) == 3
+
+
+def test_everything_that_rests_on_simulated_numbers_says_so(fleet, asked):
+    _, measured = fleet
+    document = said(fleet, asked)
+
+    def origins(value: object) -> list[list[str]]:
+        if isinstance(value, dict):
+            own = [value["origins"]] if "origins" in value else []
+            return own + [found for inner in value.values() for found in origins(inner)]
+        return [found for inner in value for found in origins(inner)] if isinstance(value, list) else []
+
+    for name, told in (("plan", document), ("fit", measured.fit), *measured.profiles.items()):
+        assert origins(told), name
+        assert all("simulated" in found for found in origins(told)), name
+
+
+@pytest.mark.accept
+def test_merge_order_and_strangers_change_nothing_in_many_worlds(tmp_path):
+    count = 0
+    for index, world in enumerate(drawn(worlds(), 40, 31)):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        measured = measure(world, folder)
+        words = ("plan", "--from-db", "--server", world.server.label, "--uplink-mbps", "5", "--downlink-mbps", "5")
+        bundle = folder / "all.cardlab"
+        done("calibrate", "export", "--out", str(bundle), "--db", str(measured.database), "--json")
+        done("calibrate", "merge", str(bundle), "--db", str(folder / "other.db"), "--json")
+        devices = [word for board in world.boards for word in ("--device", board.label)]
+        plans = [
+            command("card", *words, *devices, "--json", "--db", str(database))
+            for database in (measured.database, folder / "other.db")
+        ]
+        assert plans[0].code == plans[1].code
+        if plans[0].code == 0:
+            assert plans[0].document["rounds"] == plans[1].document["rounds"]
+            count += 1
+    print(f"plans: {count}")
+    assert count > 20
