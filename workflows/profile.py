@@ -11,6 +11,7 @@ from cardlab.core.errors import NotSupportedError, ProfileError, UsageError
 from cardlab.core.records.measurement import PlannedPoint, Profile
 from cardlab.core.records.task import Architecture, Execution
 from cardlab.db.store import Store
+from cardlab.db.times import utc_now
 from cardlab.profilers import runtime as engine
 from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.board.work import command_work
@@ -62,6 +63,8 @@ def profile(
         # Before the workload, which takes seconds to load and to measure.
         planned = _planned(options, platform)
         workload = _workload(options, platform)
+        if options.compression:
+            _check_codecs(workload, platform)
         for line in abandoned_locks():
             say(f"warning: {line}")
         # Only now, so that options or a device that cannot be used leave no empty database behind.
@@ -82,7 +85,10 @@ def profile(
                 "whole_step": options.whole_step,
             },
         )
+        began_at = utc_now()
         measured = run_session(kept, platform, request, progress or SilentObserver())
+        if options.resume and measured.run.started_at >= began_at:
+            say("nothing unfinished of this kind to go on with: --resume measured anew")
         if options.compression:
             say(f"codecs: run {_codecs(kept, workload, platform, say)[:12]}")
         return measured
@@ -158,15 +164,20 @@ _OF_TASK = {
 }
 
 
-def _codecs(store: Store, workload: Workload, platform: HardwareDevice, say: Say) -> str:
-    from cardlab.workflows.codecs import profile_codecs
-
+def _check_codecs(workload: Workload, platform: HardwareDevice) -> None:
+    """Raise UsageError where codecs cannot be measured, before anybody waits for the profile."""
     # Rates are stated against float32, and a simulated device has no tensors to encode.
     if workload.task is None or workload.execution.dtype != "float32" or not platform.torch_device:
         raise UsageError(
             "codecs are measured on a model in float32 on a real device",
-            remedy="name a --model and --dtype float32, or leave --compression out; the profile is stored",
+            remedy="name a --model and --dtype float32, or leave --compression out",
         )
+
+
+def _codecs(store: Store, workload: Workload, platform: HardwareDevice, say: Say) -> str:
+    from cardlab.workflows.codecs import profile_codecs
+
+    assert workload.task is not None
     return profile_codecs(store, workload.task, workload.execution, platform, say)
 
 

@@ -1,0 +1,314 @@
+"""An option that neither changes the answer nor is refused was dropped in silence: there is none."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cardlab.calibrate.service import fit_store
+from cardlab.core.quantity import Provenance
+from cardlab.core.records.link import Link
+from tests.card.database import BOARD, MEASURED, SERVER, add_device, power_w, whole
+from tests.cli.matrix import Base, all_commands, cells
+from tests.cli.run import command
+from tests.conftest import surround
+
+ROOT = Path(__file__).resolve().parents[2]
+RATES = ("--uplink-mbps", "50", "--downlink-mbps", "80")
+FROM_DB = ("card", "plan", "--from-db", "--server", "gpu", "--device", "board")
+PROFILE = ("profile-device", "--platform", "simulated:orin-nano:m", "--model", "tiny-llama", "--seq", "16")
+SHORT = ("--frequencies", "2", "--no-whole-step")
+
+# A value other than the default, that makes sense for most commands.
+VALUES = {
+    "--adapter-dtype": "bfloat16",
+    "--all": "--all",
+    "--allow": "{folder}/nobody.public",
+    "--attention": "eager",
+    "--batch": "3",
+    "--backup": "--no-backup",
+    "--before": "2020-01-01",
+    "--bind": "127.0.0.1:5999",
+    "--budget": "20s",
+    "--channel": "poor",
+    "--checkpointing": "--checkpointing",
+    "--codec": "dense:6",
+    "--compression": "0.3",
+    "--confidence": "0.95",
+    "--cut": "2",
+    "--data": "{folder}/nothing.txt",
+    "--deadline": "0.1",
+    "--device": "board",
+    "--devices": "2",
+    "--downlink": "{folder}/nothing.json",
+    "--downlink-mbps": "33",
+    "--dry-run": "--dry-run",
+    "--dtype": "float32",
+    "--energy": "busy",
+    "--fleets": "3",
+    "--frequencies": "3",
+    "--frequency-mhz": "900",
+    "--from-db": "--from-db",
+    "--idle": "5",
+    "--key": "{folder}/nobody.secret",
+    "--law": "power_law",
+    "--link": "nowhere",
+    "--load-command": "true",
+    "--local-epochs": "3",
+    "--lora-alpha": "32",
+    "--lora-rank": "4",
+    "--lora-targets": "q_proj",
+    "--max-device-energy": "0.4",
+    "--max-server-energy": "0.5",
+    "--max-server-power": "33",
+    "--memory-budget-gib": "0.41",
+    "--memory-mhz": "1000",
+    "--message-bytes": "4096",
+    "--messages": "5",
+    "--min-accuracy": "0.9",
+    "--min-device-layers": "2",
+    "--model": "gpt2",
+    "--name": "other",
+    "--optimizer": "adamw",
+    "--out": "{folder}/other",
+    "--pareto": "--pareto",
+    "--plan": "nothing",
+    "--platform": "simulated:orin-nx:m",
+    "--plot": "{folder}/plot.svg",
+    "--power-mode": "15W",
+    "--rail": "VDD",
+    "--readonly": "--readonly",
+    "--reference": "100",
+    "--repeats": "3",
+    "--resume": "--resume",
+    "--rounds": "3",
+    "--run": "nothing",
+    "--samples": "--samples",
+    "--scenario": "card-letter",
+    "--scheme": "sft",
+    "--segment": "layer",
+    "--sensitivity": "--sensitivity",
+    "--seq": "24",
+    "--serve": "--serve",
+    "--server": "nobody",
+    "--server-key": "{folder}/nobody.public",
+    "--server-sharing": "batched",
+    "--superseded": "--superseded",
+    "--threads": "2",
+    "--uplink-mbps": "33",
+    "--weight": "0.9",
+    "--whole-step": "--whole-step",
+    "--wire-dtype": "float32",
+    "--with-dependents": "--with-dependents",
+}
+# It names what is taken where no scenario is named: said or not, it is the same.
+TAKEN_ANYWAY = {"--from-db": None}
+BASES = (
+    Base(name="plan", words=(*FROM_DB, *RATES), values=TAKEN_ANYWAY),
+    Base(
+        name="plan of two devices",
+        words=(*FROM_DB, "--device", "second", *RATES),
+        values={"--device": "gpu", **TAKEN_ANYWAY},
+    ),
+    Base(
+        name="plan on a channel",
+        words=(*FROM_DB, "--channel", "good", "--rounds", "2"),
+        values={"--rounds": "4", **TAKEN_ANYWAY},
+    ),
+    Base(name="plan on a stored link", words=(*FROM_DB, "--link", "lab"), values=TAKEN_ANYWAY),
+    Base(
+        name="plan in parallel",
+        words=(*FROM_DB, "--device", "second", "--scheme", "sft", *RATES),
+        values={"--energy": "round", "--scheme": "", **TAKEN_ANYWAY},
+    ),
+    Base(
+        name="plan of a scenario",
+        words=("card", "plan", "--scenario", "card-letter"),
+        values={"--energy": "round", "--scenario": "{data}/other.toml", "--max-server-power": "1"},
+    ),
+    Base(
+        name="plan of a scenario in parallel",
+        words=("card", "plan", "--scenario", "card-letter", "--scheme", "sft"),
+        values={"--energy": "round", "--scheme": "card", "--deadline": "60", "--scenario": "{data}/other.toml"},
+    ),
+    Base(
+        name="simulate",
+        words=("card", "simulate", "--rounds", "2", "--channel", "good"),
+        values={"--scenario": "{data}/other.toml"},
+        store=False,
+    ),
+    Base(name="reproduce", words=("card", "reproduce", "--rounds", "2"), store=False),
+    Base(name="predict", words=("calibrate", "predict", "--device", "gpu", "--frequency-mhz", "1500")),
+    Base(name="fit", words=("calibrate", "fit", "--device", "gpu")),
+    Base(name="show fits", words=("calibrate", "show"), values={"--device": "second"}),
+    Base(
+        name="report of devices",
+        words=("calibrate", "report", "--out", "{folder}/page.html"),
+        file="page.html",
+        # Where it is written, which the file is read from.
+        values={"--out": None},
+    ),
+    Base(name="export", words=("calibrate", "export", "--out", "{folder}/all.cardlab"), values={"--out": None}),
+    Base(
+        name="meter",
+        words=("calibrate", "meter", "--device", "gpu", "--reference", "{data}/meter.csv"),
+        values={"--reference": "{data}/other-meter.csv"},
+    ),
+    Base(
+        name="import",
+        words=("calibrate", "import", "{data}/sweep.csv", "--device", "lab-card"),
+        values={"--device": "another"},
+    ),
+    Base(
+        name="link",
+        words=("card", "link", "{data}/up.json", "--name", "field"),
+        values={"--downlink": "{data}/down.json"},
+    ),
+    Base(name="links", words=("card", "link"), values={"--serve": "--serve --idle 0.3 --bind 127.0.0.1:5999"}),
+    Base(
+        name="report of a plan",
+        words=("card", "report", "--out", "{folder}/page.html"),
+        file="page.html",
+        values={"--out": None},
+    ),
+    Base(name="models", words=("profile-device", "models"), store=False),
+    Base(name="doctor", words=("profile-device", "doctor", "--platform", "simulated:orin-nano")),
+    Base(name="selftest", words=("profile-device", "selftest", "--platform", "simulated:orin-nano"), store=False),
+    Base(
+        name="agent",
+        words=("profile-device", "agent", "--out", "{folder}/agent.pyz"),
+        values={"--out": None},
+        file="agent.pyz",
+        store=False,
+    ),
+    Base(name="show a profile", words=("profile-device", "show")),
+    Base(name="profile", words=(*PROFILE, *SHORT)),
+    Base(
+        name="profile with a whole step",
+        words=(*PROFILE, "--frequencies", "max"),
+        values={"--whole-step": "--no-whole-step"},
+    ),
+    Base(name="profile as found", words=(*PROFILE, "--readonly", "--no-whole-step"), values={"--readonly": ""}),
+    Base(
+        name="profile of a load",
+        words=(
+            *("profile-device", "--platform", "simulated:orin-nano:m", "--load-command", "true"),
+            *("--frequencies", "max", "--repeats", "2"),
+        ),
+        values={"--load-command": "sleep", "--whole-step": "--no-whole-step"},
+        steady=False,
+    ),
+    Base(name="contents", words=("cardlab", "db", "info")),
+    Base(name="check", words=("cardlab", "db", "check")),
+    # A permission: of what nothing rests on, and of what something does.
+    Base(
+        name="prune a device",
+        words=("cardlab", "db", "prune", "--device", "second", "--yes"),
+        values={"--superseded": None, "--with-dependents": None},
+    ),
+    Base(
+        name="prune a device with what rests on it",
+        words=("cardlab", "db", "prune", "--device", "gpu", "--with-dependents", "--yes"),
+        values={"--with-dependents": "", "--superseded": None, "--device": "second"},
+    ),
+    Base(
+        name="prune fits",
+        words=("cardlab", "db", "prune", "--superseded", "--yes"),
+        values={"--superseded": "", "--device": "gpu", "--before": "2030-01-01"},
+    ),
+)
+
+
+def build(database: Path, data: Path) -> None:
+    """A database with a server, two boards, a link, a superseded fit and a plan, and files to import."""
+    with whole(database) as store:
+        fit_store(store, device=SERVER.key, created_at="2026-11-22T10:10:00.000000Z")
+        add_device(store, replace(BOARD, key="jetson:0002", name="second"), seconds=0.05, power=9.0)
+        store.links.add(
+            Link(
+                uid="1" * 32,
+                name="lab",
+                uplink_bps=2e7,
+                downlink_bps=4e7,
+                provenance=Provenance.of("imported"),
+                measured_at="2026-11-21T10:00:00.000000Z",
+            )
+        )
+    assert command(*FROM_DB, *RATES, "--db", str(database)).code == 0
+    (data / "sweep.csv").write_text("frequency_mhz,power_w\n600,30\n900,41\n1200,58\n1500,80\n")
+    sums = {"seconds": 10.0, "bytes": 5e7, "bits_per_second": 4e7}
+    start: dict[str, object] = {"version": "iperf 3.12"}
+    end = {"sum_received": sums, "sum_sent": sums, "streams": []}
+    for name, reverse in (("up", 0), ("down", 1)):
+        start["test_start"] = {"protocol": "TCP", "reverse": reverse, "num_streams": 1}
+        (data / f"{name}.json").write_text(json.dumps({"start": start, "intervals": [], "end": end}))
+    letter = (ROOT / "card" / "scenarios" / "card-letter.toml").read_text("utf-8")
+    assert letter.count("weight = 0.2") == 1
+    (data / "other.toml").write_text(letter.replace("weight = 0.2", "weight = 0.3"))
+    for name, factor in (("meter", 1.04), ("other-meter", 1.08)):
+        rows = "".join(f"{power_w(f)},{factor * power_w(f) + 0.01 * i % 3}\n" for i, f in enumerate(MEASURED))
+        (data / f"{name}.csv").write_text("reference_w,sensor_w\n" + rows)
+
+
+# A real command in each window of a virtual sweep takes a minute; the rest of its options are refused at once.
+SLOW = ("profile of a load", "plan of a scenario in parallel", "reproduce")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> tuple[Path, Path]:
+    """The database and the files."""
+    folder = tmp_path_factory.mktemp("matrix")
+    with pytest.MonkeyPatch.context() as patch:
+        surround(patch, folder)
+        build(folder / "kept.db", folder)
+    return folder / "kept.db", folder
+
+
+def neither(bases: tuple[Base, ...], kept: tuple[Path, Path]) -> list[str]:
+    """Options without effect, and refusals that name no remedy."""
+    database, folder = kept
+    found, count = [], 0
+    for base in bases:
+        for cell in cells(base, VALUES, folder / "work", database):
+            count += 1
+            if cell.outcome not in ("changes", "refused"):
+                found.append(f"{cell.base}: {cell.flag}: {cell.outcome}: {cell.said}")
+    print(f"options tried beside a command: {count}, without effect and not refused: {len(found)}")
+    return found
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("base", [b for b in BASES if b.name not in SLOW], ids=lambda b: b.name.replace(" ", "-"))
+def test_every_option_changes_the_answer_or_is_refused(kept, base):
+    assert neither((base,), kept) == []
+
+
+@pytest.mark.torch
+@pytest.mark.accept
+def test_every_option_of_every_command_changes_the_answer_or_is_refused(kept):
+    assert neither(BASES, kept) == []
+
+
+def test_no_command_is_left_out_of_the_matrix():
+    tried = {tuple(base.words[:2]) if base.words[1][:2] != "--" else (base.words[0],) for base in BASES}
+    tried |= {tuple(base.words[:3]) for base in BASES if base.words[0] == "cardlab"}
+    assert set(all_commands()) - tried - set(ELSEWHERE) == set()
+
+
+# What hangs on two processes, a trained model or the machine's state, with the tests that try it.
+ELSEWHERE = {
+    ("card", "accuracy"): "tests/split/test_accuracy.py",
+    ("card", "run"): "tests/split/test_commands.py",
+    ("card", "run", "server"): "tests/split/test_commands.py",
+    ("card", "run", "device"): "tests/split/test_commands.py",
+    ("card", "run", "keys"): "tests/split/test_commands.py",
+    ("card", "validate"): "tests/split/test_commands.py",
+    ("calibrate", "merge"): "no options of its own",
+    ("profile-device", "capture"): "tests/profilers/devices",
+    ("profile-device", "restore"): "no options of its own",
+    ("cardlab", "db", "upgrade"): "no options of its own",
+    ("cardlab", "db", "vacuum"): "no options of its own",
+}
