@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cardlab.workflows.exchange import calibrate_sensor, export, import_sweep, merge
     from cardlab.workflows.fit import fit, stored_fits
     from cardlab.workflows.links import answer_probes, import_link, measure_link
+    from cardlab.workflows.lists import list_links, list_plans, list_profiles, list_runs
     from cardlab.workflows.plan import plan
     from cardlab.workflows.predict import predict
     from cardlab.workflows.profile import bundled_models, dry_run, profile, restore_frequencies
@@ -52,6 +53,10 @@ _MODULE = {
     "import_link": "cardlab.workflows.links",
     "import_sweep": "cardlab.workflows.exchange",
     "info": "cardlab.workflows.database",
+    "list_links": "cardlab.workflows.lists",
+    "list_plans": "cardlab.workflows.lists",
+    "list_profiles": "cardlab.workflows.lists",
+    "list_runs": "cardlab.workflows.lists",
     "measure_link": "cardlab.workflows.links",
     "merge": "cardlab.workflows.exchange",
     "pack": "cardlab.workflows.agent",
@@ -86,6 +91,10 @@ __all__ = [
     "import_link",
     "import_sweep",
     "info",
+    "list_links",
+    "list_plans",
+    "list_profiles",
+    "list_runs",
     "measure_link",
     "merge",
     "open_device",

@@ -91,7 +91,9 @@ def prune_store(store: Store, options: PruneOptions) -> Pruned:
     if selection.superseded_fits and not (selection.names_runs or options.device):
         for flag, on in (("--samples", options.samples), ("--with-dependents", options.with_dependents)):
             if on:
-                raise UsageError(f"{flag} has no effect on --superseded alone", remedy=f"leave {flag} out, or name runs")
+                raise UsageError(
+                    f"{flag} has no effect on --superseded alone", remedy=f"leave {flag} out, or name runs"
+                )
     if options.device is not None:
         selection = replace(selection, device=store.devices.resolve(options.device).key)
     # Counted first, so that a refusal comes before the copy, which may be large.

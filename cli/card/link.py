@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cardlab.cli.card.app import app
@@ -89,8 +90,15 @@ def _import(options: LinkOptions, shared: Shared) -> None:
 
 
 def _list(shared: Shared) -> None:
+    from cardlab.workflows.lists import list_links
+
     with open_shared(shared) as store:
-        links = store.links.all()
+        links = list_links(store)
+    print_links(links, shared)
+
+
+def print_links(links: Sequence[Link], shared: Shared) -> None:
+    """The stored links, a line each."""
     if shared.json:
         print_json({"links": to_plain(links)})
     elif links:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from cardlab.cli.console import print_json, print_table
 from cardlab.cli.parameters import Shared, command
 from cardlab.cli.profile.measure import app
@@ -9,6 +12,9 @@ from cardlab.cli.stores import open_shared
 from cardlab.core.errors import UsageError
 from cardlab.core.plain import to_plain
 from cardlab.workflows.options.profile import ShowOptions
+
+if TYPE_CHECKING:
+    from cardlab.db.store.runs import RunSummary
 
 
 @command(app, ShowOptions, name="show")
@@ -29,7 +35,12 @@ def show(options: ShowOptions, shared: Shared) -> None:
 def _list(shared: Shared) -> None:
     with open_shared(shared) as store:
         runs = store.runs.summaries()
-    if shared.json:
+    print_runs(runs, shared.json)
+
+
+def print_runs(runs: Sequence[RunSummary], as_json: bool) -> None:
+    """Runs of any kind, a line each."""
+    if as_json:
         print_json({"runs": [to_plain(run) for run in runs]})
         return
     rows = [

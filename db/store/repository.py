@@ -65,6 +65,10 @@ def find_or_add(session: Session, row: R) -> R:
     return row
 
 
+# The command that lists what an id names.
+_LISTS = {"run": "profile-device show --all", "fit": "calibrate show", "plan": "card plans"}
+
+
 def find_prefix(session: Session, kind: type[R], prefix: str, what: str, **where: Any) -> R:
     """The only row whose uid begins with `prefix`.
 
@@ -74,7 +78,7 @@ def find_prefix(session: Session, kind: type[R], prefix: str, what: str, **where
     query = select(kind).where(kind.uid.startswith(prefix, autoescape=True)).filter_by(**where).limit(6)
     rows = session.scalars(query).all()
     if not rows:
-        raise NotFoundError(f"there is no {what} {prefix!r}", remedy=f"list the {what}s and copy an id")
+        raise NotFoundError(f"there is no {what} {prefix!r}", remedy=f"copy one from: {_LISTS[what]}")
     if len(rows) > 1:
         raise AmbiguousNameError(
             f"{prefix!r} fits several {what}s: {', '.join(r.uid[:12] for r in rows)}",

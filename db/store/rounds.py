@@ -62,7 +62,7 @@ class Rounds(Repository):
         with self.reading() as session:
             run = find_uid(session, RunRow, run_uid)
             if run is None:
-                raise NotFoundError(f"there is no run {run_uid!r}", remedy="list runs with: profile-device show --all")
+                raise NotFoundError(f"there is no run {run_uid!r}", remedy="list them with: card runs")
             query = select(TrainRoundRow).where(TrainRoundRow.run_id == run.id)
             rows = session.scalars(query.order_by(TrainRoundRow.number, TrainRoundRow.id)).all()
             return tuple(_record(session, row, run_uid) for row in rows)

@@ -104,25 +104,25 @@ VALUES = {
     "--wire-dtype": "float32",
     "--with-dependents": "--with-dependents",
 }
-# It names what is taken where no scenario is named: said or not, it is the same.
-TAKEN_ANYWAY = {"--from-db": None}
+# It is in the base: what is tried is to leave it out.
+LEFT_OUT = {"--from-db": ""}
 BASES = (
-    Base(name="plan", words=(*FROM_DB, *RATES), values=TAKEN_ANYWAY),
+    Base(name="plan", words=(*FROM_DB, *RATES), values=LEFT_OUT),
     Base(
         name="plan of two devices",
         words=(*FROM_DB, "--device", "second", *RATES),
-        values={"--device": "gpu", **TAKEN_ANYWAY},
+        values={"--device": "gpu", **LEFT_OUT},
     ),
     Base(
         name="plan on a channel",
         words=(*FROM_DB, "--channel", "good", "--rounds", "2"),
-        values={"--rounds": "4", **TAKEN_ANYWAY},
+        values={"--rounds": "4", **LEFT_OUT},
     ),
-    Base(name="plan on a stored link", words=(*FROM_DB, "--link", "lab"), values=TAKEN_ANYWAY),
+    Base(name="plan on a stored link", words=(*FROM_DB, "--link", "lab"), values=LEFT_OUT),
     Base(
         name="plan in parallel",
         words=(*FROM_DB, "--device", "second", "--scheme", "sft", *RATES),
-        values={"--energy": "round", "--scheme": "", **TAKEN_ANYWAY},
+        values={"--energy": "round", "--scheme": "", **LEFT_OUT},
     ),
     Base(
         name="plan of a scenario",
@@ -174,6 +174,10 @@ BASES = (
         file="page.html",
         values={"--out": None},
     ),
+    Base(name="plans", words=("card", "plans")),
+    Base(name="runs", words=("card", "runs")),
+    Base(name="stored links", words=("card", "links")),
+    Base(name="profiles", words=("profile-device", "list")),
     Base(name="models", words=("profile-device", "models"), store=False),
     Base(name="doctor", words=("profile-device", "doctor", "--platform", "simulated:orin-nano")),
     Base(name="selftest", words=("profile-device", "selftest", "--platform", "simulated:orin-nano"), store=False),
