@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from cardlab import __version__
 from cardlab.core.errors import RunError, UsageError
 from cardlab.core.plain import to_plain
 from cardlab.core.records.plan import SERIAL
-from cardlab.core.records.task import Task
+from cardlab.core.records.task import Architecture, Task
 from cardlab.split.refusals import RefusalCode, RefusalError
 
 PRIVACY = (
@@ -70,13 +70,13 @@ def check_task(announced: Task, model: str, here: Task, given: Mapping[str, obje
         model, here: what this side has, as a task.
         given: options that the user of this side named, by attribute ("lora.rank").
     """
-    there, mine = to_plain(announced), to_plain(here)
-    for key, value in there["architecture"].items():
+    there = to_plain(announced)
+    for f in fields(Architecture):
+        key, value, own = f.name, getattr(announced.architecture, f.name), getattr(here.architecture, f.name)
         # The first difference is enough to choose the right model.
-        if mine["architecture"][key] != value:
+        if own != value:
             raise RunError(
-                f"the model {model} is not the server's {announced.model}: {key} is {mine['architecture'][key]} here"
-                f" and {value} there",
+                f"the model {model} is not the server's {announced.model}: {key} is {own} here and {value} there",
                 remedy=f"start this device with --model {announced.model}",
             )
     for key, value in given.items():
