@@ -28,8 +28,8 @@ from cardlab.split.adapters import initial_adapters
 from cardlab.split.codecs.base import WIRE_BYTES
 from cardlab.split.codecs.feedback import ErrorFeedback
 from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
-from cardlab.split.data import Tokens
 from cardlab.split.halves import Half
+from cardlab.split.tokenizer import Tokens
 from cardlab.split.weights import Weights
 
 _HELD_BACK = 8
