@@ -63,7 +63,7 @@ def _extended(made: Plan, problem: Problem, options: PlanOptions) -> Plan:
 
 # What names measured parties and how their numbers travel: a scenario gives all of this itself.
 _DATABASE_ONLY = (
-    *("--server", "--device", "--model", "--batch", "--seq", "--optimizer", "--wire-dtype", "--link"),
+    *("--server", "--device", "--model", "--batch", "--seq", "--task", "--wire-dtype", "--link"),
     "--server-sharing",
 )
 
@@ -206,7 +206,7 @@ def _from_database(store: Store, options: PlanOptions) -> Plan:
         model=options.model,
         batch=options.batch,
         sequence=options.sequence,
-        optimizer=options.optimizer,
+        task=options.task,
         uplink_bps=None if options.uplink_mbps is None else options.uplink_mbps * 1e6,
         downlink_bps=None if options.downlink_mbps is None else options.downlink_mbps * 1e6,
         wire_dtype=options.wire_dtype,

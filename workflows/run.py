@@ -211,7 +211,6 @@ def _prepared(
             dtype = settings.dtype if options.dtype == "auto" and settings.dtype else options.dtype
             execution = open_runtime(platform).resolve_execution(dtype, "sdpa", options.threads)
         else:
-            Journal.check_vacant(Path(options.out))
             plan = None if options.plan is None else store.plans.get(options.plan)
             task = _task(options, plan, store)
             _check_against(options, plan, task)
@@ -220,6 +219,7 @@ def _prepared(
             execution = open_runtime(platform).resolve_execution(dtype, "sdpa", options.threads)
             settings = _settings(options, plan, task, execution)
             _check_text(options, settings)
+            Journal.check_vacant(Path(options.out))
             # Only now: what cannot be run leaves no folder behind.
             held.enter_context(locked(Path(options.out)))
             journal = Journal.begin(Path(options.out), settings, utc_now())

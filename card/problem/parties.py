@@ -24,7 +24,8 @@ class Request:
 
     Attributes:
         server, devices: labels or keys; devices may be LABEL@MODE.
-        model, batch, sequence, optimizer: name the task if the parties share several.
+        model, batch, sequence: name the task if the parties share several.
+        task: the first digits of its uid, which tells apart what those do not (LoRA, optimizer).
         uplink_bps, downlink_bps: the link, bit/s.
         link: a radio channel to draw rates from, for a direction without a rate.
         link_name: a stored link whose rates to take.
@@ -37,7 +38,7 @@ class Request:
     model: str | None = None
     batch: int | None = None
     sequence: int | None = None
-    optimizer: str | None = None
+    task: str | None = None
     uplink_bps: float | None = None
     downlink_bps: float | None = None
     link: LinkSpec | None = None
@@ -128,9 +129,9 @@ def find_task(store: Store, request: Request, parties: Sequence[Party]) -> Task:
             for p, tasks in zip(parties, per_party, strict=True)
         )
         raise PlanError(f"the parties share no task ({each})", remedy="profile all of them with the same task")
-    names = ", ".join(sorted(task_name(per_party[0][uid]) for uid in shared))
+    names = ", ".join(sorted(f"{task_name(per_party[0][uid])}: {uid[:8]}" for uid in shared))
     raise PlanError(
-        f"the parties share several tasks ({names})", remedy="name one by --model, --batch and --seq, or --optimizer"
+        f"the parties share several tasks ({names})", remedy="name one by --model, --batch and --seq, or --task ID"
     )
 
 
@@ -164,13 +165,8 @@ def newest_profile(store: Store, party: Party, task: Task) -> Profile:
 
 
 def _wanted(task: Task, request: Request) -> bool:
-    asked = (
-        (request.model, task.model),
-        (request.batch, task.batch),
-        (request.sequence, task.sequence),
-        (request.optimizer, task.optimizer),
-    )
-    return all(want is None or want == have for want, have in asked)
+    asked = ((request.model, task.model), (request.batch, task.batch), (request.sequence, task.sequence))
+    return task.uid.startswith(request.task or "") and all(want is None or want == have for want, have in asked)
 
 
 def _asked(request: Request) -> str:
@@ -178,7 +174,7 @@ def _asked(request: Request) -> str:
         ("--model", request.model),
         ("--batch", request.batch),
         ("--seq", request.sequence),
-        ("--optimizer", request.optimizer),
+        ("--task", request.task),
     )
     words = " ".join(f"{option} {value}" for option, value in parts if value is not None)
     return f" of {words}" if words else ""

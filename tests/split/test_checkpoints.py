@@ -335,7 +335,10 @@ def cut_short(size: int) -> Callable[[Path], None]:
 
 
 def written(content: bytes) -> Callable[[Path], None]:
-    return lambda folder: (folder / "model.safetensors").write_bytes(content) and None
+    def spoil(folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(content)
+
+    return spoil
 
 
 def a_folder_instead(folder: Path) -> None:

@@ -41,7 +41,9 @@ class PlanOptions(Checked):
         float | None,
         Opt("Fraction of smashed data and gradient bytes that remains.", shown="1", panel=_LINK),
     ] = None
-    optimizer: Annotated[str | None, Opt("Names the task.", panel=_TASK)] = None
+    task: Annotated[str | None, Opt("Its id, or first digits, where several are left.", metavar="ID", panel=_TASK)] = (
+        None
+    )
     min_accuracy: Annotated[float | None, Opt("sft: least accuracy, as card accuracy found it.", panel=_LIMITS)] = None
     server_sharing: Annotated[
         str | None, Opt("sft: serial, or batched with profiles at multiples of the batch.", shown="serial")

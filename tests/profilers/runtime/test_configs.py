@@ -239,7 +239,12 @@ def test_everything_that_changes_the_computation_is_compared(tmp_path: Path, cha
 
 def test_spellings_of_one_computation_are_equal(tmp_path: Path) -> None:
     plain = load_computing(config_file(tmp_path))
-    said = {"rope_theta": 10000, "rms_norm_eps": 0.000001, "hidden_act": "swish", "attention_bias": None}
+    said: dict[str, Any] = {
+        "rope_theta": 10000,
+        "rms_norm_eps": 0.000001,
+        "hidden_act": "swish",
+        "attention_bias": None,
+    }
     assert load_computing(config_file(tmp_path, **said)) == plain
     old = load_computing(config_file(tmp_path, rope_scaling={"type": "linear", "factor": 2}, rope_theta=5e5))
     new = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500000.0}
