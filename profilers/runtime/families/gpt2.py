@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cardlab.core.records.task import Architecture
-from cardlab.profilers.runtime.families import keys
 from cardlab.profilers.runtime.families.base import (
     ConfigDict,
     Family,
@@ -17,6 +16,16 @@ from cardlab.profilers.runtime.families.base import (
     Projection,
     optional,
     required,
+)
+from cardlab.profilers.runtime.families.keys import (
+    activation,
+    check_known,
+    check_quantised,
+    dropout,
+    flag,
+    heads_divide,
+    only,
+    positive,
 )
 
 if TYPE_CHECKING:
@@ -48,16 +57,16 @@ class Gpt2(Family):
 
     def architecture(self, config: ConfigDict) -> Architecture:
         """Dimensions of a gpt2 config.json (n_embd, n_layer, n_head, n_positions, n_inner)."""
-        keys.check_quantised(config)
+        check_quantised(config)
         hidden, heads = required(config, "n_embd"), required(config, "n_head")
-        keys.heads_divide("n_embd", hidden, "n_head", heads)
+        heads_divide("n_embd", hidden, "n_head", heads)
         computing = self.computing(config)
         for alias, name in _ALIASES.items():
-            keys.only(config, alias, config.get(name))
+            only(config, alias, config.get(name))
         for key in ("reorder_and_upcast_attn", "add_cross_attention", "is_encoder_decoder"):
-            keys.only(config, key, False)
-        keys.dropout(config, self.dropout_keys)
-        keys.check_known(config, (*_DIMENSIONS, *_ALIASES, *self.dropout_keys, *computing))
+            only(config, key, False)
+        dropout(config, self.dropout_keys)
+        check_known(config, (*_DIMENSIONS, *_ALIASES, *self.dropout_keys, *computing))
         activation = str(computing["activation_function"])
         return Architecture(
             family=self.name,
@@ -69,7 +78,7 @@ class Gpt2(Family):
             head_dim=hidden // heads,
             vocab_size=required(config, "vocab_size"),
             max_positions=required(config, "n_positions"),
-            tied_embeddings=keys.flag(config, "tie_word_embeddings", True),
+            tied_embeddings=flag(config, "tie_word_embeddings", True),
             attention_bias=True,
             activation=None if activation == _ACTIVATION else activation,
         )
@@ -77,11 +86,11 @@ class Gpt2(Family):
     def computing(self, config: ConfigDict) -> dict[str, object]:
         """Activation, norm and how attention is scaled."""
         return {
-            "activation_function": keys.activation(config, "activation_function", _ACTIVATION),
-            "layer_norm_epsilon": keys.positive(config, "layer_norm_epsilon", 1e-5),
-            "scale_attn_weights": keys.flag(config, "scale_attn_weights", True),
-            "scale_attn_by_inverse_layer_idx": keys.flag(config, "scale_attn_by_inverse_layer_idx", False),
-            "tie_word_embeddings": keys.flag(config, "tie_word_embeddings", True),
+            "activation_function": activation(config, "activation_function", _ACTIVATION),
+            "layer_norm_epsilon": positive(config, "layer_norm_epsilon", 1e-5),
+            "scale_attn_weights": flag(config, "scale_attn_weights", True),
+            "scale_attn_by_inverse_layer_idx": flag(config, "scale_attn_by_inverse_layer_idx", False),
+            "tie_word_embeddings": flag(config, "tie_word_embeddings", True),
         }
 
     def parameters(self, architecture: Architecture) -> dict[str, tuple[int, ...]]:

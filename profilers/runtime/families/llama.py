@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cardlab.profilers.runtime.families import keys
 from cardlab.profilers.runtime.families.base import ConfigDict
+from cardlab.profilers.runtime.families.keys import flag, only
 from cardlab.profilers.runtime.families.rotary import RotaryFamily
 
 
@@ -18,7 +18,7 @@ class Llama(RotaryFamily):
     output_bias = True
 
     def _attention_bias(self, config: ConfigDict) -> bool:
-        return keys.flag(config, "attention_bias", False)
+        return flag(config, "attention_bias", False)
 
     def _check_own(self, config: ConfigDict) -> None:
-        keys.only(config, "mlp_bias", False)
+        only(config, "mlp_bias", False)

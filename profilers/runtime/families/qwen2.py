@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cardlab.core.errors import ProfileError
-from cardlab.profilers.runtime.families import keys
 from cardlab.profilers.runtime.families.base import ConfigDict, optional, required
+from cardlab.profilers.runtime.families.keys import flag, only, wrong_key
 from cardlab.profilers.runtime.families.rotary import RotaryFamily
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Qwen2(RotaryFamily):
 
     def _attention_bias(self, config: ConfigDict) -> bool:
         # Built in: a configuration that says otherwise is of another model.
-        keys.only(config, "attention_bias", True)
+        only(config, "attention_bias", True)
         return True
 
     def _check_own(self, config: ConfigDict) -> None:
@@ -35,14 +35,14 @@ class Qwen2(RotaryFamily):
         if "num_key_value_heads" not in config:
             # transformers would take 32, whatever the model has.
             required(config, "num_key_value_heads")
-        using = keys.flag(config, "use_sliding_window", False)
+        using = flag(config, "use_sliding_window", False)
         # A window of null is none, whatever the switch says.
         if not using or ("sliding_window" in config and config["sliding_window"] is None):
             return
         window = optional(config, "sliding_window", _WINDOW)
         first = config.get("max_window_layers", _FIRST_WINDOW)
         if isinstance(first, bool) or not isinstance(first, int) or first < 0:
-            raise keys.wrong_key("max_window_layers", first, "a number of layers")
+            raise wrong_key("max_window_layers", first, "a number of layers")
         # A list of layers decides where there is one, and it was checked to have none with a window.
         if config.get("layer_types") is None and first < required(config, "num_hidden_layers"):
             raise ProfileError(

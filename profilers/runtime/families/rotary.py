@@ -12,7 +12,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from cardlab.core.records.task import Architecture
-from cardlab.profilers.runtime.families import keys
 from cardlab.profilers.runtime.families.base import (
     ConfigDict,
     Family,
@@ -20,6 +19,19 @@ from cardlab.profilers.runtime.families.base import (
     Projection,
     optional,
     required,
+)
+from cardlab.profilers.runtime.families.keys import (
+    activation,
+    check_known,
+    check_quantised,
+    dropout,
+    flag,
+    heads_divide,
+    only,
+    positive,
+    token,
+    unmodelled,
+    wrong_key,
 )
 
 if TYPE_CHECKING:
@@ -81,13 +93,13 @@ def rope_of(config: ConfigDict) -> dict[str, object]:
     Raises ProfileError naming the key: no object, two that contradict each other.
     """
     found = [(key, _normal(key, config[key])) for key in _ROPE if config.get(key) not in (None, {})]
-    theta = None if config.get("rope_theta") is None else keys.positive(config, "rope_theta")
+    theta = None if config.get("rope_theta") is None else positive(config, "rope_theta")
     for key, given in found:
         stated = given.get("rope_theta")
         if theta is not None and stated is not None and stated != theta:
-            raise keys.wrong_key(f"{key}.rope_theta", stated, f"the rope_theta = {theta:g} beside it")
+            raise wrong_key(f"{key}.rope_theta", stated, f"the rope_theta = {theta:g} beside it")
     if len(found) == 2 and {**found[1][1], "rope_theta": 0} != {**found[0][1], "rope_theta": 0}:
-        raise keys.wrong_key("rope_scaling", config["rope_scaling"], "what rope_parameters beside it says")
+        raise wrong_key("rope_scaling", config["rope_scaling"], "what rope_parameters beside it says")
     given = dict(found[0][1]) if found else {"rope_type": "default"}
     stated = given.get("rope_theta")
     return {**given, "rope_theta": stated if stated is not None else theta if theta is not None else _THETA}
@@ -96,15 +108,15 @@ def rope_of(config: ConfigDict) -> dict[str, object]:
 def _normal(key: str, given: object) -> dict[str, object]:
     """One spelling of the type, and a theta that is a number."""
     if not isinstance(given, Mapping):
-        raise keys.wrong_key(key, given, "an object or null")
+        raise wrong_key(key, given, "an object or null")
     kept = {k: v for k, v in given.items() if k not in ("type", "rope_type") and v is not None}
     names = [given[k] for k in ("rope_type", "type") if given.get(k) is not None]
     if len(names) == 2 and names[0] != names[1]:
-        raise keys.wrong_key(f"{key}.type", names[1], f"the rope_type {names[0]!r} beside it")
+        raise wrong_key(f"{key}.type", names[1], f"the rope_type {names[0]!r} beside it")
     if not names and kept.keys() - {"rope_theta"}:
-        raise keys.wrong_key(f"{key}.rope_type", None, f"one of {', '.join(_ROPE_KEYS)}")
+        raise wrong_key(f"{key}.rope_type", None, f"one of {', '.join(_ROPE_KEYS)}")
     if "rope_theta" in kept:
-        kept["rope_theta"] = keys.positive(kept, "rope_theta")
+        kept["rope_theta"] = positive(kept, "rope_theta")
     return {"rope_type": names[0] if names else "default", **kept}
 
 
@@ -114,35 +126,35 @@ def check_rope(config: ConfigDict, head_dim: int) -> None:
     name = next((key for key in _ROPE if config.get(key)), "rope_scaling")
     kind = rope["rope_type"]
     if not isinstance(kind, str) or kind not in _ROPE_KEYS:
-        raise keys.wrong_key(f"{name}.rope_type", kind, f"one of {', '.join(_ROPE_KEYS)}")
+        raise wrong_key(f"{name}.rope_type", kind, f"one of {', '.join(_ROPE_KEYS)}")
     needed, allowed = _ROPE_KEYS[kind]
     for key in needed:
         if key not in rope:
-            raise keys.wrong_key(f"{name}.{key}", None, f"{needed[key]}, which {kind!r} needs")
+            raise wrong_key(f"{name}.{key}", None, f"{needed[key]}, which {kind!r} needs")
     for key, value in rope.items():
         if key in ("rope_type", "rope_theta") or (key == "partial_rotary_factor" and value == 1):
             continue
         wanted = needed.get(key) or allowed.get(key)
         if wanted is None:
-            raise keys.unmodelled(f"{name}.{key}", value)
+            raise unmodelled(f"{name}.{key}", value)
         _check_rope_value(f"{name}.{key}", value, wanted, head_dim)
     # Half of a head turns against the other half.
     if head_dim % 2:
-        raise keys.wrong_key("head_dim", head_dim, "an even number")
+        raise wrong_key("head_dim", head_dim, "an even number")
 
 
 def _check_rope_value(key: str, value: object, wanted: str, head_dim: int) -> None:
     if wanted == _LIST:
         if not isinstance(value, list) or len(value) != head_dim // 2:
-            raise keys.wrong_key(key, value, f"a list of {head_dim // 2} numbers")
+            raise wrong_key(key, value, f"a list of {head_dim // 2} numbers")
         for item in value:
-            keys.positive({key: 0 if item is None else item}, key)
+            positive({key: 0 if item is None else item}, key)
     elif wanted == _FLAG:
-        keys.flag({key: value}, key, False)
+        flag({key: value}, key, False)
     elif wanted == _WHOLE:
         required({key: value}, key)
     else:
-        keys.positive({key: value}, key)
+        positive({key: value}, key)
 
 
 def rope_arguments(config: ConfigDict, major: int) -> dict[str, object]:
@@ -193,24 +205,24 @@ class RotaryFamily(Family):
         """Dimensions of a llama-like config.json."""
         heads = required(config, "num_attention_heads")
         hidden = required(config, "hidden_size")
-        keys.check_quantised(config)
+        check_quantised(config)
         if config.get("head_dim") is None or self.name == "llama":
             # transformers asks it of a llama even where the width of a head is given.
-            keys.heads_divide("hidden_size", hidden, "num_attention_heads", heads)
+            heads_divide("hidden_size", hidden, "num_attention_heads", heads)
         kv_heads = optional(config, "num_key_value_heads", heads)
-        keys.heads_divide("num_attention_heads", heads, "num_key_value_heads", kv_heads)
+        heads_divide("num_attention_heads", heads, "num_key_value_heads", kv_heads)
         head_dim = optional(config, "head_dim", hidden // heads)
         check_rope(config, head_dim)
         vocabulary = required(config, "vocab_size")
         # The embedding is built with it.
-        keys.token(config, "pad_token_id", vocabulary)
+        token(config, "pad_token_id", vocabulary)
         layers = required(config, "num_hidden_layers")
-        keys.only(config, "layer_types", ["full_attention"] * layers)
-        keys.only(config, "is_encoder_decoder", False)
+        only(config, "layer_types", ["full_attention"] * layers)
+        only(config, "is_encoder_decoder", False)
         self._check_own(config)
         computing = self.computing(config)
-        keys.dropout(config, self.dropout_keys)
-        keys.check_known(config, (*_DIMENSIONS, *_ROPE, *computing, *self.own_keys, *self.dropout_keys))
+        dropout(config, self.dropout_keys)
+        check_known(config, (*_DIMENSIONS, *_ROPE, *computing, *self.own_keys, *self.dropout_keys))
         activation = str(computing["hidden_act"])
         return Architecture(
             family=self.name,
@@ -222,7 +234,7 @@ class RotaryFamily(Family):
             head_dim=head_dim,
             vocab_size=vocabulary,
             max_positions=required(config, "max_position_embeddings"),
-            tied_embeddings=keys.flag(config, "tie_word_embeddings", False),
+            tied_embeddings=flag(config, "tie_word_embeddings", False),
             attention_bias=self._attention_bias(config),
             activation=None if activation == _ACTIVATION else activation,
         )
@@ -234,10 +246,10 @@ class RotaryFamily(Family):
             # As transformers fills it in.
             rope.setdefault("original_max_position_embeddings", required(config, "max_position_embeddings"))
         return {
-            "hidden_act": keys.activation(config, "hidden_act", _ACTIVATION),
-            "rms_norm_eps": keys.positive(config, "rms_norm_eps", 1e-6),
+            "hidden_act": activation(config, "hidden_act", _ACTIVATION),
+            "rms_norm_eps": positive(config, "rms_norm_eps", 1e-6),
             "rope_parameters": rope,
-            "tie_word_embeddings": keys.flag(config, "tie_word_embeddings", False),
+            "tie_word_embeddings": flag(config, "tie_word_embeddings", False),
             "attention_bias": self._attention_bias(config),
         }
 
