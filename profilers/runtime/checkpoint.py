@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cardlab.core.errors import BadDataError, ProfileError
 from cardlab.core.files import decode
-from cardlab.core.records.task import Task
+from cardlab.core.records.task import Architecture, Task
 from cardlab.profilers.runtime.configs import bundled_models
 from cardlab.profilers.runtime.families import family_named
 from cardlab.profilers.runtime.families.keys import check_quantised, quantised
@@ -30,10 +30,11 @@ _AGAIN = "download the model again"
 _QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "quantization_config.json", "hf_quant_config.json")
 # Buffers that old checkpoints hold and transformers makes itself.
 _MADE_AGAIN = re.compile(r"(?:^|\.)(?:rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias|position_ids)$")
+_EITHER = "awq or gptq"
 _MARKS = (
     (re.compile(r"\.(?:quant_state\.|absmax$|quant_map$|nested_absmax$)|quant_state"), "bitsandbytes"),
     (re.compile(r"\.(?:SCB|CB)$|weight_format$"), "bitsandbytes"),
-    (re.compile(r"\.(?:qweight|qzeros|g_idx)$"), "awq or gptq"),
+    (re.compile(r"\.(?:qweight|qzeros|g_idx)$"), _EITHER),
     (re.compile(r"\.weight_packed$"), "compressed-tensors"),
 )
 
@@ -110,7 +111,7 @@ def find_checkpoint(task: Task) -> Checkpoint | None:
     return Checkpoint(folder=folder, files=files, tensors=_of_model(task, folder, found), unread=unread)
 
 
-def check_not_quantised(model: str) -> None:
+def check_not_quantised(model: str, architecture: Architecture) -> None:
     """Raise ProfileError if the weights beside a model's config.json are quantised; files that cannot be read are left
     to whoever needs the weights."""
     folder = model_folder(model)
@@ -122,7 +123,7 @@ def check_not_quantised(model: str) -> None:
             entries = read_header(file)
         except ProfileError:
             continue
-        _check_dtypes(entries, {})
+        _check_dtypes(entries, family_named(architecture.family).parameters(architecture))
 
 
 def read_header(file: Path) -> dict[str, Entry]:
@@ -268,7 +269,9 @@ def _check_dtypes(entries: Mapping[str, Entry], wanted: Mapping[str, tuple[int, 
     for pattern, method in _MARKS:
         hit = next((name for name in entries if pattern.search(name)), None)
         if hit is not None:
-            raise quantised(method, _packed_bits(hit, entries[hit], wanted))
+            named = _awq_or_gptq(entries, wanted) if method == _EITHER else method
+            bits = (_packed_bits(name, entry, wanted) for name, entry in entries.items() if entry.dtype not in _FLOATS)
+            raise quantised(named, next((found for found in bits if found is not None), None))
     for name, entry in entries.items():
         if entry.dtype in _FLOATS or _MADE_AGAIN.search(name):
             continue
@@ -289,6 +292,17 @@ def _packed_bits(name: str, entry: Entry, wanted: Mapping[str, tuple[int, ...]])
         return None
     bits = 8 * (entry.high - entry.low) / prod(shape)
     return f"{bits:g}" if bits in (1, 2, 3, 4, 5, 6, 8) else None
+
+
+def _awq_or_gptq(entries: Mapping[str, Entry], wanted: Mapping[str, tuple[int, ...]]) -> str:
+    """AWQ packs along the outputs, GPTQ along the inputs and may keep an order of them."""
+    if any(name.endswith(".g_idx") for name in entries):
+        return "gptq"
+    for name, entry in entries.items():
+        shape = wanted.get(f"{name.removesuffix('.qweight')}.weight") if name.endswith(".qweight") else None
+        if shape is not None and len(entry.shape) == 2 and shape[0] != shape[1] // 8:
+            return "awq" if entry.shape[0] == shape[1] else "gptq" if entry.shape[1] == shape[0] else _EITHER
+    return _EITHER
 
 
 def _check_tied(head: Entry, embedding: Entry | None) -> None:

@@ -50,7 +50,7 @@ def resolve_task(
         raise UsageError(f"LoRA alpha {alpha:g} is not positive", remedy="give a positive number")
     label = label_of(model)
     architecture = load_architecture(model)
-    check_not_quantised(label)
+    check_not_quantised(label, architecture)
     if sequence > architecture.max_positions:
         raise ProfileError(
             f"sequence {sequence} is longer than the {architecture.max_positions} positions of {model}",

@@ -122,11 +122,11 @@ _ONE = re.compile(r"^(?!attention_).*(?:multiplier|_scale|scaling|_factor|rotary
 QUANTISED = ("quantization_config", "quantization", "compression_config", "quant_config")
 
 
-def wrong_key(key: str, value: object, wanted: str) -> ProfileError:
-    """The refusal of one key of a config.json."""
+def wrong_key(key: str, value: object, wanted: str, remedy: str | None = None) -> ProfileError:
+    """The refusal of one key of a config.json; `remedy` where more helps than to correct it."""
     return ProfileError(
         f"the model configuration has no usable {key!r} (found {shown(value)}, not {wanted})",
-        remedy="give the complete config.json of the model, as it was published",
+        remedy=remedy or f"correct {key!r} in config.json",
     )
 
 
@@ -166,7 +166,8 @@ def token(config: ConfigDict, key: str, vocabulary: int) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or not -vocabulary <= value < vocabulary:
-        raise wrong_key(key, value, f"a token of the {vocabulary} that vocab_size gives")
+        wanted = f"a token of the {vocabulary} that vocab_size gives"
+        raise wrong_key(key, value, wanted, f"take {key!r} out of config.json: nothing is padded in training here")
 
 
 def only(config: ConfigDict, key: str, *allowed: object) -> None:

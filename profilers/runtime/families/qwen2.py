@@ -43,12 +43,14 @@ class Qwen2(RotaryFamily):
         first = config.get("max_window_layers", _FIRST_WINDOW)
         if isinstance(first, bool) or not isinstance(first, int) or first < 0:
             raise wrong_key("max_window_layers", first, "a number of layers")
-        # A list of layers decides where there is one, and it was checked to have none with a window.
-        if config.get("layer_types") is None and first < required(config, "num_hidden_layers"):
+        # A list of layers decides where there is one.
+        types = config.get("layer_types")
+        windows = first < required(config, "num_hidden_layers") if types is None else "sliding_attention" in str(types)
+        if windows:
             raise ProfileError(
-                f"the model configuration has 'use_sliding_window' = True: layers from {first} on see {window} tokens,"
-                " which is not supported",
-                remedy=f"set it to false if no sequence is longer than {window} tokens, where both compute the same",
+                f"the model configuration has 'use_sliding_window' = True: layers that see {window} tokens only are not"
+                " supported",
+                remedy=f"up to {window} tokens in a sequence set it to false and take 'layer_types' out: that is the same",
             )
 
     def transformers_config(self, config: ConfigDict) -> PretrainedConfig:

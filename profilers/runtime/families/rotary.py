@@ -126,7 +126,9 @@ def check_rope(config: ConfigDict, head_dim: int) -> None:
     name = next((key for key in _ROPE if config.get(key)), "rope_scaling")
     kind = rope["rope_type"]
     if not isinstance(kind, str) or kind not in _ROPE_KEYS:
-        raise wrong_key(f"{name}.rope_type", kind, f"one of {', '.join(_ROPE_KEYS)}")
+        # The name that longrope had at first.
+        remedy = f"write 'longrope' for 'su' in {name}" if kind == "su" else None
+        raise wrong_key(f"{name}.rope_type", kind, f"one of {', '.join(_ROPE_KEYS)}", remedy)
     needed, allowed = _ROPE_KEYS[kind]
     for key in needed:
         if key not in rope:
@@ -217,9 +219,9 @@ class RotaryFamily(Family):
         # The embedding is built with it.
         token(config, "pad_token_id", vocabulary)
         layers = required(config, "num_hidden_layers")
+        self._check_own(config)
         only(config, "layer_types", ["full_attention"] * layers)
         only(config, "is_encoder_decoder", False)
-        self._check_own(config)
         computing = self.computing(config)
         dropout(config, self.dropout_keys)
         check_known(config, (*_DIMENSIONS, *_ROPE, *computing, *self.own_keys, *self.dropout_keys))

@@ -104,6 +104,7 @@ def test_a_missing_dimension_is_named(tmp_path: Path, family, key) -> None:
         ("llama", {"num_local_experts": 8}),
         ("llama", {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}),
         ("qwen2", {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}),
+        ("qwen2", {"use_sliding_window": True, "layer_types": ["sliding_attention"] * 3}),
         ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}),
         ("qwen2", {"use_sliding_window": True, "max_window_layers": 2}),
         ("qwen2", {"attention_bias": False}),
