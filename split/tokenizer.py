@@ -100,13 +100,13 @@ def open_tokenizer(model: str, given: str | None = None) -> TextTokenizer:
     if given is not None:
         path = Path(given)
         path = path / _FILE if path.is_dir() else path
-        if not path.is_file():
+        if not path.exists():
             raise UsageError(f"there is no tokenizer {path}", remedy=f"name a {_FILE}, or leave --tokenizer out")
         return _read(path)
     folder = model_folder(model)
     if folder is None:
         return byte_tokens("a bundled configuration has no tokenizer")
-    if (folder / _FILE).is_file():
+    if (folder / _FILE).exists():
         return _read(folder / _FILE)
     other = next((name for name in _OTHERS if (folder / name).exists()), None)
     if other is not None:

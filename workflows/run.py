@@ -20,7 +20,7 @@ from cardlab.profilers.devices import HardwareDevice
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
-from cardlab.profilers.runtime.configs import dropout_note, load_computing
+from cardlab.profilers.runtime.configs import dropout_note, load_architecture, load_computing
 from cardlab.profilers.runtime.execution import DTYPES, import_torch
 from cardlab.split.batched import sharing_of
 from cardlab.split.codecs.registry import codec_named
@@ -266,6 +266,11 @@ def _check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
         raise UsageError(
             f"the run in {options.out} began in {settings.dtype}, not in {options.dtype}",
             remedy="leave --dtype out, or begin another run in another --out",
+        )
+    if load_architecture(model) != settings.task.architecture:
+        raise RunError(
+            f"{model} has other dimensions than when the run in {options.out} began",
+            remedy="put its config.json back, or begin another run in another --out",
         )
     check_computing(settings.computing, model, load_computing(model))
     if settings.weights and open_weights(settings.task, settings.seed).fingerprint != settings.weights:

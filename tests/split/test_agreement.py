@@ -192,6 +192,8 @@ def test_a_run_is_resumed_with_what_it_began_with(tmp_path: Path, monkeypatch) -
     kept = (tmp_path / "base" / "config.json").read_text()
     (tmp_path / "base" / "config.json").write_text(json.dumps({**json.loads(kept), "rms_norm_eps": 1e-3}))
     command("card", *again, "--data", "t.txt").failed_in_one_line(1, "rms_norm_eps")
+    (tmp_path / "base" / "config.json").write_text(json.dumps({**json.loads(kept), "intermediate_size": 32}))
+    command("card", *again, "--data", "t.txt").failed_in_one_line(1, "other dimensions")
     (tmp_path / "base" / "config.json").write_text(kept)
     weights = tmp_path / "base" / "model.safetensors"
     was = weights.read_bytes()

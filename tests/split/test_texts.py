@@ -154,6 +154,12 @@ def test_bytes_are_taken_only_where_there_is_no_tokenizer_and_said(tmp_path: Pat
         (folder / name).unlink()
 
 
+def test_a_folder_in_place_of_a_tokenizer_is_no_reason_for_bytes(tmp_path: Path) -> None:
+    (model(tmp_path / "model") / "tokenizer.json").mkdir()
+    with pytest.raises(UsageError, match="cannot read"):
+        open_tokenizer(str(tmp_path / "model"))
+
+
 def test_truncation_and_padding_of_a_tokenizer_cut_nothing_off(tmp_path: Path) -> None:
     short = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
     pad = {"strategy": {"Fixed": 16}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 3}

@@ -144,8 +144,10 @@ class Gpt2(Family):
         """GPT2Config without cache and dropout."""
         import transformers
 
-        dropped = {"architectures", "torch_dtype", "dtype", "model_type", "task_specific_params"}
-        kept = {k: v for k, v in config.items() if k not in dropped}
+        # What nothing is computed with stays behind: a wrong label would be refused in another library's words.
+        computing = {*_DIMENSIONS, *self.computing(config)}
+        kept = {k: v for k, v in config.items() if k in computing and v is not None}
+        kept |= {"bos_token_id": None, "eos_token_id": None}
         kept |= {"use_cache": False, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         return transformers.GPT2Config(**kept)
 

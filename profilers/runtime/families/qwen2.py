@@ -50,7 +50,7 @@ class Qwen2(RotaryFamily):
             raise ProfileError(
                 f"the model configuration has 'use_sliding_window' = True: layers that see {window} tokens only are not"
                 " supported",
-                remedy=f"up to {window} tokens in a sequence set it to false and take 'layer_types' out: that is the same",
+                remedy=f"up to {window} tokens a sequence set it to false and take 'layer_types' out: that is the same",
             )
 
     def transformers_config(self, config: ConfigDict) -> PretrainedConfig:

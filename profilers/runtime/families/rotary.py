@@ -312,8 +312,10 @@ class RotaryFamily(Family):
         """LlamaConfig or Qwen2Config without cache and dropout."""
         import transformers
 
-        dropped = {"rope_parameters", "rope_scaling", "rope_theta", "architectures", "torch_dtype", "dtype"}
-        kept = {k: v for k, v in config.items() if k not in dropped and k != "model_type"}
+        # What nothing is computed with stays behind: a wrong label would be refused in another library's words.
+        computing = {*_DIMENSIONS, *self.computing(config), *self.own_keys, "pad_token_id"} - {*_ROPE, "rope_theta"}
+        kept = {k: v for k, v in config.items() if k in computing and v is not None}
+        kept |= {"bos_token_id": None, "eos_token_id": None}
         kept |= rope_arguments(config, transformers_major())
         # Where a file leaves it out, the default of a class is that of one model of the family.
         kept["num_key_value_heads"] = optional(config, "num_key_value_heads", required(config, "num_attention_heads"))

@@ -266,6 +266,27 @@ def test_hashes_of_tasks_are_those_of_the_release() -> None:
     assert resolve_task("gpt2").uid == "ea3e791d86a768cadae450a2a5f3b89b"
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("family", sorted(SMALL))
+def test_labels_that_nothing_computes_with_end_in_no_other_librarys_words(tmp_path: Path, family) -> None:
+    pytest.importorskip("transformers")
+    from cardlab.core.records.task import Execution
+    from cardlab.profilers.runtime.build import build_meta
+
+    said: dict[str, Any] = {
+        "id2label": [1],
+        "label2id": 5,
+        "eos_token_id": {"a": 1},
+        "torch_dtype": 7,
+        "architectures": "x",
+    }
+    said |= {"num_labels": "x", "bos_token_id": 10**12, "output_attentions": "yes", "problem_type": 3}
+    # Null is what a key says that says nothing.
+    said |= dict.fromkeys(("tie_word_embeddings", "rms_norm_eps", "hidden_act", "scale_attn_weights", "rope_scaling"))
+    task = resolve_task(config_file(tmp_path, family, **said), sequence=8)
+    assert len(build_meta(task, Execution(dtype="float32", torch="x")).layers) == 3
+
+
 def test_dropout_that_is_switched_off_is_said(tmp_path: Path) -> None:
     assert dropout_note(config_file(tmp_path)) is None
     assert "resid_pdrop = 0.1" in str(dropout_note(config_file(tmp_path, "gpt2")))
