@@ -154,6 +154,11 @@ def _candidate(quantity: str, name: str, data: SweepData, options: Options) -> C
     return Candidate(solution=solution, held_out=held_out)
 
 
+def fit_record(data: SweepData, candidate: Candidate, subject: FitSubject, options: Options) -> Fit:
+    """The record of one law that was fitted to a sweep and chosen."""
+    return _record(data, candidate, subject, options, None, _Role(selected=True, by_data=False))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Role:
     """What a fit is among those of its sweep: the selected one; whether its law was chosen by the data."""

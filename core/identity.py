@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import field, fields, is_dataclass
 from typing import Any
 
-from cardlab.core.plain import to_plain
+from cardlab.core.plain import UNSAID, to_plain
 
 _UID_LENGTH = 32
 # Made once in each process: what runs in one sitting shares its warm caches, its heat and its luck.
@@ -48,12 +48,13 @@ def _whole_numbers(plain: Any) -> Any:
     return plain
 
 
-def since(version: str, default: Any) -> Any:
+def since(version: str, default: Any, *, said: bool = True) -> Any:
     """A field that a release added to a description; at its default it is no part of the description's identity.
 
-    So what an earlier release described and did not know of keeps its uid.
+    So what an earlier release described and did not know of keeps its uid. `said` False keeps it out of documents too,
+    where their text is what is hashed.
     """
-    return field(default=default, metadata={"since": version})
+    return field(default=default, metadata={"since": version, UNSAID: not said})
 
 
 def content_hash(value: Any) -> str:

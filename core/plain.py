@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -19,6 +19,8 @@ from cardlab.core.quantity import Provenance
 T = TypeVar("T")
 # A JSON object: what its keys hold is known to who wrote it, and to no type.
 Document = dict[str, Any]
+# Key of a field's metadata: its default is not written, so that documents of earlier releases stay as they were.
+UNSAID = "unsaid"
 
 
 def to_plain(value: Any) -> Any:
@@ -26,7 +28,7 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Provenance):
         return value.as_plain()
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: to_plain(item) for f in fields(value) if _is_said(f, item := getattr(value, f.name))}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -36,6 +38,11 @@ def to_plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     raise TypeError(f"{type(value).__name__} has no plain form")
+
+
+def _is_said(of: Field[Any], value: Any) -> bool:
+    """Whether a field is part of the plain form: one that is `UNSAID` at its default is not."""
+    return not (of.metadata.get(UNSAID) and value == of.default)
 
 
 def from_plain(kind: type[T], plain: Any) -> T:

@@ -52,10 +52,17 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return NOT_MEASURED if fraction is None else f"{fraction * 100:.{digits}f} %"
 
 
-def subject(quantity: str, *, segment: str | None = None, phase: str | None = None, rail: str | None = None) -> str:
-    """What a measurement or fit is of, in words: "layer forward latency", "waiting power board"."""
+def subject(
+    quantity: str,
+    *,
+    segment: str | None = None,
+    phase: str | None = None,
+    rail: str | None = None,
+    codec: str | None = None,
+) -> str:
+    """What a measurement or fit is of, in words: "layer forward latency", "waiting power board", "accuracy dense:4"."""
     named = {"wait_power": "waiting power", "idle_power": "idle power"}.get(quantity, quantity.replace("_", " "))
-    return " ".join(word for word in (segment, phase, named, rail) if word)
+    return " ".join(word for word in (segment, phase, named, rail, codec) if word)
 
 
 def duration(seconds: float | None) -> str:

@@ -28,8 +28,8 @@ from cardlab.split.adapters import initial_adapters
 from cardlab.split.codecs.base import WIRE_BYTES
 from cardlab.split.codecs.feedback import ErrorFeedback
 from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
-from cardlab.split.data import Tokens
 from cardlab.split.halves import Half
+from cardlab.split.tokenizer import Tokens, byte_tokens
 from cardlab.split.weights import Weights
 
 _HELD_BACK = 8
@@ -105,17 +105,45 @@ class TrainedWeights(Weights):
         return {name: self._tensors[name].to(getattr(torch, dtype), copy=True) for name in shapes}
 
 
-def english() -> Tokens:
-    """Bytes of Python's own help topics: English text that every installation has."""
+def english_text() -> str:
+    """Python's own help topics: English text that every installation has."""
     from pydoc_data import topics
 
-    return np.frombuffer("\n".join(topics.topics.values()).encode("ascii", "ignore"), np.uint8).astype(np.int64)
+    return _ascii("\n".join(topics.topics.values()))
+
+
+def program_text() -> str:
+    """Some modules of the standard library: program text that every installation has."""
+    return _ascii("".join(Path(str(module.__file__)).read_text("utf-8") for module in (argparse, inspect, typing)))
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "ignore").decode("ascii")
+
+
+def english() -> Tokens:
+    """Bytes of `english_text`."""
+    return byte_tokens("English").encode([english_text()])
 
 
 def programs() -> Tokens:
-    """Bytes of some modules of the standard library: program text that every installation has."""
-    text = "".join(Path(str(module.__file__)).read_text("utf-8") for module in (argparse, inspect, typing))
-    return np.frombuffer(text.encode("ascii", "ignore"), np.uint8).astype(np.int64)
+    """Bytes of `program_text`."""
+    return byte_tokens("programs").encode([program_text()])
+
+
+def check_tokens(tokens: Tokens, task: Task) -> None:
+    """Raise RunError for a text that is too short to hold rows back, or whose tokens the model does not have."""
+    rows = len(tokens) - len(tokens) * 9 // 10
+    if rows <= task.sequence:
+        raise RunError(
+            f"the data have {len(tokens)} tokens, and the tenth that is held back must be longer than {task.sequence}",
+            remedy="give a longer text, or a shorter --seq",
+        )
+    if int(tokens.max()) >= task.architecture.vocab_size:
+        raise RunError(
+            f"the data have token {int(tokens.max())} and the model a vocabulary of {task.architecture.vocab_size}",
+            remedy="byte tokens need at least 256; name the tokenizer.json of the model with --tokenizer",
+        )
 
 
 def pretrain(task: Task, execution: Execution, tokens: Tokens, *, steps: int, seed: int = 0) -> TrainedWeights:
@@ -221,15 +249,20 @@ def run_trials(
     *,
     seeds: Sequence[int],
     note: Callable[[str], None] = lambda _text: None,
+    done: Callable[[Sequence[Trial]], None] = lambda _trials: None,
 ) -> list[Trial]:
-    """Every codec (with or without feedback) with every seed, and always "none" to compare with."""
-    found = []
+    """Every codec (with or without feedback) with every seed, and always "none" to compare with.
+
+    `done` is told all trials so far after the last seed of each codec.
+    """
+    found: list[Trial] = []
     for codec, feedback in dict.fromkeys([("none", False), *codecs]):
         for seed in seeds:
             trial = run_trial(subject, options, codec=codec, feedback=feedback, seed=seed)
             more = " with feedback" if feedback else ""
             note(f"{codec}{more}, seed {seed}: loss {trial.start:.3f} to {trial.final:.3f}")
             found.append(trial)
+        done(found)
     return found
 
 

@@ -1,7 +1,7 @@
 """What a device trains on: a file its user names, as tokens, in windows of the sequence length.
 
-    text file   its bytes                    .jsonl   the "text" of each line, one after the other
-    tokens      bytes (0..255), or those of a local tokenizer.json that the user names
+    text file   one document                 .jsonl   the "text" of each line is one
+    tokens      those of the tokenizer.json of the model folder, or of one that the user names; else bytes (0..255)
 
 Which windows a mini-batch takes depends on the seed, the round and the epoch only, never on what happened before,
 so that a round made again after a fault is the same round. Several devices on one file take every M-th window.
@@ -9,21 +9,33 @@ so that a round made again after a fault is the same round. Several devices on o
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from cardlab.core.errors import MissingDependencyError, RunError, UsageError
+from cardlab.core.errors import BadDataError, RunError, UsageError
+from cardlab.core.files import decode
+from cardlab.split.tokenizer import Tokens, byte_tokens, open_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
-Tokens = npt.NDArray[np.int64]
-_REMEDY = "give a text file, or JSON lines with a text key"
+_REMEDY = 'give a text (.txt), or JSON lines (.jsonl): {"text": ...} a line'
+_LINES = (".jsonl", ".ndjson")
+# Prose and programs: files that are trained on as they stand.
+_TEXTS = (
+    *("", ".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".adoc", ".org", ".log", ".srt"),
+    *(".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".rs", ".go", ".java", ".kt", ".scala", ".js", ".ts"),
+    *(".rb", ".pl", ".php", ".lua", ".jl", ".r", ".m", ".swift", ".cs", ".hs", ".ml", ".sh", ".sql", ".v", ".sv"),
+)
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class Batches:
@@ -73,44 +85,90 @@ class Batches:
         return torch.from_numpy(np.stack(rows).astype(np.int64))
 
 
-def read_tokens(path: str | None, tokenizer: str | None = None) -> Tokens:
-    """Tokens of a text or JSON-lines file, of the bundled text for None; int64 [N]."""
-    text = _read(path)
-    if tokenizer is None:
-        return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int64)
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a tokenizer needs the tokenizers package", remedy="pip install 'cardlab[models]'"
-        ) from error
-    file = Path(tokenizer)
-    file = file / "tokenizer.json" if file.is_dir() else file
-    if not file.is_file():
-        raise UsageError(f"there is no tokenizer {file}", remedy="name a tokenizer.json, or leave --tokenizer out")
-    return np.asarray(Tokenizer.from_file(str(file)).encode(text).ids, dtype=np.int64)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """What a user trains on.
+
+    Attributes:
+        documents: texts, in their order.
+        digest: equal exactly where two are the same documents.
+        name: for people.
+        notes: what had to be replaced, in words.
+    """
+
+    documents: tuple[str, ...]
+    digest: str
+    name: str
+    notes: tuple[str, ...] = ()
 
 
-def _read(path: str | None) -> str:
+def read_corpus(path: str | None) -> Corpus:
+    """The documents of a file, or of the bundled text for None.
+
+    Raises UsageError naming the file, and the line where there is one: not there, no text, or of another form.
+    """
     if path is None:
-        return (files("cardlab.split") / "texts" / "trial.txt").read_text("utf-8")
+        bundled = (files("cardlab.split") / "texts" / "trial.txt").read_text("utf-8")
+        return _corpus([bundled], "the bundled text")
+    ending = Path(path).suffix.lower()
+    if ending not in (*_LINES, *_TEXTS):
+        raise UsageError(f"{path}: data in the form {ending!r} are not read", remedy=_REMEDY)
     try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the data {path} cannot be read: {error}", remedy=_REMEDY) from error
-    return _from_lines(path, text) if path.endswith(".jsonl") else text
+        text = decode(Path(path).read_bytes(), path)
+    except OSError as error:
+        raise UsageError(f"the data {path} cannot be read: {error.strerror or error}", remedy=_REMEDY) from error
+    except BadDataError as error:
+        raise UsageError(f"the data {path} cannot be read: {error.message}", remedy=error.remedy) from error
+    if ending in _LINES:
+        return _corpus(_from_lines(path, text), path)
+    _check_prose(path, text)
+    return _corpus([text], path)
 
 
-def _from_lines(path: str, text: str) -> str:
+def read_tokens(path: str | None, tokenizer: str | None = None) -> Tokens:
+    """Tokens of a text or JSON-lines file, of the bundled text for None; bytes without a tokenizer.json; int64 [N]."""
+    tool = byte_tokens("none named") if tokenizer is None else open_tokenizer("", tokenizer)
+    return tool.encode(read_corpus(path).documents)
+
+
+def _corpus(texts: Sequence[str], name: str) -> Corpus:
+    """Halves of characters that stand alone have no UTF-8 and become U+FFFD, as any reader shows them."""
+    documents = tuple(_HALF.sub("\ufffd", text) for text in texts)
+    replaced = sum(len(_HALF.findall(text)) for text in texts)
+    digest = hashlib.sha256()
+    for document in documents:
+        data = document.encode("utf-8")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    notes = (f"{replaced} half character(s) of {name} were replaced by U+FFFD",) if replaced else ()
+    return Corpus(documents=documents, digest=digest.hexdigest()[:32], name=name, notes=notes)
+
+
+def _check_prose(path: str, text: str) -> None:
+    """Raise UsageError for JSON under the name of a text: its braces would be trained on."""
+    begin = text.lstrip()
+    if begin[:1] not in ("{", "["):
+        return
+    for part, what in ((begin.split("\n", 1)[0], "JSON lines"), (begin, "JSON")):
+        try:
+            found = json.loads(part)
+        except (ValueError, RecursionError):
+            continue
+        # A line like [1] may stand in any text; an object or a list of them is data.
+        if isinstance(found, dict) or (isinstance(found, list) and found and isinstance(found[0], dict)):
+            raise UsageError(f"{path} holds {what}, not a text", remedy=_REMEDY)
+
+
+def _from_lines(path: str, text: str) -> list[str]:
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
+    # Only a line feed ends a line of JSON: what else Python counts as one may stand in a string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip(" \t\r"):
             continue
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{path} line {number} is no JSON", remedy=_REMEDY) from error
         if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
             raise UsageError(f"{path} line {number} has no text", remedy=_REMEDY)
         found.append(entry["text"])
-    return "\n".join(found)
+    return found

@@ -33,7 +33,7 @@ from cardlab.split.protocol import (
     Welcome,
 )
 from cardlab.split.refusals import FrameError, RefusalCode, RefusalError
-from cardlab.split.settings import RunSettings, check_version
+from cardlab.split.settings import Inputs, RunSettings, check_version
 from cardlab.split.shaping import describe_rates
 from cardlab.split.sockets import SILENCE_S, Arrived
 
@@ -48,10 +48,11 @@ _MAX_REASON = 1000
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """What a device trains with: its half, and mini-batches [B, S] by number."""
+    """What a device trains with: its half, mini-batches [B, S] by number, and what those come from."""
 
     half: Half
     batch: Callable[[int], torch.Tensor]
+    inputs: Inputs = field(default_factory=Inputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +176,11 @@ class SplitDevice:
                 break
         self._prepare(came.message.settings)
         self._transport.settle_timers()
-        self._transport.send(Ready())
+        assert self._equipment is not None
+        inputs = self._equipment.inputs
+        self._transport.send(
+            Ready(tokenizer=inputs.tokenizer, data=inputs.data, dtype=inputs.dtype, names=inputs.names[:_MAX_REASON])
+        )
 
     def _prepare(self, settings: RunSettings) -> None:
         known = self._settings

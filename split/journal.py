@@ -10,9 +10,11 @@ killed at any moment leaves the one or the other whole. A journal of 0.1.0 (form
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,9 +24,9 @@ from cardlab.core.plain import from_plain, to_plain
 from cardlab.core.records.device import Device
 from cardlab.core.records.plan import TERMS
 from cardlab.split.adapters import AdapterSet, flat, unflat
-from cardlab.split.settings import RunSettings
+from cardlab.split.settings import Inputs, RunSettings, check_inputs, check_same_tokenizer
 
-_NAME = "journal.json"
+_NAME, _LOCK = "journal.json", ".lock"
 FORMAT = 2
 
 
@@ -95,6 +97,7 @@ class Progress:
         turns: finished, in order.
         state: file name of the adapters after them, None before the first.
         done: the run has ended.
+        inputs: what each device trains with, by label.
         format: of the journal.
     """
 
@@ -104,6 +107,7 @@ class Progress:
     turns: tuple[FinishedTurn, ...] = ()
     state: str | None = None
     done: bool = False
+    inputs: Mapping[str, Inputs] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -115,11 +119,16 @@ class Journal:
 
     @classmethod
     def begin(cls, folder: Path, settings: RunSettings, started_at: str) -> Journal:
-        """A new run; RunError where an unfinished one is there."""
-        if (folder / _NAME).exists() and not _read(folder).done:
-            raise RunError(
-                f"{folder} holds an unfinished run", remedy="go on with --resume, or name another folder with --out"
-            )
+        """A new run; RunError where an unfinished one is there that has finished a round.
+
+        A run that failed before its first round holds nothing, and gives way to the corrected command.
+        """
+        if (folder / _NAME).exists():
+            found = _read(folder)
+            if found.turns and not found.done:
+                raise RunError(
+                    f"{folder} holds an unfinished run", remedy="go on with --resume, or name another folder with --out"
+                )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             journal = cls(folder, Progress(settings=settings, started_at=started_at))
@@ -130,6 +139,14 @@ class Journal:
         for old in folder.glob("state-*.safetensors"):
             old.unlink()
         return journal
+
+    @classmethod
+    def check_vacant(cls, folder: Path) -> None:
+        """Raise RunError where a finished run is: its adapters would be lost."""
+        if (folder / _NAME).exists() and _read(folder).done:
+            raise RunError(
+                f"{folder} holds a finished run and its adapters", remedy="name another folder with --out, or remove it"
+            )
 
     @classmethod
     def resume(cls, folder: Path) -> Journal:
@@ -151,6 +168,19 @@ class Journal:
             return unflat(load_file(str(path)))
         except (OSError, SafetensorError) as error:
             raise RunError(f"{path} cannot be read: {error}", remedy="start afresh in another --out") from error
+
+    def admit(self, name: str, inputs: Inputs) -> None:
+        """Keep what a device trains with. Raises RefusalError if its rounds so far, or other devices, had another.
+
+        Else a run that goes on with other data or another tokenizer would train on nonsense without a word.
+        """
+        old = self.progress
+        check_same_tokenizer(name, inputs, old.inputs)
+        before = old.inputs.get(name)
+        if before is not None and any(turn.device == name for turn in old.turns):
+            check_inputs(name, inputs, before)
+        if before != inputs:
+            self._write(replace(old, inputs={**old.inputs, name: inputs}))
 
     def commit(self, adapters: AdapterSet, *turns: FinishedTurn, close: bool = False) -> None:
         """Keep the adapters and the turns that led to them; when this returns, both are on disk."""
@@ -177,6 +207,30 @@ class Journal:
     def _write(self, progress: Progress) -> None:
         _put(self.folder / _NAME, json.dumps(to_plain(progress)).encode("utf-8"))
         self.progress = progress
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder; RunError where another process does, as two servers would overwrite each other's files."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error}", remedy="name another folder with --out") from error
+    try:
+        try:
+            # Given back by the system when the process ends, however it ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"another run works in {folder}", remedy="wait for its end, or name another folder with --out"
+            ) from None
+        except OSError:
+            # A file system without locks: as before there were any.
+            pass
+        yield
+    finally:
+        os.close(lock)
 
 
 def _read(folder: Path) -> Progress:

@@ -3,7 +3,7 @@
     device                                   server
     Hello            ──▶                            who I am, what I hold
                      ◀──   Welcome                  the run
-    Ready            ──▶                            model built, waiting for a round
+    Ready            ──▶                            model built, and what it trains with
                      ◀──   RoundStart               cut and device-side adapters             stage 1
     Activations      ──▶                            smashed data and labels                  stage 2     } T times
                      ◀──   Gradients                gradients and loss                       stages 3, 4 }
@@ -38,7 +38,7 @@ from cardlab.split.codecs.base import WIRE_BYTES, Buffer, Packed
 from cardlab.split.codecs.registry import codec_named
 from cardlab.split.frames import Frame, pack_frame, unpack_frame
 from cardlab.split.refusals import FrameError, RefusalCode, TensorError
-from cardlab.split.settings import RunSettings, check_version
+from cardlab.split.settings import Inputs, RunSettings, check_version
 from cardlab.split.shaping import PlannedRates
 
 MAX_PROBE_BYTES = 2**28
@@ -215,15 +215,29 @@ class Welcome(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready(Message):
-    """A device has built its model and waits for a round."""
+    """A device has built its model and waits for a round; what it trains with, as digests and in words."""
 
     KIND = "ready"
+    tokenizer: str = ""
+    data: str = ""
+    dtype: str = ""
+    names: str = ""
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the device trains with."""
+        return Inputs(tokenizer=self.tokenizer, data=self.data, dtype=self.dtype, names=self.names)
 
     @classmethod
     def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Ready:
         """As `Message.from_head`."""
         _named(cls, tensors)
-        return cls()
+        return cls(
+            tokenizer=facts.text("tokenizer"),
+            data=facts.text("data"),
+            dtype=facts.text("dtype"),
+            names=facts.text("names"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ class RefusalCode(str, Enum):
         NOT_FINITE: a loss or a weight is NaN or infinite.
         NAME_TAKEN: a device of that label takes part and lives.
         UNKNOWN_DEVICE: the plan names no such device.
+        INPUTS: a device trains on other data, tokens or numbers than it did, or than the others.
         PROBES_ONLY: this server measures links and runs nothing.
         FAILED: anything else; the message says what.
     """
@@ -38,6 +39,7 @@ class RefusalCode(str, Enum):
     NOT_FINITE = "not_finite"
     NAME_TAKEN = "name_taken"
     UNKNOWN_DEVICE = "unknown_device"
+    INPUTS = "inputs"
     PROBES_ONLY = "probes_only"
     FAILED = "failed"
 

@@ -326,6 +326,9 @@ class Server:
                     self._give_up(turn, active, "the device joined again")
                 self._members.join(peer, message)
             case Ready():
+                member = self._members.of(peer)
+                if member is not None:
+                    self._journal.admit(member.device.name, message.inputs)
                 self._members.mark_ready(peer)
             case Bye():
                 self._members.drop(peer, message.reason[:300] or "it said goodbye")

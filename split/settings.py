@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from cardlab import __version__
 from cardlab.core.errors import RunError, UsageError
 from cardlab.core.plain import to_plain
 from cardlab.core.records.plan import SERIAL
-from cardlab.core.records.task import Task
+from cardlab.core.records.task import Architecture, Task
 from cardlab.split.refusals import RefusalCode, RefusalError
 
 PRIVACY = (
@@ -35,6 +36,10 @@ class RunSettings:
         plan: uid of the plan that is followed, None for a given cut.
         cut: layers on every device without a plan.
         weights: fingerprint of the frozen weights.
+        computing: what the model's configuration says about the computation (`Family.computing`), None where that was
+            not kept (0.1.0).
+        tokenizer: digest of the tokenizer that devices must use, None to take that of the first.
+        dtype: that the server computes in, None where that was not kept (0.1.0).
         version: of cardlab.
     """
 
@@ -52,7 +57,85 @@ class RunSettings:
     plan: str | None = None
     cut: int | None = None
     weights: str = ""
+    computing: Mapping[str, object] | None = None
+    tokenizer: str | None = None
+    dtype: str | None = None
     version: str = __version__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a device trains with; "" was not said.
+
+    Attributes:
+        tokenizer: digest of its tokenizer, "bytes" for bytes.
+        data: digest of its documents and of its shard of them.
+        dtype: that it computes in.
+        names: data and tokenizer in words, for people.
+    """
+
+    tokenizer: str = ""
+    data: str = ""
+    dtype: str = ""
+    names: str = ""
+
+
+def check_inputs(name: str, now: Inputs, before: Inputs) -> None:
+    """Raise RefusalError if a device that has finished rounds came back to train on something else."""
+    for what, new, old, option in (
+        ("the tokens of another tokenizer", now.tokenizer, before.tokenizer, "--tokenizer"),
+        ("other data", now.data, before.data, "--data (and --shard)"),
+        (f"another dtype ({now.dtype}, not {before.dtype})", now.dtype, before.dtype, "--dtype"),
+    ):
+        if new and old and new != old:
+            raise RefusalError(
+                f"{name} came back with {what}: it trained on {before.names or 'others'}",
+                code=RefusalCode.INPUTS,
+                remedy=f"give the {option} that it began with, or begin another run in another --out",
+            )
+
+
+def check_same_tokenizer(name: str, now: Inputs, others: Mapping[str, Inputs]) -> None:
+    """Raise RefusalError if another device of the run makes other tokens of a text."""
+    for other, theirs in others.items():
+        if other != name and now.tokenizer and theirs.tokenizer and theirs.tokenizer != now.tokenizer:
+            raise RefusalError(
+                f"the tokenizer of {name} ({now.names}) is not that of {other} ({theirs.names})",
+                code=RefusalCode.INPUTS,
+                remedy="name the same tokenizer.json on every device with --tokenizer",
+            )
+
+
+def check_tokenizer(settings: RunSettings, digest: str, origin: str) -> None:
+    """Raise RunError if this side's tokenizer is not that of the run."""
+    if settings.tokenizer is not None and digest != settings.tokenizer:
+        theirs = "bytes" if settings.tokenizer == "bytes" else "another tokenizer.json"
+        raise RunError(
+            f"the tokens here are those of {origin}, and the run's are {theirs}",
+            remedy="copy the server's tokenizer.json here and name it with --tokenizer"
+            if settings.tokenizer != "bytes"
+            else "give --tokenizer bytes, or begin the run with that tokenizer",
+        )
+
+
+def check_computing(announced: Mapping[str, object] | None, model: str, here: Mapping[str, object]) -> None:
+    """Raise RunError naming every key of config.json by which this side's layers compute something else."""
+    if announced is None:
+        return
+    differ = [key for key in {**announced, **here} if announced.get(key) != here.get(key)]
+    if differ:
+        said = "; ".join(
+            f"{key} is {_short(here.get(key))} here and {_short(announced.get(key))} there" for key in differ
+        )
+        raise RunError(
+            f"the config.json of {model} computes something else than the server's: {said}",
+            remedy="copy the server's config.json here",
+        )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def check_cut(task: Task, cut: int) -> None:
@@ -70,13 +153,13 @@ def check_task(announced: Task, model: str, here: Task, given: Mapping[str, obje
         model, here: what this side has, as a task.
         given: options that the user of this side named, by attribute ("lora.rank").
     """
-    there, mine = to_plain(announced), to_plain(here)
-    for key, value in there["architecture"].items():
+    there = to_plain(announced)
+    for f in fields(Architecture):
+        key, value, own = f.name, getattr(announced.architecture, f.name), getattr(here.architecture, f.name)
         # The first difference is enough to choose the right model.
-        if mine["architecture"][key] != value:
+        if own != value:
             raise RunError(
-                f"the model {model} is not the server's {announced.model}: {key} is {mine['architecture'][key]} here"
-                f" and {value} there",
+                f"the model {model} is not the server's {announced.model}: {key} is {own} here and {value} there",
                 remedy=f"start this device with --model {announced.model}",
             )
     for key, value in given.items():

@@ -1,6 +1,6 @@
 """Frozen weights on disk, read one module at a time: every party holds them, none are sent.
 
-A model folder with safetensors files is read as it is. A bundled configuration has no weights, so they are made
+A model folder with safetensors files is read as it is. A configuration alone has no weights, so they are made
 once from a seed, by name, into the cache folder: equal on every machine, good for trying and timing, not for use.
 The fingerprint tells two parties whether they hold the same without sending either.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from cardlab.core.errors import RunError
 from cardlab.core.identity import content_hash
 from cardlab.core.records.task import Task
+from cardlab.profilers.runtime.checkpoint import Checkpoint, Entry, find_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -47,11 +47,13 @@ class Weights(ABC):
 
 
 def open_weights(task: Task, seed: int) -> Weights:
-    """The weights of a task's model: those beside its config.json, else made from the seed."""
-    folder = Path(task.model)
-    folder = folder if folder.is_dir() else folder.parent
-    files = sorted(folder.glob("*.safetensors")) if Path(task.model).exists() else []
-    return FileWeights(files) if files else SeededWeights(task, seed)
+    """The weights of a task's model: those beside its config.json, else made from the seed.
+
+    Raises ProfileError for a model folder that is gone or damaged, quantised weights, weights in another format, and
+    tensors that are not those of the model.
+    """
+    found = find_checkpoint(task)
+    return FileWeights(found) if found is not None else SeededWeights(task, seed)
 
 
 class FileWeights(Weights):
@@ -60,35 +62,37 @@ class FileWeights(Weights):
     The fingerprint covers every name, shape and dtype and the first and last 4 KiB of each tensor.
     """
 
-    def __init__(self, files: list[Path]) -> None:
-        self.origin = f"{len(files)} file(s) in {files[0].parent}"
-        self._where: dict[str, Path] = {}
-        digests = {}
-        for file in files:
-            for name, digest in _tensor_digests(file).items():
-                self._where[name] = file
-                digests[name] = digest
-        self.fingerprint = content_hash(digests)
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.origin = checkpoint.origin
+        self._tensors = checkpoint.tensors
+        self.fingerprint = content_hash({name: _digest(name, entry) for name, entry in checkpoint.tensors.items()})
 
     def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, torch.Tensor]:
-        """Straight from the files; a checkpoint may leave out the name of the inner model."""
+        """Straight from the files. RunError for a tensor that is missing, or not finite at that dtype."""
         import torch
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         found = {}
         for name, shape in shapes.items():
-            # Some checkpoints leave out the name of the inner model.
-            known = next((n for n in (name, name.partition(".")[2]) if n in self._where), None)
-            if known is None:
+            entry = self._tensors.get(name)
+            if entry is None:
                 raise RunError(f"the checkpoint lacks {name}", remedy="give the whole model folder with --model")
-            with safe_open(str(self._where[known]), framework="pt") as file:
-                tensor = file.get_tensor(known)
-            if tuple(tensor.shape) != shape:
+            if entry.shape != shape:
                 raise RunError(
-                    f"{name} has shape {tuple(tensor.shape)} in the checkpoint, {shape} in config.json",
+                    f"{name} has shape {entry.shape} in the checkpoint, {shape} in config.json",
                     remedy="give the config.json that belongs to the checkpoint",
                 )
-            found[name] = tensor.to(getattr(torch, dtype))
+            try:
+                with safe_open(str(entry.file), framework="pt") as file:
+                    tensor = file.get_tensor(entry.name).to(getattr(torch, dtype))
+            except (OSError, SafetensorError) as error:
+                raise RunError(f"cannot read {entry.file}: {error}", remedy="download the model again") from error
+            if not torch.isfinite(tensor).all():
+                raise RunError(
+                    f"{name} holds values that are NaN or infinite in {dtype}",
+                    remedy="use another --dtype (bfloat16, float32), or download the model again",
+                )
+            found[name] = tensor
         return found
 
 
@@ -141,25 +145,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cardlab"
 
 
-def _tensor_digests(file: Path) -> dict[str, str]:
-    """By tensor name a digest of its description and of both its ends."""
+def _digest(name: str, entry: Entry) -> str:
+    """A digest of a tensor's description and of both its ends."""
+    digest = hashlib.sha256(json.dumps([name, entry.dtype, list(entry.shape)]).encode())
     try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length)) if length < 2**28 else None
-            if not isinstance(header, dict):
-                raise ValueError("no header")
-            found = {}
-            for name, entry in header.items():
-                if name == "__metadata__":
-                    continue
-                low, high = (int(offset) + 8 + length for offset in entry["data_offsets"])
-                digest = hashlib.sha256(json.dumps([name, entry["dtype"], entry["shape"]]).encode())
-                # All bytes of a large model take minutes to hash; fine-tuned copies differ everywhere.
-                for start in (low, max(low, high - _SAMPLE_BYTES)):
-                    stream.seek(start)
-                    digest.update(stream.read(min(_SAMPLE_BYTES, high - start)))
-                found[name] = digest.hexdigest()
-            return found
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
-        raise RunError(f"{file} is no safetensors file", remedy="download the model again") from error
+        with entry.file.open("rb") as stream:
+            # All bytes of a large model take minutes to hash; fine-tuned copies differ everywhere.
+            for start in (entry.low, max(entry.low, entry.high - _SAMPLE_BYTES)):
+                stream.seek(start)
+                digest.update(stream.read(min(_SAMPLE_BYTES, entry.high - start)))
+    except OSError as error:
+        raise RunError(f"cannot read {entry.file}: {error.strerror or error}", remedy="make it readable") from error
+    return digest.hexdigest()

@@ -28,16 +28,22 @@ def profile_codecs(store: Store, task: Task, execution: Execution, platform: Har
 
     `say` is told each cut, and the readings as a table at the end.
     """
-    from cardlab.split.accuracy import TrainingSubject, programs
+    from cardlab.split.accuracy import TrainingSubject, check_tokens, program_text
     from cardlab.split.codec_profile import CODECS, PASSES, profile_codecs
+    from cardlab.split.tokenizer import open_tokenizer
     from cardlab.split.weights import FileWeights, open_weights
 
     weights = open_weights(task, 0)
+    tokenizer = open_tokenizer(task.model)
+    tokenizer.check_fits(task.model, task.architecture.vocab_size)
+    tokens = tokenizer.encode([program_text()])
+    check_tokens(tokens, task)
+    say(f"tokens: {tokenizer.origin}")
     if not isinstance(weights, FileWeights):
-        from cardlab.split.accuracy import english, pretrain
+        from cardlab.split.accuracy import english_text, pretrain
 
         say(f"{task.model} has no weights: it is trained for {PRETRAIN_STEPS} steps first")
-        weights = pretrain(task, execution, english(), steps=PRETRAIN_STEPS)
+        weights = pretrain(task, execution, tokenizer.encode([english_text()]), steps=PRETRAIN_STEPS)
     uid, layers = new_uid(), task.architecture.layers
     run = Run(
         uid=uid,
@@ -54,7 +60,7 @@ def profile_codecs(store: Store, task: Task, execution: Execution, platform: Har
     )
     store.runs.begin(run)
     found = []
-    subject = TrainingSubject(task=task, execution=execution, weights=weights, tokens=programs())
+    subject = TrainingSubject(task=task, execution=execution, weights=weights, tokens=tokens)
     cuts = profile_codecs(subject, note=say)
     # The readings come one by one, so that each cut is on disk before the next is measured.
     for planned, readings in zip(run.planned, cuts, strict=True):

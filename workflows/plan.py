@@ -62,7 +62,10 @@ def _extended(made: Plan, problem: Problem, options: PlanOptions) -> Plan:
 
 
 # What names measured parties and how their numbers travel: a scenario gives all of this itself.
-_DATABASE_ONLY = ("--server", "--device", "--model", "--batch", "--seq", "--wire-dtype", "--link", "--server-sharing")
+_DATABASE_ONLY = (
+    *("--server", "--device", "--model", "--batch", "--seq", "--task", "--wire-dtype", "--link"),
+    "--server-sharing",
+)
 
 
 def _check_link(options: PlanOptions) -> None:
@@ -203,6 +206,7 @@ def _from_database(store: Store, options: PlanOptions) -> Plan:
         model=options.model,
         batch=options.batch,
         sequence=options.sequence,
+        task=options.task,
         uplink_bps=None if options.uplink_mbps is None else options.uplink_mbps * 1e6,
         downlink_bps=None if options.downlink_mbps is None else options.downlink_mbps * 1e6,
         wire_dtype=options.wire_dtype,

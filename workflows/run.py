@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cardlab.core.errors import UsageError
+from cardlab.core.errors import RunError, UsageError
 from cardlab.core.identity import new_uid
 from cardlab.core.options import given
 from cardlab.core.records.plan import Plan
@@ -20,29 +20,33 @@ from cardlab.profilers.devices import HardwareDevice
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
+from cardlab.profilers.runtime.configs import dropout_note, load_architecture, load_computing
 from cardlab.profilers.runtime.execution import DTYPES, import_torch
 from cardlab.split.batched import sharing_of
 from cardlab.split.codecs.registry import codec_named
-from cardlab.split.journal import FinishedTurn, Journal
+from cardlab.split.data import read_corpus
+from cardlab.split.journal import FinishedTurn, Journal, locked
 from cardlab.split.keys import split_address
 from cardlab.split.recording import begin_run, round_record
 from cardlab.split.schedule import Schedule, check_plan
 from cardlab.split.server import Patience, RunCallbacks, Server, ServerParts
 from cardlab.split.server_transport import ServerTransport
-from cardlab.split.settings import PRIVACY, RunSettings, check_cut
+from cardlab.split.settings import PRIVACY, RunSettings, check_computing, check_cut
 from cardlab.split.shaping import PLANNED, parse_link
+from cardlab.split.tokenizer import TextTokenizer, open_tokenizer
 from cardlab.split.weights import open_weights
 from cardlab.workflows.connect import PORT, Say, require_zmq, server_keys, silent
 from cardlab.workflows.expectation import Expected, expected_by_device
 from cardlab.workflows.labels import keep_label
 from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
-from cardlab.workflows.run_device import open_real
+from cardlab.workflows.run_device import open_real, text_words
 from cardlab.workflows.targets import split_targets
 
 DEFAULT_MODEL = "tiny-llama"
 # The first round pays for caches and first allocations; a median needs some beside it.
 DEFAULT_ROUNDS = 3
+DEFAULT_RATE = TrainingOptions().learning_rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +150,10 @@ def run(store: Store, options: RunOptions, progress: Say = silent, finished: Fin
         # Port 0 lets the system choose a free one, so that two local runs do not meet.
         transport = ServerTransport("127.0.0.1", 0)
         words = _device_words(options, prepared.execution.dtype)
-        for line in (PRIVACY, *((said,) if said else ()), *prepared.notes):
+        settings = prepared.journal.progress.settings
+        # Devices of this machine write to logs: what they train on is said here.
+        text = text_words(read_corpus(options.data), open_tokenizer(settings.task.model, options.tokenizer))
+        for line in (PRIVACY, *((said,) if said else ()), *text, *prepared.notes):
             progress(line)
         with LocalDevices(names, transport.port, words, Path(options.out), options.threads) as devices:
             try:
@@ -192,13 +199,17 @@ def _prepared(
     store: Store, options: TrainingOptions, where: str, label: str | None, link: str | None
 ) -> Iterator[_Prepared]:
     platform = open_real(where, label)
+    held = ExitStack()
     try:
         keep_label(store, platform, label)
         if options.resume:
             journal = Journal.resume(Path(options.out))
+            held.enter_context(locked(Path(options.out)))
             settings = journal.progress.settings
+            _check_unchanged(options, settings)
             plan = None if settings.plan is None else store.plans.get(settings.plan)
-            execution = open_runtime(platform).resolve_execution(options.dtype, "sdpa", options.threads)
+            dtype = settings.dtype if options.dtype == "auto" and settings.dtype else options.dtype
+            execution = open_runtime(platform).resolve_execution(dtype, "sdpa", options.threads)
         else:
             plan = None if options.plan is None else store.plans.get(options.plan)
             task = _task(options, plan, store)
@@ -207,6 +218,10 @@ def _prepared(
             dtype = _dtype(options, plan, store, platform.identity.key)
             execution = open_runtime(platform).resolve_execution(dtype, "sdpa", options.threads)
             settings = _settings(options, plan, task, execution)
+            _check_text(options, settings)
+            Journal.check_vacant(Path(options.out))
+            # Only now: what cannot be run leaves no folder behind.
+            held.enter_context(locked(Path(options.out)))
             journal = Journal.begin(Path(options.out), settings, utc_now())
         import_torch().set_num_threads(options.threads)
         # A plan brings its own predictions.
@@ -219,10 +234,72 @@ def _prepared(
             execution=execution,
             schedule=Schedule(plan, settings.cut, expected.predictions, settings.codec),
             journal=journal,
-            notes=expected.notes,
+            notes=(*expected.notes, *_training_notes(settings)),
         )
     finally:
+        held.close()
         platform.close()
+
+
+def _tokenizer(options: TrainingOptions, model: str) -> TextTokenizer | None:
+    """The tokenizer of the run; None where the server has none of its own and takes that of the first device."""
+    given = options.tokenizer if isinstance(options, (RunOptions, ServerOptions)) else None
+    found = open_tokenizer(model, given)
+    # A server without text knows nothing of its devices' tokens.
+    return found if given is not None or found.tool is not None or isinstance(options, RunOptions) else None
+
+
+def _check_text(options: TrainingOptions, settings: RunSettings) -> None:
+    """Name what is wrong with the user's text and tokenizer before anything is started; errors as `read_text`."""
+    task = settings.task
+    tokenizer = _tokenizer(options, task.model)
+    if tokenizer is not None:
+        tokenizer.check_fits(task.model, task.architecture.vocab_size)
+    if isinstance(options, RunOptions):
+        read_corpus(options.data)
+
+
+def _check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
+    """Raise RunError or UsageError if what an unfinished run trains with is not what it began with."""
+    model = settings.task.model
+    if options.dtype != "auto" and settings.dtype not in (None, options.dtype):
+        raise UsageError(
+            f"the run in {options.out} began in {settings.dtype}, not in {options.dtype}",
+            remedy="leave --dtype out, or begin another run in another --out",
+        )
+    if load_architecture(model) != settings.task.architecture:
+        raise RunError(
+            f"{model} has other dimensions than when the run in {options.out} began",
+            remedy="put its config.json back, or begin another run in another --out",
+        )
+    check_computing(settings.computing, model, load_computing(model))
+    if settings.weights and open_weights(settings.task, settings.seed).fingerprint != settings.weights:
+        raise RunError(
+            f"the frozen weights of {model} are not those that the run in {options.out} began with",
+            remedy="put them back, or begin another run in another --out",
+        )
+    tokenizer = _tokenizer(options, model)
+    if tokenizer is not None and settings.tokenizer not in (None, tokenizer.digest):
+        raise RunError(
+            f"the run in {options.out} began with another tokenizer than {tokenizer.origin}",
+            remedy="name that one with --tokenizer, or begin another run in another --out",
+        )
+    if isinstance(options, RunOptions):
+        read_corpus(options.data)
+
+
+def _training_notes(settings: RunSettings) -> tuple[str, ...]:
+    """What a person must know of how it is trained, because nothing on the command line says it."""
+    notes = []
+    rate = settings.learning_rate
+    if settings.task.optimizer == "sgd" and rate <= DEFAULT_RATE:
+        notes.append(
+            f"sgd at --learning-rate {rate:g} hardly moves LoRA adapters: good for timing; to train: --optimizer adamw"
+        )
+    if settings.task.optimizer == "adamw":
+        notes.append("adamw without weight decay")
+    dropout = dropout_note(settings.task.model)
+    return (*notes, *((dropout,) if dropout else ()))
 
 
 # What a journal says already; anything else that a resumed run was given would be dropped.
@@ -339,6 +416,9 @@ def _settings(options: TrainingOptions, plan: Plan | None, task: Task, execution
         cut=options.cut,
         # Devices compare it with their own: halves of different models would train without an error, and wrong.
         weights=open_weights(task, options.seed).fingerprint,
+        computing=load_computing(task.model),
+        tokenizer=None if (tokenizer := _tokenizer(options, task.model)) is None else tokenizer.digest,
+        dtype=execution.dtype,
     )
 
 

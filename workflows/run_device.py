@@ -6,16 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cardlab.core.errors import RunError, UsageError
+from cardlab.core.identity import content_hash
 from cardlab.core.records.task import Task
 from cardlab.profilers.devices import HardwareDevice, open_platform
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
+from cardlab.profilers.runtime.configs import load_computing
 from cardlab.profilers.runtime.execution import import_torch
-from cardlab.split.data import Batches, Tokens, read_tokens
+from cardlab.split.data import Batches, Corpus, read_corpus
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.keys import make_keys
-from cardlab.split.settings import PRIVACY, RunSettings, check_task
+from cardlab.split.settings import PRIVACY, Inputs, RunSettings, check_computing, check_task, check_tokenizer
 from cardlab.split.shaping import parse_link
+from cardlab.split.tokenizer import TextTokenizer, open_tokenizer
 from cardlab.split.weights import open_weights
 from cardlab.workflows.connect import Say, connect, require_zmq, silent
 from cardlab.workflows.options.run import DeviceOptions, KeysOptions
@@ -53,7 +56,7 @@ def run_device(options: DeviceOptions, progress: Say = silent) -> DeviceDone:
     shape = parse_link(options.link, planned=True)
     shard = _shard(options.shard)
     # Before the server knows of this device: a missing file would keep the others waiting.
-    tokens = read_tokens(options.data, options.tokenizer)
+    text = read_text(options.data, options.model, options.tokenizer)
     transport = connect(options.server, options.key, options.server_key, shape)
     platform = open_real(options.platform, options.name)
     try:
@@ -61,7 +64,7 @@ def run_device(options: DeviceOptions, progress: Say = silent) -> DeviceDone:
         torch.set_num_threads(options.threads)
 
         def equip(settings: RunSettings) -> Equipment:
-            return _equipment(settings, options, tokens, shard, platform)
+            return _equipment(settings, options, text, shard, platform, progress)
 
         progress(PRIVACY)
         patience = DevicePatience(silence_s=options.silence_s, server_s=options.wait_s)
@@ -88,14 +91,45 @@ def write_keys(options: KeysOptions) -> tuple[Path, Path]:
     return make_keys(options.name, Path(options.out))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """What a device trains on: documents, and the tokenizer as far as it is known before the run is."""
+
+    corpus: Corpus
+    tokenizer: TextTokenizer | None
+
+
+def read_text(data: str | None, model: str | None, tokenizer: str | None) -> Text:
+    """The data, and the tokenizer that was named or lies in the model folder that was; errors as `read_corpus`."""
+    known = None if model is None and tokenizer is None else open_tokenizer(model or "", tokenizer)
+    return Text(corpus=read_corpus(data), tokenizer=known)
+
+
+def text_words(corpus: Corpus, tokenizer: TextTokenizer) -> tuple[str, ...]:
+    """What data and tokens are, for the person before the screen."""
+    between = tokenizer.between(len(corpus.documents))
+    return (f"tokens of {corpus.name}: {tokenizer.origin}", *((between,) if between else ()), *corpus.notes)
+
+
 def _equipment(
-    settings: RunSettings, options: DeviceOptions, tokens: Tokens, shard: tuple[int, int], platform: HardwareDevice
+    settings: RunSettings,
+    options: DeviceOptions,
+    text: Text,
+    shard: tuple[int, int],
+    platform: HardwareDevice,
+    say: Say,
 ) -> Equipment:
     from cardlab.split.halves import Half
 
     announced = settings.task
     here = _own_task(announced, options.model)
     check_task(announced, options.model or here.model, here, given_of_task(options))
+    check_computing(settings.computing, here.model, load_computing(here.model))
+    tokenizer = text.tokenizer or open_tokenizer(here.model)
+    check_tokenizer(settings, tokenizer.digest, tokenizer.origin)
+    tokenizer.check_fits(here.model, announced.architecture.vocab_size)
+    for line in text_words(text.corpus, tokenizer):
+        say(line)
     weights = open_weights(here, settings.seed)
     if weights.fingerprint != settings.weights:
         raise RunError(
@@ -103,7 +137,7 @@ def _equipment(
             remedy="copy the server's model folder here and name it with --model",
         )
     batches = Batches(
-        tokens,
+        tokenizer.encode(text.corpus.documents),
         batch=announced.batch,
         sequence=announced.sequence,
         vocabulary=announced.architecture.vocab_size,
@@ -114,7 +148,13 @@ def _equipment(
     execution = runtime.resolve_execution(options.dtype, "sdpa", options.threads)
     where = runtime.torch_device or "cpu"
     half = Half(here, execution, weights, "device", learning_rate=settings.learning_rate, torch_device=where)
-    return Equipment(half, batches.batch)
+    inputs = Inputs(
+        tokenizer=tokenizer.digest,
+        data=content_hash([text.corpus.digest, list(shard)]),
+        dtype=execution.dtype,
+        names=f"{text.corpus.name}, tokens: {tokenizer.origin}",
+    )
+    return Equipment(half, batches.batch, inputs)
 
 
 def _own_task(announced: Task, model: str | None) -> Task:

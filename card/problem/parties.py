@@ -25,6 +25,7 @@ class Request:
     Attributes:
         server, devices: labels or keys; devices may be LABEL@MODE.
         model, batch, sequence: name the task if the parties share several.
+        task: the first digits of its uid, which tells apart what those do not (LoRA, optimizer).
         uplink_bps, downlink_bps: the link, bit/s.
         link: a radio channel to draw rates from, for a direction without a rate.
         link_name: a stored link whose rates to take.
@@ -37,6 +38,7 @@ class Request:
     model: str | None = None
     batch: int | None = None
     sequence: int | None = None
+    task: str | None = None
     uplink_bps: float | None = None
     downlink_bps: float | None = None
     link: LinkSpec | None = None
@@ -110,7 +112,7 @@ def _party(store: Store, label: str) -> Party:
 
 
 def find_task(store: Store, request: Request, parties: Sequence[Party]) -> Task:
-    """The task all parties share. Raises NotFoundError or PlanError naming --model, --batch, --seq."""
+    """The task all parties share. Raises NotFoundError or PlanError naming the options."""
     per_party = [{u: t for u, t in _tasks_of(store, p).items() if _wanted(t, request)} for p in parties]
     for party, tasks in zip(parties, per_party, strict=True):
         if not tasks:
@@ -127,8 +129,10 @@ def find_task(store: Store, request: Request, parties: Sequence[Party]) -> Task:
             for p, tasks in zip(parties, per_party, strict=True)
         )
         raise PlanError(f"the parties share no task ({each})", remedy="profile all of them with the same task")
-    names = ", ".join(sorted(task_name(per_party[0][uid]) for uid in shared))
-    raise PlanError(f"the parties share several tasks ({names})", remedy="name one by --model, --batch and --seq")
+    names = ", ".join(sorted(f"{task_name(per_party[0][uid])}: {uid[:8]}" for uid in shared))
+    raise PlanError(
+        f"the parties share several tasks ({names})", remedy="name one by --model, --batch and --seq, or --task ID"
+    )
 
 
 def _tasks_of(store: Store, party: Party) -> dict[str, Task]:
@@ -162,11 +166,16 @@ def newest_profile(store: Store, party: Party, task: Task) -> Profile:
 
 def _wanted(task: Task, request: Request) -> bool:
     asked = ((request.model, task.model), (request.batch, task.batch), (request.sequence, task.sequence))
-    return all(want is None or want == have for want, have in asked)
+    return task.uid.startswith(request.task or "") and all(want is None or want == have for want, have in asked)
 
 
 def _asked(request: Request) -> str:
-    parts = (("--model", request.model), ("--batch", request.batch), ("--seq", request.sequence))
+    parts = (
+        ("--model", request.model),
+        ("--batch", request.batch),
+        ("--seq", request.sequence),
+        ("--task", request.task),
+    )
     words = " ".join(f"{option} {value}" for option, value in parts if value is not None)
     return f" of {words}" if words else ""
 

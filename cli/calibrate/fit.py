@@ -100,7 +100,7 @@ def _rows(fits: Iterable[Fit]) -> Iterable[tuple[str, ...]]:
 
 def about(fit: Fit) -> str:
     """What a fit is of, in words, without the device."""
-    return subject(fit.quantity, segment=fit.segment, phase=fit.phase, rail=fit.rail)
+    return subject(fit.quantity, segment=fit.segment, phase=fit.phase, rail=fit.rail, codec=fit.codec)
 
 
 def _print_constants(c: Constants) -> None:

@@ -25,7 +25,7 @@ def accuracy(options: AccuracyOptions, shared: Shared) -> None:
                 "codecs": to_plain(found.kept),
                 "trials": to_plain(found.trials),
                 "left_out": list(found.left_out),
-                "fits": [fit_document(found.fit)],
+                "fits": [fit_document(fit) for fit in found.fits],
             }
         )
         return
@@ -42,10 +42,11 @@ def accuracy(options: AccuracyOptions, shared: Shared) -> None:
     ]
     columns = ("codec", "rate", "bytes saved", "gain kept", "std. error", "through the codec")
     print_table(f"{options.model}, LoRA {options.steps} steps, {options.seeds} seed(s)", columns, rows)
-    p = {name: parameter.value for name, parameter in found.fit.parameters.items()}
-    print_line(
-        f"gain kept = {p['limit']:.3f} - {p['loss']:.3f} exp(-{p['rate']:.2f} rate),"
-        f" {found.fit.n_points} points, mean error {percent(found.fit.mape)}"
-    )
+    for fit in found.curves:
+        p = {name: parameter.value for name, parameter in fit.parameters.items()}
+        print_line(
+            f"{fit.codec}: gain kept = {p['limit']:.3f} - {p['loss']:.3f} exp(-{p['rate']:.2f} rate),"
+            f" {fit.n_points} points, mean error {percent(fit.mape)}"
+        )
     for line in found.left_out:
         print_line(f"left out: {line}")

@@ -1,6 +1,7 @@
 """Curves that are not functions of a frequency.
 
-    saturating: y = a - b exp(-k r)
+    kept:       y = share              one codec, as it was measured
+    saturating: y = a - b exp(-k r)    a family of codecs
 
 rises from a - b to a: accuracy against the fraction r of activation bytes that is kept.
 """
@@ -10,6 +11,21 @@ from __future__ import annotations
 import numpy as np
 
 from cardlab.core.laws.base import Array, Parameter, SeparableLaw, stack
+
+
+class Kept(SeparableLaw):
+    """y = share: what one codec keeps of the gain of training, as measured; below 0 it made the model worse."""
+
+    name = "kept"
+    quantities = ("accuracy",)
+    equation = "y = share"
+    min_points = 1
+    complexity = 1.0
+    linear = (Parameter(name="share", unit="1", meaning="share of the gain that is kept", lower=-np.inf),)
+
+    def basis(self, x: Array, theta: Array) -> Array:
+        """A curve of ones."""
+        return stack((*theta.shape[:-1], x.size), 1.0)
 
 
 class Saturating(SeparableLaw):

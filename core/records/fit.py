@@ -56,7 +56,8 @@ class FitSubject:
         segment, phase: of a latency; None for a whole step.
         rail: what a power covers.
         cut: of an accuracy, layers on the device; None for other quantities.
-        codec: family of codecs that an accuracy is about ("dense", "topk"), None for other quantities.
+        codec: what an accuracy is about: a family of codecs ("dense", "topk") or one codec ("topk:0.3:8"), either with
+            "+feedback" behind it; None for other quantities, and for a curve of several families (0.1.0).
         power_mode: power mode of the device, None without modes.
         memory_hz: memory frequency, None if unknown.
         provenance: of the measurements; the fit's own adds how = fitted.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cardlab.core.identity import content_hash
+from cardlab.core.identity import content_hash, since
 
 # Bytes of one number by the name of its dtype: what weights, activations and frames are counted with.
 DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -30,6 +30,7 @@ class Architecture:
         max_positions: longest sequence the model was built for, tokens.
         tied_embeddings: the LM head shares the embedding's weight.
         attention_bias: q, k and v projections have a bias.
+        activation: function of the MLP, None for the family's usual one (silu; gelu_new of gpt2).
     """
 
     family: str
@@ -43,6 +44,7 @@ class Architecture:
     max_positions: int
     tied_embeddings: bool
     attention_bias: bool = False
+    activation: str | None = since("0.2", None, said=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from cardlab.core.errors import ProfileError
 from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.runtime.configs import config_of
 from cardlab.profilers.runtime.families import Family, family_named
@@ -60,10 +61,21 @@ def build_meta(task: Task, execution: Execution) -> BuiltModel:
 
     Raises ProfileError or MissingDependencyError when transformers or PEFT is missing.
     """
+    from huggingface_hub import errors
     from transformers import AutoModelForCausalLM
 
+    # Releases of transformers before 5 raise ValueError and have no class of their own.
+    strict: type[Exception] = getattr(errors, "StrictDataclassError", ValueError)
     family = family_named(task.architecture.family)
-    config = family.transformers_config(config_of(task))
+    try:
+        config = family.transformers_config(config_of(task))
+    except (strict, ValueError, TypeError, KeyError, AttributeError) as error:
+        # What an adapter lets pass another release of transformers may still turn away.
+        said = " ".join(str(error).split())[:200]
+        raise ProfileError(
+            f"transformers takes no such configuration of {task.model}: {said}",
+            remedy="correct that key of config.json, or install another transformers",
+        ) from error
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, attn_implementation=execution.attention)
         model.to(getattr(torch, execution.dtype))

@@ -7,6 +7,7 @@ JSON is read; nothing is downloaded and no code of a model repository is run.
 from __future__ import annotations
 
 import json
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cardlab.core.files import decode
 from cardlab.core.records.task import Architecture, Task
 from cardlab.profilers.runtime.families import family_named, family_of
 from cardlab.profilers.runtime.families.base import ConfigDict
+from cardlab.profilers.runtime.families.keys import dropout
 
 
 def bundled_models() -> tuple[str, ...]:
@@ -32,8 +34,13 @@ def load_config(model: str) -> ConfigDict:
         text = (files("cardlab.profilers.runtime") / "configs" / f"{model}.json").read_text("utf-8")
         return dict(json.loads(text))
     path = Path(model)
-    path = path / "config.json" if path.is_dir() else path
-    if not path.is_file():
+    try:
+        path = path / "config.json" if path.is_dir() else path
+        there = bool(model) and path.exists()
+    except (OSError, ValueError):
+        # A name that no file can have, or a folder that may not be looked into.
+        there = False
+    if not there:
         raise UnknownModelError(
             f"no model {model!r}",
             remedy=f"use one of {', '.join(bundled_models())}, or the path of a config.json",
@@ -44,8 +51,12 @@ def load_config(model: str) -> ConfigDict:
 def _read_config(path: Path) -> ConfigDict:
     try:
         loaded = json.loads(decode(path.read_bytes(), str(path)))
-    except (OSError, BadDataError, json.JSONDecodeError, RecursionError) as error:
-        raise ProfileError(f"cannot read {path}: {error}", remedy="give a readable config.json") from error
+    except OSError as error:
+        raise ProfileError(f"cannot read {path}: {error.strerror or error}", remedy="make it readable") from error
+    except (BadDataError, ValueError, RecursionError) as error:
+        # A number of more digits than Python turns into one is a ValueError too.
+        what = error.message if isinstance(error, BadDataError) else str(error).splitlines()[0]
+        raise ProfileError(f"cannot read {path}: {what}", remedy="give a readable config.json") from error
     if not isinstance(loaded, dict):
         raise ProfileError(f"{path} holds no JSON object", remedy="give a model's config.json")
     return loaded
@@ -55,6 +66,38 @@ def load_architecture(model: str) -> Architecture:
     """Dimensions of a bundled model or local config.json; UnsupportedFamilyError for other families."""
     config = load_config(model)
     return family_of(config.get("model_type")).architecture(config)
+
+
+def load_computing(model: str) -> dict[str, object]:
+    """What a model's configuration says of what is computed, beside its dimensions; errors as `load_architecture`."""
+    config = load_config(model)
+    family = family_of(config.get("model_type"))
+    family.architecture(config)
+    return family.computing(config)
+
+
+def label_of(model: str) -> str:
+    """The one spelling of a model's name: labels agree, and a folder is never taken for a bundled configuration.
+
+    Raises UnknownModelError for a bundled name that is a model folder here too.
+    """
+    bundled = model in bundled_models()
+    if bundled and (Path(model) / "config.json").is_file():
+        raise UnknownModelError(
+            f"{model!r} is a bundled configuration and a model folder here",
+            remedy=f"write .{os.sep}{model} for the folder; for the configuration start in another folder",
+        )
+    path = str(Path(model))
+    if not bundled and path in bundled_models():
+        return f"{os.curdir}{os.sep}{path}"
+    return model if bundled else path
+
+
+def dropout_note(model: str) -> str | None:
+    """That dropout is off, where a model's configuration asks for some; None otherwise."""
+    config = load_config(model)
+    found = dropout(config, family_of(config.get("model_type")).dropout_keys)
+    return f"dropout is off in a split run ({', '.join(found)} in config.json)" if found else None
 
 
 def config_of(task: Task) -> ConfigDict:

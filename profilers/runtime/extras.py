@@ -21,9 +21,10 @@ _LEARNING_RATE = 1e-4
 def make_optimizer(
     name: str, parameters: list[torch.nn.Parameter], learning_rate: float = _LEARNING_RATE
 ) -> torch.optim.Optimizer:
-    """Plain SGD or AdamW over these parameters."""
+    """Plain SGD, or AdamW, over these parameters; neither with weight decay."""
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=learning_rate)
+        # torch's own default is 0.01, which nobody asked for.
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
     return torch.optim.SGD(parameters, lr=learning_rate)
 
 

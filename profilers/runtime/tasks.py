@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from cardlab.core.errors import ProfileError, UsageError
 from cardlab.core.records.task import Architecture, Lora, Task
-from cardlab.profilers.runtime.configs import bundled_models, load_architecture
+from cardlab.profilers.runtime.checkpoint import check_not_quantised
+from cardlab.profilers.runtime.configs import label_of, load_architecture
 from cardlab.profilers.runtime.families import Family, family_named
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -48,7 +48,9 @@ def resolve_task(
     alpha = float(lora_alpha)
     if not 0.0 < alpha < float("inf"):
         raise UsageError(f"LoRA alpha {alpha:g} is not positive", remedy="give a positive number")
+    label = label_of(model)
     architecture = load_architecture(model)
+    check_not_quantised(label, architecture)
     if sequence > architecture.max_positions:
         raise ProfileError(
             f"sequence {sequence} is longer than the {architecture.max_positions} positions of {model}",
@@ -56,8 +58,7 @@ def resolve_task(
         )
     targets = resolve_targets(family_named(architecture.family), architecture, lora_targets)
     return Task(
-        # One spelling for one path, so that labels agree.
-        model=model if model in bundled_models() else str(Path(model)),
+        model=label,
         architecture=architecture,
         lora=Lora(rank=lora_rank, alpha=alpha, targets=targets, dtype=adapter_dtype),
         batch=batch,

@@ -85,7 +85,7 @@ def prediction_chart(fit: Fit, frequency_hz: float) -> Chart:
     clocks = [float(f) for f in np.linspace(low, high, CURVE_POINTS)]
     predicted = [fit.predict(f) for f in clocks]
     bands = [(f, *p.ci95) for f, p in zip(clocks, predicted, strict=True) if p.ci95 is not None]
-    words = subject(fit.quantity, segment=fit.segment, phase=fit.phase, rail=fit.rail)
+    words = subject(fit.quantity, segment=fit.segment, phase=fit.phase, rail=fit.rail, codec=fit.codec)
     there = "extrapolated" if fit.extrapolated(frequency_hz) else "predicted"
     series = [
         Series(

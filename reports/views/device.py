@@ -241,7 +241,7 @@ def fits_table(fits: tuple[Fit, ...], device_name: str) -> Table:
 
 
 def _about(fit: Fit) -> str:
-    words = subject(fit.quantity, segment=fit.segment, phase=fit.phase, rail=fit.rail)
+    words = subject(fit.quantity, segment=fit.segment, phase=fit.phase, rail=fit.rail, codec=fit.codec)
     return words if fit.power_mode is None else f"{words}, {fit.power_mode}"
 
 

@@ -103,7 +103,7 @@ def curve(fits: Sequence[Fit], points: Sequence[tuple[float, float, bool]]) -> C
     predicted = [chosen.predict(float(f)) for f in clocks]
     # Drawn beside the chosen law for comparison; where it was chosen itself it is the law.
     cubic = next((f for f in fits if f.law == "cubic" and not f.selected), None)
-    words = subject(chosen.quantity, segment=chosen.segment, phase=chosen.phase, rail=chosen.rail)
+    words = subject(chosen.quantity, segment=chosen.segment, phase=chosen.phase, rail=chosen.rail, codec=chosen.codec)
     return Curve(
         title=f"{chosen.device_name}: {words}",
         y_label="power" if chosen.unit == "W" else "latency",

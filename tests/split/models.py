@@ -86,7 +86,7 @@ class Unsplit:
         self._fill(open_weights(task, seed), initial_adapters(task, seed))
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         kind = torch.optim.AdamW if task.optimizer == "adamw" else torch.optim.SGD
-        self.optimizer = kind(trainable, lr=rate)
+        self.optimizer = kind(trainable, lr=rate, weight_decay=0.0)
 
     def _fill(self, weights: Weights, adapters: AdapterSet) -> None:
         assert isinstance(weights, SeededWeights)

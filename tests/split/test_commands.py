@@ -285,9 +285,15 @@ def test_a_plan_that_cannot_be_followed_is_refused(tmp_path: Path, changes, said
 
 def test_a_local_device_that_cannot_start_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
     began = time.monotonic()
-    words = ("--local", "--cut", "2", "--devices", "2", "--data", "missing.txt", *QUICK)
-    command("card", "run", *words).failed_in_one_line(1, "missing.txt")
+    # Their data are too short for two devices, which each finds out when it has read them.
+    (tmp_path / "short.txt").write_text("x" * 40)
+    words = ("--local", "--cut", "2", "--devices", "2", "--data", "short.txt", *QUICK)
+    command("card", "run", *words).failed_in_one_line(1, "no window of 32")
     assert time.monotonic() - began < 40.0
+    # What this process can see itself is named before any device is started.
+    command("card", "run", "--local", "--cut", "2", "--data", "missing.txt", *QUICK).failed_in_one_line(
+        2, "missing.txt"
+    )
 
 
 def test_a_database_without_a_run_has_nothing_to_validate(tmp_path: Path) -> None:
@@ -305,8 +311,10 @@ def test_a_port_in_use_is_refused(port) -> None:
 
 def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
     from cardlab.profilers.runtime import resolve_task
+    from cardlab.split.adapters import initial_adapters
     from cardlab.split.journal import Journal
     from cardlab.split.settings import RunSettings
+    from tests.split.test_parts import turn
 
     settings = RunSettings(
         run="1" * 32,
@@ -317,7 +325,8 @@ def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
         wire_dtype="float32",
         cut=2,
     )
-    Journal.begin(tmp_path / "card-run", settings, "2026-11-21T10:00:00.000000Z")
+    journal = Journal.begin(tmp_path / "card-run", settings, "2026-11-21T10:00:00.000000Z")
+    journal.commit(initial_adapters(settings.task, 0), turn())
     command("card", "run", "--local", "--cut", "2", *QUICK).failed_in_one_line(1, "unfinished", "--resume")
 
 

@@ -39,7 +39,7 @@ from cardlab.split.schedule import Schedule
 from cardlab.split.settings import RunSettings
 from cardlab.split.shaping import LinkShape, PlannedRates, TokenBucket, describe_rates, parse_link
 from tests import records
-from tests.split.models import largest_difference, replay, small_task
+from tests.split.models import largest_difference, model_file, replay, small_task
 from tests.split.processes import Trial
 
 
@@ -347,7 +347,8 @@ def test_an_unfinished_run_of_0_1_0_goes_on(tmp_path: Path) -> None:
     """Its server was killed in the second round, after the turn of one of two devices."""
     out = tmp_path / "out"
     shutil.copytree(FIRST, out)
-    task = Journal.resume(out).progress.settings.task
+    # The file of its model lies elsewhere on this machine.
+    task = replace(Journal.resume(out).progress.settings.task, model=model_file(tmp_path))
     trial = Trial(tmp_path, task, {"a": [2], "b": [1]}, rounds=3)
     before = trial.journal().progress
     assert [(t.round, t.device) for t in before.turns] == [(1, "a"), (1, "b"), (2, "a")] and before.closed == 1

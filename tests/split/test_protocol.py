@@ -62,7 +62,7 @@ BUILT: dict[type[Message], st.SearchStrategy[Message]] = {
         counts,
         st.sampled_from(("serial", "batched")),
     ),
-    protocol.Ready: st.just(protocol.Ready()),
+    protocol.Ready: st.builds(protocol.Ready, tokenizer=texts, data=texts, dtype=texts, names=texts),
     protocol.Refused: st.builds(protocol.Refused, code=st.sampled_from(RefusalCode), message=texts, remedy=texts),
     protocol.RoundStart: st.builds(
         protocol.RoundStart,
@@ -142,7 +142,7 @@ def wrong_values(kind: str, key: str) -> list[object]:
         found += ["text", 5, {"nothing": 1.0}]
     if key == "terms":
         found += [{"device": "x"}, {"device": None}, {"device": True}]
-    if key in ("version", "code", "message", "remedy", "codec", "reason"):
+    if key in ("version", "code", "message", "remedy", "codec", "reason", "tokenizer", "data", "dtype", "names"):
         found += [5, {}, "x" * 5000]
     if key.endswith("_s") or key in ("round", "epoch", "cut", "loss", "rounds", "up_bytes", "down_bytes", "size_bytes"):
         found += ["1", {}, 10**400 if key in ("loss", "sent_s") else "x"]

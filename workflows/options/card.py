@@ -41,9 +41,10 @@ class PlanOptions(Checked):
         float | None,
         Opt("Fraction of smashed data and gradient bytes that remains.", shown="1", panel=_LINK),
     ] = None
-    min_accuracy: Annotated[float | None, Opt("sft: least accuracy, by the curve of card accuracy.", panel=_LIMITS)] = (
+    task: Annotated[str | None, Opt("Its id, or first digits, where several are left.", metavar="ID", panel=_TASK)] = (
         None
     )
+    min_accuracy: Annotated[float | None, Opt("sft: least accuracy, as card accuracy found it.", panel=_LIMITS)] = None
     server_sharing: Annotated[
         str | None, Opt("sft: serial, or batched with profiles at multiples of the batch.", shown="serial")
     ] = None
@@ -134,9 +135,14 @@ class AccuracyOptions(Checked):
     seeds: Annotated[int, Opt("Runs of each codec.")] = 3
     batch: Annotated[int, Opt("Sequences in a mini-batch.")] = 8
     sequence: Annotated[int, Opt("Tokens in a sequence.", flag="--seq")] = 64
-    learning_rate: Annotated[float, Opt("Of AdamW on the adapters.")] = 1e-3
+    learning_rate: Annotated[float, Opt("Of AdamW (without weight decay) on the adapters.")] = 1e-3
     pretrain: Annotated[int, Opt("Steps on English text, for a model without weights.")] = 600
-    data: Annotated[str | None, Opt("Text or JSON-lines file.", shown="program text of Python's library")] = None
+    data: Annotated[
+        str | None, Opt("Text (.txt) or JSON lines (.jsonl).", shown="program text of Python's library")
+    ] = None
+    tokenizer: Annotated[
+        str | None, Opt("A tokenizer.json or its folder; bytes for none.", shown="the model folder's, bytes")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

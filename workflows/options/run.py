@@ -9,6 +9,7 @@ from cardlab.core.options import Checked, Opt
 
 _TASK, _LORA, _TRAINING, _HERE, _KEYS = "Task", "LoRA", "Training", "This machine", "Keys"
 _MODEL = "Bundled model, config.json, or folder with safetensors."
+_TOKENIZER = "A tokenizer.json or its folder; bytes for none."
 _SHAPE = "100mbit,5ms or UP/DOWN,DELAY; planned: the rates of an sft plan."
 
 
@@ -67,8 +68,8 @@ class RunOptions(TrainingOptions):
     """A split run with every role on this machine."""
 
     local: Annotated[bool, Opt("Start server and devices on this machine.")] = False
-    data: Annotated[str | None, Opt("Text or JSON-lines file.", shown="a small bundled text")] = None
-    tokenizer: Annotated[str | None, Opt("Local tokenizer.json of the model.", shown="bytes")] = None
+    data: Annotated[str | None, Opt("Text (.txt) or JSON lines (.jsonl).", shown="a small bundled text")] = None
+    tokenizer: Annotated[str | None, Opt(_TOKENIZER, shown="the model folder's, bytes")] = None
     link: Annotated[
         str | None,
         Opt(f"Shape each device's link: {_SHAPE}", shown="an sft plan's rates, as fast as it goes"),
@@ -86,6 +87,10 @@ class ServerOptions(TrainingOptions):
     allow: Annotated[tuple[str, ...], Opt("Public key file of a device to let in; may be repeated.", panel=_KEYS)] = ()
     platform: Annotated[str, Opt("auto, nvidia, nvidia:INDEX or cpu.", panel=_HERE)] = "auto"
     name: Annotated[str | None, Opt("Label of this machine.", panel=_HERE)] = None
+    tokenizer: Annotated[
+        str | None,
+        Opt("The tokenizer.json that devices must use, or bytes.", shown="the model folder's, the first device's"),
+    ] = None
     wait_s: Annotated[float, Opt("Seconds to wait for devices.", flag="--wait")] = 300.0
 
 
@@ -97,8 +102,8 @@ class DeviceOptions(Checked):
     key: Annotated[str | None, Opt("Own key file (card run keys); needed beyond loopback.", panel=_KEYS)] = None
     server_key: Annotated[str | None, Opt("Public key file of the server.", panel=_KEYS)] = None
     model: Annotated[str | None, Opt(_MODEL, shown="the server's", panel=_TASK)] = None
-    data: Annotated[str | None, Opt("Text or JSON-lines file.", shown="a small bundled text")] = None
-    tokenizer: Annotated[str | None, Opt("Local tokenizer.json of the model.", shown="bytes")] = None
+    data: Annotated[str | None, Opt("Text (.txt) or JSON lines (.jsonl).", shown="a small bundled text")] = None
+    tokenizer: Annotated[str | None, Opt(_TOKENIZER, shown="the model folder's, bytes")] = None
     threads: Annotated[int, Opt("CPU threads that compute.", low=1, panel=_HERE)] = 1
     dtype: Annotated[
         str,

@@ -9,11 +9,11 @@ import numpy as np
 from cardlab.card.problem.codec_times import Codecs
 from cardlab.card.problem.from_db import Gathered
 from cardlab.card.problem.scenario import SftSpec
+from cardlab.card.schemes.sft.accuracies import Accuracies, accuracies_of
 from cardlab.card.schemes.sft.building import Instance, assumed_words, sft_problem
-from cardlab.card.schemes.sft.options import PLAIN, Accuracy, Compressions, Option, options_of
+from cardlab.card.schemes.sft.options import PLAIN, Compressions, Option, options_of
 from cardlab.card.schemes.sft.sharing import measured_sharing
 from cardlab.card.schemes.sft.spectrum import Band
-from cardlab.core.records.fit import Fit
 from cardlab.core.records.task import DTYPE_BYTES
 from cardlab.db.store import Store
 
@@ -35,20 +35,22 @@ def instance_from_database(
     rate unless a channel was drawn.
     """
     spec = replace(spec, raw_bits=8 * DTYPE_BYTES[gathered.wire_dtype])
-    fit = accuracy_fit(store, gathered.task.uid)
-    curve = None if fit is None else accuracy_of_fit(fit)
-    if curve is not None:
-        spec = replace(spec, accuracy_limit=curve.limit, accuracy_loss=curve.loss, accuracy_rate=curve.rate)
+    accuracies = accuracies_of(store, gathered.task)
     base, codecs = gathered.problem, gathered.codecs
-    measured = measured_options(gathered, curve)
+    measured = measured_options(gathered, accuracies)
     if compression is not None:
         # A codec that was timed is worth more than a rate met exactly by one that was not.
         near = min(measured, key=lambda o: abs(o.rate - compression), default=None)
         measured = (near,) if near is not None and abs(near.rate - compression) <= _NEAR * compression else ()
     elif spec.accuracy_target is None:
         measured = ()
-    options = measured or options_of(replace(spec, rates=(compression or 1.0,)), compression or 1.0)
-    plain = _uncompressed(gathered, codecs.with_borrowed() if measured else codecs, curve) if codecs.profiles else PLAIN
+    options = measured or tuple(
+        _judged(option, accuracies, spec.raw_bits)
+        for option in options_of(replace(spec, rates=(compression or 1.0,)), compression or 1.0)
+    )
+    plain = PLAIN
+    if codecs.profiles:
+        plain = _uncompressed(gathered, codecs.with_borrowed() if measured else codecs, accuracies)
     if not measured and compression in (None, 1.0) and codecs.profiles:
         options = (plain,)
     if codecs.profiles or compression not in (None, 1.0):
@@ -59,7 +61,7 @@ def instance_from_database(
     if spec.server_sharing == "batched":
         sharing = measured_sharing(store, gathered)
         spec = replace(spec, blocks="common", sharing_times=tuple(sharing.times[1:]))
-    offered = Compressions(options=tuple(options), curve=curve, plain=plain)
+    offered = Compressions(options=tuple(options), plain=plain)
     label_bytes = float(LABEL_BYTES * gathered.task.tokens)
     problem = sft_problem(base, spec, offered, sharing=sharing, label_bytes=label_bytes)
     width = spec.bandwidth_hz or 2.0e7
@@ -86,25 +88,21 @@ def instance_from_database(
             *gathered.assumptions,
             f"all devices share one link ({spec.spectrum})",
             *words,
+            *(accuracies.words if measured or compression is not None else ()),
             *(_borrowed_words(codecs) if measured else ()),
         ),
         runs=() if sharing is None else sharing.runs,
     )
-    return instance, () if fit is None else (fit.fit_id,)
+    return instance, accuracies.fits
 
 
-def accuracy_fit(store: Store, task: str) -> Fit | None:
-    """The newest accuracy curve of a task, None without one."""
-    found = [s.fit for s in store.fits.newest(task=task, selected_only=True) if s.fit.quantity == "accuracy"]
-    return found[-1] if found else None
-
-
-def accuracy_of_fit(fit: Fit) -> Accuracy | None:
-    """The curve of a fit of the saturating law."""
-    if fit.law != "saturating":
-        return None
-    values = {name: p.value for name, p in fit.parameters.items()}
-    return Accuracy(limit=values["limit"], loss=values["loss"], rate=values["rate"])
+def _judged(option: Option, accuracies: Accuracies, raw_bits: int) -> Option:
+    """An option by formula, with what is known of the codec that it names."""
+    if option.codec in (None, "none"):
+        whole = accuracies.known and option.rate >= 1.0
+        return replace(option, accuracy=1.0, penalty=0.0) if whole else option
+    kept, lost = accuracies.of(str(option.codec), option.rate * raw_bits / 32)
+    return replace(option, accuracy=kept, penalty=lost)
 
 
 def _borrowed_words(codecs: Codecs) -> tuple[str, ...]:
@@ -115,28 +113,28 @@ def _borrowed_words(codecs: Codecs) -> tuple[str, ...]:
     return (f"codecs are as quick on {len(codecs.borrowed())} machine(s) without a codec profile as on {first}",)
 
 
-def measured_options(gathered: Gathered, curve: Accuracy | None) -> tuple[Option, ...]:
+def measured_options(gathered: Gathered, accuracies: Accuracies) -> tuple[Option, ...]:
     """Codecs that every codec profile of the plan's machines holds, each at the speed of its own machines and cut."""
     if not gathered.codecs.profiles:
         return ()
     codecs, wire = gathered.codecs.with_borrowed(), DTYPE_BYTES[gathered.wire_dtype]
     cuts = [int(cut) for cut in gathered.problem.cuts]
-    found = [_uncompressed(gathered, codecs, curve)]
+    found = [_uncompressed(gathered, codecs, accuracies)]
     for codec in codecs.names:
         # Header and levels can make a codec larger than what it packs; such a one is no choice.
         rate = codecs.rate(codec, wire)
         if rate < 1.0:
-            known = (None, None) if curve is None else (curve.at(rate), curve.penalty(rate))
-            option = Option(rate=rate, codec=codec, accuracy=known[0], penalty=known[1])
+            kept, lost = accuracies.of(codec, codecs.rate(codec, DTYPE_BYTES["float32"]))
+            option = Option(rate=rate, codec=codec, accuracy=kept, penalty=lost)
             found.append(_timed(option, codecs, codec, cuts))
     return tuple(sorted(found, key=lambda o: o.rate)) if len(found) > 1 else ()
 
 
-def _uncompressed(gathered: Gathered, codecs: Codecs, curve: Accuracy | None) -> Option:
-    """Tensors as they are, which take time to pack too."""
-    limit = None if curve is None else curve.limit
+def _uncompressed(gathered: Gathered, codecs: Codecs, accuracies: Accuracies) -> Option:
+    """Tensors as they are, which take time to pack too, and keep all of the gain."""
+    whole = 1.0 if accuracies.known else None
     cuts = [int(cut) for cut in gathered.problem.cuts]
-    return _timed(Option(rate=1.0, codec="none", accuracy=limit, penalty=0.0), codecs, "none", cuts)
+    return _timed(Option(rate=1.0, codec="none", accuracy=whole, penalty=0.0), codecs, "none", cuts)
 
 
 def _timed(option: Option, codecs: Codecs, codec: str, cuts: list[int]) -> Option:

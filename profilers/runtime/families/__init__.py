@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cardlab.core.errors import UnsupportedFamilyError
-from cardlab.profilers.runtime.families.base import Family, LayerPlan, Projection
+from cardlab.core.errors import ProfileError, UnsupportedFamilyError
+from cardlab.profilers.runtime.families.base import Family, LayerPlan, Projection, shown
 from cardlab.profilers.runtime.families.gpt2 import Gpt2
 from cardlab.profilers.runtime.families.llama import Llama
 from cardlab.profilers.runtime.families.qwen2 import Qwen2
@@ -26,11 +26,16 @@ def family_of(model_type: object) -> Family:
     for family in FAMILIES:
         if model_type in family.model_types:
             return family
-    raise _unsupported(str(model_type))
+    if not isinstance(model_type, str):
+        raise ProfileError(
+            f"the model configuration has no usable 'model_type' (found {shown(model_type)})",
+            remedy="give the complete config.json of a model",
+        )
+    raise _unsupported(model_type)
 
 
 def _unsupported(name: str) -> UnsupportedFamilyError:
     known = ", ".join(family.name for family in FAMILIES)
     return UnsupportedFamilyError(
-        f"model family {name!r} has no adapter", remedy=f"use a model of one of these families: {known}"
+        f"model family {shown(name)} has no adapter", remedy=f"use a model of one of these families: {known}"
     )

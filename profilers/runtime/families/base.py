@@ -77,6 +77,7 @@ class Family(ABC):
         embedding_paths: modules that turn token numbers and positions into the first hidden state.
         rotary_path: module that makes the rotary tables, None without one.
         default_targets: LoRA targets when none are named.
+        dropout_keys: keys of a config.json for dropout, which is off here: a split step has to equal the unsplit one.
     """
 
     name: str
@@ -87,10 +88,21 @@ class Family(ABC):
     embedding_paths: tuple[str, ...]
     rotary_path: str | None = None
     default_targets: tuple[str, ...]
+    dropout_keys: tuple[str, ...]
 
     @abstractmethod
     def architecture(self, config: ConfigDict) -> Architecture:
-        """The dimensions that a config.json states; ProfileError when a needed key is missing."""
+        """The dimensions that a config.json states; ProfileError when a needed key is missing, makes no sense, or asks
+        for a computation that this family does not build."""
+
+    @abstractmethod
+    def computing(self, config: ConfigDict) -> dict[str, object]:
+        """What a config.json says beside dimensions about what is computed, defaults filled in: equal exactly where two
+        models of equal weights compute the same."""
+
+    @abstractmethod
+    def parameters(self, architecture: Architecture) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the weights of a checkpoint; a tied head has none of its own."""
 
     @abstractmethod
     def config_from(self, architecture: Architecture) -> dict[str, object]:
@@ -128,12 +140,19 @@ class Family(ABC):
         return tuple(sorted({p.path.rsplit(".", 1)[-1] for p in self.plan(architecture).projections}))
 
 
+def shown(value: object) -> str:
+    """A value of a config.json, short enough for one line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def required(config: ConfigDict, key: str) -> int:
     """A positive whole number of a config.json; ProfileError naming the key otherwise."""
     value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    # Beyond 31 bits no dimension of a model is meant, and sizes computed from it would overflow.
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
         raise ProfileError(
-            f"the model configuration has no usable {key!r} (found {value!r})",
+            f"the model configuration has no usable {key!r} (found {shown(value)})",
             remedy="give a complete config.json of the model",
         )
     return value

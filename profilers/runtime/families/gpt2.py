@@ -17,10 +17,31 @@ from cardlab.profilers.runtime.families.base import (
     optional,
     required,
 )
+from cardlab.profilers.runtime.families.keys import (
+    activation,
+    check_known,
+    check_quantised,
+    dropout,
+    flag,
+    heads_divide,
+    only,
+    positive,
+)
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
+
+
+_DIMENSIONS = ("n_embd", "n_layer", "n_head", "n_positions", "n_inner", "vocab_size")
+_ACTIVATION = "gelu_new"
+# transformers knows these dimensions by two names.
+_ALIASES = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+}
 
 
 class Gpt2(Family):
@@ -32,10 +53,21 @@ class Gpt2(Family):
     norm_path = "transformer.ln_f"
     embedding_paths = ("transformer.wte", "transformer.wpe")
     default_targets = ("c_attn",)
+    dropout_keys = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 
     def architecture(self, config: ConfigDict) -> Architecture:
         """Dimensions of a gpt2 config.json (n_embd, n_layer, n_head, n_positions, n_inner)."""
+        check_quantised(config)
         hidden, heads = required(config, "n_embd"), required(config, "n_head")
+        heads_divide("n_embd", hidden, "n_head", heads)
+        computing = self.computing(config)
+        for alias, name in _ALIASES.items():
+            only(config, alias, config.get(name))
+        for key in ("reorder_and_upcast_attn", "add_cross_attention", "is_encoder_decoder"):
+            only(config, key, False)
+        dropout(config, self.dropout_keys)
+        check_known(config, (*_DIMENSIONS, *_ALIASES, *self.dropout_keys, *computing))
+        activation = str(computing["activation_function"])
         return Architecture(
             family=self.name,
             layers=required(config, "n_layer"),
@@ -46,9 +78,41 @@ class Gpt2(Family):
             head_dim=hidden // heads,
             vocab_size=required(config, "vocab_size"),
             max_positions=required(config, "n_positions"),
-            tied_embeddings=bool(config.get("tie_word_embeddings", True)),
+            tied_embeddings=flag(config, "tie_word_embeddings", True),
             attention_bias=True,
+            activation=None if activation == _ACTIVATION else activation,
         )
+
+    def computing(self, config: ConfigDict) -> dict[str, object]:
+        """Activation, norm and how attention is scaled."""
+        return {
+            "activation_function": activation(config, "activation_function", _ACTIVATION),
+            "layer_norm_epsilon": positive(config, "layer_norm_epsilon", 1e-5),
+            "scale_attn_weights": flag(config, "scale_attn_weights", True),
+            "scale_attn_by_inverse_layer_idx": flag(config, "scale_attn_by_inverse_layer_idx", False),
+            "tie_word_embeddings": flag(config, "tie_word_embeddings", True),
+        }
+
+    def parameters(self, architecture: Architecture) -> dict[str, tuple[int, ...]]:
+        """Matrices are inputs x outputs, as Conv1D keeps them."""
+        a = architecture
+        h = a.hidden_size
+        found: dict[str, tuple[int, ...]] = {
+            "transformer.wte.weight": (a.vocab_size, h),
+            "transformer.wpe.weight": (a.max_positions, h),
+            "transformer.ln_f.weight": (h,),
+            "transformer.ln_f.bias": (h,),
+        }
+        for layer in range(a.layers):
+            prefix = f"{self.layer_path}.{layer}"
+            for norm in ("ln_1", "ln_2"):
+                found[f"{prefix}.{norm}.weight"] = found[f"{prefix}.{norm}.bias"] = (h,)
+            for p in self.plan(a).projections:
+                found[f"{prefix}.{p.path}.weight"] = (p.inputs, p.outputs)
+                found[f"{prefix}.{p.path}.bias"] = (p.outputs,)
+        if not a.tied_embeddings:
+            found["lm_head.weight"] = (a.vocab_size, h)
+        return found
 
     def config_from(self, architecture: Architecture) -> dict[str, object]:
         """A gpt2 config.json of these dimensions."""
@@ -62,6 +126,7 @@ class Gpt2(Family):
             "n_positions": a.max_positions,
             "vocab_size": a.vocab_size,
             "tie_word_embeddings": a.tied_embeddings,
+            "activation_function": a.activation or _ACTIVATION,
         }
 
     def plan(self, architecture: Architecture) -> LayerPlan:
@@ -79,8 +144,10 @@ class Gpt2(Family):
         """GPT2Config without cache and dropout."""
         import transformers
 
-        dropped = {"architectures", "torch_dtype", "dtype", "model_type", "task_specific_params"}
-        kept = {k: v for k, v in config.items() if k not in dropped}
+        # What nothing is computed with stays behind: a wrong label would be refused in another library's words.
+        computing = {*_DIMENSIONS, *self.computing(config)}
+        kept = {k: v for k, v in config.items() if k in computing and v is not None}
+        kept |= {"bos_token_id": None, "eos_token_id": None}
         kept |= {"use_cache": False, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         return transformers.GPT2Config(**kept)
 
