@@ -64,6 +64,8 @@ def profile(
         workload = _workload(options, platform)
         for line in abandoned_locks():
             say(f"warning: {line}")
+        if platform.identity_problem is not None:
+            say(f"warning: {platform.identity_problem}")
         # Only now, so that options or a device that cannot be used leave no empty database behind.
         kept = opened(store)
         keep_label(kept, platform, options.name)

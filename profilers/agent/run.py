@@ -13,6 +13,7 @@ from ..board.cpu_timer import CpuLapTimer
 from ..board.cuda_timer import CudaLapTimer
 from ..board.errors import BoardError
 from ..board.frequencies import Visit, spread, with_anchor
+from ..board.identity import host_key
 from ..board.power import mean_known
 from ..board.rules import on_request
 from ..board.sampler import ThreadSampler
@@ -79,6 +80,9 @@ class Agent:
         # CPU.
         kind = "jetson" if self.board.tegra and (cuda is not None or job is None) else "cpu"
         self.record = self.board.device(kind, options.name, cuda)
+        key = host_key(kind, self.board.root, self.board.state)
+        if key.problem is not None:
+            say("warning: the key is a %s; %s; %s" % (key.source, key.problem, key.remedy))
         self.offered_hz = self.board.frequencies() if kind == "jetson" else ()
 
     def run(self) -> None:

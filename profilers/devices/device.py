@@ -62,6 +62,7 @@ class HardwareDevice(ABC):
         torch_device: where torch runs the work ("cpu", "cuda:0"), None if nothing is really run.
         torch_key: holds the UUID by which torch knows the card, where `torch_device` has the vendor's number of it.
         window_min_s: shortest window of a power reading.
+        identity_problem: why the key may not be this hardware's alone, with the remedy; None where it is.
     """
 
     name: str
@@ -75,6 +76,7 @@ class HardwareDevice(ABC):
     torch_remedy: str | None = None
     torch_key: str | None = None
     window_min_s: float = 2.0
+    identity_problem: str | None = None
 
     @abstractmethod
     def frequencies(self) -> tuple[float, ...]:
