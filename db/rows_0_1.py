@@ -25,8 +25,11 @@ _OPERATING = (
     "throttled",
     "contended",
     "reasons",
+    "boot",
+    "started_at",
+    "finished_at",
 )
-_METER = ("scope", "total", "source", "update_s", "quantisation_w", "check_w")
+_METER = ("scope", "total", "source", "update_s", "quantisation_w", "check_w", "systematic")
 
 
 def device(row: Document) -> Row:

@@ -57,10 +57,16 @@ def profile_codecs(store: Store, task: Task, execution: Execution, platform: Har
     subject = TrainingSubject(task=task, execution=execution, weights=weights, tokens=programs())
     cuts = profile_codecs(subject, note=say)
     # The readings come one by one, so that each cut is on disk before the next is measured.
+    started_at = run.started_at
     for planned, readings in zip(run.planned, cuts, strict=True):
         point = store.runs.begin_point(uid, planned)
-        store.runs.finish_point(point, OperatingPoint(), *_measurements(readings))
+        store.runs.finish_point(
+            point,
+            OperatingPoint(boot=platform.boot(), started_at=started_at, finished_at=utc_now()),
+            *_measurements(readings),
+        )
         found.append(readings)
+        started_at = utc_now()
     for line in _table(found):
         say(line)
     return uid

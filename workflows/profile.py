@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from cardlab.core.errors import NotSupportedError, ProfileError, UsageError
 from cardlab.core.records.measurement import PlannedPoint, Profile
+from cardlab.core.records.presence import two_hosts
 from cardlab.core.records.task import Architecture, Execution
 from cardlab.db.store import Store
 from cardlab.profilers import runtime as engine
@@ -85,6 +86,9 @@ def profile(
             },
         )
         measured = run_session(kept, platform, request, progress or SilentObserver())
+        for found in two_hosts(kept.runs.presences()):
+            if found.device_key == platform.identity.key:
+                say(f"warning: {found}")
         if options.compression:
             say(f"codecs: run {_codecs(kept, workload, platform, say)[:12]}")
         return measured

@@ -42,6 +42,7 @@ from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.link import Link
 from cardlab.core.records.measurement import Profile
+from cardlab.core.records.presence import two_hosts
 from cardlab.core.records.task import DTYPE_BYTES, Task
 from cardlab.core.records.workload import Analysis
 from cardlab.core.text import subject
@@ -117,6 +118,7 @@ def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
         fits=fits,
         server_profile=server_profile,
         codecs=codecs,
+        shared_keys=_shared_keys(store, [*profiles, server_profile]),
     )
     return found.gathered(rounds)
 
@@ -166,6 +168,7 @@ class _Assembly:
     fits: Fits
     server_profile: Profile
     codecs: Codecs
+    shared_keys: tuple[str, ...]
 
     def gathered(self, rounds: int) -> Gathered:
         """The problems and what they were made of."""
@@ -331,11 +334,18 @@ class _Assembly:
         devices = [p.run.device for p in self.profiles]
         notes.extend(_origin_notes(devices, self.server))
         notes.extend(self._marks())
+        notes.extend(self.shared_keys)
         if self.link is not None:
             notes.append(f"link {self.link.name!r}, measured {self.link.measured_at}")
         elif self.request.link is not None:
             notes.append(f"channel {self.request.link.channel}, SNR mapping {self.request.link.snr_mapping}")
         return tuple(notes)
+
+
+def _shared_keys(store: Store, profiles: Sequence[Profile]) -> tuple[str, ...]:
+    """A line for each party that came from two hosts at once, and so may be two machines."""
+    keys = {profile.run.device.key for profile in profiles}
+    return tuple(str(found) for found in two_hosts(store.runs.presences()) if found.device_key in keys)
 
 
 def _or_nan(value: float | None) -> float:

@@ -100,6 +100,8 @@ class OperatingPoint:
         throttled: the frequency or power was limited by the hardware; None if it cannot be known.
         contended: other work disturbed most samples.
         reasons: one line per flag, in words.
+        boot: which start of which host it was measured in (a digest); None where nothing real was measured.
+        started_at, finished_at: UTC, ISO 8601; None in profiles made before that was recorded.
     """
 
     frequency_hz: float | None = None
@@ -111,6 +113,9 @@ class OperatingPoint:
     throttled: bool | None = None
     contended: bool = False
     reasons: tuple[str, ...] = ()
+    boot: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +129,8 @@ class MeterReading:
         update_s: interval of the sensor's updates.
         quantisation_w: step of the sensor.
         check_w: mean of a second source over the same window.
+        systematic: relative standard deviation of what this sensor is off by, which no repetition removes: what its
+            class is known for, until it is calibrated; None where nothing is known of it.
     """
 
     scope: str | None = None
@@ -132,6 +139,7 @@ class MeterReading:
     update_s: float | None = None
     quantisation_w: float | None = None
     check_w: float | None = None
+    systematic: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

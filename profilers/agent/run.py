@@ -13,6 +13,7 @@ from ..board.cpu_timer import CpuLapTimer
 from ..board.cuda_timer import CudaLapTimer
 from ..board.errors import BoardError
 from ..board.frequencies import Visit, spread, with_anchor
+from ..board.host import host_boot
 from ..board.identity import host_key
 from ..board.power import mean_known
 from ..board.rules import on_request
@@ -176,7 +177,7 @@ class Agent:
     # one point --------------------------------------------------------------------------------------------
 
     def _visit(self, run_uid: str, planned: Row) -> None:
-        point = new_uid()
+        point, started_at = new_uid(), utc_now()
         requested_hz = planned["requested_hz"]
         row = {"uid": point, "run_id": run_uid, "position": planned["index"], "anchor": planned["anchor"]}
         self.bundle.add("point", dict(row, requested_hz=requested_hz, memory_requested_hz=None))
@@ -209,8 +210,9 @@ class Agent:
                 reasons.append("ran at %s, not at %.0f MHz" % (_mhz(found_hz), requested_hz / 1e6))
         if contended:
             reasons.append("contended: " + ", ".join(contended))
-        flags = {"throttled": throttled, "contended": bool(contended), "reasons": reasons}
+        flags: Row = {"throttled": throttled, "contended": bool(contended), "reasons": reasons}
         cores = self.board.cores_active() if self.record["platform"] == "jetson" else self.record["cores"]
+        flags.update(boot=host_boot(self.board.root), started_at=started_at, finished_at=utc_now())
         self.bundle.add("operating_point", dict(state, uid=new_uid(), point_id=point, cores_active=cores, **flags))
         # Only with the row that closes the point: what was cut short is measured again and not merged.
         self.bundle.write()

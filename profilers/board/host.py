@@ -1,5 +1,6 @@
 """Facts about the host that any user may read, below a root given by the caller."""
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -101,6 +102,15 @@ def usable_cpus(root: Path = Path("/")) -> int:
     mine = len(os.sched_getaffinity(0))
     share = cpu_limit(root)
     return mine if share is None else min(mine, whole_cpus(share))
+
+
+def host_boot(root: Path = Path("/")) -> Optional[str]:
+    """Which start of which host this is, as a digest; None where the kernel does not say.
+
+    The kernel draws it anew at each start and shows it in containers too: no two hosts ever share one.
+    """
+    drawn = read_text(root / "proc/sys/kernel/random/boot_id")
+    return hashlib.sha256(drawn.encode("utf-8")).hexdigest()[:32] if drawn else None
 
 
 def cpu_model(root: Path = Path("/")) -> Optional[str]:

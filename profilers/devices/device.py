@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from cardlab.core.errors import NotSupportedError, UsageError
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
+from cardlab.profilers.board.host import host_boot
 from cardlab.profilers.board.timer import LapTimer, Timer
 from cardlab.profilers.devices.guard import FrequencyGuard
 from cardlab.profilers.devices.power import PowerMeter
@@ -93,6 +94,10 @@ class HardwareDevice(ABC):
     def memory_available_bytes(self) -> int | None:
         """Memory that is really free for a model now; None if unknown."""
         return self.identity.memory_bytes
+
+    def boot(self) -> str | None:
+        """Which start of which host the device is seen on (a digest); None where nothing is real, or nothing says."""
+        return host_boot()
 
     def versions(self) -> dict[str, str]:
         """Versions of driver and firmware by name; none by default."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cardlab.core.identity import new_uid
 from cardlab.core.records.measurement import Measurement, MeterReading, OperatingPoint
+from cardlab.db.times import utc_now
 from cardlab.profilers.board.power import NO_UPDATE, mean_known
 from cardlab.profilers.board.rules import on_request
 from cardlab.profilers.board.segments import EQUIVALENT_STEP
@@ -59,6 +60,7 @@ class PointMeasurer:
             provenance=device.provenance,
         )
         self._idle_known = False
+        self._started_at: str | None = None
         self._states: list[State] = []
         self._contended: set[str] = set()
         self._reading: Reading | None = None
@@ -66,6 +68,7 @@ class PointMeasurer:
 
     def before_lock(self, known: Sequence[Measurement]) -> Iterator[Batch]:
         """Idle power at whatever frequency the device rests at; once, and only with a meter."""
+        self._started_at = utc_now()
         if self._idle_known or self._device.meter is None:
             return
         self._idle_known = True
@@ -116,6 +119,9 @@ class PointMeasurer:
             throttled=throttled,
             contended=bool(self._contended),
             reasons=tuple(reasons),
+            boot=self._device.boot(),
+            started_at=self._started_at,
+            finished_at=utc_now(),
         )
 
     def _segments(self, known: Sequence[Measurement]) -> Iterator[Batch]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
 from cardlab.profilers.board.files import read_text
-from cardlab.profilers.board.host import cpu_cores, cpu_model, host_memory, memory_bytes, usable_cpus
+from cardlab.profilers.board.host import cpu_cores, cpu_model, host_boot, host_memory, memory_bytes, usable_cpus
 from cardlab.profilers.board.sampler import Sampler, ThreadSampler
 from cardlab.profilers.board.timer import ElapsedTimer, Timer, WallTimer
 from cardlab.profilers.devices import helper
@@ -91,6 +91,10 @@ class CpuDevice(HardwareDevice):
         """The CPU frequency where the kernel publishes it."""
         frequency = self._control.read_hz()
         return State(frequency_hz=frequency, cpu_hz=frequency, cores_active=self.identity.cores)
+
+    def boot(self) -> str | None:
+        """That of the host below the root."""
+        return host_boot(self._root)
 
     def memory_available_bytes(self) -> int | None:
         """MemAvailable of the kernel, or what the control group has left where that is less."""

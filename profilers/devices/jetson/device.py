@@ -14,7 +14,7 @@ from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
 from cardlab.profilers.board.cpufreq import find_cpu
 from cardlab.profilers.board.gpu import find_gpu
-from cardlab.profilers.board.host import host_memory, memory_bytes
+from cardlab.profilers.board.host import host_boot, host_memory, memory_bytes
 from cardlab.profilers.board.ina3221 import LEAST_WINDOW_S, find_rails
 from cardlab.profilers.board.limits import find_watch
 from cardlab.profilers.board.modes import current_mode, gated_tpcs, offered_hz
@@ -145,6 +145,10 @@ class JetsonDevice(HardwareDevice):
     def tpc_mask(self) -> int | None:
         """TPCs that are switched off: as the GPU says, else as the power mode says."""
         return gated_tpcs(None if self.gpu is None else self.gpu.tpc_mask(), self.mode)
+
+    def boot(self) -> str | None:
+        """That of the host below the root."""
+        return host_boot(self.root)
 
     def memory_available_bytes(self) -> int | None:
         """What the host, or the control group, has left: CPU and GPU share one memory, and others hold some of it."""

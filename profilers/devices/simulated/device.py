@@ -62,6 +62,10 @@ class SimulatedDevice(HardwareDevice):
         """The frequencies of the device's table."""
         return self.machine.physics.frequencies_hz
 
+    def boot(self) -> None:
+        """None: it is nowhere."""
+        return
+
     def capabilities(self) -> tuple[Probe, ...]:
         """Everything works on a simulated device; it says that it is one."""
         count = len(self.frequencies())
