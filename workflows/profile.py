@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,16 @@ from cardlab.profilers.board.work import command_work
 from cardlab.profilers.devices import HardwareDevice, open_platform
 from cardlab.profilers.devices.errors import said_as
 from cardlab.profilers.devices.guard import journals
+from cardlab.profilers.measure.deadline import BudgetSpent, Deadline
 from cardlab.profilers.measure.environment import gather_environment
-from cardlab.profilers.measure.estimate import estimate_seconds
+from cardlab.profilers.measure.estimate import (
+    LEAST_TIMING_S,
+    estimate_seconds,
+    idle_s,
+    least_point_s,
+    timing_seconds,
+    whole_step_seconds,
+)
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.measure.session import Observer, Request, restore, run_session
 from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
@@ -60,8 +69,11 @@ def profile(
         raise UsageError("dry_run measures nothing", remedy="call cardlab.dry_run(options), or leave it out")
     budget_s = parse_duration(options.budget)
     with _opened(options) as platform:
+        # From here on everything counts: loading, measuring, waiting, codecs.
+        deadline = Deadline.after(platform.timer, budget_s)
         # Before the workload, which takes seconds to load and to measure.
         planned = _planned(options, platform)
+        _check_budget(platform, options.budget, budget_s)
         workload = _workload(options, platform)
         for line in abandoned_locks():
             say(f"warning: {line}")
@@ -73,10 +85,11 @@ def profile(
         request = Request(
             workload=workload,
             planned=planned,
-            policy=TimingPolicy(repeats=options.repeats, budget_s=budget_s),
+            policy=TimingPolicy(repeats=options.repeats),
             environment=gather_environment(platform),
             whole_step=options.whole_step,
             resume=options.resume,
+            deadline=deadline,
             memory_budget_bytes=_memory_budget(options, platform),
             options={
                 "repeats": options.repeats,
@@ -89,18 +102,46 @@ def profile(
         for found in two_hosts(kept.runs.presences()):
             if found.device_key == platform.identity.key:
                 say(f"warning: {found}")
+        if not measured.complete:
+            say(_unreached(measured, options.budget))
         if options.compression:
-            say(f"codecs: run {_codecs(kept, workload, platform, say)[:12]}")
+            uid = _codecs(kept, workload, platform, say, deadline)
+            say(f"codecs: run {uid[:12]}" if uid else f"codecs: not reached within the budget of {options.budget}")
         return measured
+
+
+def _unreached(measured: Profile, budget: str | None) -> str:
+    done = {point.index for point in measured.points if point.done}
+    count = len(measured.run.planned)
+    return (
+        f"warning: the budget of {budget} ended with {len(done)} of {count} operating point(s) done:"
+        " the run is not complete; go on with: profile-device --resume"
+    )
+
+
+def _check_budget(platform: HardwareDevice, given: str | None, budget_s: float | None) -> None:
+    """Raise UsageError for a budget that holds no point at all."""
+    least_s = idle_s(platform) + least_point_s(platform)
+    if budget_s is not None and budget_s < least_s:
+        raise UsageError(
+            f"--budget {given} bounds the whole command, and one operating point of {platform.identity.name} takes"
+            f" {math.ceil(least_s)} s at least",
+            remedy=f"give --budget {math.ceil(least_s)}s or more, or leave it out",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRun:
-    """What a profile would visit, and about how long it would take, s."""
+    """What a profile would visit, and about how long it would take in the device's time, s.
+
+    `reached` is how many of the points the budget is expected to hold.
+    """
 
     device: str
     planned: tuple[PlannedPoint, ...]
     estimated_s: float
+    reached: int
+    virtual: bool = False
 
 
 def dry_run(options: ProfileOptions) -> DryRun:
@@ -109,10 +150,25 @@ def dry_run(options: ProfileOptions) -> DryRun:
     budget_s = parse_duration(options.budget)
     with _opened(options) as platform:
         # The workload is resolved too: a wrong one is named before anybody waits for it.
-        _workload(options, platform)
+        workload = _workload(options, platform)
         planned = _planned(options, platform)
-        seconds = estimate_seconds(platform, planned, budget_s)
-        return DryRun(device=platform.identity.name, planned=planned, estimated_s=seconds)
+        _check_budget(platform, options.budget, budget_s)
+        timing_s, step_s = timing_seconds(platform, workload, TimingPolicy(repeats=options.repeats))
+        seconds, reached = estimate_seconds(platform, planned, timing_s, step_s), len(planned)
+        if options.whole_step and workload.task is not None and platform.torch_device is not None:
+            seconds += whole_step_seconds(step_s)
+        if budget_s is not None and seconds > budget_s:
+            # Timings give way down to a handful of samples, settling and windows of power do not.
+            least_s = estimate_seconds(platform, planned[:1], LEAST_TIMING_S, step_s) - idle_s(platform)
+            reached = min(len(planned), int((budget_s - idle_s(platform)) // least_s))
+            seconds = budget_s
+        return DryRun(
+            device=platform.identity.name,
+            planned=planned,
+            estimated_s=seconds,
+            reached=reached,
+            virtual=platform.identity.platform == "simulated",
+        )
 
 
 @contextmanager
@@ -130,6 +186,11 @@ def check_options(options: ProfileOptions) -> None:
         problem = "nothing to measure" if options.model is None else "a model and a load at once"
         raise UsageError(problem, remedy="name one: --model llama-3.2-1b, or --load-command CMD")
     _check_repeats(options.repeats)
+    if options.repeats is not None and options.budget is not None:
+        raise UsageError(
+            "--repeats takes so many samples however long that is, and --budget bounds the time",
+            remedy="leave one of them out",
+        )
     if options.load_command is not None:
         of_task = [name for name in _OF_TASK if getattr(options, name) != getattr(ProfileOptions(), name)]
         if of_task:
@@ -164,7 +225,7 @@ _OF_TASK = {
 }
 
 
-def _codecs(store: Store, workload: Workload, platform: HardwareDevice, say: Say) -> str:
+def _codecs(store: Store, workload: Workload, platform: HardwareDevice, say: Say, deadline: Deadline) -> str | None:
     from cardlab.workflows.codecs import profile_codecs
 
     # Rates are stated against float32, and a simulated device has no tensors to encode.
@@ -173,7 +234,11 @@ def _codecs(store: Store, workload: Workload, platform: HardwareDevice, say: Say
             "codecs are measured on a model in float32 on a real device",
             remedy="name a --model and --dtype float32, or leave --compression out; the profile is stored",
         )
-    return profile_codecs(store, workload.task, workload.execution, platform, say)
+    try:
+        deadline.hold(0.0)
+        return profile_codecs(store, workload.task, workload.execution, platform, say, deadline)
+    except BudgetSpent:
+        return None
 
 
 def parse_duration(text: str | None) -> float | None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 # Runs of one sitting share its warm caches, heat and luck.
 SITTING = uuid.uuid4().hex
+USUAL_FREQUENCIES = "8"
 
 
 class Agent:
@@ -328,6 +329,9 @@ def _choose(offered: Tuple[float, ...], wanted: str) -> List[float]:
         return [offered[-1]]
     if not wanted.isdigit() or int(wanted) < 1:
         raise BoardError("--frequencies %s" % wanted, remedy="write all, max or a number of frequencies")
+    if int(wanted) > len(offered) and wanted != USUAL_FREQUENCIES:
+        counts = (wanted, len(offered))
+        raise BoardError("--frequencies %s: this board offers %d" % counts, remedy="write --frequencies all")
     return list(spread(offered, int(wanted)))
 
 

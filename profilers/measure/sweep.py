@@ -27,7 +27,7 @@ def choose_frequencies(offered_hz: tuple[float, ...], wanted: str) -> tuple[floa
         wanted: "all", "max", a number of frequencies ("8"), or frequencies with units ("600MHz,1.2GHz").
 
     Raises:
-        UsageError: not one of these forms, or a frequency the device does not offer.
+        UsageError: not one of these forms, more frequencies than the device offers, or one that it does not.
     """
     text = wanted.strip().lower()
     if not offered_hz:
@@ -41,7 +41,14 @@ def choose_frequencies(offered_hz: tuple[float, ...], wanted: str) -> tuple[floa
     if text.isdigit():
         if int(text) < 1:
             raise UsageError("a sweep needs at least one frequency", remedy="give --frequencies a number above 0")
-        return spread(offered_hz, int(text))
+        count = int(text)
+        # The usual number is nobody's wish: a device with fewer shows all it has.
+        if count > len(offered_hz) and count != DEFAULT_COUNT:
+            raise UsageError(
+                f"--frequencies {text} is a number of frequencies, and this device offers {len(offered_hz)}",
+                remedy=f"write {text}MHz for a frequency, or --frequencies all",
+            )
+        return spread(offered_hz, count)
     return tuple(sorted({_offered(offered_hz, _parse(part)) for part in wanted.split(",")}))
 
 
