@@ -351,5 +351,6 @@ class TrainPhaseRow(Row):
     term: Mapped[str] = mapped_column(String(40))
     observed_s: Mapped[float | None]
     predicted_s: Mapped[float | None]
+    provenance: Mapped[Document | None]
     ci_low: Mapped[float | None]
     ci_high: Mapped[float | None]

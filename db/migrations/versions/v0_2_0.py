@@ -47,7 +47,11 @@ _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
         ("adapter_bytes", sa.BigInteger()),
         ("rtt_s", sa.Double()),
     ),
-    "train_phase": (("ci_low", sa.Double()), ("ci_high", sa.Double())),
+    "train_phase": (
+        ("ci_low", sa.Double()),
+        ("ci_high", sa.Double()),
+        ("provenance", sa.JSON(none_as_null=True)),
+    ),
 }
 _CONVERTED: Mapping[str, Callable[[Document], Document]] = {
     "device": rows_0_1.device,
