@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cardlab.core import plausible
 from cardlab.core.errors import NotSupportedError, ProfileError, UsageError
 from cardlab.core.records.measurement import PlannedPoint, Profile
 from cardlab.core.records.presence import two_hosts
@@ -257,7 +258,12 @@ def _memory_budget(options: ProfileOptions, platform: HardwareDevice) -> int | N
         return platform.memory_available_bytes()
     if not options.memory_budget_gib > 0:
         raise UsageError(f"--memory-budget-gib is {options.memory_budget_gib:g}", remedy="give a number above 0")
-    return int(options.memory_budget_gib * 2**30)
+    size = options.memory_budget_gib * 2.0**30
+    if size > plausible.MEMORY.most:
+        given = options.memory_budget_gib
+        said = f": {given:g} bytes are {given / 2**30:g}" if plausible.MEMORY.holds(given) else ""
+        raise UsageError(f"--memory-budget-gib {given:g} is more than any device has", remedy=f"give it in GiB{said}")
+    return int(size)
 
 
 def _check_repeats(repeats: int | None) -> None:

@@ -37,6 +37,7 @@ from cardlab.card.problem.parties import Party, Request, find_devices, find_serv
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import LinkSpec, Objective
 from cardlab.card.uncertainty import Source, Uncertainty
+from cardlab.core import plausible
 from cardlab.core.errors import PlanError
 from cardlab.core.quantity import Provenance, union_of
 from cardlab.core.records.device import Device
@@ -130,6 +131,12 @@ def _link(store: Store, request: Request) -> Link | None:
     for option, value in (("--uplink-mbps", up), ("--downlink-mbps", down)):
         if value is not None and not value > 0:
             raise PlanError(f"the rate of {option} is {value:g}", remedy="give a number above 0")
+        problem = None if value is None else plausible.LINK_RATE.problem(value)
+        if value is not None and problem is not None:
+            # Asked for in Mbit/s; whoever writes 100000000 has bit/s at hand.
+            meant = value / 1e6
+            said = f": {meant:g} bit/s is {meant / 1e6:g}" if plausible.LINK_RATE.holds(meant) else ""
+            raise PlanError(f"the rate of {option} {problem}", remedy=f"give {option} in Mbit/s{said}")
     link = None
     if request.link_name is not None:
         link = store.links.get(request.link_name)
