@@ -76,6 +76,8 @@ def profile(
         planned = _planned(options, platform)
         _check_budget(platform, options.budget, budget_s)
         workload = _workload(options, platform)
+        if options.resume and _taken_over(platform):
+            say("the frequency that the process which died had left locked was put back")
         for line in abandoned_locks():
             say(f"warning: {line}")
         if platform.identity_problem is not None:
@@ -109,6 +111,15 @@ def profile(
             uid = _codecs(kept, workload, platform, say, deadline)
             say(f"codecs: run {uid[:12]}" if uid else f"codecs: not reached within the budget of {options.budget}")
         return measured
+
+
+def _taken_over(platform: HardwareDevice) -> bool:
+    """Whether this device's own journal was left by a process that died, and what it locked is put back now.
+
+    Whoever resumes goes on for that process: asking for `restore` first would only cost another command.
+    """
+    left = any(journal.abandoned and journal.device_key == platform.identity.key for journal in journals())
+    return left and platform.guard is not None and restore(platform)
 
 
 def _unreached(measured: Profile, budget: str | None) -> str:
