@@ -218,6 +218,7 @@ def power_measurements(quantity: str, reading: Reading, segment: str | None = No
                 update_s=trace.update_s,
                 quantisation_w=trace.quantisation_w,
                 check_w=trace.check_w,
+                systematic=trace.systematic,
             ),
             details={"temperature_c": reading.temperature_c, **trace.facts},
         )
