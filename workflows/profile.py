@@ -27,12 +27,18 @@ from cardlab.profilers.measure.estimate import (
     estimate_seconds,
     idle_s,
     least_point_s,
+    powers_s,
     timing_seconds,
     whole_step_seconds,
 )
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.measure.session import Observer, Request, restore, run_session
-from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
+from cardlab.profilers.measure.sweep import (
+    choose_frequencies,
+    choose_memory_frequencies,
+    plan_memory_points,
+    plan_points,
+)
 from cardlab.profilers.runtime.workbench import Workload
 from cardlab.workflows.connect import Say, silent
 from cardlab.workflows.labels import keep_label
@@ -93,6 +99,7 @@ def profile(
             whole_step=options.whole_step,
             resume=options.resume,
             deadline=deadline,
+            power_per_segment=options.power_per_segment,
             memory_budget_bytes=_memory_budget(options, platform),
             options={
                 "repeats": options.repeats,
@@ -167,6 +174,8 @@ def dry_run(options: ProfileOptions) -> DryRun:
         _check_budget(platform, options.budget, budget_s)
         timing_s, step_s = timing_seconds(platform, workload, TimingPolicy(repeats=options.repeats))
         seconds, reached = estimate_seconds(platform, planned, timing_s, step_s), len(planned)
+        if options.power_per_segment and workload.analysis is not None:
+            seconds += len(planned) * len(workload.analysis.segments) * powers_s(platform)
         if options.whole_step and workload.task is not None and platform.torch_device is not None:
             seconds += whole_step_seconds(step_s)
         if budget_s is not None and seconds > budget_s:
@@ -210,6 +219,11 @@ def check_options(options: ProfileOptions) -> None:
             raise UsageError(f"{flag} has no effect on a load", remedy=f"leave {flag} out, or name a --model")
     if options.dry_run and options.resume:
         raise UsageError("--dry-run says what a new run would measure", remedy="leave --resume out, or --dry-run")
+    if options.readonly and options.memory_frequencies is not None:
+        raise UsageError(
+            "--readonly measures at the frequencies as found, and --memory-frequencies names others",
+            remedy="leave one of them out",
+        )
     # Only a value that differs from the default was certainly asked for.
     if options.readonly and options.frequencies != ProfileOptions().frequencies:
         raise UsageError(
@@ -232,6 +246,7 @@ _OF_TASK = {
     "gradient_checkpointing": "--checkpointing",
     "optimizer": "--optimizer",
     "compression": "--compression",
+    "power_per_segment": "--power-per-segment",
     "whole_step": "--no-whole-step",
     "memory_budget_gib": "--memory-budget-gib",
 }
@@ -307,9 +322,25 @@ def _workload(options: ProfileOptions, platform: HardwareDevice) -> Workload:
 
 
 def _planned(options: ProfileOptions, platform: HardwareDevice) -> tuple[PlannedPoint, ...]:
+    if options.power_per_segment and platform.meter is None:
+        raise UsageError(
+            f"--power-per-segment has no effect: {platform.identity.name} has no power meter",
+            remedy="leave it out, or see what is lacking: profile-device doctor",
+        )
     if options.readonly:
         return plan_points((), SWEEP_SEED)
-    return plan_points(choose_frequencies(platform.frequencies(), options.frequencies), SWEEP_SEED)
+    memory = choose_memory_frequencies(platform.memory_frequencies(), options.memory_frequencies)
+    if not memory:
+        return plan_points(choose_frequencies(platform.frequencies(), options.frequencies), SWEEP_SEED)
+    offered = {hz: platform.frequencies_at(hz) for hz in memory}
+    if not all(offered.values()):
+        raise UsageError(
+            "a memory frequency is held together with a compute frequency, and none can be held here",
+            remedy="leave --memory-frequencies out",
+        )
+    return plan_memory_points(
+        {hz: choose_frequencies(found, options.frequencies) for hz, found in offered.items()}, SWEEP_SEED
+    )
 
 
 def abandoned_locks() -> tuple[str, ...]:

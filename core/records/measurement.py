@@ -21,6 +21,8 @@ from cardlab.core.tables import Cell, Tabular
 # In the order in which a point measures them.
 POWERS = ("power", "wait_power", "idle_power")
 WHOLE_STEP = "whole_step"
+# Of one segment that ran alone under the meter: power of each rail, energy of the whole device for one occurrence.
+SEGMENT_POWER, SEGMENT_ENERGY = "segment_power", "segment_energy"
 
 
 class RunKind(str, Enum):
@@ -264,7 +266,13 @@ class Point:
         return sum_of(parts) if parts else None
 
     def segment_energy(self, cost: SegmentCost) -> Estimate | None:
-        """Energy of one forward and backward of a segment, J: power of the whole device x time (derived)."""
+        """Energy of one forward and backward of a segment, J.
+
+        As metered while that segment ran alone (direct), else power of the whole device x time (derived).
+        """
+        metered = self.find(SEGMENT_ENERGY, cost.segment)
+        if metered is not None and metered.estimate is not None:
+            return metered.estimate
         power = self.total_power()
         times = [self.latency(cost.segment, phase) for phase in cost.phases]
         known = [t for t in times if t is not None]
@@ -276,6 +284,13 @@ class Point:
     def flagged(self) -> bool:
         """Whether the point ran throttled or among other work, so that what it measured may be off."""
         return self.operating is not None and bool(self.operating.throttled or self.operating.contended)
+
+
+def _speed(point: Point) -> tuple[float, float, float]:
+    """What ranks points: compute frequency to 1 MHz, then the memory's, where one was read."""
+    state = point.operating or OperatingPoint()
+    hz = state.frequency_hz or 0.0
+    return round(hz / 1e6), state.memory_hz or 0.0, hz
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,7 +374,7 @@ class Profile(Tabular):
         ]
         # Better a disturbed time than none, where --repeats kept one.
         quiet = [p for p in good if not p.flagged] or good
-        return max(quiet, key=lambda p: (p.operating.frequency_hz or 0.0) if p.operating else 0.0, default=None)
+        return max(quiet, key=_speed, default=None)
 
     @property
     def memory_limit_bytes(self) -> int | None:

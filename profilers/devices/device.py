@@ -91,6 +91,14 @@ class HardwareDevice(ABC):
     def state(self) -> State:
         """Frequencies, temperature and throttling as they read now."""
 
+    def memory_frequencies(self) -> tuple[float, ...]:
+        """Memory frequencies that can be requested, in Hz, ascending; empty where they cannot be set."""
+        return ()
+
+    def frequencies_at(self, memory_hz: float) -> tuple[float, ...]:
+        """Compute frequencies that can be requested with the memory held at `memory_hz`."""
+        return self.frequencies()
+
     def memory_available_bytes(self) -> int | None:
         """Memory that is really free for a model now; None if unknown."""
         return self.identity.memory_bytes
@@ -113,11 +121,15 @@ class HardwareDevice(ABC):
         Raises NotSupportedError without frequency control, or when the device does not offer the frequency.
         """
         if frequency_hz is None:
+            if memory_hz is not None:
+                raise NotSupportedError(
+                    "a memory frequency is held together with a compute frequency", remedy="name one of those too"
+                )
             yield
             return
         if not (math.isfinite(frequency_hz) and frequency_hz > 0):
             raise UsageError(f"{frequency_hz:g} Hz is no frequency", remedy="give a positive number of Hz")
-        offered = self.frequencies()
+        offered = self.frequencies() if memory_hz is None else self.frequencies_at(memory_hz)
         if self.guard is None or not offered:
             raise NotSupportedError(
                 f"{self.identity.name} has no frequency control", remedy="measure with --frequencies max"

@@ -14,7 +14,14 @@ from dataclasses import replace
 
 from cardlab.core.errors import OutOfMemoryError
 from cardlab.core.identity import new_uid
-from cardlab.core.records.measurement import WHOLE_STEP, Measurement, MeterReading, OperatingPoint
+from cardlab.core.records.measurement import (
+    SEGMENT_ENERGY,
+    SEGMENT_POWER,
+    WHOLE_STEP,
+    Measurement,
+    MeterReading,
+    OperatingPoint,
+)
 from cardlab.core.records.workload import PHASES
 from cardlab.db.times import utc_now
 from cardlab.profilers.board.power import NO_UPDATE, mean_known
@@ -44,7 +51,12 @@ class PointMeasurer:
         policy: when to stop; its budget is for all timings of one point.
         whole_step: times a real step of the whole model, None where there is none to be had.
         deadline: when the command's time ends; all methods raise BudgetSpent before what it does not hold.
+
+    Attributes:
+        power_per_segment: whether each segment also runs alone under the meter.
     """
+
+    power_per_segment = False
 
     def __init__(
         self,
@@ -150,6 +162,34 @@ class PointMeasurer:
             finished_at=utc_now(),
         )
 
+    def _segment_powers(self, known: Sequence[Measurement]) -> Iterator[Batch]:
+        """Each segment alone under the meter: power of every rail, and the energy of one occurrence."""
+        for name in self._bench.segments:
+            if _has(known, SEGMENT_ENERGY, name):
+                continue
+            self._deadline.hold(powers_s(self._device))
+            with self._bench.segment(name) as work:
+                reading = measure(self._device, work, lap_timer=self._lap_timer)
+            powers = tuple(power_measurements(SEGMENT_POWER, reading, name))
+            energy = reading.energy_per_iteration_j
+            total = next((m for m in powers if m.meter is not None and m.meter.total), None)
+            # Read over the same window that counted the iterations: direct, where power x time of two windows is not.
+            estimate = None if energy is None else energy.scaled(1.0 / work.repeats)
+            measured = None if estimate is None else replace(estimate, provenance=self._device.provenance)
+            yield (
+                *powers,
+                Measurement(
+                    uid=new_uid(),
+                    quantity=SEGMENT_ENERGY,
+                    unit="J",
+                    segment=name,
+                    rail=None if total is None else total.rail,
+                    estimate=measured,
+                    flags=() if measured is not None else (NO_UPDATE,),
+                    meter=None if total is None else total.meter,
+                ),
+            )
+
     def _checked_step(self) -> Iterator[Batch]:
         """The whole step, or that it does not fit: it only checks the segments, so the point goes on without it."""
         try:
@@ -194,6 +234,8 @@ class PointMeasurer:
             self._reading = measure(self._device, step, lap_timer=self._lap_timer)
         if not _has(known, "power"):
             yield tuple(power_measurements("power", self._reading, EQUIVALENT_STEP))
+        if self.power_per_segment:
+            yield from self._segment_powers(known)
         if not _has(known, "wait_power"):
             yield tuple(power_measurements("wait_power", measure_waiting(self._device)))
 

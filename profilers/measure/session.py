@@ -70,6 +70,7 @@ class Request:
         whole_step: also measure one real training step at the last point.
         resume: go on with the newest unfinished run of the same kind, if there is one.
         memory_budget_bytes: memory that the device side of a cut may take, None if unknown.
+        power_per_segment: also run each segment alone under the meter.
         deadline: when the command's time ends; what it does not hold is left undone, to be resumed.
         options: resolved options to store with the run, for people.
     """
@@ -81,6 +82,7 @@ class Request:
     whole_step: bool = True
     resume: bool = False
     memory_budget_bytes: int | None = None
+    power_per_segment: bool = False
     deadline: Deadline | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
@@ -102,6 +104,7 @@ def run_session(store: Store, device: HardwareDevice, request: Request, observer
         return time_whole_step(request.workload, runtime.torch_device, deadline=deadline)
 
     measurer = PointMeasurer(device, bench, request.policy, observer.timing, whole_step, deadline)
+    measurer.power_per_segment = request.power_per_segment
     visitor = _Visitor(store, device, run.uid, measurer, observer)
     try:
         for number, planned in enumerate(pending, start=1):

@@ -98,6 +98,14 @@ class JetsonDevice(HardwareDevice):
             return ()
         return offered_hz(self.gpu.table_hz, self.mode)
 
+    def memory_frequencies(self) -> tuple[float, ...]:
+        """The ends of what the memory may run at, all that kernels list; empty where it cannot be held."""
+        emc = None if self.control is None or self.rights.route is None else self.control.emc
+        if emc is None:
+            return ()
+        ends = {hz for hz in (emc.lowest_hz(), emc.highest_hz()) if hz is not None and emc.offers(hz)}
+        return tuple(float(hz) for hz in sorted(ends))
+
     def capabilities(self) -> tuple[Probe, ...]:
         """Every source and right, with what mends each lack."""
         # Probes look at a whole device: they are not loaded before they are asked for.

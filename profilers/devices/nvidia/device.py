@@ -88,6 +88,14 @@ class NvidiaDevice(HardwareDevice):
         """SM frequencies at the memory frequency that is used under load; empty where they cannot be set."""
         return self.supported_hz if self.rights.route is not None else ()
 
+    def memory_frequencies(self) -> tuple[float, ...]:
+        """Memory frequencies that the card lists; empty where they cannot be set."""
+        return self.card.memory_frequencies_hz() if self.rights.route is not None else ()
+
+    def frequencies_at(self, memory_hz: float) -> tuple[float, ...]:
+        """SM frequencies at that memory frequency: at a low one the list is short."""
+        return self.card.compute_frequencies_hz(memory_hz) if self.rights.route is not None else ()
+
     def capabilities(self) -> tuple[Probe, ...]:
         """Every source and right, with what mends each lack."""
         # Probes look at a whole device: they are not loaded before they are asked for.
