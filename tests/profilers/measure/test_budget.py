@@ -13,6 +13,7 @@ from cardlab.core.errors import OutOfMemoryError, UsageError
 from cardlab.core.records.measurement import WHOLE_STEP, Profile
 from cardlab.db import open_store
 from cardlab.db.store import Store
+from cardlab.profilers.devices import open_platform
 from cardlab.profilers.devices.simulated.device import SimulatedDevice
 from cardlab.profilers.measure.deadline import BudgetSpent, Deadline
 from cardlab.profilers.measure.wholestep import time_whole_step
@@ -35,11 +36,12 @@ def store() -> Iterator[Store]:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[SimulatedDevice]:
     """Devices that were opened, whose time tells how long the command was."""
     found: list[SimulatedDevice] = []
-    opened = profiling.open_platform
 
     def kept(name: str, label: str | None = None) -> object:
-        found.append(opened(name, label=label))  # type: ignore[arg-type]
-        return found[-1]
+        device = open_platform(name, label=label)
+        assert isinstance(device, SimulatedDevice)
+        found.append(device)
+        return device
 
     monkeypatch.setattr(profiling, "open_platform", kept)
     return found
