@@ -32,10 +32,11 @@ def family_of_codec(codec: str) -> str:
     return codec.partition(":")[0]
 
 
-def codec_figure(rate: float, share: float, stderr: float, seeds: int, subject: FitSubject) -> Fit:
+def codec_figure(rate: float, share: float, stderr: float | None, seeds: int, subject: FitSubject) -> Fit:
     """The share of the gain that the codec of `subject` kept, as it was measured, over that many seeds."""
-    known = seeds > 1
-    half = t_factor(seeds - 1) * stderr if known else 0.0
+    # One seed says nothing of how far seeds differ.
+    known = stderr is not None and seeds > 1
+    half = 0.0 if stderr is None or not known else t_factor(seeds - 1) * stderr
     estimate = ParameterEstimate(
         value=share,
         stderr=stderr if known else None,
@@ -50,7 +51,7 @@ def codec_figure(rate: float, share: float, stderr: float, seeds: int, subject: 
         n_points=seeds,
         x=Axis(name="compression", unit="1", min=rate, max=rate),
         parameters={"share": estimate},
-        covariance=((stderr**2,),) if known else None,
+        covariance=None if stderr is None or not known else ((stderr**2,),),
         degrees_of_freedom=seeds - 1,
         interval_factor=t_factor(seeds - 1) if known else None,
         mape=0.0,
@@ -58,9 +59,10 @@ def codec_figure(rate: float, share: float, stderr: float, seeds: int, subject: 
     )
 
 
-def fit_accuracy(points: Sequence[tuple[float, float, float]], subject: FitSubject) -> tuple[Fit, list[str]]:
+def fit_accuracy(points: Sequence[tuple[float, float, float | None]], subject: FitSubject) -> tuple[Fit, list[str]]:
     """The curve of one family through (rate, accuracy, standard error) and what was left out, in words.
 
+    A standard error is None where it is unknown: one seed says nothing of how far seeds differ.
     Shares that are not positive (training got worse) have no place on the curve, and neither has what lies at lower
     rates. Raises TooFewPointsError with fewer than four rates, CalibrationError where the points determine no curve.
     """
@@ -71,12 +73,12 @@ def fit_accuracy(points: Sequence[tuple[float, float, float]], subject: FitSubje
         raise TooFewPointsError(
             f"{len(used)} rates are no curve of accuracy", remedy=f"measure {CODECS_NEEDED} codecs of the family"
         )
-    errors = [e for _, _, e in used]
+    errors = [e for _, _, e in used if e is not None]
     data = prepare(
         [r for r, _, _ in used],
         [a for _, a, _ in used],
         y_name="accuracy",
-        stderr=[max(e, 1e-3) for e in errors] if all(e > 0.0 for e in errors) else None,
+        stderr=[max(e, 1e-3) for e in errors] if len(errors) == len(used) and all(e > 0.0 for e in errors) else None,
     )
     if not law_named("accuracy", LAW).identifiable(data.x):
         raise TooFewPointsError("the rates lie too close for a curve of accuracy", remedy="measure other codecs")

@@ -99,4 +99,4 @@ def delta_curve(latency: Fit, flop: float, cores: int) -> DeltaCurve | None:
 
 
 def _error(fit: Fit) -> float:
-    return fit.mape if fit.loo_mape is None else fit.loo_mape
+    return fit.error

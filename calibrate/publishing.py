@@ -30,8 +30,8 @@ def energy_optima(store: Store, fits: Sequence[Fit]) -> tuple[Optimum, ...]:
     for power in (f for f in fits if f.quantity == "power" and f.selected and f.x.min != f.x.max):
         mine = [f for f in fits if f.quantity == "latency" and f.selected and _same_work(f, power)]
         parts = [(f, count) for f in mine if (count := _count(store, f)) > 0]
-        # A constant has no optimum.
-        if parts and power.x.min is not None:
+        # A constant has no optimum, and one of laws that do not describe the device would be a headline about nothing.
+        if parts and power.x.min is not None and all(f.describes for f in (power, *(part for part, _ in parts))):
             found.append(
                 Optimum(
                     device=power.device,

@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
-from cardlab.core.records.fit import Fit, ParameterEstimate
+from cardlab.core.records.fit import USABLE_ERROR, Fit, ParameterEstimate
 
 CORRELATION = 0.5
 MAX_PARAMETERS = 8
@@ -32,7 +32,7 @@ def verdict(fit: Fit) -> str:
     """One sentence about what the fit is good for."""
     if fit.loo_mape is None and fit.degrees_of_freedom == 0:
         return "verdict: cannot be judged, there are no points to spare"
-    error = fit.mape if fit.loo_mape is None else fit.loo_mape
+    error = fit.error
     basis = "points it was fitted to" if fit.loo_mape is None else "frequencies it has not seen"
     grade = next(word for limit, word in _GRADES if error <= limit)
     return f"verdict: {grade}; off by {100 * error:.2g} % on average at {basis}"
@@ -42,7 +42,7 @@ _GRADES = (
     (0.01, "excellent"),
     (0.03, "good"),
     (0.06, "usable"),
-    (0.15, "rough"),
+    (USABLE_ERROR, "rough"),
     (math.inf, "does not describe this device"),
 )
 

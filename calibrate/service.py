@@ -86,9 +86,15 @@ def gather(store: Store, *, device: str | None = None) -> tuple[Group, ...]:
             limits[profile.run.device.key] = profile.run.device.frequency_max_hz
             for subject, reading in _readings(profile, meters):
                 # By the key alone: a device that was renamed between two runs is still one subject.
-                newest[subject.key] = subject
+                newest[subject.key] = _worst_of(subject, newest.get(subject.key))
                 readings.setdefault(subject.key, []).append(reading)
     return tuple(Group(newest[key], tuple(r), limits.get(newest[key].device)) for key, r in readings.items())
+
+
+def _worst_of(subject: FitSubject, before: FitSubject | None) -> FitSubject:
+    """The newer subject, with the larger systematic error: a sensor is off by more where it reads little."""
+    known = [s.meter_systematic for s in (subject, before) if s is not None and s.meter_systematic is not None]
+    return replace(subject, meter_systematic=max(known)) if known else subject
 
 
 def fit_group(group: Group, law: str = "auto") -> tuple[Fit, ...]:
@@ -223,8 +229,13 @@ def _subject(run: Run, state: OperatingPoint, m: Measurement, meter: MeterCalibr
         power_mode=state.power_mode,
         memory_hz=state.memory_hz,
         provenance=run.provenance,
-        meter_systematic=None if meter is None else meter.systematic,
+        # What the class of the sensor is known for, until an external meter says more of this one.
+        meter_systematic=_own_systematic(m) if meter is None else meter.systematic,
     )
+
+
+def _own_systematic(m: Measurement) -> float | None:
+    return None if m.meter is None else m.meter.systematic
 
 
 def _reading(run: str, point: Point, m: Measurement, meter: MeterCalibration | None) -> Reading:

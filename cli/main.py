@@ -55,6 +55,7 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> 
     signal.signal(signal.SIGTERM, _terminated)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        _say_leftovers(name, words)
         # In standalone mode typer would print errors in its own form and leave by itself.
         code = app(args=words, prog_name=name, standalone_mode=False)
     except typer.Exit as stop:
@@ -81,6 +82,31 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+# These say it themselves, or mend it.
+_OWN_WORDS = ("restore", "doctor")
+_SUBCOMMANDS = ("agent", "capture", "doctor", "models", "restore", "selftest", "show")
+
+
+def _say_leftovers(name: str, words: Sequence[str]) -> None:
+    """One line for each frequency that a dead process left locked: whatever is done next runs at it."""
+    measuring = name == "profile-device" and not any(word in _SUBCOMMANDS for word in words)
+    if measuring or any(word in _OWN_WORDS for word in words) or os.environ.get("COMP_WORDS"):
+        return
+    from cardlab.profilers.board.identity import state_folder
+
+    # Listed first: to most people there never is one, and reading it loads what commands do without.
+    try:
+        left = any(entry.suffix == ".json" for entry in (state_folder() / "clocks").iterdir())
+    except OSError:
+        return
+    if left:
+        from cardlab.cli.console import note
+        from cardlab.workflows.profile import abandoned_locks
+
+        for line in abandoned_locks():
+            note(f"warning: {line}")
 
 
 def _failed(message: str, remedy: str, code: int) -> int:

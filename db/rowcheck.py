@@ -124,6 +124,12 @@ def _operating_point(row: Values) -> str | None:
     return None
 
 
+def _train_phase(row: Values) -> str | None:
+    if row["provenance"] is not None:
+        Provenance.from_plain(row["provenance"])
+    return None
+
+
 def _sample_block(row: Values) -> str | None:
     size, count = len(row["data"]), row["count"]
     return None if size == 8 * count else f"samples {row['name']!r} hold {size} bytes, not {count} values"
@@ -149,6 +155,7 @@ _JUDGES: Mapping[str, Callable[[Values], str | None]] = {
     "run": _run,
     "measurement": _measurement,
     "operating_point": _operating_point,
+    "train_phase": _train_phase,
     "sample_block": _sample_block,
     "fit": _fit,
     "plan": _plan,

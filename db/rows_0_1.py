@@ -25,8 +25,11 @@ _OPERATING = (
     "throttled",
     "contended",
     "reasons",
+    "boot",
+    "started_at",
+    "finished_at",
 )
-_METER = ("scope", "total", "source", "update_s", "quantisation_w", "check_w")
+_METER = ("scope", "total", "source", "update_s", "quantisation_w", "check_w", "systematic")
 
 
 def device(row: Document) -> Row:
@@ -164,9 +167,10 @@ def train_round(row: Document) -> Row:
 
 
 def train_phase(row: Document) -> Row:
-    """The interval of the prediction in columns."""
+    """The interval of the prediction in columns; what it was made of was not kept."""
     low, high = row["details"].get("predicted_ci95") or (None, None)
-    return {**{k: v for k, v in row.items() if k != "details"}, "ci_low": low, "ci_high": high}
+    kept = {k: v for k, v in row.items() if k != "details"}
+    return {**kept, "ci_low": low, "ci_high": high, "provenance": None}
 
 
 def upgrade_tables(tables: Mapping[str, list[Row]]) -> dict[str, list[Row]]:

@@ -159,6 +159,9 @@ class OperatingPointRow(Row):
     throttled: Mapped[bool | None]
     contended: Mapped[bool]
     reasons: Mapped[list[Any]]
+    boot: Mapped[str | None] = mapped_column(String(64))
+    started_at: Mapped[str | None] = mapped_column(String(40))
+    finished_at: Mapped[str | None] = mapped_column(String(40))
 
 
 class MeasurementRow(Row):
@@ -188,6 +191,7 @@ class MeasurementRow(Row):
     update_s: Mapped[float | None]
     quantisation_w: Mapped[float | None]
     check_w: Mapped[float | None]
+    systematic: Mapped[float | None]
     details: Mapped[Document]
 
 
@@ -347,5 +351,6 @@ class TrainPhaseRow(Row):
     term: Mapped[str] = mapped_column(String(40))
     observed_s: Mapped[float | None]
     predicted_s: Mapped[float | None]
+    provenance: Mapped[Document | None]
     ci_low: Mapped[float | None]
     ci_high: Mapped[float | None]

@@ -85,7 +85,7 @@ class Kept:
     feedback: bool
     rate: float
     share: float
-    stderr: float
+    stderr: float | None
     compressed: float
     seeds: int
 
@@ -286,7 +286,7 @@ def kept_of(trials: Sequence[Trial]) -> list[Kept]:
                 feedback=feedback,
                 rate=float(np.mean([t.rate for t in mine])),
                 share=float(np.mean(shares)),
-                stderr=float(np.std(shares, ddof=1) / np.sqrt(len(shares))) if len(shares) > 1 else 0.0,
+                stderr=float(np.std(shares, ddof=1) / np.sqrt(len(shares))) if len(shares) > 1 else None,
                 compressed=float(np.mean(through)),
                 seeds=len(mine),
             )

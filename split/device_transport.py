@@ -66,6 +66,7 @@ class DeviceTransport:
         sockets = []
         for kind in (DATA, BEAT):
             socket = with_limits(self._context.socket(library.DEALER), 2000 if kind == DATA else 0)
+            socket.ipv6 = ":" in host
             # The server tells data from pulses by the first byte of the identity.
             socket.identity = kind + self.peer
             socket.reconnect_ivl, socket.reconnect_ivl_max = 100, 1000

@@ -21,6 +21,7 @@ from pathlib import Path
 from cardlab import __version__
 from cardlab.core.errors import RunError
 from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
 from cardlab.core.records.plan import TERMS
 from cardlab.split.adapters import AdapterSet, flat, unflat
@@ -45,6 +46,7 @@ class FinishedTurn:
         power_w, energy_j: of the server, mean and over that time, None without a meter; devices at once have no
             energy of their own.
         predicted, predicted_ci95, predicted_delay_ci95: what was expected, where anything was.
+        predicted_provenance: what that was made of; None where nothing was expected, or in older journals.
     """
 
     round: int
@@ -65,6 +67,7 @@ class FinishedTurn:
     predicted: Mapping[str, float] = field(default_factory=dict)
     predicted_ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     predicted_delay_ci95: tuple[float, float] | None = None
+    predicted_provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
         if set(self.terms) != set(TERMS) or not {*self.predicted, *self.predicted_ci95} <= set(TERMS):

@@ -77,7 +77,8 @@ def _read(path: Path) -> dict[str, bytes]:
 def split_address(text: str, default_port: int) -> tuple[str, int]:
     """Host and port of HOST:PORT or HOST; UsageError otherwise."""
     host, colon, port = text.rpartition(":")
-    if not colon:
+    # An IPv6 address has colons of its own: it stands in brackets where a port follows it.
+    if not colon or text.endswith("]") or (":" in host and not host.endswith("]")):
         host, port = text, str(default_port)
     host = host.strip("[]")
     if not host or not port.isdigit() or not 0 <= int(port) <= 65535:

@@ -57,6 +57,7 @@ def round_record(settings: RunSettings, turn: FinishedTurn) -> TrainRound:
             observed_s=turn.terms.get(term),
             predicted_s=turn.predicted.get(term),
             predicted_ci95=turn.predicted_ci95.get(term),
+            predicted_provenance=turn.predicted_provenance if term in turn.predicted else None,
         )
         for term in TERMS
     ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cardlab.core.errors import RunError
+from cardlab.core.quantity import Provenance
 from cardlab.core.records.plan import TERMS, Plan
 from cardlab.core.records.task import Task
 from cardlab.split.refusals import RefusalCode, RefusalError
@@ -14,11 +15,15 @@ from cardlab.split.settings import check_cut
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What was expected of one round of one device, seconds; a term that is not there was not predicted."""
+    """What was expected of one round of one device, seconds, and what that was made of.
+
+    A term that is not there was not predicted.
+    """
 
     terms: Mapping[str, float] = field(default_factory=dict)
     terms_ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     delay_ci95: tuple[float, float] | None = None
+    provenance: Provenance | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +95,16 @@ class Schedule:
                 terms = {term: float(getattr(decision.delay_terms, term)) for term in TERMS}
                 # What a device waits for others at the server is observed apart.
                 terms["server"] -= decision.waiting_s or 0.0
-                expected = Prediction(terms=terms, terms_ci95=decision.terms_ci95, delay_ci95=decision.delay_ci95)
+                expected = Prediction(
+                    terms=terms,
+                    terms_ci95=decision.terms_ci95,
+                    delay_ci95=decision.delay_ci95,
+                    provenance=decision.provenance,
+                )
+                # The first round loads every layer, from which the plan begins.
+                lacking = frozenset(self._plan.not_predicted) | (frozenset({"switch"}) if number == 1 else frozenset())
+                if lacking:
+                    expected = replace(_without(expected, lacking), delay_ci95=expected.delay_ci95)
                 if decision.codec is None and self._codec != "none":
                     expected = _without(expected, _OF_CODEC)
                 return Assignment(
@@ -109,6 +123,7 @@ def _without(expected: Prediction, terms: frozenset[str]) -> Prediction:
     return Prediction(
         terms={term: value for term, value in expected.terms.items() if term not in terms},
         terms_ci95={term: span for term, span in expected.terms_ci95.items() if term not in terms},
+        provenance=expected.provenance,
     )
 
 

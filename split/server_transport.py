@@ -49,13 +49,15 @@ class ServerTransport:
         if keys is not None:
             router.curve_server = True
             router.curve_publickey, router.curve_secretkey = keys.public, keys.secret
+        # Off by default: an address of IPv6 is then "no such device".
+        router.ipv6 = ":" in host
         try:
             router.bind(f"tcp://{address_host(host)}:{port or '*'}")
         except library.ZMQError as error:
             self._abandon(router)
             raise RunError(
                 f"the server cannot listen on {host}:{port}: {error.strerror}",
-                remedy="end what uses the port, or choose another with --bind HOST:PORT",
+                remedy="end what uses the port, or choose another with --bind HOST:PORT; an IPv6 address as [::1]:PORT",
             ) from error
         self.port = int(router.last_endpoint.rsplit(b":", 1)[1].strip(b"\0"))
         self._thread = _ServerThread(self._context, router)

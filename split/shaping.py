@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from cardlab.core import plausible
 from cardlab.core.errors import RunError, UsageError
 from cardlab.core.text import si
 
@@ -59,6 +60,12 @@ def parse_link(text: str | None, *, planned: bool = False) -> LinkShape:
     rates = [float(match[1]) * _RATES[match[2]] for match in found if match is not None]
     if len(rates) < 2 or (delay and waiting is None) or min(rates) <= 0:
         raise UsageError(f"{text!r} is no link", remedy="write it like 100mbit,5ms or 20mbit/100mbit")
+    for rate_bps in rates:
+        problem = plausible.LINK_RATE.problem(rate_bps)
+        if problem is not None:
+            raise UsageError(
+                f"the rate of --link {text} {problem}", remedy="write it like 100mbit,5ms or 20mbit/100mbit"
+            )
     delay_s = 0.0 if waiting is None else float(waiting[1]) * _DELAYS[waiting[2]]
     return LinkShape(uplink_bps=rates[0], downlink_bps=rates[1], delay_s=delay_s)
 

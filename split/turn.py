@@ -265,6 +265,7 @@ class Turn:
             predicted=dict(expected.terms),
             predicted_ci95=dict(expected.terms_ci95),
             predicted_delay_ci95=expected.delay_ci95,
+            predicted_provenance=expected.provenance,
         )
 
     def _hear(self, number: int) -> None:

@@ -13,6 +13,7 @@ from cardlab.core.records.task import Execution, Task
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.profilers.devices import HardwareDevice
+from cardlab.profilers.measure.deadline import Deadline
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.workflows.connect import Say, silent
 
@@ -23,10 +24,18 @@ if TYPE_CHECKING:
 PRETRAIN_STEPS = 100
 
 
-def profile_codecs(store: Store, task: Task, execution: Execution, platform: HardwareDevice, say: Say = silent) -> str:
+def profile_codecs(
+    store: Store,
+    task: Task,
+    execution: Execution,
+    platform: HardwareDevice,
+    say: Say = silent,
+    deadline: Deadline | None = None,
+) -> str:
     """Measure every codec at every cut and store it as a run of its own; returns its uid.
 
-    `say` is told each cut, and the readings as a table at the end.
+    `say` is told each cut, and the readings as a table at the end. Raises BudgetSpent at the cut at which the deadline
+    has come: the run then stays without the cuts that are left, and no plan takes its times.
     """
     from cardlab.split.accuracy import TrainingSubject, check_tokens, program_text
     from cardlab.split.codec_profile import CODECS, PASSES, profile_codecs
@@ -63,10 +72,18 @@ def profile_codecs(store: Store, task: Task, execution: Execution, platform: Har
     subject = TrainingSubject(task=task, execution=execution, weights=weights, tokens=tokens)
     cuts = profile_codecs(subject, note=say)
     # The readings come one by one, so that each cut is on disk before the next is measured.
+    started_at = run.started_at
     for planned, readings in zip(run.planned, cuts, strict=True):
         point = store.runs.begin_point(uid, planned)
-        store.runs.finish_point(point, OperatingPoint(), *_measurements(readings))
+        store.runs.finish_point(
+            point,
+            OperatingPoint(boot=platform.boot(), started_at=started_at, finished_at=utc_now()),
+            *_measurements(readings),
+        )
         found.append(readings)
+        if deadline is not None and len(found) < len(run.planned):
+            deadline.hold(0.0)
+        started_at = utc_now()
     for line in _table(found):
         say(line)
     return uid

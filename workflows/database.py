@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cardlab.calibrate.freshness import StaleFit, stale_fits
 from cardlab.core.errors import UsageError
+from cardlab.core.records.presence import TwoHosts, two_hosts
 from cardlab.db.check import Finding, check, stacks, unfinished_points
 from cardlab.db.contents import Contents, contents
 from cardlab.db.migrate import backup_file, upgrade_existing
@@ -26,11 +27,13 @@ class State:
         stale: fits that do not know newer data.
         unfinished: runs by uid, points done and planned.
         joined: software stacks of the newest plan, by its uid.
+        two_hosts: devices that came from two hosts at once.
     """
 
     stale: tuple[StaleFit, ...] = ()
     unfinished: Mapping[str, tuple[int, int]]
     joined: Mapping[str, Mapping[str, tuple[str, ...]]]
+    two_hosts: tuple[TwoHosts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +77,12 @@ def _state(store: Store) -> State:
     plans = store.plans.all()
     # Only of the newest plan: older ones joined what was installed in their time.
     joined = {plan.uid: stacks(store, plan) for plan in plans[-1:] if plan.runs}
-    return State(stale=stale_fits(store), unfinished=unfinished_points(store), joined=joined)
+    return State(
+        stale=stale_fits(store),
+        unfinished=unfinished_points(store),
+        joined=joined,
+        two_hosts=two_hosts(store.runs.presences()),
+    )
 
 
 def prune_store(store: Store, options: PruneOptions) -> Pruned:

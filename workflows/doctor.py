@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform as host_platform
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from importlib import metadata
 from cardlab import __version__
 from cardlab.core.errors import CardlabError, NotFoundError
 from cardlab.db import open_store
-from cardlab.profilers.devices import Probe, helper, open_platform
+from cardlab.profilers.devices import HardwareDevice, Probe, helper, open_platform
 from cardlab.profilers.devices.guard import journals
 from cardlab.workflows.options.profile import DoctorOptions
 
@@ -78,8 +79,48 @@ def platform_probes(name: str) -> Iterable[Probe]:
         yield Probe(name="platform", ok=False, state=error.message, remedy=error.remedy)
         return
     yield Probe(name="platform", ok=True, state=platform.identity.platform)
+    yield from torch_probe(platform)
     yield from platform.capabilities()
     platform.close()
+
+
+TORCH_DEVICE = "models on it"
+
+
+def torch_probe(platform: HardwareDevice) -> Iterable[Probe]:
+    """Whether torch computes on the device that was found, and on the GPU that the driver shows beside a CPU."""
+    if platform.torch_device is None or not importlib.util.find_spec("torch"):
+        return
+    import torch
+
+    from cardlab.profilers.devices.nvidia.nvml import gpu_count
+
+    gpus = gpu_count()
+    wanted = platform.torch_device.startswith("cuda")
+    if not wanted and gpus == 0:
+        return
+    usable = bool(torch.cuda.is_available())
+    built = "is built without CUDA" if torch.version.cuda is None else f"is built for CUDA {torch.version.cuda}"
+    if usable:
+        if wanted:
+            yield Probe(name=TORCH_DEVICE, ok=True, state=f"torch {torch.__version__} finds it")
+        return
+    where = "no model can be measured on it" if wanted else f"{gpus} GPU(s) that the driver shows are left out"
+    remedy = platform.torch_remedy or "pip install torch, a build with CUDA: https://pytorch.org/get-started/locally"
+    state = f"torch {torch.__version__} {built} and finds no GPU: {where}"
+    yield Probe(name=TORCH_DEVICE, ok=False, state=state, remedy=f"{remedy}; --platform cpu measures the CPU")
+
+
+def nothing_measurable(probes: Iterable[Probe]) -> bool:
+    """Whether no model can be measured here: no device, no torch, or one that does not compute on the device."""
+    found = {probe.name: probe for probe in probes}
+    device = found["platform"]
+    if not device.ok or device.state == "simulated":
+        return not device.ok
+    on_it = found.get(TORCH_DEVICE)
+    # Beside a GPU that torch does not see, the CPU can still be measured.
+    blind = device.state in ("nvidia", "jetson") and on_it is not None and on_it.ok is False
+    return blind or found["torch"].ok is False
 
 
 def doctor(database: str, options: DoctorOptions | None = None) -> tuple[Probe, ...]:

@@ -10,6 +10,7 @@ from cardlab.calibrate.importing import read_file
 from cardlab.calibrate.meter import MeterCalibration, calibrate_meter, read_pairs
 from cardlab.calibrate.meter_store import store_meter
 from cardlab.core.records.measurement import Run
+from cardlab.core.records.presence import TwoHosts, two_hosts
 from cardlab.db.bundle import Merged, export_bundle, merge_bundle
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
@@ -56,6 +57,11 @@ def export(store: Store, options: ExportOptions) -> Exported:
     """Write everything in the store to one bundle file."""
     rows = export_bundle(store, options.out)
     return Exported(path=Path(options.out).absolute(), rows=rows)
+
+
+def shared_keys(store: Store) -> tuple[TwoHosts, ...]:
+    """Devices of the store that came from two hosts at once, so that they are two, or more."""
+    return two_hosts(store.runs.presences())
 
 
 def merge(store: Store, options: MergeOptions) -> Iterator[tuple[str, Merged]]:

@@ -92,7 +92,9 @@ def _expected(
         why.setdefault(reason, []).append(term)
     notes = tuple(f"not predicted: {', '.join(terms)}: {reason}" for reason, terms in why.items())
     whole = not set(left_out) - _SMALL
-    return Prediction(terms=known, terms_ci95=ci95, delay_ci95=sure.delay_ci95 if whole else None), notes
+    delay_ci95 = sure.delay_ci95 if whole else None
+    (provenance,) = problem.provenance
+    return Prediction(terms=known, terms_ci95=ci95, delay_ci95=delay_ci95, provenance=provenance), notes
 
 
 def _as_run(found: Gathered, settings: RunSettings) -> tuple[Problem, dict[str, str]]:

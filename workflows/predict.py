@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cardlab.calibrate.freshness import staleness
 from cardlab.calibrate.transfer import transferred
+from cardlab.core import plausible
 from cardlab.core.errors import NotFoundError, UsageError
 from cardlab.core.quantity import Estimate
 from cardlab.core.records.fit import Fit
@@ -70,6 +71,11 @@ def check_options(options: PredictOptions) -> None:
         raise UsageError(
             f"{options.frequency_mhz:g} MHz is not a frequency", remedy="give --frequency-mhz a number above 0"
         )
+    for flag, mhz in (("--frequency-mhz", options.frequency_mhz), ("--memory-mhz", options.memory_mhz)):
+        problem = None if mhz is None else plausible.FREQUENCY.problem(mhz * 1e6)
+        if mhz is not None and problem is not None:
+            meant = f": {mhz:g} Hz is {mhz / 1e6:g}" if plausible.FREQUENCY.holds(mhz) else ""
+            raise UsageError(f"{flag} {mhz:g} {problem}", remedy=f"give {flag} in MHz{meant}")
     if options.model is None and (options.batch, options.sequence) != (None, None):
         raise UsageError(
             "--batch and --seq are of the task that --model names", remedy="add --model, or leave them out"

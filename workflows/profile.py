@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cardlab.core import plausible
 from cardlab.core.errors import NotSupportedError, ProfileError, UsageError
 from cardlab.core.records.measurement import PlannedPoint, Profile
+from cardlab.core.records.presence import two_hosts
 from cardlab.core.records.task import Architecture, Execution
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
@@ -18,11 +21,25 @@ from cardlab.profilers.board.work import command_work
 from cardlab.profilers.devices import HardwareDevice, open_platform
 from cardlab.profilers.devices.errors import said_as
 from cardlab.profilers.devices.guard import journals
+from cardlab.profilers.measure.deadline import BudgetSpent, Deadline
 from cardlab.profilers.measure.environment import gather_environment
-from cardlab.profilers.measure.estimate import estimate_seconds
+from cardlab.profilers.measure.estimate import (
+    LEAST_TIMING_S,
+    estimate_seconds,
+    idle_s,
+    least_point_s,
+    powers_s,
+    timing_seconds,
+    whole_step_seconds,
+)
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.measure.session import Observer, Request, restore, run_session
-from cardlab.profilers.measure.sweep import choose_frequencies, plan_points
+from cardlab.profilers.measure.sweep import (
+    choose_frequencies,
+    choose_memory_frequencies,
+    plan_memory_points,
+    plan_points,
+)
 from cardlab.profilers.runtime.workbench import Workload
 from cardlab.workflows.connect import Say, silent
 from cardlab.workflows.labels import keep_label
@@ -60,23 +77,32 @@ def profile(
         raise UsageError("dry_run measures nothing", remedy="call cardlab.dry_run(options), or leave it out")
     budget_s = parse_duration(options.budget)
     with _opened(options) as platform:
+        # From here on everything counts: loading, measuring, waiting, codecs.
+        deadline = Deadline.after(platform.timer, budget_s)
         # Before the workload, which takes seconds to load and to measure.
         planned = _planned(options, platform)
+        _check_budget(platform, options.budget, budget_s)
         workload = _workload(options, platform)
         if options.compression:
             _check_codecs(workload, platform)
+        if options.resume and _taken_over(platform):
+            say("the frequency that the process which died had left locked was put back")
         for line in abandoned_locks():
             say(f"warning: {line}")
+        if platform.identity_problem is not None:
+            say(f"warning: {platform.identity_problem}")
         # Only now, so that options or a device that cannot be used leave no empty database behind.
         kept = opened(store)
         keep_label(kept, platform, options.name)
         request = Request(
             workload=workload,
             planned=planned,
-            policy=TimingPolicy(repeats=options.repeats, budget_s=budget_s),
+            policy=TimingPolicy(repeats=options.repeats),
             environment=gather_environment(platform),
             whole_step=options.whole_step,
             resume=options.resume,
+            deadline=deadline,
+            power_per_segment=options.power_per_segment,
             memory_budget_bytes=_memory_budget(options, platform),
             options={
                 "repeats": options.repeats,
@@ -89,18 +115,58 @@ def profile(
         measured = run_session(kept, platform, request, progress or SilentObserver())
         if options.resume and measured.run.started_at >= began_at:
             say("nothing unfinished of this kind to go on with: --resume measured anew")
+        for found in two_hosts(kept.runs.presences()):
+            if found.device_key == platform.identity.key:
+                say(f"warning: {found}")
+        if not measured.complete:
+            say(_unreached(measured, options.budget))
         if options.compression:
-            say(f"codecs: run {_codecs(kept, workload, platform, say)[:12]}")
+            uid = _codecs(kept, workload, platform, say, deadline)
+            say(f"codecs: run {uid[:12]}" if uid else f"codecs: not reached within the budget of {options.budget}")
         return measured
+
+
+def _taken_over(platform: HardwareDevice) -> bool:
+    """Whether this device's own journal was left by a process that died, and what it locked is put back now.
+
+    Whoever resumes goes on for that process: asking for `restore` first would only cost another command.
+    """
+    left = any(journal.abandoned and journal.device_key == platform.identity.key for journal in journals())
+    return left and platform.guard is not None and restore(platform)
+
+
+def _unreached(measured: Profile, budget: str | None) -> str:
+    done = {point.index for point in measured.points if point.done}
+    count = len(measured.run.planned)
+    return (
+        f"warning: the budget of {budget} ended with {len(done)} of {count} operating point(s) done:"
+        " the run is not complete; go on with: profile-device --resume"
+    )
+
+
+def _check_budget(platform: HardwareDevice, given: str | None, budget_s: float | None) -> None:
+    """Raise UsageError for a budget that holds no point at all."""
+    least_s = idle_s(platform) + least_point_s(platform)
+    if budget_s is not None and budget_s < least_s:
+        raise UsageError(
+            f"--budget {given} bounds the whole command, and one operating point of {platform.identity.name} takes"
+            f" {math.ceil(least_s)} s at least",
+            remedy=f"give --budget {math.ceil(least_s)}s or more, or leave it out",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRun:
-    """What a profile would visit, and about how long it would take, s."""
+    """What a profile would visit, and about how long it would take in the device's time, s.
+
+    `reached` is how many of the points the budget is expected to hold.
+    """
 
     device: str
     planned: tuple[PlannedPoint, ...]
     estimated_s: float
+    reached: int
+    virtual: bool = False
 
 
 def dry_run(options: ProfileOptions) -> DryRun:
@@ -109,10 +175,27 @@ def dry_run(options: ProfileOptions) -> DryRun:
     budget_s = parse_duration(options.budget)
     with _opened(options) as platform:
         # The workload is resolved too: a wrong one is named before anybody waits for it.
-        _workload(options, platform)
+        workload = _workload(options, platform)
         planned = _planned(options, platform)
-        seconds = estimate_seconds(platform, planned, budget_s)
-        return DryRun(device=platform.identity.name, planned=planned, estimated_s=seconds)
+        _check_budget(platform, options.budget, budget_s)
+        timing_s, step_s = timing_seconds(platform, workload, TimingPolicy(repeats=options.repeats))
+        seconds, reached = estimate_seconds(platform, planned, timing_s, step_s), len(planned)
+        if options.power_per_segment and workload.analysis is not None:
+            seconds += len(planned) * len(workload.analysis.segments) * powers_s(platform)
+        if options.whole_step and workload.task is not None and platform.torch_device is not None:
+            seconds += whole_step_seconds(step_s)
+        if budget_s is not None and seconds > budget_s:
+            # Timings give way down to a handful of samples, settling and windows of power do not.
+            least_s = estimate_seconds(platform, planned[:1], LEAST_TIMING_S, step_s) - idle_s(platform)
+            reached = min(len(planned), int((budget_s - idle_s(platform)) // least_s))
+            seconds = budget_s
+        return DryRun(
+            device=platform.identity.name,
+            planned=planned,
+            estimated_s=seconds,
+            reached=reached,
+            virtual=platform.identity.platform == "simulated",
+        )
 
 
 @contextmanager
@@ -130,6 +213,11 @@ def check_options(options: ProfileOptions) -> None:
         problem = "nothing to measure" if options.model is None else "a model and a load at once"
         raise UsageError(problem, remedy="name one: --model llama-3.2-1b, or --load-command CMD")
     _check_repeats(options.repeats)
+    if options.repeats is not None and options.budget is not None:
+        raise UsageError(
+            "--repeats takes so many samples however long that is, and --budget bounds the time",
+            remedy="leave one of them out",
+        )
     if options.load_command is not None:
         of_task = [name for name in _OF_TASK if getattr(options, name) != getattr(ProfileOptions(), name)]
         if of_task:
@@ -137,6 +225,11 @@ def check_options(options: ProfileOptions) -> None:
             raise UsageError(f"{flag} has no effect on a load", remedy=f"leave {flag} out, or name a --model")
     if options.dry_run and options.resume:
         raise UsageError("--dry-run says what a new run would measure", remedy="leave --resume out, or --dry-run")
+    if options.readonly and options.memory_frequencies is not None:
+        raise UsageError(
+            "--readonly measures at the frequencies as found, and --memory-frequencies names others",
+            remedy="leave one of them out",
+        )
     # Only a value that differs from the default was certainly asked for.
     if options.readonly and options.frequencies != ProfileOptions().frequencies:
         raise UsageError(
@@ -159,6 +252,7 @@ _OF_TASK = {
     "gradient_checkpointing": "--checkpointing",
     "optimizer": "--optimizer",
     "compression": "--compression",
+    "power_per_segment": "--power-per-segment",
     "whole_step": "--no-whole-step",
     "memory_budget_gib": "--memory-budget-gib",
 }
@@ -174,11 +268,16 @@ def _check_codecs(workload: Workload, platform: HardwareDevice) -> None:
         )
 
 
-def _codecs(store: Store, workload: Workload, platform: HardwareDevice, say: Say) -> str:
+def _codecs(store: Store, workload: Workload, platform: HardwareDevice, say: Say, deadline: Deadline) -> str | None:
+    """Id of the run of codecs; None where the budget was spent before it."""
     from cardlab.workflows.codecs import profile_codecs
 
     assert workload.task is not None
-    return profile_codecs(store, workload.task, workload.execution, platform, say)
+    try:
+        deadline.hold(0.0)
+        return profile_codecs(store, workload.task, workload.execution, platform, say, deadline)
+    except BudgetSpent:
+        return None
 
 
 def parse_duration(text: str | None) -> float | None:
@@ -197,7 +296,12 @@ def _memory_budget(options: ProfileOptions, platform: HardwareDevice) -> int | N
         return platform.memory_available_bytes()
     if not options.memory_budget_gib > 0:
         raise UsageError(f"--memory-budget-gib is {options.memory_budget_gib:g}", remedy="give a number above 0")
-    return int(options.memory_budget_gib * 2**30)
+    size = options.memory_budget_gib * 2.0**30
+    if size > plausible.MEMORY.most:
+        given = options.memory_budget_gib
+        said = f": {given:g} bytes are {given / 2**30:g}" if plausible.MEMORY.holds(given) else ""
+        raise UsageError(f"--memory-budget-gib {given:g} is more than any device has", remedy=f"give it in GiB{said}")
+    return int(size)
 
 
 def _check_repeats(repeats: int | None) -> None:
@@ -230,9 +334,25 @@ def _workload(options: ProfileOptions, platform: HardwareDevice) -> Workload:
 
 
 def _planned(options: ProfileOptions, platform: HardwareDevice) -> tuple[PlannedPoint, ...]:
+    if options.power_per_segment and platform.meter is None:
+        raise UsageError(
+            f"--power-per-segment has no effect: {platform.identity.name} has no power meter",
+            remedy="leave it out, or see what is lacking: profile-device doctor",
+        )
     if options.readonly:
         return plan_points((), SWEEP_SEED)
-    return plan_points(choose_frequencies(platform.frequencies(), options.frequencies), SWEEP_SEED)
+    memory = choose_memory_frequencies(platform.memory_frequencies(), options.memory_frequencies)
+    if not memory:
+        return plan_points(choose_frequencies(platform.frequencies(), options.frequencies), SWEEP_SEED)
+    offered = {hz: platform.frequencies_at(hz) for hz in memory}
+    if not all(offered.values()):
+        raise UsageError(
+            "a memory frequency is held together with a compute frequency, and none can be held here",
+            remedy="leave --memory-frequencies out",
+        )
+    return plan_memory_points(
+        {hz: choose_frequencies(found, options.frequencies) for hz, found in offered.items()}, SWEEP_SEED
+    )
 
 
 def abandoned_locks() -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from cardlab.card.problem.scenario import (
     Scenario,
     SftSpec,
 )
+from cardlab.core import plausible
 from cardlab.core.errors import PlanError, ScenarioError
 
 
@@ -65,6 +66,7 @@ def check_constraints(limits: Constraints, layers: int) -> None:
     """Raise ScenarioError if a limit makes no sense for a model of that many layers."""
     for key in ("deadline_s", "server_power_w", "server_energy_j", "device_energy_j"):
         _positive("constraints", key, getattr(limits, key))
+    _plausible(plausible.SERVER_POWER, "constraints", "server_power_w", limits.server_power_w)
     if limits.min_device_layers is not None and not 1 <= limits.min_device_layers < layers:
         remedy = f"give a number from 1 to {layers - 1}"
         raise _misfit("constraints", "min_device_layers", f"is {limits.min_device_layers}", remedy)
@@ -84,6 +86,7 @@ def check_sft(sft: SftSpec) -> None:
     _choice("sft", "codec", sft.codec, ("topk", "dense"))
     for key in ("bandwidth_hz", "encode_bytes_per_s", "decode_bytes_per_s"):
         _positive("sft", key, getattr(sft, key))
+    _plausible(plausible.BANDWIDTH, "sft", "bandwidth_hz", sft.bandwidth_hz)
     if not 2 <= sft.bits <= 8:
         raise _misfit("sft", "bits", f"is {sft.bits}", "give 2 to 8")
     if sft.raw_bits not in (16, 32):
@@ -108,6 +111,7 @@ def check_link(link: LinkSpec) -> None:
     _choice("link", "channel", link.channel, CHANNELS)
     _choice("link", "fading", link.fading, FADINGS)
     _positive("link", "bandwidth_hz", link.bandwidth_hz)
+    _plausible(plausible.BANDWIDTH, "link", "bandwidth_hz", link.bandwidth_hz)
     if not 0.0 < link.protocol_efficiency <= 1.0:
         raise _misfit("link", "protocol_efficiency", f"is {link.protocol_efficiency:g}", "give above 0 up to 1")
     _whole("link", "seed", link.seed, 0)
@@ -145,11 +149,27 @@ def _server(scenario: Scenario) -> None:
     if server.wait_power_w is not None:
         _not_negative("server", "wait_power_w", server.wait_power_w)
     low, high = server.frequency_min_hz, server.frequency_max_hz
+    for key, hz in (("frequency_max_hz", high), ("frequency_min_hz", low)):
+        _plausible(plausible.FREQUENCY, "server", key, hz)
+    for hz in server.frequencies_hz:
+        _plausible(plausible.FREQUENCY, "server", "frequencies_hz", hz)
+    for key, watts in (("static_power_w", server.static_power_w), ("wait_power_w", server.wait_power_w)):
+        _plausible(plausible.SERVER_POWER, "server", key, watts)
+    _plausible(plausible.MEMORY, "server", "memory_bytes", server.memory_bytes)
     if low > high:
         raise _misfit("server", "frequency_min_hz", "is above frequency_max_hz", "exchange the two")
     outside = [f for f in server.frequencies_hz if not low <= f <= high]
     if outside:
         raise _misfit("server", "frequencies_hz", f"has {outside[0]:g}, outside its own range", "widen the range")
+
+
+_OF_DEVICES = {
+    "frequency_hz": plausible.FREQUENCY,
+    "uplink_bps": plausible.LINK_RATE,
+    "downlink_bps": plausible.LINK_RATE,
+    "memory_bytes": plausible.MEMORY,
+    "power_w": plausible.POWER,
+}
 
 
 def _devices(scenario: Scenario) -> None:
@@ -171,6 +191,8 @@ def _devices(scenario: Scenario) -> None:
             "power_w",
         ):
             _positive("devices", key, getattr(device, key), who, index)
+        for key, bounds in _OF_DEVICES.items():
+            _plausible(bounds, "devices", key, getattr(device, key), who, index)
         if scenario.link is None and (device.uplink_bps is None or device.downlink_bps is None):
             raise MisfitError(
                 f"device {device.name!r} has no link",
@@ -189,6 +211,15 @@ def _misfit(table: str, key: str, problem: str, remedy: str, index: int = 0, who
 def _positive(table: str, key: str, value: float | None, who: str = "", index: int = 0) -> None:
     if value is not None and not value > 0:
         raise _misfit(table, key, f"is {value:g}", "give a number above 0", index, who)
+
+
+def _plausible(
+    bounds: plausible.Bounds, table: str, key: str, value: float | None, who: str = "", index: int = 0
+) -> None:
+    """Refuse a number that no device has: most often a right one in another unit. None and 0 are judged elsewhere."""
+    problem = bounds.problem(value) if value else None
+    if value is not None and problem is not None:
+        raise _misfit(table, key, problem, bounds.remedy(value, key), index, who)
 
 
 def _not_negative(table: str, key: str, value: float) -> None:

@@ -89,6 +89,16 @@ def round_terms(epochs: float, each: MiniBatch, once: OncePerRound, link: Link) 
     )
 
 
+def moving_s(before: Quantity, after: Quantity, device_layer_s: Quantity, server_layer_s: Quantity) -> Quantity:
+    """Seconds to move a cut between two rounds: each layer that comes to a side is fetched there, one after the other.
+
+    Layers that leave take no time. What a layer takes is the profiles' `layer_load` of that side.
+    """
+    to_device, to_server = np.maximum(after - before, 0.0), np.maximum(before - after, 0.0)
+    # Nobody waits for the side to which no layer comes, whatever it would take there.
+    return np.where(to_device > 0, to_device * device_layer_s, np.where(to_server > 0, to_server * server_layer_s, 0.0))
+
+
 def round_seconds(terms: RoundTerms) -> Quantity:
     """The delay of a round: the sum of its terms."""
     computed = terms.device + terms.encode + terms.decode + terms.server

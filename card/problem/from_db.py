@@ -25,6 +25,7 @@ from cardlab.card.problem.measured import (
     device_seconds,
     idle_power_w,
     latency_fit,
+    layer_load_s,
     link_source,
     server_fits,
     server_frequencies,
@@ -36,12 +37,14 @@ from cardlab.card.problem.parties import Party, Request, find_devices, find_serv
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import LinkSpec, Objective
 from cardlab.card.uncertainty import Source, Uncertainty
+from cardlab.core import plausible
 from cardlab.core.errors import PlanError
 from cardlab.core.quantity import Provenance, union_of
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.link import Link
 from cardlab.core.records.measurement import Profile
+from cardlab.core.records.presence import two_hosts
 from cardlab.core.records.task import DTYPE_BYTES, Task
 from cardlab.core.records.workload import Analysis
 from cardlab.core.text import subject
@@ -117,6 +120,7 @@ def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
         fits=fits,
         server_profile=server_profile,
         codecs=codecs,
+        shared_keys=_shared_keys(store, [*profiles, server_profile]),
     )
     return found.gathered(rounds)
 
@@ -127,6 +131,12 @@ def _link(store: Store, request: Request) -> Link | None:
     for option, value in (("--uplink-mbps", up), ("--downlink-mbps", down)):
         if value is not None and not value > 0:
             raise PlanError(f"the rate of {option} is {value:g}", remedy="give a number above 0")
+        problem = None if value is None else plausible.LINK_RATE.problem(value)
+        if value is not None and problem is not None:
+            # Asked for in Mbit/s; whoever writes 100000000 has bit/s at hand.
+            meant = value / 1e6
+            said = f": {meant:g} bit/s is {meant / 1e6:g}" if plausible.LINK_RATE.holds(meant) else ""
+            raise PlanError(f"the rate of {option} {problem}", remedy=f"give {option} in Mbit/s{said}")
     link = None
     if request.link_name is not None:
         link = store.links.get(request.link_name)
@@ -166,6 +176,7 @@ class _Assembly:
     fits: Fits
     server_profile: Profile
     codecs: Codecs
+    shared_keys: tuple[str, ...]
 
     def gathered(self, rounds: int) -> Gathered:
         """The problems and what they were made of."""
@@ -227,6 +238,8 @@ class _Assembly:
             encode_s=encode_s,
             decode_s=decode_s,
             handling_s=self.codecs.handling_s(list(cuts)),
+            device_layer_s=np.array([layer_load_s(p) for p in self.profiles]),
+            server_layer_s=layer_load_s(self.server_profile),
             server_s=server_seconds(self.fits, self.task.architecture.layers - layers, frequencies),
             power_w=self._curve("power", frequencies),
             wait_power_w=self._curve("wait_power", frequencies),
@@ -331,11 +344,18 @@ class _Assembly:
         devices = [p.run.device for p in self.profiles]
         notes.extend(_origin_notes(devices, self.server))
         notes.extend(self._marks())
+        notes.extend(self.shared_keys)
         if self.link is not None:
             notes.append(f"link {self.link.name!r}, measured {self.link.measured_at}")
         elif self.request.link is not None:
             notes.append(f"channel {self.request.link.channel}, SNR mapping {self.request.link.snr_mapping}")
         return tuple(notes)
+
+
+def _shared_keys(store: Store, profiles: Sequence[Profile]) -> tuple[str, ...]:
+    """A line for each party that came from two hosts at once, and so may be two machines."""
+    keys = {profile.run.device.key for profile in profiles}
+    return tuple(str(found) for found in two_hosts(store.runs.presences()) if found.device_key in keys)
 
 
 def _or_nan(value: float | None) -> float:

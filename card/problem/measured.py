@@ -102,6 +102,12 @@ def device_power_w(profile: Profile) -> float:
     return float("nan") if measurement is None or measurement.estimate is None else measurement.estimate.value
 
 
+def layer_load_s(profile: Profile) -> float:
+    """Seconds to fetch one layer's weights there; NaN where it was not measured."""
+    found = profile.layer_load
+    return float("nan") if found is None else found.value
+
+
 def idle_power_w(profile: Profile) -> float | None:
     """Power with nothing to do, W; None if it was not measured."""
     idle = profile.idle_power

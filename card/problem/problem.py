@@ -8,7 +8,7 @@ Shapes: M devices, C cuts, F frequencies. Bytes are per mini-batch after compres
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from cardlab.card.problem.delay import (
     Quantity,
     RoundTerms,
     delay_terms,
+    moving_s,
     round_seconds,
     round_terms,
 )
@@ -60,6 +61,10 @@ class Problem:
         device_memory_bytes, device_memory_limit_bytes: [M,C], [M]; NaN is unknown or no limit.
         server_memory_bytes, server_memory_limit_bytes: [C] and a number.
         device_power_w: [M], NaN unknown.
+        switch_s: seconds that every round takes to switch over.
+        device_layer_s, server_layer_s: seconds to fetch one layer on a device [M] and on the server; NaN unknown, None
+            where moving a cut takes no time (a scenario).
+        moves_s: seconds to move each device's cut from where it was in the round before [M,C]; None where all stay.
         guard_s: added to the delay where a deadline must hold in spite of uncertainty [M,C,F], None without.
         continuous: the paper's server between the ends of frequency_hz, None for frequencies as listed.
         provenance: of each device's numbers, server included [M].
@@ -87,6 +92,9 @@ class Problem:
     server_memory_limit_bytes: float = np.nan
     device_power_w: Array
     switch_s: float = 0.0
+    device_layer_s: Array | None = None
+    server_layer_s: float = np.nan
+    moves_s: Array | None = None
     objective: Objective
     constraints: Constraints
     continuous: PaperServer | None = None
@@ -109,7 +117,7 @@ class Problem:
         once = OncePerRound(
             adapter_bits=8.0 * self.adapter_bytes[cut],
             handling_s=0.0 if self.handling_s is None else self.handling_s[device, cut],
-            switch_s=self.switch_s,
+            switch_s=self.switch_s + (0.0 if self.moves_s is None else self.moves_s[device, cut]),
         )
         link = Link(uplink_bps=self.uplink_bps[device], downlink_bps=self.downlink_bps[device])
         return round_terms(self.objective.local_epochs, each, once, link)
@@ -129,6 +137,28 @@ class Problem:
         if np.isnan(power_w):
             return None
         return np.asarray(device_energy_j(power_w, self.objective.local_epochs, self.device_s[m]))
+
+    def moved_from(self, before: Index) -> Problem:
+        """The problem of a round whose devices had these cuts [M] in the round before.
+
+        What nothing measured counts as no time; `unknown_moves` says for whom.
+        """
+        if self.device_layer_s is None:
+            return self
+        layer_s = self.device_layer_s
+        moves = moving_s(before[:, None].astype(float), self.cuts.astype(float), layer_s[:, None], self.server_layer_s)
+        return replace(self, moves_s=np.nan_to_num(np.asarray(moves), nan=0.0))
+
+    def unknown_moves(self, before: Index, after: Index) -> tuple[str, ...]:
+        """Devices [M] whose cut moves from one round to the next in a time that nothing measured."""
+        # The formulas of a scenario have no such time, and what is not asked for is not lacking.
+        if self.device_layer_s is None:
+            return ()
+        layer_s = self.device_layer_s
+        unknown = np.isnan(
+            np.asarray(moving_s(before.astype(float), after.astype(float), layer_s, self.server_layer_s))
+        )
+        return tuple(name for name, lacks in zip(self.devices, unknown.tolist(), strict=True) if lacks)
 
     @property
     def handling(self) -> Array:

@@ -97,7 +97,7 @@ def _fleet(problem: Problem, excluded: Index | None) -> Fleet:
     return Fleet(
         device_s=np.ascontiguousarray(problem.device_s),
         codec_s=np.ascontiguousarray(codec_s),
-        handling_s=np.empty((0, 0)) if problem.handling_s is None else np.ascontiguousarray(problem.handling_s),
+        handling_s=_once_s(problem),
         uplink_bps=np.ascontiguousarray(problem.uplink_bps),
         downlink_bps=np.ascontiguousarray(problem.downlink_bps),
         fits=np.ascontiguousarray(~too_large),
@@ -105,6 +105,17 @@ def _fleet(problem: Problem, excluded: Index | None) -> Fleet:
         excluded=np.full(count, -1, dtype=np.int64) if excluded is None else np.ascontiguousarray(excluded),
         spans=_spans(None if problem.objective.range == "box" else common_range(problem), count),
     )
+
+
+def _once_s(problem: Problem) -> Array:
+    """Handling of adapters and moving of the cut [M,C]; empty where neither takes any time.
+
+    The batch kernels know only the sum of a round's terms, and both come once a round.
+    """
+    if problem.handling_s is None and problem.moves_s is None:
+        return np.empty((0, 0))
+    moves = 0.0 if problem.moves_s is None else problem.moves_s
+    return np.ascontiguousarray(problem.handling + moves)
 
 
 def _spans(extent: Range | None, count: int) -> Spans:

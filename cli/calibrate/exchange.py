@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cardlab.cli.calibrate.app import app
-from cardlab.cli.console import print_json, print_line
+from cardlab.cli.console import note, print_json, print_line
 from cardlab.cli.parameters import Shared, command
 from cardlab.cli.stores import open_shared, opening
 from cardlab.core.plain import Document, to_plain
@@ -65,6 +65,7 @@ def export(options: ExportOptions, shared: Shared) -> None:
 def merge(options: MergeOptions, shared: Shared) -> None:
     """Add what bundles hold and the database does not; any order, any number of times."""
     from cardlab.workflows.exchange import merge as take
+    from cardlab.workflows.exchange import shared_keys
 
     merged: list[Document] = []
     with open_shared(shared, create=True) as store:
@@ -73,5 +74,7 @@ def merge(options: MergeOptions, shared: Shared) -> None:
             merged.append({"bundle": bundle, "added": dict(result.added), "known": known})
             if not shared.json:
                 print_line(f"{bundle}: {added} rows added, {known} were there already")
+        for shared_key in shared_keys(store):
+            note(f"warning: {shared_key}")
     if shared.json:
         print_json({"merged": merged})

@@ -31,8 +31,9 @@ def predict(options: PredictOptions, shared: Shared) -> None:
     rows = []
     for fit, estimate in zip(found.fits, found.estimates, strict=True):
         low_high = [NOT_MEASURED] if estimate.ci95 is None else [si(end, fit.unit) for end in estimate.ci95]
-        mark = "extrapolated" if fit.extrapolated(found.frequency_hz) else ""
-        how = mark or estimate.provenance.how.value
+        mark = ", extrapolated" if fit.extrapolated(found.frequency_hz) else ""
+        # With its origins: what was simulated must not pass for measured.
+        how = f"{estimate.provenance}{mark}"
         rows.append((about(fit), si(estimate.value, fit.unit), " .. ".join(low_high), fit.law, how))
     title = f"{found.fits[0].device_name} at {si(found.frequency_hz, 'Hz')}"
     print_table(title, ("quantity", "value", "95 % interval", "law", "how"), rows)

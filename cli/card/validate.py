@@ -48,6 +48,9 @@ def validate(options: ValidateOptions, shared: Shared) -> None:
         [_row(check) for check in found.checks],
         left=2,
     )
+    made_of = {str(c.predicted_provenance) for c in found.checks if c.predicted_provenance is not None}
+    if made_of:
+        print_line(f"observed: {found.run.provenance}; predicted: {'; '.join(sorted(made_of))}")
     for term in found.off:
         print_line(
             f"most off at {term.device}: {term.term}, predicted {'more' if term.difference_s > 0 else 'less'} than"

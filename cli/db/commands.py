@@ -120,6 +120,7 @@ def _state(state: State) -> Document:
         ],
         "unfinished_runs": {uid: {"done": d, "planned": p} for uid, (d, p) in state.unfinished.items()},
         "plan_stacks": state.joined,
+        "two_hosts": [to_plain(found) for found in state.two_hosts],
     }
 
 
@@ -137,6 +138,8 @@ def _print_contents(found: Contents) -> None:
 
 def _print_state(state: State) -> None:
     stale, joined = state.stale, state.joined
+    for shared_key in state.two_hosts:
+        note(f"warning: {shared_key}")
     for uid, (done, planned) in state.unfinished.items():
         print_line(f"run {uid[:12]} is unfinished: {done} of {planned} points; go on with: profile-device --resume")
     if stale:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import typer
+
 from cardlab.cli.console import print_json, print_table
 from cardlab.cli.parameters import Shared, command
 from cardlab.cli.profile.measure import app
@@ -19,12 +21,16 @@ if TYPE_CHECKING:
 def doctor(options: DoctorOptions, shared: Shared) -> None:
     """Say what was found, what feeds what, and what mends each lack."""
     from cardlab.workflows.doctor import doctor as look
+    from cardlab.workflows.doctor import nothing_measurable
 
     probes = look(database(shared.db), options)
     if shared.json:
         print_json({"probes": plain_probes(probes)})
     else:
         print_probes(probes, ("what", "", "state", "remedy"), lacking="lacking")
+    # Else a script would go on, and every model would fail.
+    if nothing_measurable(probes):
+        raise typer.Exit(1)
 
 
 def plain_probes(probes: Iterable[Probe]) -> list[dict[str, object]]:

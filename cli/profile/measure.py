@@ -34,10 +34,16 @@ def _dry_run(options: ProfileOptions, shared: Shared) -> None:
 
     found = dry_run(options)
     if shared.json:
-        points = [{"requested_hz": p.requested_hz, "anchor": p.anchor} for p in found.planned]
-        print_json({"device": found.device, "points": points, "estimated_s": found.estimated_s})
+        points = [{"requested_hz": p.requested_hz, "memory_hz": p.memory_hz, "anchor": p.anchor} for p in found.planned]
+        print_json(
+            {"device": found.device, "points": points, "estimated_s": found.estimated_s, "reached": found.reached}
+        )
         return
-    print_line(f"{found.device}: {len(found.planned)} operating point(s), about {duration(found.estimated_s)}")
+    time = " of its own, virtual time" if found.virtual else ""
+    print_line(f"{found.device}: {len(found.planned)} operating point(s), about {duration(found.estimated_s)}{time}")
+    if found.reached < len(found.planned):
+        print_line(f"  the budget holds about {found.reached} of them; the rest is left to --resume")
     for p in found.planned:
         asked = "frequency as found" if p.requested_hz is None else si(p.requested_hz, "Hz")
-        print_line(f"  {asked}{' (anchor)' if p.anchor else ''}")
+        memory = "" if p.memory_hz is None else f", memory {si(p.memory_hz, 'Hz')}"
+        print_line(f"  {asked}{memory}{' (anchor)' if p.anchor else ''}")

@@ -26,6 +26,12 @@ def print_profile(profile: Profile, as_json: bool) -> None:
     if document["cuts"]:
         _print_cuts(document["cuts"])
     _print_check(document["check"])
+    off = [p["meter_systematic"] for p in document["points"] if p["meter_systematic"] is not None]
+    if off:
+        print_line(
+            f"power: its sensor may be off by {100 * max(off):.2g} % (one standard deviation), beside the intervals;"
+            " an external meter tells: calibrate meter"
+        )
     print_line(f"run {document['run_id'][:12]}, {'complete' if document['complete'] else 'incomplete'}")
 
 

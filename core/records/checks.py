@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from cardlab.core.quantity import Provenance, union_of
 from cardlab.core.records.plan import TERMS
-from cardlab.core.records.training import TrainRound
+from cardlab.core.records.training import TrainPhase, TrainRound
 
 TOTAL = "delay"
 Interval = tuple[float, float]
@@ -27,6 +28,7 @@ class TermCheck:
         observed_range_s: smallest and largest over the rounds.
         error: fraction of the observed value; None without a prediction, or where nothing was observed.
         rounds: how many entered.
+        predicted_provenance: of what the prediction was made of; None without one, or where that was not kept.
     """
 
     device: str
@@ -37,6 +39,7 @@ class TermCheck:
     observed_range_s: Interval | None
     error: float | None
     rounds: int
+    predicted_provenance: Provenance | None = None
 
     @property
     def inside(self) -> bool | None:
@@ -105,23 +108,38 @@ def coverage(rounds: Iterable[TrainRound]) -> Coverage:
 
 
 def predicted_delay_s(finished: TrainRound) -> float | None:
-    """The predicted terms of a round together; None if one of them was not predicted."""
-    predicted = [p.predicted_s for p in finished.phases if p.term in TERMS]
+    """The predicted terms of a round together; None if one of them was not predicted.
+
+    Switching may be missing: what the first round loads is no part of a plan, and small beside the rest.
+    """
+    parts = [p for p in finished.phases if p.term in TERMS]
+    predicted = [p.predicted_s for p in parts if p.term != "switch" or p.predicted_s is not None]
     known = [p for p in predicted if p is not None]
     return sum(known) if known and len(known) == len(predicted) else None
 
 
 def _term(device: str, term: str, rounds: Sequence[TrainRound]) -> TermCheck:
     rows = [p for r in rounds for p in r.phases if p.term == term]
-    return _check(device, term, [(p.observed_s, p.predicted_s, p.predicted_ci95) for p in rows])
+    return _check(device, term, [(p.observed_s, p.predicted_s, p.predicted_ci95) for p in rows], _made_of(rows))
 
 
 def _delay(device: str, rounds: Sequence[TrainRound]) -> TermCheck:
     rows = [(r.delay_s, predicted_delay_s(r), r.predicted_delay_ci95) for r in rounds]
-    return _check(device, TOTAL, rows)
+    return _check(device, TOTAL, rows, _made_of(p for r in rounds for p in r.phases))
 
 
-def _check(device: str, term: str, rows: Sequence[tuple[float | None, float | None, Interval | None]]) -> TermCheck:
+def _made_of(phases: Iterable[TrainPhase]) -> Provenance | None:
+    """What all predictions among these were made of."""
+    known = [p.predicted_provenance for p in phases if p.predicted_s is not None and p.predicted_provenance is not None]
+    return union_of(known) if known else None
+
+
+def _check(
+    device: str,
+    term: str,
+    rows: Sequence[tuple[float | None, float | None, Interval | None]],
+    made_of: Provenance | None,
+) -> TermCheck:
     observed = [o for o, _, _ in rows if o is not None]
     predicted = [p for _, p, _ in rows if p is not None]
     intervals = [ci95 for _, _, ci95 in rows if ci95 is not None]
@@ -139,4 +157,5 @@ def _check(device: str, term: str, rows: Sequence[tuple[float | None, float | No
         observed_range_s=(min(observed), max(observed)) if observed else None,
         error=error,
         rounds=len(observed),
+        predicted_provenance=made_of if predicted_s is not None else None,
     )

@@ -40,6 +40,8 @@ SUBJECT = (
     "memory_hz",
 )
 EDGE_TOLERANCE = 0.005
+# A law that is off by more on average describes another device.
+USABLE_ERROR = 0.15
 UNITS = {"power": "W", "wait_power": "W", "latency": "s", "accuracy": "1"}
 
 
@@ -183,6 +185,16 @@ class Fit(FitSubject):
         if not self.packed_draws:
             return self.values[None, :]
         return np.frombuffer(self.packed_draws, dtype="<f8").reshape(-1, len(self.parameters))
+
+    @property
+    def error(self) -> float:
+        """Mean relative error at frequencies it has not seen, else in the sample."""
+        return self.mape if self.loo_mape is None else self.loo_mape
+
+    @property
+    def describes(self) -> bool:
+        """Whether it describes its device at all: what follows from a law that does not is no finding."""
+        return self.error <= USABLE_ERROR
 
     def extrapolated(self, x: float) -> bool:
         """Whether x lies outside the data by more than 0.5 %."""

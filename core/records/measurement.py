@@ -21,6 +21,8 @@ from cardlab.core.tables import Cell, Tabular
 # In the order in which a point measures them.
 POWERS = ("power", "wait_power", "idle_power")
 WHOLE_STEP = "whole_step"
+# Of one segment that ran alone under the meter: power of each rail, energy of the whole device for one occurrence.
+SEGMENT_POWER, SEGMENT_ENERGY = "segment_power", "segment_energy"
 
 
 class RunKind(str, Enum):
@@ -100,6 +102,8 @@ class OperatingPoint:
         throttled: the frequency or power was limited by the hardware; None if it cannot be known.
         contended: other work disturbed most samples.
         reasons: one line per flag, in words.
+        boot: which start of which host it was measured in (a digest); None where nothing real was measured.
+        started_at, finished_at: UTC, ISO 8601; None in profiles made before that was recorded.
     """
 
     frequency_hz: float | None = None
@@ -111,6 +115,9 @@ class OperatingPoint:
     throttled: bool | None = None
     contended: bool = False
     reasons: tuple[str, ...] = ()
+    boot: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +131,8 @@ class MeterReading:
         update_s: interval of the sensor's updates.
         quantisation_w: step of the sensor.
         check_w: mean of a second source over the same window.
+        systematic: relative standard deviation of what this sensor is off by, which no repetition removes: what its
+            class is known for, until it is calibrated; None where nothing is known of it.
     """
 
     scope: str | None = None
@@ -132,6 +141,7 @@ class MeterReading:
     update_s: float | None = None
     quantisation_w: float | None = None
     check_w: float | None = None
+    systematic: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +266,13 @@ class Point:
         return sum_of(parts) if parts else None
 
     def segment_energy(self, cost: SegmentCost) -> Estimate | None:
-        """Energy of one forward and backward of a segment, J: power of the whole device x time (derived)."""
+        """Energy of one forward and backward of a segment, J.
+
+        As metered while that segment ran alone (direct), else power of the whole device x time (derived).
+        """
+        metered = self.find(SEGMENT_ENERGY, cost.segment)
+        if metered is not None and metered.estimate is not None:
+            return metered.estimate
         power = self.total_power()
         times = [self.latency(cost.segment, phase) for phase in cost.phases]
         known = [t for t in times if t is not None]
@@ -268,6 +284,13 @@ class Point:
     def flagged(self) -> bool:
         """Whether the point ran throttled or among other work, so that what it measured may be off."""
         return self.operating is not None and bool(self.operating.throttled or self.operating.contended)
+
+
+def _speed(point: Point) -> tuple[float, float, float]:
+    """What ranks points: compute frequency to 1 MHz, then the memory's, where one was read."""
+    state = point.operating or OperatingPoint()
+    hz = state.frequency_hz or 0.0
+    return round(hz / 1e6), state.memory_hz or 0.0, hz
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,7 +374,7 @@ class Profile(Tabular):
         ]
         # Better a disturbed time than none, where --repeats kept one.
         quiet = [p for p in good if not p.flagged] or good
-        return max(quiet, key=lambda p: (p.operating.frequency_hz or 0.0) if p.operating else 0.0, default=None)
+        return max(quiet, key=_speed, default=None)
 
     @property
     def memory_limit_bytes(self) -> int | None:

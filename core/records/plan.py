@@ -182,6 +182,7 @@ class Plan(Tabular):
         baselines: "server_only", "device_only", ... at equal conditions.
         assumptions: defaults that were assumed because nothing was given or measured, in words.
         notes: further lines a reader must know.
+        not_predicted: terms of the delay that nothing measured, where they are not zero; they count as 0.
         provenance: union over all decisions.
         uncertainty: by constant, the mean cost that its uncertainty alone adds to the first round's decisions,
             largest first; empty without calibration draws.
@@ -203,6 +204,7 @@ class Plan(Tabular):
     baselines: Mapping[str, Outcome] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    not_predicted: tuple[str, ...] = ()
     uncertainty: Mapping[str, float] = field(default_factory=dict)
     pareto: tuple[TradeOff, ...] = ()
     sensitivity: tuple[Sensitivity, ...] = ()

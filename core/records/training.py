@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
 
 # The time a device waits for others: observed beside the terms, no part of the delay.
@@ -20,12 +21,14 @@ class TrainPhase:
         observed_s: as timed, None where it was not.
         predicted_s: by the plan or the fits, None without either.
         predicted_ci95: interval of the prediction, None where its uncertainty is not known.
+        predicted_provenance: of what it was predicted from; None without a prediction, or where that was not kept.
     """
 
     term: str
     observed_s: float | None
     predicted_s: float | None = None
     predicted_ci95: tuple[float, float] | None = None
+    predicted_provenance: Provenance | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

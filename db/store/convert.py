@@ -125,6 +125,7 @@ def measurement_row(point_id: int, position: int, m: Measurement) -> Measurement
         update_s=meter.update_s,
         quantisation_w=meter.quantisation_w,
         check_w=meter.check_w,
+        systematic=meter.systematic,
         details=to_plain(m.details),
     )
 
@@ -173,6 +174,7 @@ def _meter(row: MeasurementRow) -> MeterReading | None:
         update_s=row.update_s,
         quantisation_w=row.quantisation_w,
         check_w=row.check_w,
+        systematic=row.systematic,
     )
     return None if found == MeterReading() else found
 

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from cardlab.core.errors import NotFoundError
 from cardlab.core.identity import content_hash
+from cardlab.core.quantity import Provenance
 from cardlab.core.records.training import TrainPhase, TrainRound
 from cardlab.db.schema import DeviceRow, PlanRow, RunRow, TrainPhaseRow, TrainRoundRow
 from cardlab.db.store.convert import interval
@@ -77,6 +78,7 @@ def _phase_row(round_id: int, round_uid: str, phase: TrainPhase) -> TrainPhaseRo
         term=phase.term,
         observed_s=phase.observed_s,
         predicted_s=phase.predicted_s,
+        provenance=None if phase.predicted_provenance is None else phase.predicted_provenance.as_plain(),
         ci_low=None if ci95 is None else ci95[0],
         ci_high=None if ci95 is None else ci95[1],
     )
@@ -119,4 +121,5 @@ def _phase(row: TrainPhaseRow) -> TrainPhase:
         observed_s=row.observed_s,
         predicted_s=row.predicted_s,
         predicted_ci95=interval(row.ci_low, row.ci_high),
+        predicted_provenance=None if row.provenance is None else Provenance.from_plain(row.provenance),
     )

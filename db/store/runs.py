@@ -15,6 +15,7 @@ from cardlab.core.errors import NotFoundError
 from cardlab.core.identity import new_uid
 from cardlab.core.plain import to_plain
 from cardlab.core.records.measurement import Measurement, OperatingPoint, PlannedPoint, Profile, Run, RunKind
+from cardlab.core.records.presence import Presence
 from cardlab.core.records.task import Task
 from cardlab.db.schema import (
     CodecCostRow,
@@ -151,6 +152,24 @@ class Runs(Repository):
                 (run.uid, None if task is None else task_record(task, run.task_label))
                 for run, task, count in session.execute(query)
                 if (count or 0) >= len(run.planned)
+            )
+
+    def presences(self) -> tuple[Presence, ...]:
+        """When each device was measured, by the start of the host it was seen on; others are left out."""
+        closed = OperatingPointRow
+        query = (
+            select(DeviceRow.key, func.max(DeviceRow.name), closed.boot, func.min(closed.started_at))
+            .add_columns(func.max(closed.finished_at))
+            .join(RunRow, RunRow.device_id == DeviceRow.id)
+            .join(PointRow, PointRow.run_id == RunRow.id)
+            .join(closed, closed.point_id == PointRow.id)
+            .where(closed.boot.is_not(None), closed.started_at.is_not(None), closed.finished_at.is_not(None))
+            .group_by(DeviceRow.key, closed.boot)
+        )
+        with self.reading() as session:
+            return tuple(
+                Presence(device_key=key, device_name=name, boot=boot, first_at=first, last_at=last)
+                for key, name, boot, first, last in session.execute(query)
             )
 
     def unfinished(self, run: Run) -> Profile | None:

@@ -22,7 +22,7 @@ from ..board.limits import find_watch
 from ..board.modes import current_mode, gated_tpcs, offered_hz
 from ..board.modules import cores_of
 from ..board.rails import total_name, total_parts
-from ..board.tegra import find_tegra
+from ..board.tegra import find_tegra, refuse_nameless
 from .bundle import Row
 
 
@@ -72,6 +72,8 @@ class Board:
     def device(self, kind: str, label: Optional[str], cuda: Optional[Row]) -> Row:
         """The device record; `cuda` holds what torch says of the GPU, None on a CPU."""
         table_hz = self.table_hz() if kind == "jetson" else ()
+        if kind == "jetson" and self.tegra is not None:
+            refuse_nameless(self.tegra, self.root)
         return {
             "key": host_key(kind, self.root, self.state).key,
             "name": label or platform.node() or "board",

@@ -20,7 +20,7 @@ FORMAT = "cardlab-bundle"
 VERSION = 2
 DESCRIPTIONS = ("device", "environment", "execution", "task")
 TABLES = DESCRIPTIONS + ("run", "point", "operating_point", "measurement", "sample_block")
-METER = ("scope", "total", "source", "update_s", "quantisation_w", "check_w")
+METER = ("scope", "total", "source", "update_s", "quantisation_w", "check_w", "systematic")
 
 Row = Dict[str, Any]
 

@@ -11,7 +11,7 @@ from ..board.cpu_timer import quietest_cpus
 from ..board.errors import BoardError
 from ..board.heap import hold_freed_memory
 from .board import Board
-from .run import Agent, doctor, load_job, say
+from .run import USUAL_FREQUENCIES, Agent, doctor, load_job, say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     run.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     run.add_argument("--threads", type=int, default=1, help="CPU threads that compute")
-    run.add_argument("--frequencies", default="8", help="all, max, or a number of GPU frequencies")
+    run.add_argument("--frequencies", default=USUAL_FREQUENCIES, help="all, max, or a number of GPU frequencies")
     run.add_argument("--repeats", type=int, help="take exactly so many samples")
     run.add_argument("--window", type=float, help="seconds of a power reading, taken without waiting for steady power")
     run.add_argument("--readonly", action="store_true", help="measure at the frequency as found")

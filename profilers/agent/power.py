@@ -2,7 +2,7 @@
 
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
-from ..board.ina3221 import LEAST_WINDOW_S, SOURCE, InaRail, reading_memory_s, reading_update_s
+from ..board.ina3221 import LEAST_WINDOW_S, SOURCE, InaRail, reading_memory_s, reading_update_s, systematic
 from ..board.power import NO_UPDATE, is_possible, mean_known, mean_power, sum_step_w
 from ..board.rails import SUM_SCOPE, scope
 from ..board.rules import interval95
@@ -133,6 +133,8 @@ def _row(name: str, values_w: List[float], rounds: Rounds, meter: Row, rail: Ina
         "samples": {"end_s": rounds.times_s, "power_w": values_w},
     }
     found = mean_power(values_w, meter["quantisation_w"])
+    meter = dict(meter, systematic=systematic(None if found is None else found.value_w, meter["quantisation_w"]))
+    row["meter"] = meter
     if found is None:
         row.update(value=None, flags=[NO_UPDATE])
         return row

@@ -13,6 +13,8 @@ from ..board.cpu_timer import CpuLapTimer
 from ..board.cuda_timer import CudaLapTimer
 from ..board.errors import BoardError
 from ..board.frequencies import Visit, spread, with_anchor
+from ..board.host import host_boot
+from ..board.identity import host_key
 from ..board.power import mean_known
 from ..board.rules import on_request
 from ..board.sampler import ThreadSampler
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 # Runs of one sitting share its warm caches, heat and luck.
 SITTING = uuid.uuid4().hex
+USUAL_FREQUENCIES = "8"
 
 
 class Agent:
@@ -79,6 +82,9 @@ class Agent:
         # CPU.
         kind = "jetson" if self.board.tegra and (cuda is not None or job is None) else "cpu"
         self.record = self.board.device(kind, options.name, cuda)
+        key = host_key(kind, self.board.root, self.board.state)
+        if key.problem is not None:
+            say("warning: the key is a %s; %s; %s" % (key.source, key.problem, key.remedy))
         self.offered_hz = self.board.frequencies() if kind == "jetson" else ()
 
     def run(self) -> None:
@@ -172,7 +178,7 @@ class Agent:
     # one point --------------------------------------------------------------------------------------------
 
     def _visit(self, run_uid: str, planned: Row) -> None:
-        point = new_uid()
+        point, started_at = new_uid(), utc_now()
         requested_hz = planned["requested_hz"]
         row = {"uid": point, "run_id": run_uid, "position": planned["index"], "anchor": planned["anchor"]}
         self.bundle.add("point", dict(row, requested_hz=requested_hz, memory_requested_hz=None))
@@ -205,8 +211,9 @@ class Agent:
                 reasons.append("ran at %s, not at %.0f MHz" % (_mhz(found_hz), requested_hz / 1e6))
         if contended:
             reasons.append("contended: " + ", ".join(contended))
-        flags = {"throttled": throttled, "contended": bool(contended), "reasons": reasons}
+        flags: Row = {"throttled": throttled, "contended": bool(contended), "reasons": reasons}
         cores = self.board.cores_active() if self.record["platform"] == "jetson" else self.record["cores"]
+        flags.update(boot=host_boot(self.board.root), started_at=started_at, finished_at=utc_now())
         self.bundle.add("operating_point", dict(state, uid=new_uid(), point_id=point, cores_active=cores, **flags))
         # Only with the row that closes the point: what was cut short is measured again and not merged.
         self.bundle.write()
@@ -322,6 +329,9 @@ def _choose(offered: Tuple[float, ...], wanted: str) -> List[float]:
         return [offered[-1]]
     if not wanted.isdigit() or int(wanted) < 1:
         raise BoardError("--frequencies %s" % wanted, remedy="write all, max or a number of frequencies")
+    if int(wanted) > len(offered) and wanted != USUAL_FREQUENCIES:
+        counts = (wanted, len(offered))
+        raise BoardError("--frequencies %s: this board offers %d" % counts, remedy="write --frequencies all")
     return list(spread(offered, int(wanted)))
 
 

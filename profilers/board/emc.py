@@ -78,6 +78,10 @@ class Emc:
         # A cap of 0 is none.
         return min((value for value in (self._number(self._files.highest), *caps) if value), default=None)
 
+    def lowest_hz(self) -> Optional[int]:
+        """The lowest frequency of the memory, None if it cannot be read."""
+        return self._number(self._files.lowest)
+
     def offers(self, hz: int) -> bool:
         """Whether the memory can be held at this frequency."""
         low, high = self._number(self._files.lowest), self._number(self._files.highest)

@@ -34,6 +34,11 @@ def read_leading(path: Path) -> Optional[float]:
     return float(words[0])
 
 
+def unescaped(text: str) -> str:
+    """A path as the kernel's tables of mounts write it: space, tab, newline and backslash stand there in octal."""
+    return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), text)
+
+
 def write_text(path: Path, text: str) -> None:
     """Set a kernel file. Raises OSError where this user may not, or the kernel refuses."""
     # Not created if absent: a setting is a file that the kernel made.

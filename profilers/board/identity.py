@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+from .container import in_container, is_mounted
 from .errors import BoardError
 from .files import read_text
 from .host import host_secret
@@ -18,11 +19,21 @@ from .scrypt import scrypt
 _SALT = b"cardlab device key v1"
 
 
+# The only file of a PC or a board that names it and that an engine of containers lets in.
+IN_A_CONTAINER = "start the container with -v /etc/machine-id:/etc/machine-id:ro"
+
+
 class HostKey(NamedTuple):
-    """A device key and where it came from, in words."""
+    """A device key, where it came from, and why another start or host may not have its own (None: it has)."""
 
     key: str
     source: str
+    problem: Optional[str] = None
+
+    @property
+    def remedy(self) -> Optional[str]:
+        """What gives the host a key of its own, None where it has one."""
+        return None if self.problem is None else IN_A_CONTAINER
 
 
 def serial_key(platform: str, serial: str) -> str:
@@ -44,9 +55,12 @@ def host_key(platform: str, root: Path = Path("/"), state: Optional[Path] = None
     """
     found = host_secret(root)
     if found is not None:
-        return HostKey(serial_key(platform, found[0]), found[1])
+        return HostKey(serial_key(platform, found.text), found.source, found.problem)
     file = (state or state_folder()) / "device-key"
-    return HostKey(serial_key(platform, _own_key(file)), f"key made once in {file}")
+    problem = None
+    if in_container(root) and not is_mounted(Path("/"), file):
+        problem = "it goes with this container: the next one is another device"
+    return HostKey(serial_key(platform, _own_key(file)), f"key made once in {file}", problem)
 
 
 def _own_key(file: Path) -> str:

@@ -31,6 +31,12 @@ _BUS_STEP_V = 8e-3
 _CYCLE_S = 3 * 2 * 1.1e-3
 # JetPack 4's driver averages over 64 cycles and does not publish it.
 USUAL_UPDATE_S = 64 * _CYCLE_S
+# INA3221 data sheet (SBOS576), at most: gain of shunt and bus voltage, offset of the shunt voltage in its steps. Boards
+# have shunts of 1 %. Where a program shows the power only, its offset is taken as of some amperes.
+_GAIN = 0.0025
+_SHUNT_TOLERANCE = 0.01
+_OFFSET_STEPS = 2.0
+_USUAL_OFFSET = 0.02
 _CHANNEL = re.compile(r"in([1-3])_label")
 _RAIL = re.compile(r"rail_name_(\d)")
 
@@ -84,6 +90,19 @@ class InaRail(NamedTuple):
             "samples": self.samples,
             "shunt_ohm": self.shunt_ohm,
         }
+
+
+def systematic(mean_w: Optional[float], step_w: Optional[float]) -> Optional[float]:
+    """Relative standard deviation of what a monitor is off by at a mean power; None without one.
+
+    Largest figures of the data sheet, as ends of what is equally likely: the gains of both voltages, the shunt's
+    tolerance, and the offset of its voltage, two steps of it, which weighs most where little flows.
+    """
+    if mean_w is None or not mean_w > 0:
+        return None
+    gains = math.sqrt(2 * _GAIN**2 + _SHUNT_TOLERANCE**2)
+    offset = _USUAL_OFFSET if step_w is None else _OFFSET_STEPS * step_w / mean_w
+    return math.hypot(gains, offset) / math.sqrt(3)
 
 
 def find_rails(root: Path) -> Tuple[InaRail, ...]:

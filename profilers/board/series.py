@@ -35,7 +35,7 @@ class TimingPolicy(NamedTuple):
         repeats: exactly so many iterations; None adapts.
         patience_s: an adaptive series longer than this is content with what it has; without enough clean
             samples it gives up after twice as long.
-        budget_s: time for one work, warm-up included; None has no limit. At least one sample is taken.
+        budget_s: time for one work, warm-up included; None has no limit. As many samples as make a value are taken.
     """
 
     wanted_spread: float = WANTED_SPREAD
@@ -96,8 +96,9 @@ class Series:
             return self.samples >= policy.repeats
         if self.samples >= policy.max_samples:
             return True
-        # Without a sample there is nothing to be content with, whatever the budget says.
-        if self.samples and policy.budget_s is not None and self.elapsed_s + self._each_s() > policy.budget_s:
+        # With fewer there is no value to be content with, whatever the budget says.
+        enough = self.samples >= MIN_CLEAN
+        if enough and policy.budget_s is not None and self.elapsed_s + self._each_s() > policy.budget_s:
             return True
         if self.samples < policy.min_samples:
             return False

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from cardlab.core.errors import NotSupportedError, UsageError
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
+from cardlab.profilers.board.host import host_boot
 from cardlab.profilers.board.timer import LapTimer, Timer
 from cardlab.profilers.devices.guard import FrequencyGuard
 from cardlab.profilers.devices.power import PowerMeter
@@ -62,6 +63,7 @@ class HardwareDevice(ABC):
         torch_device: where torch runs the work ("cpu", "cuda:0"), None if nothing is really run.
         torch_key: holds the UUID by which torch knows the card, where `torch_device` has the vendor's number of it.
         window_min_s: shortest window of a power reading.
+        identity_problem: why the key may not be this hardware's alone, with the remedy; None where it is.
     """
 
     name: str
@@ -75,6 +77,7 @@ class HardwareDevice(ABC):
     torch_remedy: str | None = None
     torch_key: str | None = None
     window_min_s: float = 2.0
+    identity_problem: str | None = None
 
     @abstractmethod
     def frequencies(self) -> tuple[float, ...]:
@@ -88,9 +91,21 @@ class HardwareDevice(ABC):
     def state(self) -> State:
         """Frequencies, temperature and throttling as they read now."""
 
+    def memory_frequencies(self) -> tuple[float, ...]:
+        """Memory frequencies that can be requested, in Hz, ascending; empty where they cannot be set."""
+        return ()
+
+    def frequencies_at(self, memory_hz: float) -> tuple[float, ...]:
+        """Compute frequencies that can be requested with the memory held at `memory_hz`."""
+        return self.frequencies()
+
     def memory_available_bytes(self) -> int | None:
         """Memory that is really free for a model now; None if unknown."""
         return self.identity.memory_bytes
+
+    def boot(self) -> str | None:
+        """Which start of which host the device is seen on (a digest); None where nothing is real, or nothing says."""
+        return host_boot()
 
     def versions(self) -> dict[str, str]:
         """Versions of driver and firmware by name; none by default."""
@@ -106,11 +121,15 @@ class HardwareDevice(ABC):
         Raises NotSupportedError without frequency control, or when the device does not offer the frequency.
         """
         if frequency_hz is None:
+            if memory_hz is not None:
+                raise NotSupportedError(
+                    "a memory frequency is held together with a compute frequency", remedy="name one of those too"
+                )
             yield
             return
         if not (math.isfinite(frequency_hz) and frequency_hz > 0):
             raise UsageError(f"{frequency_hz:g} Hz is no frequency", remedy="give a positive number of Hz")
-        offered = self.frequencies()
+        offered = self.frequencies() if memory_hz is None else self.frequencies_at(memory_hz)
         if self.guard is None or not offered:
             raise NotSupportedError(
                 f"{self.identity.name} has no frequency control", remedy="measure with --frequencies max"

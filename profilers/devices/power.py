@@ -47,6 +47,7 @@ class RailTrace:
         quantisation_w: smallest step of a reading, None if unknown.
         source: the sensor, in words.
         check_w: mean power by a second, independent source over the same window, None without one.
+        systematic: relative standard deviation of what the sensor's class is off by; None where nothing is known of it.
         facts: plain JSON facts of the sensor that are stored beside the mean (averaging, shunt...).
     """
 
@@ -57,6 +58,7 @@ class RailTrace:
     quantisation_w: float | None
     source: str
     check_w: float | None = None
+    systematic: float | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
 
     def mean(self, provenance: Provenance) -> Estimate | None:

@@ -25,6 +25,7 @@ from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.devices.device import HardwareDevice
+from cardlab.profilers.measure.deadline import BudgetSpent, Deadline
 from cardlab.profilers.measure.point import PointMeasurer
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.measure.samples import WorkTiming
@@ -69,6 +70,8 @@ class Request:
         whole_step: also measure one real training step at the last point.
         resume: go on with the newest unfinished run of the same kind, if there is one.
         memory_budget_bytes: memory that the device side of a cut may take, None if unknown.
+        power_per_segment: also run each segment alone under the meter.
+        deadline: when the command's time ends; what it does not hold is left undone, to be resumed.
         options: resolved options to store with the run, for people.
     """
 
@@ -79,29 +82,40 @@ class Request:
     whole_step: bool = True
     resume: bool = False
     memory_budget_bytes: int | None = None
+    power_per_segment: bool = False
+    deadline: Deadline | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
 
 def run_session(store: Store, device: HardwareDevice, request: Request, observer: Observer) -> Profile:
     """Measure everything the request plans and return it as stored.
 
-    Raises whatever stops the measurement, after what was measured has been committed.
+    A run whose deadline came first is returned as far as it went, and is not complete. Raises whatever else stops the
+    measurement, after what was measured has been committed.
     """
     run, done = _begin(store, device, request, observer)
     pending = [p for p in run.planned if not (p.index in done and done[p.index].done)]
     runtime = open_runtime(device, load=request.workload.load is not None)
     bench = runtime.workbench(request.workload)
 
-    def whole_step() -> WorkTiming | None:
-        return time_whole_step(request.workload, runtime.torch_device)
+    deadline = request.deadline or Deadline(device.timer)
 
-    measurer = PointMeasurer(device, bench, request.policy, observer.timing, whole_step)
+    def whole_step() -> WorkTiming | None:
+        return time_whole_step(request.workload, runtime.torch_device, deadline=deadline)
+
+    measurer = PointMeasurer(device, bench, request.policy, observer.timing, whole_step, deadline)
+    measurer.power_per_segment = request.power_per_segment
     visitor = _Visitor(store, device, run.uid, measurer, observer)
-    for number, planned in enumerate(pending, start=1):
-        observer.point_started(planned, number, len(pending))
-        # At the end, because the whole model takes the most memory: should it fail, the sweep is stored.
-        last = number == len(pending)
-        visitor.visit(planned, done.get(planned.index), whole_step=last and request.whole_step)
+    try:
+        for number, planned in enumerate(pending, start=1):
+            measurer.share_time(len(pending) - number + 1)
+            observer.point_started(planned, number, len(pending))
+            # At the end, because the whole model takes the most memory: should it fail, the sweep is stored.
+            last = number == len(pending)
+            visitor.visit(planned, done.get(planned.index), whole_step=last and request.whole_step)
+    except BudgetSpent:
+        # What was measured is stored; the run is not complete, which whoever asked for it says.
+        pass
     return store.runs.get(run.uid)
 
 

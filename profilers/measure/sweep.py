@@ -7,6 +7,8 @@ follows too.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,7 +29,7 @@ def choose_frequencies(offered_hz: tuple[float, ...], wanted: str) -> tuple[floa
         wanted: "all", "max", a number of frequencies ("8"), or frequencies with units ("600MHz,1.2GHz").
 
     Raises:
-        UsageError: not one of these forms, or a frequency the device does not offer.
+        UsageError: not one of these forms, more frequencies than the device offers, or one that it does not.
     """
     text = wanted.strip().lower()
     if not offered_hz:
@@ -41,8 +43,41 @@ def choose_frequencies(offered_hz: tuple[float, ...], wanted: str) -> tuple[floa
     if text.isdigit():
         if int(text) < 1:
             raise UsageError("a sweep needs at least one frequency", remedy="give --frequencies a number above 0")
-        return spread(offered_hz, int(text))
+        count = int(text)
+        # The usual number is nobody's wish: a device with fewer shows all it has.
+        if count > len(offered_hz) and count != DEFAULT_COUNT:
+            raise UsageError(
+                f"--frequencies {text} is a number of frequencies, and this device offers {len(offered_hz)}",
+                remedy=f"write {text}MHz for a frequency, or --frequencies all",
+            )
+        return spread(offered_hz, count)
     return tuple(sorted({_offered(offered_hz, _parse(part)) for part in wanted.split(",")}))
+
+
+def choose_memory_frequencies(offered_hz: tuple[float, ...], wanted: str | None) -> tuple[float, ...]:
+    """The memory frequencies to visit, ascending, in Hz; () where none was asked for.
+
+    Raises UsageError for a device that cannot hold them, and for one that it does not offer.
+    """
+    if wanted is None:
+        return ()
+    if not offered_hz:
+        raise UsageError(
+            "the memory frequency of this device cannot be held",
+            remedy="leave --memory-frequencies out, or see what is lacking: profile-device doctor",
+        )
+    if wanted.strip().lower() == "all":
+        return offered_hz
+    return tuple(sorted({_offered(offered_hz, _parse(part)) for part in wanted.split(",")}))
+
+
+def plan_memory_points(frequencies_hz: Mapping[float, tuple[float, ...]], seed: int) -> tuple[PlannedPoint, ...]:
+    """A whole sweep, with its anchor, at each memory frequency: both in Hz, compute frequencies by memory frequency."""
+    planned: list[PlannedPoint] = []
+    for memory_hz, compute_hz in frequencies_hz.items():
+        for point in plan_points(compute_hz, seed):
+            planned.append(replace(point, index=len(planned), memory_hz=memory_hz))
+    return tuple(planned)
 
 
 def plan_points(frequencies_hz: tuple[float, ...], seed: int, anchor: bool = True) -> tuple[PlannedPoint, ...]:

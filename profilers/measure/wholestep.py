@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from cardlab.core.errors import OutOfMemoryError, ProfileError
 from cardlab.core.plain import from_plain, to_plain
 from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.board.heap import hold_freed_memory
 from cardlab.profilers.board.series import TimingPolicy
+from cardlab.profilers.measure.deadline import Deadline
 from cardlab.profilers.measure.samples import WorkTiming
 from cardlab.profilers.measure.timing import TimingTools, time_work
 from cardlab.profilers.runtime.budget import available_memory_bytes
@@ -22,13 +24,16 @@ WHOLE_STEP_POLICY = TimingPolicy(warmups=2, min_samples=5, max_samples=12, patie
 
 
 def time_whole_step(
-    workload: Workload, torch_device: str | None, policy: TimingPolicy = WHOLE_STEP_POLICY
+    workload: Workload,
+    torch_device: str | None,
+    policy: TimingPolicy = WHOLE_STEP_POLICY,
+    deadline: Deadline | None = None,
 ) -> WorkTiming | None:
     """Forward and backward time of a real step.
 
     None for a load (it has no parts to be held against), where nothing is really run (the physics would only repeat
     the sum of its segments), and where the model does not fit in the free memory.
-    Raises OutOfMemoryError or ProfileError when the child process fails.
+    Raises OutOfMemoryError or ProfileError when the child process fails, BudgetSpent where the deadline comes first.
     """
     if workload.task is None or workload.analysis is None or torch_device is None:
         return None
@@ -37,16 +42,27 @@ def time_whole_step(
     # A tenth stays free: short of memory the kernel may end this process instead of the child.
     if free is not None and needed > 0.9 * free:
         return None
-    plain = call_in_child(
-        "measure.wholestep:run_whole_step",
-        {
-            "task": to_plain(workload.task),
-            "execution": to_plain(workload.execution),
-            "device": torch_device,
-            "policy": policy._asdict(),
-            "hold": torch_device == "cpu" and room_to_hold(needed),
-        },
-    )
+    left_s = None if deadline is None else deadline.left_s()
+    if deadline is not None:
+        deadline.hold(0.0)
+    try:
+        plain = call_in_child(
+            "measure.wholestep:run_whole_step",
+            {
+                "task": to_plain(workload.task),
+                "execution": to_plain(workload.execution),
+                "device": torch_device,
+                "policy": policy._asdict(),
+                "hold": torch_device == "cpu" and room_to_hold(needed),
+            },
+            timeout_s=left_s,
+        )
+    except OutOfMemoryError:
+        raise
+    except ProfileError:
+        if deadline is not None:
+            deadline.hold(0.0)
+        raise
     return from_plain(WorkTiming, plain)
 
 

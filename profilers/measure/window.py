@@ -24,6 +24,7 @@ from cardlab.profilers.board.work import Work, as_work
 from cardlab.profilers.devices.device import HardwareDevice, State
 from cardlab.profilers.devices.errors import said_as
 from cardlab.profilers.devices.power import RailTrace, within_physics
+from cardlab.profilers.measure.deadline import Deadline
 from cardlab.profilers.measure.reading import Reading
 
 
@@ -56,11 +57,22 @@ def measure_waiting(device: HardwareDevice, seconds: float | None = None) -> Rea
     return measure(device, board.waiting(device.timer), seconds)
 
 
-def settle(device: HardwareDevice, work: Work, frequency_hz: float | None, lap_timer: LapTimer | None = None) -> None:
-    """Run work until the frequency under load is the requested one and power is steady, by the rule of the board."""
+def settle(
+    device: HardwareDevice,
+    work: Work,
+    frequency_hz: float | None,
+    lap_timer: LapTimer | None = None,
+    deadline: Deadline | None = None,
+) -> None:
+    """Run work until the frequency under load is the requested one and power is steady, by the rule of the board.
+
+    Raises BudgetSpent where the deadline comes first: power that is not steady is none.
+    """
     work, lap_timer = as_work(work), lap_timer or device.lap_timer
 
     def read(seconds: float) -> board.WindowReading:
+        if deadline is not None:
+            deadline.hold(seconds)
         reading = _window(device, work, seconds, lap_timer)
         return board.WindowReading(reading.frequency_hz, None if reading.power_w is None else reading.power_w.value)
 

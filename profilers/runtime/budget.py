@@ -19,6 +19,7 @@ from pathlib import Path
 
 from cardlab.core.records.task import Task
 from cardlab.core.records.workload import Analysis, CutCost, SegmentCost
+from cardlab.profilers.board.host import memory_bytes
 
 _OPTIMIZER_COPIES = {"sgd": 0, "adamw": 2}
 
@@ -116,12 +117,6 @@ def _server_fits(cut: CutCost, budget_bytes: int | None) -> bool | None:
     return budget_bytes is None or cut.server_memory_bytes <= budget_bytes
 
 
-def available_memory_bytes(meminfo: str | None = None) -> int | None:
-    """Memory that a process can still take (MemAvailable), None where the kernel does not say."""
-    if meminfo is None:
-        path = Path("/proc/meminfo")
-        meminfo = path.read_text("utf-8") if path.is_file() else ""
-    for line in meminfo.splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+def available_memory_bytes(root: Path = Path("/")) -> int | None:
+    """Memory that this process can still take, as board/host.py has it; None where nothing says."""
+    return memory_bytes(root)[1]

@@ -13,6 +13,7 @@ from cardlab.core.errors import MissingDependencyError, NotSupportedError, Usage
 from cardlab.core.records.task import Execution
 from cardlab.profilers.board.execution import accelerator, cpu_dtypes, cpu_flags, cuda_dtypes, torch_release
 from cardlab.profilers.board.files import read_text
+from cardlab.profilers.board.host import usable_cpus
 
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTIONS = ("sdpa", "eager")
@@ -35,8 +36,8 @@ def _torch_dtypes(device: str) -> tuple[str, ...]:
 def resolve_execution(device: str = "cpu", dtype: str = "auto", attention: str = "sdpa", threads: int = 1) -> Execution:
     """The execution these options mean on this device.
 
-    Raises UsageError for unknown names or threads < 1, NotSupportedError for a dtype that the device
-    does not compute natively or a missing CUDA device, MissingDependencyError without torch.
+    Raises UsageError for unknown names, threads < 1 or more than there are processors, NotSupportedError for a dtype
+    that the device does not compute natively or a missing CUDA device, MissingDependencyError without torch.
     """
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"unknown dtype {dtype!r}", remedy=f"use auto, {', '.join(DTYPES)}")
@@ -44,6 +45,13 @@ def resolve_execution(device: str = "cpu", dtype: str = "auto", attention: str =
         raise UsageError(f"unknown attention {attention!r}", remedy=f"use {' or '.join(ATTENTIONS)}")
     if isinstance(threads, bool) or threads < 1:
         raise UsageError(f"{threads!r} threads", remedy="use at least 1 thread")
+    usable = usable_cpus()
+    if device == "cpu" and threads > usable:
+        # They would wait for each other, and no time would be one that the device takes.
+        raise UsageError(
+            f"{threads} threads, and this process may use {usable} processor(s)",
+            remedy=f"use --threads {usable}, or give the process or its container more processors",
+        )
     torch = import_torch()
     native = native_dtypes(device)
     if dtype != "auto" and dtype not in native:

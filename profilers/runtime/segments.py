@@ -131,7 +131,8 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch means that an allocation failed (the CPU allocator has no class of its own)."""
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return True
-    return "allocate memory" in str(error) or "out of memory" in str(error).lower()
+    words = str(error).lower()
+    return any(part in words for part in ("allocate memory", "out of memory", "status_alloc_failed"))
 
 
 def _no_room(segment: str, reason: str) -> OutOfMemoryError:

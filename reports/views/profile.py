@@ -81,6 +81,8 @@ def point_document(point: Point, analysis: Analysis | None) -> Document:
         "rails": _rails(point),
         "segments": [] if analysis is None else _segments(point, analysis),
     }
+    total = powers[KEYS["power"]]
+    document["meter_systematic"] = None if total is None or total.meter is None else total.meter.systematic
     for key, measurement in powers.items():
         document[key] = estimates.put(key, None if measurement is None else measurement.estimate)
     document["other"] = _other(point)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cardlab.core.quantity import Provenance, union_of
 from cardlab.core.records.checks import TOTAL as DELAY
 from cardlab.core.records.checks import TermCheck
 from cardlab.core.records.measurement import Run
@@ -51,10 +52,28 @@ def _head(run: Run, rounds: Sequence[TrainRound], devices: Sequence[str]) -> Sec
     predicted = any(p.predicted_s is not None for r in rounds for p in r.phases)
     lines.append(
         f"Observed terms: {run.provenance}. "
-        + ("Predicted terms: fitted, from the plan or the fits." if predicted else "Nothing was predicted.")
+        + (f"Predicted terms: {_words(_all_of(rounds))}, from the plan or the fits." if predicted else _NO_PREDICTION)
     )
     warnings = () if rounds else ("No round was finished.",)
     return Section(title=f"Split run {run.uid[:12]}", level=1, lines=tuple(lines), warnings=warnings)
+
+
+_NO_PREDICTION = "Nothing was predicted."
+
+
+def _made_of(finished: TrainRound) -> Provenance | None:
+    """What a round's predictions were made of."""
+    found = [p.predicted_provenance for p in finished.phases if p.predicted_provenance is not None]
+    return union_of(found) if found else None
+
+
+def _all_of(rounds: Sequence[TrainRound]) -> Provenance | None:
+    found = [made for made in map(_made_of, rounds) if made is not None]
+    return union_of(found) if found else None
+
+
+def _words(provenance: Provenance | None) -> str:
+    return "N/A" if provenance is None else str(provenance)
 
 
 def _bars(run: Run, checks: Sequence[TermCheck]) -> Bars:
@@ -93,6 +112,7 @@ def _checks_table(run: Run, checks: Sequence[TermCheck]) -> Table:
             c.inside,
             str(c.rounds),
             str(run.provenance),
+            _words(c.predicted_provenance),
         )
         for c in checks
     )
@@ -112,7 +132,8 @@ def _checks_table(run: Run, checks: Sequence[TermCheck]) -> Table:
             Column(name="error", unit="1", shown="%"),
             Column(name="inside the interval"),
             Column(name="rounds"),
-            Column(name="origin"),
+            Column(name="origin of the observed"),
+            Column(name="origin of the predicted"),
         ),
         rows=rows,
     )
@@ -215,6 +236,7 @@ def _rounds_table(run: Run, rounds: Sequence[TrainRound]) -> Table:
             _sum(r),
             r.energy_j,
             str(run.provenance),
+            _words(_made_of(r)),
         )
         for r in rounds
     )
@@ -230,7 +252,8 @@ def _rounds_table(run: Run, rounds: Sequence[TrainRound]) -> Table:
             Column(name="delay", unit="s"),
             Column(name="predicted delay", unit="s"),
             Column(name="server energy", unit="J"),
-            Column(name="origin"),
+            Column(name="origin of the observed"),
+            Column(name="origin of the predicted"),
         ),
         rows=rows,
     )
@@ -245,7 +268,8 @@ def _terms_table(run: Run, rounds: Sequence[TrainRound]) -> Table:
                 error = (p.predicted_s - p.observed_s) / p.observed_s
             low, high = p.predicted_ci95 or (None, None)
             values = (p.observed_s, p.predicted_s, low, high, error)
-            rows.append((str(r.number), r.device.name, p.term, *values, str(run.provenance)))
+            origins = (str(run.provenance), _words(p.predicted_provenance))
+            rows.append((str(r.number), r.device.name, p.term, *values, *origins))
     ms = {"unit": "s", "shown": "ms"}
     return Table(
         key="run-all-terms",
@@ -259,7 +283,8 @@ def _terms_table(run: Run, rounds: Sequence[TrainRound]) -> Table:
             Column(name="95 % from", **ms),
             Column(name="95 % to", **ms),
             Column(name="error", unit="1", shown="%"),
-            Column(name="origin"),
+            Column(name="origin of the observed"),
+            Column(name="origin of the predicted"),
         ),
         rows=tuple(rows),
     )

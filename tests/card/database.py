@@ -48,6 +48,7 @@ def add_server(
     layer: float = 1.0,
     head: float = 3.0,
     clocks: tuple[float, ...] = MEASURED,
+    load: float | None = None,
     **changes: object,
 ) -> None:
     """A complete sweep of the server, and its fits; `layer` and `head` are multiples of `layer_s`."""
@@ -65,6 +66,7 @@ def add_server(
             records.latency("first_layer", "forward", layer_s(f)),
             records.latency("first_layer", "backward", layer_s(f)),
         ]
+        rows += [] if load is None else [records.latency("layer_load", "load", load)]
         if power:
             rows += [
                 records.power(power_w(f)),
@@ -87,6 +89,7 @@ def add_device(
     task: Task = records.TASK,
     mode: str | None = None,
     finish: bool = True,
+    load: float | None = None,
     **changes: object,
 ) -> None:
     """One point of a device, its layer taking `seconds` forward."""
@@ -105,6 +108,7 @@ def add_device(
         )
     ]
     rows += [] if power is None else [records.power(power)]
+    rows += [] if load is None else [records.latency("layer_load", "load", load)]
     uid = store.runs.begin_point(run.uid, run.planned[0])
     if finish:
         state = OperatingPoint(frequency_hz=1e9, throttled=False, power_mode=mode)

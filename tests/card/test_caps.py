@@ -30,7 +30,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store = cardlab.open_store(folder / "fleet.db")
         for device in (SERVER, *BOARDS):
             options = ProfileOptions(
-                model="tiny-llama", platform=f"simulated:{device}", batch=4, sequence=128, frequencies="6", repeats=3
+                model="tiny-llama", platform=f"simulated:{device}", batch=4, sequence=128, frequencies="all", repeats=3
             )
             cardlab.profile(store, options)
         cardlab.fit(store)

@@ -185,10 +185,7 @@ def test_kill_in_the_middle_of_a_sweep_loses_nothing(
     assert 3 <= done < 26, "the sweep must be cut short in its middle"
     monkeypatch.setenv("XDG_STATE_HOME", str(state))
     words = (*LONG, "--platform", "simulated:rtx-4060-ti", "--frequencies", "24", "--db", str(database))
-    if list((state / "cardlab" / "clocks").glob("*.json")):
-        refused = command("profile-device", *words, "--resume")
-        refused.failed_in_one_line(1, "profile-device restore")
-        assert command("profile-device", "restore").code == 0
+    # Whatever it left locked: going on for the process that died takes over its journal.
     resumed = command("profile-device", *words, "--resume", "--json")
     assert resumed.code == 0, resumed.err
     document = resumed.document

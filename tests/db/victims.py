@@ -54,7 +54,7 @@ def sweep(path: Path, say: Say) -> None:
     workload = Workload(execution=records.EXECUTION, task=records.TASK, analysis=records.ANALYSIS)
     request = Request(
         workload=workload,
-        planned=plan_points(choose_frequencies(platform.frequencies(), "5"), seed=1),
+        planned=plan_points(choose_frequencies(platform.frequencies(), "all"), seed=1),
         policy=TimingPolicy(repeats=3),
         environment=records.ENVIRONMENT,
         whole_step=False,

@@ -296,7 +296,7 @@ PROFILES = Group(
             "--memory-budget-gib 2 --repeats 3 --json",
         ),
         case("profile_text", f"profile-device {TINY} {SIM}orin-nx --frequencies 2 --name second", text=True),
-        case("dry_run", f"profile-device {LARGE} {SIM}rtx-4060-ti --frequencies 12 --budget 30s --dry-run --json"),
+        case("dry_run", f"profile-device {LARGE} {SIM}rtx-4060-ti --frequencies 12 --budget 30m --dry-run --json"),
         case("dry_run_text", f"profile-device {TINY} {SIM}orin-nx --dry-run", text=True),
         case("profile_runs", "profile-device show --all --json"),
         case("profile_show", "profile-device show {profile_qwen[run_id]} --json"),

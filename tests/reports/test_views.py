@@ -145,6 +145,21 @@ def test_a_run_holds_every_term_of_every_round_against_its_prediction(world_db: 
     assert "No round was finished." in run_sections(ran.run, (), ())[0].warnings
 
 
+def test_a_prediction_has_the_origin_of_what_predicted_it(world_db: Path) -> None:
+    """The server is simulated: its predicted terms stood there as measured, like what was observed."""
+    with open_store(world_db, create=False) as store:
+        ran = split_run(store, world.RUN_UID[:6])
+    assert str(ran.run.provenance) == "measured, direct"
+    sections = run_sections(ran.run, ran.rounds, ran.checks)
+    for key in ("run-checks", "run-rounds", "run-all-terms"):
+        for row in table(sections, key):
+            predicted = row.get("predicted", row.get("predicted delay")) is not None
+            assert row["origin of the observed"] == "measured, direct"
+            assert row["origin of the predicted"] == ("measured+simulated, derived" if predicted else "N/A")
+    assert "Predicted terms: measured+simulated, derived" in sections[0].lines[-1]
+    assert {str(c.predicted_provenance) for c in ran.checks} == {"measured+simulated, derived"}
+
+
 def test_a_page_without_anything_optional_is_still_a_page(fleet) -> None:
     bare = DeviceData(device=fleet[world.SERVER.key].device)
     assert [s.level for s in device_sections(bare)] == [1]

@@ -124,6 +124,7 @@ def add_split_run(store: Store, followed: Plan) -> None:
                     observed_s=getattr(d.delay_terms, t) * 1.1 * noise(number, 0.03),
                     predicted_s=getattr(d.delay_terms, t),
                     predicted_ci95=(getattr(d.delay_terms, t) * 0.95, getattr(d.delay_terms, t) * 1.05),
+                    predicted_provenance=d.provenance,
                 )
                 for t in TERMS
             )

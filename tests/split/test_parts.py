@@ -129,7 +129,14 @@ def test_laps_leave_no_gap() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("a.b:12", ("a.b", 12)), ("1.2.3.4", ("1.2.3.4", 99)), ("[::1]:5", ("::1", 5))]
+    ("text", "found"),
+    [
+        ("a.b:12", ("a.b", 12)),
+        ("1.2.3.4", ("1.2.3.4", 99)),
+        ("[::1]:5", ("::1", 5)),
+        ("[::1]", ("::1", 99)),
+        ("::1", ("::1", 99)),
+    ],
 )
 def test_addresses(text, found) -> None:
     assert split_address(text, 99) == found

@@ -37,7 +37,16 @@ class ProfileOptions(Checked):
     platform: Annotated[str, Opt(_PLATFORMS, panel=_DEVICE)] = "auto"
     frequencies: Annotated[str, Opt("all, max, a number of frequencies, or 600MHz,1200MHz.", panel=_EFFORT)] = "8"
     repeats: Annotated[int | None, Opt("Take exactly this many samples of each segment.", panel=_EFFORT)] = None
-    budget: Annotated[str | None, Opt("Time for each operating point, e.g. 90s or 30m.", panel=_EFFORT)] = None
+    budget: Annotated[
+        str | None,
+        Opt("Time for the whole command, e.g. 90s or 30m; what it does not hold is left to --resume.", panel=_EFFORT),
+    ] = None
+    memory_frequencies: Annotated[
+        str | None, Opt("Sweep the memory's frequency too: all, or 5001MHz,9001MHz.", panel=_EFFORT)
+    ] = None
+    power_per_segment: Annotated[
+        bool, Opt("Also run each segment alone under the meter, for its own energy.", panel=_EFFORT)
+    ] = False
     name: Annotated[str | None, Opt("Label of the device.", panel=_DEVICE)] = None
     resume: Annotated[bool, Opt("Go on with the newest unfinished run of the same kind.", panel=_EFFORT)] = False
     dry_run: Annotated[bool, Opt("Say what would be measured and how long it takes.", panel=_EFFORT)] = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cardlab.card.link.channel import rates_by_round
+from cardlab.card.problem.arrays import Index
 from cardlab.card.problem.check import check_scenario
 from cardlab.card.problem.constraints import check_caps
 from cardlab.card.problem.inputs import PlanInputs
@@ -72,7 +73,8 @@ def plan_rounds(
     # A scenario without a channel has the same problem in every round: solved once.
     different = list({id(p): p for p in problems}.values())
     solved = {id(p): _solved(with_guard(p, uncertainty), uncertainty) for p in different}
-    rounds = [solved[id(p)] for p in problems]
+    alone = [solved[id(p)] for p in problems]
+    rounds, unknown = _one_after_the_other(problems, alone, uncertainty)
     first = rounds[0]
     return Plan(
         uid=new_uid(),
@@ -80,9 +82,11 @@ def plan_rounds(
         energy=None if first.problem.power_w is None else first.problem.objective.energy,
         rounds=tuple(PlannedRound(round=n, devices=r.decisions) for n, r in enumerate(rounds, start=1)),
         outcome=mean_outcome([_outcome(r.decisions) for r in rounds]),
-        baselines=mean_baselines([_beside(r, datasheet) for r in _each_once(rounds)]),
+        # Each of them has cuts of its own: what the decided ones cost to move is no part of theirs.
+        baselines=mean_baselines([_beside(r, datasheet) for r in _each_once(alone)]),
         assumptions=about.assumptions,
-        notes=(*about.notes, *waiting_note(first.problem)),
+        notes=(*about.notes, *waiting_note(first.problem), *_switch_note(unknown)),
+        not_predicted=("switch",) if unknown else (),
         uncertainty={} if uncertainty is None else contributions(first.problem, first.places, uncertainty),
         provenance=union_of(d.provenance for r in rounds for d in r.decisions),
         task=about.task,
@@ -95,6 +99,31 @@ def plan_rounds(
     )
 
 
+def _one_after_the_other(
+    problems: Sequence[Problem], alone: Sequence[_Solved], uncertainty: Uncertainty | None
+) -> tuple[list[_Solved], tuple[str, ...]]:
+    """Rounds in their order, each knowing where the cuts are, and devices whose moves nothing timed.
+
+    A round whose best cuts are those of the round before is decided already: staying takes no time, and moving would
+    only make another choice dearer.
+    """
+    rounds, unknown = [alone[0]], dict[str, None]()
+    for problem, here in zip(problems[1:], alone[1:], strict=True):
+        before = rounds[-1].cuts
+        if problem.device_layer_s is not None and not np.array_equal(before, here.cuts):
+            here = _solved(with_guard(problem.moved_from(before), uncertainty), uncertainty)
+            unknown |= dict.fromkeys(problem.unknown_moves(before, here.cuts))
+        rounds.append(here)
+    return rounds, tuple(unknown)
+
+
+def _switch_note(unknown: Sequence[str]) -> tuple[str, ...]:
+    if not unknown:
+        return ()
+    names = ", ".join(unknown)
+    return (f"switch N/A for {names}: cuts move between rounds, and fetching a layer was not measured (counted as 0)",)
+
+
 @dataclass(frozen=True, slots=True)
 class _Solved:
     """One round: its problem (guarded), ranges (a fleet keeps none), decisions and their indices (cut, frequency)."""
@@ -103,6 +132,11 @@ class _Solved:
     extents: Sequence[Range]
     decisions: tuple[Decision, ...]
     places: list[tuple[int, int]]
+
+    @property
+    def cuts(self) -> Index:
+        """Layers on each device [M]."""
+        return np.asarray(self.problem.cuts[[cut for cut, _ in self.places]])
 
 
 def _solved(problem: Problem, uncertainty: Uncertainty | None) -> _Solved:

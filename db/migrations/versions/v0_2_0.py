@@ -30,6 +30,7 @@ _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
         ("update_s", sa.Double()),
         ("quantisation_w", sa.Double()),
         ("check_w", sa.Double()),
+        ("systematic", sa.Double()),
     ),
     "fit": (("cut", sa.Integer()), ("codec", sa.String(80))),
     "link": tuple((f"{way}_{end}_bps", sa.Double()) for way in ("uplink", "downlink") for end in ("low", "high")),
@@ -46,7 +47,11 @@ _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
         ("adapter_bytes", sa.BigInteger()),
         ("rtt_s", sa.Double()),
     ),
-    "train_phase": (("ci_low", sa.Double()), ("ci_high", sa.Double())),
+    "train_phase": (
+        ("ci_low", sa.Double()),
+        ("ci_high", sa.Double()),
+        ("provenance", sa.JSON(none_as_null=True)),
+    ),
 }
 _CONVERTED: Mapping[str, Callable[[Document], Document]] = {
     "device": rows_0_1.device,
@@ -95,6 +100,9 @@ def _new_tables() -> None:
         sa.Column("throttled", sa.Boolean(), nullable=True),
         sa.Column("contended", sa.Boolean(), nullable=False),
         sa.Column("reasons", sa.JSON(), nullable=False),
+        sa.Column("boot", sa.String(length=64), nullable=True),
+        sa.Column("started_at", sa.String(length=40), nullable=True),
+        sa.Column("finished_at", sa.String(length=40), nullable=True),
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("uid", sa.String(length=64), nullable=False),
         sa.ForeignKeyConstraint(["point_id"], ["point.id"], name=op.f("fk_operating_point_point_id_point")),

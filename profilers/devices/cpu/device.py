@@ -9,7 +9,7 @@ from pathlib import Path
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
 from cardlab.profilers.board.files import read_text
-from cardlab.profilers.board.host import cpu_cores, cpu_model, memory_bytes
+from cardlab.profilers.board.host import cpu_cores, cpu_model, host_boot, host_memory, memory_bytes, usable_cpus
 from cardlab.profilers.board.sampler import Sampler, ThreadSampler
 from cardlab.profilers.board.timer import ElapsedTimer, Timer, WallTimer
 from cardlab.profilers.devices import helper
@@ -17,7 +17,7 @@ from cardlab.profilers.devices.cpu import power as rapl
 from cardlab.profilers.devices.cpu.frequency import CpuFrequency, through_helper
 from cardlab.profilers.devices.device import HardwareDevice, Probe, State
 from cardlab.profilers.devices.guard import FrequencyGuard
-from cardlab.profilers.devices.identity import device_key
+from cardlab.profilers.devices.identity import device_key, identity_probe, identity_problem
 
 _CPUFREQ = "sys/devices/system/cpu/cpu0/cpufreq"
 
@@ -42,7 +42,7 @@ class CpuDevice(HardwareDevice):
         self._root = Path(sysfs_root)
         key = device_key("cpu", self._root)
         self.name = "cpu"
-        self.key_source = key.source
+        self.key, self.identity_problem = key, identity_problem(key)
         total_bytes, _ = memory_bytes(self._root)
         self._control = self._find_control()
         self._zones = rapl.find_zones(self._root)
@@ -73,21 +73,16 @@ class CpuDevice(HardwareDevice):
 
     def capabilities(self) -> tuple[Probe, ...]:
         """Identity, frequency, memory and power meter as found."""
-        total, available = memory_bytes(self._root)
+        memory = host_memory(self._root)
         return (
             Probe(
                 name="device",
                 ok=True,
-                state=f"{self.identity.model or 'unknown CPU'}, {self.identity.cores or 'N/A'} cores",
+                state=f"{self.identity.model or 'unknown CPU'}, {self.identity.cores or 'N/A'} cores,"
+                f" {usable_cpus(self._root)} processor(s) for this process",
             ),
-            Probe(name="identity", ok=True, state=f"{self.identity.key} from {self.key_source}"),
-            Probe(
-                name="memory",
-                ok=None if total is None else True,
-                state="N/A"
-                if total is None or available is None
-                else f"{total / 2**30:.1f} GiB, {available / 2**30:.1f} GiB free",
-            ),
+            identity_probe(self.key),
+            Probe(name="memory", ok=None if memory.total_bytes is None else True, state=memory.words()),
             self._frequency_probe(),
             self._power_probe(),
         )
@@ -97,8 +92,12 @@ class CpuDevice(HardwareDevice):
         frequency = self._control.read_hz()
         return State(frequency_hz=frequency, cpu_hz=frequency, cores_active=self.identity.cores)
 
+    def boot(self) -> str | None:
+        """That of the host below the root."""
+        return host_boot(self._root)
+
     def memory_available_bytes(self) -> int | None:
-        """MemAvailable of the kernel."""
+        """MemAvailable of the kernel, or what the control group has left where that is less."""
         return memory_bytes(self._root)[1]
 
     def _cpufreq_hz(self, name: str) -> float | None:

@@ -14,17 +14,18 @@ from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
 from cardlab.profilers.board.cpufreq import find_cpu
 from cardlab.profilers.board.gpu import find_gpu
-from cardlab.profilers.board.host import memory_bytes
+from cardlab.profilers.board.host import host_boot, host_memory, memory_bytes
 from cardlab.profilers.board.ina3221 import LEAST_WINDOW_S, find_rails
 from cardlab.profilers.board.limits import find_watch
 from cardlab.profilers.board.modes import current_mode, gated_tpcs, offered_hz
 from cardlab.profilers.board.modules import memory_bucket
 from cardlab.profilers.board.sampler import Sampler, ThreadSampler
-from cardlab.profilers.board.tegra import Tegra, find_tegra
+from cardlab.profilers.board.tegra import Tegra, find_tegra, refuse_nameless
 from cardlab.profilers.board.timer import ElapsedTimer, LapTimer, Timer, WallTimer
 from cardlab.profilers.devices.device import HardwareDevice, Probe, State
+from cardlab.profilers.devices.errors import said_as
 from cardlab.profilers.devices.guard import FrequencyGuard
-from cardlab.profilers.devices.identity import device_key
+from cardlab.profilers.devices.identity import device_key, identity_problem
 from cardlab.profilers.devices.jetson.frequency import JetsonFrequency, Rights, Writer, find_rights, make_writer
 from cardlab.profilers.devices.jetson.gpu import frequency_hz
 from cardlab.profilers.devices.jetson.ina import InaSource
@@ -75,7 +76,7 @@ class JetsonDevice(HardwareDevice):
         self.watch = find_watch(self.root)
         self._cpu = find_cpu(self.root)
         key = device_key("jetson", self.root)
-        self.key_source = key.source
+        self.key, self.identity_problem = key, identity_problem(key)
         self.identity = self._identity(key.key, label)
         self.timer = timer or WallTimer()
         self.lap_timer: LapTimer = ElapsedTimer(self.timer)
@@ -96,6 +97,14 @@ class JetsonDevice(HardwareDevice):
         if self.gpu is None or self.rights.route is None:
             return ()
         return offered_hz(self.gpu.table_hz, self.mode)
+
+    def memory_frequencies(self) -> tuple[float, ...]:
+        """The ends of what the memory may run at, all that kernels list; empty where it cannot be held."""
+        emc = None if self.control is None or self.rights.route is None else self.control.emc
+        if emc is None:
+            return ()
+        ends = {hz for hz in (emc.lowest_hz(), emc.highest_hz()) if hz is not None and emc.offers(hz)}
+        return tuple(float(hz) for hz in sorted(ends))
 
     def capabilities(self) -> tuple[Probe, ...]:
         """Every source and right, with what mends each lack."""
@@ -145,8 +154,12 @@ class JetsonDevice(HardwareDevice):
         """TPCs that are switched off: as the GPU says, else as the power mode says."""
         return gated_tpcs(None if self.gpu is None else self.gpu.tpc_mask(), self.mode)
 
+    def boot(self) -> str | None:
+        """That of the host below the root."""
+        return host_boot(self.root)
+
     def memory_available_bytes(self) -> int | None:
-        """MemAvailable: CPU and GPU share one memory, and what others hold is not free."""
+        """What the host, or the control group, has left: CPU and GPU share one memory, and others hold some of it."""
         return memory_bytes(self.root)[1]
 
     def versions(self) -> dict[str, str]:
@@ -160,7 +173,7 @@ class JetsonDevice(HardwareDevice):
 
     def _identity(self, key: str, label: str | None) -> Device:
         board, gpu = self.tegra.board, self.gpu
-        total_bytes, _ = memory_bytes(self.root)
+        memory = host_memory(self.root)
         model = self.tegra.model or (board.name if board is not None else "unknown Jetson")
         table = () if gpu is None else gpu.table_hz
         details = {
@@ -168,7 +181,7 @@ class JetsonDevice(HardwareDevice):
             "board": None if board is None else board.name,
             "sm_count": None if board is None else board.sm_max,
             "compute_capability": _capability(self.tegra),
-            "memory_bucket": None if board is None else memory_bucket(board, total_bytes),
+            "memory_bucket": None if board is None else memory_bucket(board, memory.host_bytes),
             "l4t": self.tegra.l4t,
             "super": self.tegra.super_mode,
         }
@@ -180,7 +193,7 @@ class JetsonDevice(HardwareDevice):
             cores=None if board is None else board.cores,
             frequency_min_hz=float(table[0]) if table else None,
             frequency_max_hz=float(table[-1]) if table else None,
-            memory_bytes=total_bytes,
+            memory_bytes=memory.total_bytes,
             details={name: value for name, value in details.items() if value is not None},
         )
 
@@ -220,6 +233,8 @@ def _tegra(root: Path) -> Tegra:
         raise NotSupportedError(
             "this is no Jetson: neither device tree nor L4T release of one", remedy="use --platform auto"
         )
+    with said_as(NotSupportedError):
+        refuse_nameless(tegra, root)
     return tegra
 
 

@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Protocol
 
 from cardlab.core.errors import CardlabError, DeviceLostError
+from cardlab.profilers.board.ina3221 import systematic
 from cardlab.profilers.board.power import sum_step_w
 from cardlab.profilers.board.rails import total_name, total_parts
 from cardlab.profilers.board.sampler import Sampler
@@ -199,6 +200,7 @@ class _Looks(Recording):
             quantisation_w=self._step(rail.name),
             source=words,
             check_w=check_w,
+            systematic=systematic(fmean(power_w) if power_w else None, self._step(rail.name)),
             facts=self._facts_of(rail.name),
         )
 

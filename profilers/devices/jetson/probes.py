@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cardlab.core.errors import CardlabError
-from cardlab.profilers.board.host import memory_bytes
+from cardlab.profilers.board.host import host_memory
 from cardlab.profilers.board.ina3221 import monitors
 from cardlab.profilers.board.limits import fan_words
 from cardlab.profilers.board.modules import memory_bucket
 from cardlab.profilers.board.rails import double_count_w, total_name, total_parts
+from cardlab.profilers.board.tegra import CONTAINER_FLAGS
 from cardlab.profilers.devices.device import Probe
+from cardlab.profilers.devices.identity import identity_probe
 from cardlab.profilers.devices.jetson.gpu import frequency_hz
 from cardlab.profilers.devices.jetson.jtop import find_jtop, find_tegrastats
 
@@ -23,7 +25,7 @@ def probes(device: JetsonDevice) -> tuple[Probe, ...]:
     """One probe a capability."""
     return (
         _device(device),
-        Probe(name="identity", ok=True, state=f"{device.identity.key} from {device.key_source}"),
+        identity_probe(device.key),
         _release(device),
         _memory(device),
         _mode(device),
@@ -42,6 +44,9 @@ def probes(device: JetsonDevice) -> tuple[Probe, ...]:
 
 def _device(device: JetsonDevice) -> Probe:
     tegra, identity = device.tegra, device.identity
+    if tegra.masked:
+        state = f"{identity.model}: a Jetson in a container without its device tree, cores are N/A"
+        return Probe(name="device", ok=False, state=state, remedy=f"start it with {CONTAINER_FLAGS}")
     if tegra.board is None:
         return Probe(
             name="device",
@@ -63,14 +68,12 @@ def _release(device: JetsonDevice) -> Probe:
 
 
 def _memory(device: JetsonDevice) -> Probe:
-    total, free = memory_bytes(device.root)
-    if total is None or free is None:
+    memory = host_memory(device.root)
+    if memory.total_bytes is None or memory.free_bytes is None:
         return Probe(name="memory", ok=None, state="N/A")
     board = device.tegra.board
-    bucket = "unknown" if board is None else memory_bucket(board, total) or "unknown"
-    return Probe(
-        name="memory", ok=True, state=f"{bucket} module, {total / 2**30:.1f} GiB seen, {free / 2**30:.1f} GiB free"
-    )
+    bucket = "unknown" if board is None else memory_bucket(board, memory.host_bytes) or "unknown"
+    return Probe(name="memory", ok=True, state=f"{bucket} module, {memory.words()}")
 
 
 def _mode(device: JetsonDevice) -> Probe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cardlab.core.errors import UsageError
+from cardlab.core.errors import NotSupportedError, UsageError
 
 if TYPE_CHECKING:
     from cardlab.profilers.devices.device import HardwareDevice
@@ -38,11 +38,17 @@ def open_hardware(place: Place) -> HardwareDevice:
 
 
 def _index(text: str) -> int:
-    from cardlab.profilers.devices.nvidia.nvml import index_of
+    from cardlab.profilers.devices.nvidia.nvml import gpu_count, index_of
 
-    if text.startswith("GPU-"):
+    if text.upper().startswith("GPU-"):
         return index_of(text)
     if text and not (text.isascii() and text.isdigit()):
         problem = f"{text!r} is neither the number of a GPU nor its UUID"
         raise UsageError(problem, remedy="list them with: nvidia-smi -L")
-    return int(text or 0)
+    index, count = int(text or 0), gpu_count()
+    # Without a driver the card itself says so.
+    if count and index >= count:
+        known = "nvidia:0" if count == 1 else f"nvidia:0 to nvidia:{count - 1}"
+        cards = "one card" if count == 1 else f"{count} cards"
+        raise NotSupportedError(f"there is no GPU {index}: NVML lists {cards} here", remedy=f"use {known}")
+    return index

@@ -6,12 +6,14 @@ counters are read while the work runs, and a point that did not run as asked is 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from cardlab.core.errors import CardlabError
 from cardlab.core.identity import hardware_key
 from cardlab.core.quantity import MEASURED
 from cardlab.core.records.device import Device
+from cardlab.profilers.board.host import Memory, host_memory
 from cardlab.profilers.board.sampler import Sampler, ThreadSampler
 from cardlab.profilers.board.timer import ElapsedTimer, LapTimer, Timer, WallTimer
 from cardlab.profilers.devices.device import HardwareDevice, Probe, State
@@ -25,6 +27,10 @@ SM_DOMAIN, MEMORY_DOMAIN = 1, 2
 # Less than a millisecond between two looks changes no measurement.
 _THROTTLED_S = 1e-3
 _LOOK_FOR_OTHERS_S = 2.0
+# Compute capabilities that only GPUs on the same chip as the CPU have: Tegra X1 and X2, Xavier, Orin, Thor (by its old
+# and its new number), GB10.
+_INTEGRATED = {(5, 3), (6, 2), (7, 2), (8, 7), (10, 1), (11, 0), (12, 1)}
+_INTEGRATED_NAMES = re.compile(r"\b(Tegra|Xavier|Orin|Thor|GB10)\b")
 # By major compute capability; 8.0 (GA100) differs from its generation, see _sm_count.
 _CORES_PER_SM = {7: 64, 8: 128, 9: 128, 10: 128, 12: 128}
 
@@ -54,6 +60,7 @@ class NvidiaDevice(HardwareDevice):
         rights: Rights | None = None,
     ) -> None:
         self.card = Card(index)
+        self._root = Path(sysfs_root)
         self.name = "nvidia" if index == 0 else f"nvidia:{index}"
         self.rights = rights or find_rights(Path(sysfs_root))
         self.timer = timer or WallTimer()
@@ -63,6 +70,8 @@ class NvidiaDevice(HardwareDevice):
         self.mig = self.card.mig()
         self._memory_seen_hz = self.card.frequency_hz(MEMORY_DOMAIN)
         self.supported_hz = self._supported()
+        # Only integrated GPUs share the host's memory: of any other card the host's would be a guess.
+        self.unified = _unified(self.card)
         self.identity = self._identity(label, Path(sysfs_root))
         # Torch orders cards by speed, NVML by bus: the UUID tells which is which.
         self.torch_key = self.identity.key
@@ -78,6 +87,14 @@ class NvidiaDevice(HardwareDevice):
     def frequencies(self) -> tuple[float, ...]:
         """SM frequencies at the memory frequency that is used under load; empty where they cannot be set."""
         return self.supported_hz if self.rights.route is not None else ()
+
+    def memory_frequencies(self) -> tuple[float, ...]:
+        """Memory frequencies that the card lists; empty where they cannot be set."""
+        return self.card.memory_frequencies_hz() if self.rights.route is not None else ()
+
+    def frequencies_at(self, memory_hz: float) -> tuple[float, ...]:
+        """SM frequencies at that memory frequency: at a low one the list is short."""
+        return self.card.compute_frequencies_hz(memory_hz) if self.rights.route is not None else ()
 
     def capabilities(self) -> tuple[Probe, ...]:
         """Every source and right, with what mends each lack."""
@@ -113,9 +130,16 @@ class NvidiaDevice(HardwareDevice):
         )
 
     def memory_available_bytes(self) -> int | None:
-        """Free memory of the card."""
-        memory = self.card.read("nvmlDeviceGetMemoryInfo")
-        return None if memory is None else int(memory.free)
+        """Free memory of the card; of the host where they share it; None where neither says."""
+        return self.memory().free_bytes
+
+    def memory(self) -> Memory:
+        """Memory of the card as it is now, the host's where the card has none of its own."""
+        info = self.card.read("nvmlDeviceGetMemoryInfo")
+        # With unified memory drivers refuse the call, or call it a success and answer 0.
+        if info is not None and int(info.total) > 0:
+            return Memory(int(info.total), int(info.free))
+        return host_memory(self._root) if self.unified else Memory(None, None)
 
     def versions(self) -> dict[str, str]:
         """The driver's version."""
@@ -138,10 +162,11 @@ class NvidiaDevice(HardwareDevice):
         name = card.text("nvmlDeviceGetName") or "NVIDIA GPU"
         # It tells the cores of the card and not of an instance.
         cores = None if self.mig else card.read("nvmlDeviceGetNumGpuCores")
-        memory = card.read("nvmlDeviceGetMemoryInfo")
+        memory_bytes = self.memory().total_bytes
         details = {
             "sm_count": _sm_count(card, cores),
             "index": card.index,
+            "unified_memory": True if self.unified else None,
         }
         return Device(
             key=key,
@@ -151,7 +176,7 @@ class NvidiaDevice(HardwareDevice):
             cores=cores,
             frequency_min_hz=self.supported_hz[0] if self.supported_hz else None,
             frequency_max_hz=self.supported_hz[-1] if self.supported_hz else None,
-            memory_bytes=None if memory is None else int(memory.total),
+            memory_bytes=memory_bytes,
             power_limit_w=card.power_limit_w(),
             driver=driver_version(),
             details={name: value for name, value in details.items() if value is not None},
@@ -163,6 +188,14 @@ class NvidiaDevice(HardwareDevice):
             self._others = self.card.other_processes() or ()
             self._next_others_s = self.timer.now() + _LOOK_FOR_OTHERS_S
         return self._others
+
+
+def _unified(card: Card) -> bool:
+    """Whether the GPU shares the memory of the CPU on its chip; by its name where NVML tells no capability."""
+    capability = card.read("nvmlDeviceGetCudaComputeCapability")
+    if capability is not None:
+        return tuple(capability) in _INTEGRATED
+    return _INTEGRATED_NAMES.search(card.text("nvmlDeviceGetName") or "") is not None
 
 
 def driver_version() -> str | None:

@@ -99,7 +99,7 @@ def gpu_count() -> int:
 def index_of(uuid: str) -> int:
     """NVML's number of the card with that UUID. Raises NotSupportedError where there is none."""
     for index in range(gpu_count()):
-        if Card(index).text("nvmlDeviceGetUUID") == uuid:
+        if (Card(index).text("nvmlDeviceGetUUID") or "").lower() == uuid.lower():
             return index
     raise NotSupportedError(f"there is no GPU {uuid} here", remedy="list them with: nvidia-smi -L")
 

@@ -39,6 +39,17 @@ def _device(device: NvidiaDevice) -> Iterator[Probe]:
     yield Probe(name="device", ok=True, state=words if limit is None else f"{words}, limit {limit:g} W")
     yield Probe(name="identity", ok=True, state=identity.key)
     yield Probe(name="driver", ok=True, state=identity.driver or "N/A")
+    yield _memory(device)
+
+
+def _memory(device: NvidiaDevice) -> Probe:
+    memory = device.memory()
+    if memory.total_bytes is None:
+        remedy = "give it by profile-device --memory-budget-gib, else no plan limits the memory of this card"
+        return Probe(name="memory", ok=None, state="N/A: NVML does not report it", remedy=remedy)
+    # Only /proc/meminfo gives the memory of a host.
+    shared = "" if memory.host_bytes is None else ", shared with the CPU (/proc/meminfo; NVML reports none)"
+    return Probe(name="memory", ok=True, state=memory.words() + shared)
 
 
 def _power(device: NvidiaDevice) -> Probe:

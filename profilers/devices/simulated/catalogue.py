@@ -23,6 +23,7 @@ def _steps(low_mhz: float, high_mhz: float, step_mhz: float) -> tuple[float, ...
 def _server(*, cores: int, high_mhz: float, dynamic_w: float, limit_w: float, memory_gib: int) -> Physics:
     return Physics(
         frequencies_hz=_steps(210, high_mhz, 15),
+        memory_frequencies_hz=(5001e6, 7001e6, 9001e6),
         cores=cores,
         flop_per_core_cycle=4.0,
         efficiency=0.62,
@@ -55,6 +56,7 @@ def _board(*, cores: int, high_mhz: float, dynamic_w: float, memory_gib: int, ba
     return Physics(
         # From 306 MHz as on an Orin, and lower where too few steps would be left.
         frequencies_hz=_steps(min(306.0, high_mhz * 0.4), high_mhz, 102),
+        memory_frequencies_hz=(2133e6, 3199e6),
         cores=cores,
         flop_per_core_cycle=5.0,
         efficiency=0.45,

@@ -62,6 +62,14 @@ class SimulatedDevice(HardwareDevice):
         """The frequencies of the device's table."""
         return self.machine.physics.frequencies_hz
 
+    def memory_frequencies(self) -> tuple[float, ...]:
+        """The memory frequencies of the device's table."""
+        return self.machine.physics.memory_frequencies_hz
+
+    def boot(self) -> None:
+        """None: it is nowhere."""
+        return
+
     def capabilities(self) -> tuple[Probe, ...]:
         """Everything works on a simulated device; it says that it is one."""
         count = len(self.frequencies())
@@ -77,6 +85,8 @@ class SimulatedDevice(HardwareDevice):
         throttled = machine.locked_hz is not None and machine.frequency_hz < machine.locked_hz
         return State(
             frequency_hz=machine.frequency_hz,
+            # Read where it is held: nothing is said of a memory that is left alone.
+            memory_hz=machine.memory_locked_hz,
             temperature_c=machine.temperature_c,
             throttled=throttled,
             cores_active=machine.physics.cores,
@@ -169,25 +179,29 @@ class _FrequencyRegister:
         self._machine = machine
         self._path = path
         # A lock that an earlier process left is in force from the start, as on a real card.
-        self._machine.request(self._read())
+        self._machine.request(self._read("locked_hz"))
+        self._machine.request_memory(self._read("memory_hz"))
 
     def saved_state(self) -> Saved:
-        return {"locked_hz": self._read()}
+        return {name: self._read(name) for name in ("locked_hz", "memory_hz")}
 
     def apply(self, frequency_hz: float, memory_hz: float | None) -> None:
-        self._write(frequency_hz)
+        self._write(frequency_hz, memory_hz)
 
     def restore(self, saved: Saved) -> None:
-        self._write(saved["locked_hz"])
+        # A journal of an older release knows no memory.
+        self._write(saved["locked_hz"], saved.get("memory_hz"))
 
-    def _read(self) -> float | None:
+    def _read(self, name: str) -> float | None:
         try:
-            value = json.loads(self._path.read_text(encoding="utf-8"))["locked_hz"]
+            value = json.loads(self._path.read_text(encoding="utf-8"))[name]
         except (OSError, ValueError, KeyError):
             return None
         return None if value is None else float(value)
 
-    def _write(self, locked_hz: float | None) -> None:
+    def _write(self, locked_hz: float | None, memory_hz: float | None) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps({"locked_hz": locked_hz}), encoding="utf-8")
+        text = json.dumps({"locked_hz": locked_hz, "memory_hz": memory_hz})
+        self._path.write_text(text, encoding="utf-8")
         self._machine.request(locked_hz)
+        self._machine.request_memory(memory_hz)

@@ -24,7 +24,8 @@ class Machine:
     """
 
     def __init__(self, physics: Physics, seed: str) -> None:
-        self.physics = physics
+        self.physics = self._whole = physics
+        self.memory_locked_hz: float | None = None
         self.now_s = 0.0
         self.temperature_c = physics.ambient_c + 12.0
         self.locked_hz: float | None = None
@@ -50,6 +51,12 @@ class Machine:
         self.locked_hz = None if frequency_hz is None else self._nearest(frequency_hz)
         self._locked_index = None if self.locked_hz is None else self.physics.frequencies_hz.index(self.locked_hz)
         self._index = self._wanted(busy=0.0)
+
+    def request_memory(self, memory_hz: float | None) -> None:
+        """Lock the memory to a frequency of its table, or release it to its highest."""
+        self.memory_locked_hz = memory_hz
+        self.physics = self._whole if memory_hz is None else self._whole.at_memory(memory_hz)
+        self._laps.clear()
 
     def work(self, flop: float, traffic_bytes: float, segment: str, repeats: int) -> float:
         """Run one lap to its end; returns how long it took, seconds."""

@@ -19,11 +19,13 @@ The values below are chosen to look like cards of their class; none of them was 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 # 6.25 mV, as common voltage regulators have it.
 REGULATOR_STEP_V = 0.00625
+# Of what a board draws beside its chip, what the memory's clock takes at its highest.
+_MEMORY_SHARE = 0.3
 
 
 class Level(NamedTuple):
@@ -42,6 +44,7 @@ class Physics:
     """
 
     frequencies_hz: tuple[float, ...]
+    memory_frequencies_hz: tuple[float, ...]
     cores: int
     flop_per_core_cycle: float
     efficiency: float
@@ -72,6 +75,15 @@ class Physics:
     def frequency_max_hz(self) -> float:
         """Highest frequency."""
         return self.frequencies_hz[-1]
+
+    def at_memory(self, memory_hz: float) -> Physics:
+        """The same device with its memory at another frequency: bandwidth follows, and some of the board's power."""
+        share = memory_hz / self.memory_frequencies_hz[-1]
+        return replace(
+            self,
+            bandwidth_bytes_per_s=self.bandwidth_bytes_per_s * share,
+            board_w=self.board_w * (1.0 - _MEMORY_SHARE * (1.0 - share)),
+        )
 
     def voltage_v(self, frequency_hz: float) -> float:
         """Supply voltage at a frequency, a multiple of the regulator's step above the minimum."""

@@ -10,6 +10,7 @@ import pytest
 from cardlab.core.errors import PermissionDeniedError
 from cardlab.profilers.board.identity import host_key, serial_key
 from cardlab.profilers.board.scrypt import slow_scrypt
+from cardlab.profilers.devices import open_platform
 from cardlab.profilers.devices.identity import device_key
 
 
@@ -30,6 +31,46 @@ def test_key_made_once_is_kept(tmp_path: Path) -> None:
     first = host_key("cpu", tmp_path, tmp_path / "state")
     assert first == host_key("cpu", tmp_path, tmp_path / "state")
     assert first.source == f"key made once in {tmp_path / 'state' / 'device-key'}"
+
+
+def in_docker(root: Path, mounted: str = "") -> Path:
+    (root / "proc/self").mkdir(parents=True)
+    (root / "etc").mkdir()
+    (root / ".dockerenv").write_text("")
+    lines = "21 1 0:50 / / rw - overlay overlay rw\n"
+    (root / "proc/self/mountinfo").write_text(lines + (f"22 21 8:1 {mounted} {mounted} ro - ext4 /dev/sda1 rw\n"))
+    return root
+
+
+def test_a_key_made_in_a_container_goes_with_it(tmp_path: Path) -> None:
+    key = host_key("cpu", in_docker(tmp_path), tmp_path / "state")
+    assert "the next one is another device" in (key.problem or "")
+    assert key.remedy == "start the container with -v /etc/machine-id:/etc/machine-id:ro"
+
+
+def test_a_machine_id_of_an_image_is_no_hosts(tmp_path: Path) -> None:
+    """Two boards that run one image would be one device; a file mounted by the host is its own."""
+    root = in_docker(tmp_path)
+    (root / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    key = host_key("cpu", root)
+    assert "every container of that image is one device" in (key.problem or "") and key.remedy
+    mounts = root / "proc/self/mountinfo"
+    mounts.write_text(mounts.read_text() + "23 21 8:1 /etc/machine-id /etc/machine-id ro - ext4 /dev/sda1 rw\n")
+    own = host_key("cpu", root)
+    assert (own.key, own.problem) == (key.key, None)
+
+
+def test_the_cpu_of_a_container_says_so_in_doctor(tmp_path: Path) -> None:
+    root = in_docker(tmp_path)
+    (root / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    device = open_platform("cpu", sysfs_root=root)
+    probe = next(p for p in device.capabilities() if p.name == "identity")
+    assert (
+        probe.ok is False
+        and "machine-id in /etc/machine-id" in probe.state
+        and "-v /etc/machine-id" in str(probe.remedy)
+    )
+    assert "-v /etc/machine-id" in str(device.identity_problem)
 
 
 def test_host_without_any_identity_is_an_error_of_the_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from cardlab.profilers.devices.jetson.device import JetsonDevice
 from cardlab.profilers.devices.jetson.rails import make_rails
 from tests.conftest import DATA
 from tests.fakes.jetson.boards import BOARDS
-from tests.fakes.jetson.tree import build, put
+from tests.fakes.jetson.tree import build, link, put
 
 FACTS = DATA / "jetson" / "boards.json"
 TABLES = {
@@ -224,6 +225,37 @@ def test_in_a_container_without_the_release_file(tmp_path: Path) -> None:
     (tmp_path / "etc/nv_tegra_release").unlink()
     device = open_platform("auto", sysfs_root=tmp_path)
     assert device.identity.cores == 1024 and "l4t" not in device.identity.details
+
+
+@pytest.mark.parametrize("release", [True, False])
+def test_in_a_container_without_the_device_tree_it_is_named_and_refused(tmp_path: Path, release: bool) -> None:
+    """Docker hides /sys/firmware: a key made in each container would make another board of each."""
+    build(BOARDS["orin-nano-super"], tmp_path)
+    shutil.rmtree(tmp_path / "proc/device-tree")
+    if not release:
+        (tmp_path / "etc/nv_tegra_release").unlink()
+    for name in ("jetson", "auto"):
+        with pytest.raises(NotSupportedError, match="a Jetson in a container") as refused:
+            open_platform(name, sysfs_root=tmp_path)
+        assert "-v /proc/device-tree:/proc/device-tree" in (refused.value.remedy or "")
+    # As the remedy says.
+    put(tmp_path / "etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+    device = open_platform("auto", sysfs_root=tmp_path)
+    assert isinstance(device, JetsonDevice) and device.identity.cores is None
+    assert device.meter is not None and device.frequencies()
+    assert device.identity.key == open_platform("auto", sysfs_root=tmp_path).identity.key
+    lacking = next(probe for probe in device.capabilities() if probe.name == "device")
+    assert lacking.ok is False and "-v /proc/device-tree" in (lacking.remedy or "")
+
+
+def test_the_gpu_of_another_board_makes_no_jetson(tmp_path: Path) -> None:
+    """Rockchip and others call the node of their GPU `gpu` too."""
+    folder = tmp_path / "sys/devices/fb000000.gpu/devfreq/fb000000.gpu"
+    put(folder / "available_frequencies", "300000000 1000000000\n")
+    link(folder / "device", folder.parents[1])
+    link(tmp_path / "sys/class/devfreq/fb000000.gpu", folder)
+    with pytest.raises(NotSupportedError, match="no Jetson"):
+        open_platform("jetson", sysfs_root=tmp_path)
 
 
 def test_elsewhere_it_says_that_this_is_no_jetson(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pynvml
@@ -14,6 +15,7 @@ from cardlab.core.errors import CardlabError, DeviceLostError, PermissionDeniedE
 from cardlab.core.records.task import Execution
 from cardlab.db import open_store
 from cardlab.profilers.board.series import TimingPolicy
+from cardlab.profilers.devices.nvidia.device import NvidiaDevice
 from cardlab.profilers.devices.nvidia.frequency import Rights
 from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.session import Observer, Request, run_session
@@ -110,6 +112,32 @@ def test_bindings_that_answer_in_bytes_give_the_same_card(fake_card: FakeCard, m
         monkeypatch.setattr(pynvml, name, lambda *given, function=function: function(*given).encode())
     assert fake_card.platform().identity == new
     assert fake_card.platform().versions() == {"nvidia-driver": "595.00.fake"}
+
+
+@pytest.mark.parametrize("answer", ["not supported", "zero"])
+def test_a_card_without_memory_of_its_own_has_that_of_the_host(
+    fake_card: FakeCard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str
+) -> None:
+    """GB10: with 0 or nothing for its memory a plan would keep no model, or any model, on it."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal:  125000000 kB\nMemAvailable:  100000000 kB\n")
+    if answer == "zero":
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda _: SimpleNamespace(total=0, free=0, used=0))
+    else:
+        fake_card.fail("nvmlDeviceGetMemoryInfo", CODES["not supported"])
+
+    def opened() -> NvidiaDevice:
+        return NvidiaDevice(0, timer=fake_card, sampler=fake_card, sysfs_root=tmp_path, rights=NO_RIGHTS)
+
+    # Any other card: the host's memory would be a guess.
+    plain = opened()
+    assert plain.identity.memory_bytes is None and plain.memory_available_bytes() is None
+    assert "--memory-budget-gib" in str(next(p.remedy for p in plain.capabilities() if p.name == "memory"))
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCudaComputeCapability", lambda _: (12, 1))
+    unified = opened()
+    assert unified.identity.memory_bytes == 125_000_000 * 1024
+    assert unified.memory_available_bytes() == 100_000_000 * 1024
+    assert "/proc/meminfo" in next(p.state for p in unified.capabilities() if p.name == "memory")
 
 
 def test_frequencies_are_those_of_the_busy_memory_frequency(fake_card: FakeCard) -> None:

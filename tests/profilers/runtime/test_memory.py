@@ -10,7 +10,7 @@ pytestmark = pytest.mark.torch
 
 from cardlab.core.records.task import Execution
 from cardlab.profilers.runtime import analyse, fits, resolve_execution, resolve_task
-from cardlab.profilers.runtime.budget import adapter_state_bytes, available_memory_bytes
+from cardlab.profilers.runtime.budget import adapter_state_bytes
 from cardlab.profilers.runtime.splitstep import real_split_step
 
 MIB = 2**20
@@ -75,11 +75,6 @@ def test_fits_says_which_cuts_a_budget_allows() -> None:
     assert [fit.cut for fit in answer if fit.server] == list(range(4, 16))
     assert all(fit.server for fit in fits(analysis, 0))
     assert not any(fit.device for fit in fits(analysis, 0))
-
-
-def test_free_memory_is_read_from_the_kernel_or_unknown() -> None:
-    assert available_memory_bytes("MemTotal: 9 kB\nMemAvailable:    2048 kB\n") == 2 * MIB
-    assert available_memory_bytes("MemTotal: 9 kB\n") is None
 
 
 def compare(model: str, sequence: int, cuts: tuple[int, ...], **options: object) -> list[float]:
