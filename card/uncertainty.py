@@ -32,7 +32,7 @@ class Source:
     """One source: what it adds in each draw; None where it adds nothing.
 
     Shapes: device_s [N,C], of the device with index `device`, and server_s [N,C,F] seconds per mini-batch,
-    power_w and wait_power_w [N,F], up_s_per_bit and down_s_per_bit [N], of every device's link.
+    power_w and wait_power_w [N,F], up_s_per_bit and down_s_per_bit [N,M], of each device's link.
     """
 
     name: str
@@ -133,7 +133,8 @@ def with_guard(problem: Problem, uncertainty: Uncertainty | None) -> Problem:
             device[source.device] += epochs**2 * (source.device_s**2).mean(axis=0)
     sent = round_bytes(epochs, problem.up_bytes, problem.down_bytes, problem.adapter_bytes)
     for size, way in zip(sent, ("up_s_per_bit", "down_s_per_bit"), strict=True):
-        device += _variance([getattr(s, way) for s in uncertainty.sources], ()) * (8.0 * size) ** 2
+        spread = _variance([getattr(s, way) for s in uncertainty.sources], (len(problem.devices),))
+        device += spread[:, None] * (8.0 * np.asarray(size)) ** 2
     # Independent sources: variances add up, and their root is the spread of the delay.
     server = epochs**2 * _variance([s.server_s for s in uncertainty.sources], problem.server_s.shape)
     spread_s = np.sqrt(device[:, :, None] + server[None, :, :])

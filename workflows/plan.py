@@ -6,8 +6,10 @@ from dataclasses import fields, replace
 
 from cardlab.calibrate.freshness import staleness
 from cardlab.card import load_scenario, solve
+from cardlab.card.problem.calibrated_file import CalibratedDevice, CalibratedScenario, load_calibrated
 from cardlab.card.problem.check import check_objective, check_scenario
 from cardlab.card.problem.from_db import Gathered, Request, gather
+from cardlab.card.problem.parties import Given
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import CHANNELS, SCHEMES, Constraints, LinkSpec, Objective, Scenario, SftSpec
 from cardlab.card.schemes.card.planning import plan_rounds, problems_of
@@ -38,11 +40,12 @@ def plan(store: Store | None, options: PlanOptions | None = None) -> Plan:
     """
     asked = options or PlanOptions()
     _check(asked)
-    if asked.scenario is None:
+    if asked.scenario is None or asked.from_db:
         if store is None:
-            raise UsageError("a plan needs constants", remedy="give a store, or name a scenario")
-        _check_scheme(asked, asked.scheme or "card", has_curve=True)
-        return _from_database(need_store(store), asked)
+            raise UsageError("a plan needs constants", remedy="give a store, or a scenario without from_db")
+        file = CalibratedScenario() if asked.scenario is None else load_calibrated(asked.scenario)
+        _check_scheme(asked, asked.scheme or file.scheme or "card", has_curve=True)
+        return _from_database(need_store(store), asked, file)
     scenario = _changed(load_scenario(asked.scenario), asked)
     _check_scheme(asked, scenario.scheme, has_curve=scenario.sft.accuracy_limit is not None)
     # After the changes: they may contradict what the file had right.
@@ -68,6 +71,11 @@ _DATABASE_ONLY = (
 )
 
 
+def _measured(options: PlanOptions) -> bool:
+    """Whether constants come from the database."""
+    return options.from_db or options.scenario is None
+
+
 def _check_link(options: PlanOptions) -> None:
     """A channel draws the rates that nothing gives: with both given it would only stand in the notes."""
     if options.channel is not None and None not in (options.uplink_mbps, options.downlink_mbps):
@@ -79,9 +87,7 @@ def _check_link(options: PlanOptions) -> None:
 def _check_effect(options: PlanOptions) -> None:
     """Raise UsageError for the first option that cannot change the answer."""
     asked = given(options)
-    if options.from_db and options.scenario is not None:
-        raise UsageError("a plan needs one source", remedy="give --from-db, or --scenario FILE (or card-letter)")
-    if options.scenario is not None:
+    if options.scenario is not None and not options.from_db:
         for flag in _DATABASE_ONLY:
             if flag in asked:
                 instead = "write server_sharing in [sft]" if flag == "--server-sharing" else f"leave {flag} out"
@@ -129,7 +135,7 @@ def _check(options: PlanOptions) -> None:
             raise UsageError(f"{name} is {value:g}", remedy="give a number above 0")
     if options.channel is not None and options.channel not in CHANNELS:
         raise UsageError(f"there is no channel {options.channel!r}", remedy=f"choose one of: {', '.join(CHANNELS)}")
-    if options.link is not None and (options.channel is not None or options.scenario is not None):
+    if options.link is not None and (options.channel is not None or not _measured(options)):
         raise UsageError("--link names a stored link", remedy="use it with --from-db and without --channel")
     if options.rounds is not None and options.rounds < 1:
         raise UsageError(f"--rounds is {options.rounds}", remedy="give 1 or more")
@@ -142,7 +148,8 @@ def _check_sharing(options: PlanOptions) -> None:
         raise UsageError(
             f"there is no server sharing {options.server_sharing!r}", remedy=f"choose one of: {', '.join(SHARINGS)}"
         )
-    if options.scenario is not None or options.scheme != "sft":
+    # What a file says of the scheme is known later.
+    if not _measured(options) or (options.scenario is None and options.scheme != "sft"):
         raise UsageError(
             "--server-sharing is for --from-db --scheme sft", remedy="in a scenario write server_sharing in [sft]"
         )
@@ -198,11 +205,16 @@ def _changed(scenario: Scenario, options: PlanOptions) -> Scenario:
     )
 
 
-def _from_database(store: Store, options: PlanOptions) -> Plan:
-    base = Objective()
+def _from_database(store: Store, options: PlanOptions, file: CalibratedScenario) -> Plan:
+    """A plan with measured constants; what the command line says wins over what the file says."""
+    scheme = options.scheme or file.scheme or SCHEMES[0]
+    _check_file(file, options, scheme)
+    objective = _objective(file.objective, options)
     request = Request(
-        server=options.server,
-        devices=options.devices,
+        server=options.server or (None if file.server is None else file.server.name),
+        devices=options.devices or tuple(d.name for d in file.devices),
+        given=() if options.devices else tuple(_given(d) for d in file.devices),
+        server_memory_bytes=None if file.server is None else file.server.memory_bytes,
         model=options.model,
         batch=options.batch,
         sequence=options.sequence,
@@ -210,44 +222,125 @@ def _from_database(store: Store, options: PlanOptions) -> Plan:
         uplink_bps=None if options.uplink_mbps is None else options.uplink_mbps * 1e6,
         downlink_bps=None if options.downlink_mbps is None else options.downlink_mbps * 1e6,
         wire_dtype=options.wire_dtype,
-        # sft charges the server for its busy time alone.
-        energy="busy" if options.scheme == "sft" else options.energy,
+        energy=_energy(options, file, scheme),
         # sft chooses the rate of each device itself: a factor in the objective would count it twice.
-        objective=_objective(base, replace(options, compression=1.0) if options.scheme == "sft" else options),
-        link=None if options.channel is None else LinkSpec(channel=options.channel),
+        objective=replace(objective, compression=1.0) if scheme == "sft" else objective,
+        link=_radio(options, file),
         link_name=options.link,
-        constraints=_constraints(Constraints(), options),
-        assumed=_assumed(base, options),
+        constraints=_constraints(file.constraints, options),
+        assumed=_assumed(options, file, scheme),
     )
-    found = gather(store, request, options.rounds or 1)
+    found = gather(store, request, options.rounds or file.rounds or 1)
     used = [stored.fit for stored in store.fits.newest(device=found.server.key) if stored.fit.fit_id in found.fits]
     found = replace(found, notes=(*found.notes, *staleness(store, used)))
-    if options.scheme == "sft":
-        return store.plans.add(_shared_plan(store, found, options), utc_now())
+    if scheme == "sft":
+        compression = options.compression or (objective.compression if "compression" in file.given else None)
+        return store.plans.add(_shared_plan(store, found, options, file, compression), utc_now())
     made = plan_rounds(found.problems, uncertainty=found.uncertainty, datasheet=found.datasheet, inputs=found.inputs)
     return store.plans.add(_extended(made, found.problem, options), utc_now())
 
 
-def _shared_plan(store: Store, found: Gathered, options: PlanOptions) -> Plan:
+def _given(device: CalibratedDevice) -> Given:
+    return Given(
+        uplink_bps=device.uplink_bps,
+        downlink_bps=device.downlink_bps,
+        memory_bytes=device.memory_bytes,
+        power_w=device.power_w,
+    )
+
+
+def _energy(options: PlanOptions, file: CalibratedScenario, scheme: str) -> str | None:
+    """How server energy is counted; None is to be found out."""
+    # sft charges the server for its busy time alone.
+    if scheme == "sft":
+        return "busy"
+    return options.energy or (file.objective.energy if "energy" in file.given else None)
+
+
+def _radio(options: PlanOptions, file: CalibratedScenario) -> LinkSpec | None:
+    if options.channel is not None:
+        return replace(file.link or LinkSpec(), channel=options.channel)
+    return file.link
+
+
+def _check_file(file: CalibratedScenario, options: PlanOptions, scheme: str) -> None:
+    """Raise UsageError for what a file says and the plan would not do."""
+    if options.devices and file.devices:
+        raise UsageError("--device and the file's [[devices]] both name who takes part", remedy="leave one of them out")
+    if file.link is not None and options.link is not None:
+        raise UsageError("--link and the file's [link] are two links", remedy="leave one of them out")
+    rates = [(options.uplink_mbps or d.uplink_bps, options.downlink_mbps or d.downlink_bps) for d in file.devices]
+    if file.link is not None and rates and not any(None in pair for pair in rates):
+        raise UsageError("[link] has no effect: every device has its rates", remedy="leave one of them out")
+    if scheme != "sft" and file.sft is not None:
+        raise UsageError("[sft] has no effect on scheme card", remedy="leave it out, or use --scheme sft")
+    if scheme == "sft":
+        for key in ("weight", "weight_on", "range", "device_energy_weight", "benchmark"):
+            if key in file.given:
+                raise UsageError(f"[objective] {key} has no effect on scheme sft", remedy=f"leave {key} out")
+        if file.objective.energy != "busy":
+            raise UsageError("scheme sft counts busy energy", remedy='leave energy out, or write energy = "busy"')
+        if file.constraints.deadline_confidence is not None:
+            raise UsageError("deadline_confidence is for scheme card", remedy="leave it out with sft")
+        _check_shared(file, options)
+
+
+def _check_shared(file: CalibratedScenario, options: PlanOptions) -> None:
+    """Raise UsageError for a key of [sft] that the plan would not use."""
+    spec = file.sft
+    if spec is None:
+        return
+    linear = spec.spectrum == "linear" if "sft.spectrum" in file.given else _radio(options, file) is None
+    if "sft.bandwidth_hz" in file.given and linear:
+        raise UsageError(
+            "[sft] bandwidth_hz has no effect on a line that is shared by time",
+            remedy='leave it out, or write spectrum = "power"',
+        )
+    compressed = options.compression is not None or "compression" in file.given
+    for key in ("codec", "bits"):
+        if f"sft.{key}" in file.given and not compressed:
+            raise UsageError(f"[sft] {key} is of a compression that is given", remedy=f"leave {key} out, or give one")
+    if "sft.bits" in file.given and spec.codec == "dense":
+        raise UsageError("[sft] bits has no effect on codec dense, whose bits follow the rate", remedy="leave it out")
+
+
+def _shared_plan(
+    store: Store, found: Gathered, options: PlanOptions, file: CalibratedScenario, compression: float | None
+) -> Plan:
     # A stored or given rate is a line that devices share by time. A drawn channel is radio, where a narrower
     # share holds the same transmit power.
-    spectrum = "linear" if options.channel is None else "power"
-    sharing = options.server_sharing or SHARINGS[0]
-    spec = SftSpec(accuracy_target=options.min_accuracy, spectrum=spectrum, server_sharing=sharing)
-    instance, used = instance_from_database(store, found, spec, options.compression)
+    spec = file.sft or SftSpec()
+    if "sft.spectrum" not in file.given:
+        spec = replace(spec, spectrum="linear" if _radio(options, file) is None else "power")
+    if options.min_accuracy is not None:
+        spec = replace(spec, accuracy_target=options.min_accuracy)
+    if options.server_sharing is not None:
+        spec = replace(spec, server_sharing=options.server_sharing)
+    instance, used = instance_from_database(store, found, spec, compression)
     return plan_instance(instance, replace(found.inputs, fits=(*found.fits, *used)))
 
 
-def _assumed(base: Objective, options: PlanOptions) -> tuple[str, ...]:
+def _assumed(options: PlanOptions, file: CalibratedScenario, scheme: str) -> tuple[str, ...]:
     """Defaults that a reader of the plan must know, because nobody gave them."""
+    base = Objective()
     shown = (
         ("weight", options.weight, f"{base.weight} on delay"),
         ("local_epochs", options.local_epochs, str(base.local_epochs)),
         ("compression", options.compression, f"{base.compression:g} (none)"),
     )
-    kept = shown[1:] if options.scheme == "sft" else shown
-    words = [f"{name} = {text}" for name, given, text in kept if given is None]
+    kept = shown[1:] if scheme == "sft" else shown
+    words = [f"{name} = {text}" for name, given, text in kept if given is None and name not in file.given]
+    words += [f"{who} = {value:g} (the file's)" for who, value in _of_the_file(file)]
+    if file.link is not None:
+        return (*words, *(line for line in file.assumed if line.startswith("link ")))
     return (*words, *(_link_defaults(None) if options.channel is not None else ()))
+
+
+def _of_the_file(file: CalibratedScenario) -> list[tuple[str, float]]:
+    """What a file gives in place of what was measured."""
+    parties = [*file.devices, *(() if file.server is None else (file.server,))]
+    every = [(f"{key} of {p.name}", getattr(p, key, None)) for p in parties for key in ("memory_bytes", "power_w")]
+    return [(name, value) for name, value in every if value is not None]
 
 
 def _link_defaults(scenario: Scenario | None) -> tuple[str, ...]:

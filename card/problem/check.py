@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from cardlab.card.link.snr_maps import snr_map
 from cardlab.card.problem.scenario import (
@@ -21,6 +22,15 @@ from cardlab.card.problem.scenario import (
 )
 from cardlab.core import plausible
 from cardlab.core.errors import PlanError, ScenarioError
+
+
+class CalibratedParty(Protocol):
+    """A server or device by its label; what else a file gives of it are attributes named as in the file."""
+
+    @property
+    def name(self) -> str:
+        """Label or key."""
+        ...
 
 
 class MisfitError(ScenarioError):
@@ -201,6 +211,15 @@ def _devices(scenario: Scenario) -> None:
                 key=None,
                 index=index,
             )
+
+
+def check_party(table: str, party: CalibratedParty, index: int = 0) -> None:
+    """Raise ScenarioError where what a file gives of a calibrated party makes no sense; None was not given."""
+    who = f"device {party.name!r}: " if table == "devices" else ""
+    for key, bounds in _OF_DEVICES.items():
+        value = getattr(party, key, None)
+        _positive(table, key, value, who, index)
+        _plausible(bounds, table, key, value, who, index)
 
 
 def _misfit(table: str, key: str, problem: str, remedy: str, index: int = 0, who: str = "") -> MisfitError:

@@ -33,7 +33,7 @@ from cardlab.card.problem.measured import (
     uncertainty_of,
     whole_seconds,
 )
-from cardlab.card.problem.parties import Party, Request, find_devices, find_server, find_task, newest_profile
+from cardlab.card.problem.parties import Given, Party, Request, find_devices, find_server, find_task, newest_profile
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import LinkSpec, Objective
 from cardlab.card.uncertainty import Source, Uncertainty
@@ -138,9 +138,11 @@ def _link(store: Store, request: Request) -> Link | None:
             said = f": {meant:g} bit/s is {meant / 1e6:g}" if plausible.LINK_RATE.holds(meant) else ""
             raise PlanError(f"the rate of {option} {problem}", remedy=f"give {option} in Mbit/s{said}")
     link = None
+    each = request.of_each(1)
+    lacking = {"--uplink-mbps": [g.uplink_bps for g in each], "--downlink-mbps": [g.downlink_bps for g in each]}
     if request.link_name is not None:
         link = store.links.get(request.link_name)
-    elif request.link is None and (up is None or down is None):
+    elif request.link is None and any(None in rates for rates in lacking.values()):
         stored = store.links.all()
         link = stored[0] if len(stored) == 1 else None
         if len(stored) > 1:
@@ -149,11 +151,8 @@ def _link(store: Store, request: Request) -> Link | None:
     measured = (None, None) if link is None else (link.uplink_bps, link.downlink_bps)
     missing = [
         option
-        for option, given, stored_bps in (
-            ("--uplink-mbps", up, measured[0]),
-            ("--downlink-mbps", down, measured[1]),
-        )
-        if given is None and stored_bps is None
+        for (option, rates), stored_bps in zip(lacking.items(), measured, strict=True)
+        if None in rates and stored_bps is None
     ]
     if missing and request.link is None:
         raise PlanError(
@@ -196,7 +195,7 @@ class _Assembly:
             problems=self._rounds(problem, rounds, self.request.link),
             statistics=self._statistics(problem),
             local_s=np.array([whole_seconds(p, self.task.architecture.layers) for p in self.profiles]),
-            uncertainty=uncertainty_of(measured, self._link_source()),
+            uncertainty=uncertainty_of(measured, self._link_sources()),
             datasheet=datasheet_problem(problem, self._analysis(), self.server, [p.run.device for p in self.profiles]),
             task=self.task,
             wire_dtype=self._wire()[0],
@@ -251,50 +250,70 @@ class _Assembly:
             downlink_bps=down,
             # In its own dtype: the same layers take twice as much in float32 as in the server's bfloat16.
             device_memory_bytes=np.array([device_memory_bytes(p, cuts) for p in self.profiles]),
-            device_memory_limit_bytes=np.array([_or_nan(p.memory_limit_bytes) for p in self.profiles]),
+            device_memory_limit_bytes=np.array([_or_nan(limit) for _, limit in self._memory_limits()]),
             server_memory_bytes=np.array([_or_nan(c.server_memory_bytes) for c in analysis.cuts]),
-            server_memory_limit_bytes=_or_nan(self.server_profile.memory_limit_bytes),
-            device_power_w=np.array([device_power_w(p) for p in self.profiles]),
+            server_memory_limit_bytes=_or_nan(self._server_memory_limit()),
+            device_power_w=np.array(
+                [g.power_w or device_power_w(p) for g, p in zip(self._given(), self.profiles, strict=True)]
+            ),
             objective=objective,
             constraints=self.request.constraints,
             provenance=tuple(Provenance(p.run.provenance.origins).joined([origins]) for p in self.profiles),
         )
         return problem, (*assumed, *wire_note, *self._unlimited())
 
+    def _memory_limits(self) -> list[tuple[str, float | None]]:
+        """Name and limit of each device: as given, else what its run found."""
+        each = zip(self._given(), self.profiles, strict=True)
+        return [(p.run.device.name, given.memory_bytes or p.memory_limit_bytes) for given, p in each]
+
+    def _server_memory_limit(self) -> float | None:
+        return self.request.server_memory_bytes or self.server_profile.memory_limit_bytes
+
     def _unlimited(self) -> tuple[str, ...]:
         """A line for each party whose memory limits nothing, because it is not known."""
-        parties = [*self.profiles, self.server_profile]
-        unknown = dict.fromkeys(p.run.device.name for p in parties if p.memory_limit_bytes is None)
+        parties = [*self._memory_limits(), (self.server.name, self._server_memory_limit())]
+        unknown = dict.fromkeys(name for name, limit in parties if limit is None)
         return tuple(f"no memory limit for {name} (its memory is not known)" for name in unknown)
+
+    def _given(self) -> tuple[Given, ...]:
+        """What the request gives of each device [M]."""
+        return self.request.of_each(len(self.profiles))
 
     def _rates(self) -> tuple[Array, Array]:
         """Rates of the first round [M]; NaN where the channel is to give them."""
-        up, down = self._known_rates()
-        count = len(self.profiles)
-        return np.full(count, _or_nan(up)), np.full(count, _or_nan(down))
+        known = self._known_rates()
+        return np.array([_or_nan(up) for up, _ in known]), np.array([_or_nan(down) for _, down in known])
 
-    def _known_rates(self) -> tuple[float | None, float | None]:
+    def _known_rates(self) -> list[tuple[float | None, float | None]]:
+        """Of each device, as given, else of the link; None where neither says."""
         stored = (None, None) if self.link is None else (self.link.uplink_bps, self.link.downlink_bps)
-        given = (self.request.uplink_bps, self.request.downlink_bps)
-        return (given[0] or stored[0], given[1] or stored[1])
+        return [(given.uplink_bps or stored[0], given.downlink_bps or stored[1]) for given in self._given()]
 
-    def _link_source(self) -> Source | None:
+    def _link_sources(self) -> list[Source]:
+        """What messages of the link differed by, for the devices whose rates are the link's."""
         if self.link is None:
-            return None
-        return link_source(self.link, up=self.request.uplink_bps is None, down=self.request.downlink_bps is None)
+            return []
+        up = np.array([given.uplink_bps is None for given in self._given()])
+        down = np.array([given.downlink_bps is None for given in self._given()])
+        source = link_source(self.link, up=up, down=down)
+        return [] if source is None else [source]
 
     def _statistics(self, problem: Problem) -> tuple[Problem, ...]:
         link = self.request.link
-        if link is None or None not in self._known_rates():
+        if link is None or not self._drawn():
             return (problem,)
         # Not the rounds' own seed: what is decided ahead must not know the channel it will meet.
         return self._rounds(problem, STATES, replace(link, seed=link.seed + OTHER_SEED))
 
+    def _drawn(self) -> bool:
+        """Whether a rate of some device is left to the channel."""
+        return any(None in rates for rates in self._known_rates())
+
     def _rounds(self, problem: Problem, rounds: int, link: LinkSpec | None) -> tuple[Problem, ...]:
-        known = self._known_rates()
-        if link is None or None not in known:
+        if link is None or not self._drawn():
             return (problem,) * rounds
-        rates = rates_by_round(link, problem.devices, [known] * len(self.profiles), rounds)
+        rates = rates_by_round(link, problem.devices, self._known_rates(), rounds)
         return tuple(replace(problem, uplink_bps=up, downlink_bps=down) for up, down in rates)
 
     def _curve(self, quantity: str, frequencies: Array) -> Array | None:

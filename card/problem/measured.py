@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.arrays import Array, Mask
 from cardlab.card.uncertainty import Source, Uncertainty
 from cardlab.core.errors import PlanError
 from cardlab.core.records.device import Device
@@ -223,10 +223,10 @@ class Measured:
     frequencies: Array
 
 
-def uncertainty_of(measured: Measured, link: Source | None = None) -> Uncertainty:
-    """Every source of uncertainty in a plan from a database, each an independent one."""
+def uncertainty_of(measured: Measured, links: Sequence[Source] = ()) -> Uncertainty:
+    """Every source of uncertainty in a plan from a database, each an independent one; `links` those of rates."""
     cuts, layers, fits, frequencies = measured.cuts, measured.layers, measured.fits, measured.frequencies
-    sources = [] if link is None else [link]
+    sources = list(links)
     for part, count in _server_parts(layers):
         fit = latency_fit(fits, part)
         sources.append(
@@ -258,17 +258,23 @@ def uncertainty_of(measured: Measured, link: Source | None = None) -> Uncertaint
     return Uncertainty(sources=tuple(sources), draws=DRAWS)
 
 
-def link_source(link: Link, *, up: bool, down: bool) -> Source | None:
+def link_source(link: Link, *, up: Mask, down: Mask) -> Source | None:
     """What messages of a measured link differed by, taken as 95 % of what they do; None where nothing says.
 
-    `up`, `down`: whether that direction's rate is the link's.
+    `up`, `down` [M]: whether that direction's rate of a device is the link's.
     """
     found = {
-        way: _message_spread(link, way) if wanted else None for way, wanted in (("uplink", up), ("downlink", down))
+        way: _message_spread(link, way) if wanted.any() else None
+        for way, wanted in (("uplink", up), ("downlink", down))
     }
     if all(part is None for part in found.values()):
         return None
-    return Source(name=f"rate of link {link.name}", up_s_per_bit=found["uplink"], down_s_per_bit=found["downlink"])
+    # One link: what it does in a draw it does to all devices whose rate it is.
+    added = {
+        way: None if part is None else part[:, None] * mask[None, :]
+        for (way, part), mask in zip(found.items(), (up, down), strict=True)
+    }
+    return Source(name=f"rate of link {link.name}", up_s_per_bit=added["uplink"], down_s_per_bit=added["downlink"])
 
 
 def _message_spread(link: Link, way: str) -> Array | None:

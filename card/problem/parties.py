@@ -8,7 +8,7 @@ server of the database, unless one is named; one device may be both (a local run
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cardlab.card.problem.scenario import Constraints, LinkSpec, Objective
 from cardlab.core.errors import NotFoundError, PlanError
@@ -16,6 +16,22 @@ from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import Point, Profile
 from cardlab.core.records.task import Task
 from cardlab.db.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a file gives of one device; None is what was measured, or what holds for all.
+
+    Attributes:
+        uplink_bps, downlink_bps: its link, bit/s.
+        memory_bytes: limit in place of what its profile found.
+        power_w: of the whole device at work, in place of what its meter read.
+    """
+
+    uplink_bps: float | None = None
+    downlink_bps: float | None = None
+    memory_bytes: float | None = None
+    power_w: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +43,8 @@ class Request:
         model, batch, sequence: name the task if the parties share several.
         task: the first digits of its uid, which tells apart what those do not (LoRA, optimizer).
         uplink_bps, downlink_bps: the link, bit/s.
+        given: what a file gives of each of `devices`, in their order; empty gives nothing.
+        server_memory_bytes: limit in place of what the server's profile found.
         link: a radio channel to draw rates from, for a direction without a rate.
         link_name: a stored link whose rates to take.
         wire_dtype: dtype of smashed data and gradients on the link; the server's by default.
@@ -41,6 +59,8 @@ class Request:
     task: str | None = None
     uplink_bps: float | None = None
     downlink_bps: float | None = None
+    given: tuple[Given, ...] = ()
+    server_memory_bytes: float | None = None
     link: LinkSpec | None = None
     link_name: str | None = None
     wire_dtype: str | None = None
@@ -48,6 +68,14 @@ class Request:
     objective: Objective = field(default_factory=Objective)
     constraints: Constraints = field(default_factory=Constraints)
     assumed: tuple[str, ...] = ()
+
+    def of_each(self, count: int) -> tuple[Given, ...]:
+        """What is given of each of `count` devices; a rate for all of them wins over that of one."""
+        given = self.given or (Given(),) * count
+        return tuple(
+            replace(g, uplink_bps=self.uplink_bps or g.uplink_bps, downlink_bps=self.downlink_bps or g.downlink_bps)
+            for g in given
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import types
-from dataclasses import MISSING, fields, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -54,38 +56,54 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
 
     Raises ScenarioError naming file, line and key of what is wrong.
     """
+    return parse_scenario(*scenario_text(name_or_path))
+
+
+def scenario_text(name_or_path: str | Path) -> tuple[str, str]:
+    """Text and name of the bundled scenario of that name, or of a file. Raises ScenarioError."""
     name = str(name_or_path)
     if name in bundled_scenarios():
-        text = (resources.files("cardlab.card") / "scenarios" / f"{name}.toml").read_text(encoding="utf-8")
-        return parse_scenario(text, name)
+        return (resources.files("cardlab.card") / "scenarios" / f"{name}.toml").read_text(encoding="utf-8"), name
     path = Path(name)
     try:
-        text = decode(path.read_bytes(), name)
+        return decode(path.read_bytes(), name), name
     except (OSError, BadDataError) as error:
         raise ScenarioError(
             f"scenario {name!r} cannot be read: {getattr(error, 'strerror', None) or error}",
             remedy=f"give a TOML file or one of: {', '.join(bundled_scenarios())}",
         ) from error
-    return parse_scenario(text, name)
 
 
 def parse_scenario(text: str, source: str = "scenario") -> Scenario:
     """The scenario that a TOML text describes; `source` names it in messages."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{source} is not TOML: {error}", remedy="correct that line") from error
-    reader = _Reader(text, source)
+    document, reader = read_toml(text, source), Reader(text, source)
     scenario = reader.scenario(document)
-    try:
+    with reader.placed():
         check_scenario(scenario)
-    except ScenarioError as error:
-        at = reader.line(error) if isinstance(error, MisfitError) else ""
-        raise ScenarioError(f"{source}{at}: {error.message}", remedy=error.remedy) from error
     return scenario
 
 
-class _Reader:
+def read_toml(text: str, source: str) -> dict[str, Any]:
+    """The tables of a TOML text. Raises ScenarioError."""
+    try:
+        document: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{source} is not TOML: {error}", remedy="correct that line") from error
+    return document
+
+
+def assumed_of(document: dict[str, Any], link: LinkSpec | None) -> tuple[str, ...]:
+    """Defaults that a reader of the plan would want to know, of what a file leaves out."""
+    given, usual = document.get("objective", {}), Objective()
+    assumed = [f"{f.name} = {getattr(usual, f.name)}" for f in fields(Objective) if f.name not in {*given, *_QUIET}]
+    if link is not None:
+        assumed += [
+            f"link {f.name} = {getattr(link, f.name)}" for f in fields(LinkSpec) if f.name not in document["link"]
+        ]
+    return tuple(assumed)
+
+
+class Reader:
     """Turns tables into specs and knows on which line a key stands."""
 
     def __init__(self, text: str, source: str) -> None:
@@ -93,53 +111,64 @@ class _Reader:
         self._source = source
 
     def scenario(self, document: dict[str, Any]) -> Scenario:
+        """The scenario of a document that gives every number."""
         for key in document:
             if key not in _TOP:
-                raise self._error("", key, "is no key of a scenario", f"known keys: {', '.join(_TOP)}")
+                raise self.error("", key, "is no key of a scenario", f"known keys: {', '.join(_TOP)}")
         values: dict[str, Any] = {}
         for table, kind in _TABLES.items():
             if table in document:
-                values[table] = self._spec(kind, document[table], table)
+                values[table] = self.spec(kind, document[table], table)
             elif table in ("task", "server"):
                 raise ScenarioError(f"{self._source}: table [{table}] is missing", remedy="add it")
-        values["devices"] = self._devices(document.get("devices"))
+        values["devices"] = self.tables(DeviceSpec, document.get("devices"), "devices")
         for key, kind in (("scheme", str), ("rounds", int)):
             if key in document:
-                values[key] = self._value(kind, document[key], "", key)
-        return self._with_assumptions(Scenario(**values), document)
+                values[key] = self.value(kind, document[key], "", key)
+        return Scenario(**values, assumed=assumed_of(document, values.get("link")))
 
-    def line(self, error: MisfitError) -> str:
-        """ ", line N" of the key an error is about, else of its table, else nothing."""
-        return self._at(error.table, error.key, error.index) or self._at(error.table, None, error.index)
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """While it lasts a ScenarioError gets the file and the line of the key, else of its table, that it is about."""
+        try:
+            yield
+        except ScenarioError as error:
+            at = ""
+            if isinstance(error, MisfitError):
+                at = self._at(error.table, error.key, error.index) or self._at(error.table, None, error.index)
+            raise ScenarioError(f"{self._source}{at}: {error.message}", remedy=error.remedy) from error
 
-    def _devices(self, tables: object) -> tuple[DeviceSpec, ...]:
-        if not isinstance(tables, list) or not tables:
-            raise ScenarioError(f"{self._source}: no [[devices]]", remedy="add at least one [[devices]] table")
-        return tuple(self._spec(DeviceSpec, table, "devices", i) for i, table in enumerate(tables))
+    def tables(self, kind: type[S], found: object, name: str) -> tuple[S, ...]:
+        """Specs of an array of tables; ScenarioError without any."""
+        if not isinstance(found, list) or not found:
+            raise ScenarioError(f"{self._source}: no [[{name}]]", remedy=f"add at least one [[{name}]] table")
+        return tuple(self.spec(kind, table, name, i) for i, table in enumerate(found))
 
-    def _spec(self, kind: type[S], table: object, name: str, index: int = 0) -> S:
+    def spec(self, kind: type[S], table: object, name: str, index: int = 0) -> S:
+        """One table as a record; ScenarioError for a key that it does not have or lacks."""
         if not isinstance(table, dict):
-            raise self._error("", name, "must be a table", f"write [{name}]")
+            raise self.error("", name, "must be a table", f"write [{name}]")
         hints = get_type_hints(kind)
         for key in table:
             if key not in hints:
-                raise self._error(name, key, "is no key here", f"known keys: {', '.join(hints)}", index)
+                raise self.error(name, key, "is no key here", f"known keys: {', '.join(hints)}", index)
         for f in fields(kind):  # type: ignore[arg-type]
             if f.default is MISSING and f.default_factory is MISSING and f.name not in table:
                 raise ScenarioError(
                     f"{self._source}{self._at(name, None, index)}: [{name}] lacks {f.name}",
                     remedy=f"add {f.name} = ...",
                 )
-        return kind(**{k: self._value(hints[k], v, name, k, index) for k, v in table.items()})
+        return kind(**{k: self.value(hints[k], v, name, k, index) for k, v in table.items()})
 
-    def _value(self, kind: Any, value: object, table: str, key: str, index: int = 0) -> Any:
+    def value(self, kind: Any, value: object, table: str, key: str, index: int = 0) -> Any:
+        """One value of the kind that its field has; ScenarioError for another."""
         if get_origin(kind) in (Union, types.UnionType):
             # Optional in a record means the key may be left out; TOML has no null to write.
             kind = next(k for k in get_args(kind) if k is not type(None))
         if get_origin(kind) is tuple:
             if not isinstance(value, list):
-                raise self._error(table, key, "must be a list of numbers", f"write {key} = [...]", index)
-            return tuple(self._value(float, item, table, key, index) for item in value)
+                raise self.error(table, key, "must be a list of numbers", f"write {key} = [...]", index)
+            return tuple(self.value(float, item, table, key, index) for item in value)
         # TOML's true is an int in Python, and no number here.
         if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
@@ -148,24 +177,10 @@ class _Reader:
         if kind is str and isinstance(value, str):
             return value
         words = {float: "a finite number", int: "a whole number", str: "text"}[kind]
-        raise self._error(table, key, f"must be {words}, not {value!r}", f"correct {key}", index)
+        raise self.error(table, key, f"must be {words}, not {value!r}", f"correct {key}", index)
 
-    def _with_assumptions(self, scenario: Scenario, document: dict[str, Any]) -> Scenario:
-        given = document.get("objective", {})
-        assumed = [
-            f"{f.name} = {getattr(scenario.objective, f.name)}"
-            for f in fields(Objective)
-            if f.name not in given and f.name not in _QUIET
-        ]
-        if scenario.link is not None:
-            assumed += [
-                f"link {f.name} = {getattr(scenario.link, f.name)}"
-                for f in fields(LinkSpec)
-                if f.name not in document["link"]
-            ]
-        return replace(scenario, assumed=tuple(assumed))
-
-    def _error(self, table: str, key: str, problem: str, remedy: str, index: int = 0) -> ScenarioError:
+    def error(self, table: str, key: str, problem: str, remedy: str, index: int = 0) -> ScenarioError:
+        """What is wrong with a key, with the file and the line that it stands on."""
         where = f"[{table}] {key}" if table else key
         return ScenarioError(f"{self._source}{self._at(table, key, index)}: {where} {problem}", remedy=remedy)
 

@@ -15,8 +15,8 @@ from cardlab.workflows.options.card import PlanOptions
 @command(app, PlanOptions, name="plan", shared=WITH_PLOT)
 def plan(options: PlanOptions, shared: Shared) -> None:
     """Make a plan from the database or from a scenario."""
-    if options.from_db == (options.scenario is not None):
-        raise UsageError("a plan needs one source", remedy="give --from-db, or --scenario FILE (or card-letter)")
+    if not options.from_db and options.scenario is None:
+        raise UsageError("a plan needs constants", remedy="give --from-db, --scenario FILE (or card-letter), or both")
     from cardlab.cli.card.plan_table import print_plan
     from cardlab.cli.drawing import drawn_or_none
     from cardlab.reports.views.decisions import plan_pictures

@@ -146,7 +146,7 @@ def test_least_layers_are_kept(capsys):
         (("plan", "--scenario", "card-letter", "--uplink-mbps", "0"), 2, "--uplink-mbps is 0"),
         (("plan", "--scenario", "nothing.toml"), 1, "card-letter"),
         (("plan",), 2, "--from-db"),
-        (("plan", "--from-db", "--scenario", "card-letter"), 2, "one source"),
+        (("plan", "--from-db", "--scenario", "card-letter"), 1, "cardlab.db"),
         (("plan", "--from-db", "--uplink-mbps", "1", "--downlink-mbps", "1"), 1, "cardlab.db"),
         (("plan", "--scenario", "card-letter", "--link", "lab"), 2, "--from-db"),
         (("simulate", "--scenario", "card-letter", "--channel", "bad"), 1, "good, normal, poor"),
