@@ -13,7 +13,7 @@ from tests.twin.truth import Asked, World
 from tests.twin.worlds import questions
 
 # Plans that are asked of each fleet: measuring takes seconds, a plan a tenth of one.
-QUESTIONS = 5
+QUESTIONS = 8
 
 
 def drawn(strategy: st.SearchStrategy[Any], count: int, number: int) -> list[Any]:

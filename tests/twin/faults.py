@@ -63,7 +63,9 @@ FAULTS = {
         new="device_memory_bytes(self.server_profile, cuts) for p in self.profiles",
     ),
     "uplink for downlink": Fault(
-        function=from_db._Assembly._known_rates, old="given[1] or stored[1]", new="given[0] or stored[0]"
+        function=from_db._Assembly._known_rates,
+        old="given.downlink_bps or stored[1]",
+        new="given.uplink_bps or stored[0]",
     ),
     "mini-batches of a round forgotten": Fault(
         function=delay.round_terms, old="device=epochs * each.device_s", new="device=each.device_s"

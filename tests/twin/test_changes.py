@@ -177,7 +177,7 @@ def test_more_weight_on_delay_never_makes_it_longer(fleets, asked):
         assert delays == sorted(delays, reverse=True)
         assert energies == sorted(energies)
         moved += delays[0] > delays[-1] and energies[0] < energies[-1]
-    assert moved >= 3
+    assert moved >= 2
 
 
 def test_mini_batches_multiply_what_comes_with_each(fleet, asked):

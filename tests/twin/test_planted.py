@@ -13,12 +13,14 @@ from tests.twin.hold import Held, hold_plan
 from tests.twin.truth import Asked, World
 
 pytestmark = pytest.mark.torch
+# Questions to each of eight fleets: 200 worlds.
+TURNS = 25
 
 
 def planned_worlds(fleets: list[tuple[World, Measured]], ask: Callable[[int, World], list[Asked]]) -> Iterator[Held]:
     """What is held of one question after the other, turn by turn through the fleets."""
     every = [ask(index, world) for index, (world, _) in enumerate(fleets)]
-    for turn in range(17):
+    for turn in range(TURNS):
         for (world, measured), asked in zip(fleets, every, strict=True):
             held = Held()
             hold_plan(held, world, asked[turn], measured, plan(world, asked[turn], measured.database))
@@ -37,7 +39,7 @@ def test_a_planted_fault_is_found_within_200_worlds(fleets, tmp_path, name):
                 if held.far:
                     return
             pytest.fail("no fleet shows it")
-        for number, held in enumerate(planned_worlds(fleets, lambda i, w: asked_of(w, 17, i))):
+        for number, held in enumerate(planned_worlds(fleets, lambda i, w: asked_of(w, TURNS, i))):
             if held.far:
                 print(f"found in world {number + 1}: {held.far[0]}")
                 return
