@@ -32,6 +32,7 @@ from cardlab.core.identity import new_uid
 from cardlab.core.laws import law_named
 from cardlab.core.laws.base import Array
 from cardlab.core.laws.measured import Measured
+from cardlab.core.quantity import Estimate, Origin, Provenance, union_of
 from cardlab.core.records.fit import UNITS, Axis, Fit, FitSubject, ParameterEstimate
 
 PROFILED = ("knee", "voltage_ratio")
@@ -70,7 +71,7 @@ def fit_power(
 
     Args:
         frequency_hz: frequencies read back under load [n], Hz, in the order they were measured.
-        power_w: mean power [n], W.
+        power_w: mean power [n], W; Estimates keep their origins, plain numbers are imported.
         law: a name of cardlab.core.laws, or "auto".
         stderr_w: measured standard errors [n], W.
         quantisation_w: step of the meter, W.
@@ -86,7 +87,7 @@ def fit_power(
         UsageError: no such law.
     """
     data = prepare(frequency_hz, power_w, stderr=stderr_w, quantisation=quantisation_w, throttled=throttled)
-    subject = subject or FitSubject()
+    subject = subject or _of_estimates(power_w)
     if subject.quantity not in ("power", "wait_power"):
         subject = replace(subject, quantity="power")
     return _fit(data, law, subject, Options(loss=loss, relative=relative), frequency_max_hz)
@@ -106,8 +107,17 @@ def fit_latency(
 ) -> Fit:
     """Fit latency (s) against frequency (Hz) at one memory frequency; arguments and errors as `fit_power`."""
     data = prepare(frequency_hz, latency_s, y_name="latency_s", stderr=stderr_s, throttled=throttled)
-    subject = replace(subject or FitSubject(), quantity="latency")
+    subject = replace(subject or _of_estimates(latency_s), quantity="latency")
     return _fit(data, law, subject, Options(loss=loss, relative=relative), frequency_max_hz)
+
+
+def _of_estimates(values: ArrayLike) -> FitSubject:
+    """A subject with the origins of Estimates among the values; plain numbers are imported."""
+    known = [v.provenance for v in values if isinstance(v, Estimate)] if isinstance(values, list | tuple) else []
+    if not known:
+        return FitSubject()
+    plain = [] if len(known) == len(values) else [Provenance.of(Origin.IMPORTED)]  # type: ignore[arg-type]
+    return FitSubject(provenance=union_of([*known, *plain]))
 
 
 def compare(

@@ -72,6 +72,19 @@ def _show(found: Fits, shared: Shared, charts: Sequence[Chart | Bars] | None) ->
         _print_constants(c)
     for o in found.optima:
         print_line(optimum_line(o))
+    for line in _unmeasured(found):
+        print_line(line)
+
+
+def _unmeasured(fits: Iterable[Fit]) -> list[str]:
+    """A line for each origin but measuring, so that nobody takes one for the other."""
+    names: dict[str, dict[str, None]] = {}
+    for fit in fits:
+        for origin in sorted(origin.value for origin in fit.provenance.origins):
+            if origin != "measured":
+                names.setdefault(origin, {})[fit.device_name] = None
+    words = {"simulated": "simulated, no number of these is real"}
+    return [f"{words.get(origin, origin)}: {', '.join(devices)}" for origin, devices in names.items()]
 
 
 def optimum_line(o: Optimum) -> str:

@@ -140,7 +140,7 @@ def _row(data: DeviceData, profile: Profile) -> tuple[Cell, ...]:
     point = top_point(profile)
     step = None if point is None else step_estimate(profile, point)
     power, waiting = _power(point, "power"), _power(point, "wait_power")
-    best = next((b for b in data.optima if _same(b, profile)), None)
+    best = next((b for b in data.optima if _same(b, profile, point)), None)
     return (
         data.device.name,
         None if point is None else clock_of(point),
@@ -155,9 +155,13 @@ def _row(data: DeviceData, profile: Profile) -> tuple[Cell, ...]:
     )
 
 
-def _same(best: Optimum, profile: Profile) -> bool:
+def _same(best: Optimum, profile: Profile, point: Point | None) -> bool:
+    """Whether an optimum is of the task, rail, power mode and memory frequency that the rest of the row is of."""
     task = None if profile.run.task is None else profile.run.task.uid
-    return (best.task, best.workload) == (task, profile.run.workload)
+    state = None if point is None else point.operating
+    here = (None, None) if state is None else (state.power_mode, state.memory_hz)
+    whole = (best.rail, best.power_mode, best.memory_hz) == (profile.total_rail, *here)
+    return whole and (best.task, best.workload) == (task, profile.run.workload)
 
 
 def _table(key: str, rows: tuple[tuple[Cell, ...], ...]) -> Table:

@@ -54,3 +54,27 @@ def test_the_text_of_a_prediction_says_that_it_is_simulated(tmp_path: Path) -> N
     assert "simulated" in said and "fitted" in said
     with open_store(tmp_path / "a.db") as store:
         assert store.fits.newest()
+
+
+def test_a_fit_of_estimates_keeps_their_origin():
+    """A notebook measures a simulated card and fits what it read: it said imported."""
+    from cardlab.calibrate import fit_latency, fit_power
+    from cardlab.core.quantity import Estimate, Origin, Provenance
+
+    hz = [6e8, 9e8, 1.2e9, 1.5e9, 1.8e9]
+    simulated = [Estimate(20.0 + 30.0 * (f / 2e9) ** 3, provenance=Provenance.of(Origin.SIMULATED)) for f in hz]
+    assert fit_power(hz, simulated).provenance.origins == {Origin.SIMULATED}
+    assert fit_latency(hz, tuple(simulated)).provenance.origins == {Origin.SIMULATED}
+    assert fit_power(hz, [float(e) for e in simulated]).provenance.origins == {Origin.IMPORTED}
+    mixed = [*simulated[:-1], float(simulated[-1])]
+    assert fit_power(hz, mixed).provenance.origins == {Origin.SIMULATED, Origin.IMPORTED}
+
+
+def test_what_is_simulated_is_named_under_the_curves(tmp_path):
+    from tests.cli.run import command
+
+    db = str(tmp_path / "x.db")
+    words = ("--platform", "simulated:orin-nano:toy", "--model", "tiny-llama", "--seq", "16", "--no-whole-step")
+    assert command("profile-device", *words, "--frequencies", "all", "--db", db).code == 0
+    assert "simulated, no number of these is real: toy" in command("calibrate", "fit", "--db", db).out
+    assert "simulated, no number of these is real: toy" in command("calibrate", "show", "--db", db).out

@@ -163,3 +163,24 @@ def test_a_prediction_has_the_origin_of_what_predicted_it(world_db: Path) -> Non
 def test_a_page_without_anything_optional_is_still_a_page(fleet) -> None:
     bare = DeviceData(device=fleet[world.SERVER.key].device)
     assert [s.level for s in device_sections(bare)] == [1]
+
+
+def test_side_by_side_the_best_frequency_is_of_the_rail_that_the_row_is_of(fleet) -> None:
+    """An AGX Orin's best frequency was that of its GPU rail beside totals of the whole board."""
+    server = fleet[world.SERVER.key]
+    [whole] = [o for o in server.optima if o.rail == server.profiles[0].total_rail]
+    part = replace(whole, rail="a part", optimum=replace(whole.optimum, frequency_hz=whole.optimum.frequency_hz / 2))
+    data = {**fleet, world.SERVER.key: replace(server, optima=(part, *server.optima))}
+    rows = [
+        row for t in tables(fleet_sections(list(data.values()))) for row in t if row["device"] == server.device.name
+    ]
+    assert [row["frequency of least energy"] for row in rows if row["frequency of least energy"]] == [
+        whole.optimum.frequency_hz
+    ]
+
+
+def tables(sections: tuple[Section, ...]) -> list[list[dict[str, object]]]:
+    """Every table that has a best frequency, as rows."""
+    found = [p for s in sections for p in s.parts if isinstance(p, Table)]
+    heads = [[dict(zip((c.name for c in t.columns), row, strict=True)) for row in t.rows] for t in found]
+    return [rows for rows in heads if rows and "frequency of least energy" in rows[0]]

@@ -34,8 +34,7 @@ def done(*words: str) -> Result:
 
 
 def planned(*words: str) -> dict[str, Any]:
-    document = done("card", "plan", "--from-db", *PARTIES, *RATES, "--rounds", "3", *words, "--json").document
-    return document
+    return done("card", "plan", "--from-db", *PARTIES, *RATES, "--rounds", "3", *words, "--json").document
 
 
 def followed(plan: dict[str, Any], *words: str) -> dict[str, dict[str, Any]]:
