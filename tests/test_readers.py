@@ -8,6 +8,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -105,15 +106,33 @@ def write_bundle(path: Path, parts: dict[str, bytes]) -> None:
         bundle.writestr("manifest.json", json.dumps(manifest))
 
 
-def either_read_or_refused(read: Callable[[], object]) -> bool:
-    """Whether it was read; anything but an error of our own is a failure of the test."""
-    try:
-        read()
-    except CardlabError as error:
-        assert str(error).strip() and "\n" not in str(error).strip(), f"not one line: {error}"
-        assert error.remedy
-        return False
-    return True
+@dataclass
+class Tally:
+    """What was tried: files, how many of them differ, and how many were read."""
+
+    tried: int = 0
+    read: int = 0
+    seen: set[int] = field(default_factory=set)
+
+    def count(self, content: object, read: Callable[[], object]) -> bool:
+        """Whether it was read; anything but an error of our own is a failure of the test."""
+        self.tried += 1
+        self.seen.add(hash(content))
+        try:
+            read()
+        except CardlabError as error:
+            assert str(error).strip() and "\n" not in str(error).strip(), f"not one line: {error}"
+            assert error.remedy
+            return False
+        self.read += 1
+        return True
+
+    def conclude(self, wanted: int, what: str) -> None:
+        """As many as were wanted, most of them different, some read and some refused."""
+        assert self.tried >= wanted, f"{self.tried} tried of {wanted}"
+        assert len(self.seen) > 0.5 * wanted, f"only {len(self.seen)} of {self.tried} differ"
+        assert 0 < self.read < self.tried, "the damage is either total or none"
+        print(f"{self.tried} {what}, {len(self.seen)} different: {self.read} read, the others refused in one line")
 
 
 def counts(examples: int) -> settings:
@@ -131,28 +150,26 @@ def sample_and(full: int, sample: int = SAMPLE) -> pytest.MarkDecorator:
 @sample_and(35_000, 250)
 def test_csv_and_kernel_tuner_files(examples: int, tmp_path: Path) -> None:
     store = open_store(tmp_path / "x.db")
-    kept = [0]
+    tally = Tally()
 
     @counts(examples)
     @given(st.one_of(damaged(CSV).map(lambda t: ("a.csv", t)), damaged(KERNEL_TUNER).map(lambda t: ("a.json", t))))
     def read(file: tuple[str, str]) -> None:
         path = tmp_path / file[0]
         path.write_bytes(file[1].encode("utf-8", "surrogatepass"))
-        before = len(store.runs.summaries()) if kept[0] < 50 else None
-        whole = either_read_or_refused(lambda: import_sweep(store, ImportOptions(file=str(path), device="x")))
-        kept[0] += whole
+        before = len(store.runs.summaries()) if tally.read < 50 else None
+        whole = tally.count(file, lambda: import_sweep(store, ImportOptions(file=str(path), device="x")))
         if before is not None:
             runs = store.runs.summaries()
             assert len(runs) > before if whole else len(runs) == before, "half a file was stored"
 
     read()
-    assert 0 < kept[0] < examples, "the damage is either total or none"
-    print(f"{examples} CSV and Kernel Tuner files: {kept[0]} read, the others refused in one line")
+    tally.conclude(examples, "CSV and Kernel Tuner files")
 
 
 @sample_and(8_000)
 def test_bundles(examples: int, tmp_path: Path) -> None:
-    kept = [0]
+    tally = Tally()
 
     @counts(examples)
     @given(bundles())
@@ -163,35 +180,32 @@ def test_bundles(examples: int, tmp_path: Path) -> None:
             rest.unlink()
         write_bundle(tmp_path / "b", parts)
         with open_store(path) as store:
-            whole = either_read_or_refused(lambda: merge_bundle(store, tmp_path / "b"))
-            kept[0] += whole
+            whole = tally.count(tuple(parts.items()), lambda: merge_bundle(store, tmp_path / "b"))
             if not whole:
                 assert store.runs.summaries() == (), "half a bundle was merged"
 
     read()
-    assert 0 < kept[0] < examples
-    print(f"{examples} bundles: {kept[0]} merged, the others refused in one line")
+    tally.conclude(examples, "bundles")
 
 
 @sample_and(35_000)
 def test_scenarios(examples: int) -> None:
-    kept = [0]
+    tally = Tally()
 
     @counts(examples)
     @given(st.sampled_from(scenario_texts()).flatmap(damaged))
     def read(text: str) -> None:
-        kept[0] += either_read_or_refused(lambda: parse_scenario(text))
+        tally.count(text, lambda: parse_scenario(text))
 
     read()
-    assert 0 < kept[0] < examples
-    print(f"{examples} scenarios: {kept[0]} read, the others refused in one line")
+    tally.conclude(examples, "scenarios")
 
 
 @sample_and(22_000, 250)
 def test_configurations(examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cardlab.profilers.runtime.configs import load_architecture
 
-    kept = [0]
+    tally = Tally()
     monkeypatch.chdir(tmp_path)
 
     @counts(examples)
@@ -205,11 +219,10 @@ def test_configurations(examples: int, tmp_path: Path, monkeypatch: pytest.Monke
         path = tmp_path / file[0]
         path.write_bytes(file[1].encode("utf-8", "surrogatepass"))
         model = file[0] == "config.json"
-        kept[0] += either_read_or_refused((lambda: load_architecture(str(path))) if model else load_settings)
+        tally.count(file, (lambda: load_architecture(str(path))) if model else load_settings)
 
     read()
-    assert 0 < kept[0] < examples
-    print(f"{examples} model and settings files: {kept[0]} read, the others refused in one line")
+    tally.conclude(examples, "model and settings files")
 
 
 def test_only_the_entry_point_catches_everything() -> None:

@@ -184,7 +184,8 @@ def test_warnings():
     bound = fit_power(CLOCKS_HZ, 3e-26 * CLOCKS_HZ**3.4 / 1e9**0.4, "static_cubic")
     assert any("static_power is at its bound" in w for w in bound.warnings)
     assert bound.parameters["static_power"].stderr is None
-    assert any("3 frequencies, ridge" not in w for w in fit_power(CLOCKS_HZ[:4], y[:4], "ridge").warnings)
+    assert "4 frequencies, ridge wants at least 7" in fit_power(CLOCKS_HZ[:4], y[:4], "ridge").warnings
+    assert not any("wants at least" in w for w in fit_power(CLOCKS_HZ[:7], y[:7], "ridge").warnings)
 
 
 @pytest.mark.parametrize(
