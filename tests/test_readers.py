@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from cardlab.card.problem.scenario_file import bundled_scenarios, parse_scenario
 from cardlab.core.errors import CardlabError
 from cardlab.db import open_store
-from cardlab.db.bundle import merge_bundle
+from cardlab.db.bundle import VERSION, merge_bundle
 from cardlab.workflows.exchange import import_sweep
 from cardlab.workflows.options.calibrate import ImportOptions
 from cardlab.workflows.settings import load_settings
@@ -28,6 +28,7 @@ from tests.conftest import ROOT
 from tests.db.test_bundle import make_board
 
 SAMPLE = 60
+RELEASED_BUNDLE = ROOT / "tests" / "golden" / "v0_1_0_every_kind.cardlab"
 CSV = "frequency_mhz,power_w,latency_s,workload,rail\n# note\n1000,50,0.2,gemm,board\n2000,90.5,0.1,gemm,board\n"
 KERNEL_TUNER = json.dumps(
     {"cache": {f"{f}": {"nvml_gr_clock": f, "nvml_power": 20 + f / 100, "time": 1e6 / f} for f in (600, 900, 1200)}}
@@ -66,16 +67,25 @@ def scenario_texts() -> tuple[str, ...]:
 
 
 @cache
-def bundle_parts() -> dict[str, bytes]:
-    """Files of a whole bundle, without its manifest."""
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(make_board(Path(folder), 1)) as bundle:
-        return {name: bundle.read(name) for name in bundle.namelist() if name != "manifest.json"}
+def bundle_parts(version: int) -> dict[str, bytes]:
+    """Files of a whole bundle of that version, without its manifest; version 1 is that of release 0.1.0."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole = RELEASED_BUNDLE if version == 1 else make_board(Path(folder), 1)
+        with zipfile.ZipFile(whole) as bundle:
+            return {name: bundle.read(name) for name in bundle.namelist() if name != "manifest.json"}
 
 
 @st.composite
-def bundles(draw: st.DrawFn) -> dict[str, bytes]:
-    """A bundle one of whose files was damaged, its checksums right again: only its content is wrong."""
-    parts = dict(bundle_parts())
+def bundles(draw: st.DrawFn) -> tuple[int, dict[str, bytes]]:
+    """Version and files of a bundle, one of them damaged, its checksums right again: only its content is wrong."""
+    # The released one holds a run of every kind, and takes ten times as long to merge.
+    version = draw(st.sampled_from([VERSION] * 9 + [1]))
+    return version, draw(damaged_bundles(version))
+
+
+@st.composite
+def damaged_bundles(draw: st.DrawFn, version: int) -> dict[str, bytes]:
+    parts = dict(bundle_parts(version))
     name = draw(st.sampled_from(sorted(parts)))
     if name == "blobs.bin":
         parts[name] = parts[name][: draw(st.integers(0, len(parts[name])))]
@@ -97,12 +107,12 @@ def bundles(draw: st.DrawFn) -> dict[str, bytes]:
     return parts
 
 
-def write_bundle(path: Path, parts: dict[str, bytes]) -> None:
+def write_bundle(path: Path, parts: dict[str, bytes], version: int = VERSION) -> None:
     with zipfile.ZipFile(path, "w") as bundle:
         for name, data in parts.items():
             bundle.writestr(name, data)
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
-        manifest = {"format": "cardlab-bundle", "version": 1, "files": digests}
+        manifest = {"format": "cardlab-bundle", "version": version, "files": digests}
         bundle.writestr("manifest.json", json.dumps(manifest))
 
 
@@ -169,23 +179,27 @@ def test_csv_and_kernel_tuner_files(examples: int, tmp_path: Path) -> None:
 
 @sample_and(8_000)
 def test_bundles(examples: int, tmp_path: Path) -> None:
-    tally = Tally()
+    tally, merged = Tally(), dict.fromkeys((1, VERSION), 0)
 
     @counts(examples)
     @given(bundles())
-    def read(parts: dict[str, bytes]) -> None:
+    def read(bundle: tuple[int, dict[str, bytes]]) -> None:
+        version, parts = bundle
         path = tmp_path / "home.db"
         path.unlink(missing_ok=True)
         for rest in tmp_path.glob("home.db-*"):
             rest.unlink()
-        write_bundle(tmp_path / "b", parts)
+        write_bundle(tmp_path / "b", parts, version)
         with open_store(path) as store:
             whole = tally.count(tuple(parts.items()), lambda: merge_bundle(store, tmp_path / "b"))
+            merged[version] += whole
             if not whole:
                 assert store.runs.summaries() == (), "half a bundle was merged"
 
     read()
     tally.conclude(examples, "bundles")
+    # A bundle that says another version than it is written in is refused whatever else is wrong with it.
+    assert merged[VERSION] > 0, merged
 
 
 @sample_and(35_000)
