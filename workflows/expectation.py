@@ -54,7 +54,7 @@ def _expected(
     store: Store, settings: RunSettings, server: Device, name: str, link: str | None
 ) -> tuple[Prediction, tuple[str, ...]]:
     given = _given(store, link)
-    up_bps, down_bps = given or (_ANY_BPS, _ANY_BPS)
+    up_bps, down_bps, rtt_s = given or (_ANY_BPS, _ANY_BPS, None)
     request = Request(
         server=server.key,
         devices=(name,),
@@ -63,6 +63,7 @@ def _expected(
         sequence=settings.task.sequence,
         uplink_bps=up_bps,
         downlink_bps=down_bps,
+        rtt_s=rtt_s,
         wire_dtype=settings.wire_dtype,
         # Only delays are used, and this way of counting asks for no waiting power.
         energy="busy",
@@ -120,11 +121,19 @@ def _as_run(found: Gathered, settings: RunSettings) -> tuple[Problem, dict[str, 
     return problem, unknown
 
 
-def _given(store: Store, link: str | None) -> tuple[float | None, float | None] | None:
-    """Rates to plan with: those of `--link`; None and None to take the only stored link; None if nothing is known."""
+_Given = tuple[float | None, float | None, float | None]
+
+
+def _given(store: Store, link: str | None) -> _Given | None:
+    """Rates and round trip to plan with: those of `--link`; three None to take the only stored link's.
+
+    None if nothing is known.
+    """
     if link is not None:
         shape = parse_link(link)
-        return None if None in (shape.uplink_bps, shape.downlink_bps) else (shape.uplink_bps, shape.downlink_bps)
+        rates = (shape.uplink_bps, shape.downlink_bps)
+        # The delay that is imposed, each way; what the true link adds to it is not known.
+        return None if None in rates else (*rates, 2.0 * shape.delay_s)
     stored = store.links.all()
     known = len(stored) == 1 and None not in (stored[0].uplink_bps, stored[0].downlink_bps)
-    return (None, None) if known else None
+    return (None, None, None) if known else None

@@ -27,6 +27,7 @@ class Request:
         model, batch, sequence: name the task if the parties share several.
         task: the first digits of its uid, which tells apart what those do not (LoRA, optimizer).
         uplink_bps, downlink_bps: the link, bit/s.
+        rtt_s: round trip of the link, seconds; that of the stored link by default.
         link: a radio channel to draw rates from, for a direction without a rate.
         link_name: a stored link whose rates to take.
         wire_dtype: dtype of smashed data and gradients on the link; the server's by default.
@@ -41,6 +42,7 @@ class Request:
     task: str | None = None
     uplink_bps: float | None = None
     downlink_bps: float | None = None
+    rtt_s: float | None = None
     link: LinkSpec | None = None
     link_name: str | None = None
     wire_dtype: str | None = None
