@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from cardlab.calibrate.publishing import energy_optima, published_constants
 from cardlab.calibrate.service import KINDS, Group
 from cardlab.calibrate.service import gather as gather_groups
-from cardlab.core.errors import UsageError
-from cardlab.core.records.checks import TermCheck, TermOff, check_rounds, terms_off
+from cardlab.core.errors import NotFoundError, UsageError
+from cardlab.core.records.checks import EnergyCheck, TermCheck, TermOff, check_energies, check_rounds, terms_off
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Profile, Run, RunKind
+from cardlab.core.records.plan import Plan
 from cardlab.core.records.training import TrainRound
 from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
 from cardlab.reports.views.fit import Curve, curve
 from cardlab.reports.views.inputs import DeviceData
+from cardlab.workflows.grounds import grounds_of
 
 
 def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profile] = ()) -> tuple[DeviceData, ...]:
@@ -47,11 +49,16 @@ def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profil
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRun(Tabular):
-    """A split run with its rounds and what was predicted of them."""
+    """A split run with its rounds and what was predicted of them.
+
+    `notes`: in what the run was not what its plan was made for.
+    """
 
     run: Run
     rounds: tuple[TrainRound, ...]
     checks: tuple[TermCheck, ...]
+    energies: tuple[EnergyCheck, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def plan(self) -> str | None:
@@ -90,7 +97,21 @@ def split_run(store: Store, uid: str) -> SplitRun:
     if profile.run.kind != RunKind.TRAIN:
         raise UsageError(f"{profile.run.uid[:12]} is a {profile.run.kind.value}, no split run", remedy="see: card run")
     rounds = store.rounds.of_run(profile.run.uid)
-    return SplitRun(run=profile.run, rounds=rounds, checks=check_rounds(rounds))
+    return SplitRun(
+        run=profile.run,
+        rounds=rounds,
+        checks=check_rounds(rounds),
+        energies=check_energies(rounds, _plan_of(store, rounds)),
+        notes=grounds_of(store, profile.run, rounds),
+    )
+
+
+def _plan_of(store: Store, rounds: Sequence[TrainRound]) -> Plan | None:
+    uid = next((r.plan for r in rounds if r.plan is not None), None)
+    try:
+        return None if uid is None else store.plans.get(uid)
+    except NotFoundError:
+        return None
 
 
 def newest_runs(store: Store, device: str) -> list[Profile]:

@@ -21,9 +21,9 @@ from cardlab.core.records.link import Link
 from cardlab.core.records.plan import TERMS, DelayTerms, Plan
 from cardlab.db.store import Store
 from cardlab.split.settings import RunSettings
-from cardlab.workflows.expectation import expected_by_device
+from cardlab.workflows.expectation import Serving, expected_by_device
 from tests import records
-from tests.card.database import SERVER, whole
+from tests.card.database import BOARD, SERVER, whole
 from tests.card.test_sft import random_scenario
 from tests.cli.run import command
 
@@ -126,7 +126,7 @@ def test_a_run_over_a_shaped_link_is_expected_with_its_delay(database: Path) -> 
     )
     with whole(database) as store:
         plain, far = (
-            expected_by_device(store, settings, SERVER, link).predictions["board"].terms
+            expected_by_device(store, settings, Serving(SERVER), link).predictions[BOARD.key].terms
             for link in ("100mbit", "100mbit,20ms")
         )
     added = {name: far[name] - plain[name] for name in far}
