@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cardlab.calibrate.constants import delta_curve, delta_from_latency
 from cardlab.calibrate.publishing import energy_optima, published_constants
 from cardlab.calibrate.service import KINDS, Group
 from cardlab.calibrate.service import gather as gather_groups
 from cardlab.core.errors import NotFoundError, UsageError
+from cardlab.core.quantity import Estimate
 from cardlab.core.records.checks import EnergyCheck, TermCheck, TermOff, check_energies, check_rounds, terms_off
+from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Profile, Run, RunKind
 from cardlab.core.records.plan import Plan
@@ -17,7 +20,7 @@ from cardlab.core.records.training import TrainRound
 from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
 from cardlab.reports.views.fit import Curve, curve
-from cardlab.reports.views.inputs import DeviceData
+from cardlab.reports.views.inputs import DeltaLaw, DeviceData
 from cardlab.workflows.grounds import grounds_of
 
 
@@ -42,8 +45,36 @@ def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profil
                 curves=curves_of(mine, [g for g in groups if g.subject.device == d.key]),
                 constants=tuple(c for c in constants if c.device == d.key),
                 optima=tuple(o for o in optima if o.device == d.key),
+                deltas=deltas_of(d, profiles, mine, groups),
             )
         )
+    return tuple(found)
+
+
+def deltas_of(
+    device: Device, profiles: Sequence[Profile], fits: Iterable[Fit], groups: Sequence[Group]
+) -> tuple[DeltaLaw, ...]:
+    """Delta of each segment and phase whose latency has a law of cycles; none where the cores are not known."""
+    work = {
+        (p.run.task.uid, cost.segment, phase): cost.forward_flop if phase == "forward" else cost.backward_flop
+        for p in profiles
+        if p.run.task is not None and p.run.analysis is not None
+        for cost in p.run.analysis.segments
+        for phase in cost.phases
+    }
+    found = []
+    for one in fits:
+        flop = work.get((one.task or "", one.segment or "", one.phase or ""), 0.0)
+        if not one.selected or one.quantity != "latency" or not device.cores or not flop > 0 or one.x.min is None:
+            continue
+        law = delta_curve(one, flop, device.cores)
+        readings = [r for g in groups if g.subject.key == one.key for r in g.readings]
+        points = [(r.frequency_hz, r.value) for r in readings if r.frequency_hz and not r.throttled]
+        if law is not None:
+            measured = tuple(
+                (hz, delta_from_latency(Estimate(value_s), flop, hz, device.cores).value) for hz, value_s in points
+            )
+            found.append(DeltaLaw(fit=one, law=law, points=measured))
     return tuple(found)
 
 

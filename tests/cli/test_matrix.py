@@ -54,6 +54,7 @@ VALUES = {
     "--from-db": "--from-db",
     "--idle": "5",
     "--key": "{folder}/nobody.secret",
+    "--intervals": "bootstrap",
     "--law": "power_law",
     "--link": "nowhere",
     "--load-command": "true",

@@ -55,6 +55,22 @@ def test_a_power_chart_has_points_law_interval_cubic_best_clock_and_throttled_po
     assert "held out" in found.note and "simulated" in found.note
 
 
+def test_the_law_behind_delta_is_drawn_through_the_points_it_was_measured_at(fleet) -> None:
+    """delta = flop / (t f cores), and t = a + b / f: the curve is what the latency's law makes of it."""
+    data = fleet[world.SERVER.key]
+    found = chart(device_sections(data), ": layer forward delta")
+    law, points = found.series
+    assert len(points.x) == len(database.MEASURED) - 1
+    flop = next(s for s in data.profiles[0].run.analysis.segments if s.segment == "layer").forward_flop
+    for hz, delta in zip(points.x, points.y, strict=True):
+        _, at = min((abs(x - hz), i) for i, x in enumerate(law.x))
+        assert delta == pytest.approx(flop / (database.layer_s(hz) * hz * data.device.cores), rel=0.06)
+        assert law.y[at] == pytest.approx(delta, rel=0.06)
+    assert "flop / (t f cores)" in found.note
+    # Without cores there is no delta, and none is drawn.
+    assert not any("delta" in p.title for p in pictures(device_sections(fleet[world.METERLESS.key])))
+
+
 def test_the_best_clock_is_the_least_of_the_energy_that_is_drawn(fleet) -> None:
     sections = device_sections(fleet[world.SERVER.key])
     energy = chart(sections, "energy of one training step, rail board")
