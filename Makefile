@@ -46,10 +46,11 @@ check: $(VENV)/.ready $(LINK)
 	PYTHONPATH=build/src $(BIN)/lint-imports
 
 accept: $(VENV)/.ready
-	$(BIN)/python -m pytest -m accept -p tests.accept_report
+	$(BIN)/python -m pytest -m accept -p tests.accept_report; status=$$?; $(BIN)/python docs/make_figures.py; exit $$status
 
 docs: $(VENV)/.ready
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_figures.py
 	$(BIN)/python -m mkdocs build --strict --quiet
 
 clean:

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cardlab.calibrate.data import SweepData, prepare
-from cardlab.calibrate.fitter import Loss, Options, Solution, solve_law
+from cardlab.calibrate.fitter import Intervals, Loss, Options, Solution, solve_law
 from cardlab.calibrate.misfit import misfit
 from cardlab.calibrate.select import BASELINE, Candidate, choose, try_laws
 from cardlab.calibrate.uncertainty import (
     at_bound,
+    bootstrap_by_clock,
+    can_resample,
     covariance,
     draws,
     freedom_of,
@@ -56,7 +58,7 @@ class Comparison:
 
 def fit_power(
     frequency_hz: ArrayLike,
-    power_w: ArrayLike,
+    power_w: ArrayLike | Sequence[Estimate | float],
     law: str = "auto",
     *,
     stderr_w: ArrayLike | None = None,
@@ -65,6 +67,7 @@ def fit_power(
     frequency_max_hz: float | None = None,
     loss: Loss = "auto",
     relative: bool = True,
+    intervals: Intervals = "covariance",
     subject: FitSubject | None = None,
 ) -> Fit:
     """Fit power against frequency and return the chosen law.
@@ -79,6 +82,8 @@ def fit_power(
         frequency_max_hz: highest frequency the device offers, to warn when the sweep lacks it.
         loss: "linear", "soft_l1" or "auto".
         relative: weigh by relative error; False is plain least squares.
+        intervals: "covariance", or "bootstrap" by operating point; a law that cannot be resampled keeps the former and
+            warns.
         subject: what the sweep is about.
 
     Raises:
@@ -86,16 +91,16 @@ def fit_power(
         TooFewPointsError: the named law has more parameters than there are frequencies.
         UsageError: no such law.
     """
-    data = prepare(frequency_hz, power_w, stderr=stderr_w, quantisation=quantisation_w, throttled=throttled)
+    data = prepare(frequency_hz, _numbers(power_w), stderr=stderr_w, quantisation=quantisation_w, throttled=throttled)
     subject = subject or _of_estimates(power_w)
     if subject.quantity not in ("power", "wait_power"):
         subject = replace(subject, quantity="power")
-    return _fit(data, law, subject, Options(loss=loss, relative=relative), frequency_max_hz)
+    return _fit(data, law, subject, Options(loss=loss, relative=relative, intervals=intervals), frequency_max_hz)
 
 
 def fit_latency(
     frequency_hz: ArrayLike,
-    latency_s: ArrayLike,
+    latency_s: ArrayLike | Sequence[Estimate | float],
     law: str = "auto",
     *,
     stderr_s: ArrayLike | None = None,
@@ -103,20 +108,29 @@ def fit_latency(
     frequency_max_hz: float | None = None,
     loss: Loss = "auto",
     relative: bool = True,
+    intervals: Intervals = "covariance",
     subject: FitSubject | None = None,
 ) -> Fit:
     """Fit latency (s) against frequency (Hz) at one memory frequency; arguments and errors as `fit_power`."""
-    data = prepare(frequency_hz, latency_s, y_name="latency_s", stderr=stderr_s, throttled=throttled)
+    data = prepare(frequency_hz, _numbers(latency_s), y_name="latency_s", stderr=stderr_s, throttled=throttled)
     subject = replace(subject or _of_estimates(latency_s), quantity="latency")
-    return _fit(data, law, subject, Options(loss=loss, relative=relative), frequency_max_hz)
+    return _fit(data, law, subject, Options(loss=loss, relative=relative, intervals=intervals), frequency_max_hz)
 
 
-def _of_estimates(values: ArrayLike) -> FitSubject:
+def _numbers(values: ArrayLike | Sequence[Estimate | float]) -> ArrayLike:
+    """The values of Estimates, other values as they are."""
+    if not isinstance(values, list | tuple):
+        return values  # type: ignore[return-value]
+    return [v.value if isinstance(v, Estimate) else v for v in values]
+
+
+def _of_estimates(values: ArrayLike | Sequence[Estimate | float]) -> FitSubject:
     """A subject with the origins of Estimates among the values; plain numbers are imported."""
-    known = [v.provenance for v in values if isinstance(v, Estimate)] if isinstance(values, list | tuple) else []
+    every = values if isinstance(values, list | tuple) else ()
+    known = [v.provenance for v in every if isinstance(v, Estimate)]
     if not known:
         return FitSubject()
-    plain = [] if len(known) == len(values) else [Provenance.of(Origin.IMPORTED)]  # type: ignore[arg-type]
+    plain = [] if len(known) == len(every) else [Provenance.of(Origin.IMPORTED)]
     return FitSubject(provenance=union_of([*known, *plain]))
 
 
@@ -186,8 +200,11 @@ def _record(
     role: _Role,
 ) -> Fit:
     solution = candidate.solution
-    matrix = covariance(data, solution)
-    sampled = draws(data, solution)
+    resampled = None
+    if options.intervals == "bootstrap" and can_resample(data, solution):
+        resampled = bootstrap_by_clock(data, solution)
+    matrix = covariance(data, solution) if resampled is None else np.atleast_2d(np.cov(resampled, rowvar=False))
+    sampled = draws(data, solution) if resampled is None else resampled
     scale = noise_scale(data, solution)
     residual = solution.residuals(data)
     identity = {f.name: getattr(subject, f.name) for f in fields(FitSubject)}
@@ -199,7 +216,8 @@ def _record(
         selected=role.selected,
         n_points=data.x.size,
         x=_axis(data, subject.quantity),
-        parameters=_parameters(data, solution, matrix, subject.quantity),
+        parameters=_parameters(data, solution, matrix, subject.quantity, resampled),
+        intervals="covariance" if resampled is None else "bootstrap",
         covariance=None if matrix is None else tuple(tuple(row) for row in matrix.tolist()),
         degrees_of_freedom=freedom_of(data, solution),
         interval_factor=None if matrix is None else t_factor(freedom_of(data, solution)),
@@ -211,7 +229,10 @@ def _record(
         data_hash=data.data_hash,
         packed_draws=b"" if sampled is None else np.ascontiguousarray(sampled, dtype="<f8").tobytes(),
     )
-    return replace(fit, warnings=warnings_for(fit, data, solution, frequency_max_hz))
+    lines = warnings_for(fit, data, solution, frequency_max_hz)
+    if options.intervals == "bootstrap" and resampled is None:
+        lines = (*lines, f"intervals by covariance: {data.clocks} frequencies of a {fit.law} law cannot be resampled")
+    return replace(fit, warnings=lines)
 
 
 def _axis(data: SweepData, quantity: str) -> Axis:
@@ -222,7 +243,7 @@ def _axis(data: SweepData, quantity: str) -> Axis:
 
 
 def _parameters(
-    data: SweepData, solution: Solution, matrix: Array | None, quantity: str
+    data: SweepData, solution: Solution, matrix: Array | None, quantity: str, resampled: Array | None
 ) -> dict[str, ParameterEstimate]:
     bound = at_bound(solution)
     factor = t_factor(freedom_of(data, solution))
@@ -237,6 +258,9 @@ def _parameters(
         # The cost around a knee is no parabola: its interval comes from the profiled cost.
         if parameter.name in PROFILED and solution.degrees_of_freedom > 0 and solution.scale:
             ci95 = profile_interval(data, solution, i)
+        if resampled is not None and not bound[i]:
+            low, high = np.percentile(resampled[:, i], (2.5, 97.5))
+            ci95 = (float(low), float(high))
         # A table's values have the unit of whatever was measured.
         unit = UNITS[quantity] if parameter.unit == "SI" else parameter.unit
         result[parameter.name] = ParameterEstimate(

@@ -21,6 +21,8 @@ from cardlab.core.laws.base import Array, Law, SeparableLaw
 from cardlab.core.laws.measured import Measured
 
 Loss = Literal["auto", "linear", "soft_l1"]
+Intervals = Literal["covariance", "bootstrap"]
+INTERVALS: tuple[Intervals, ...] = ("covariance", "bootstrap")
 # In robust standard deviations; SOFT_SCALE is where soft-L1 begins to give less weight.
 OUTLIER = 6.0
 SOFT_SCALE = 3.0
@@ -36,11 +38,13 @@ class Options:
             second only when a point sticks out of the first.
         relative: errors scale with the value; False weighs all points alike (plain least squares).
         polish: finish with scipy's solver; off where thousands of fits are only compared.
+        intervals: "covariance", or "bootstrap" by whole operating points where a law can be resampled.
     """
 
     loss: Loss = "auto"
     relative: bool = True
     polish: bool = True
+    intervals: Intervals = "covariance"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,7 @@ def _head(fit: Fit) -> list[str]:
         f"{fit.device_name}: {fit.quantity}" + (f" ({detail})" if detail else ""),
         f"  law          {fit.law}{chosen}: {fit.curve.equation}",
         f"  points       {fit.n_points}, {span}; {fit.provenance}",
+        *(["  intervals    bootstrap by operating point"] if fit.intervals == "bootstrap" else []),
     ]
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from cardlab.calibrate.constant import constant_fit
 from cardlab.calibrate.data import SAME_CLOCK, prepare
 from cardlab.calibrate.fit import compare, fit_latency, fit_power
+from cardlab.calibrate.fitter import Intervals, Options
 from cardlab.calibrate.meter import MeterCalibration
 from cardlab.calibrate.meter_store import Meters, stored_meters
 from cardlab.core.errors import CalibrationError, NotFoundError, TooFewPointsError
@@ -53,12 +54,20 @@ class Group:
     frequency_max_hz: float | None
 
 
-def fit_store(store: Store, *, device: str | None = None, law: str = "auto", created_at: str) -> tuple[Fit, ...]:
+def fit_store(
+    store: Store,
+    *,
+    device: str | None = None,
+    law: str = "auto",
+    intervals: Intervals = "covariance",
+    created_at: str,
+) -> tuple[Fit, ...]:
     """Fit every subject of a device (all devices by default) and store the fits, all or none.
 
     Args:
         device: key of a device.
         law: "auto" compares all laws; a name fits only that law to the quantities that have it.
+        intervals: how far to trust the parameters: by covariance, or by bootstrap of operating points.
         created_at: UTC time in the store's form.
 
     Raises:
@@ -68,7 +77,7 @@ def fit_store(store: Store, *, device: str | None = None, law: str = "auto", cre
     groups = gather(store, device=device)
     if not groups:
         raise NotFoundError(f"{store.location} holds no measurement to fit", remedy="measure with profile-device first")
-    fitted = [(fit, _uids(group)) for group in groups for fit in fit_group(group, law)]
+    fitted = [(fit, _uids(group)) for group in groups for fit in fit_group(group, law, intervals)]
     if not fitted:
         raise NotFoundError(f"no quantity has a law called {law!r}", remedy="use --law auto")
     store.fits.add(fitted, created_at)
@@ -97,12 +106,13 @@ def _worst_of(subject: FitSubject, before: FitSubject | None) -> FitSubject:
     return replace(subject, meter_systematic=max(known)) if known else subject
 
 
-def fit_group(group: Group, law: str = "auto") -> tuple[Fit, ...]:
+def fit_group(group: Group, law: str = "auto", intervals: Intervals = "covariance") -> tuple[Fit, ...]:
     """The fits of one subject: every law tried, the chosen one marked; () if it has no law of that name."""
     runs, spread = len({r.run for r in group.readings}), run_spread(group.readings)
     told = (*_marks(group.readings), *_changed(runs, spread))
     return tuple(
-        replace(fit, warnings=(*fit.warnings, *told), runs=runs, run_spread=spread) for fit in _fits_of(group, law)
+        replace(fit, warnings=(*fit.warnings, *told), runs=runs, run_spread=spread)
+        for fit in _fits_of(group, law, intervals)
     )
 
 
@@ -146,20 +156,23 @@ def run_spread(readings: Sequence[Reading]) -> float | None:
     return math.sqrt(squares / freedom) if freedom else None
 
 
-def _fits_of(group: Group, law: str) -> tuple[Fit, ...]:
+def _fits_of(group: Group, law: str, intervals: Intervals) -> tuple[Fit, ...]:
     known = [r for r in group.readings if r.frequency_hz is not None]
     if not known:
         fit = constant_fit([(r.value, r.stderr) for r in group.readings], group.subject)
+        if intervals == "bootstrap":
+            told = "intervals by covariance: without a frequency there are no operating points to resample"
+            fit = replace(fit, warnings=(*fit.warnings, told))
         return (fit,) if law in ("auto", "constant") else ()
     try:
-        return _fit_known(group, known, law)
+        return _fit_known(group, known, law, intervals)
     except TooFewPointsError as error:
         raise TooFewPointsError(f"{_name(group.subject)}: {error.message}", remedy=error.remedy) from error
     except CalibrationError as error:
         raise CalibrationError(f"{_name(group.subject)}: {error.message}", remedy=error.remedy) from error
 
 
-def _fit_known(group: Group, known: Sequence[Reading], law: str) -> tuple[Fit, ...]:
+def _fit_known(group: Group, known: Sequence[Reading], law: str, intervals: Intervals) -> tuple[Fit, ...]:
     clocks = [r.frequency_hz for r in known if r.frequency_hz is not None]
     values = [r.value for r in known]
     errors = [r.stderr for r in known if r.stderr is not None]
@@ -178,7 +191,8 @@ def _fit_known(group: Group, known: Sequence[Reading], law: str) -> tuple[Fit, .
             quantisation=quantisation,
             throttled=throttled,
         )
-        return compare(data, group.subject, frequency_max_hz=group.frequency_max_hz).fits
+        options = Options(intervals=intervals)
+        return compare(data, group.subject, options=options, frequency_max_hz=group.frequency_max_hz).fits
     if group.subject.quantity in FITTED_POWERS:
         fit = fit_power(
             clocks,
@@ -188,6 +202,7 @@ def _fit_known(group: Group, known: Sequence[Reading], law: str) -> tuple[Fit, .
             quantisation_w=quantisation,
             throttled=throttled,
             frequency_max_hz=group.frequency_max_hz,
+            intervals=intervals,
             subject=group.subject,
         )
         return (fit,)
@@ -198,6 +213,7 @@ def _fit_known(group: Group, known: Sequence[Reading], law: str) -> tuple[Fit, .
         stderr_s=stderr,
         throttled=throttled,
         frequency_max_hz=group.frequency_max_hz,
+        intervals=intervals,
         subject=group.subject,
     )
     return (fit,)

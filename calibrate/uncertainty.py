@@ -4,6 +4,8 @@
 * Interval: value +- t(0.975, n - p) standard errors; for the knee of a ridge the cost is no parabola,
   so its ends are where the profiled cost passes S_min (1 + F(0.95; 1, n - p) / (n - p)).
 * Held-out error: every frequency is left out in turn and predicted from the others.
+* Bootstrap, on request in place of covariance and draws: the law is refitted to whole operating points drawn with
+  replacement, so that readings of one frequency, which share its errors, are never taken for independent ones.
 * Draws: the law is refitted to itself plus noise of the size of the residuals, the noise of each draw
   scaled by sqrt(nu / chi^2_nu), so that the draws spread like Student's t and keep every bound.
 """
@@ -128,6 +130,14 @@ def _mirrored(rng: np.random.Generator, count: int, size: int) -> Array:
     # Antithetic pairs: the draws are centred on the fit, and 200 of them are as good as more.
     half = rng.standard_normal((count // 2, size))
     return np.concatenate([half, -half])
+
+
+def can_resample(data: SweepData, solution: Solution) -> bool:
+    """Whether frequencies drawn with replacement say anything: a law with parameters, and more frequencies than those.
+
+    A table passes through its points whatever is drawn.
+    """
+    return not isinstance(solution.law, Measured) and data.clocks > max(3, len(solution.law.parameters))
 
 
 def bootstrap_by_clock(data: SweepData, solution: Solution, count: int = DRAWS) -> Array:

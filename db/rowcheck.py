@@ -142,6 +142,14 @@ def _fit(row: Values) -> str | None:
     return None if fit.curve.name == row["law"] else f"is of law {fit.law!r}, stored as {row['law']!r}"
 
 
+def _link(row: Values) -> str | None:
+    Provenance.from_plain(row["provenance"])
+    for name in ("uplink_bps", "downlink_bps", "message_bytes"):
+        if row[name] is not None and not row[name] > 0:
+            return f"has a {name} of {row[name]:g}"
+    return None if row["rtt_s"] is None or row["rtt_s"] >= 0 else f"has a rtt_s of {row['rtt_s']:g}"
+
+
 def _plan(row: Values) -> str | None:
     from_plain(Plan, row["document"])
     return None
@@ -158,5 +166,6 @@ _JUDGES: Mapping[str, Callable[[Values], str | None]] = {
     "train_phase": _train_phase,
     "sample_block": _sample_block,
     "fit": _fit,
+    "link": _link,
     "plan": _plan,
 }

@@ -127,9 +127,14 @@ def fit(row: Document) -> Row:
 
 
 def link(row: Document) -> Row:
-    """The spread of single messages in columns."""
+    """The spread of single messages, and their size, in columns.
+
+    A shaped link keeps no size: its round trip was that of pulses, which the shaping let pass.
+    """
     document = dict(row["document"])
-    ends: Row = {}
+    size = document.get("message_bytes")
+    whole = isinstance(size, int) and not isinstance(size, bool) and size > 0
+    ends: Row = {"message_bytes": size if whole and document.get("shaped") is None else None}
     for way in ("uplink", "downlink"):
         span = document.pop(f"{way}_range_bps", None)
         low, high = span if isinstance(span, list) and len(span) == 2 else (None, None)

@@ -272,6 +272,7 @@ class LinkRow(Row):
     uplink_bps: Mapped[float | None]
     downlink_bps: Mapped[float | None]
     rtt_s: Mapped[float | None]
+    message_bytes: Mapped[int | None] = mapped_column(BigInteger)
     provenance: Mapped[Document]
     measured_at: Mapped[str] = mapped_column(String(40))
     uplink_low_bps: Mapped[float | None]

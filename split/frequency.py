@@ -23,19 +23,23 @@ class ServerFrequency:
         self._held_hz: float | None = None
         self.refusal: str | None = None
 
-    def hold(self, frequency_hz: float | None) -> None:
-        """Hold that frequency from now on; None lets it run free. A platform that cannot says so in `refusal`."""
+    def hold(self, frequency_hz: float | None) -> str | None:
+        """Hold that frequency from now on; None lets it run free.
+
+        Returns why the platform does not, the first time; it stays in `refusal`.
+        """
         # A platform that refused once is not asked each round.
         if frequency_hz == self._held_hz or (frequency_hz is not None and self.refusal is not None):
-            return
+            return None
         self.release()
         if frequency_hz is None:
-            return
+            return None
         try:
             self._stack.enter_context(self.platform.locked(frequency_hz))
             self._held_hz = frequency_hz
         except DeviceError as error:
             self.refusal = str(error)
+        return self.refusal
 
     def read_hz(self) -> float | None:
         """The frequency as the platform reads it now, None where it cannot."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cardlab.core.errors import RunError
@@ -49,7 +49,7 @@ class Schedule:
     Args:
         plan: followed round by round; its last round goes on when the run is longer.
         cut: for every device and round, without a plan.
-        expected: predictions by device for a given cut.
+        expected: predictions for a given cut by the key of the device, which no label changes.
         codec: of the run, for devices whose plan names none.
     """
 
@@ -79,43 +79,39 @@ class Schedule:
             d.uplink_bps is not None and d.downlink_bps is not None for r in self._plan.rounds for d in r.devices
         )
 
-    def expect_same(self, names: Iterable[str], label: str) -> None:
-        """Expect of these devices what is expected of `label`: they all run on that machine."""
-        if label in self._expected:
-            self._expected = {**self._expected, **dict.fromkeys(names, self._expected[label])}
+    def at(self, number: int, device: str, key: str | None = None) -> Assignment:
+        """What the device of that label and key does in round `number` (from 1).
 
-    def at(self, number: int, device: str) -> Assignment:
-        """What that device does in round `number` (from 1). Raises RunError for one the plan does not know."""
+        Raises RunError for one the plan does not know.
+        """
         if self._plan is None:
-            return Assignment(cut=self._cut or 1, expected=self._expected.get(device, Prediction()))
-        # A run longer than its plan goes on as in the plan's last round.
-        planned = self._plan.rounds[min(number, len(self._plan.rounds)) - 1]
-        for decision in planned.devices:
-            if decision.device == device:
-                terms = {term: float(getattr(decision.delay_terms, term)) for term in TERMS}
-                # What a device waits for others at the server is observed apart.
-                terms["server"] -= decision.waiting_s or 0.0
-                expected = Prediction(
-                    terms=terms,
-                    terms_ci95=decision.terms_ci95,
-                    delay_ci95=decision.delay_ci95,
-                    provenance=decision.provenance,
-                )
-                # The first round loads every layer, from which the plan begins.
-                lacking = frozenset(self._plan.not_predicted) | (frozenset({"switch"}) if number == 1 else frozenset())
-                if lacking:
-                    expected = replace(_without(expected, lacking), delay_ci95=expected.delay_ci95)
-                if decision.codec is None and self._codec != "none":
-                    expected = _without(expected, _OF_CODEC)
-                return Assignment(
-                    cut=decision.cut,
-                    codec=decision.codec,
-                    frequency_hz=decision.frequency_hz,
-                    uplink_bps=decision.uplink_bps,
-                    downlink_bps=decision.downlink_bps,
-                    expected=expected,
-                )
-        raise unknown_device(device, self.devices)
+            return Assignment(cut=self._cut or 1, expected=self._expected.get(key or "", Prediction()))
+        decision = self._plan.decision(number, device)
+        if decision is None:
+            raise unknown_device(device, self.devices)
+        terms = {term: float(getattr(decision.delay_terms, term)) for term in TERMS}
+        # What a device waits for others at the server is observed apart.
+        terms["server"] -= decision.waiting_s or 0.0
+        expected = Prediction(
+            terms=terms,
+            terms_ci95=decision.terms_ci95,
+            delay_ci95=decision.delay_ci95,
+            provenance=decision.provenance,
+        )
+        # The first round loads every layer, from which the plan begins.
+        lacking = frozenset(self._plan.not_predicted) | (frozenset({"switch"}) if number == 1 else frozenset())
+        if lacking:
+            expected = replace(_without(expected, lacking), delay_ci95=expected.delay_ci95)
+        if decision.codec is None and self._codec != "none":
+            expected = _without(expected, _OF_CODEC)
+        return Assignment(
+            cut=decision.cut,
+            codec=decision.codec,
+            frequency_hz=decision.frequency_hz,
+            uplink_bps=decision.uplink_bps,
+            downlink_bps=decision.downlink_bps,
+            expected=expected,
+        )
 
 
 def _without(expected: Prediction, terms: frozenset[str]) -> Prediction:

@@ -231,12 +231,14 @@ class Server:
         member: Member | None = self._members.ready().get(name)
         if member is None:
             return None
-        assignment = self._schedule.at(number, name)
+        assignment = self._schedule.at(number, name, member.device.key)
         # Compiling takes seconds and would be taken for the first round's encoding.
         warm_codec(assignment.codec or self.settings.codec)
         begin_s = now_s()
         # Inside the time of the turn: what the switch takes is part of the round.
-        self._frequency.hold(assignment.frequency_hz)
+        refused = self._frequency.hold(assignment.frequency_hz)
+        if refused is not None:
+            self._callbacks.note(f"the server's frequency is not the planned one: {refused}")
         order = TurnOrder(
             settings=self.settings,
             peer=member.peer,

@@ -102,7 +102,8 @@ def fake_card(fake_nvml_library: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 def need(tool: str) -> str:
     """Path of an external tool; without it the test is skipped, and in CI it fails."""
-    found = shutil.which(tool)
+    # What the environment installs lies beside its Python, and need not be on the path.
+    found = shutil.which(tool, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if found is None:
         missing(f"{tool} is not installed")
     return str(found)

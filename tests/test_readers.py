@@ -8,6 +8,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from cardlab.card.problem.scenario_file import bundled_scenarios, parse_scenario
 from cardlab.core.errors import CardlabError
 from cardlab.db import open_store
-from cardlab.db.bundle import merge_bundle
+from cardlab.db.bundle import VERSION, merge_bundle
 from cardlab.workflows.exchange import import_sweep
 from cardlab.workflows.options.calibrate import ImportOptions
 from cardlab.workflows.settings import load_settings
@@ -27,6 +28,7 @@ from tests.conftest import ROOT
 from tests.db.test_bundle import make_board
 
 SAMPLE = 60
+RELEASED_BUNDLE = ROOT / "tests" / "golden" / "v0_1_0_every_kind.cardlab"
 CSV = "frequency_mhz,power_w,latency_s,workload,rail\n# note\n1000,50,0.2,gemm,board\n2000,90.5,0.1,gemm,board\n"
 KERNEL_TUNER = json.dumps(
     {"cache": {f"{f}": {"nvml_gr_clock": f, "nvml_power": 20 + f / 100, "time": 1e6 / f} for f in (600, 900, 1200)}}
@@ -65,16 +67,25 @@ def scenario_texts() -> tuple[str, ...]:
 
 
 @cache
-def bundle_parts() -> dict[str, bytes]:
-    """Files of a whole bundle, without its manifest."""
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(make_board(Path(folder), 1)) as bundle:
-        return {name: bundle.read(name) for name in bundle.namelist() if name != "manifest.json"}
+def bundle_parts(version: int) -> dict[str, bytes]:
+    """Files of a whole bundle of that version, without its manifest; version 1 is that of release 0.1.0."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole = RELEASED_BUNDLE if version == 1 else make_board(Path(folder), 1)
+        with zipfile.ZipFile(whole) as bundle:
+            return {name: bundle.read(name) for name in bundle.namelist() if name != "manifest.json"}
 
 
 @st.composite
-def bundles(draw: st.DrawFn) -> dict[str, bytes]:
-    """A bundle one of whose files was damaged, its checksums right again: only its content is wrong."""
-    parts = dict(bundle_parts())
+def bundles(draw: st.DrawFn) -> tuple[int, dict[str, bytes]]:
+    """Version and files of a bundle, one of them damaged, its checksums right again: only its content is wrong."""
+    # The released one holds a run of every kind, and takes ten times as long to merge.
+    version = draw(st.sampled_from([VERSION] * 9 + [1]))
+    return version, draw(damaged_bundles(version))
+
+
+@st.composite
+def damaged_bundles(draw: st.DrawFn, version: int) -> dict[str, bytes]:
+    parts = dict(bundle_parts(version))
     name = draw(st.sampled_from(sorted(parts)))
     if name == "blobs.bin":
         parts[name] = parts[name][: draw(st.integers(0, len(parts[name])))]
@@ -96,24 +107,42 @@ def bundles(draw: st.DrawFn) -> dict[str, bytes]:
     return parts
 
 
-def write_bundle(path: Path, parts: dict[str, bytes]) -> None:
+def write_bundle(path: Path, parts: dict[str, bytes], version: int = VERSION) -> None:
     with zipfile.ZipFile(path, "w") as bundle:
         for name, data in parts.items():
             bundle.writestr(name, data)
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
-        manifest = {"format": "cardlab-bundle", "version": 1, "files": digests}
+        manifest = {"format": "cardlab-bundle", "version": version, "files": digests}
         bundle.writestr("manifest.json", json.dumps(manifest))
 
 
-def either_read_or_refused(read: Callable[[], object]) -> bool:
-    """Whether it was read; anything but an error of our own is a failure of the test."""
-    try:
-        read()
-    except CardlabError as error:
-        assert str(error).strip() and "\n" not in str(error).strip(), f"not one line: {error}"
-        assert error.remedy
-        return False
-    return True
+@dataclass
+class Tally:
+    """What was tried: files, how many of them differ, and how many were read."""
+
+    tried: int = 0
+    read: int = 0
+    seen: set[int] = field(default_factory=set)
+
+    def count(self, content: object, read: Callable[[], object]) -> bool:
+        """Whether it was read; anything but an error of our own is a failure of the test."""
+        self.tried += 1
+        self.seen.add(hash(content))
+        try:
+            read()
+        except CardlabError as error:
+            assert str(error).strip() and "\n" not in str(error).strip(), f"not one line: {error}"
+            assert error.remedy
+            return False
+        self.read += 1
+        return True
+
+    def conclude(self, wanted: int, what: str) -> None:
+        """As many as were wanted, most of them different, some read and some refused."""
+        assert self.tried >= wanted, f"{self.tried} tried of {wanted}"
+        assert len(self.seen) > 0.5 * wanted, f"only {len(self.seen)} of {self.tried} differ"
+        assert 0 < self.read < self.tried, "the damage is either total or none"
+        print(f"{self.tried} {what}, {len(self.seen)} different: {self.read} read, the others refused in one line")
 
 
 def counts(examples: int) -> settings:
@@ -131,67 +160,66 @@ def sample_and(full: int, sample: int = SAMPLE) -> pytest.MarkDecorator:
 @sample_and(35_000, 250)
 def test_csv_and_kernel_tuner_files(examples: int, tmp_path: Path) -> None:
     store = open_store(tmp_path / "x.db")
-    kept = [0]
+    tally = Tally()
 
     @counts(examples)
     @given(st.one_of(damaged(CSV).map(lambda t: ("a.csv", t)), damaged(KERNEL_TUNER).map(lambda t: ("a.json", t))))
     def read(file: tuple[str, str]) -> None:
         path = tmp_path / file[0]
         path.write_bytes(file[1].encode("utf-8", "surrogatepass"))
-        before = len(store.runs.summaries()) if kept[0] < 50 else None
-        whole = either_read_or_refused(lambda: import_sweep(store, ImportOptions(file=str(path), device="x")))
-        kept[0] += whole
+        before = len(store.runs.summaries()) if tally.read < 50 else None
+        whole = tally.count(file, lambda: import_sweep(store, ImportOptions(file=str(path), device="x")))
         if before is not None:
             runs = store.runs.summaries()
             assert len(runs) > before if whole else len(runs) == before, "half a file was stored"
 
     read()
-    assert 0 < kept[0] < examples, "the damage is either total or none"
-    print(f"{examples} CSV and Kernel Tuner files: {kept[0]} read, the others refused in one line")
+    tally.conclude(examples, "CSV and Kernel Tuner files")
 
 
 @sample_and(8_000)
 def test_bundles(examples: int, tmp_path: Path) -> None:
-    kept = [0]
+    tally, merged = Tally(), dict.fromkeys((1, VERSION), 0)
 
     @counts(examples)
     @given(bundles())
-    def read(parts: dict[str, bytes]) -> None:
+    def read(bundle: tuple[int, dict[str, bytes]]) -> None:
+        version, parts = bundle
         path = tmp_path / "home.db"
         path.unlink(missing_ok=True)
         for rest in tmp_path.glob("home.db-*"):
             rest.unlink()
-        write_bundle(tmp_path / "b", parts)
+        write_bundle(tmp_path / "b", parts, version)
         with open_store(path) as store:
-            whole = either_read_or_refused(lambda: merge_bundle(store, tmp_path / "b"))
-            kept[0] += whole
+            whole = tally.count(tuple(parts.items()), lambda: merge_bundle(store, tmp_path / "b"))
+            merged[version] += whole
             if not whole:
                 assert store.runs.summaries() == (), "half a bundle was merged"
 
     read()
-    assert 0 < kept[0] < examples
-    print(f"{examples} bundles: {kept[0]} merged, the others refused in one line")
+    tally.conclude(examples, "bundles")
+    # A bundle that says another version than it is written in is refused whatever else is wrong with it.
+    assert merged[VERSION] > 0, merged
 
 
 @sample_and(35_000)
 def test_scenarios(examples: int) -> None:
-    kept = [0]
+    tally = Tally()
 
     @counts(examples)
     @given(st.sampled_from(scenario_texts()).flatmap(damaged))
     def read(text: str) -> None:
-        kept[0] += either_read_or_refused(lambda: parse_scenario(text))
+        tally.count(text, lambda: parse_scenario(text))
 
     read()
-    assert 0 < kept[0] < examples
-    print(f"{examples} scenarios: {kept[0]} read, the others refused in one line")
+    tally.conclude(examples, "scenarios")
 
 
 @sample_and(22_000, 250)
 def test_configurations(examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cardlab.profilers.runtime.configs import load_architecture
 
-    kept = [0]
+    tally = Tally()
     monkeypatch.chdir(tmp_path)
 
     @counts(examples)
@@ -205,11 +233,10 @@ def test_configurations(examples: int, tmp_path: Path, monkeypatch: pytest.Monke
         path = tmp_path / file[0]
         path.write_bytes(file[1].encode("utf-8", "surrogatepass"))
         model = file[0] == "config.json"
-        kept[0] += either_read_or_refused((lambda: load_architecture(str(path))) if model else load_settings)
+        tally.count(file, (lambda: load_architecture(str(path))) if model else load_settings)
 
     read()
-    assert 0 < kept[0] < examples
-    print(f"{examples} model and settings files: {kept[0]} read, the others refused in one line")
+    tally.conclude(examples, "model and settings files")
 
 
 def test_only_the_entry_point_catches_everything() -> None:

@@ -12,10 +12,13 @@ from cardlab.card.problem.scenario import Objective
 from cardlab.card.uncertainty import certainties
 from cardlab.core.errors import CardlabError, NotFoundError
 from cardlab.core.records.device import Device
+from cardlab.core.records.measurement import RunKind
+from cardlab.core.records.task import Execution
 from cardlab.db.store import Store
 from cardlab.split.schedule import Prediction
 from cardlab.split.settings import RunSettings
 from cardlab.split.shaping import parse_link
+from cardlab.workflows.grounds import differences
 
 # A problem needs some rate; the terms that it decides are dropped below.
 _ANY_BPS = 1e9
@@ -23,15 +26,23 @@ _ANY_BPS = 1e9
 _SMALL = frozenset({"switch"})
 
 
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The server of a run and how it computes; None where that is not known."""
+
+    device: Device
+    execution: Execution | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """Predictions by device label for a run's cut, and a line for each thing that is not predicted."""
+    """Predictions by device key for a run's cut, and a line for each thing that is not predicted."""
 
     predictions: dict[str, Prediction]
     notes: tuple[str, ...]
 
 
-def expected_by_device(store: Store, settings: RunSettings, server: Device, link: str | None) -> Expected:
+def expected_by_device(store: Store, settings: RunSettings, serving: Serving, link: str | None) -> Expected:
     """What profiles and fits expect of the run, term by term; a term they say nothing of is left out.
 
     The link's terms are predicted only where its rates are known (`--link`, or the only stored link) and, with a codec,
@@ -40,29 +51,30 @@ def expected_by_device(store: Store, settings: RunSettings, server: Device, link
     predictions, notes = {}, {}
     for device in store.devices.all():
         try:
-            predictions[device.name], said = _expected(store, settings, server, device.name, link)
+            predictions[device.key], said = _expected(store, settings, serving, device, link)
         except CardlabError as error:
             # An expectation is a courtesy: what it lacks stops no run.
             said = (f"nothing is predicted for {device.name}: {error.message}",)
-        notes[device.name] = said
+        notes[device.key] = said
     # What another device lacks is of no interest to a run that has all its own.
-    asked = [server.name] if server.name in notes else list(notes)
-    return Expected(predictions=predictions, notes=tuple(line for name in asked for line in notes[name]))
+    asked = [serving.device.key] if serving.device.key in notes else list(notes)
+    return Expected(predictions=predictions, notes=tuple(line for key in asked for line in notes[key]))
 
 
 def _expected(
-    store: Store, settings: RunSettings, server: Device, name: str, link: str | None
+    store: Store, settings: RunSettings, serving: Serving, device: Device, link: str | None
 ) -> tuple[Prediction, tuple[str, ...]]:
     given = _given(store, link)
-    up_bps, down_bps = given or (_ANY_BPS, _ANY_BPS)
+    up_bps, down_bps, rtt_s = given or (_ANY_BPS, _ANY_BPS, None)
     request = Request(
-        server=server.key,
-        devices=(name,),
+        server=serving.device.key,
+        devices=(device.key,),
         model=settings.task.model,
         batch=settings.task.batch,
         sequence=settings.task.sequence,
         uplink_bps=up_bps,
         downlink_bps=down_bps,
+        rtt_s=rtt_s,
         wire_dtype=settings.wire_dtype,
         # Only delays are used, and this way of counting asks for no waiting power.
         energy="busy",
@@ -74,6 +86,7 @@ def _expected(
         raise NotFoundError(
             "the fits are of this model with other LoRA or training settings", remedy="profile and fit the same task"
         )
+    _check_execution(store, found, serving)
     if settings.cut is None:
         return Prediction(), ()
     problem, unknown = _as_run(found, settings)
@@ -95,6 +108,25 @@ def _expected(
     delay_ci95 = sure.delay_ci95 if whole else None
     (provenance,) = problem.provenance
     return Prediction(terms=known, terms_ci95=ci95, delay_ci95=delay_ci95, provenance=provenance), notes
+
+
+def _check_execution(store: Store, found: Gathered, serving: Serving) -> None:
+    """Raise NotFoundError where what was measured on the server's machine computes otherwise than the run does.
+
+    Of a device elsewhere it is not known how it will compute.
+    """
+    if serving.execution is None:
+        return
+    profiles = [store.runs.get(uid).run for uid in found.runs]
+    for run in profiles:
+        if run.kind != RunKind.PROFILE or run.device.key != serving.device.key:
+            continue
+        differing = differences(run.execution, serving.execution)
+        if differing is not None:
+            raise NotFoundError(
+                f"{run.device.name} was measured with {differing}",
+                remedy="profile and fit with the dtype and threads of the run",
+            )
 
 
 def _as_run(found: Gathered, settings: RunSettings) -> tuple[Problem, dict[str, str]]:
@@ -122,11 +154,19 @@ def _as_run(found: Gathered, settings: RunSettings) -> tuple[Problem, dict[str, 
     return problem, unknown
 
 
-def _given(store: Store, link: str | None) -> tuple[float | None, float | None] | None:
-    """Rates to plan with: those of `--link`; None and None to take the only stored link; None if nothing is known."""
+_Given = tuple[float | None, float | None, float | None]
+
+
+def _given(store: Store, link: str | None) -> _Given | None:
+    """Rates and round trip to plan with: those of `--link`; three None to take the only stored link's.
+
+    None if nothing is known.
+    """
     if link is not None:
         shape = parse_link(link)
-        return None if None in (shape.uplink_bps, shape.downlink_bps) else (shape.uplink_bps, shape.downlink_bps)
+        rates = (shape.uplink_bps, shape.downlink_bps)
+        # The delay that is imposed, each way; what the true link adds to it is not known.
+        return None if None in rates else (*rates, 2.0 * shape.delay_s)
     stored = store.links.all()
     known = len(stored) == 1 and None not in (stored[0].uplink_bps, stored[0].downlink_bps)
-    return (None, None) if known else None
+    return (None, None, None) if known else None

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
+from cardlab.calibrate.fitter import INTERVALS, Intervals
 from cardlab.calibrate.publishing import energy_optima, published_constants
 from cardlab.calibrate.service import fit_store
-from cardlab.core.errors import NotFoundError
+from cardlab.core.errors import NotFoundError, UsageError
 from cardlab.core.records.constants import Constants, Optimum
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
@@ -78,12 +79,18 @@ def fit(
         options: as `calibrate fit` has them; `device` (record, label or key) and `law` override theirs.
 
     Raises:
+        UsageError: there are no such intervals.
         NotFoundError: nothing was measured, or there is no such device.
         CalibrationError: a subject cannot be fitted; the message names it.
     """
     store, asked = need_store(store), options or FitOptions()
     key = device_key(store, device if device is not None else asked.device)
-    fits = fit_store(store, device=key, law=law or asked.law, created_at=utc_now())
+    if asked.intervals not in INTERVALS:
+        raise UsageError(
+            f"there are no intervals by {asked.intervals!r}", remedy=f"use --intervals, one of: {', '.join(INTERVALS)}"
+        )
+    how: Intervals = "bootstrap" if asked.intervals == "bootstrap" else "covariance"
+    fits = fit_store(store, device=key, law=law or asked.law, intervals=how, created_at=utc_now())
     return with_constants(store, fits)
 
 

@@ -90,7 +90,8 @@ def measure_link(store: Store | Opening, options: LinkOptions) -> MeasuredLink:
         raise UsageError("a link is measured to a server", remedy="give --server HOST:PORT")
     check_link(options, "measure")
     # With the transport of a split run: its framing and encryption are part of the rates that plans use.
-    transport = connect(options.server, options.key, options.server_key, parse_link(options.shape))
+    shape = parse_link(options.shape)
+    transport = connect(options.server, options.key, options.server_key, shape)
     try:
         rates = measure(transport, message_bytes=options.message_bytes, messages=options.messages)
     finally:
@@ -100,7 +101,9 @@ def measure_link(store: Store | Opening, options: LinkOptions) -> MeasuredLink:
         name=options.name,
         uplink_bps=rates.uplink_bps,
         downlink_bps=rates.downlink_bps,
-        rtt_s=rates.rtt_s,
+        # Pulses pass a shaped link unshaped, messages wait for its delay each way.
+        rtt_s=rates.rtt_s + 2.0 * shape.delay_s,
+        message_bytes=rates.message_bytes,
         provenance=MEASURED,
         measured_at=utc_now(),
         uplink_range_bps=rates.uplink_range_bps,

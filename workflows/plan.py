@@ -67,7 +67,7 @@ def _extended(made: Plan, problem: Problem, options: PlanOptions) -> Plan:
 # What names measured parties and how their numbers travel: a scenario gives all of this itself.
 _DATABASE_ONLY = (
     *("--server", "--device", "--model", "--batch", "--seq", "--task", "--wire-dtype", "--link"),
-    "--server-sharing",
+    *("--server-sharing", "--rtt-ms"),
 )
 
 
@@ -133,6 +133,8 @@ def _check(options: PlanOptions) -> None:
         # Written as `not value > 0` so that NaN is refused too.
         if value is not None and not value > 0:
             raise UsageError(f"{name} is {value:g}", remedy="give a number above 0")
+    if options.rtt_ms is not None and not options.rtt_ms >= 0:
+        raise UsageError(f"--rtt-ms is {options.rtt_ms:g}", remedy="give a number of 0 or more")
     if options.channel is not None and options.channel not in CHANNELS:
         raise UsageError(f"there is no channel {options.channel!r}", remedy=f"choose one of: {', '.join(CHANNELS)}")
     if options.link is not None and (options.channel is not None or not _measured(options)):
@@ -221,6 +223,7 @@ def _from_database(store: Store, options: PlanOptions, file: CalibratedScenario)
         task=options.task,
         uplink_bps=None if options.uplink_mbps is None else options.uplink_mbps * 1e6,
         downlink_bps=None if options.downlink_mbps is None else options.downlink_mbps * 1e6,
+        rtt_s=None if options.rtt_ms is None else options.rtt_ms * 1e-3,
         wire_dtype=options.wire_dtype,
         energy=_energy(options, file, scheme),
         # sft chooses the rate of each device itself: a factor in the objective would count it twice.

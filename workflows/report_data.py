@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cardlab.calibrate.constants import delta_curve, delta_from_latency
 from cardlab.calibrate.publishing import energy_optima, published_constants
 from cardlab.calibrate.service import KINDS, Group
 from cardlab.calibrate.service import gather as gather_groups
-from cardlab.core.errors import UsageError
-from cardlab.core.records.checks import TermCheck, TermOff, check_rounds, terms_off
+from cardlab.core.errors import NotFoundError, UsageError
+from cardlab.core.quantity import Estimate
+from cardlab.core.records.checks import EnergyCheck, TermCheck, TermOff, check_energies, check_rounds, terms_off
+from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Profile, Run, RunKind
+from cardlab.core.records.plan import Plan
 from cardlab.core.records.training import TrainRound
 from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
 from cardlab.reports.views.fit import Curve, curve
-from cardlab.reports.views.inputs import DeviceData
+from cardlab.reports.views.inputs import DeltaLaw, DeviceData
+from cardlab.workflows.grounds import grounds_of
 
 
 def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profile] = ()) -> tuple[DeviceData, ...]:
@@ -40,18 +45,51 @@ def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profil
                 curves=curves_of(mine, [g for g in groups if g.subject.device == d.key]),
                 constants=tuple(c for c in constants if c.device == d.key),
                 optima=tuple(o for o in optima if o.device == d.key),
+                deltas=deltas_of(d, profiles, mine, groups),
             )
         )
     return tuple(found)
 
 
+def deltas_of(
+    device: Device, profiles: Sequence[Profile], fits: Iterable[Fit], groups: Sequence[Group]
+) -> tuple[DeltaLaw, ...]:
+    """Delta of each segment and phase whose latency has a law of cycles; none where the cores are not known."""
+    work = {
+        (p.run.task.uid, cost.segment, phase): cost.forward_flop if phase == "forward" else cost.backward_flop
+        for p in profiles
+        if p.run.task is not None and p.run.analysis is not None
+        for cost in p.run.analysis.segments
+        for phase in cost.phases
+    }
+    found = []
+    for one in fits:
+        flop = work.get((one.task or "", one.segment or "", one.phase or ""), 0.0)
+        if not one.selected or one.quantity != "latency" or not device.cores or not flop > 0 or one.x.min is None:
+            continue
+        law = delta_curve(one, flop, device.cores)
+        readings = [r for g in groups if g.subject.key == one.key for r in g.readings]
+        points = [(r.frequency_hz, r.value) for r in readings if r.frequency_hz and not r.throttled]
+        if law is not None:
+            measured = tuple(
+                (hz, delta_from_latency(Estimate(value_s), flop, hz, device.cores).value) for hz, value_s in points
+            )
+            found.append(DeltaLaw(fit=one, law=law, points=measured))
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRun(Tabular):
-    """A split run with its rounds and what was predicted of them."""
+    """A split run with its rounds and what was predicted of them.
+
+    `notes`: in what the run was not what its plan was made for.
+    """
 
     run: Run
     rounds: tuple[TrainRound, ...]
     checks: tuple[TermCheck, ...]
+    energies: tuple[EnergyCheck, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def plan(self) -> str | None:
@@ -90,7 +128,21 @@ def split_run(store: Store, uid: str) -> SplitRun:
     if profile.run.kind != RunKind.TRAIN:
         raise UsageError(f"{profile.run.uid[:12]} is a {profile.run.kind.value}, no split run", remedy="see: card run")
     rounds = store.rounds.of_run(profile.run.uid)
-    return SplitRun(run=profile.run, rounds=rounds, checks=check_rounds(rounds))
+    return SplitRun(
+        run=profile.run,
+        rounds=rounds,
+        checks=check_rounds(rounds),
+        energies=check_energies(rounds, _plan_of(store, rounds)),
+        notes=grounds_of(store, profile.run, rounds),
+    )
+
+
+def _plan_of(store: Store, rounds: Sequence[TrainRound]) -> Plan | None:
+    uid = next((r.plan for r in rounds if r.plan is not None), None)
+    try:
+        return None if uid is None else store.plans.get(uid)
+    except NotFoundError:
+        return None
 
 
 def newest_runs(store: Store, device: str) -> list[Profile]:

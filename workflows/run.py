@@ -36,7 +36,7 @@ from cardlab.split.shaping import PLANNED, parse_link
 from cardlab.split.tokenizer import TextTokenizer, open_tokenizer
 from cardlab.split.weights import open_weights
 from cardlab.workflows.connect import PORT, Say, require_zmq, server_keys, silent
-from cardlab.workflows.expectation import Expected, expected_by_device
+from cardlab.workflows.expectation import Expected, Serving, expected_by_device
 from cardlab.workflows.labels import keep_label
 from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
@@ -143,8 +143,6 @@ def run(store: Store, options: RunOptions, progress: Say = silent, finished: Fin
         if named and options.devices not in (None, len(named)):
             raise UsageError(f"the plan names {len(named)} device(s)", remedy="leave --devices out")
         names = named or tuple(f"device-{n}" for n in range(1, (options.devices or 1) + 1))
-        if not named:
-            prepared.schedule.expect_same(names, prepared.platform.identity.name)
         link, said = local_link(prepared.schedule, options.link)
         options = replace(options, link=link)
         # Port 0 lets the system choose a free one, so that two local runs do not meet.
@@ -227,7 +225,8 @@ def _prepared(
         # A plan brings its own predictions.
         expected = Expected(predictions={}, notes=())
         if plan is None:
-            expected = expected_by_device(store, settings, platform.identity, link)
+            party = Serving(platform.identity, execution)
+            expected = expected_by_device(store, settings, party, link)
         yield _Prepared(
             store=store,
             platform=platform,
@@ -472,6 +471,4 @@ def _serve(
     )
     adapters = server.run()
     folder = save_peft(adapters, settings.task, Path(options.out) / "adapters")
-    if frequency.refusal is not None:
-        progress(f"the server's frequency was not locked: {frequency.refusal}")
     return FinishedRun(settings=settings, turns=tuple(journal.progress.turns), adapters=folder)

@@ -1,11 +1,14 @@
 """How long a round takes, CARD (7)-(10), written here and nowhere else:
 
-    D = T [ device + encode + S/R_up + decode + server + S'/R_down ] + A (1/R_up + 1/R_down) + handling + switch
+    D = T [ device + encode + S/R_up + L + decode + server + S'/R_down + L ]
+        + A (1/R_up + 1/R_down) + 2 L + handling + switch
 
 T mini-batches a round; S and S' bits after compression; A bits of adapters and optimizer state, once a round each
-way. Every solver, kernel, baseline and prediction calls these functions. They are plain arithmetic, so the same lines
-run on numbers, on arrays that broadcast, and inside compiled kernels (numba takes NamedTuples as arguments and can
-build them). Fields are given by name: nothing but a name tells an uplink from a downlink.
+way; L the link's one-way latency, which each of 2 T + 2 messages waits for: activations and gradients of a mini-batch,
+adapters down and back. Nothing else that is sent is waited for (`split.turn`, `split.device`). Every solver, kernel,
+baseline and prediction calls these functions. They are plain arithmetic, so the same lines run on numbers, on arrays
+that broadcast, and inside compiled kernels (numba takes NamedTuples as arguments and can build them). Fields are given
+by name: nothing but a name tells an uplink from a downlink.
 """
 
 from __future__ import annotations
@@ -42,10 +45,11 @@ class OncePerRound(NamedTuple):
 
 
 class Link(NamedTuple):
-    """Rates, bit/s."""
+    """Rates, bit/s, and what a message waits for beside them, one way, seconds."""
 
     uplink_bps: Quantity
     downlink_bps: Quantity
+    latency_s: Quantity
 
 
 class RoundTerms(NamedTuple):
@@ -61,8 +65,9 @@ class RoundTerms(NamedTuple):
     switch: Quantity
 
 
-# A link that takes no time, for the part of a round that is not on the air.
-NO_AIR = Link(uplink_bps=math.inf, downlink_bps=math.inf)
+def no_air(latency_s: Quantity) -> Link:
+    """A link on which bits take no time, for the part of a round that no share of a band changes."""
+    return Link(uplink_bps=math.inf, downlink_bps=math.inf, latency_s=latency_s)
 
 
 def s_per_bit(rate_bps: Quantity) -> Quantity:
@@ -71,8 +76,13 @@ def s_per_bit(rate_bps: Quantity) -> Quantity:
 
 
 def air_s(up_bits: Quantity, down_bits: Quantity, link: Link) -> Quantity:
-    """Seconds on the air, up and down one after the other."""
+    """Seconds that bits are on the air, up and down one after the other; without latency, which no bit adds to."""
     return up_bits * s_per_bit(link.uplink_bps) + down_bits * s_per_bit(link.downlink_bps)
+
+
+def there_and_back_s(link: Link) -> Quantity:
+    """What a message and its answer wait for on the link, however small they are."""
+    return 2.0 * link.latency_s
 
 
 def round_terms(epochs: float, each: MiniBatch, once: OncePerRound, link: Link) -> RoundTerms:
@@ -80,11 +90,11 @@ def round_terms(epochs: float, each: MiniBatch, once: OncePerRound, link: Link) 
     return RoundTerms(
         device=epochs * each.device_s,
         encode=epochs * each.encode_s,
-        uplink=epochs * each.up_bits * s_per_bit(link.uplink_bps),
+        uplink=epochs * each.up_bits * s_per_bit(link.uplink_bps) + epochs * link.latency_s,
         decode=epochs * each.decode_s,
         server=epochs * each.server_s,
-        downlink=epochs * each.down_bits * s_per_bit(link.downlink_bps),
-        adapters=air_s(once.adapter_bits, once.adapter_bits, link) + once.handling_s,
+        downlink=epochs * each.down_bits * s_per_bit(link.downlink_bps) + epochs * link.latency_s,
+        adapters=air_s(once.adapter_bits, once.adapter_bits, link) + there_and_back_s(link) + once.handling_s,
         switch=once.switch_s,
     )
 

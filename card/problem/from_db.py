@@ -227,6 +227,7 @@ class _Assembly:
         # Times were measured for named codecs; a compression given as a number names none.
         encode_s, decode_s = self.codecs.seconds("none" if objective.compression == 1.0 else None, list(cuts))
         up, down = self._rates()
+        latency_s, waited = self._latency()
         # Every device's numbers hold the server's: what those were made of counts for all of them.
         origins = union_of([fit.provenance for fit in self._used()] + ([self.link.provenance] if self.link else []))
         problem = Problem(
@@ -248,6 +249,7 @@ class _Assembly:
             adapter_bytes=np.array([c.adapter_bytes for c in analysis.cuts]) * (1.0 + self.task.optimizer_factor),
             uplink_bps=up,
             downlink_bps=down,
+            latency_s=np.full(len(self.profiles), latency_s),
             # In its own dtype: the same layers take twice as much in float32 as in the server's bfloat16.
             device_memory_bytes=np.array([device_memory_bytes(p, cuts) for p in self.profiles]),
             device_memory_limit_bytes=np.array([_or_nan(limit) for _, limit in self._memory_limits()]),
@@ -260,7 +262,7 @@ class _Assembly:
             constraints=self.request.constraints,
             provenance=tuple(Provenance(p.run.provenance.origins).joined([origins]) for p in self.profiles),
         )
-        return problem, (*assumed, *wire_note, *self._unlimited())
+        return problem, (*assumed, *wire_note, *waited, *self._unlimited())
 
     def _memory_limits(self) -> list[tuple[str, float | None]]:
         """Name and limit of each device: as given, else what its run found."""
@@ -287,8 +289,33 @@ class _Assembly:
 
     def _known_rates(self) -> list[tuple[float | None, float | None]]:
         """Of each device, as given, else of the link; None where neither says."""
-        stored = (None, None) if self.link is None else (self.link.uplink_bps, self.link.downlink_bps)
+        timing = None if self.link is None else self.link.timing
+        if timing is not None and self.request.rtt_s is not None and self.link is not None:
+            # A typed round trip takes the place of the measured one, and rates keep what messages took.
+            timing = replace(self.link, rtt_s=self.request.rtt_s).timing
+        stored = (None, None) if timing is None else (timing.uplink_bps, timing.downlink_bps)
         return [(given.uplink_bps or stored[0], given.downlink_bps or stored[1]) for given in self._given()]
+
+    def _latency(self) -> tuple[float, tuple[str, ...]]:
+        """One-way latency of the link, seconds, and a line where nothing says it.
+
+        Raises PlanError for a typed round trip beside rates that hold one which cannot be taken out.
+        """
+        link, rtt_s = self.link, self.request.rtt_s
+        if link is not None and link.holds_latency and link.message_bytes is None:
+            if rtt_s is not None:
+                raise PlanError(
+                    f"the rates of link {link.name!r} hold its latency, for messages of a size that was not kept",
+                    remedy="leave --rtt-ms out, or measure the link again (card link)",
+                )
+            return 0.0, (f"no link latency beside the rates of link {link.name!r} (they hold it for one message size)",)
+        if link is not None:
+            latency_s = (link if rtt_s is None else replace(link, rtt_s=rtt_s)).timing.latency_s
+        else:
+            latency_s = None if rtt_s is None else rtt_s / 2.0
+        if latency_s is None:
+            return 0.0, ("no link latency (its round trip is not known: --rtt-ms)",)
+        return latency_s, ()
 
     def _link_sources(self) -> list[Source]:
         """What messages of the link differed by, for the devices whose rates are the link's."""

@@ -45,6 +45,7 @@ class Request:
         uplink_bps, downlink_bps: the link, bit/s.
         given: what a file gives of each of `devices`, in their order; empty gives nothing.
         server_memory_bytes: limit in place of what the server's profile found.
+        rtt_s: round trip of the link, seconds; that of the stored link by default.
         link: a radio channel to draw rates from, for a direction without a rate.
         link_name: a stored link whose rates to take.
         wire_dtype: dtype of smashed data and gradients on the link; the server's by default.
@@ -61,6 +62,7 @@ class Request:
     downlink_bps: float | None = None
     given: tuple[Given, ...] = ()
     server_memory_bytes: float | None = None
+    rtt_s: float | None = None
     link: LinkSpec | None = None
     link_name: str | None = None
     wire_dtype: str | None = None

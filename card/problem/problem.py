@@ -58,6 +58,7 @@ class Problem:
         idle_power_w: server power with nothing to do, None unknown.
         up_bytes, down_bytes, adapter_bytes: [C].
         uplink_bps, downlink_bps: [M].
+        latency_s: of the link, one way [M]; None counts none.
         device_memory_bytes, device_memory_limit_bytes: [M,C], [M]; NaN is unknown or no limit.
         server_memory_bytes, server_memory_limit_bytes: [C] and a number.
         device_power_w: [M], NaN unknown.
@@ -86,6 +87,7 @@ class Problem:
     adapter_bytes: Array
     uplink_bps: Array
     downlink_bps: Array
+    latency_s: Array | None = None
     device_memory_bytes: Array
     device_memory_limit_bytes: Array
     server_memory_bytes: Array
@@ -119,7 +121,11 @@ class Problem:
             handling_s=0.0 if self.handling_s is None else self.handling_s[device, cut],
             switch_s=self.switch_s + (0.0 if self.moves_s is None else self.moves_s[device, cut]),
         )
-        link = Link(uplink_bps=self.uplink_bps[device], downlink_bps=self.downlink_bps[device])
+        link = Link(
+            uplink_bps=self.uplink_bps[device],
+            downlink_bps=self.downlink_bps[device],
+            latency_s=0.0 if self.latency_s is None else self.latency_s[device],
+        )
         return round_terms(self.objective.local_epochs, each, once, link)
 
     def fixed_s(self, m: int) -> Array:
@@ -164,6 +170,11 @@ class Problem:
     def handling(self) -> Array:
         """Seconds a round that both sides handle adapters [M,C], 0 where none are counted."""
         return np.zeros(self.device_s.shape) if self.handling_s is None else self.handling_s
+
+    @property
+    def latency(self) -> Array:
+        """One-way latency of each device's link, seconds [M], 0 where none is counted."""
+        return np.zeros(len(self.devices)) if self.latency_s is None else self.latency_s
 
     def terms(self, m: int, c: int, server_s: float) -> DelayTerms:
         """Round totals of device m at cut index c when one mini-batch takes the server `server_s`."""

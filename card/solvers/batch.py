@@ -99,6 +99,7 @@ def _fleet(problem: Problem, excluded: Index | None) -> Fleet:
         codec_s=np.ascontiguousarray(codec_s),
         handling_s=_once_s(problem),
         uplink_bps=np.ascontiguousarray(problem.uplink_bps),
+        latency_s=np.ascontiguousarray(problem.latency),
         downlink_bps=np.ascontiguousarray(problem.downlink_bps),
         fits=np.ascontiguousarray(~too_large),
         power_w=np.where(np.isnan(power_w), 0.0, power_w),
@@ -259,7 +260,11 @@ def _wait_span(fleet: Fleet, cuts: Cuts, rule: Rule) -> tuple[float, float]:
             handling_s=pick(fleet.handling_s) if fleet.handling_s.size else 0.0,
             switch_s=rule.switch_s,
         )
-        link = Link(uplink_bps=fast(fleet.uplink_bps), downlink_bps=fast(fleet.downlink_bps))
+        link = Link(
+            uplink_bps=fast(fleet.uplink_bps),
+            downlink_bps=fast(fleet.downlink_bps),
+            latency_s=pick(fleet.latency_s),
+        )
         return float(round_seconds(round_terms(rule.epochs, each, once, link)))
 
     return bound(_least, _most), bound(_most, _least)

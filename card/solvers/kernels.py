@@ -16,7 +16,16 @@ from typing import ParamSpec, TypeVar, cast
 
 import numpy as np
 
-from cardlab.card.problem.delay import Link, MiniBatch, OncePerRound, air_s, round_seconds, round_terms, s_per_bit
+from cardlab.card.problem.delay import (
+    Link,
+    MiniBatch,
+    OncePerRound,
+    air_s,
+    round_seconds,
+    round_terms,
+    s_per_bit,
+    there_and_back_s,
+)
 from cardlab.card.problem.energy import device_energy_j
 from cardlab.card.solvers.records import Cuts, Fleet, PaperAnswer, PaperModel, Rule
 
@@ -82,7 +91,7 @@ def away_s(fleet: Fleet, cuts: Cuts, rule: Rule, m: int, c: int) -> float:
         down_bits=cuts.down_bits[c],
     )
     once = OncePerRound(adapter_bits=cuts.adapter_bits[c], handling_s=handling_s, switch_s=rule.switch_s)
-    link = Link(uplink_bps=fleet.uplink_bps[m], downlink_bps=fleet.downlink_bps[m])
+    link = Link(uplink_bps=fleet.uplink_bps[m], downlink_bps=fleet.downlink_bps[m], latency_s=fleet.latency_s[m])
     return float(round_seconds(round_terms(rule.epochs, each, once, link)))
 
 
@@ -92,7 +101,7 @@ def own_energy_j(fleet: Fleet, rule: Rule, m: int, c: int) -> float:
 
 
 # What every kernel over devices calls, for `compiled`.
-ROUND = (away_s, own_energy_j, device_energy_j, round_seconds, round_terms, air_s, s_per_bit)
+ROUND = (away_s, own_energy_j, device_energy_j, round_seconds, round_terms, air_s, s_per_bit, there_and_back_s)
 
 
 def energy_interval(kappa: float, static_w: float, q: float) -> tuple[float, float]:

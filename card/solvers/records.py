@@ -30,6 +30,7 @@ class Fleet(NamedTuple):
         codec_s: encode and decode, seconds per mini-batch [M,C]; empty where they take no time.
         handling_s: adapters handled on both sides, seconds a round [M,C]; empty where none is counted.
         uplink_bps, downlink_bps: rates [M].
+        latency_s: of the link, one way [M].
         fits: whether the device's side of a cut fits in its memory [M,C]; true where nothing is known of either.
         power_w: the device's own power [M], 0 where it is not known.
         excluded: index of a cut that the device may not have [M], -1 for none.
@@ -41,6 +42,7 @@ class Fleet(NamedTuple):
     handling_s: Array
     uplink_bps: Array
     downlink_bps: Array
+    latency_s: Array
     fits: Mask
     power_w: Array
     excluded: Index
@@ -53,6 +55,7 @@ class Fleet(NamedTuple):
             codec_s=self.codec_s[chosen],
             handling_s=self.handling_s[chosen],
             uplink_bps=self.uplink_bps[chosen],
+            latency_s=self.latency_s[chosen],
             downlink_bps=self.downlink_bps[chosen],
             fits=self.fits[chosen],
             power_w=self.power_w[chosen],

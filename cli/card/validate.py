@@ -14,7 +14,7 @@ from cardlab.core.text import milliseconds, percent, si
 from cardlab.workflows.options.card import ValidateOptions
 
 if TYPE_CHECKING:
-    from cardlab.core.records.checks import TermCheck
+    from cardlab.core.records.checks import EnergyCheck, TermCheck
 
 
 @command(app, ValidateOptions, name="validate", shared=WITH_PLOT)
@@ -36,6 +36,8 @@ def validate(options: ValidateOptions, shared: Shared) -> None:
                 "rounds": len({r.number for r in found.rounds}),
                 "terms": [{**to_plain(check), "inside": check.inside} for check in found.checks],
                 "off": to_plain(found.off),
+                "energies": to_plain(found.energies),
+                "notes": list(found.notes),
             }
             | drawn(charts)
         )
@@ -51,6 +53,11 @@ def validate(options: ValidateOptions, shared: Shared) -> None:
     made_of = {str(c.predicted_provenance) for c in found.checks if c.predicted_provenance is not None}
     if made_of:
         print_line(f"observed: {found.run.provenance}; predicted: {'; '.join(sorted(made_of))}")
+    for energy in found.energies:
+        if energy.observed_j is not None or energy.predicted_j is not None:
+            print_line(_energy(energy))
+    for line in found.notes:
+        print_line(f"note: {line}")
     for term in found.off:
         print_line(
             f"most off at {term.device}: {term.term}, predicted {'more' if term.difference_s > 0 else 'less'} than"
@@ -58,6 +65,12 @@ def validate(options: ValidateOptions, shared: Shared) -> None:
         )
     if not found.off:
         print_line("nothing was predicted: run with --plan ID, or profile and fit the same task first")
+
+
+def _energy(check: EnergyCheck) -> str:
+    sides = f"observed {si(check.observed_j, 'J')}, predicted {si(check.predicted_j, 'J')}"
+    why = "" if check.reason is None else f" ({check.reason})"
+    return f"server's energy in a round of {check.device}: {sides}, error {percent(check.error)}{why}"
 
 
 def _row(check: TermCheck) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from cardlab.core.quantity import Provenance, union_of
-from cardlab.core.records.plan import TERMS
+from cardlab.core.records.plan import TERMS, Plan
 from cardlab.core.records.training import TrainPhase, TrainRound
 
 TOTAL = "delay"
@@ -51,6 +51,27 @@ class TermCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyCheck:
+    """The server's energy in a round of one device, medians over rounds, joules.
+
+    Attributes:
+        observed_j: by the server's meter, None without one.
+        predicted_j: by the plan, None where it says none or counts other than the whole round.
+        ci95: interval of the prediction, None where its uncertainty is not known.
+        error: fraction of the observed value; None unless both are there.
+        reason: why there is no error, in words; None where there is one.
+    """
+
+    device: str
+    observed_j: float | None
+    predicted_j: float | None
+    ci95: Interval | None
+    error: float | None
+    reason: str | None
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TermOff:
     """The term that explains most of a device's difference: predicted minus observed, and its share of the delay."""
 
@@ -75,6 +96,46 @@ def check_rounds(rounds: Sequence[TrainRound]) -> tuple[TermCheck, ...]:
         mine = [r for r in rounds if r.device.name == name]
         found += [_term(name, term, mine) for term in TERMS]
         found.append(_delay(name, mine))
+    return tuple(found)
+
+
+def check_energies(rounds: Sequence[TrainRound], plan: Plan | None) -> tuple[EnergyCheck, ...]:
+    """The server's energy in each device's rounds against what the plan says of them."""
+    found = []
+    for name in dict.fromkeys(r.device.name for r in rounds):
+        mine = [r for r in rounds if r.device.name == name]
+        planned = [None if plan is None else plan.decision(r.number, name) for r in mine]
+        # A meter reads the whole round; busy energy, or energy above idle, is another quantity.
+        comparable = plan is not None and plan.energy == "round"
+        decided = [d for d in planned if d is not None and comparable]
+        observed = [r.energy_j for r in mine if r.energy_j is not None]
+        predicted = [d.server_energy_j for d in decided if d.server_energy_j is not None]
+        spans = [d.server_energy_ci95 for d in decided if d.server_energy_ci95 is not None]
+        reason = None
+        if plan is None:
+            reason = "no plan says it"
+        elif not comparable:
+            reason = f"the plan counts {plan.energy or 'no'} energy, a meter that of the whole round"
+        elif not predicted:
+            reason = "the plan says none"
+        elif not observed:
+            reason = "the server's power was not measured"
+        observed_j = median(observed) if observed else None
+        predicted_j = median(predicted) if predicted else None
+        error = None
+        if reason is None and observed_j and predicted_j is not None:
+            error = (predicted_j - observed_j) / observed_j
+        found.append(
+            EnergyCheck(
+                device=name,
+                observed_j=observed_j,
+                predicted_j=predicted_j,
+                ci95=(median(low for low, _ in spans), median(high for _, high in spans)) if spans else None,
+                error=error,
+                reason=reason,
+                rounds=len(observed),
+            )
+        )
     return tuple(found)
 
 

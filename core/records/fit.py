@@ -130,6 +130,8 @@ class Fit(FitSubject):
         parameters: by name, in the law's order.
         covariance: [p][p] of the parameters, zero in rows of parameters at a bound; None if unknown.
         degrees_of_freedom: of the residuals.
+        intervals: where covariance, draws and intervals come from: "covariance" (of the least squares), or "bootstrap"
+            (refits to operating points drawn with replacement).
         interval_factor: multiple of a standard error that makes a 95 % interval (Student's t).
         mape, loo_mape: mean relative error in the sample and with each frequency left out in turn
             (fraction); None where it cannot be computed.
@@ -152,6 +154,7 @@ class Fit(FitSubject):
     parameters: Mapping[str, ParameterEstimate]
     covariance: tuple[tuple[float, ...], ...] | None = None
     degrees_of_freedom: int
+    intervals: str = "covariance"
     interval_factor: float | None = None
     mape: float
     loo_mape: float | None = None

@@ -224,6 +224,14 @@ class Plan(Tabular):
         """Identity of the plan."""
         return self.uid
 
+    def decision(self, number: int, device: str) -> Decision | None:
+        """What that device was to do in round `number` (from 1), None for one the plan does not name.
+
+        A run longer than its plan goes on as in the plan's last round.
+        """
+        planned = self.rounds[min(number, len(self.rounds)) - 1]
+        return next((d for d in planned.devices if d.device == device), None)
+
     @property
     def summary(self) -> Outcome:
         """The plan in a few numbers; `baselines` has the same of each baseline."""

@@ -10,11 +10,37 @@ from cardlab.core.records.constants import Optimum
 from cardlab.core.records.fit import Fit
 from cardlab.core.text import percent, si, subject
 from cardlab.reports.views.fit import CURVE_POINTS, Curve
+from cardlab.reports.views.inputs import DeltaLaw
 from cardlab.reports.views.parts import CLOCK, Axis, Chart, Mark, Series, file_key
 
 # 0.2 %: without a least height the axis would blow up rounding to look like scatter.
 LEAST_RESIDUAL = 0.002
 _SHOWN = {"W": "W", "s": "ms", "1": "1"}
+
+
+def delta_chart(delta: DeltaLaw) -> Chart:
+    """Delta against the frequency: the law that its latency gives, with the points as measured."""
+    fit, law = delta.fit, delta.law
+    words = subject("delta", segment=fit.segment, phase=fit.phase)
+    title = f"{fit.device_name}: {words}"
+    low_hz, high_hz = fit.x.span
+    clocks = tuple(float(f) for f in np.linspace(low_hz, high_hz, CURVE_POINTS))
+    lost = f", {si(law.stall_s, 's')} a lap at any frequency" if law.stall_s > 0 else ""
+    return Chart(
+        key=file_key(title.replace(": ", "-").replace(" ", "-")),
+        title=title,
+        note=(
+            f"delta = flop / (t f cores), flop {law.flop:.4g}, {law.cores} cores, t by the law {fit.law} of the latency"
+            f" ({law.cycles:.4g} cycles{lost}); {law.limit:.4g} if no time were lost to anything but cycles."
+            f" {fit.provenance}."
+        ),
+        x=CLOCK,
+        y=Axis(label="FLOP per core per cycle", unit="1", shown="1", zero=True),
+        series=(
+            Series(name=f"law of {fit.law}", style="line", colour=0, x=clocks, y=tuple(law.at(f) for f in clocks)),
+            _pairs("as measured", "points", 0, delta.points),
+        ),
+    )
 
 
 def curve_charts(curve: Curve, best: Sequence[Optimum] = ()) -> tuple[Chart, Chart]:

@@ -6,7 +6,7 @@ from cardlab.core.quantity import Estimate
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Profile
 from cardlab.core.text import subject
-from cardlab.reports.views.curves import curve_charts, energy_chart
+from cardlab.reports.views.curves import curve_charts, delta_chart, energy_chart
 from cardlab.reports.views.inputs import DeviceData
 from cardlab.reports.views.parts import ORIGIN, Column, Part, Section, Table, file_key
 from cardlab.reports.views.points import points_table, segments_table, top_point
@@ -22,6 +22,7 @@ def device_sections(data: DeviceData) -> tuple[Section, ...]:
     sections = (
         _head(data),
         _curves(data),
+        _deltas(data),
         _energy(data),
         *(section for profile in data.profiles for section in _profile(profile)),
         _fits(data),
@@ -58,6 +59,11 @@ def _mhz(value_hz: float | None) -> str | None:
 def _curves(data: DeviceData) -> Section:
     parts = [chart for curve in data.curves for chart in curve_charts(curve, data.optima)]
     return Section(title="Power and latency against the frequency", parts=tuple(parts))
+
+
+def _deltas(data: DeviceData) -> Section:
+    parts = tuple(delta_chart(delta) for delta in data.deltas)
+    return Section(title="The law behind delta", parts=parts)
 
 
 def _energy(data: DeviceData) -> Section:
@@ -217,6 +223,7 @@ def fits_table(fits: tuple[Fit, ...], device_name: str) -> Table:
             "chosen" if f.selected else "compared",
             str(f.n_points),
             _parameters(f),
+            f.intervals,
             f.mape,
             f.loo_mape,
             str(f.provenance),
@@ -232,6 +239,7 @@ def fits_table(fits: tuple[Fit, ...], device_name: str) -> Table:
             Column(name=""),
             Column(name="points"),
             Column(name="parameters"),
+            Column(name="intervals"),
             Column(name="error in sample", unit="1", shown="%"),
             Column(name="error held out", unit="1", shown="%"),
             ORIGIN,

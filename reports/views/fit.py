@@ -36,6 +36,7 @@ def fit_document(fit: Fit) -> Document:
         "n_points": fit.n_points,
         "x": to_plain(fit.x),
         "parameters": to_plain(fit.parameters),
+        "intervals": fit.intervals,
         "mape": fit.mape,
         "loo_mape": fit.loo_mape,
         "r2": fit.r2,

@@ -9,6 +9,7 @@ import cardlab.calibrate
 from cardlab.calibrate import compare, fit_latency, fit_power
 from cardlab.calibrate.data import prepare
 from cardlab.calibrate.fitter import Options, isotonic, solve_law
+from cardlab.calibrate.report_text import fit_report
 from cardlab.calibrate.uncertainty import bootstrap_by_clock
 from cardlab.core.errors import BadDataError, TooFewPointsError, UsageError
 from cardlab.core.laws import law_named
@@ -114,6 +115,36 @@ def test_bootstrap_by_clock_is_of_the_size_of_the_standard_errors(ridge_sweep):
     assert 0.3 < ratio < 3
 
 
+def test_intervals_by_bootstrap_are_those_of_refits_to_whole_operating_points(ridge_sweep):
+    """Three readings of each frequency that share its error: taken for independent they would narrow the interval."""
+    f, y, *_ = ridge_sweep
+    rng = np.random.default_rng(8)
+    shared = 1 + 0.03 * rng.standard_normal(f.size)
+    thrice_f, thrice_y = np.repeat(f, 3), np.repeat(y * shared, 3) * (1 + 1e-4 * rng.standard_normal(3 * f.size))
+    plain = fit_power(thrice_f, thrice_y, "static_cubic")
+    fit = fit_power(thrice_f, thrice_y, "static_cubic", intervals="bootstrap")
+    assert (plain.intervals, fit.intervals) == ("covariance", "bootstrap")
+    assert fit.values == pytest.approx(plain.values) and fit.packed_draws != plain.packed_draws
+    data = prepare(thrice_f, thrice_y)
+    resampled = bootstrap_by_clock(data, solve_law(law_named("power", "static_cubic"), data, Options()))
+    assert fit.draws == pytest.approx(resampled)
+    for i, parameter in enumerate(fit.parameters.values()):
+        assert parameter.stderr == pytest.approx(resampled[:, i].std(ddof=1))
+        assert parameter.ci95 == pytest.approx(tuple(np.percentile(resampled[:, i], (2.5, 97.5))))
+    kappa = [one.parameters["kappa"].stderr for one in (plain, fit)]
+    assert kappa[1] > 1.3 * kappa[0]
+    assert Fit.from_document(json.loads(json.dumps(fit.document())), fit.packed_draws) == fit
+    assert "intervals    bootstrap by operating point" in "\n".join(fit_report(fit))
+
+
+def test_what_cannot_be_resampled_keeps_its_intervals_and_says_so(ridge_sweep):
+    f, y, *_ = ridge_sweep
+    for few, law in ((f.size, "measured"), (3, "static_cubic")):
+        fit = fit_power(f[:few], y[:few], law, intervals="bootstrap")
+        assert fit.intervals == "covariance"
+        assert any("cannot be resampled" in line for line in fit.warnings)
+
+
 def test_a_fit_survives_json(ridge_sweep):
     f, y, *_ = ridge_sweep
     for law in ("ridge", "measured"):
@@ -184,7 +215,8 @@ def test_warnings():
     bound = fit_power(CLOCKS_HZ, 3e-26 * CLOCKS_HZ**3.4 / 1e9**0.4, "static_cubic")
     assert any("static_power is at its bound" in w for w in bound.warnings)
     assert bound.parameters["static_power"].stderr is None
-    assert any("3 frequencies, ridge" not in w for w in fit_power(CLOCKS_HZ[:4], y[:4], "ridge").warnings)
+    assert "4 frequencies, ridge wants at least 7" in fit_power(CLOCKS_HZ[:4], y[:4], "ridge").warnings
+    assert not any("wants at least" in w for w in fit_power(CLOCKS_HZ[:7], y[:7], "ridge").warnings)
 
 
 @pytest.mark.parametrize(

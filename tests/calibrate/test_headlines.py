@@ -66,7 +66,7 @@ def test_a_fit_of_estimates_keeps_their_origin():
     assert fit_power(hz, simulated).provenance.origins == {Origin.SIMULATED}
     assert fit_latency(hz, tuple(simulated)).provenance.origins == {Origin.SIMULATED}
     assert fit_power(hz, [float(e) for e in simulated]).provenance.origins == {Origin.IMPORTED}
-    mixed = [*simulated[:-1], float(simulated[-1])]
+    mixed: list[Estimate | float] = [*simulated[:-1], float(simulated[-1])]
     assert fit_power(hz, mixed).provenance.origins == {Origin.SIMULATED, Origin.IMPORTED}
 
 

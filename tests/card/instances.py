@@ -55,6 +55,7 @@ def random_problem(seed: int, *, kind: str, limits: tuple[str, ...] = (), device
         device_power_w=rng.uniform(5, 30, devices),
         handling_s=cuts * rng.uniform(0, 2e-3, (devices, 1)),
         switch_s=0.01,
+        latency_s=np.random.default_rng([seed, 1]).uniform(0, 0.02, devices),
         objective=objective,
         constraints=Constraints(),
         provenance=tuple(Provenance.of("assumed") for _ in range(devices)),
@@ -142,6 +143,8 @@ def _values(problem: Problem, m: int, grid: int, clocks: np.ndarray | None = Non
         + problem.down_bytes * 8 / down
     )
     away = away + problem.adapter_bytes * 8 * (1 / up + 1 / down) + problem.handling_s[m] + problem.switch_s
+    # Each of two messages a mini-batch, and adapters down and back.
+    away = away + (2 * epochs + 2) * problem.latency_s[m]
     busy = epochs * server
     energy = power * busy
     if kind == "above_idle":

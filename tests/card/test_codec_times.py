@@ -20,7 +20,7 @@ from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import CodecCost, Measurement, OperatingPoint, PlannedPoint, RunKind
 from cardlab.db.store import Store
 from cardlab.split.settings import RunSettings
-from cardlab.workflows.expectation import expected_by_device
+from cardlab.workflows.expectation import Serving, expected_by_device
 from tests import records
 from tests.card.database import BOARD, SERVER, add_device, whole
 
@@ -206,7 +206,7 @@ def test_a_run_is_promised_no_time_for_a_codec_that_one_side_was_not_timed_at(
     with whole(database) as store:
         for device in timed:
             add_codec_profile(store, device)
-        terms = expected_by_device(store, settings, SERVER, "10mbit").predictions["board"].terms
+        terms = expected_by_device(store, settings, Serving(SERVER), "10mbit").predictions[BOARD.key].terms
     packing = {"encode", "decode"} & set(terms)
     if len(timed) == 2:
         assert terms["encode"] == pytest.approx(2 * (30 + 4) * 1e-3)

@@ -17,7 +17,7 @@ import pytest
 
 import cardlab.card
 from cardlab.card.problem import delay
-from cardlab.card.problem.delay import NO_AIR, Link, MiniBatch, OncePerRound, air_s, round_bytes, round_seconds
+from cardlab.card.problem.delay import Link, MiniBatch, OncePerRound, air_s, no_air, round_bytes, round_seconds
 from cardlab.card.problem.objective import table
 from cardlab.card.schemes.sft import kernels as sft_kernels
 from cardlab.card.solvers import records
@@ -46,7 +46,8 @@ def test_only_one_module_divides_by_the_rates_of_a_link() -> None:
         name
         for name, tree in trees()
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.name in ("s_per_bit", "round_terms", "round_seconds", "air_s")
+        if isinstance(node, ast.FunctionDef)
+        and node.name in ("s_per_bit", "round_terms", "round_seconds", "air_s", "there_and_back_s")
         if not (name == "problem/problem.py" and node.name == "round_terms")  # fills in the arrays of a Problem
     }
     assert converting == {"problem/delay.py"}
@@ -97,21 +98,21 @@ def test_every_path_to_the_delay_gives_the_same(seed: int, kind: str) -> None:
 def test_a_round_by_hand() -> None:
     each = MiniBatch(device_s=1.0, encode_s=0.1, decode_s=0.2, server_s=0.5, up_bits=8e6, down_bits=4e6)
     once = OncePerRound(adapter_bits=2e6, handling_s=0.03, switch_s=0.02)
-    link = Link(uplink_bps=8e6, downlink_bps=2e6)
+    link = Link(uplink_bps=8e6, downlink_bps=2e6, latency_s=0.25)
     terms = delay.round_terms(3, each, once, link)
     assert terms._asdict() == pytest.approx(
         {
             "device": 3.0,
             "encode": 0.3,
-            "uplink": 3.0,
+            "uplink": 3.0 + 3 * 0.25,
             "decode": 0.6,
             "server": 1.5,
-            "downlink": 6.0,
-            "adapters": 2e6 / 8e6 + 2e6 / 2e6 + 0.03,
+            "downlink": 6.0 + 3 * 0.25,
+            "adapters": 2e6 / 8e6 + 2e6 / 2e6 + 2 * 0.25 + 0.03,
             "switch": 0.02,
         }
     )
     up, down = round_bytes(3, 1e6, 0.5e6, 0.25e6)
     sent = air_s(8.0 * up, 8.0 * down, link)
-    grounded = round_seconds(delay.round_terms(3, each, once, NO_AIR))
+    grounded = round_seconds(delay.round_terms(3, each, once, no_air(0.25)))
     assert np.isclose(grounded + sent, round_seconds(terms))

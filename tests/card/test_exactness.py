@@ -55,7 +55,7 @@ def test_no_regret_against_brute_force(kind, limits):
 
 
 @pytest.mark.accept
-def test_no_regret_on_5000_instances(capsys):
+def test_no_regret_on_5000_instances():
     worst, decisions, infeasible, instances = 0.0, 0, 0, 0
     per_case = 5000 // (len(KINDS) * len(LIMIT_SETS)) + 1
     for kind in KINDS:
@@ -64,11 +64,10 @@ def test_no_regret_on_5000_instances(capsys):
                 regret, count, none = compare(10_000 + seed, kind, limits)
                 worst, decisions, infeasible = max(worst, regret), decisions + count, infeasible + none
                 instances += 1
-    with capsys.disabled():
-        print(
-            f"\nplanner exactness: {instances} instances, {decisions} decisions x 2 solvers, worst regret "
-            f"{worst:.1e}, {infeasible} infeasible, all agreed"
-        )
+    print(
+        f"planner exactness: {instances} instances, {decisions} decisions x 2 solvers, worst regret "
+        f"{worst:.1e}, {infeasible} infeasible, all agreed"
+    )
     assert instances >= 5000
     assert worst <= 1e-9
 
@@ -88,29 +87,36 @@ def test_a_batch_of_many_devices_is_the_same_as_one_at_a_time(energy):
         assert answer.cut[m] == problem.cuts[choice.cut]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_milp_solver_agrees(seed):
-    assert abs(milp_gap(seed)) <= 1e-6
+def test_a_milp_solver_agrees():
+    gaps = [milp_gap(seed) for seed in range(10)]
+    kept = [gap for gap in gaps if gap is not None]
+    # Both kinds, or one of the two says nothing.
+    assert len(kept) >= 4 and None in gaps
+    assert max(map(abs, kept)) <= 1e-6
 
 
 @pytest.mark.accept
-def test_a_milp_solver_agrees_on_20(capsys):
-    gaps = [milp_gap(100 + seed) for seed in range(20)]
-    with capsys.disabled():
-        print(f"\nplanner against HiGHS: 20 instances, worst gap {max(map(abs, gaps)):.1e}")
-    assert max(map(abs, gaps)) <= 1e-6
+def test_a_milp_solver_agrees_on_20():
+    gaps = [milp_gap(100 + seed) for seed in range(30)]
+    kept = [gap for gap in gaps if gap is not None]
+    print(
+        f"planner against HiGHS: {len(kept)} instances, worst gap {max(map(abs, kept)):.1e};"
+        f" both call {gaps.count(None)} more infeasible"
+    )
+    assert len(kept) >= 20 and None in gaps
+    assert max(map(abs, kept)) <= 1e-6
 
 
-def milp_gap(seed: int) -> float:
-    """Cost of the batch solver minus that of HiGHS choosing one of all pairs under every limit."""
+def milp_gap(seed: int) -> float | None:
+    """Cost of the batch solver minus that of HiGHS choosing one of all pairs under every limit.
+
+    None where both find no pair that keeps the limits.
+    """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     problem = random_problem(seed, kind="noisy", limits=("deadline", "energy", "memory"), devices=1)
     best = brute_force(problem, 0)
     answer = solve_batch(problem)
-    if not best.feasible:
-        assert not answer.feasible[0]
-        return 0.0
     # The pairs stay variables; limits are linear rows, not a mask.
     costs = best.costs.ravel()
     from tests.card.instances import _values
@@ -126,5 +132,9 @@ def milp_gap(seed: int) -> float:
         integrality=np.ones(costs.size),
         bounds=Bounds(0, 1),
     )
+    infeasible = 2  # scipy's status of a problem that has no answer
+    assert (result.status == infeasible) == (not answer.feasible[0]) == (not best.feasible)
+    if result.status == infeasible:
+        return None
     assert result.success
     return float(answer.cost[0] - result.fun)

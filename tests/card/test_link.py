@@ -236,3 +236,11 @@ def test_a_file_that_is_no_measurement(tmp_path, text, words):
         read_iperf3(file)
     with pytest.raises(BadDataError, match="cannot read"):
         read_iperf3(tmp_path / "none.json")
+
+
+def test_the_shortest_round_trip_is_taken_where_a_result_has_one(tmp_path) -> None:
+    """The mean is that of a full queue, which the test itself makes; a round of a run does not."""
+    streams = [{"sender": {"mean_rtt": 90_000, "min_rtt": 21_000}}, {"sender": {"mean_rtt": 80_000, "min_rtt": 20_000}}]
+    path = tmp_path / "up.json"
+    path.write_text(json.dumps({"end": {"sum_received": {"bits_per_second": 5e7}, "streams": streams}}))
+    assert read_iperf3(path).rtt_s == pytest.approx(0.02)

@@ -21,9 +21,10 @@ from cardlab.card.problem.scenario import (
 from cardlab.card.problem.scenario_file import bundled_scenarios, parse_scenario
 from cardlab.card.schemes.sft.bandwidth import share_by_sqp
 from cardlab.card.schemes.sft.building import instance_from_scenario, sharing_times
-from cardlab.card.schemes.sft.enumeration import enumerate_all, size_of
-from cardlab.card.schemes.sft.large_scale import _Lagrangian, by_lagrangian
+from cardlab.card.schemes.sft.enumeration import best_of, enumerate_all, size_of
+from cardlab.card.schemes.sft.large_scale import Relaxed, _Lagrangian, by_lagrangian, relax
 from cardlab.card.schemes.sft.options import codec_for, topk_bits
+from cardlab.card.schemes.sft.problem import SftProblem
 from cardlab.card.schemes.sft.queue import waits_batched, waits_serial
 from cardlab.card.schemes.sft.spectrum import Band, prices, share_exactly
 from cardlab.core.errors import InfeasibleError, PlanError, ScenarioError
@@ -170,6 +171,45 @@ def gap_of_lagrangian(seed: int) -> float | None:
         assert problem.allowed()[m, found.cuts[m], found.options[m]]
     assert not problem.common or len(set(found.cuts.tolist())) == 1
     return found.delay_s / exact.delay_s - 1.0
+
+
+def nearest_to(problem: SftProblem, band: Band, relaxed: Relaxed) -> float:
+    """Delay of the allowed choices nearest to the relaxed ones, with no search behind them; the best of three ways."""
+    found = []
+    for lean in (0.0, -0.49, 0.49):
+        at = []
+        for m, allowed in enumerate(problem.allowed()):
+            places = np.argwhere(allowed)
+            away = np.abs(places[:, 0] - (relaxed.blocks[m] + lean))
+            dear = np.abs(problem.rates[places[:, 1]] - relaxed.rates[m]) / problem.rates[-1]
+            at.append(places[int(np.argmin(away + dear))])
+        chosen = best_of(problem, band, np.array(at)[None, :, 0], np.array(at)[None, :, 1])
+        found.append(np.inf if chosen is None else chosen.delay_s)
+    return min(found)
+
+
+def test_the_relaxed_answer_lies_beside_the_exact_one_before_any_search() -> None:
+    """The local search alone solves these instances: whether the Lagrangian does anything shows only without it."""
+    within = tried = without = 0
+    for seed in range(16):
+        try:
+            instance = instance_from_scenario(random_scenario(seed))
+        except InfeasibleError:
+            continue
+        problem, band = instance.problem, instance.statistics
+        exact = enumerate_all(problem, band)
+        if exact is None:
+            continue
+        found = relax(problem, band)
+        assert found.violation < 1e-3
+        assert found.delay_s <= exact.delay_s * (1 + 1e-3), "more freedom made it slower"
+        tried += 1
+        within += nearest_to(problem, band, found) <= exact.delay_s * 1.01
+        middle = np.full(problem.devices, 0.5 * (problem.base.cuts.size - 1))
+        constant = replace(found, blocks=middle, rates=np.full(problem.devices, problem.rates.mean()))
+        without += nearest_to(problem, band, constant) <= exact.delay_s * 1.01
+    assert tried >= 10 and within >= 0.9 * tried
+    assert without <= 0.5 * tried, "these instances tell nothing: a constant is as near"
 
 
 @pytest.mark.once

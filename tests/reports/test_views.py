@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cardlab.core.records.plan import TERMS
+from cardlab.core.tables import Cell
 from cardlab.db import open_store
 from cardlab.reports.views.decisions import plan_sections
 from cardlab.reports.views.device import device_sections
@@ -53,6 +54,22 @@ def test_a_power_chart_has_points_law_interval_cubic_best_clock_and_throttled_po
     [mark] = found.marks
     assert min(law.x) <= mark.x <= max(law.x) and mark.ci95 is not None and mark.ci95[0] <= mark.x <= mark.ci95[1]
     assert "held out" in found.note and "simulated" in found.note
+
+
+def test_the_law_behind_delta_is_drawn_through_the_points_it_was_measured_at(fleet) -> None:
+    """delta = flop / (t f cores), and t = a + b / f: the curve is what the latency's law makes of it."""
+    data = fleet[world.SERVER.key]
+    found = chart(device_sections(data), ": layer forward delta")
+    law, points = found.series
+    assert len(points.x) == len(database.MEASURED) - 1
+    flop = next(s for s in data.profiles[0].run.analysis.segments if s.segment == "layer").forward_flop
+    for hz, delta in zip(points.x, points.y, strict=True):
+        _, at = min((abs(x - hz), i) for i, x in enumerate(law.x))
+        assert delta == pytest.approx(flop / (database.layer_s(hz) * hz * data.device.cores), rel=0.06)
+        assert law.y[at] == pytest.approx(delta, rel=0.06)
+    assert "flop / (t f cores)" in found.note
+    # Without cores there is no delta, and none is drawn.
+    assert not any("delta" in p.title for p in pictures(device_sections(fleet[world.METERLESS.key])))
 
 
 def test_the_best_clock_is_the_least_of_the_energy_that_is_drawn(fleet) -> None:
@@ -179,7 +196,7 @@ def test_side_by_side_the_best_frequency_is_of_the_rail_that_the_row_is_of(fleet
     ]
 
 
-def tables(sections: tuple[Section, ...]) -> list[list[dict[str, object]]]:
+def tables(sections: tuple[Section, ...]) -> list[list[dict[str, Cell]]]:
     """Every table that has a best frequency, as rows."""
     found = [p for s in sections for p in s.parts if isinstance(p, Table)]
     heads = [[dict(zip((c.name for c in t.columns), row, strict=True)) for row in t.rows] for t in found]

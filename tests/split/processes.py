@@ -41,7 +41,7 @@ class Cuts(Schedule):
         super().__init__(None, 1)
         self.cuts, self.rates = cuts, rates
 
-    def at(self, number: int, device: str) -> Assignment:
+    def at(self, number: int, device: str, key: str | None = None) -> Assignment:
         rates = self.rates.get(device, [(None, None)])
         up_bps, down_bps = rates[(number - 1) % len(rates)]
         cut = self.cuts[device][(number - 1) % len(self.cuts[device])]

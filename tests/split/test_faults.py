@@ -138,7 +138,7 @@ def device_killed(folder: Path, stage: str, at: int, trials: list[Trial], count:
     assert missed == {died_in} or (not missed and stage == "adapters sent"), trial.log("server")
 
 
-@pytest.mark.parametrize("stage", ["activations sent"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_device_killed_in_any_stage(tmp_path: Path, trials, stage) -> None:
     device_killed(tmp_path, stage, 2, trials)
 

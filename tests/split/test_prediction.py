@@ -184,22 +184,11 @@ def compare(bench: Bench, run: str) -> dict[str, Any]:
     return {str(term["term"]): term for term in document["terms"]}
 
 
-def undisturbed(
-    bench: Bench, namespace: str, here: str, model: str, cut: int, rounds: int, task: tuple[str, ...]
-) -> dict[str, Any]:
-    """Terms of a run between two profiles that agree within 2 %: the machine was as quick as when it was measured.
-
-    The fit is of the profile before the run. Raises after five runs of which none was undisturbed.
-    """
-    before_s, seen = bench.profile(model, *task), []
-    for _ in range(5):
-        terms = compare(bench, bench.run(namespace, here, model, cut, rounds, *task))
-        after_s = bench.profile(model, *task)
-        seen.append((round(before_s, 3), round(terms["delay"]["observed_s"], 3), round(after_s, 3)))
-        if abs(after_s / before_s - 1) <= 0.02:
-            return terms
-        before_s = after_s
-    raise AssertionError(f"contended: {seen} s by a profile, in a round, by the next profile")
+def whole(terms: dict[str, Any]) -> tuple[float, float]:
+    """Observed delay, and the predicted terms together; the switch of a moved cut has no prediction."""
+    predicted = [t["predicted_s"] for name, t in terms.items() if name not in ("delay", "switch")]
+    assert None not in predicted, terms
+    return float(terms["delay"]["observed_s"]), float(sum(predicted))
 
 
 def activation_bytes(batch: int, sequence: int, hidden: int) -> int:
@@ -207,7 +196,10 @@ def activation_bytes(batch: int, sequence: int, hidden: int) -> int:
 
 
 def predicted_against_measured(folder: Path, rate: str, cuts: list[int], rounds: int) -> list[float]:
-    """Errors of the round delay; profiles, fits and link are measured before, by processes of their own."""
+    """Errors of the round delay; profile, fit and link are measured once before, by processes of their own.
+
+    Every run counts: to keep those whose next profile agrees would leave out what a user meets.
+    """
     (folder / "middle.json").write_text(json.dumps(MIDDLE))
     bench = Bench(folder)
     task = ("--batch", "2", "--seq", "128", "--dtype", "float32")
@@ -217,17 +209,18 @@ def predicted_against_measured(folder: Path, rate: str, cuts: list[int], rounds:
     with slow_link(rate, BURSTS[rate]) as (namespace, here, _):
         bench.link(namespace, here, activation_bytes(2, 128, 512), rate)
         for cut in cuts:
-            terms = undisturbed(bench, namespace, here, "middle.json", cut, rounds, task)
-            total = terms["delay"]
-            errors.append(abs(total["error"]))
+            terms = compare(bench, bench.run(namespace, here, "middle.json", cut, rounds, *task))
+            observed_s, predicted_s = whole(terms)
+            error = predicted_s / observed_s - 1.0
+            errors.append(abs(error))
             parts = ", ".join(
                 f"{name} {t['observed_s'] * 1e3:.1f}/{(t['predicted_s'] or 0) * 1e3:.1f}"
                 for name, t in terms.items()
                 if name != "delay"
             )
             print(
-                f"{rate}, cut {cut}: round {total['observed_s'] * 1e3:.1f} ms, predicted"
-                f" {total['predicted_s'] * 1e3:.1f} ms, error {total['error'] * 100:+.1f} %"
+                f"{rate}, cut {cut}: round {observed_s * 1e3:.1f} ms, predicted {predicted_s * 1e3:.1f} ms,"
+                f" error {error * 100:+.1f} %"
                 f" (ms observed/predicted: {parts})"
             )
     return errors
@@ -260,12 +253,14 @@ def test_predicted_round_delay_of_llama_3_2_1b(tmp_path: Path) -> None:
     bench.make_keys()
     with slow_link("100mbit", BURSTS["100mbit"]) as (namespace, here, _):
         bench.link(namespace, here, 128 * 2048 * 2, "lte")
-        total = undisturbed(bench, namespace, here, "llama-3.2-1b", 4, 6, task)["delay"]
+        bench.profile("llama-3.2-1b", *task, "--compression")
+        observed_s, predicted_s = whole(compare(bench, bench.run(namespace, here, "llama-3.2-1b", 4, 6, *task)))
+    error = predicted_s / observed_s - 1.0
     print(
-        f"llama-3.2-1b cut 4 at 100 Mbit/s: {total['observed_s']:.3f} s, predicted {total['predicted_s']:.3f} s,"
-        f" error {total['error'] * 100:+.1f} %"
+        f"llama-3.2-1b cut 4 at 100 Mbit/s: {observed_s:.3f} s, predicted {predicted_s:.3f} s,"
+        f" error {error * 100:+.1f} %"
     )
-    assert abs(total["error"]) <= 0.05
+    assert abs(error) <= 0.05
 
 
 @pytest.mark.accept

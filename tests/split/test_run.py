@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ pytestmark = pytest.mark.torch
 
 from cardlab.core.records.plan import TERMS
 from cardlab.split.adapters import averaged, copied, initial_adapters
+from cardlab.split.schedule import Assignment
 from tests.split.models import halves, largest_difference, replay, small_task
-from tests.split.processes import Trial
+from tests.split.processes import Cuts, Trial
 
 
 @pytest.fixture
@@ -67,7 +69,26 @@ def test_the_terms_of_a_round_add_up_to_what_passed(tmp_path: Path, trials) -> N
         for term, size in (("uplink", sent + 2 * (2 * 96 * 4)), ("downlink", sent)):
             ideal_s = size * 8 / 50e6 + 2 * 3e-3
             assert ideal_s * 0.95 < turn.terms[term] < ideal_s * 1.3 + 0.02
+        # Adapters wait for the link twice a round: with two messages a mini-batch that is all that is waited for.
+        assert turn.terms["adapters"] > 2 * 3e-3 * 0.95
         assert turn.up_bytes == sent + 2 * (2 * 96 * 4) and turn.down_bytes == sent
+
+
+def test_a_frequency_that_cannot_be_held_is_said_before_the_first_round(tmp_path: Path, trials) -> None:
+    """After the last one the run had been made at another frequency than it was planned for."""
+
+    class Fast(Cuts):
+        def at(self, number: int, device: str, key: str | None = None) -> Assignment:
+            return replace(super().at(number, device, key), frequency_hz=1.5e9)
+
+    trial = Trial(tmp_path, small_task(tmp_path), {"a": [2]}, rounds=2)
+    trials.append(trial)
+    server, device = trial.server(schedule=Fast(trial.cuts, {})), trial.device("a")
+    assert [trial.wait(server), trial.wait(device)] == [0, 0], trial.log("server")
+    said = [line for line in trial.log("server").splitlines() if "frequency is not the planned one" in line]
+    stored = [line for line in trial.log("a").splitlines() if "round 1 is stored" in line]
+    assert len(said) == len(stored) == 1
+    assert float(said[0].split()[0]) < float(stored[0].split()[0])
 
 
 def test_parallel_devices_start_alike_and_are_averaged(tmp_path: Path, trials) -> None:

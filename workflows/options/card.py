@@ -36,6 +36,9 @@ class PlanOptions(Checked):
     ] = None
     uplink_mbps: Annotated[float | None, Opt("Device to server, Mbit/s.", panel=_LINK)] = None
     downlink_mbps: Annotated[float | None, Opt("Server to device, Mbit/s.", panel=_LINK)] = None
+    rtt_ms: Annotated[
+        float | None, Opt("Round trip of the link, ms.", shown="the stored link's, none counted", panel=_LINK)
+    ] = None
     local_epochs: Annotated[int | None, Opt("Mini-batches in a round, T.", shown="1", panel=_TASK)] = None
     compression: Annotated[
         float | None,

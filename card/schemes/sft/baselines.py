@@ -15,7 +15,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from cardlab.card.problem.delay import Link, MiniBatch, OncePerRound, round_bytes, round_seconds, round_terms
+from cardlab.card.problem.delay import (
+    Link,
+    MiniBatch,
+    OncePerRound,
+    no_air,
+    round_bytes,
+    round_seconds,
+    round_terms,
+    there_and_back_s,
+)
 from cardlab.card.problem.energy import device_energy_j
 from cardlab.card.schemes.sft.building import Instance
 from cardlab.card.schemes.sft.deciding import decide, outcome_of
@@ -118,7 +127,7 @@ def _sequential(problem: SftProblem, band: Band) -> Outcome | None:
             down_bits=8.0 * base.down_bytes,
         )
         once = OncePerRound(adapter_bits=8.0 * base.adapter_bytes, handling_s=base.handling[m], switch_s=base.switch_s)
-        alone = Link(uplink_bps=band.uplink_bps[m], downlink_bps=band.downlink_bps[m])
+        alone = Link(uplink_bps=band.uplink_bps[m], downlink_bps=band.downlink_bps[m], latency_s=float(base.latency[m]))
         each = np.asarray(round_seconds(round_terms(epochs, batch, once, alone)))
         cut = int(np.argmin(np.where(allowed[m], each, np.inf)))
         if not allowed[m, cut]:
@@ -141,7 +150,9 @@ def _federated(instance: Instance, band: Band) -> Outcome | None:
     layers = float(base.cuts[-1]) + 1.0
     adapters = np.full(problem.devices, float(base.adapter_bytes[-1]) / (layers - 1.0) * layers)
     compute_s = base.objective.local_epochs * instance.local_s
-    delay_s = float(share_exactly(band, compute_s, adapters, adapters)[0])
+    # Nothing but the adapters is sent, down and back.
+    waited_s = np.asarray(there_and_back_s(no_air(base.latency)))
+    delay_s = float(share_exactly(band, compute_s + waited_s, adapters, adapters)[0])
     own = float((base.device_power_w * compute_s).sum())
     # The server only averages adapters.
     return _kept(

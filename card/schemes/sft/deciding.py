@@ -87,7 +87,7 @@ def _terms(problem: SftProblem, band: Band, cuts: Index, options: Index, shares:
     once = OncePerRound(
         adapter_bits=8.0 * base.adapter_bytes[cuts], handling_s=base.handling[each, cuts], switch_s=base.switch_s
     )
-    terms = round_terms(base.objective.local_epochs, batch, once, band.link(shares))
+    terms = round_terms(base.objective.local_epochs, batch, once, band.link(shares, base.latency))
     return delay_terms_of_each(terms, problem.devices)
 
 

@@ -17,7 +17,7 @@ from itertools import product
 import numpy as np
 
 from cardlab.card.problem.arrays import Array, Index, Mask
-from cardlab.card.problem.delay import NO_AIR, MiniBatch, OncePerRound, round_bytes, round_seconds, round_terms
+from cardlab.card.problem.delay import MiniBatch, OncePerRound, no_air, round_bytes, round_seconds, round_terms
 from cardlab.card.schemes.sft.enumeration import Chosen, best_of
 from cardlab.card.schemes.sft.problem import SftProblem
 from cardlab.card.schemes.sft.spectrum import Band, prices, share_exactly
@@ -79,7 +79,7 @@ class _Lagrangian:
         handling, handling_slope = self._interpolated(base.handling, blocks)
         batch = MiniBatch(device_s=device, encode_s=codec, decode_s=0.0, server_s=server, up_bits=0.0, down_bits=0.0)
         once = OncePerRound(adapter_bits=0.0, handling_s=handling, switch_s=base.switch_s)
-        fixed = np.asarray(round_seconds(round_terms(epochs, batch, once, NO_AIR)))
+        fixed = np.asarray(round_seconds(round_terms(epochs, batch, once, no_air(base.latency))))
         sizes = [self._interpolated(size[None, :], blocks) for size in (base.up_bytes, base.down_bytes)]
         adapters, adapters_slope = self._interpolated(base.adapter_bytes[None, :], blocks)
         up, down = round_bytes(epochs, rates * sizes[0][0] + problem.label_bytes, rates * sizes[1][0], adapters)

@@ -20,7 +20,7 @@ import numpy as np
 
 from cardlab.card.problem.arrays import Array, Index, Mask
 from cardlab.card.problem.constraints import Measures, limits_on
-from cardlab.card.problem.delay import NO_AIR, MiniBatch, OncePerRound, round_bytes, round_seconds, round_terms
+from cardlab.card.problem.delay import MiniBatch, OncePerRound, no_air, round_bytes, round_seconds, round_terms
 from cardlab.card.problem.energy import device_energy_j, server_busy_s
 from cardlab.card.problem.problem import Problem
 from cardlab.card.schemes.sft.options import Accuracy, Option, rates_of, reaches
@@ -137,7 +137,8 @@ class SftProblem:
             down_bits=0.0,
         )
         once = OncePerRound(adapter_bits=0.0, handling_s=self.base.handling[each, cuts], switch_s=self.base.switch_s)
-        return np.asarray(round_seconds(round_terms(self.base.objective.local_epochs, batch, once, NO_AIR)))
+        waited = no_air(self.base.latency)
+        return np.asarray(round_seconds(round_terms(self.base.objective.local_epochs, batch, once, waited)))
 
     def sent_bytes(self, cuts: Index, options: Index) -> tuple[Array, Array]:
         """Bytes of a round up and down [..., M], adapters included."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cardlab.card.problem.arrays import Array
-from cardlab.card.problem.delay import Link, air_s, s_per_bit
+from cardlab.card.problem.delay import Link, Quantity, air_s, s_per_bit
 from cardlab.card.schemes.sft.kernels import Problems, Shares, Spectrum, air, least_share, solve_shares, ways
 from cardlab.card.solvers.kernels import compiled
 from cardlab.core.errors import PlanError
@@ -61,9 +61,10 @@ class Band:
         """Time on the air at these shares [M]."""
         return np.asarray(air_s(8.0 * up_bytes, 8.0 * down_bytes, self.link(share)))
 
-    def link(self, share: Array) -> Link:
-        """Rates of all devices at these shares [M]."""
-        return Link(uplink_bps=self.rate(self.uplink_bps, share), downlink_bps=self.rate(self.downlink_bps, share))
+    def link(self, share: Array, latency_s: Quantity = 0.0) -> Link:
+        """Rates of all devices at these shares [M]; no share changes the latency."""
+        up_bps, down_bps = self.rate(self.uplink_bps, share), self.rate(self.downlink_bps, share)
+        return Link(uplink_bps=up_bps, downlink_bps=down_bps, latency_s=latency_s)
 
     def s_per_byte(self, share: Array) -> tuple[Array, Array]:
         """Seconds on the air of a byte up and of a byte down at these shares [M]."""

@@ -33,7 +33,10 @@ _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
         ("systematic", sa.Double()),
     ),
     "fit": (("cut", sa.Integer()), ("codec", sa.String(80))),
-    "link": tuple((f"{way}_{end}_bps", sa.Double()) for way in ("uplink", "downlink") for end in ("low", "high")),
+    "link": (
+        ("message_bytes", sa.BigInteger()),
+        *((f"{way}_{end}_bps", sa.Double()) for way in ("uplink", "downlink") for end in ("low", "high")),
+    ),
     "train_round": (
         ("delay_ci_low", sa.Double()),
         ("delay_ci_high", sa.Double()),

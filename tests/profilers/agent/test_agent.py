@@ -24,6 +24,7 @@ from cardlab.profilers.board.identity import host_key
 from cardlab.profilers.board.ina3221 import SOURCE
 from cardlab.profilers.board.rails import scope
 from cardlab.profilers.devices import open_platform
+from tests.conftest import missing
 from tests.fakes.agent_board import make_board
 from tests.fakes.jetson.boards import BOARDS
 from tests.fakes.jetson.tree import build
@@ -62,8 +63,8 @@ def test_board_without_torch_is_measured_and_merged(python: str, packed: Path, t
     if python == "3.6":
         found = old_python()
         if found is None:
-            pytest.skip("no Python 3.6 here")
-        python = found
+            missing("no Python 3.6 (pyenv install 3.6)")
+        python = str(found)
     make_board(tmp_path / "root", "orin-nx")
     done = measure_load(python, packed, tmp_path, "--frequencies", "max")
     assert done.returncode == 0, done.stderr

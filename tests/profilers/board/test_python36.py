@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,6 +12,7 @@ import pytest
 
 from cardlab.profilers import board
 from cardlab.profilers.agent.pack import pack_agent
+from tests.conftest import missing, need
 from tests.profilers.board.pythons import old_python
 
 BOARD = Path(board.__file__).parent
@@ -77,8 +76,8 @@ def test_every_module_is_imported_and_used_on_its_own() -> None:
 def test_every_module_is_imported_and_used_by_python_3_6() -> None:
     python = old_python()
     if python is None:
-        pytest.skip("no Python 3.6 here")
-    assert run_uses(python) == "ok (3, 6)\n"
+        missing("no Python 3.6 (pyenv install 3.6)")
+    assert run_uses(str(python)) == "ok (3, 6)\n"
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -103,10 +102,9 @@ def test_whole_folder_is_packed_as_it_stands_here(tmp_path: Path) -> None:
                 assert archive.read(str(name)) == files[name.stem].read_bytes()
 
 
+@pytest.mark.once
 def test_nothing_that_is_packed_needs_a_later_python(tmp_path: Path) -> None:
-    vermin = shutil.which("vermin", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if vermin is None:
-        pytest.skip("vermin is not installed")
+    vermin = need("vermin")
     pack_agent(tmp_path / "agent.pyz", None)
     with zipfile.ZipFile(tmp_path / "agent.pyz") as archive:
         archive.extractall(tmp_path / "packed")
