@@ -338,6 +338,10 @@ def _check(options: TrainingOptions) -> None:
         raise UsageError(
             "--server-sharing has no effect on devices one after another", remedy="add --parallel, or leave it out"
         )
+    # A server of its own may be joined by more than it waits for.
+    alone = isinstance(options, RunOptions) and (options.devices or 1) == 1
+    if options.parallel and options.plan is None and alone:
+        raise UsageError("--parallel has no effect on one device", remedy="give --devices 2, or leave --parallel out")
     if options.error_feedback and options.plan is None and options.codec in (None, "none"):
         raise UsageError("--error-feedback has no effect without a codec", remedy="name a --codec, or leave it out")
     if (options.plan is None) == (options.cut is None):

@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - what needs torch is imported after the check that it is there
 """No headline from a law that does not describe its device, no error from one seed, no text without its origin."""
 
 from __future__ import annotations
@@ -6,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
 
 from cardlab.calibrate.publishing import energy_optima
 from cardlab.calibrate.report_text import verdict

@@ -113,6 +113,7 @@ def test_a_cap_in_milliwatts_is_refused(tmp_path: Path) -> None:
     found.failed_in_one_line(1, "server_power_w", "58000 mW is 58")
 
 
+@pytest.mark.torch
 def test_a_budget_in_bytes_is_refused() -> None:
     words = ("--model", "tiny-llama", "--platform", "simulated:orin-nano", "--memory-budget-gib", "8589934592")
     command("profile-device", *words).failed_in_one_line(2, "in GiB", "are 8")

@@ -43,6 +43,7 @@ class Base:
         file: name of what it writes beside its document; that is part of the answer.
         store: whether it takes a database.
         steady: whether it answers twice alike; where not, numbers that were measured are left out.
+        timed: keys whose numbers a real clock made, where the others are the same each time.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Base:
     file: str | None = None
     store: bool = True
     steady: bool = True
+    timed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def answer(base: Base, folder: Path, database: Path, words: tuple[str, ...]) -> 
     result = command(line[0], *line[1:])
     if result.code != 0:
         return result, None
-    document = plain(result.document if base.steady else unmeasured(result.document))
+    document = plain(timeless(result.document, base.timed) if base.steady else unmeasured(result.document))
     # What is said beside the document is said; its times of day and places are its own.
     said = re.sub(r"[0-9a-f]{12,32}|\d{4}-\d\d-\d\d[T ][\d:.]+Z?|/\S+|[\d.]+ m?s", "", result.err)
     written = None
@@ -122,6 +124,15 @@ def plain(value: Any) -> Any:
         # A backup is made or not; where is its own.
         return {k: bool(v) if k == "backup" else plain(v) for k, v in value.items() if not OWN_KEYS.match(k)}
     return [plain(v) for v in value] if isinstance(value, list) else value
+
+
+def timeless(value: Any, timed: str | None) -> Any:
+    """A document without the keys whose numbers a real clock made."""
+    if timed is None:
+        return value
+    if isinstance(value, dict):
+        return {k: timeless(v, timed) for k, v in value.items() if not re.match(timed, k)}
+    return [timeless(v, timed) for v in value] if isinstance(value, list) else value
 
 
 def unmeasured(value: Any) -> Any:

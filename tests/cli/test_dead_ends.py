@@ -16,6 +16,8 @@ from tests.cli.run import command
 from tests.fakes.nvml.card import FakeCard
 from tests.profilers.devices.test_guard import _locked_hz, hold_and_end
 
+pytestmark = pytest.mark.torch
+
 SIMULATED = ("--model", "tiny-llama", "--platform", "simulated:rtx-4060-ti", "--frequencies", "2", "--repeats", "3")
 
 

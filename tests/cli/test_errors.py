@@ -49,7 +49,7 @@ def test_a_profile_that_cannot_be_made(words: tuple[str, ...], code: int, expect
         ("profile-device", ("--batch", "many", "--model", "tiny-llama"), "batch"),
         ("calibrate", ("fit", "--nonsense"), "calibrate fit --help"),
         ("card", ("plan",), "--from-db"),
-        ("card", ("plan", "--from-db", "--scenario", "card-letter"), "--scenario"),
+        ("card", ("plan", "--weight", "0.5"), "--scenario"),
         ("card", ("plan", "--scenario", "card-letter", "--rounds", "0"), "rounds"),
         ("card", ("plan", "--scenario", "card-letter", "--uplink-mbps", "0"), "uplink"),
         ("cardlab", ("profile", "--db", "x.db", "show"), "--db"),
@@ -150,8 +150,9 @@ def test_a_database_in_a_folder_that_does_not_exist(tmp_path: Path) -> None:
 
 def test_doctor_works_everywhere_and_names_remedies(database: Path) -> None:
     result = command("profile-device", "doctor", "--db", str(database), "--json")
-    assert result.code == 0
     probes = {p["name"]: p for p in result.document["probes"]}
+    # It fails where no model can be measured, as without torch.
+    assert result.code == (0 if all(p["ok"] is not False for p in probes.values()) else 1), result.err
     assert {"cardlab", "database", "platform", "identity", "memory", "frequency", "power meter"} <= set(probes)
     for probe in probes.values():
         assert probe["state"]

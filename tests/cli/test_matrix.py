@@ -22,6 +22,8 @@ FROM_DB = ("card", "plan", "--from-db", "--server", "gpu", "--device", "board")
 PROFILE = ("profile-device", "--platform", "simulated:orin-nano:m", "--model", "tiny-llama", "--seq", "16")
 SHORT = ("--frequencies", "2", "--no-whole-step")
 
+# What a run reports that a clock made.
+TIMES = r"^(.*_s|.*_s_by_.*|delay_terms|.*_w|.*_j)$"
 # A value other than the default, that makes sense for most commands.
 VALUES = {
     "--adapter-dtype": "bfloat16",
@@ -59,6 +61,9 @@ VALUES = {
     "--link": "nowhere",
     "--load-command": "true",
     "--local-epochs": "3",
+    "--error-feedback": "--error-feedback",
+    "--learning-rate": "0.01",
+    "--local": "--local",
     "--lora-alpha": "32",
     "--lora-rank": "4",
     "--lora-targets": "q_proj",
@@ -76,7 +81,9 @@ VALUES = {
     "--name": "other",
     "--optimizer": "adamw",
     "--out": "{folder}/other",
+    "--parallel": "--parallel",
     "--pareto": "--pareto",
+    "--pretrain": "3",
     "--plan": "nothing",
     "--platform": "simulated:orin-nx:m",
     "--plot": "{folder}/plot.svg",
@@ -93,6 +100,8 @@ VALUES = {
     "--samples": "--samples",
     "--scenario": "card-letter",
     "--scheme": "sft",
+    "--seed": "7",
+    "--seeds": "2",
     "--segment": "layer",
     "--sensitivity": "--sensitivity",
     "--seq": "24",
@@ -100,9 +109,11 @@ VALUES = {
     "--server": "nobody",
     "--server-key": "{folder}/nobody.public",
     "--server-sharing": "batched",
+    "--steps": "3",
     "--superseded": "--superseded",
     "--task": "ffffffff",
     "--threads": "2",
+    "--tokenizer": "{folder}/nothing.json",
     "--uplink-mbps": "33",
     "--weight": "0.9",
     "--whole-step": "--whole-step",
@@ -210,6 +221,35 @@ BASES = (
         values={"--load-command": "sleep", "--whole-step": "--no-whole-step"},
         steady=False,
     ),
+    Base(
+        name="run here",
+        words=(
+            *("card", "run", "--local", "--model", "tiny-llama", "--cut", "2", "--rounds", "2", "--batch", "2"),
+            *("--seq", "32", "--dtype", "float32", "--out", "{folder}/out"),
+        ),
+        values={
+            "--local": "",
+            "--model": "{data}/tiny.json",
+            "--cut": "1",
+            "--dtype": "bfloat16",
+            "--wire-dtype": "bfloat16",
+            "--link": "10mbit",
+            # Where it is written, how fast it is computed, and how long a silence is borne: nothing was silent.
+            "--out": None,
+            "--threads": None,
+            "--silence": None,
+        },
+        timed=TIMES,
+    ),
+    Base(
+        name="accuracy of codecs",
+        words=(
+            *("card", "accuracy", "--steps", "2", "--seeds", "1", "--pretrain", "2", "--batch", "2", "--seq", "16"),
+            *("--codec", "dense:8", "--codec", "dense:4", "--codec", "dense:2"),
+        ),
+        values={"--codec": "dense:6", "--cut": "1", "--steps": "3", "--seeds": "2", "--pretrain": "3"},
+        timed=TIMES,
+    ),
     Base(name="contents", words=("cardlab", "db", "info")),
     Base(name="check", words=("cardlab", "db", "check")),
     # A permission: of what nothing rests on, and of what something does.
@@ -247,6 +287,8 @@ def build(database: Path, data: Path) -> None:
             )
         )
     assert command(*FROM_DB, *RATES, "--db", str(database)).code == 0
+    tiny = json.loads((ROOT / "profilers" / "runtime" / "configs" / "tiny-llama.json").read_text("utf-8"))
+    (data / "tiny.json").write_text(json.dumps({**tiny, "hidden_size": 32}))
     (data / "sweep.csv").write_text("frequency_mhz,power_w\n600,30\n900,41\n1200,58\n1500,80\n")
     sums = {"seconds": 10.0, "bytes": 5e7, "bits_per_second": 4e7}
     start: dict[str, object] = {"version": "iperf 3.12"}
@@ -263,7 +305,7 @@ def build(database: Path, data: Path) -> None:
 
 
 # A real command in each window of a virtual sweep takes a minute; the rest of its options are refused at once.
-SLOW = ("profile of a load", "plan of a scenario in parallel", "reproduce")
+SLOW = ("run here", "accuracy of codecs", "profile of a load", "plan of a scenario in parallel", "reproduce")
 
 
 @pytest.fixture(scope="module")
@@ -309,8 +351,6 @@ def test_no_command_is_left_out_of_the_matrix():
 
 # What hangs on two processes, a trained model or the machine's state, with the tests that try it.
 ELSEWHERE = {
-    ("card", "accuracy"): "tests/split/test_accuracy.py",
-    ("card", "run"): "tests/split/test_commands.py",
     ("card", "run", "server"): "tests/split/test_commands.py",
     ("card", "run", "device"): "tests/split/test_commands.py",
     ("card", "run", "keys"): "tests/split/test_commands.py",

@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - what needs torch is imported after the check that it is there
 """The twin is worth what it finds: faults planted one at a time, each found within 200 worlds."""
 
 from __future__ import annotations
@@ -5,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+
+pytest.importorskip("torch")
 
 from tests.twin.commands import Measured, measure, plan
 from tests.twin.drawing import asked_of, hold_world

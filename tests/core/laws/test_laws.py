@@ -21,6 +21,7 @@ POINTS = {
     "inverse": [1e8],
     "affine_inverse": [0.01, 1e8],
     "saturating": [0.9, 0.4, 5.0],
+    "kept": [0.8],
 }
 SEPARABLE = [law for law in LAWS if isinstance(law, SeparableLaw)]
 

@@ -117,7 +117,7 @@ def test_a_quota_of_processors_bounds_the_threads(tmp_path: Path) -> None:
 def small_group() -> Iterator[tuple[Path, int]]:
     """A real group of this machine with a limit of 1.17 GiB, and that limit."""
     if os.geteuid() != 0:
-        pytest.skip("making a control group needs root")
+        pytest.skip("control groups cannot be set here: that needs root")
     limit = 1258291200
     for base, name in (
         (Path("/sys/fs/cgroup"), "memory.max"),
@@ -135,7 +135,7 @@ def small_group() -> Iterator[tuple[Path, int]]:
                 return
         finally:
             folder.rmdir()
-    pytest.skip("no control groups of memory here")
+    pytest.skip("control groups of memory cannot be set here")
 
 
 WITHIN = """

@@ -23,6 +23,8 @@ from cardlab.workflows.options.profile import ProfileOptions
 from cardlab.workflows.profile import dry_run, profile
 from tests.cli.run import command
 
+pytestmark = pytest.mark.torch
+
 SWEEP = ProfileOptions(model="llama-3.2-1b", platform="simulated:rtx-4060-ti", frequencies="6")
 
 

@@ -25,6 +25,8 @@ from cardlab.workflows.profile import dry_run, profile
 from tests.fakes.jetson.boards import BOARDS
 from tests.fakes.jetson.tree import build
 
+pytestmark = pytest.mark.torch
+
 # A few tokens only: what a step takes is then reading weights, and the memory decides.
 SWEEP = ProfileOptions(
     model="llama-3.2-1b",
