@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - what needs torch is imported after the check that it is there
 """The time somebody gave bounds the whole command, and what it does not hold is said and resumed, not left out."""
 
 from __future__ import annotations
@@ -7,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("torch")
 
 import cardlab.workflows.profile as profiling
 from cardlab.core.errors import OutOfMemoryError, UsageError
