@@ -125,7 +125,9 @@ def _hold_point(held: Held, work: Work, machine: Machine, point: Document) -> No
             simulated(held, here, estimate["provenance"])
         if segment["energy_j"] is not None:
             estimate = segment["estimates"]["energy_j"]
-            held.number(f"{where}: {segment['segment']} energy", segment["energy_j"], energy, bound_of(estimate))
+            # Of a single time it has that one's tails.
+            bound = bound_of({**estimate, "n": segment["estimates"]["forward_s"]["n"]})
+            held.number(f"{where}: {segment['segment']} energy", segment["energy_j"], energy, bound)
 
 
 def _hold_cuts(held: Held, work: Work, machine: Machine, cuts: list[Document]) -> None:

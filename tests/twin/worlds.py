@@ -17,6 +17,7 @@ TARGETS = (
     ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"),
     ("down_proj", "gate_proj", "up_proj"),
 )
+SLOWEST_BPS = 2e4
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -120,7 +121,8 @@ def questions(draw: st.DrawFn, world: World) -> Asked:
     wire = draw(st.sampled_from((world.server.dtype, *DTYPES)))
     batch_s = work.server_s(world.server, 1, world.server.top_hz)
     bits = work.hidden_values() * BYTES[wire] * BITS
-    rates = [bits / (batch_s * draw(within(0.02, 2.0))) for _ in range(2)]
+    # No slower than a link can be: below that a rate is taken for one in another unit, and refused.
+    rates = [max(SLOWEST_BPS, bits / (batch_s * draw(within(0.02, 2.0)))) for _ in range(2)]
     asked = Asked(
         # The parallel scheme decides with other means, and is asked for less often.
         scheme=draw(st.sampled_from(("card", "card", "sft"))),
