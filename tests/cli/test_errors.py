@@ -151,8 +151,8 @@ def test_a_database_in_a_folder_that_does_not_exist(tmp_path: Path) -> None:
 def test_doctor_works_everywhere_and_names_remedies(database: Path) -> None:
     result = command("profile-device", "doctor", "--db", str(database), "--json")
     probes = {p["name"]: p for p in result.document["probes"]}
-    # It fails where no model can be measured, as without torch.
-    assert result.code == (0 if all(p["ok"] is not False for p in probes.values()) else 1), result.err
+    # It fails where no model can be measured, as without torch, and then says what lacks.
+    assert result.code == 0 or any(p["ok"] is False for p in probes.values()), result.err
     assert {"cardlab", "database", "platform", "identity", "memory", "frequency", "power meter"} <= set(probes)
     for probe in probes.values():
         assert probe["state"]

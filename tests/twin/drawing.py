@@ -41,6 +41,23 @@ def asked_of(world: World, count: int, number: int) -> list[Asked]:
     return drawn(questions(world), count, number)
 
 
+def usual(world: World) -> Asked:
+    """A question on a link whose time is of the order of the server's."""
+    batch_s = world.work.server_s(world.server, 1, world.server.top_hz)
+    rate = max(2e4, float(round(world.work.hidden_values() * 32 / (0.3 * batch_s))))
+    return Asked(
+        scheme="card",
+        order=tuple(range(len(world.boards))),
+        uplink_bps=rate,
+        downlink_bps=2.0 * rate,
+        weight=0.5,
+        energy="round",
+        epochs=2,
+        compression=1.0,
+        wire="float32",
+    )
+
+
 def hold_world(held: Held, world: World, measured: Measured, number: int, count: int = QUESTIONS) -> None:
     """Everything that the commands say of one world."""
     for machine in (world.server, *world.boards):

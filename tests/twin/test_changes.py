@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.run import command
 from tests.twin.commands import Measured, done, measure, plan, plan_words, profile_words
-from tests.twin.drawing import drawn
+from tests.twin.drawing import drawn, usual
 from tests.twin.machine import standing
 from tests.twin.truth import Asked, Machine, World
 from tests.twin.worlds import BOARDS, machines, worlds
@@ -37,20 +37,7 @@ def fleet(fleets) -> tuple[World, Measured]:
 @pytest.fixture
 def asked(fleet) -> Asked:
     """A question whose answer lies inside: every term of it counts."""
-    world, _ = fleet
-    batch_s = world.work.server_s(world.server, 1, world.server.top_hz)
-    rate = float(round(world.work.hidden_values() * 32 / (0.3 * batch_s)))
-    return Asked(
-        scheme="card",
-        order=tuple(range(len(world.boards))),
-        uplink_bps=rate,
-        downlink_bps=2.0 * rate,
-        weight=0.5,
-        energy="round",
-        epochs=2,
-        compression=1.0,
-        wire="float32",
-    )
+    return usual(fleet[0])
 
 
 def said(fleet: tuple[World, Measured], asked: Asked, database: Path | None = None) -> Document:
