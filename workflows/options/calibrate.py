@@ -15,7 +15,7 @@ class FitOptions(Checked):
     device: Annotated[str | None, Opt("Label or key of a device; default: all.", metavar="LABEL")] = None
     law: Annotated[str, Opt("auto, or the name of a law.")] = "auto"
     intervals: Annotated[
-        str, Opt("covariance, or bootstrap (operating points drawn with replacement, for outliers and noise that is not normal).")
+        str, Opt("covariance, or bootstrap (operating points drawn with replacement, for outliers).")
     ] = "covariance"
 
 
