@@ -44,9 +44,9 @@ def power_constants(
         memory_hz=cubic.memory_hz,
         kappa_w_per_hz3=None if static_cubic is None else parameter(static_cubic, "kappa"),
         static_power_w=None if static_cubic is None else parameter(static_cubic, "static_power"),
-        error=None if static_cubic is None else _error(static_cubic),
+        error=None if static_cubic is None else static_cubic.error,
         kappa_paper_w_per_hz3=None if paper is None else parameter(paper, "kappa"),
-        paper_error=None if paper is None else _error(paper),
+        paper_error=None if paper is None else paper.error,
         cores=cores,
         frequency_min_hz=cubic.x.span[0],
         frequency_max_hz=cubic.x.span[1],
@@ -96,7 +96,3 @@ def delta_curve(latency: Fit, flop: float, cores: int) -> DeltaCurve | None:
         stall_s=0.0 if stall is None else stall.value,
         cycles=latency.parameters["cycles"].value,
     )
-
-
-def _error(fit: Fit) -> float:
-    return fit.error

@@ -270,11 +270,17 @@ def _check_file(file: CalibratedScenario, options: PlanOptions, scheme: str) -> 
     """Raise UsageError for what a file says and the plan would not do."""
     if options.devices and file.devices:
         raise UsageError("--device and the file's [[devices]] both name who takes part", remedy="leave one of them out")
+    if options.server is not None and file.server is not None:
+        raise UsageError("--server and the file's [server] both name the server", remedy="leave one of them out")
     if file.link is not None and options.link is not None:
         raise UsageError("--link and the file's [link] are two links", remedy="leave one of them out")
     rates = [(options.uplink_mbps or d.uplink_bps, options.downlink_mbps or d.downlink_bps) for d in file.devices]
-    if file.link is not None and rates and not any(None in pair for pair in rates):
-        raise UsageError("[link] has no effect: every device has its rates", remedy="leave one of them out")
+    if rates and not any(None in pair for pair in rates):
+        for name, given_here in (("[link]", file.link), ("--channel", options.channel)):
+            if given_here is not None:
+                raise UsageError(f"{name} has no effect: every device has its rates", remedy=f"leave {name} out")
+    if scheme != "sft" and options.server_sharing is not None:
+        raise UsageError("--server-sharing has no effect on scheme card", remedy="leave it out, or use --scheme sft")
     if scheme != "sft" and file.sft is not None:
         raise UsageError("[sft] has no effect on scheme card", remedy="leave it out, or use --scheme sft")
     if scheme == "sft":

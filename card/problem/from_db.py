@@ -39,7 +39,7 @@ from cardlab.card.problem.scenario import LinkSpec, Objective
 from cardlab.card.uncertainty import Source, Uncertainty
 from cardlab.core import plausible
 from cardlab.core.errors import PlanError
-from cardlab.core.quantity import Provenance, union_of
+from cardlab.core.quantity import Origin, Provenance, union_of
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.link import Link
@@ -260,7 +260,10 @@ class _Assembly:
             ),
             objective=objective,
             constraints=self.request.constraints,
-            provenance=tuple(Provenance(p.run.provenance.origins).joined([origins]) for p in self.profiles),
+            provenance=tuple(
+                Provenance(p.run.provenance.origins).joined([origins, *_assumed_of(g)])
+                for g, p in zip(self._given(), self.profiles, strict=True)
+            ),
         )
         return problem, (*assumed, *wire_note, *waited, *self._unlimited())
 
@@ -396,6 +399,11 @@ class _Assembly:
         elif self.request.link is not None:
             notes.append(f"channel {self.request.link.channel}, SNR mapping {self.request.link.snr_mapping}")
         return tuple(notes)
+
+
+def _assumed_of(given: Given) -> tuple[Provenance, ...]:
+    """The origin of what somebody gave in place of what was measured; rates are of a link, and are typed anyway."""
+    return () if given.memory_bytes is None and given.power_w is None else (Provenance.of(Origin.ASSUMED),)
 
 
 def _shared_keys(store: Store, profiles: Sequence[Profile]) -> tuple[str, ...]:

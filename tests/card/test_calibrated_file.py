@@ -145,6 +145,8 @@ def test_memory_and_power_of_the_file_take_the_place_of_what_was_found_and_are_l
     changed = said(asked(kept, tmp_path, text))
     for key in ("power_w of board = 30", "memory_bytes of board = 8.1e+09"):
         assert any(line.startswith(key) for line in changed["assumptions"]), changed["assumptions"]
+    for document, assumed in ((base, False), (changed, True)):
+        assert ("assumed" in document["provenance"]["origins"]) is assumed
     energy = [document["rounds"][0]["devices"][0]["device_energy_j"] for document in (base, changed)]
     assert energy[1] == pytest.approx(2.0 * energy[0])
 
@@ -175,6 +177,10 @@ def test_what_is_measured_or_has_no_effect_is_refused(kept, tmp_path, text, word
 
 def test_options_that_name_parties_twice_are_refused(kept, tmp_path):
     asked(kept, tmp_path, PARTIES, "--device", "board").failed_in_one_line(2, "--device", "[[devices]]")
+    asked(kept, tmp_path, PARTIES, "--server", "board").failed_in_one_line(2, "--server", "[server]")
+    # Every device has its rates: a channel would stand in the assumptions alone.
+    asked(kept, tmp_path, PARTIES, "--channel", "poor").failed_in_one_line(2, "--channel", "no effect")
+    asked(kept, tmp_path, PARTIES, "--server-sharing", "batched").failed_in_one_line(2, "--server-sharing", "card")
     asked(kept, tmp_path, RADIO, "--link", "lab").failed_in_one_line(2, "--link", "[link]")
 
 

@@ -117,7 +117,7 @@ VALUES = {
     "--uplink-mbps": "33",
     "--weight": "0.9",
     "--whole-step": "--whole-step",
-    "--wire-dtype": "float32",
+    "--wire-dtype": "float16",
     "--with-dependents": "--with-dependents",
 }
 # It is in the base: what is tried is to leave it out.
@@ -139,6 +139,22 @@ BASES = (
         name="plan in parallel",
         words=(*FROM_DB, "--device", "second", "--scheme", "sft", *RATES),
         values={"--energy": "round", "--scheme": "", **LEFT_OUT},
+    ),
+    Base(
+        name="plan of a file over calibrated devices",
+        words=("card", "plan", "--from-db", "--scenario", "{data}/fleet.toml"),
+        values={"--from-db": "", "--scenario": "{data}/shared.toml", "--server": "board"},
+    ),
+    Base(
+        name="plan of a file in parallel",
+        words=("card", "plan", "--from-db", "--scenario", "{data}/shared.toml"),
+        values={
+            "--from-db": "",
+            "--scenario": "{data}/fleet.toml",
+            "--scheme": "card",
+            "--energy": "round",
+            "--server": "board",
+        },
     ),
     Base(
         name="plan of a scenario",
@@ -299,6 +315,11 @@ def build(database: Path, data: Path) -> None:
     letter = (ROOT / "card" / "scenarios" / "card-letter.toml").read_text("utf-8")
     assert letter.count("weight = 0.2") == 1
     (data / "other.toml").write_text(letter.replace("weight = 0.2", "weight = 0.3"))
+    parties = '[server]\nname = "gpu"\nmemory_bytes = 8e9\n'
+    for name in ("board", "second"):
+        parties += f'[[devices]]\nname = "{name}"\nuplink_bps = 5e7\ndownlink_bps = 8e7\n'
+    (data / "fleet.toml").write_text(parties)
+    (data / "shared.toml").write_text('scheme = "sft"\n' + parties)
     for name, factor in (("meter", 1.04), ("other-meter", 1.08)):
         rows = "".join(f"{power_w(f)},{factor * power_w(f) + 0.01 * i % 3}\n" for i, f in enumerate(MEASURED))
         (data / f"{name}.csv").write_text("reference_w,sensor_w\n" + rows)

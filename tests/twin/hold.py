@@ -29,6 +29,8 @@ class Held:
     """Numbers that were compared, those outside their bound, and those far outside."""
 
     compared: int = 0
+    plans: int = 0
+    refusals: int = 0
     outside: list[str] = field(default_factory=list)
     far: list[str] = field(default_factory=list)
 
@@ -221,6 +223,7 @@ def hold_plan(held: Held, world: World, asked: Asked, measured: Measured, result
         hold_age(held, world, asked, measured, result)
         return
     boards = [world.boards[index] for index in asked.order]
+    held.plans, held.refusals = held.plans + (result.code == 0), held.refusals + (result.code != 0)
     if result.code != 0:
         _hold_refusal(held, world, asked, measured, result)
         return

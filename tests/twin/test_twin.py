@@ -38,7 +38,10 @@ def within_bounds(held: Held, worlds_held: int) -> None:
     print(f"worlds: {worlds_held}")
     outside, far = len(held.outside), len(held.far)
     print(f"numbers: {held.compared}, outside their 99.9 % bound: {outside}, outside twice that: {far}")
+    print(f"plans: {held.plans}, rightly refused: {held.refusals}")
     assert not held.far
+    # A refusal is held too, but says little: most questions must have an answer.
+    assert held.plans > held.refusals
     assert len(held.outside) <= allowed, "\n".join(held.outside)
 
 
