@@ -26,24 +26,32 @@ def _commands() -> Iterator[tuple[str, ...]]:
         yield ("card", "run", role)
 
 
+# The least that a command of this library costs: an app of one command without options, asked for help.
+BARE = "import typer; app = typer.Typer(); app.command()(lambda: None); app()"
+
+
+def _help(code: str, *words: str) -> tuple[str, float]:
+    """What ``--help`` printed, and its CPU time in seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code, *words, "--help"], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize("words", list(_commands()), ids=" ".join)
-def test_help_takes_under_300_ms_of_cpu(words: tuple[str, ...]) -> None:
+def test_help_costs_little_more_than_any_typer_app(words: tuple[str, ...]) -> None:
+    """A machine's speed divides out; the best of each counts, since a busy neighbour makes CPU time longer too."""
     code = f"import sys; from cardlab.cli.main import {SHOW_ALL[words[0]]} as main; main()"
-    best_s = 1e9
+    best_s = bare_s = 1e9
     for again in range(8):
-        # A busy neighbour makes CPU time longer too; it passes.
         time.sleep(0.5 * bool(again))
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words[1:], "--help"], capture_output=True, text=True, check=True
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        best_s = min(best_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        if best_s < 0.3:
+        shown, cpu_s = _help(code, *words[1:])
+        best_s, bare_s = min(best_s, cpu_s), min(bare_s, _help(BARE)[1])
+        if best_s < 1.75 * bare_s:
             break
-    assert "Usage:" in done.stdout and "--help" in done.stdout
-    assert best_s < 0.3
+    assert "Usage:" in shown and "--help" in shown
+    assert best_s < 1.75 * bare_s
 
 
 def test_help_loads_neither_torch_nor_the_database() -> None:
