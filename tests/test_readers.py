@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cardlab.card.problem.scenario_file import bundled_scenarios, parse_scenario
@@ -156,13 +156,14 @@ def sample_and(full: int, sample: int = SAMPLE) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("examples", counts)
 
 
-# One in twenty of these is still read: of SAMPLE, now and then none.
 @sample_and(35_000, 250)
 def test_csv_and_kernel_tuner_files(examples: int, tmp_path: Path) -> None:
     store = open_store(tmp_path / "x.db")
     tally = Tally()
 
     @counts(examples)
+    @example(("a.csv", CSV))
+    @example(("a.json", KERNEL_TUNER))
     @given(st.one_of(damaged(CSV).map(lambda t: ("a.csv", t)), damaged(KERNEL_TUNER).map(lambda t: ("a.json", t))))
     def read(file: tuple[str, str]) -> None:
         path = tmp_path / file[0]
@@ -182,6 +183,8 @@ def test_bundles(examples: int, tmp_path: Path) -> None:
     tally, merged = Tally(), dict.fromkeys((1, VERSION), 0)
 
     @counts(examples)
+    @example((1, dict(bundle_parts(1))))
+    @example((VERSION, dict(bundle_parts(VERSION))))
     @given(bundles())
     def read(bundle: tuple[int, dict[str, bytes]]) -> None:
         version, parts = bundle
@@ -198,8 +201,8 @@ def test_bundles(examples: int, tmp_path: Path) -> None:
 
     read()
     tally.conclude(examples, "bundles")
-    # A bundle that says another version than it is written in is refused whatever else is wrong with it.
-    assert merged[VERSION] > 0, merged
+    # The whole ones at least: damage alone may leave none of a small sample to be read.
+    assert all(merged.values()), merged
 
 
 @sample_and(35_000)
@@ -207,6 +210,7 @@ def test_scenarios(examples: int) -> None:
     tally = Tally()
 
     @counts(examples)
+    @example(scenario_texts()[0])
     @given(st.sampled_from(scenario_texts()).flatmap(damaged))
     def read(text: str) -> None:
         tally.count(text, lambda: parse_scenario(text))
@@ -223,6 +227,7 @@ def test_configurations(examples: int, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
 
     @counts(examples)
+    @example(("config.json", CONFIG))
     @given(
         st.one_of(
             damaged(CONFIG).map(lambda t: ("config.json", t)),
