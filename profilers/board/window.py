@@ -106,10 +106,13 @@ def iterate(
     Args:
         look: reads the device's state now and then while the work runs, and at the end.
     """
-    times_s = []
+    times_s = []  # type: List[float]
     look_s = timer.now()
+    # In virtual time many short iterations can be had at once.
+    ahead = getattr(lap_timer, "ahead", None)
     while True:
-        times_s.append(sum([lap_timer.time(lap, work).wall_s for lap in work.laps]))
+        many_s = [] if ahead is None else ahead(work, until_s - timer.now())
+        times_s.extend(many_s or [sum([lap_timer.time(lap, work).wall_s for lap in work.laps])])
         work.reset()
         now_s = timer.now()
         if look is not None and (now_s >= look_s or now_s >= until_s):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -62,14 +63,39 @@ class Machine:
         """Run one lap to its end; returns how long it took, seconds."""
         if self._locked_index is None:
             self._index = self._wanted(busy=1.0)
-        lap = (self._index, flop, traffic_bytes, segment, repeats)
-        if lap not in self._laps:
-            self._laps[lap] = self.physics.lap_seconds(self.frequency_hz, flop, traffic_bytes, segment, repeats)
-        lap_s, busy = self._laps[lap]
+        lap_s, busy = self._lap(flop, traffic_bytes, segment, repeats)
         # Log-normal, because no time is negative.
         lap_s *= math.exp(self.physics.time_noise * self._random.standard_normal())
         self._advance(lap_s, busy, traffic_bytes / lap_s)
         return lap_s
+
+    def work_ahead(
+        self, laps: Sequence[tuple[float, float]], segment: str, repeats: int, seconds: float
+    ) -> list[float]:
+        """Iterations of these laps (FLOPs, bytes) for so long, a step of the physics at most: seconds of each.
+
+        Empty where fewer than two fit. Heat and throttling do not see laps that are short against their step.
+        """
+        if self._locked_index is None:
+            self._index = self._wanted(busy=1.0)
+        lap_s, busy = np.array([self._lap(*lap, segment, repeats) for lap in laps]).T
+        count = int(min(seconds, _STEP_S) / lap_s.sum())
+        if count < 2:
+            return []
+        noise = self._random.standard_normal((count, len(laps)))
+        times_s = lap_s * np.exp(self.physics.time_noise * noise)
+        whole_s = float(times_s.sum())
+        moved_bytes = count * sum(traffic_bytes for _, traffic_bytes in laps)
+        # Power is linear in both, so their means over the laps give its mean.
+        self._advance(whole_s, float((times_s * busy).sum()) / whole_s, moved_bytes / whole_s)
+        return [float(once_s) for once_s in times_s.sum(axis=1)]
+
+    def _lap(self, flop: float, traffic_bytes: float, segment: str, repeats: int) -> tuple[float, float]:
+        """Seconds of one lap at the frequency of now, without noise, and the share of it that the cores compute."""
+        lap = (self._index, flop, traffic_bytes, segment, repeats)
+        if lap not in self._laps:
+            self._laps[lap] = self.physics.lap_seconds(self.frequency_hz, flop, traffic_bytes, segment, repeats)
+        return self._laps[lap]
 
     def rest(self, seconds: float) -> None:
         """Do nothing for a while; an unlocked frequency falls to the lowest."""

@@ -109,3 +109,21 @@ def test_a_callable_of_unknown_size_ends_on_a_virtual_frequency() -> None:
     device = open_platform("simulated:orin-nx")
     reading = measure(device, lambda: sum(range(20000)), 0.05)
     assert reading.iterations >= 1 and reading.seconds >= 0.05
+
+
+@pytest.mark.parametrize("hz", (1.2e9, 2.6e9))
+def test_short_iterations_taken_many_at_once_are_as_one_by_one(hz: float) -> None:
+    """If this fails, a small model and a large one are measured on two different devices."""
+    laps = ((4e8, 2e6), (8e8, 5e6))
+    whole = {}
+    for way in ("one", "many"):
+        machine = Machine(DEVICES["rtx-4060-ti"], "a card")
+        machine.request(hz)
+        times_s: list[float] = []
+        while machine.now_s < 4.0:
+            ahead = machine.work_ahead(laps, "layer", 1, 4.0 - machine.now_s) if way == "many" else []
+            times_s += ahead or [sum(machine.work(*lap, "layer", 1) for lap in laps)]
+        whole[way] = (np.mean(times_s), machine.energy_j / machine.now_s, machine.temperature_c, machine.frequency_hz)
+        assert len(times_s) == pytest.approx(machine.now_s / np.mean(times_s))
+    assert whole["many"][:3] == pytest.approx(whole["one"][:3], rel=2e-3)
+    assert whole["many"][3] == whole["one"][3]
