@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 
 from cardlab.core import plausible
 from cardlab.core.errors import BadDataError
+from cardlab.core.numerals import decimal
 
 MAX_ROWS = 1_000_000
 
@@ -64,7 +65,7 @@ class Imported:
 def number(text: object, line: int, column: str) -> float:
     """A positive finite number; BadDataError naming row and column for anything else."""
     try:
-        value = float(str(text))
+        value = decimal(str(text))
     except ValueError:
         raise BadDataError(
             f"row {line}: {column} is {str(text)!r}, not a number", remedy="correct that row and import again"

@@ -232,6 +232,7 @@ def test_a_log_of_nvidia_smi_is_averaged_by_frequency(tmp_path):
     assert [r.power_stderr_w for r in read.rows] == [pytest.approx(0.5), pytest.approx(0.1)]
     assert read.notes == (
         "power.draw is passed over: power.draw.instant says the same",
+        "taken as one card: the log names none (log uuid or index to have it checked)",
         "columns that are not read: timestamp, temperature.gpu",
         "1 row(s) without a reading are left out",
         "4 rows at 2 points that were read more than once are averaged",
@@ -244,7 +245,8 @@ def test_a_log_of_nvidia_smi_is_averaged_by_frequency(tmp_path):
         ("uuid, clocks.sm [MHz], power.draw [W]\nA, 600 MHz, 45 W\nB, 600 MHz, 90 W\n", "the log holds 2 cards"),
         ("clocks.sm [MHz], power.draw [W]\n600 MHz, 45 mW\n", "power.draw is in mW, its head says W"),
         ("clocks.sm [MHz], temperature.gpu\n600 MHz, 45\n", "a log of nvidia-smi without power.draw"),
-        ("clocks.sm [MHz], power.draw [W]\n600 MHz, [N/A]\n", "no row has both"),
+        ("clocks.sm [MHz], power.draw [W]\n600 MHz, [N/A]\n", "power.draw holds no value in any row"),
+        ("clocks.sm [MHz], power.draw [W]\n600 MHz, [N/A]\n[N/A], 45 W\n", "no row has both"),
         ("clocks.sm [MHz], power.draw [W]\n600 MHz, 504000 W\n", "means 504 kW"),
     ],
 )
@@ -252,6 +254,180 @@ def test_a_log_that_would_be_read_wrong_is_refused(tmp_path, text, says):
     with pytest.raises(BadDataError) as caught:
         read_csv(csv_file(tmp_path, text))
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        # Two cards: told apart by their name, by what they have, or by nothing but that both were read at once.
+        ("name, clocks.sm [MHz], power.draw [W]\nA100, 600 MHz, 45 W\nT4, 600 MHz, 90 W\n", "2 cards (name A100, T4)"),
+        ("gpu_name, clocks.sm [MHz], power.draw [W]\nA, 600 MHz, 45 W\nB, 600 MHz, 9 W\n", "the log holds 2 cards"),
+        ("memory.total [MiB], clocks.sm [MHz], power.draw [W]\n1, 600, 45\n2, 600, 9\n", "the log holds 2 cards"),
+        ("timestamp, clocks.sm [MHz], power.draw [W]\nt0, 600 MHz, 45 W\nt0, 600 MHz, 90 W\n", "rows 2 and 3 are of"),
+        ("timestamp, name, clocks.sm, power.draw\nt0, A100, 600, 45\nt0, A100, 600, 90\n", "so of two cards"),
+        ("timestamp, serial, clocks.sm, power.draw\nt0, [N/A], 600, 45\nt0, [N/A], 600, 90\n", "so of two cards"),
+    ],
+)
+def test_a_log_of_two_cards_is_refused(tmp_path, text, says):
+    with pytest.raises(BadDataError) as caught:
+        read_csv(csv_file(tmp_path, text))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("named", "notes"),
+    [
+        ("uuid", 0),
+        ("index", 0),
+        ("pci.bus_id", 0),
+        ("name", 1),
+    ],
+)
+def test_a_log_that_names_its_card_is_of_one(tmp_path, named, notes):
+    text = f"timestamp, {named}, clocks.sm, power.draw\nt0, A, 600, 45\nt1, A, 900, 90\n"
+    read = read_csv(csv_file(tmp_path, text))
+    assert len(read.rows) == 2
+    assert len([note for note in read.notes if "taken as one card" in note]) == notes
+
+
+def log(*rows, heads="uuid, clocks.sm [MHz], power.draw [W]"):
+    return heads + "\n" + "".join(f"A, {row}\n" for row in rows)
+
+
+def throttles(name):
+    return f"uuid, clocks.sm [MHz], power.draw [W], {name}"
+
+
+@pytest.mark.parametrize("prefix", ["clocks_throttle_reasons", "clocks_event_reasons"])
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        *((name, "Active") for name in ("sw_power_cap", "hw_slowdown", "hw_thermal_slowdown", "sync_boost")),
+        *((name, "Active") for name in ("hw_power_brake_slowdown", "sw_thermal_slowdown")),
+        *(("active", f"0x{bit:016x}") for bit in (0x4, 0x8, 0x10, 0x20, 0x40, 0x80, 0x44, 0x200, 0x4 | 0x2)),
+    ],
+)
+def test_rows_in_which_the_card_was_held_are_left_out(tmp_path, prefix, column, cell):
+    free = "0x0000000000000002" if column == "active" else "Not Active"
+    heads = throttles(f"{prefix}.{column}")
+    rows = (f"600 MHz, 45 W, {free}", f"900 MHz, 60 W, {free}", f"900 MHz, 70 W, {cell}", "1200 MHz, 90 W, [N/A]")
+    read = read_csv(csv_file(tmp_path, log(*rows, heads=heads)))
+    assert [(r.frequency_hz, r.power_w) for r in read.rows] == [(600e6, 45.0), (900e6, 60.0), (1200e6, 90.0)]
+    (note,) = read.notes
+    assert note.startswith("1 row(s) in which the card was held are left out: ") and note.endswith(" 1")
+    with pytest.raises(BadDataError, match="in no row with a reading did the card run as asked"):
+        read_csv(csv_file(tmp_path, log(rows[2], heads=heads)))
+
+
+@pytest.mark.parametrize(
+    ("name", "busy", "idle"),
+    [
+        ("utilization.gpu [%]", "97 %", "0 %"),
+        ("clocks_event_reasons.gpu_idle", "Not Active", "Active"),
+        ("clocks_throttle_reasons.active", "0x0000000000000000", "0x0000000000000001"),
+    ],
+)
+def test_rows_of_an_idle_card_are_left_out(tmp_path, name, busy, idle):
+    rows = (f"600 MHz, 45 W, {busy}", f"600 MHz, 9 W, {idle}", f"900 MHz, 60 W, {busy}")
+    read = read_csv(csv_file(tmp_path, log(*rows, heads=throttles(name))))
+    assert [r.power_w for r in read.rows] == [45.0, 60.0]
+    assert read.notes == ("1 row(s) in which the card was idle are left out",)
+
+
+def test_a_log_of_an_idle_card_says_so(tmp_path):
+    heads = throttles("utilization.gpu [%]")
+    read = read_csv(csv_file(tmp_path, log("600 MHz, 9 W, 0 %", "900 MHz, 10 W, 0 %", heads=heads)))
+    assert len(read.rows) == 2
+    assert read.notes == ("utilization.gpu is 0 % in every row: taken as the power of an idle card",)
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("clocks_throttle_reasons.active", "yes"),
+        ("clocks_throttle_reasons.sw_power_cap", "maybe"),
+        ("utilization.gpu", "much"),
+        ("utilization.gpu", "400 %"),
+    ],
+)
+def test_a_state_that_cannot_be_read_is_refused(tmp_path, name, cell):
+    with pytest.raises(BadDataError, match=f"row 2: {name}"):
+        read_csv(csv_file(tmp_path, log(f"600 MHz, 45 W, {cell}", heads=throttles(name))))
+
+
+def test_the_first_power_that_has_values_is_taken(tmp_path):
+    heads = "uuid, clocks.sm [MHz], clocks.mem [MHz], power.draw.instant [W], power.draw [W]"
+    read = read_csv(csv_file(tmp_path, log("600, [N/A], [N/A], 45", "900, [N/A], [N/A], 60", heads=heads)))
+    assert [(r.power_w, r.memory_hz) for r in read.rows] == [(45.0, None), (60.0, None)]
+    assert read.notes == ("clocks.mem holds no value", "power.draw.instant holds no value")
+    with pytest.raises(BadDataError) as caught:
+        read_csv(csv_file(tmp_path, log("600, [N/A], [N/A], [N/A]", heads=heads)))
+    assert "power.draw.instant, power.draw hold no value in any row" in caught.value.message
+    assert "power.draw" not in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("frequency_mhz;power_w\n1.200;30,5\n", "row 2: frequency_mhz 1.200 can be a decimal point or thousands"),
+        ("power_w;latency_s;frequency_mhz\n1.200;0,5;900\n", "power_w 1.200 can be a decimal point or thousands"),
+        ("frequency_hz;power_w\n1.200.000.000;30,5\n", "1.200.000.000 can be a decimal point or thousands"),
+        ("frequency_hz,power_w\n1.200.000.000,30.5\n", "1.200.000.000 can be a decimal point or thousands"),
+        # No number of this file says which sign its decimals have.
+        ("frequency_mhz;power_mw\n900;45.000\n1100;62.500\n", "power_mw 45.000 can be a decimal point or thousands"),
+        ("frequency_mhz\tpower_w\n1.200\t30\n", "frequency_mhz 1.200 means 1.2 MHz, which is no frequency"),
+    ],
+)
+def test_points_that_may_group_thousands_are_refused(tmp_path, text, says):
+    with pytest.raises(BadDataError) as caught:
+        read_csv(csv_file(tmp_path, text))
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "power_w"),
+    [
+        # As the remedies of the refusals above say it is to be written.
+        ("power_w;latency_s;frequency_mhz\n1.2000;0,5;900\n", 1.2),
+        ("power_w;latency_s;frequency_mhz\n1200;0,5;900\n", 1200.0),
+        ("frequency_mhz;power_w\n900;45.1000\n", 45.1),
+        # A point that can only be decimal says what the others are.
+        ("frequency_mhz;power_w;latency_s\n900;45.125;0.5\n", 45.125),
+        ("frequency_mhz,power_w\n900,45.125\n", 45.125),
+    ],
+)
+def test_points_that_are_decimal_are_read(tmp_path, text, power_w):
+    (row,) = read_csv(csv_file(tmp_path, text)).rows
+    assert row.power_w == power_w
+
+
+def test_a_label_is_what_it_says(tmp_path):
+    text = "frequency_mhz;power_w;workload\n900;45,5;1,5\n900;46,5;1.200\n"
+    assert [row.workload for row in read_csv(csv_file(tmp_path, text)).rows] == ["1,5", "1.200"]
+
+
+@pytest.mark.parametrize("cell", ["5_3.24", "\u0663\u0664", "\uff11\uff12", "0x20", "1e", "1e3.5", "4 5"])
+def test_only_numbers_are_numbers(tmp_path, cell):
+    with pytest.raises(BadDataError, match="row 2: power_w is .*, not a number"):
+        read_csv(csv_file(tmp_path, f"frequency_mhz,power_w\n600,{cell}\n"))
+    path = tmp_path / "cache.json"
+    path.write_text(json.dumps({"cache": {"a": {"core_freq": 600, "nvml_power": cell}}}), encoding="utf-8")
+    with pytest.raises(BadDataError, match="row 1: nvml_power is .*, not a number"):
+        read_kernel_tuner(path)
+
+
+@pytest.mark.parametrize("head", ["power_MW", "Power_MW", "power [MW]", "power_mw [MW]", "POWER [MW]"])
+def test_mega_is_not_milli(tmp_path, head):
+    with pytest.raises(BadDataError, match="row 1: power in MW"):
+        read_csv(csv_file(tmp_path, f"frequency_mhz,{head}\n600,45000\n"))
+    with pytest.raises(BadDataError, match="row 1: latency in Ms"):
+        read_csv(csv_file(tmp_path, "frequency_mhz,latency_Ms\n600,45\n"))
+
+
+def test_a_head_in_capitals_has_no_small_m(tmp_path):
+    read = read_csv(csv_file(tmp_path, "FREQUENCY_MHZ,POWER_MW,LATENCY_MS\n600,45000,40\n"))
+    assert [(r.frequency_hz, r.power_w, r.latency_s) for r in read.rows] == [(6e8, 45.0, 0.04)]
+    assert read.notes == ("POWER_MW is read as mW (milli)", "LATENCY_MS is read as ms (milli)")
 
 
 def entry(block, asked, power, time, read=None):
