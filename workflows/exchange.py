@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cardlab.calibrate.imported_before import not_yet_stored
 from cardlab.calibrate.importing import read_file
 from cardlab.calibrate.meter import MeterCalibration, calibrate_meter, read_pairs
 from cardlab.calibrate.meter_store import store_meter
@@ -20,7 +21,10 @@ from cardlab.workflows.options.calibrate import ExportOptions, ImportOptions, Me
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedSweeps:
-    """The runs that a file became, and a note for each thing in it that was left out, averaged or chosen."""
+    """The runs that a file became, and a note for each thing in it that was left out, averaged, chosen or known before.
+
+    What was imported before makes no run.
+    """
 
     runs: tuple[Run, ...]
     notes: tuple[str, ...]
@@ -33,8 +37,10 @@ def import_sweep(store: Store | Opening, options: ImportOptions) -> ImportedSwee
     """
     # Read to the end before the store is opened: a bad file makes no database.
     found = read_file(options.file, device=options.device, imported_at=utc_now())
-    opened(store).runs.add_whole(found.visits)
-    return ImportedSweeps(runs=tuple(run for run, _ in found.visits), notes=found.notes)
+    place = opened(store)
+    visits, known = not_yet_stored(place, found.visits)
+    place.runs.add_whole(visits)
+    return ImportedSweeps(runs=tuple(run for run, _ in visits), notes=(*found.notes, *known))
 
 
 def calibrate_sensor(store: Store, options: MeterOptions) -> MeterCalibration:

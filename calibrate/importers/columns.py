@@ -26,12 +26,11 @@ class Kind:
     bounds: plausible.Bounds
 
 
-KINDS = (
-    Kind(field="memory_hz", name="memory_frequency", units=HERTZ, bounds=plausible.FREQUENCY),
-    Kind(field="frequency_hz", name="frequency", units=HERTZ, bounds=plausible.FREQUENCY),
-    Kind(field="power_w", name="power", units=WATTS, bounds=plausible.POWER),
-    Kind(field="latency_s", name="latency", units=SECONDS, bounds=plausible.LATENCY),
-)
+MEMORY = Kind(field="memory_hz", name="memory_frequency", units=HERTZ, bounds=plausible.FREQUENCY)
+FREQUENCY = Kind(field="frequency_hz", name="frequency", units=HERTZ, bounds=plausible.FREQUENCY)
+POWER = Kind(field="power_w", name="power", units=WATTS, bounds=plausible.POWER)
+LATENCY = Kind(field="latency_s", name="latency", units=SECONDS, bounds=plausible.LATENCY)
+KINDS = (MEMORY, FREQUENCY, POWER, LATENCY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +56,7 @@ class Column:
         return quantity(cell, line, self.name, self.factor, self.kind.bounds)
 
 
-def factor(kind: Kind, unit: str) -> float | None:
+def factor(kind: Kind, unit: str, line: int = 1) -> float | None:
     """A unit in SI, None for one that this quantity does not have. Raises BadDataError for mega, as milli is meant."""
     plain = unit.strip().translate(_MICRO)
     found = kind.units.get(plain.lower())
@@ -65,7 +64,8 @@ def factor(kind: Kind, unit: str) -> float | None:
     if found == 1e-3 and plain.startswith("M"):
         words = {"W": "megawatts", "s": "megaseconds"}[kind.bounds.unit]
         raise BadDataError(
-            f"row 1: {kind.name} in {plain} ({words})", remedy=f"write m{kind.bounds.unit} for milli, else convert it"
+            f"row {line}: {kind.name} in {plain} ({words})",
+            remedy=f"write m{kind.bounds.unit} for milli, else convert it",
         )
     return found
 

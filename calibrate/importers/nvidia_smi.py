@@ -27,8 +27,10 @@ _FIELDS = {
 _ALL_FIELDS = frozenset(name for names in _FIELDS.values() for name in names)
 # What one card alone has, and what two cards may share but one never changes.
 _IDENTITY = ("uuid", "gpu_uuid", "index", "gpu_bus_id", "pci.bus_id", "pci.bus", "serial", "gpu_serial")
-_KEPT = ("name", "gpu_name", "pci.domain", "pci.device", "pci.device_id", "pci.sub_device_id", "vbios_version")
-_KEPT += ("memory.total", "compute_cap", "gpu_part_number")
+_KEPT = (
+    *("name", "gpu_name", "pci.domain", "pci.device", "pci.device_id", "pci.sub_device_id", "vbios_version"),
+    *("memory.total", "compute_cap", "gpu_part_number"),
+)
 _ABSENT = ("", "n/a", "[n/a]", "[not supported]", "not supported", "[unknown error]", "nan")
 _UTILIZATION = "utilization.gpu"
 # Since driver 535 "event" for "throttle". Bits of `.active` as nvml.h names them.
@@ -239,7 +241,14 @@ def _rows(table: Table, columns: Sequence[Column]) -> Iterator[ImportedRow | Non
             yield None
         else:
             memory_hz = values.get("memory_hz")
-            yield ImportedRow(line=line, frequency_hz=frequency_hz, power_w=power_w, rail="board", memory_hz=memory_hz)
+            yield ImportedRow(
+                line=line,
+                frequency_hz=frequency_hz,
+                frequency_read=True,
+                power_w=power_w,
+                rail="board",
+                memory_hz=memory_hz,
+            )
 
 
 def _value(cell: str, line: int, column: Column) -> float | None:

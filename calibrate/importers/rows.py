@@ -26,6 +26,7 @@ class ImportedRow:
     Attributes:
         line: 1-based row of the file, to name it in messages.
         frequency_hz: frequency.
+        frequency_read: whether it was read back while the point ran; else it may be the one that was asked for.
         power_w, latency_s: at least one is there.
         workload, rail: labels, None if the file has no such column.
         memory_hz: memory frequency, None if unknown.
@@ -35,6 +36,7 @@ class ImportedRow:
 
     line: int
     frequency_hz: float
+    frequency_read: bool = False
     power_w: float | None = None
     latency_s: float | None = None
     workload: str | None = None

@@ -8,6 +8,9 @@ from cardlab.calibrate.importers.csv import read_csv
 from cardlab.calibrate.importers.kernel_tuner import read_kernel_tuner
 from cardlab.calibrate.importing import read_file
 from cardlab.core.errors import BadDataError
+from cardlab.db import open_store
+from cardlab.workflows.exchange import import_sweep
+from cardlab.workflows.options.calibrate import ImportOptions
 
 GOOD = "frequency_mhz,power_w,latency_s,workload,rail\n# a comment\n1000,50,0.2,gemm,board\n2000,90.5,0.1,gemm,board\n"
 
@@ -495,3 +498,222 @@ def test_the_top_of_a_sweep_that_the_power_limit_held_is_marked(tmp_path, powers
     flags = [operating.throttled for _, operating, _ in visits]
     assert flags == [None] * (len(powers) - capped) + [True] * capped
     assert bool(read.notes) == bool(capped)
+
+
+TOP = [60, 75, 95, 120, 165, 165, 165.3, 164.8]
+
+
+def throttled(read):
+    """Requested frequencies (MHz) that are marked, by workload, memory frequency (MHz) and rail."""
+    found = {}
+    for run, visits in read.visits:
+        for planned, operating, measured in visits:
+            key = (run.workload, planned.memory_hz and planned.memory_hz / 1e6, measured[0].rail)
+            found.setdefault(key, []).extend([planned.requested_hz / 1e6] if operating.throttled else [])
+    return found
+
+
+def test_each_memory_frequency_and_workload_has_a_top_of_its_own(tmp_path):
+    lines = ["frequency_mhz,memory_frequency_mhz,workload,power_w"]
+    for memory, workload, powers in (
+        (5001, "gemm", TOP),
+        (8751, "gemm", [p + 20 for p in TOP]),
+        (8751, "copy", range(50, 130, 10)),
+    ):
+        lines += [f"{600 + 150 * i},{memory},{workload},{power}" for i, power in enumerate(powers)]
+    read = read_file(csv_file(tmp_path, "\n".join(lines)), device="d", imported_at="2026-01-01T00:00:00Z")
+    held = [1200.0, 1350.0, 1500.0, 1650.0]
+    assert throttled(read) == {
+        ("gemm", 5001.0, "board"): held,
+        ("gemm", 8751.0, "board"): held,
+        ("copy", 8751.0, "board"): [],
+    }
+    assert [note[:40] for note in read.notes] == [
+        "4 points (gemm, memory at 5001 MHz), 120",
+        "4 points (gemm, memory at 8751 MHz), 120",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cpu", "held"),
+    [
+        # A small rail whose meter is coarse says nothing; one that is flat throughout forbids nothing.
+        ([1, 2, 1, 2, 1, 2, 1, 2], 4),
+        ([40] * 8, 4),
+        # One that still rises, be it below another that reached its own load, was not held.
+        ([50, 60, 70, 80, 90, 100, 110, 120], 0),
+    ],
+)
+def test_the_rails_of_a_device_are_held_together(tmp_path, cpu, held):
+    lines = ["frequency_mhz,rail,power_w"]
+    lines += [f"{600 + 150 * i},gpu,{power}" for i, power in enumerate(TOP)]
+    lines += [f"{600 + 150 * i},cpu,{power}" for i, power in enumerate(cpu)]
+    read = read_file(csv_file(tmp_path, "\n".join(lines)), device="d", imported_at="2026-01-01T00:00:00Z")
+    assert [len(marked) for marked in throttled(read).values()] == [held, held]
+
+
+def test_a_cache_over_both_frequencies_has_a_top_for_each_memory_frequency(tmp_path):
+    entries = {}
+    for memory in (5001, 8751):
+        for i, power in enumerate(TOP):
+            asked = 600 + 150 * i
+            entries[f"{asked},{memory}"] = {
+                **{"nvml_gr_clock": asked, "nvml_mem_clock": memory, "nvml_power": power + memory / 1000},
+                **{"time": 12.0 - min(i, 4), "mem_freq": memory + 0.5 * (i % 2)},
+            }
+    path = tmp_path / "cache.json"
+    path.write_text(json.dumps({"kernel_name": "gemm", "cache": entries}))
+    read = read_file(path, device="d", imported_at="2026-01-01T00:00:00Z")
+    assert sum(map(len, throttled(read).values())) == 8
+    assert "the frequency is the one asked for (nvml_gr_clock), not one read back (core_freq)" in read.notes
+
+
+def test_a_frequency_that_was_read_is_kept_where_the_limit_held(tmp_path):
+    rows = [f"{600 + 150 * i} MHz, {power} W" for i, power in enumerate(TOP)]
+    read = read_file(csv_file(tmp_path, log(*rows)), device="d", imported_at="2026-01-01T00:00:00Z")
+    ((_, visits),) = read.visits
+    assert [o.frequency_hz for _, o, _ in visits if o.throttled] == [1.2e9, 1.35e9, 1.5e9, 1.65e9]
+    assert "the frequency that was read rose" in read.notes[-1]
+
+
+def results(tmp_path, *entries):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"schema_version": "1.0.0", "results": entries}))
+    return path
+
+
+def result(*measurements, mhz=600, **more):
+    named = [dict(zip(("name", "value", "unit"), m, strict=False)) for m in measurements]
+    return {"configuration": {"nvml_gr_clock": mhz}, "measurements": named, **more}
+
+
+@pytest.mark.parametrize(
+    ("power", "time"),
+    [
+        ((50.0, "W"), (20.0, "ms")),
+        ((50.0, ""), (20.0, None)),
+        ((50_000.0, "mW"), (0.02, "s")),
+        ((50.0, "watts"), (0.02, "seconds")),
+        ((0.05, "kW"), (20_000.0, "\N{MICRO SIGN}s")),
+        ((50.0, "Watt"), (2e7, "nanoseconds")),
+    ],
+)
+def test_the_unit_of_a_measurement_is_used(tmp_path, power, time):
+    (row,) = read_kernel_tuner(results(tmp_path, result(("nvml_power", *power), ("time", *time)))).rows
+    assert (row.power_w, row.latency_s) == pytest.approx((50.0, 0.02))
+
+
+@pytest.mark.parametrize(
+    ("measurement", "says"),
+    [
+        (("time", 20.0, "cycles"), "row 1: time in 'cycles'; give it in one of: s, ms, us, ns"),
+        (("time", 20.0, "Ms"), "row 1: latency in Ms (megaseconds)"),
+        (("time", 20.0, 3), "row 1: time in 3"),
+        (("nvml_power", 50.0, "J"), "row 1: nvml_power in 'J'"),
+        (("core_freq", 600.0, "rpm"), "row 1: core_freq in 'rpm'"),
+    ],
+)
+def test_a_unit_that_is_none_of_it_is_refused(tmp_path, measurement, says):
+    with pytest.raises(BadDataError) as caught:
+        read_kernel_tuner(results(tmp_path, result(measurement, ("ps_power", 1.0))))
+    assert says in str(caught.value)
+
+
+def test_configurations_that_are_not_right_are_left_out(tmp_path):
+    power = ("nvml_power", 50.0)
+    path = results(
+        tmp_path,
+        result(power, mhz=600, invalidity="correct", correctness=1),
+        result(power, mhz=700, invalidity=""),
+        result(power, mhz=800, invalidity="runtime"),
+        result(power, mhz=900, invalidity="runtime"),
+        result(power, mhz=1000, invalidity="correct", correctness=0),
+        result(("nvml_power", "CompilationFailedConfig"), mhz=1100),
+        result(power, ("time", 1e20), mhz=1200),
+    )
+    read = read_kernel_tuner(path)
+    assert [row.frequency_hz for row in read.rows] == [600e6, 700e6]
+    assert read.notes[0] == (
+        "5 configuration(s) that failed to run are left out: runtime 2, wrong result 1, CompilationFailedConfig 1,"
+        " no time 1"
+    )
+
+
+def test_one_instrument_is_read_in_the_whole_file(tmp_path):
+    both = [("nvml_power", 50.0), ("ps_power", 60.0)]
+    read = read_kernel_tuner(results(tmp_path, result(*both), result(*both, mhz=700)))
+    assert [row.power_w for row in read.rows] == [50.0, 50.0]
+    assert read.notes[0] == "ps_power is passed over: nvml_power is read"
+    with pytest.raises(BadDataError, match="row 2: no power_w, though row 1 has one"):
+        read_kernel_tuner(results(tmp_path, result(*both, ("time", 1.0)), result(both[1], ("time", 1.0), mhz=700)))
+
+
+def test_a_frequency_that_was_only_asked_for_says_so(tmp_path):
+    power = ("nvml_power", 50.0)
+    read = read_kernel_tuner(results(tmp_path, result(power, ("core_freq", 590.0)), result(power, mhz=700)))
+    assert [(row.frequency_hz, row.frequency_read) for row in read.rows] == [(590e6, True), (700e6, False)]
+    assert read.notes == (
+        "the frequency is the one asked for (nvml_gr_clock) in 1 of 2 configurations, not one read back (core_freq)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"cache": {"a": 3, "b": {"core_freq": 500, "nvml_power": 1}}}', "row 1: '3' is no configuration"),
+        ('{"results": [null]}', "row 1: 'None' is no configuration"),
+        ('{"results": [{"measurements": [3]}]}', "row 1: a measurement without a name"),
+        (
+            '{"results": [{"measurements": [{"name": "time", "value": 1}, {"name": "time", "value": 2}]}]}',
+            "row 1: two values of time",
+        ),
+        ('{"cache": {"a": {"core_freq": 500, "time": 1}, "a": {"core_freq": 500, "time": 2}}}', "names 'a' twice"),
+        ('{"cache": {"a": {"core_freq": 500, "time": "much"}}}', "row 1: time is 'much', not a number"),
+    ],
+)
+def test_nothing_of_a_kernel_tuner_file_is_dropped(tmp_path, text, says):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(BadDataError) as caught:
+        read_kernel_tuner(path)
+    assert says in str(caught.value)
+
+
+SWEEP = "frequency_mhz,power_w\n" + "".join(f"{f},{f / 10}\n" for f in (600, 900, 1200))
+
+
+def bring(store, tmp_path, text, device="card"):
+    return import_sweep(store, ImportOptions(file=str(csv_file(tmp_path, text)), device=device))
+
+
+def test_what_was_imported_before_is_not_stored_again(tmp_path):
+    """Twice the same readings are no second measurement: the errors of a fit would shrink."""
+    with open_store(tmp_path / "x.db") as store:
+        first = bring(store, tmp_path, SWEEP)
+        head, *rows = SWEEP.splitlines()
+        for text in (
+            SWEEP,
+            "# renamed and sorted\n" + "\n".join([head, *reversed(rows)]),
+            "\n".join([head, *rows[:2]]),
+        ):
+            again = bring(store, tmp_path, text)
+            assert again.runs == ()
+            uid = first.runs[0].uid[:12]
+            assert again.notes == (f"'imported' of 'card' was imported before as run {uid}: nothing is added",)
+        assert len(store.runs.summaries()) == 1
+        # Of another device, another workload or with other readings it is another sweep.
+        assert bring(store, tmp_path, SWEEP, device="other").notes == ()
+        labelled = "\n".join(f"{row},{'workload' if row == head else 'gemm'}" for row in (head, *rows))
+        assert bring(store, tmp_path, labelled).notes == ()
+        assert bring(store, tmp_path, SWEEP.replace("60.0", "61.0")).notes[0].startswith("2 of the 3 points")
+        assert len(store.runs.summaries()) == 4
+
+
+def test_a_file_that_has_grown_is_refused(tmp_path):
+    with open_store(tmp_path / "x.db") as store:
+        bring(store, tmp_path, SWEEP)
+        with pytest.raises(BadDataError, match="3 of the 4 points of 'imported' were imported before as run"):
+            bring(store, tmp_path, SWEEP + "1500,150\n")
+        assert len(store.runs.summaries()) == 1
+        # As the remedy says.
+        assert len(bring(store, tmp_path, "frequency_mhz,power_w\n1500,150\n").runs) == 1
