@@ -9,10 +9,11 @@ from pathlib import Path
 from cardlab.calibrate.imported_before import not_yet_stored
 from cardlab.calibrate.importing import read_file
 from cardlab.calibrate.meter import MeterCalibration, calibrate_meter, read_pairs
-from cardlab.calibrate.meter_store import store_meter
+from cardlab.calibrate.meter_store import check_rail, store_meter
+from cardlab.core.files import check_output
 from cardlab.core.records.measurement import Run
 from cardlab.core.records.presence import TwoHosts, two_hosts
-from cardlab.db.bundle import Merged, export_bundle, merge_bundle
+from cardlab.db.bundle import ENDINGS, Merged, export_bundle, is_bundle, merge_bundle
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.workflows.opening import Opening, opened
@@ -44,9 +45,13 @@ def import_sweep(store: Store | Opening, options: ImportOptions) -> ImportedSwee
 
 
 def calibrate_sensor(store: Store, options: MeterOptions) -> MeterCalibration:
-    """Fit gain and offset of a device's sensor to an external meter, and store them; later fits use them."""
+    """Fit gain and offset of a device's sensor to an external meter, and store them; later fits use them.
+
+    Raises UsageError for a rail that no power of the device was measured on: no fit would use it.
+    """
     found = calibrate_meter(*read_pairs(options.reference))
     device = store.devices.resolve(options.device)
+    check_rail(store, device, options.rail)
     store_meter(store, found, device=device, rail=options.rail, measured_at=utc_now())
     return found
 
@@ -60,7 +65,11 @@ class Exported:
 
 
 def export(store: Store, options: ExportOptions) -> Exported:
-    """Write everything in the store to one bundle file."""
+    """Write everything in the store to one bundle file.
+
+    Raises UsageError for a name of another kind of file, and for a file that is there and no bundle.
+    """
+    check_output(options.out, "a bundle", endings=ENDINGS, ours=is_bundle)
     rows = export_bundle(store, options.out)
     return Exported(path=Path(options.out).absolute(), rows=rows)
 

@@ -505,7 +505,7 @@ TOP = [60, 75, 95, 120, 165, 165, 165.3, 164.8]
 
 def throttled(read):
     """Requested frequencies (MHz) that are marked, by workload, memory frequency (MHz) and rail."""
-    found = {}
+    found: dict[tuple[object, ...], list[float]] = {}
     for run, visits in read.visits:
         for planned, operating, measured in visits:
             key = (run.workload, planned.memory_hz and planned.memory_hz / 1e6, measured[0].rail)
