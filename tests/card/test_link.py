@@ -91,7 +91,14 @@ def test_shannon_gap_shifts_the_bound():
     assert bound.thresholds_db[0] == pytest.approx(-9.53, abs=0.005)
     assert bound.thresholds_db[14] == pytest.approx(16.63, abs=0.005)
     assert snr_map().name == DEFAULT == "customary-lte"
-    for wrong in ("shannon-gap:x", "shannon-gap:-1", "shannon-gap:nan", "best"):
+    for wrong in (
+        "shannon-gap:x",
+        "shannon-gap:-1",
+        "shannon-gap:1_0",
+        "shannon-gap:\u0663",
+        "shannon-gap:nan",
+        "best",
+    ):
         with pytest.raises(PlanError, match="customary-lte"):
             snr_map(wrong)
 
