@@ -79,9 +79,9 @@ class Table:
 
     def _refuse_points(self, column: Sequence[str], head: Head) -> None:
         # Half the world separates by semicolons because its numbers have commas, and groups thousands by points.
-        doubtful = self.decimal_comma or (self.separator == ";" and not self.decimal_point)
+        ambiguous = self.decimal_comma or (self.separator == ";" and not self.decimal_point)
         for i, cell in enumerate(column):
-            if _POINT_THOUSANDS.fullmatch(cell) and (doubtful or cell.count(".") > 1):
+            if _POINT_THOUSANDS.fullmatch(cell) and (ambiguous or cell.count(".") > 1):
                 raise self._two_readings(i, cell, head, "point", ".")
 
     def _two_readings(self, row: int, cell: str, head: Head, sign: str, mark: str) -> BadDataError:
