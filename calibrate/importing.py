@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cardlab import __version__
+from cardlab.calibrate.capped import capped_rows
 from cardlab.calibrate.importers.csv import read_csv
 from cardlab.calibrate.importers.kernel_tuner import read_kernel_tuner
 from cardlab.calibrate.importers.rows import ImportedRow
@@ -22,10 +23,6 @@ from cardlab.core.records.task import Execution
 from cardlab.db.store.runs import Visit
 
 IMPORTED = Provenance.of(Origin.IMPORTED)
-# Measured power that differs less is the same; a step of a sweep changes it by several per cent.
-_STILL = 0.01
-_CAPPED_SPAN = 1.02
-_LEAST_POINTS = 4
 UNKNOWN_EXECUTION = Execution(dtype="unknown", attention="unknown")
 
 
@@ -50,44 +47,34 @@ def read_file(path: str | Path, *, device: str, imported_at: str) -> Read:
     found = read(path)
     # Sweeps of two workloads in one file are two subjects.
     workloads = list(dict.fromkeys(row.workload for row in found.rows))
+    alone = len({(row.workload, row.memory_hz) for row in found.rows}) == 1
     visits, notes = [], list(found.notes)
     for workload in workloads:
         rows = [row for row in found.rows if row.workload == workload]
         capped = capped_rows(rows)
-        if capped:
-            low, high = (pick(row.frequency_hz for row in capped) / 1e6 for pick in (min, max))
-            notes.append(
-                f"{len(capped)} points, {low:g} to {high:g} MHz, ran at one real frequency below what was asked (power"
-                " and time stand still): marked as held by the power limit, and fits leave them out"
-            )
-        visits.append(_run(rows, workload, device, Path(path).name, imported_at, capped))
+        notes += [_capped_note(group, workload, alone) for group in capped]
+        visits.append(
+            _run(rows, workload, device, Path(path).name, imported_at, [row for group in capped for row in group])
+        )
     return Read(visits=visits, notes=tuple(notes))
 
 
-def capped_rows(rows: Sequence[ImportedRow]) -> tuple[ImportedRow, ...]:
-    """The rows at the top of a sweep whose frequency was not reached, () where power rises to the end.
-
-    At the power limit power stands still, and time with it; where only time stands still memory may be the reason, so
-    a sweep without power tells nothing.
-    """
-    ordered = sorted((row for row in rows if row.power_w is not None), key=lambda row: row.frequency_hz)
-    # One memory frequency at a time: another one has another power.
-    if len(ordered) < _LEAST_POINTS or len({row.memory_hz for row in ordered}) > 1:
-        return ()
-    top = ordered[-1]
-    first = len(ordered) - 1
-    while first > 0 and _stands_still(ordered[first - 1], top):
-        first -= 1
-    capped = tuple(ordered[first:])
-    # Of the few below the top there must be some that rise, else nothing says what rising would look like.
-    if len(capped) < 2 or first < 2 or top.frequency_hz < _CAPPED_SPAN * capped[0].frequency_hz:
-        return ()
-    return capped
-
-
-def _stands_still(row: ImportedRow, top: ImportedRow) -> bool:
-    pairs = ((row.power_w, top.power_w), (row.latency_s, top.latency_s))
-    return all(a is None or b is None or abs(a / b - 1.0) < _STILL for a, b in pairs)
+def _capped_note(capped: Sequence[ImportedRow], workload: str | None, alone: bool) -> str:
+    low, high = (pick(row.frequency_hz for row in capped) / 1e6 for pick in (min, max))
+    memory_hz = capped[0].memory_hz
+    # Which sweep it was, where the file holds several.
+    words = [] if alone or workload is None else [workload]
+    words += [] if alone or memory_hz is None else [f"memory at {memory_hz / 1e6:g} MHz"]
+    of = f" ({', '.join(words)})" if words else ""
+    ran = (
+        "stood still in power and time though the frequency that was read rose"
+        if all(row.frequency_read for row in capped)
+        else "ran at one real frequency below what was asked (power and time stand still)"
+    )
+    return (
+        f"{len(capped)} points{of}, {low:g} to {high:g} MHz, {ran}: marked as held by the power limit, and fits leave"
+        " them out"
+    )
 
 
 def _run(
@@ -121,8 +108,9 @@ def _run(
         provenance=IMPORTED,
         started_at=imported_at,
     )
+    held = {row.line for row in capped}
     visits: list[Visit] = [
-        (point, _operating(row, row in capped), _measurements(row)) for point, row in zip(planned, rows, strict=True)
+        (point, _operating(row, row.line in held), _measurements(row)) for point, row in zip(planned, rows, strict=True)
     ]
     return run, visits
 
@@ -130,8 +118,9 @@ def _run(
 def _operating(row: ImportedRow, capped: bool) -> OperatingPoint:
     if not capped:
         return OperatingPoint(frequency_hz=row.frequency_hz, memory_hz=row.memory_hz)
-    # Which frequency it really ran at is not in the file.
-    return OperatingPoint(memory_hz=row.memory_hz, throttled=True, reasons=("power cap",))
+    # Which frequency it really ran at is in the file only where it was read back.
+    frequency_hz = row.frequency_hz if row.frequency_read else None
+    return OperatingPoint(frequency_hz=frequency_hz, memory_hz=row.memory_hz, throttled=True, reasons=("power cap",))
 
 
 def _measurements(row: ImportedRow) -> list[Measurement]:

@@ -64,9 +64,13 @@ def read_pairs(path: str | Path) -> tuple[list[float], list[float]]:
         if names.count(name) != 1:
             words = "no column" if name not in names else "two columns"
             raise BadDataError(f"row 1: {words} {name}", remedy="name the columns reference_w,sensor_w")
+    lines = [line for line, _ in table.rows]
     columns = [
-        [quantity(cells[index], line, name, 1.0, plausible.POWER) for line, cells in table.rows]
-        for name, index in ((name, names.index(name)) for name in COLUMNS)
+        [
+            quantity(cell, line, name, 1.0, plausible.POWER)
+            for line, cell in zip(lines, table.numbers(names.index(name)), strict=True)
+        ]
+        for name in COLUMNS
     ]
     return columns[0], columns[1]
 

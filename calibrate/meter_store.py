@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from cardlab import __version__
 from cardlab.calibrate.meter import MeterCalibration
+from cardlab.core.errors import UsageError
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import MEASURED, Estimate
 from cardlab.core.records.device import Device, Environment
@@ -41,6 +42,20 @@ def store_meter(store: Store, found: MeterCalibration, *, device: Device, rail: 
         residual = Estimate(found.residual_w, n=found.pairs, provenance=MEASURED)
         measurements.append(Measurement(uid=new_uid(), quantity=RESIDUAL, unit="W", rail=rail, estimate=residual))
     store.runs.add_whole([(run, [(planned, OperatingPoint(), measurements)])])
+
+
+def check_rail(store: Store, device: Device, rail: str) -> None:
+    """Refuse a rail that no power of the device was measured on. Raises UsageError naming those that there are."""
+    rails = store.runs.rails(device.key)
+    if not rails:
+        raise UsageError(
+            f"no power of {device.name!r} was measured, so it has no rail to calibrate",
+            remedy="measure it with profile-device or bring it in with calibrate import first",
+        )
+    if rail not in rails:
+        raise UsageError(
+            f"no power of {device.name!r} was measured on a rail {rail!r}", remedy=f"give --rail {' or '.join(rails)}"
+        )
 
 
 def stored_meters(store: Store, *, device: str | None = None) -> Meters:

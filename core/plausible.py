@@ -1,7 +1,8 @@
 """Numbers that no device of this kind has: most often a right number in another unit.
 
-The bounds are wide, so that nothing real is refused: from a microcontroller's clock to twice the fastest one sold,
-from a sleeping board to a rack's worth of one accelerator. A number outside is refused with the unit it was read in.
+The bounds are wide, so that nothing real is refused: from a tenth of the slowest clock of a board that trains anything
+to twice the fastest one sold, from a sleeping board to a rack's worth of one accelerator. A number outside is refused
+with the unit it was read in. (1.200 MHz, whose point groups thousands, is below the least.)
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Bounds:
 
 
 _HERTZ = (("MHz", 1e6), ("GHz", 1e9), ("kHz", 1e3))
-FREQUENCY = Bounds(what="frequency", unit="Hz", least=1e6, most=2e10, others=_HERTZ)
+FREQUENCY = Bounds(what="frequency", unit="Hz", least=1e7, most=2e10, others=_HERTZ)
 BANDWIDTH = Bounds(what="bandwidth", unit="Hz", least=1e3, most=1e11, others=_HERTZ)
 POWER = Bounds(what="power", unit="W", least=1e-3, most=3e3, others=(("mW", 1e-3), ("uW", 1e-6)))
 # Of a server with eight accelerators.

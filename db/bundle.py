@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,7 @@ from cardlab.db.schema import Base
 from cardlab.db.store import Store
 
 FORMAT, VERSION = "cardlab-bundle", 2
+ENDINGS = (".cardlab", ".zip", ".bundle")
 BLOBS, MANIFEST = "blobs.bin", "manifest.json"
 _REMEDY = "export it again, or copy it again if it was cut short on the way"
 
@@ -53,7 +55,7 @@ def export_bundle(store: Store, path: str | Path) -> int:
     target = Path(path)
     # Beside the target and not in the temporary folder: only inside one file system does a rename replace a
     # file whole.
-    draft = target.with_name(target.name + ".part")
+    draft = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         with store.connection() as connection, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as bundle:
             count = _write(connection, bundle)
@@ -63,6 +65,16 @@ def export_bundle(store: Store, path: str | Path) -> int:
     finally:
         draft.unlink(missing_ok=True)
     return count
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a file is a bundle, of whatever version and however damaged behind its manifest."""
+    try:
+        with zipfile.ZipFile(path) as bundle:
+            document = json.loads(bundle.read(MANIFEST))
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError, ValueError):
+        return False
+    return isinstance(document, dict) and document.get("format") == FORMAT
 
 
 def merge_bundle(store: Store, path: str | Path) -> Merged:

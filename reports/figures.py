@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cardlab.core.errors import MissingDependencyError, UsageError
+from cardlab.core.files import check_output, marked
 from cardlab.reports.views.parts import Axis, Bars, Chart, Series
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -30,12 +31,14 @@ def save_figure(pictures: Sequence[Chart | Bars], file: str) -> None:
     """Draw the pictures side by side into one file.
 
     Raises:
-        UsageError: the file's ending names no known format, or it cannot be written, or nothing is to be drawn.
+        UsageError: the file's ending names no known format, or it cannot be written or is there and no picture of
+            cardlab, or nothing is to be drawn.
         MissingDependencyError: matplotlib is not installed.
     """
     path = Path(file)
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{file} is no picture file", remedy=f"end its name in one of: {', '.join(FORMATS)}")
+    if not path.suffix:
+        raise UsageError(f"{file} has no ending", remedy=f"end its name in one of: {', '.join(FORMATS)}")
+    check_output(file, "a picture", endings=FORMATS, ours=marked(b"atplotlib"))
     if not pictures:
         raise UsageError("there is nothing to draw", remedy="measure over several frequencies, or leave out --plot")
     # The class and not pyplot, which wants a display and keeps every figure alive.

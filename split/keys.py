@@ -81,7 +81,7 @@ def split_address(text: str, default_port: int) -> tuple[str, int]:
     if not colon or text.endswith("]") or (":" in host and not host.endswith("]")):
         host, port = text, str(default_port)
     host = host.strip("[]")
-    if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+    if not host or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
         raise UsageError(f"{text!r} is no address", remedy="write it like 192.168.1.10:5560")
     return host, int(port)
 

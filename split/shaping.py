@@ -18,8 +18,8 @@ from cardlab.core import plausible
 from cardlab.core.errors import RunError, UsageError
 from cardlab.core.text import si
 
-_RATE = re.compile(r"^(\d+(?:\.\d+)?)(k|m|g)bit$")
-_DELAY = re.compile(r"^(\d+(?:\.\d+)?)(us|ms|s)$")
+_RATE = re.compile(r"^(\d+(?:\.\d+)?)(k|m|g)bit$", re.ASCII)
+_DELAY = re.compile(r"^(\d+(?:\.\d+)?)(us|ms|s)$", re.ASCII)
 _RATES = {"k": 1e3, "m": 1e6, "g": 1e9}
 _DELAYS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 BURST_BYTES = 1500.0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cardlab.core.errors import UsageError
+from cardlab.core.files import check_output
 from cardlab.core.options import given
 from cardlab.core.records.task import Task
-from cardlab.profilers.agent.pack import pack_agent
+from cardlab.profilers.agent.pack import ENDINGS, is_agent, pack_agent
 from cardlab.profilers.measure.job import make_job
 from cardlab.workflows.options.profile import AgentOptions
 from cardlab.workflows.targets import split_targets
@@ -32,6 +33,7 @@ def pack(options: AgentOptions) -> PackedAgent:
             raise UsageError(
                 f"{unused[0]} has no effect without a model", remedy=f"add --model, or leave {unused[0]} out"
             )
+    check_output(options.out, "an agent", endings=ENDINGS, ours=is_agent)
     task, dtypes = (None, ()) if options.model is None else _job(options.model, options)
     job = None if task is None else make_job(task, dtypes, options.attention)
     size_bytes = pack_agent(options.out, job)

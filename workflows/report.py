@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cardlab.core.errors import NotFoundError, UsageError
+from cardlab.core.files import check_output, marked
 from cardlab.core.records.measurement import RunKind
 from cardlab.core.records.plan import Plan
 from cardlab.db.store import Store
@@ -37,8 +38,10 @@ class Report:
 def report(store: Store, options: DeviceReportOptions | PlanReportOptions) -> Report:
     """Write the page of devices, or that of a plan; what was written.
 
-    Raises NotFoundError where there is nothing to report, UsageError if the file cannot be written.
+    Raises NotFoundError where there is nothing to report, UsageError if the file cannot be written, has the name of
+    another kind of file, or is there and no such page.
     """
+    check_output(options.out, "a report", endings=(".html", ".htm"), ours=marked(b'name="generator" content="cardlab'))
     if isinstance(options, DeviceReportOptions):
         return _device_report(store, options)
     return _plan_report(store, options)

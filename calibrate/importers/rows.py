@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 
 from cardlab.core import plausible
 from cardlab.core.errors import BadDataError
+from cardlab.core.numerals import decimal
 
 MAX_ROWS = 1_000_000
 
@@ -25,6 +26,7 @@ class ImportedRow:
     Attributes:
         line: 1-based row of the file, to name it in messages.
         frequency_hz: frequency.
+        frequency_read: whether it was read back while the point ran; else it may be the one that was asked for.
         power_w, latency_s: at least one is there.
         workload, rail: labels, None if the file has no such column.
         memory_hz: memory frequency, None if unknown.
@@ -34,6 +36,7 @@ class ImportedRow:
 
     line: int
     frequency_hz: float
+    frequency_read: bool = False
     power_w: float | None = None
     latency_s: float | None = None
     workload: str | None = None
@@ -64,7 +67,7 @@ class Imported:
 def number(text: object, line: int, column: str) -> float:
     """A positive finite number; BadDataError naming row and column for anything else."""
     try:
-        value = float(str(text))
+        value = decimal(str(text))
     except ValueError:
         raise BadDataError(
             f"row {line}: {column} is {str(text)!r}, not a number", remedy="correct that row and import again"

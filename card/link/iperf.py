@@ -1,6 +1,7 @@
 """Rates from the JSON of iperf3 (`iperf3 -c SERVER --json`, one way, `-R` or `--bidir`).
 
-`sum_received` is what arrived; the client runs on the device, so its sending direction is the uplink. Read as people
+`sum_received` is what arrived; the client runs on the device, so its sending direction is the uplink. With UDP most
+versions have only `sum`, whose rate is the sender's: what arrived is that without the lost packets. Read as people
 have it: a warning of iperf3 before or after the document, the events of `--json-stream`, several results in one file
 (of each direction the last counts, and a note says so), any byte-order mark.
 
@@ -14,6 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from cardlab.core import plausible
 from cardlab.core.errors import BadDataError
@@ -22,6 +24,8 @@ from cardlab.core.files import read_text
 _REMEDY = "make it with: iperf3 -c SERVER --json > FILE, run on the device"
 _MAX_BYTES = 64 * 2**20
 _SECOND = "#2"
+# Fewer lost packets than this say nothing of what the link could carry.
+_HARDLY = 0.01
 Pairs = Mapping[str, object]
 
 
@@ -30,7 +34,7 @@ class Rates:
     """Rates of one or both directions, bit/s, and the mean round trip, s; None was not in the file.
 
     Attributes:
-        notes: what was chosen among several results.
+        notes: what was chosen among several results, and what a rate does not say.
     """
 
     uplink_bps: float | None
@@ -55,7 +59,8 @@ def read_iperf3(path: str | Path) -> Rates:
         raise BadDataError(f"{path} has no rate above 0", remedy=_REMEDY)
     for value in (*ups, *downs):
         plausible.RATE.check(value, where=str(path), given="bits_per_second", remedy=_REMEDY)
-    notes = [
+    notes = list(dict.fromkeys(note for rates in each for note in rates.notes))
+    notes += [
         f"{path} holds {len(values)} results of the {way}; the last is taken"
         for way, values in (("uplink", ups), ("downlink", downs))
         if len(values) > 1
@@ -119,27 +124,68 @@ def _rates(result: Pairs, path: str | Path) -> Rates:
     end = result.get("end")
     if not isinstance(end, dict):
         raise BadDataError(f"{path} is no result of iperf3", remedy=_REMEDY)
-    # What arrived and not what was sent: with UDP, or a full buffer, the sender counts bytes that never got there.
-    # Older versions of iperf3 have only "sum".
-    forward = _rate(end, "sum_received") or _rate(end, "sum")
-    backward = _rate(end, "sum_received_bidir_reverse") or _rate(end, f"sum_received{_SECOND}")
-    if backward is None and f"sum{_SECOND}" in end:
-        backward = _rate(end, f"sum{_SECOND}")
+    forward, backward = (_arrived(end, names, path) for names in (("",), ("_bidir_reverse", _SECOND)))
     bidirectional, reverse = _way(result)
     if bidirectional and (forward is None or backward is None):
         raise BadDataError(f"{path} lacks one direction of --bidir", remedy="measure again, or without --bidir")
     if reverse:
         forward, backward = backward, forward
-    return Rates(uplink_bps=forward, downlink_bps=backward, rtt_s=_rtt(end))
+    return Rates(uplink_bps=forward, downlink_bps=backward, rtt_s=_rtt(end), notes=_at_a_set_rate(result, path))
+
+
+def _arrived(end: Pairs, names: Sequence[str], path: str | Path) -> float | None:
+    """The rate of one direction that reached the other side, None where the result has none.
+
+    Never the sender's: with UDP, or a full buffer, it counts bytes that never got there.
+    """
+    for name in names:
+        # A sum that says nothing arrived is an answer: what the sender says of it is none.
+        if isinstance(end.get(f"sum_received{name}"), dict):
+            return _rate(end, f"sum_received{name}")
+    for name in names:
+        sent = _rate(end, f"sum{name}")
+        if sent is None:
+            continue
+        lost = _lost_part(end, f"sum{name}")
+        if lost is None:
+            raise BadDataError(
+                f"{path} says what was sent and not what arrived (no sum_received, no count of lost packets)",
+                remedy="measure with TCP: leave -u out",
+            )
+        return sent * (1.0 - lost) if lost < 1.0 else None
+    # A sender alone, such as the result of a server that was cut off.
+    if any(_rate(end, f"sum_sent{name}") is not None for name in names):
+        raise BadDataError(f"{path} says what was sent and not what arrived (no sum_received)", remedy=_REMEDY)
+    return None
+
+
+def _lost_part(end: Pairs, key: str) -> float | None:
+    """Lost packets of those sent, 0 to 1; None where they were not counted."""
+    part = end.get(key)
+    packets, lost = (part.get(name) if isinstance(part, dict) else None for name in ("packets", "lost_packets"))
+    if not _is_number(packets) or not _is_number(lost) or packets <= 0 or not 0 <= lost <= packets:
+        return None
+    return lost / packets
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    # JSON's true is an int in Python, and no number.
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _at_a_set_rate(result: Pairs, path: str | Path) -> tuple[str, ...]:
+    """A note where UDP got through whole: it is sent at a rate that was set, 1 Mbit/s unless -b says more."""
+    end = result.get("end")
+    losses = [_lost_part(end, key) for key in end if key.startswith("sum")] if isinstance(end, dict) else []
+    if not any(loss is not None and loss < _HARDLY for loss in losses):
+        return ()
+    return (f"{path} is of UDP at a set rate that hardly lost a packet: the link may carry more",)
 
 
 def _rate(end: Pairs, key: str) -> float | None:
     part = end.get(key)
     value = part.get("bits_per_second") if isinstance(part, dict) else None
-    # JSON's true is an int in Python, and no rate.
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        return None
-    return float(value)
+    return float(value) if _is_number(value) and value > 0 else None
 
 
 def _way(result: Pairs) -> tuple[bool, bool]:
@@ -168,6 +214,6 @@ def _trips(end: Pairs, key: str) -> list[float]:
     for stream in streams if isinstance(streams, list) else []:
         sender = stream.get("sender") if isinstance(stream, dict) else None
         us = sender.get(key) if isinstance(sender, dict) else None
-        if isinstance(us, (int, float)) and not isinstance(us, bool) and us > 0:
+        if _is_number(us) and us > 0:
             values.append(us * 1e-6)
     return values

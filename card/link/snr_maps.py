@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from cardlab.card.link.nr_tables import CQI
 from cardlab.core.errors import PlanError
+from cardlab.core.numerals import decimal
 
 DEFAULT = "customary-lte"
 
@@ -137,7 +138,7 @@ def snr_map(name: str = DEFAULT) -> SnrMap:
     kind, _, gap = name.partition(":")
     if kind == "shannon-gap":
         try:
-            gap_db = float(gap)
+            gap_db = decimal(gap)
         except ValueError:
             gap_db = math.nan
         if math.isfinite(gap_db) and gap_db >= 0:

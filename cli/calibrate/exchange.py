@@ -44,7 +44,7 @@ def import_(options: ImportOptions, shared: Shared) -> None:
     else:
         for line in found.notes:
             print_line(f"note: {line}")
-        words = f"{points} points in {len(runs)} sweep(s) of {options.device!r}"
+        words = f"{points} points in {len(runs)} sweep(s) of {options.device!r}" if runs else "nothing new"
         print_line(f"{options.file}: {words}; next: calibrate fit")
 
 

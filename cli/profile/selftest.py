@@ -10,6 +10,7 @@ from cardlab.cli.parameters import Shared, command
 from cardlab.cli.profile.doctor import plain_probes, print_probes
 from cardlab.cli.profile.measure import app
 from cardlab.core.errors import DeviceError, UsageError
+from cardlab.core.files import check_output, marked
 from cardlab.workflows.options.profile import CaptureOptions, SelftestOptions
 
 
@@ -20,6 +21,8 @@ def capture(options: CaptureOptions, shared: Shared) -> None:
 
     if shared.json and options.out is not None:
         raise UsageError("--json prints and --out writes", remedy="give one of them")
+    if options.out is not None:
+        check_output(options.out, "a capture", endings=(".json",), ours=marked(b'"sysfs"'))
     found = snapshot()
     if options.out is None:
         print_json(found)

@@ -154,6 +154,20 @@ class Runs(Repository):
                 if (count or 0) >= len(run.planned)
             )
 
+    def rails(self, device: str) -> tuple[str, ...]:
+        """Rails that a power of a device (its key) was measured on, by name."""
+        query = (
+            select(MeasurementRow.rail)
+            .join(PointRow, PointRow.id == MeasurementRow.point_id)
+            .join(RunRow, RunRow.id == PointRow.run_id)
+            .join(DeviceRow, DeviceRow.id == RunRow.device_id)
+            .where(DeviceRow.key == device, RunRow.kind != RunKind.METER.value)
+            .where(MeasurementRow.unit == "W", MeasurementRow.rail.is_not(None))
+            .distinct()
+        )
+        with self.reading() as session:
+            return tuple(sorted(str(rail) for rail in session.scalars(query)))
+
     def presences(self) -> tuple[Presence, ...]:
         """When each device was measured, by the start of the host it was seen on; others are left out."""
         closed = OperatingPointRow

@@ -15,6 +15,7 @@ FOLDERS = ("agent", "board")
 # Needs the rest of cardlab, and has done its work when the file is packed.
 _STAYS = "pack.py"
 _PACKAGE = "card_agent"
+ENDINGS = (".pyz", ".py", ".zip")
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _ENTRY = f"import sys\nfrom {_PACKAGE}.agent.main import main\nsys.exit(main())\n"
 
@@ -47,6 +48,15 @@ def pack_agent(path: str | Path, job: Mapping[str, object] | None) -> int:
     except OSError as error:
         raise ProfileError(f"{target} cannot be written: {error.strerror}", remedy="name another file") from error
     return len(data)
+
+
+def is_agent(path: Path) -> bool:
+    """Whether a file is an agent, of whatever release."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return f"{_PACKAGE}/agent/main.py" in archive.namelist()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError):
+        return False
 
 
 def sources(folder: str) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from cardlab.core.records.measurement import PlannedPoint
 from cardlab.profilers.board.frequencies import Visit, nearest, spread, with_anchor
 
 DEFAULT_COUNT = 8
-_FREQUENCY = re.compile(r"^(\d+(?:\.\d+)?)\s*(GHz|MHz|kHz|Hz)?$", re.IGNORECASE)
+_FREQUENCY = re.compile(r"^(\d+(?:\.\d+)?)\s*(GHz|MHz|kHz|Hz)?$", re.ASCII | re.IGNORECASE)
 _SCALE = {"ghz": 1e9, "mhz": 1e6, "khz": 1e3, "hz": 1.0}
 
 
@@ -33,14 +33,14 @@ def choose_frequencies(offered_hz: tuple[float, ...], wanted: str) -> tuple[floa
     """
     text = wanted.strip().lower()
     if not offered_hz:
-        if text in ("all", "max") or text.isdigit():
+        if text in ("all", "max") or _is_count(text):
             return ()
         raise UsageError("this device has no frequency control", remedy="leave --frequencies out")
     if text == "all":
         return offered_hz
     if text == "max":
         return (offered_hz[-1],)
-    if text.isdigit():
+    if _is_count(text):
         if int(text) < 1:
             raise UsageError("a sweep needs at least one frequency", remedy="give --frequencies a number above 0")
         count = int(text)
@@ -90,6 +90,11 @@ def plan_points(frequencies_hz: tuple[float, ...], seed: int, anchor: bool = Tru
     order = np.random.default_rng(seed).permutation(np.array(frequencies_hz)).tolist()
     visits = with_anchor(order) if anchor else tuple(Visit(hz, False) for hz in order)
     return tuple(PlannedPoint(index=i, requested_hz=v.frequency_hz, anchor=v.anchor) for i, v in enumerate(visits))
+
+
+def _is_count(text: str) -> bool:
+    # Python takes the digits of every script, and a superscript, for digits.
+    return text.isascii() and text.isdigit()
 
 
 def _parse(text: str) -> float:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cardlab.core.errors import RunError
+from cardlab.core.numerals import decimal, whole
 from cardlab.split.codecs.base import WIRE_BYTES, Codec, Packed
 from cardlab.split.codecs.plain import Plain
 from cardlab.split.refusals import RefusalCode, TensorError
@@ -33,11 +34,11 @@ def codec_named(name: str) -> Codec:
         if kind == "dense" and len(parameters) == 1:
             from cardlab.split.codecs.dense import Dense
 
-            return Dense(int(parameters[0]))
+            return Dense(whole(parameters[0]))
         if kind == "topk" and len(parameters) == 2:
             from cardlab.split.codecs.topk import TopK
 
-            return TopK(float(parameters[0]), int(parameters[1]))
+            return TopK(decimal(parameters[0]), whole(parameters[1]))
     except ValueError as error:
         raise RunError(f"{name!r} is no codec: {error}", remedy=f"use one of: {', '.join(FORMS)}") from error
     raise RunError(f"there is no codec {name!r}", remedy=f"use one of: {', '.join(FORMS)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cardlab.calibrate.meter import calibrate_meter
+from cardlab.calibrate.meter import calibrate_meter, read_pairs
 from cardlab.core.errors import BadDataError
 from tests.cli.run import command
 
@@ -30,6 +30,20 @@ def test_gain_and_offset_are_found_with_honest_errors() -> None:
 def test_what_cannot_tell_gain_from_offset_is_refused(true: list[float], expected: str) -> None:
     with pytest.raises(BadDataError, match=expected):
         calibrate_meter(true, true)
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ("1.200;30,5", "reference_w 1.200 can be a decimal point or thousands"),
+        ("1_0;30", "reference_w is '1_0', not a number"),
+    ],
+)
+def test_pairs_are_read_as_sweeps_are(tmp_path: Path, cells: str, expected: str) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text(f"reference_w;sensor_w\n{cells}\n")
+    with pytest.raises(BadDataError, match=expected):
+        read_pairs(file)
 
 
 def test_later_fits_use_the_correction(tmp_path: Path, database: Path) -> None:

@@ -91,7 +91,14 @@ def test_shannon_gap_shifts_the_bound():
     assert bound.thresholds_db[0] == pytest.approx(-9.53, abs=0.005)
     assert bound.thresholds_db[14] == pytest.approx(16.63, abs=0.005)
     assert snr_map().name == DEFAULT == "customary-lte"
-    for wrong in ("shannon-gap:x", "shannon-gap:-1", "shannon-gap:nan", "best"):
+    for wrong in (
+        "shannon-gap:x",
+        "shannon-gap:-1",
+        "shannon-gap:1_0",
+        "shannon-gap:\u0663",
+        "shannon-gap:nan",
+        "best",
+    ):
         with pytest.raises(PlanError, match="customary-lte"):
             snr_map(wrong)
 
@@ -216,6 +223,62 @@ def test_a_rate_in_another_unit_is_refused(tmp_path):
     file.write_text(json.dumps(iperf(sum_received={"bits_per_second": 50})))
     with pytest.raises(BadDataError, match="means 50 bit/s"):
         read_iperf3(file)
+
+
+def udp(lost, **more):
+    """The sum of a UDP test as iperf3 2 to 3.11 give it: bytes and rate are the sender's."""
+    return {"bits_per_second": 1e8, "packets": 1000, "lost_packets": lost, "lost_percent": lost / 10, **more}
+
+
+@pytest.mark.parametrize(
+    ("end", "reverse", "rates"),
+    [
+        ({"sum": udp(600)}, 0, (4e7, None)),
+        ({"sum": udp(600)}, 1, (None, 4e7)),
+        ({"sum": udp(600), "sum_bidir_reverse": udp(250)}, 0, (4e7, 7.5e7)),
+        ({"sum": udp(600), "sum_sent": {"bits_per_second": 1e8}, "sum_received": {"bits_per_second": 3.9e7}}, 0,
+         (3.9e7, None)),
+    ],
+)  # fmt: skip
+def test_lost_packets_did_not_arrive(tmp_path, end, reverse, rates):
+    file = tmp_path / "udp.json"
+    file.write_text(json.dumps({"start": {"test_start": {"protocol": "UDP", "reverse": reverse}}, "end": end}))
+    found = read_iperf3(file)
+    assert (found.uplink_bps, found.downlink_bps) == pytest.approx(rates)
+    assert found.notes == ()
+
+
+def test_both_ways_of_udp_that_repeat_their_keys(tmp_path):
+    file = tmp_path / "udp.json"
+    file.write_text(f'{{"end": {{"sum": {json.dumps(udp(600))}, "sum": {json.dumps(udp(250))}}}}}')
+    assert (read_iperf3(file).uplink_bps, read_iperf3(file).downlink_bps) == pytest.approx((4e7, 7.5e7))
+
+
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [
+        ({"sum": {"bits_per_second": 1e8}}, "says what was sent and not what arrived"),
+        ({"sum": udp(0, packets=0)}, "says what was sent and not what arrived"),
+        ({"sum": udp(1200)}, "says what was sent and not what arrived"),
+        ({"sum": udp(-5)}, "says what was sent and not what arrived"),
+        ({"sum_sent": {"bits_per_second": 1e8}}, "says what was sent and not what arrived"),
+        # Nothing arrived, whatever was sent.
+        ({"sum": udp(1000)}, "no rate above 0"),
+        ({"sum": udp(600), "sum_received": {"bits_per_second": 0}}, "no rate above 0"),
+    ],
+)
+def test_the_rate_of_the_sender_is_not_what_arrived(tmp_path, end, says):
+    file = tmp_path / "udp.json"
+    file.write_text(json.dumps({"end": end}))
+    with pytest.raises(BadDataError, match=says):
+        read_iperf3(file)
+
+
+def test_udp_at_a_rate_that_the_link_carried_easily_is_noted(tmp_path):
+    file = tmp_path / "udp.json"
+    file.write_text(json.dumps({"end": {"sum": udp(1)}}))
+    rates = read_iperf3(file)
+    assert rates.uplink_bps == pytest.approx(9.99e7) and "the link may carry more" in rates.notes[0]
 
 
 @pytest.mark.parametrize(
