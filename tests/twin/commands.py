@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from cardlab.core.records.task import Task
+from cardlab.core.records.workload import CutCost, SegmentCost
+from cardlab.profilers.runtime import analysis
+from cardlab.profilers.runtime.budget import cut_costs
 from tests.cli.run import Result, command
 from tests.twin.machine import standing
-from tests.twin.truth import Asked, Machine, World
+from tests.twin.truth import Asked, Machine, Passing, Passings, World
 
 Document = dict[str, Any]
 
@@ -18,11 +24,13 @@ Document = dict[str, Any]
 class Measured:
     """A world's database and what measuring and fitting said.
 
+    `passing` is what each machine's pieces save and rise to, as counted on the way to the memory of the cuts.
     `stale` is a plan made when the server had been measured anew and not yet fitted; None where it never aged.
     """
 
     database: Path
     profiles: dict[str, Document]
+    passing: dict[str, Passings]
     fit: Document
     stale: Result | None
 
@@ -47,9 +55,9 @@ def measure(world: World, folder: Path) -> Measured:
     config, database = folder / "config.json", folder / "world.db"
     config.write_text(json.dumps(world.work.model.config()))
     if world.before is not None:
-        _profile(world, world.before, config, database)
+        profiled(world, world.before, config, database)
         _fit(world, database)
-    profiles = {m.label: _profile(world, m, config, database) for m in (*world.boards, world.server)}
+    both = {m.label: profiled(world, m, config, database) for m in (*world.boards, world.server)}
     stale = None
     if world.before is not None:
         words = ("--server", world.server.label, "--device", world.boards[0].label, "--weight", "1")
@@ -57,12 +65,22 @@ def measure(world: World, folder: Path) -> Measured:
         answer = command("card", "plan", "--from-db", *words, *rates)
         # Its board may hold no cut at all, and there is no plan to say anything.
         stale = answer if answer.code == 0 else None
-    return Measured(database=database, profiles=profiles, fit=_fit(world, database), stale=stale)
+    profiles, passing = ({label: pair[i] for label, pair in both.items()} for i in (0, 1))
+    return Measured(database=database, profiles=profiles, passing=passing, fit=_fit(world, database), stale=stale)
 
 
-def _profile(world: World, machine: Machine, config: Path, database: Path) -> Document:
-    with standing(machine):
-        return done("profile-device", *profile_words(world, machine, config, database))
+def profiled(world: World, machine: Machine, config: Path, database: Path) -> tuple[Document, Passings]:
+    """A machine's profile, and what its pieces save and rise to."""
+    passing: Passings = {}
+
+    def noting(task: Task, segments: Sequence[SegmentCost], **others: Any) -> tuple[CutCost, ...]:
+        # No document says it, and no closed form of ours could: it is counted on the kernels. What a side makes of it
+        # is held to the byte, and it itself loosely.
+        passing.update({s.segment: Passing(saved=s.saved_bytes, peak=s.peak_bytes) for s in segments})
+        return cut_costs(task, segments, **others)
+
+    with standing(machine), patch.object(analysis, "cut_costs", noting):
+        return done("profile-device", *profile_words(world, machine, config, database)), passing
 
 
 def _fit(world: World, database: Path) -> Document:

@@ -61,7 +61,7 @@ def usual(world: World) -> Asked:
 def hold_world(held: Held, world: World, measured: Measured, number: int, count: int = QUESTIONS) -> None:
     """Everything that the commands say of one world."""
     for machine in (world.server, *world.boards):
-        hold_profile(held, world, machine, measured.profiles[machine.label])
+        hold_profile(held, world, machine, measured.profiles[machine.label], measured.passing[machine.label])
     hold_fit(held, world, measured)
     table = world.server.frequencies_hz
     for hz in (table[0], (table[2] + table[3]) / 2.0):

@@ -10,7 +10,19 @@ from scipy.stats import t as student
 
 from tests.cli.run import Result
 from tests.twin.commands import Measured
-from tests.twin.truth import BYTES, Asked, Machine, Terms, Work, World, costs, kept
+from tests.twin.truth import (
+    BYTES,
+    Asked,
+    Machine,
+    Passings,
+    Terms,
+    Work,
+    World,
+    costs,
+    device_bytes,
+    kept,
+    server_bytes,
+)
 
 Document = dict[str, Any]
 # Widens an interval of 95 % to one of 99.9 %.
@@ -78,7 +90,7 @@ def simulated(held: Held, name: str, provenance: Document) -> None:
     held.true(f"{name} does not say that it is simulated", "simulated" in provenance["origins"])
 
 
-def hold_profile(held: Held, world: World, machine: Machine, document: Document) -> None:
+def hold_profile(held: Held, world: World, machine: Machine, document: Document, passing: Passings) -> None:
     """Task, points and cuts of one machine."""
     work, name = world.work, machine.label
     held.exact(f"{name} parameters", document["task"]["parameters"], work.model.weights)
@@ -89,6 +101,7 @@ def hold_profile(held: Held, world: World, machine: Machine, document: Document)
     for point in document["points"]:
         _hold_point(held, work, machine, point)
     _hold_cuts(held, work, machine, document["cuts"])
+    hold_memory(held, work, machine, document, passing)
 
 
 def _hold_point(held: Held, work: Work, machine: Machine, point: Document) -> None:
@@ -142,18 +155,29 @@ def _hold_cuts(held: Held, work: Work, machine: Machine, cuts: list[Document]) -
         held.exact(f"{where} activations", cut["activation_bytes"], hidden)
         held.exact(f"{where} gradients", cut["gradient_bytes"], hidden)
         held.exact(f"{where} adapters", cut["adapter_bytes"], work.adapter_bytes(cut["cut"]))
-    layer = work.layer_memory_bytes(machine.dtype)
-    # One more layer is what it holds and what it saves for its backward pass: between nothing and all that it computes.
-    saved = _most_saved_bytes(work)
-    for before, after in zip(cuts, cuts[1:], strict=False):
-        more = after["device_memory_bytes"] - before["device_memory_bytes"]
-        fewer = before["server_memory_bytes"] - after["server_memory_bytes"]
-        held.true(f"{machine.label}: a layer more takes {more} bytes", layer <= more <= layer + saved)
-        # The first layer's transient is another one; from the second cut on it is one layer that moves.
-        held.true(
-            f"{machine.label}: {more} bytes more and {fewer} fewer",
-            fewer == more or (before["cut"] == 1 and fewer >= layer),
-        )
+
+
+def hold_memory(held: Held, work: Work, machine: Machine, document: Document, passing: Passings) -> None:
+    """Both sides of every cut to the byte; what pieces save and rise to is held between what it must and may be."""
+    hidden, most = work.hidden_bytes(machine.dtype), _most_saved_bytes(work)
+    logits = 8 * 4 * work.training.tokens * (work.model.vocab + work.model.hidden)
+    held.exact(f"{machine.label} embedding saves", passing["embedding"].saved, 0)
+    held.exact(f"{machine.label} embedding's output", passing["embedding"].peak, hidden)
+    for segment, may in (("first_layer", most), ("layer", most), ("head", logits)):
+        piece = passing[segment]
+        # At the least a piece keeps a hidden state, and a gradient of one comes into a layer.
+        held.true(f"{machine.label} {segment} saves {piece.saved}", hidden <= piece.saved <= may)
+        held.true(f"{machine.label} {segment} rises by {piece.peak}", hidden <= piece.peak <= 2 * may)
+        if work.training.checkpointing and segment != "head":
+            held.exact(f"{machine.label} {segment} saves more than its input", piece.saved, hidden)
+    held.exact(f"{machine.label} memory", document["memory_budget_bytes"], machine.memory_bytes)
+    for cut in document["cuts"]:
+        where, layers = f"{machine.label} cut {cut['cut']}", cut["cut"]
+        own = device_bytes(work, machine.dtype, layers, passing)
+        held.exact(f"{where} memory of the device", cut["device_memory_bytes"], own)
+        other = server_bytes(work, machine.dtype, layers, passing)
+        held.exact(f"{where} memory of the server", cut["server_memory_bytes"], other)
+        held.true(f"{where} fits: {cut['device_fits']}", cut["device_fits"] is (own <= machine.memory_bytes))
 
 
 def _most_saved_bytes(work: Work) -> float:
@@ -277,11 +301,12 @@ def _hold_decision(held: Held, world: World, asked: Asked, board: Machine, decis
     held.number(f"{where}: device energy", decision["device_energy_j"], truth.device_energy_j, bound)
 
 
-def _fits(measured: Measured, board: Machine, server: Machine, cut: int) -> bool:
-    """Whether both sides of a cut have room, by each one's own account."""
-    own, other = ({c["cut"]: c for c in measured.profiles[m.label]["cuts"]}[cut] for m in (board, server))
-    here: bool = own["device_memory_bytes"] <= board.memory_bytes
-    return here and other["server_memory_bytes"] <= server.memory_bytes
+def _fits(world: World, measured: Measured, board: Machine, cut: int) -> bool:
+    """Whether both sides of a cut have room, in truth."""
+    work, server, passing = world.work, world.server, measured.passing
+    own = device_bytes(work, board.dtype, cut, passing[board.label])
+    other = server_bytes(work, server.dtype, cut, passing[server.label])
+    return own <= board.memory_bytes and other <= server.memory_bytes
 
 
 def _open(
@@ -291,7 +316,7 @@ def _open(
     return {
         (cut, hz): terms
         for (cut, hz), terms in world.choices(asked, board).items()
-        if kept(asked, terms, cut, slack) and _fits(measured, board, world.server, cut)
+        if kept(asked, terms, cut, slack) and _fits(world, measured, board, cut)
     }
 
 
@@ -350,5 +375,5 @@ def _hold_refusal(held: Held, world: World, asked: Asked, measured: Measured, re
         shut = [b for b in world.boards if not _open(world, asked, measured, b, -DERIVED)]
         held.true(f"refused, though every device has a choice: {result.err!r}", bool(shut))
     else:
-        tight = [b for b in world.boards if not _fits(measured, b, world.server, 1)]
+        tight = [b for b in world.boards if not _fits(world, measured, b, 1)]
         held.true(f"refused, though every device has room: {result.err!r}", bool(tight))

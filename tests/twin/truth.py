@@ -242,12 +242,54 @@ class Work:
         head = sum(machine.seconds(flop, hz) for flop in self.flop("head"))
         return self.device_s(machine, self.model.layers, hz) + head
 
+    def hidden_bytes(self, dtype: str) -> int:
+        """One hidden state as it is computed."""
+        return self.hidden_values() * BYTES[dtype]
+
+    def device_known_bytes(self, dtype: str, cut: int) -> int:
+        """What a device holds whatever its kernels save: framework, embedding, layers, what it sends and gets back."""
+        table = self.model.vocab * self.model.hidden * BYTES[dtype]
+        return FRAMEWORK_BYTES + table + cut * self.layer_memory_bytes(dtype) + 2 * self.hidden_bytes(dtype)
+
+    def server_known_bytes(self, dtype: str, cut: int) -> int:
+        """The same of the server: the layers above, the last norm, the head (tied or not, it is there), both states."""
+        head = (self.model.vocab + 1) * self.model.hidden * BYTES[dtype]
+        layers = (self.model.layers - cut) * self.layer_memory_bytes(dtype)
+        return FRAMEWORK_BYTES + layers + head + 2 * self.hidden_bytes(dtype)
+
     def layer_memory_bytes(self, dtype: str) -> int:
         """What one more layer takes before anything is saved: weights, adapters, gradients, moments."""
         t = self.training
         weights = self.model.layer_weights * BYTES[dtype]
         copies = 2 + (2 if t.optimizer == "adamw" else 0)
         return weights + copies * self.layer_adapters * BYTES[t.adapter_dtype]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passing:
+    """What a piece saves for its backward pass, and how high it rises beyond that."""
+
+    saved: int
+    peak: int
+
+
+# Of each segment: what no closed form says, since it is a matter of kernels.
+Passings = dict[str, Passing]
+
+
+def device_bytes(work: Work, dtype: str, cut: int, passing: Passings) -> int:
+    """A device's memory: everything saved is there when the costliest of its pieces is at its highest."""
+    first, layer = passing["first_layer"], passing["layer"]
+    peaks = (passing["embedding"].peak, first.peak, *[layer.peak] * (cut > 1))
+    saved = passing["embedding"].saved + first.saved + (cut - 1) * layer.saved
+    return work.device_known_bytes(dtype, cut) + saved + max(peaks)
+
+
+def server_bytes(work: Work, dtype: str, cut: int, passing: Passings) -> int:
+    """The server's."""
+    layer, head = passing["layer"], passing["head"]
+    saved = (work.model.layers - cut) * layer.saved + head.saved
+    return work.server_known_bytes(dtype, cut) + saved + max(layer.peak, head.peak)
 
 
 @dataclass(frozen=True, kw_only=True)
