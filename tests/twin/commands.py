@@ -69,6 +69,29 @@ def measure(world: World, folder: Path) -> Measured:
     return Measured(database=database, profiles=profiles, passing=passing, fit=_fit(world, database), stale=stale)
 
 
+def written(measured: Measured) -> Document:
+    """For a file beside the database."""
+    return {
+        "profiles": measured.profiles,
+        "passing": {
+            label: {segment: [p.saved, p.peak] for segment, p in each.items()}
+            for label, each in measured.passing.items()
+        },
+        "fit": measured.fit,
+        "stale": None if measured.stale is None else [measured.stale.code, measured.stale.out, measured.stale.err],
+    }
+
+
+def read(document: Document, database: Path) -> Measured:
+    """From one."""
+    passing = {
+        label: {segment: Passing(saved=saved, peak=peak) for segment, (saved, peak) in each.items()}
+        for label, each in document["passing"].items()
+    }
+    stale = None if document["stale"] is None else Result(*document["stale"])
+    return Measured(database=database, profiles=document["profiles"], passing=passing, fit=document["fit"], stale=stale)
+
+
 def profiled(world: World, machine: Machine, config: Path, database: Path) -> tuple[Document, Passings]:
     """A machine's profile, and what its pieces save and rise to."""
     passing: Passings = {}

@@ -23,13 +23,14 @@ Function = Callable[..., Any]
 class Fault:
     """`old` occurs once in the source of `function` and is replaced by `new`.
 
-    `measuring`: it lies before the plan, so that the world has to be measured again with it.
+    `stage`: where it lies. What lies in the plan is asked of fleets that were measured without it; what lies in a
+    profile or in a server that is measured anew and fitted again needs that again.
     """
 
     function: Function
     old: str
     new: str
-    measuring: bool = False
+    stage: str = "plan"
 
 
 @contextmanager
@@ -74,13 +75,16 @@ FAULTS = {
         function=measured.server_fits, old="fit.rail != rail", new="fit.rail == rail"
     ),
     "a stale fit without a word": Fault(
-        function=freshness.staleness, old="if stale.fit.fit_id in used", new="if False", measuring=True
+        function=freshness.staleness, old="if stale.fit.fit_id in used", new="if False", stage="age"
     ),
     "runs of two states without a word": Fault(
-        function=service._changed, old="spread <= RUNS_DIFFER", new="True", measuring=True
+        function=service._changed, old="spread <= RUNS_DIFFER", new="True", stage="age"
     ),
     "the flag of a throttled point dropped": Fault(
-        function=point.PointMeasurer.operating_point, old="throttled=throttled,", new="throttled=False,", measuring=True
+        function=point.PointMeasurer.operating_point,
+        old="throttled=throttled,",
+        new="throttled=False,",
+        stage="profile",
     ),
     "the server's head forgotten": Fault(
         function=measured._server_parts, old="for part in SERVER_PARTS", new="for part in SERVER_PARTS[:2]"
@@ -107,9 +111,36 @@ FAULTS = {
         new="None if options.uplink_mbps is None else options.uplink_mbps * 2**20",
     ),
     "multiply-accumulates for FLOPs": Fault(
-        function=flops.torch_flop, old="forward_flop=float(", new="forward_flop=0.5 * float(", measuring=True
+        function=flops.torch_flop, old="forward_flop=float(", new="forward_flop=0.5 * float(", stage="profile"
     ),
     "a cut off by one": Fault(
-        function=budget.cut_sides, old="[layer] * (cut - 1)", new="[layer] * cut", measuring=True
+        function=budget.cut_sides, old="[layer] * (cut - 1)", new="[layer] * cut", stage="profile"
+    ),
+    "the embedding held by nobody": Fault(
+        function=budget.cut_sides, old='by_name["embedding"], ', new="", stage="profile"
+    ),
+    "the embedding held by the server": Fault(
+        function=budget.cut_sides, old='by_name["head"])', new='by_name["head"], by_name["embedding"])', stage="profile"
+    ),
+    "what crosses the cut held by nobody": Fault(
+        function=budget.side_bytes, old=" + 2 * activation_bytes", new="", stage="profile"
+    ),
+    "moments of the optimizer held by nobody": Fault(
+        function=budget.adapter_state_bytes, old="2 + _OPTIMIZER_COPIES[task.optimizer]", new="2", stage="profile"
+    ),
+    "gradients of adapters held by nobody": Fault(
+        function=budget.adapter_state_bytes, old="(2 + ", new="(1 + ", stage="profile"
+    ),
+    "adapters of the server's layers forgotten": Fault(
+        function=budget.side_bytes,
+        old="s.adapter_bytes for s in pieces",
+        new="s.adapter_bytes for s in pieces[:1]",
+        stage="profile",
+    ),
+    "the costliest moment of the first piece alone": Fault(
+        function=budget.side_bytes, old="max(s.peak_bytes for s in pieces)", new="pieces[0].peak_bytes", stage="profile"
+    ),
+    "the framework's own memory forgotten": Fault(
+        function=budget.cut_costs, old="server_overhead_bytes + side", new="side", stage="profile"
     ),
 }
