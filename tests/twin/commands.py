@@ -123,7 +123,7 @@ def plan_words(world: World, asked: Asked) -> list[str]:
     for index in asked.order:
         words += ["--device", world.boards[index].label]
     words += ["--uplink-mbps", repr(asked.uplink_bps / 1e6), "--downlink-mbps", repr(asked.downlink_bps / 1e6)]
-    words += ["--local-epochs", str(asked.epochs), "--wire-dtype", asked.wire]
+    words += ["--local-epochs", str(asked.epochs), *_only_typed(asked)]
     if asked.compression != 1.0:
         words += ["--compression", repr(asked.compression)]
     if asked.scheme == "card":
@@ -134,14 +134,52 @@ def plan_words(world: World, asked: Asked) -> list[str]:
         ("--max-server-energy", asked.server_energy_j),
         ("--max-device-energy", asked.device_energy_j),
         ("--min-device-layers", asked.least_layers),
+        ("--confidence", asked.confidence),
     ):
         words += [] if value is None else [flag, repr(value)]
     return words
 
 
+def _only_typed(asked: Asked) -> list[str]:
+    """What no scenario file says."""
+    return ["--wire-dtype", asked.wire, *(["--rtt-ms", repr(asked.rtt_s * 1e3)] if asked.rtt_s else [])]
+
+
+def scenario_text(world: World, asked: Asked) -> str:
+    """The same in a scenario file, in bit/s, seconds, watts and joules."""
+    tables: list[tuple[str, dict[str, object]]] = [("[server]", {"name": world.server.label})]
+    for index in asked.order:
+        rates = {"uplink_bps": asked.uplink_bps, "downlink_bps": asked.downlink_bps}
+        tables.append(("[[devices]]", {"name": world.boards[index].label, **rates}))
+    objective: dict[str, object] = {"local_epochs": asked.epochs}
+    if asked.compression != 1.0:
+        objective["compression"] = asked.compression
+    if asked.scheme == "card":
+        objective |= {"weight": asked.weight, "energy": asked.energy}
+    tables.append(("[objective]", objective))
+    limits = {
+        "deadline_s": asked.deadline_s,
+        "server_power_w": asked.server_power_w,
+        "server_energy_j": asked.server_energy_j,
+        "device_energy_j": asked.device_energy_j,
+        "min_device_layers": asked.least_layers,
+        "deadline_confidence": asked.confidence,
+    }
+    tables.append(("[constraints]", {k: v for k, v in limits.items() if v is not None}))
+    lines = [f"scheme = {json.dumps(asked.scheme)}"]
+    for head, keys in tables:
+        lines += [head, *(f"{key} = {json.dumps(value)}" for key, value in keys.items())] if keys else []
+    return "\n".join(lines) + "\n"
+
+
 def plan(world: World, asked: Asked, database: Path) -> Result:
     """The answer, whatever it is."""
-    return command("card", *plan_words(world, asked), "--db", str(database))
+    if not asked.in_file:
+        return command("card", *plan_words(world, asked), "--db", str(database))
+    file = database.parent / "asked.toml"
+    file.write_text(scenario_text(world, asked))
+    words = ("plan", "--from-db", "--scenario", str(file), *_only_typed(asked), "--json")
+    return command("card", *words, "--db", str(database))
 
 
 def predict(world: World, hz: float, database: Path) -> Document:

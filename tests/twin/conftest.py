@@ -55,14 +55,21 @@ NEEDED = (
 
 
 def chosen() -> list[World]:
-    """Ten worlds of many drawn ones, enough of each kind that is needed and no two of one model and training."""
-    drawn_worlds, found = drawn(worlds(), 300, 7), []
+    """Ten worlds of many drawn ones, enough of each kind that is needed and no two of one model or training."""
+    pool: list[World] = []
+    found: list[World] = []
+    # What is drawn for a number changes with the code around it: drawn on until there is one of each kind.
+    numbers = iter(range(7, 27))
     for wanted, count in NEEDED:
         for _ in range(count):
-            known = [world.work.model for world in found], [world.work.training for world in found]
-            new = (w for w in drawn_worlds if w.work.model not in known[0] and w.work.training not in known[1])
-            found.append(next(world for world in new if wanted(world)))
+            while not (fitting := [world for world in pool if wanted(world) and _new(world, found)]):
+                pool += drawn(worlds(), 100, next(numbers))
+            found.append(fitting[0])
     return found
+
+
+def _new(world: World, found: list[World]) -> bool:
+    return all(world.work.model != known.work.model and world.work.training != known.work.training for known in found)
 
 
 def _measured_once(worlds_wanted: list[World], folder: Path) -> list[Measured]:

@@ -11,10 +11,13 @@ from typing import Any
 
 from cardlab.calibrate import freshness, service
 from cardlab.card.problem import constraints, delay, from_db, measured, objective
+from cardlab.card.schemes.sft import building, enumeration
+from cardlab.card.schemes.sft.problem import SftProblem
 from cardlab.core.records.task import Task
 from cardlab.profilers.measure import point
 from cardlab.profilers.runtime import budget, flops
 from cardlab.workflows import plan
+from tests.twin.truth import Asked
 
 Function = Callable[..., Any]
 
@@ -24,13 +27,15 @@ class Fault:
     """`old` occurs once in the source of `function` and is replaced by `new`.
 
     `stage`: where it lies. What lies in the plan is asked of fleets that were measured without it; what lies in a
-    profile or in a server that is measured anew and fitted again needs that again.
+    profile or in a server that is measured anew and fitted again needs that again. `asking`: the questions that can
+    show it; the others are not asked.
     """
 
     function: Function
     old: str
     new: str
     stage: str = "plan"
+    asking: Callable[[Asked], bool] = lambda asked: True
 
 
 @contextmanager
@@ -57,11 +62,17 @@ def _getter(name: str, of: type) -> Function:
     return found
 
 
+def _with(name: str, scheme: str) -> Callable[[Asked], bool]:
+    """Questions of a scheme with a limit."""
+    return lambda asked: asked.scheme == scheme and getattr(asked, name) is not None
+
+
 FAULTS = {
     "the server's bytes for a device": Fault(
         function=from_db._Assembly._problem,
         old="device_memory_bytes(p, cuts) for p in self.profiles",
         new="device_memory_bytes(self.server_profile, cuts) for p in self.profiles",
+        asking=lambda asked: asked.scheme == "card",
     ),
     "uplink for downlink": Fault(
         function=from_db._Assembly._known_rates,
@@ -99,16 +110,23 @@ FAULTS = {
         new="DTYPE_BYTES[self.server_profile.run.execution.dtype] / ",
     ),
     "compression dropped": Fault(
-        function=from_db._Assembly._problem, old="objective.compression * DTYPE", new="1.0 * DTYPE"
+        function=from_db._Assembly._problem,
+        old="objective.compression * DTYPE",
+        new="1.0 * DTYPE",
+        asking=lambda asked: asked.compression != 1.0,
     ),
     "waiting not paid for": Fault(
-        function=objective.server_energy_j, old="power_w * busy_s + wait_w * (delay_s - busy_s)", new="power_w * busy_s"
+        function=objective.server_energy_j,
+        old="power_w * busy_s + wait_w * (delay_s - busy_s)",
+        new="power_w * busy_s",
+        asking=lambda asked: asked.energy == "round",
     ),
     "a cap on power dropped": Fault(function=constraints.limits_on, old="wanted.server_power_w,", new="None,"),
     "2^20 for a million": Fault(
         function=plan._from_database,
         old="None if options.uplink_mbps is None else options.uplink_mbps * 1e6",
         new="None if options.uplink_mbps is None else options.uplink_mbps * 2**20",
+        asking=_with("server_power_w", "card"),
     ),
     "multiply-accumulates for FLOPs": Fault(
         function=flops.torch_flop, old="forward_flop=float(", new="forward_flop=0.5 * float(", stage="profile"
@@ -142,5 +160,50 @@ FAULTS = {
     ),
     "the framework's own memory forgotten": Fault(
         function=budget.cut_costs, old="server_overhead_bytes + side", new="side", stage="profile"
+    ),
+    "a cap on the server's power ignored in sft": Fault(
+        function=building._highest_frequency,
+        old="if cap_w is None",
+        new="if True",
+        asking=_with("server_power_w", "sft"),
+    ),
+    "a cap on the server's energy ignored in sft": Fault(
+        function=SftProblem.allowed,
+        old="server_energy_j=None if energy_j is None",
+        new="server_energy_j=None if True",
+        asking=_with("server_energy_j", "sft"),
+    ),
+    "a cap on a device's energy ignored in sft": Fault(
+        function=SftProblem.allowed,
+        old="device_energy_j=np",
+        new="device_energy_j=0.0 * np",
+        asking=_with("device_energy_j", "sft"),
+    ),
+    "the least layers ignored in sft": Fault(
+        function=SftProblem.allowed,
+        old="base.cuts.astype(float)",
+        new="base.cuts + 9.0",
+        asking=_with("least_layers", "sft"),
+    ),
+    "the deadline ignored in sft": Fault(
+        function=enumeration.best_of, old="if deadline is not None", new="if False", asking=_with("deadline_s", "sft")
+    ),
+    "the server's time for others forgotten in sft": Fault(
+        function=SftProblem.fixed_s,
+        old="others + self.server_round_s(cuts)[..., None]",
+        new="others + self.server_s[cuts]",
+        asking=_with("scheme", "sft"),
+    ),
+    "the slowest choice of sft": Fault(
+        function=enumeration.best_of,
+        old="best = int(np.argmin(mean))",
+        new="best = int(np.argmax(mean))",
+        asking=_with("scheme", "sft"),
+    ),
+    "half of the round trip": Fault(
+        function=delay.round_terms,
+        old="each.down_bits * s_per_bit(link.downlink_bps) + epochs * link.latency_s",
+        new="each.down_bits * s_per_bit(link.downlink_bps)",
+        asking=lambda asked: asked.rtt_s > 0.0,
     ),
 }
