@@ -17,7 +17,7 @@ from cardlab.core.records.task import Task
 from cardlab.profilers.measure import point
 from cardlab.profilers.runtime import budget, flops
 from cardlab.workflows import plan
-from tests.twin.truth import Asked
+from tests.twin.truth import Asked, World
 
 Function = Callable[..., Any]
 
@@ -27,8 +27,8 @@ class Fault:
     """`old` occurs once in the source of `function` and is replaced by `new`.
 
     `stage`: where it lies. What lies in the plan is asked of fleets that were measured without it; what lies in a
-    profile or in a server that is measured anew and fitted again needs that again. `asking`: the questions that can
-    show it; the others are not asked.
+    profile or in a server that is measured anew and fitted again needs that again. `asking`, `among`: the questions
+    and worlds that can show it; the others are left out.
     """
 
     function: Function
@@ -36,6 +36,7 @@ class Fault:
     new: str
     stage: str = "plan"
     asking: Callable[[Asked], bool] = lambda asked: True
+    among: Callable[[World], bool] = lambda world: True
 
 
 @contextmanager
@@ -86,16 +87,25 @@ FAULTS = {
         function=measured.server_fits, old="fit.rail != rail", new="fit.rail == rail"
     ),
     "a stale fit without a word": Fault(
-        function=freshness.staleness, old="if stale.fit.fit_id in used", new="if False", stage="age"
+        function=freshness.staleness,
+        old="if stale.fit.fit_id in used",
+        new="if False",
+        stage="age",
+        among=lambda world: world.before is not None,
     ),
     "runs of two states without a word": Fault(
-        function=service._changed, old="spread <= RUNS_DIFFER", new="True", stage="age"
+        function=service._changed,
+        old="spread <= RUNS_DIFFER",
+        new="True",
+        stage="age",
+        among=lambda world: world.before is not None,
     ),
     "the flag of a throttled point dropped": Fault(
         function=point.PointMeasurer.operating_point,
         old="throttled=throttled,",
         new="throttled=False,",
         stage="profile",
+        among=lambda world: any(b.throttles(b.top_hz) for b in world.boards),
     ),
     "the server's head forgotten": Fault(
         function=measured._server_parts, old="for part in SERVER_PARTS", new="for part in SERVER_PARTS[:2]"

@@ -11,7 +11,6 @@ LoRA step works, so that a mistake there is not repeated here. FLOP = 2 x MAC; S
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 BITS = 8
@@ -421,7 +420,10 @@ class World:
             ]
             for place, i in enumerate(asked.order)
         ]
-        every = {cuts: self.together(asked, cuts, hz) for cuts in product(*each)}
+        allocations: list[tuple[int, ...]] = [()]
+        for own in each:
+            allocations = [(*before, cut) for before in allocations for cut in own]
+        every = {cuts: self.together(asked, cuts, hz) for cuts in allocations}
         limit = asked.deadline_s
         return {cuts: t for cuts, t in every.items() if limit is None or t.delay_s <= limit * (1.0 + slack)}
 
