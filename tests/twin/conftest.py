@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import surround
-from tests.twin.commands import Measured, measure
+from tests.twin.commands import Measured, measure, read, written
 from tests.twin.drawing import drawn, usual
 from tests.twin.truth import BYTES, World, costs
 from tests.twin.worlds import worlds
@@ -42,29 +47,57 @@ NEEDED = (
     (lambda world: _roomy(world) and world.work.training.optimizer == "adamw", 1),
     (_weighed, 2),
     (_short_of_memory, 2),
-    (lambda world: world.before is not None, 2),
-    (lambda world: any(b.throttles(b.top_hz) for b in world.boards), 1),
+    (lambda world: world.before is not None and world.work.model.layers > 2, 2),
+    (lambda world: any(b.throttles(b.top_hz) for b in world.boards) and world.before is None, 1),
+    (lambda world: len(world.boards) == 3, 1),
+    (lambda world: len(world.boards) == 1, 1),
 )
 
 
 def chosen() -> list[World]:
-    """Eight worlds of many drawn ones, enough of each kind that is needed."""
-    drawn_worlds, found = drawn(worlds(), 300, 7), []
+    """Ten worlds of many drawn ones, enough of each kind that is needed and no two of one model or training."""
+    pool: list[World] = []
+    found: list[World] = []
+    # What is drawn for a number changes with the code around it: drawn on until there is one of each kind.
+    numbers = iter(range(7, 27))
     for wanted, count in NEEDED:
-        fitting = [world for world in drawn_worlds if world not in found and wanted(world)]
-        assert len(fitting) >= count, "draw more worlds"
-        found += fitting[:count]
+        for _ in range(count):
+            while not (fitting := [world for world in pool if wanted(world) and _new(world, found)]):
+                pool += drawn(worlds(), 100, next(numbers))
+            found.append(fitting[0])
     return found
 
 
-@pytest.fixture(scope="module")
-def fleets(tmp_path_factory) -> list[tuple[World, Measured]]:
-    """Eight fleets, measured."""
-    folder = tmp_path_factory.mktemp("fleets")
-    with pytest.MonkeyPatch.context() as patch:
-        surround(patch, folder)
+def _new(world: World, found: list[World]) -> bool:
+    return all(world.work.model != known.work.model and world.work.training != known.work.training for known in found)
+
+
+def _measured_once(worlds_wanted: list[World], folder: Path) -> list[Measured]:
+    """The fleets as whichever process came first measured them; the others wait for it."""
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         found = []
-        for index, world in enumerate(chosen()):
-            (folder / str(index)).mkdir()
-            found.append((world, measure(world, folder / str(index))))
+        for index, world in enumerate(worlds_wanted):
+            here = folder / str(index)
+            if not here.exists():
+                here.mkdir()
+                (here / "measured.json").write_text(json.dumps(written(measure(world, here))))
+            found.append(read(json.loads((here / "measured.json").read_text()), here / "world.db"))
+        return found
+
+
+@pytest.fixture(scope="session")
+def fleets(tmp_path_factory) -> list[tuple[World, Measured]]:
+    """Ten fleets, measured once for all processes that test; each plans in databases of its own."""
+    own = tmp_path_factory.mktemp("fleets")
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with pytest.MonkeyPatch.context() as patch:
+        surround(patch, own)
+        wanted = chosen()
+        found = []
+        for index, measured in enumerate(_measured_once(wanted, shared / "measured-fleets")):
+            copy = Path(shutil.copy(measured.database, own / f"{index}.db"))
+            found.append((wanted[index], replace(measured, database=copy)))
     return found

@@ -59,8 +59,9 @@ class Physics(SimpleNamespace):
 class ExactMeter(Running):
     """The meter's gain is an error that no commands can know without a second meter; it has tests of its own."""
 
-    def __init__(self, physics: Physics, seed: str) -> None:
-        super().__init__(physics, seed)  # type: ignore[arg-type]
+    def __init__(self, physics: Physics, _seed: str) -> None:
+        # Its noise is the machine's own, whatever it is called.
+        super().__init__(physics, f"{physics.machine.kind}:{physics.machine.label}")  # type: ignore[arg-type]
         self.meter_gain = 1.0
 
 

@@ -242,6 +242,21 @@ class Work:
         head = sum(machine.seconds(flop, hz) for flop in self.flop("head"))
         return self.device_s(machine, self.model.layers, hz) + head
 
+    def hidden_bytes(self, dtype: str) -> int:
+        """One hidden state as it is computed."""
+        return self.hidden_values() * BYTES[dtype]
+
+    def device_known_bytes(self, dtype: str, cut: int) -> int:
+        """What a device holds whatever its kernels save: framework, embedding, layers, what it sends and gets back."""
+        table = self.model.vocab * self.model.hidden * BYTES[dtype]
+        return FRAMEWORK_BYTES + table + cut * self.layer_memory_bytes(dtype) + 2 * self.hidden_bytes(dtype)
+
+    def server_known_bytes(self, dtype: str, cut: int) -> int:
+        """The same of the server: the layers above, the last norm, the head (tied or not, it is there), both states."""
+        head = (self.model.vocab + 1) * self.model.hidden * BYTES[dtype]
+        layers = (self.model.layers - cut) * self.layer_memory_bytes(dtype)
+        return FRAMEWORK_BYTES + layers + head + 2 * self.hidden_bytes(dtype)
+
     def layer_memory_bytes(self, dtype: str) -> int:
         """What one more layer takes before anything is saved: weights, adapters, gradients, moments."""
         t = self.training
@@ -251,8 +266,35 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Passing:
+    """What a piece saves for its backward pass, and how high it rises beyond that."""
+
+    saved: int
+    peak: int
+
+
+# Of each segment: what no closed form says, since it is a matter of kernels.
+Passings = dict[str, Passing]
+
+
+def device_bytes(work: Work, dtype: str, cut: int, passing: Passings) -> int:
+    """A device's memory: everything saved is there when the costliest of its pieces is at its highest."""
+    first, layer = passing["first_layer"], passing["layer"]
+    peaks = (passing["embedding"].peak, first.peak, *[layer.peak] * (cut > 1))
+    saved = passing["embedding"].saved + first.saved + (cut - 1) * layer.saved
+    return work.device_known_bytes(dtype, cut) + saved + max(peaks)
+
+
+def server_bytes(work: Work, dtype: str, cut: int, passing: Passings) -> int:
+    """The server's."""
+    layer, head = passing["layer"], passing["head"]
+    saved = (work.model.layers - cut) * layer.saved + head.saved
+    return work.server_known_bytes(dtype, cut) + saved + max(layer.peak, head.peak)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a plan is asked for; None was not asked."""
+    """What a plan is asked for; None was not asked. `in_file`: it is written in a scenario and not typed."""
 
     scheme: str
     order: tuple[int, ...]
@@ -268,6 +310,9 @@ class Asked:
     server_energy_j: float | None = None
     device_energy_j: float | None = None
     least_layers: int | None = None
+    confidence: float | None = None
+    rtt_s: float = 0.0
+    in_file: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,13 +359,16 @@ class World:
         up, down = asked.uplink_bps * share, asked.downlink_bps * share
         bits = self.work.hidden_values() * BYTES[asked.wire] * BITS * asked.compression
         state = self.work.adapter_bytes(cut) * BITS * (1.0 + self.work.training.moments)
+        # Labels of a mini-batch go up as they are, four bytes a token; CARD's terms have none.
+        labels = 4 * BITS * self.work.training.tokens if asked.scheme == "sft" else 0
         device = asked.epochs * self.work.device_s(board, cut, board.held_hz)
+        # One way is half of there and back: each mini-batch waits for a message up and one down, adapters both ways.
         return Terms(
             device=device,
-            uplink=asked.epochs * bits / up,
+            uplink=asked.epochs * ((bits + labels) / up + asked.rtt_s / 2.0),
             server=asked.epochs * self.work.server_s(self.server, cut, hz),
-            downlink=asked.epochs * bits / down,
-            adapters=state * (1.0 / up + 1.0 / down),
+            downlink=asked.epochs * (bits / down + asked.rtt_s / 2.0),
+            adapters=state * (1.0 / up + 1.0 / down) + asked.rtt_s,
             power_w=self.server.power_w(hz),
             wait_w=self.server.wait_w(hz),
             idle_w=self.server.idle_w,
@@ -334,6 +382,59 @@ class World:
             for cut in range(1, self.work.model.layers)
             for hz in self.server.frequencies_hz
         }
+
+    def together(self, asked: Asked, cuts: tuple[int, ...], hz: float) -> Together:
+        """Parallel devices, each waiting for the server to serve all of them, on the best shares of one link."""
+        terms = [self.terms(asked, self.boards[i], cut, hz) for i, cut in zip(asked.order, cuts, strict=True)]
+        served = sum(t.server for t in terms)
+        waits = 2.0 * asked.rtt_s / 2.0 * (asked.epochs + 1)
+        fixed = tuple(t.device + served + waits for t in terms)
+        air = tuple(t.delay_s - t.device - t.server - waits for t in terms)
+        # The more time, the less of the link: where the shares that are needed add up to the whole.
+        low, high = max(fixed), max(fixed) + sum(air)
+        for _ in range(50):
+            middle = 0.5 * (low + high)
+            enough = middle > max(fixed) and sum(a / (middle - f) for a, f in zip(air, fixed, strict=True)) <= 1.0
+            low, high = (low, middle) if enough else (middle, high)
+        return Together(fixed_s=fixed, air_s=air, delay_s=high)
+
+    def capped_hz(self, asked: Asked, slack: float) -> float | None:
+        """The server's highest frequency under a cap on its power; None if there is none."""
+        cap = asked.server_power_w
+        held = [
+            hz for hz in self.server.frequencies_hz if cap is None or self.server.power_w(hz) <= cap * (1.0 + slack)
+        ]
+        return max(held, default=None)
+
+    def shared(self, asked: Asked, fits: set[tuple[int, int]], slack: float) -> dict[tuple[int, ...], Together]:
+        """Every allocation of layers to parallel devices that keeps each limit; `fits`: (place in the order, cut)."""
+        hz = self.capped_hz(asked, slack)
+        if hz is None:
+            return {}
+        each = [
+            [
+                cut
+                for cut in range(1, self.work.model.layers)
+                if (place, cut) in fits
+                and kept(asked, self.terms(asked, self.boards[i], cut, hz), cut, slack, late=True)
+            ]
+            for place, i in enumerate(asked.order)
+        ]
+        allocations: list[tuple[int, ...]] = [()]
+        for own in each:
+            allocations = [(*before, cut) for before in allocations for cut in own]
+        every = {cuts: self.together(asked, cuts, hz) for cuts in allocations}
+        limit = asked.deadline_s
+        return {cuts: t for cuts, t in every.items() if limit is None or t.delay_s <= limit * (1.0 + slack)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """A round of parallel devices: what no share changes, the air with all of the link, and the slowest's delay."""
+
+    fixed_s: tuple[float, ...]
+    air_s: tuple[float, ...]
+    delay_s: float
 
 
 def costs(asked: Asked, choices: dict[tuple[int, float], Terms]) -> dict[tuple[int, float], float]:
@@ -352,11 +453,11 @@ def _scaled(value: float, values: list[float]) -> float:
     return (value - low) / (high - low) if high > low else 0.0
 
 
-def kept(asked: Asked, terms: Terms, cut: int, slack: float) -> bool:
-    """Whether a choice keeps every limit; `slack` above 0 is generous, below 0 strict."""
+def kept(asked: Asked, terms: Terms, cut: int, slack: float, *, late: bool = False) -> bool:
+    """Whether a choice keeps every limit; `slack` above 0 is generous, below 0 strict; `late`: but the deadline."""
     room = 1.0 + slack
     return (
-        (asked.deadline_s is None or terms.delay_s <= asked.deadline_s * room)
+        (late or asked.deadline_s is None or terms.delay_s <= asked.deadline_s * room)
         and (asked.server_power_w is None or terms.power_w <= asked.server_power_w * room)
         and (asked.server_energy_j is None or terms.energy_j(asked.energy) <= asked.server_energy_j * room)
         and (asked.device_energy_j is None or terms.device_energy_j <= asked.device_energy_j * room)

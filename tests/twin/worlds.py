@@ -123,19 +123,22 @@ def questions(draw: st.DrawFn, world: World) -> Asked:
     bits = work.hidden_values() * BYTES[wire] * BITS
     # No slower than a link can be: below that a rate is taken for one in another unit, and refused.
     rates = [max(SLOWEST_BPS, bits / (batch_s * draw(within(0.02, 2.0)))) for _ in range(2)]
+    # The parallel scheme decides with other means, and is asked for less often; it counts the server's busy time alone.
+    scheme = draw(st.sampled_from(("card", "card", "card", "sft", "sft")))
     asked = Asked(
-        # The parallel scheme decides with other means, and is asked for less often.
-        scheme=draw(st.sampled_from(("card", "card", "sft"))),
+        scheme=scheme,
         order=tuple(draw(st.permutations(range(len(world.boards))))),
         uplink_bps=float(round(rates[0])),
         downlink_bps=float(round(rates[1])),
         weight=draw(st.sampled_from((0.0, 0.2, 0.5, 0.8, 1.0))),
-        energy=draw(st.sampled_from(("busy", "above_idle", "round"))),
+        energy="busy" if scheme == "sft" else draw(st.sampled_from(("busy", "above_idle", "round"))),
         epochs=draw(st.integers(1, 5)),
         compression=draw(st.sampled_from((1.0, 1.0, 0.5, 0.125))),
         wire=wire,
+        rtt_s=draw(st.sampled_from((0.0, 0.0, 0.004, 0.05))),
+        in_file=draw(st.integers(0, 3)) == 3,
     )
-    return asked if asked.scheme == "sft" else draw(limited(world, asked))
+    return draw(limited(world, asked))
 
 
 @st.composite
@@ -144,17 +147,28 @@ def limited(draw: st.DrawFn, world: World, asked: Asked) -> Asked:
     choices = world.choices(asked, world.boards[0])
 
     def between(name: str, values: list[float]) -> float | None:
-        if draw(st.integers(0, 4)) != 0:
+        if draw(st.integers(0, 3)) < 3:
             return None
         low, high = min(values), max(values)
         return float(f"{low + (high - low) * draw(st.sampled_from((0.15, 0.3, 0.6, 0.9))):.4g}")
 
     terms: list[Terms] = list(choices.values())
+    delays = [t.delay_s for t in terms]
+    if asked.scheme == "sft":
+        cuts = range(1, world.work.model.layers)
+        delays = [world.together(asked, (c,) * len(asked.order), world.server.top_hz).delay_s for c in cuts]
+        # The quickest is what is chosen: only a deadline that nothing keeps shows whether there is one.
+        delays.append(0.5 * min(delays))
+        # At its one frequency; caps on power come down to it.
+        terms = [t for (_, hz), t in choices.items() if hz == world.server.top_hz] + terms[:1]
+    deadline = between("deadline", delays)
     return replace(
         asked,
-        deadline_s=between("deadline", [t.delay_s for t in terms]),
-        server_power_w=between("power", [t.power_w for t in terms]),
+        deadline_s=deadline,
+        server_power_w=between("power", [world.server.power_w(hz) for hz in world.server.frequencies_hz]),
         server_energy_j=between("energy", [t.energy_j(asked.energy) for t in terms]),
         device_energy_j=between("device", [t.device_energy_j for t in terms]),
         least_layers=draw(st.sampled_from((None, None, None, 2))),
+        # A plan of parallel devices takes none.
+        confidence=draw(st.sampled_from((None, 0.99))) if deadline is not None and asked.scheme == "card" else None,
     )
