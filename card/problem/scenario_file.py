@@ -170,7 +170,7 @@ class Reader:
                 raise self.error(table, key, "must be a list of numbers", f"write {key} = [...]", index)
             return tuple(self.value(float, item, table, key, index) for item in value)
         # TOML's true is an int in Python, and no number here.
-        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and _is_finite(value):
             return float(value)
         if kind is int and isinstance(value, int) and not isinstance(value, bool):
             return value
@@ -200,3 +200,11 @@ class Reader:
                 if found == key:
                     return f", line {number}"
         return ""
+
+
+def _is_finite(value: float) -> bool:
+    """Whether a double can hold it: TOML's whole numbers may have any number of digits."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
