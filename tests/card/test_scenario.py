@@ -74,6 +74,7 @@ def change(old: str, new: str, text: str = GOOD) -> str:
         (change("[objective]", "[link]\nsnr_mapping = 'x'\n[objective]"), 28, "shannon-gap:<dB>"),
         (change("[objective]", "[link]\nbandwidth_hz = 0\n[objective]"), 28, "bandwidth_hz is 0"),
         (change("[server]", "[server"), 9, "is not TOML"),
+        (change("cores = 1000", f"cores = {'9' * 400}"), 13, "must be a finite number"),
     ],
 )
 def test_a_mistake_is_named_with_file_key_and_line(text, line, words):
