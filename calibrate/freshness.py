@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cardlab.calibrate.service import gather
+from cardlab.calibrate.service import gather, inputs_of
 from cardlab.core.records.fit import Fit
 from cardlab.db.store import Store
 
@@ -31,11 +31,17 @@ def staleness(store: Store, fits: Iterable[Fit]) -> tuple[str, ...]:
     )
 
 
+def stale_of(store: Store, fit_ids: Iterable[str]) -> tuple[str, ...]:
+    """`staleness` of fits that are known by their ids."""
+    wanted = set(fit_ids)
+    return staleness(store, [stored.fit for stored in store.fits.newest() if stored.fit.fit_id in wanted])
+
+
 def stale_fits(store: Store, *, device: str | None = None) -> tuple[StaleFit, ...]:
     """The selected fits for whose subject newer data exist; `device` is a key."""
     measured: dict[tuple[object, ...], set[str]] = {}
     for group in gather(store, device=device):
-        measured.setdefault(group.subject.key, set()).update(reading.measurement for reading in group.readings)
+        measured.setdefault(group.subject.key, set()).update(inputs_of(group))
     found = []
     for stored in store.fits.newest(device=device, selected_only=True):
         newer = len(measured.get(stored.fit.key, set()) - set(stored.inputs))

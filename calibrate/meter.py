@@ -10,7 +10,6 @@ rail then use (reading - offset) / gain, and carry the gain's relative error as 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,35 +21,11 @@ from cardlab.core import plausible
 from cardlab.core.errors import BadDataError
 from cardlab.core.files import read_text
 from cardlab.core.quantity import MEASURED, Estimate
+from cardlab.core.records.meter import MeterCalibration
 
 COLUMNS = ("reference_w", "sensor_w")
 MIN_PAIRS = 5
 MIN_SPAN = 1.2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeterCalibration:
-    """What a sensor shows of the truth.
-
-    Attributes:
-        gain: dimensionless; offset_w: W.
-        pairs: readings it was fitted to.
-        residual_w: standard deviation of the sensor about the line.
-    """
-
-    gain: Estimate
-    offset_w: Estimate
-    pairs: int
-    residual_w: float | None
-
-    @property
-    def systematic(self) -> float:
-        """Relative standard deviation that stays in every corrected value."""
-        return (self.gain.stderr or 0.0) / self.gain.value
-
-    def corrected(self, value_w: float) -> float:
-        """True power behind a reading."""
-        return (value_w - self.offset_w.value) / self.gain.value
 
 
 def read_pairs(path: str | Path) -> tuple[list[float], list[float]]:

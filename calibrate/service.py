@@ -15,12 +15,12 @@ from cardlab.calibrate.constant import constant_fit
 from cardlab.calibrate.data import SAME_CLOCK, prepare
 from cardlab.calibrate.fit import compare, fit_latency, fit_power
 from cardlab.calibrate.fitter import Intervals, Options
-from cardlab.calibrate.meter import MeterCalibration
-from cardlab.calibrate.meter_store import Meters, stored_meters
 from cardlab.core.errors import CalibrationError, NotFoundError, TooFewPointsError
 from cardlab.core.records.fit import Fit, FitSubject
 from cardlab.core.records.measurement import Measurement, OperatingPoint, Point, Profile, Run, RunKind
+from cardlab.core.records.meter import Meters, metered
 from cardlab.db.store import Store
+from cardlab.db.store.meters import stored_meters
 from cardlab.profilers.board.summary import HOST_BOUND
 
 FITTED_POWERS = ("power", "wait_power")
@@ -32,9 +32,10 @@ RUNS_DIFFER = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One measured point of a subject."""
+    """One measured point of a subject; `meter` is the calibration that its value was corrected by."""
 
     measurement: str
+    meter: str | None
     run: str
     frequency_hz: float | None
     value: float
@@ -77,7 +78,7 @@ def fit_store(
     groups = gather(store, device=device)
     if not groups:
         raise NotFoundError(f"{store.location} holds no measurement to fit", remedy="measure with profile-device first")
-    fitted = [(fit, _uids(group)) for group in groups for fit in fit_group(group, law, intervals)]
+    fitted = [(fit, inputs_of(group)) for group in groups for fit in fit_group(group, law, intervals)]
     if not fitted:
         raise NotFoundError(f"no quantity has a law called {law!r}", remedy="use --law auto")
     store.fits.add(fitted, created_at)
@@ -89,7 +90,7 @@ def gather(store: Store, *, device: str | None = None) -> tuple[Group, ...]:
     readings: dict[tuple[object, ...], list[Reading]] = {}
     newest: dict[tuple[object, ...], FitSubject] = {}
     limits: dict[str, float | None] = {}
-    meters = stored_meters(store, device=device)
+    meters = stored_meters(store.runs, device=device)
     for kind in KINDS:
         for profile in store.runs.select(kind=kind, device=device):
             limits[profile.run.device.key] = profile.run.device.frequency_max_hz
@@ -220,18 +221,21 @@ def _fit_known(group: Group, known: Sequence[Reading], law: str, intervals: Inte
 
 
 def _readings(profile: Profile, meters: Meters) -> Iterable[tuple[FitSubject, Reading]]:
-    for point in profile.points:
+    for point in metered(profile, meters).points:
         # A point that was cut short has no state to belong to.
         if point.operating is None:
             continue
         for measurement in point.measurements:
             if measurement.quantity in (*FITTED_POWERS, "latency") and measurement.estimate is not None:
                 meter = meters.get((profile.run.device.key, measurement.rail or ""))
-                subject = _subject(profile.run, point.operating, measurement, meter)
-                yield subject, _reading(profile.run.uid, point, measurement, meter)
+                used = None if meter is None or measurement.quantity not in FITTED_POWERS else meter.uid
+                yield (
+                    _subject(profile.run, point.operating, measurement),
+                    _reading(profile.run.uid, point, measurement, used),
+                )
 
 
-def _subject(run: Run, state: OperatingPoint, m: Measurement, meter: MeterCalibration | None) -> FitSubject:
+def _subject(run: Run, state: OperatingPoint, m: Measurement) -> FitSubject:
     return FitSubject(
         device=run.device.key,
         device_name=run.device.name,
@@ -246,27 +250,20 @@ def _subject(run: Run, state: OperatingPoint, m: Measurement, meter: MeterCalibr
         memory_hz=state.memory_hz,
         provenance=run.provenance,
         # What the class of the sensor is known for, until an external meter says more of this one.
-        meter_systematic=_own_systematic(m) if meter is None else meter.systematic,
+        meter_systematic=None if m.meter is None else m.meter.systematic,
     )
 
 
-def _own_systematic(m: Measurement) -> float | None:
-    return None if m.meter is None else m.meter.systematic
-
-
-def _reading(run: str, point: Point, m: Measurement, meter: MeterCalibration | None) -> Reading:
+def _reading(run: str, point: Point, m: Measurement, meter: str | None) -> Reading:
     state, estimate = point.operating, m.estimate
     assert state is not None and estimate is not None
-    value, stderr = estimate.value, estimate.stderr
-    if meter is not None:
-        value = meter.corrected(value)
-        stderr = None if stderr is None else stderr / meter.gain.value
     return Reading(
         measurement=m.uid,
+        meter=meter,
         run=run,
         frequency_hz=state.frequency_hz,
-        value=value,
-        stderr=stderr,
+        value=estimate.value,
+        stderr=estimate.stderr,
         quantisation=None if m.meter is None else m.meter.quantisation_w,
         throttled=state.throttled,
         contended=state.contended,
@@ -274,8 +271,10 @@ def _reading(run: str, point: Point, m: Measurement, meter: MeterCalibration | N
     )
 
 
-def _uids(group: Group) -> tuple[str, ...]:
-    return tuple(r.measurement for r in group.readings)
+def inputs_of(group: Group) -> tuple[str, ...]:
+    """Measurements that a fit of the group rests on, calibrations of sensors among them."""
+    meters = dict.fromkeys(r.meter for r in group.readings if r.meter is not None)
+    return (*(r.measurement for r in group.readings), *meters)
 
 
 def _name(subject: FitSubject) -> str:

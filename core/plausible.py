@@ -71,6 +71,8 @@ POWER = Bounds(what="power", unit="W", least=1e-3, most=3e3, others=(("mW", 1e-3
 SERVER_POWER = Bounds(what="power", unit="W", least=1e-3, most=2e4, others=(("mW", 1e-3), ("uW", 1e-6)))
 LATENCY = Bounds(what="time", unit="s", least=1e-9, most=1e4)
 RATE = Bounds(what="rate", unit="bit/s", least=1e2, most=1e13)
+# Over three geostationary hops.
+ROUND_TRIP = Bounds(what="round trip", unit="s", least=0.0, most=10.0, others=(("ms", 1e-3), ("us", 1e-6)))
 # Between a device and its server: from a bad radio to the fastest Ethernet.
 LINK_RATE = Bounds(
     what="rate", unit="bit/s", least=1e4, most=9e11, others=(("Mbit/s", 1e6), ("Gbit/s", 1e9), ("kbit/s", 1e3))

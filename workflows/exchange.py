@@ -8,10 +8,11 @@ from pathlib import Path
 
 from cardlab.calibrate.imported_before import not_yet_stored
 from cardlab.calibrate.importing import read_file
-from cardlab.calibrate.meter import MeterCalibration, calibrate_meter, read_pairs
+from cardlab.calibrate.meter import calibrate_meter, read_pairs
 from cardlab.calibrate.meter_store import check_rail, store_meter
 from cardlab.core.files import check_output
 from cardlab.core.records.measurement import Run
+from cardlab.core.records.meter import MeterCalibration
 from cardlab.core.records.presence import TwoHosts, two_hosts
 from cardlab.db.bundle import ENDINGS, Merged, export_bundle, is_bundle, merge_bundle
 from cardlab.db.store import Store

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from cardlab.calibrate.freshness import stale_of
 from cardlab.card.problem.from_db import Gathered, Request, gather
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import Objective
@@ -58,7 +59,7 @@ def expected_by_device(store: Store, settings: RunSettings, serving: Serving, li
         notes[device.key] = said
     # What another device lacks is of no interest to a run that has all its own.
     asked = [serving.device.key] if serving.device.key in notes else list(notes)
-    return Expected(predictions=predictions, notes=tuple(line for key in asked for line in notes[key]))
+    return Expected(predictions=predictions, notes=tuple(dict.fromkeys(line for key in asked for line in notes[key])))
 
 
 def _expected(
@@ -103,7 +104,9 @@ def _expected(
     why: dict[str, list[str]] = {}
     for term, reason in left_out.items():
         why.setdefault(reason, []).append(term)
-    notes = tuple(f"not predicted: {', '.join(terms)}: {reason}" for reason, terms in why.items())
+    lacking = tuple(f"not predicted: {', '.join(terms)}: {reason}" for reason, terms in why.items())
+    # What marks the fits and profiles marks what is expected of them.
+    notes = (*lacking, *found.notes, *stale_of(store, found.fits))
     whole = not set(left_out) - _SMALL
     delay_ci95 = sure.delay_ci95 if whole else None
     (provenance,) = problem.provenance

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import overload
 
 from cardlab.calibrate.fitter import INTERVALS, Intervals
+from cardlab.calibrate.freshness import staleness
 from cardlab.calibrate.publishing import energy_optima, published_constants
 from cardlab.calibrate.service import fit_store
 from cardlab.core.errors import NotFoundError, UsageError
@@ -31,11 +32,13 @@ class Fits(Tabular, Sequence[Fit]):
         fits: every law that was tried; `Fit.selected` marks the chosen one of each subject.
         constants: kappa, static power and delta, one set for each power curve.
         optima: frequencies of least energy.
+        notes: a line for each device whose chosen fits do not know newer data.
     """
 
     fits: tuple[Fit, ...]
     constants: tuple[Constants, ...] = ()
     optima: tuple[Optimum, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> Fit: ...
@@ -105,7 +108,7 @@ def stored_fits(store: Store, options: ShowFitsOptions | None = None) -> Fits:
 
 def with_constants(store: Store, fits: tuple[Fit, ...]) -> Fits:
     """Fits with the constants and optima that follow from them."""
-    return Fits(fits, published_constants(store, fits), energy_optima(store, fits))
+    return Fits(fits, published_constants(store, fits), energy_optima(store, fits), staleness(store, fits))
 
 
 def device_key(store: Store, device: Device | str | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from cardlab.calibrate.freshness import staleness
+from cardlab.calibrate.freshness import stale_of
 from cardlab.card import load_scenario, solve
 from cardlab.card.problem.calibrated_file import CalibratedDevice, CalibratedScenario, load_calibrated
 from cardlab.card.problem.check import check_objective, check_scenario
@@ -17,6 +17,7 @@ from cardlab.card.schemes.card.tradeoffs import with_pareto, with_sensitivity
 from cardlab.card.schemes.sft.from_db import instance_from_database
 from cardlab.card.schemes.sft.planning import plan_instance
 from cardlab.card.simulate import on_channel
+from cardlab.core import plausible
 from cardlab.core.errors import UsageError
 from cardlab.core.options import given
 from cardlab.core.plain import Document
@@ -133,8 +134,11 @@ def _check(options: PlanOptions) -> None:
         # Written as `not value > 0` so that NaN is refused too.
         if value is not None and not value > 0:
             raise UsageError(f"{name} is {value:g}", remedy="give a number above 0")
-    if options.rtt_ms is not None and not options.rtt_ms >= 0:
-        raise UsageError(f"--rtt-ms is {options.rtt_ms:g}", remedy="give a number of 0 or more")
+    if options.rtt_ms is not None and not plausible.ROUND_TRIP.holds(options.rtt_ms * 1e-3):
+        raise UsageError(
+            f"--rtt-ms is {options.rtt_ms:g}: {plausible.ROUND_TRIP.problem(options.rtt_ms * 1e-3)}",
+            remedy="give the round trip in milliseconds, 0 to 10,000",
+        )
     if options.channel is not None and options.channel not in CHANNELS:
         raise UsageError(f"there is no channel {options.channel!r}", remedy=f"choose one of: {', '.join(CHANNELS)}")
     if options.link is not None and (options.channel is not None or not _measured(options)):
@@ -234,8 +238,7 @@ def _from_database(store: Store, options: PlanOptions, file: CalibratedScenario)
         assumed=_assumed(options, file, scheme),
     )
     found = gather(store, request, options.rounds or file.rounds or 1)
-    used = [stored.fit for stored in store.fits.newest(device=found.server.key) if stored.fit.fit_id in found.fits]
-    found = replace(found, notes=(*found.notes, *staleness(store, used)))
+    found = replace(found, notes=(*found.notes, *stale_of(store, found.fits)))
     if scheme == "sft":
         compression = options.compression or (objective.compression if "compression" in file.given else None)
         return store.plans.add(_shared_plan(store, found, options, file, compression), utc_now())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cardlab.calibrate.constants import delta_curve, delta_from_latency
 from cardlab.calibrate.publishing import energy_optima, published_constants
@@ -15,10 +15,12 @@ from cardlab.core.records.checks import EnergyCheck, TermCheck, TermOff, check_e
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Profile, Run, RunKind
+from cardlab.core.records.meter import MeterCalibration, metered
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.training import TrainRound
 from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
+from cardlab.db.store.meters import stored_meters
 from cardlab.reports.views.fit import Curve, curve
 from cardlab.reports.views.inputs import DeltaLaw, DeviceData
 from cardlab.workflows.grounds import grounds_of
@@ -31,10 +33,12 @@ def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profil
     fits = tuple(s.fit for s in store.fits.newest(device=device))
     groups = gather_groups(store, device=device)
     constants, optima = published_constants(store, fits), energy_optima(store, fits)
-    found = []
+    meters, found = stored_meters(store.runs, device=device), []
     for d in devices:
         mine = tuple(f for f in fits if f.device == d.key)
-        profiles = [p for p in runs if p.run.device.key == d.key] or newest_runs(store, d.key)
+        asked = [p for p in runs if p.run.device.key == d.key] or newest_runs(store, d.key)
+        # Beside the curves, which are of powers behind a calibrated sensor.
+        profiles = [metered(p, meters) for p in asked]
         if not profiles and not mine:
             continue
         found.append(
@@ -127,7 +131,8 @@ def split_run(store: Store, uid: str) -> SplitRun:
     profile = store.runs.get(uid)
     if profile.run.kind != RunKind.TRAIN:
         raise UsageError(f"{profile.run.uid[:12]} is a {profile.run.kind.value}, no split run", remedy="see: card run")
-    rounds = store.rounds.of_run(profile.run.uid)
+    meter = _server_meter(store, profile.run.device)
+    rounds = tuple(_behind(meter, r) for r in store.rounds.of_run(profile.run.uid))
     return SplitRun(
         run=profile.run,
         rounds=rounds,
@@ -135,6 +140,21 @@ def split_run(store: Store, uid: str) -> SplitRun:
         energies=check_energies(rounds, _plan_of(store, rounds)),
         notes=grounds_of(store, profile.run, rounds),
     )
+
+
+def _server_meter(store: Store, server: Device) -> MeterCalibration | None:
+    """The calibration of the rail that a run's power is read on."""
+    meters = stored_meters(store.runs, device=server.key)
+    rails = (profile.total_rail for profile in store.runs.select(device=server.key)) if meters else ()
+    return next((meters[server.key, rail] for rail in rails if rail and (server.key, rail) in meters), None)
+
+
+def _behind(meter: MeterCalibration | None, r: TrainRound) -> TrainRound:
+    """A round with the power and energy behind the server's sensor, as its plan counts them."""
+    if meter is None or not r.power_w:
+        return r
+    power_w = meter.corrected(r.power_w)
+    return replace(r, power_w=power_w, energy_j=None if r.energy_j is None else r.energy_j * power_w / r.power_w)
 
 
 def _plan_of(store: Store, rounds: Sequence[TrainRound]) -> Plan | None:

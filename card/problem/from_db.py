@@ -50,7 +50,9 @@ from cardlab.core.records.workload import Analysis
 from cardlab.core.text import subject
 from cardlab.db.store import Store
 
-__all__ = ["Gathered", "Request", "gather"]
+__all__ = ["UNTIMED", "Gathered", "Request", "gather"]
+
+UNTIMED = "encode and decode take no time (they were not measured: profile-device --compression)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +227,9 @@ class _Assembly:
         # The analysis counts bytes in the dtype of the profile; on the wire they have that of the plan.
         scale = objective.compression * DTYPE_BYTES[wire] / DTYPE_BYTES[self.server_profile.run.execution.dtype]
         # Times were measured for named codecs; a compression given as a number names none.
-        encode_s, decode_s = self.codecs.seconds("none" if objective.compression == 1.0 else None, list(cuts))
+        codec = "none" if objective.compression == 1.0 else None
+        encode_s, decode_s = self.codecs.seconds(codec, list(cuts))
+        untimed = () if codec is not None and self.codecs.timed(codec, list(cuts)) else (UNTIMED,)
         up, down = self._rates()
         latency_s, waited = self._latency()
         # Every device's numbers hold the server's: what those were made of counts for all of them.
@@ -265,7 +269,7 @@ class _Assembly:
                 for g, p in zip(self._given(), self.profiles, strict=True)
             ),
         )
-        return problem, (*assumed, *wire_note, *waited, *self._unlimited())
+        return problem, (*assumed, *wire_note, *waited, *untimed, *self._unlimited())
 
     def _memory_limits(self) -> list[tuple[str, float | None]]:
         """Name and limit of each device: as given, else what its run found."""
@@ -418,17 +422,18 @@ def _or_nan(value: float | None) -> float:
 
 def _origin_notes(devices: Sequence[Device], server: Device) -> list[str]:
     """Which parties were measured and which were not, so that nobody takes one for the other."""
-    parts = {d.name: "device terms" for d in devices}
+    parts = {d.key: "device terms" for d in devices}
     # One machine may be both sides, in a local run.
-    parts[server.name] = "all terms" if server.name in parts else "server terms and energy"
-    platforms = {d.name: d.platform for d in [*devices, server]}
+    parts[server.key] = "all terms" if server.key in parts else "server terms and energy"
+    # By key: a server and a device may have one label.
+    parties = {d.key: d for d in [*devices, server]}
     lines = []
     for words, chosen in (
         ("measured", lambda platform: platform not in ("simulated", "imported")),
         ("imported", lambda platform: platform == "imported"),
         ("simulated, no number of these is real", lambda platform: platform == "simulated"),
     ):
-        names = [f"{name} ({parts[name]})" for name, platform in platforms.items() if chosen(platform)]
+        names = [f"{d.name} ({parts[key]})" for key, d in parties.items() if chosen(d.platform)]
         if names:
             lines.append(f"{words}: {', '.join(names)}")
     return lines

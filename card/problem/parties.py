@@ -14,8 +14,10 @@ from cardlab.card.problem.scenario import Constraints, LinkSpec, Objective
 from cardlab.core.errors import NotFoundError, PlanError
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import Point, Profile
+from cardlab.core.records.meter import metered
 from cardlab.core.records.task import Task
 from cardlab.db.store import Store
+from cardlab.db.store.meters import stored_meters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +117,10 @@ def find_devices(store: Store, request: Request, server: Device) -> list[Party]:
     """The named devices, else all but the server and imports. Raises PlanError naming --device."""
     if request.devices:
         parties = [_party(store, label) for label in request.devices]
-        labels = [party.label for party in parties]
-        for label in labels:
-            if labels.count(label) > 1:
-                raise PlanError(f"device {label!r} is named twice", remedy="name each --device once")
-        return parties
+        for party in parties:
+            if parties.count(party) > 1:
+                raise PlanError(f"device {party.label!r} is named twice", remedy="name each --device once")
+        return _told_apart(parties)
     # An imported curve is a device in the database but nothing that could take part in a run.
     found = [d for d in store.devices.all() if d.key != server.key and d.platform != "imported"]
     if not found:
@@ -127,7 +128,20 @@ def find_devices(store: Store, request: Request, server: Device) -> list[Party]:
             f"{store.location} holds no device beside the server {server.name!r}",
             remedy="profile a device, or name one with --device LABEL (the server may be one)",
         )
-    return [Party(device=device) for device in found]
+    return _told_apart([Party(device=device) for device in found])
+
+
+def _told_apart(parties: list[Party]) -> list[Party]:
+    """The parties; PlanError where two have one label, by which a plan's decisions are found."""
+    known: dict[str, Device] = {}
+    for party in parties:
+        other = known.setdefault(party.label, party.device)
+        if other.key != party.device.key:
+            raise PlanError(
+                f"two devices are called {party.label!r} ({other.key} and {party.device.key})",
+                remedy="profile one again under another --name, or plan with one of them: --device KEY",
+            )
+    return parties
 
 
 def _party(store: Store, label: str) -> Party:
@@ -185,13 +199,17 @@ def _in_mode(point: Point, mode: str | None) -> bool:
 def newest_profile(store: Store, party: Party, task: Task) -> Profile:
     """The newest complete run of the task, with only the points of the power mode that was asked for.
 
+    Its powers are those behind a sensor that was calibrated.
+
     `find_task` has made sure that there is one.
     """
     if party.mode is None:
         uids = [uid for uid, done in store.runs.finished(party.device.key) if done is not None and done.uid == task.uid]
-        return store.runs.get(uids[-1])
-    profile = _in_modes(store, party, task)[-1]
-    return Profile(run=profile.run, points=tuple(p for p in profile.points if _in_mode(p, party.mode)))
+        profile = store.runs.get(uids[-1])
+    else:
+        found = _in_modes(store, party, task)[-1]
+        profile = Profile(run=found.run, points=tuple(p for p in found.points if _in_mode(p, party.mode)))
+    return metered(profile, stored_meters(store.runs, device=party.device.key))
 
 
 def _wanted(task: Task, request: Request) -> bool:

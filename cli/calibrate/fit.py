@@ -63,6 +63,7 @@ def _show(found: Fits, shared: Shared, charts: Sequence[Chart | Bars] | None) ->
         documents = {
             "constants": [constants_document(c) for c in found.constants],
             "optima": [to_plain(o) for o in found.optima],
+            "notes": list(found.notes),
         }
         print_json({"fits": [fit_document(f) for f in found], **documents, **drawn(charts)})
         return
@@ -72,7 +73,7 @@ def _show(found: Fits, shared: Shared, charts: Sequence[Chart | Bars] | None) ->
         _print_constants(c)
     for o in found.optima:
         print_line(optimum_line(o))
-    for line in _unmeasured(found):
+    for line in (*_unmeasured(found), *(f"note: {note}" for note in found.notes)):
         print_line(line)
 
 

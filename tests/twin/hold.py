@@ -193,30 +193,36 @@ def _most_saved_bytes(work: Work) -> float:
 def hold_predictions(held: Held, world: World, hz: float, document: Document) -> None:
     """Laws at a frequency, with the intervals they state; of a server that aged between what it was and is."""
     server, seen = world.server, set()
+    table = server.frequencies_hz
     for row in document["predictions"]:
         quantity, segment, phase = row["quantity"], row["segment"], row["phase"]
         if row["rail"] not in (None, BOARD):
             continue
-        truths = []
-        for machine in (server, world.before or server):
-            if quantity == "latency":
-                truths.append(machine.seconds(world.work.flop(segment)[0 if phase == "forward" else 1], hz))
-            else:
-                truths.append(machine.power_w(hz) if quantity == "power" else machine.wait_w(hz))
+        flop = world.work.flop(segment)[0 if phase == "forward" else 1] if quantity == "latency" else 0.0
+        before = world.before or server
+        if quantity == "latency":
+            truth, states = server.seconds(flop, hz), [m.seconds(flop, f) for m in (server, before) for f in table]
+        elif quantity == "power":
+            truth, states = server.power_w(hz), [m.power_w(f) for m in (server, before) for f in table]
+        else:
+            truth, states = server.wait_w(hz), [m.wait_w(f) for m in (server, before) for f in table]
         low, high = row["ci95"]
         seen.add((quantity, segment, phase))
         name = f"predicted {quantity} {segment} {phase} at {hz / 1e6:.0f} MHz ({row['law']})"
         if world.before is None:
-            held.number(name, row["value"], truths[0], NORMAL * (high - low) / 2.0)
+            held.number(name, row["value"], truth, NORMAL * (high - low) / 2.0)
         else:
-            between(held, name, row["value"], truths)
+            between(held, name, row["value"], states)
         held.true(f"{name} extrapolated", not row["extrapolated"])
     parts = {("latency", s, p) for s in SEGMENTS[1:] for p in ("forward", "backward")}
     held.true("a prediction is missing", parts | {("power", None, None), ("wait_power", None, None)} <= seen)
 
 
 def between(held: Held, name: str, said: float, truths: list[float]) -> None:
-    """What was fitted to two states lies between them; where exactly is of neither."""
+    """What was fitted to two states lies between what they are anywhere in the range; where exactly is of neither.
+
+    What they differ by can hide how either follows the frequency, and then the law is a constant.
+    """
     low, high = min(truths) * (1.0 - DERIVED), max(truths) * (1.0 + DERIVED)
     held.true(f"{name}: {said:.6g} not in {low:.6g}..{high:.6g}", low <= said <= high)
 
@@ -305,10 +311,12 @@ def _hold_decision(held: Held, world: World, asked: Asked, board: Machine, decis
     held.number(f"{where}: device energy", decision["device_energy_j"], truth.device_energy_j, bound)
     waiting = decision.get("waiting_s") or 0.0
     if world.before is not None:
-        was = replace(world, server=world.before).terms(asked, board, cut, hz, share)
-        between(held, f"{where}: server", said["server"] - waiting, [truth.server, was.server])
+        both = (world, replace(world, server=world.before))
+        states = [w.terms(asked, board, cut, f, share) for w in both for f in world.server.frequencies_hz]
+        between(held, f"{where}: server", said["server"] - waiting, [t.server for t in states])
         if asked.scheme == "sft" or asked.energy == "busy":
-            spent = [t.energy_j("busy") for t in (truth, was)]
+            powers, seconds = [t.power_w for t in states], [t.server for t in states]
+            spent = [min(powers) * min(seconds), max(powers) * max(seconds)]
             between(held, f"{where}: server energy", decision["server_energy_j"], spent)
         return
     held.number(f"{where}: server", said["server"] - waiting, truth.server, bound_of(known["delay_terms.server"]))

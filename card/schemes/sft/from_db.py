@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from cardlab.card.problem.codec_times import Codecs
-from cardlab.card.problem.from_db import Gathered
+from cardlab.card.problem.from_db import UNTIMED, Gathered
 from cardlab.card.problem.scenario import SftSpec
 from cardlab.card.schemes.sft.accuracies import Accuracies, accuracies_of
 from cardlab.card.schemes.sft.building import Instance, assumed_words, sft_problem
@@ -85,7 +85,8 @@ def instance_from_database(
         uncertainty=gathered.uncertainty,
         local_bytes=None,
         assumed=(
-            *gathered.assumptions,
+            # A machine without a codec profile takes another's times here.
+            *(words for words in gathered.assumptions if not measured or words != UNTIMED),
             f"all devices share one link ({spec.spectrum})",
             *words,
             *(accuracies.words if measured or compression is not None else ()),
