@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 from cardlab.core.records.task import Task
 from cardlab.core.records.workload import CutCost, SegmentCost
-from cardlab.profilers.runtime import analysis
 from cardlab.profilers.runtime.budget import cut_costs
 from tests.cli.run import Result, command
 from tests.twin.machine import standing
@@ -102,7 +101,7 @@ def profiled(world: World, machine: Machine, config: Path, database: Path) -> tu
         passing.update({s.segment: Passing(saved=s.saved_bytes, peak=s.peak_bytes) for s in segments})
         return cut_costs(task, segments, **others)
 
-    with standing(machine), patch.object(analysis, "cut_costs", noting):
+    with standing(machine), patch("cardlab.profilers.runtime.analysis.cut_costs", noting):
         return done("profile-device", *profile_words(world, machine, config, database)), passing
 
 
