@@ -147,10 +147,11 @@ def limited(draw: st.DrawFn, world: World, asked: Asked) -> Asked:
     choices = world.choices(asked, world.boards[0])
 
     def between(name: str, values: list[float]) -> float | None:
-        if draw(st.integers(0, 3)) < 3:
+        # Four of them and several devices: were they drawn more often, most questions would have no answer.
+        if draw(st.integers(0, 4)) < 4:
             return None
         low, high = min(values), max(values)
-        return float(f"{low + (high - low) * draw(st.sampled_from((0.15, 0.3, 0.6, 0.9))):.4g}")
+        return float(f"{low + (high - low) * draw(st.sampled_from((0.3, 0.45, 0.6, 0.9))):.4g}")
 
     terms: list[Terms] = list(choices.values())
     delays = [t.delay_s for t in terms]
