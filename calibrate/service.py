@@ -16,6 +16,7 @@ from cardlab.calibrate.data import SAME_CLOCK, prepare
 from cardlab.calibrate.fit import compare, fit_latency, fit_power
 from cardlab.calibrate.fitter import Intervals, Options
 from cardlab.core.errors import CalibrationError, NotFoundError, TooFewPointsError
+from cardlab.core.laws import laws_of
 from cardlab.core.records.fit import Fit, FitSubject
 from cardlab.core.records.measurement import Measurement, OperatingPoint, Point, Profile, Run, RunKind
 from cardlab.core.records.meter import Meters, metered
@@ -78,6 +79,10 @@ def fit_store(
     groups = gather(store, device=device)
     if not groups:
         raise NotFoundError(f"{store.location} holds no measurement to fit", remedy="measure with profile-device first")
+    if law != "auto":
+        having = tuple(g for g in groups if any(known.name == law for known in laws_of(g.subject.quantity)))
+        # A law of power says nothing of a latency, whose fits stay as they are; one of nothing here is a mistake.
+        groups = having or groups
     fitted = [(fit, inputs_of(group)) for group in groups for fit in fit_group(group, law, intervals)]
     if not fitted:
         raise NotFoundError(f"no quantity has a law called {law!r}", remedy="use --law auto")
@@ -227,12 +232,7 @@ def _readings(profile: Profile, meters: Meters) -> Iterable[tuple[FitSubject, Re
             continue
         for measurement in point.measurements:
             if measurement.quantity in (*FITTED_POWERS, "latency") and measurement.estimate is not None:
-                meter = meters.get((profile.run.device.key, measurement.rail or ""))
-                used = None if meter is None or measurement.quantity not in FITTED_POWERS else meter.uid
-                yield (
-                    _subject(profile.run, point.operating, measurement),
-                    _reading(profile.run.uid, point, measurement, used),
-                )
+                yield _subject(profile.run, point.operating, measurement), _reading(profile.run.uid, point, measurement)
 
 
 def _subject(run: Run, state: OperatingPoint, m: Measurement) -> FitSubject:
@@ -254,12 +254,12 @@ def _subject(run: Run, state: OperatingPoint, m: Measurement) -> FitSubject:
     )
 
 
-def _reading(run: str, point: Point, m: Measurement, meter: str | None) -> Reading:
+def _reading(run: str, point: Point, m: Measurement) -> Reading:
     state, estimate = point.operating, m.estimate
     assert state is not None and estimate is not None
     return Reading(
         measurement=m.uid,
-        meter=meter,
+        meter=None if m.meter is None else m.meter.calibration,
         run=run,
         frequency_hz=state.frequency_hz,
         value=estimate.value,

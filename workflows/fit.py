@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 from cardlab.calibrate.fitter import INTERVALS, Intervals
 from cardlab.calibrate.freshness import staleness
 from cardlab.calibrate.publishing import energy_optima, published_constants
-from cardlab.calibrate.service import fit_store
+from cardlab.calibrate.service import fit_store, gather
 from cardlab.core.errors import NotFoundError, UsageError
 from cardlab.core.records.constants import Constants, Optimum
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
 from cardlab.core.tables import Cell, Tabular
+from cardlab.core.text import subject
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.reports.views.curves import curve_charts, energy_chart
@@ -94,7 +95,18 @@ def fit(
         )
     how: Intervals = "bootstrap" if asked.intervals == "bootstrap" else "covariance"
     fits = fit_store(store, device=key, law=law or asked.law, intervals=how, created_at=utc_now())
-    return with_constants(store, fits)
+    found = with_constants(store, fits)
+    return replace(found, notes=(*_left_out(store, key, fits), *found.notes))
+
+
+def _left_out(store: Store, device: str | None, fits: Sequence[Fit]) -> tuple[str, ...]:
+    """A line for quantities that were measured and that a named law is none of."""
+    fitted = {f.quantity for f in fits}
+    left = dict.fromkeys(q for g in gather(store, device=device) if (q := g.subject.quantity) not in fitted)
+    if not left:
+        return ()
+    names = " and ".join(subject(quantity) for quantity in left)
+    return (f"{fits[0].law} is no law of {names}, which keeps the fits it had",)
 
 
 def stored_fits(store: Store, options: ShowFitsOptions | None = None) -> Fits:

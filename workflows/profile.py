@@ -14,6 +14,7 @@ from cardlab.core.records.measurement import PlannedPoint, Profile
 from cardlab.core.records.presence import two_hosts
 from cardlab.core.records.task import Architecture, Execution
 from cardlab.db.store import Store
+from cardlab.db.store.meters import behind_sensors
 from cardlab.db.times import utc_now
 from cardlab.profilers import runtime as engine
 from cardlab.profilers.board.series import TimingPolicy
@@ -62,6 +63,8 @@ def profile(
     store: Store | Opening, options: ProfileOptions, progress: Observer | None = None, say: Say = silent
 ) -> Profile:
     """Measure what the options name and return it as stored; each finished point is on disk whatever happens next.
+
+    Powers are those behind a sensor that was calibrated (`calibrate meter`); they are stored as they were read.
 
     Args:
         store: where it is kept, or what opens it once the options are known to make sense.
@@ -123,7 +126,7 @@ def profile(
         if options.compression:
             uid = _codecs(kept, workload, platform, say, deadline)
             say(f"codecs: run {uid[:12]}" if uid else f"codecs: not reached within the budget of {options.budget}")
-        return measured
+        return behind_sensors(kept.runs, measured)
 
 
 def _taken_over(platform: HardwareDevice) -> bool:
@@ -223,6 +226,9 @@ def check_options(options: ProfileOptions) -> None:
         if of_task:
             flag = _OF_TASK[of_task[0]]
             raise UsageError(f"{flag} has no effect on a load", remedy=f"leave {flag} out, or name a --model")
+    simulated = options.platform is not None and options.platform.partition(":")[0] == "simulated"
+    if simulated and options.threads != ProfileOptions().threads:
+        raise UsageError("--threads has no effect on a simulated device", remedy="leave --threads out")
     if options.dry_run and options.resume:
         raise UsageError("--dry-run says what a new run would measure", remedy="leave --resume out, or --dry-run")
     if options.readonly and options.memory_frequencies is not None:

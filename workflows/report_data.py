@@ -15,12 +15,12 @@ from cardlab.core.records.checks import EnergyCheck, TermCheck, TermOff, check_e
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Profile, Run, RunKind
-from cardlab.core.records.meter import MeterCalibration, metered
+from cardlab.core.records.meter import MeterCalibration
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.training import TrainRound
 from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
-from cardlab.db.store.meters import stored_meters
+from cardlab.db.store.meters import behind_sensors, stored_meters
 from cardlab.reports.views.fit import Curve, curve
 from cardlab.reports.views.inputs import DeltaLaw, DeviceData
 from cardlab.workflows.grounds import grounds_of
@@ -33,12 +33,12 @@ def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profil
     fits = tuple(s.fit for s in store.fits.newest(device=device))
     groups = gather_groups(store, device=device)
     constants, optima = published_constants(store, fits), energy_optima(store, fits)
-    meters, found = stored_meters(store.runs, device=device), []
+    found = []
     for d in devices:
         mine = tuple(f for f in fits if f.device == d.key)
         asked = [p for p in runs if p.run.device.key == d.key] or newest_runs(store, d.key)
         # Beside the curves, which are of powers behind a calibrated sensor.
-        profiles = [metered(p, meters) for p in asked]
+        profiles = [behind_sensors(store.runs, p) for p in asked]
         if not profiles and not mine:
             continue
         found.append(
@@ -150,10 +150,13 @@ def _server_meter(store: Store, server: Device) -> MeterCalibration | None:
 
 
 def _behind(meter: MeterCalibration | None, r: TrainRound) -> TrainRound:
-    """A round with the power and energy behind the server's sensor, as its plan counts them."""
-    if meter is None or not r.power_w:
+    """A round with the power and energy behind the server's sensor, as its plan counts them; None where unknown."""
+    if meter is None:
         return r
-    power_w = meter.corrected(r.power_w)
+    power_w = None if r.power_w is None else meter.corrected(r.power_w)
+    if not r.power_w or power_w is None or not power_w > 0:
+        # The offset's share of an energy whose power was not kept is not known.
+        return replace(r, power_w=None, energy_j=None)
     return replace(r, power_w=power_w, energy_j=None if r.energy_j is None else r.energy_j * power_w / r.power_w)
 
 

@@ -14,10 +14,9 @@ from cardlab.card.problem.scenario import Constraints, LinkSpec, Objective
 from cardlab.core.errors import NotFoundError, PlanError
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import Point, Profile
-from cardlab.core.records.meter import metered
 from cardlab.core.records.task import Task
 from cardlab.db.store import Store
-from cardlab.db.store.meters import stored_meters
+from cardlab.db.store.meters import behind_sensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +208,7 @@ def newest_profile(store: Store, party: Party, task: Task) -> Profile:
     else:
         found = _in_modes(store, party, task)[-1]
         profile = Profile(run=found.run, points=tuple(p for p in found.points if _in_mode(p, party.mode)))
-    return metered(profile, stored_meters(store.runs, device=party.device.key))
+    return behind_sensors(store.runs, profile)
 
 
 def _wanted(task: Task, request: Request) -> bool:

@@ -27,7 +27,11 @@ def print_profile(profile: Profile, as_json: bool) -> None:
         _print_cuts(document["cuts"])
     _print_check(document["check"])
     off = [p["meter_systematic"] for p in document["points"] if p["meter_systematic"] is not None]
-    if off:
+    if any(p["meter_calibration"] is not None for p in document["points"]):
+        print_line(
+            f"power: corrected by an external meter (calibrate meter) to {100 * max(off):.2g} %, one standard deviation"
+        )
+    elif off:
         print_line(
             f"power: its sensor may be off by {100 * max(off):.2g} % (one standard deviation), beside the intervals;"
             " an external meter tells: calibrate meter"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def show(options: ShowOptions, shared: Shared) -> None:
     """Show a stored profile."""
     from cardlab.cli.profile.profile_text import print_profile
+    from cardlab.db.store.meters import behind_sensors
 
     if options.all_runs:
         if options.run is not None:
@@ -28,7 +29,8 @@ def show(options: ShowOptions, shared: Shared) -> None:
         _list(shared)
         return
     with open_shared(shared) as store:
-        profile = store.runs.latest() if options.run is None else store.runs.get(options.run)
+        stored = store.runs.latest() if options.run is None else store.runs.get(options.run)
+        profile = behind_sensors(store.runs, stored)
     print_profile(profile, shared.json)
 
 

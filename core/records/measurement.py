@@ -133,6 +133,8 @@ class MeterReading:
         check_w: mean of a second source over the same window.
         systematic: relative standard deviation of what this sensor is off by, which no repetition removes: what its
             class is known for, until it is calibrated; None where nothing is known of it.
+        calibration: uid of what the value was corrected by (`core.records.meter`); None as it was read, and as it is
+            stored.
     """
 
     scope: str | None = None
@@ -142,6 +144,7 @@ class MeterReading:
     quantisation_w: float | None = None
     check_w: float | None = None
     systematic: float | None = None
+    calibration: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,8 @@ from cardlab.core.records.measurement import (
     Profile,
 )
 
+BELOW_OFFSET = "below the offset of its sensor"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterCalibration:
@@ -44,8 +46,13 @@ class MeterCalibration:
         return (value_w - self.offset_w.value) / self.gain.value
 
     def behind(self, measurement: Measurement) -> Measurement:
-        """A measured power as the meter would have read it, with the error that the meter leaves."""
-        estimate = measurement.estimate
+        """A measured power as the meter would have read it, with the error that the meter leaves.
+
+        Unknown, and flagged, where the sensor read less than its own offset.
+        """
+        estimate, flags = measurement.estimate, measurement.flags
+        if estimate is not None and not self.corrected(estimate.value) > 0:
+            estimate, flags = None, (*flags, BELOW_OFFSET)
         if estimate is not None:
             ends = None if estimate.ci95 is None else tuple(self.corrected(end) for end in estimate.ci95)
             estimate = replace(
@@ -54,8 +61,7 @@ class MeterCalibration:
                 stderr=None if estimate.stderr is None else estimate.stderr / self.gain.value,
                 ci95=None if ends is None else (ends[0], ends[1]),
             )
-        meter = replace(measurement.meter or MeterReading(), systematic=self.systematic)
-        return replace(measurement, estimate=estimate, meter=meter)
+        return replace(measurement, estimate=estimate, flags=flags, meter=self._reading(measurement))
 
     def energy_behind(self, energy: Measurement, power: Measurement | None) -> Measurement:
         """An energy that the sensor counted, by what its mean power over the same window becomes.
@@ -63,10 +69,13 @@ class MeterCalibration:
         Unknown where that power is not there: the offset's share of the energy is then not known.
         """
         read_w = None if power is None or power.estimate is None else power.estimate.value
-        if energy.estimate is None or not read_w:
-            return replace(energy, estimate=None)
-        meter = replace(energy.meter or MeterReading(), systematic=self.systematic)
-        return replace(energy, estimate=energy.estimate.scaled(self.corrected(read_w) / read_w), meter=meter)
+        share = None if not read_w else self.corrected(read_w) / read_w
+        known = None if energy.estimate is None or share is None or not share > 0 else energy.estimate.scaled(share)
+        flags = energy.flags if known is not None or energy.estimate is None else (*energy.flags, BELOW_OFFSET)
+        return replace(energy, estimate=known, flags=flags, meter=self._reading(energy))
+
+    def _reading(self, measurement: Measurement) -> MeterReading:
+        return replace(measurement.meter or MeterReading(), systematic=self.systematic, calibration=self.uid)
 
 
 # By device key and rail.

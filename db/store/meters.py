@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cardlab.core.records.measurement import RunKind
-from cardlab.core.records.meter import MeterCalibration, Meters
+from cardlab.core.records.measurement import Profile, RunKind
+from cardlab.core.records.meter import MeterCalibration, Meters, metered
 from cardlab.db.store.runs import Runs
 
 GAIN, OFFSET, RESIDUAL = "meter_gain", "meter_offset", "meter_residual"
@@ -26,3 +26,8 @@ def stored_meters(runs: Runs, *, device: str | None = None) -> Meters:
                 uid=gain.uid,
             )
     return found
+
+
+def behind_sensors(runs: Runs, profile: Profile) -> Profile:
+    """A profile as it is behind its device's calibrated sensors; the store keeps it as they read it."""
+    return metered(profile, stored_meters(runs, device=profile.run.device.key))

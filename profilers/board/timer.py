@@ -73,7 +73,11 @@ class LapSample(NamedTuple):
 
 
 class LapTimer(Protocol):
-    """Times laps on one device."""
+    """Times laps on one device.
+
+    One of virtual time may have a method `ahead(work, seconds)` too, which window.py asks for: the seconds of each of
+    many short iterations made at once, an empty list where they are to be timed lap by lap.
+    """
 
     def held(self) -> ContextManager[None]:
         """Conditions for a series of timings (a pinned thread); put back at the end."""

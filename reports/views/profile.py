@@ -83,6 +83,7 @@ def point_document(point: Point, analysis: Analysis | None) -> Document:
     }
     total = powers[KEYS["power"]]
     document["meter_systematic"] = None if total is None or total.meter is None else total.meter.systematic
+    document["meter_calibration"] = None if total is None or total.meter is None else total.meter.calibration
     for key, measurement in powers.items():
         document[key] = estimates.put(key, None if measurement is None else measurement.estimate)
     document["other"] = _other(point)

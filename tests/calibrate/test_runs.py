@@ -12,6 +12,7 @@ from cardlab.core.records.measurement import PlannedPoint
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from tests import records
+from tests.cli.run import command
 
 HZ = (0.6e9, 0.9e9, 1.2e9, 1.5e9)
 AT = "2026-11-22T00:00:00.000000Z"
@@ -62,3 +63,17 @@ def test_runs_of_two_states_are_told(tmp_path: Path, factor: float, told: bool) 
         add_run(store, factor)
         fits = fit_store(store, created_at=AT)
     assert all(any("its 2 runs differ by" in w for w in f.warnings) is told for f in fits)
+
+
+def test_a_named_law_is_fitted_to_what_it_is_a_law_of(tmp_path: Path, database: Path) -> None:
+    """If this fails, no law of power can be chosen for a device whose times were measured too."""
+    sweep = tmp_path / "sweep.csv"
+    rows = (f"{mhz},{20 + 3e-8 * mhz**3},{100 / mhz}" for mhz in range(400, 1601, 200))
+    sweep.write_text("frequency_mhz,power_w,latency_s\n" + "\n".join(rows))
+    db = ("--db", str(database))
+    assert command("calibrate", "import", str(sweep), "--device", "card", *db).code == 0
+    assert command("calibrate", "fit", *db).code == 0
+    named = command("calibrate", "fit", "--law", "static_cubic", *db, "--json").document
+    assert {(fit["quantity"], fit["law"]) for fit in named["fits"]} == {("power", "static_cubic")}
+    assert named["notes"] == ["static_cubic is no law of latency, which keeps the fits it had"]
+    command("calibrate", "fit", "--law", "square", *db).failed_in_one_line(2, "no law 'square'")

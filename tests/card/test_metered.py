@@ -38,10 +38,19 @@ def planned(db: tuple[str, str], energy: str) -> dict[str, Any]:
     return found
 
 
+def shown_w(db: tuple[str, str]) -> float:
+    """Power of the newest profile, as it is shown."""
+    watts: float = command("profile-device", "show", *db, "--json").document["points"][0]["power_w"]
+    return watts
+
+
 def test_a_calibrated_sensor_counts_in_every_power_and_energy(fleet: tuple[str, str], tmp_path: Path) -> None:
     before = {energy: planned(fleet, energy)["rounds"][0]["devices"][0] for energy in ("busy", "round", "above_idle")}
+    read_w = shown_w(fleet)
     for device in (BOARD, SERVER):
         assert command("calibrate", "meter", "--reference", pairs(tmp_path, 0.5), "--device", device, *fleet).code == 0
+    assert shown_w(fleet) == pytest.approx(2.0 * read_w)
+    assert "corrected by an external meter" in command("profile-device", "show", *fleet).out
     stale = "do not know newer data"
     assert stale in " ".join(planned(fleet, "busy")["notes"])
     assert stale in " ".join(command("calibrate", "show", *fleet, "--json").document["notes"])

@@ -10,12 +10,14 @@ import pytest
 from cardlab.core.identity import new_uid
 from cardlab.core.records.checks import check_energies
 from cardlab.core.records.device import Device
-from cardlab.core.records.measurement import Run, RunKind
+from cardlab.core.records.measurement import OperatingPoint, PlannedPoint, Profile, Run, RunKind
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.training import TrainPhase, TrainRound
 from cardlab.db.store import Store
 from cardlab.split.settings import RunSettings
+from cardlab.workflows.exchange import calibrate_sensor
 from cardlab.workflows.expectation import Serving, expected_by_device
+from cardlab.workflows.options.calibrate import MeterOptions
 from cardlab.workflows.options.card import PlanOptions
 from cardlab.workflows.plan import plan
 from cardlab.workflows.report_data import SplitRun, split_run
@@ -141,6 +143,35 @@ def test_energy_that_cannot_be_compared_says_why(store: Store) -> None:
     busy = check_energies(ran(store, made, energy_j=3.0).rounds, replace(made, energy="busy"))[0]
     # The energy of its busy time is another quantity than what a meter reads over the round.
     assert busy.error is None and busy.predicted_j is None and "counts busy energy" in (busy.reason or "")
+
+
+def test_energy_is_that_behind_a_calibrated_sensor(store: Store, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("reference_w,sensor_w\n" + "".join(f"{w},{0.5 * w + 1.0}\n" for w in (20, 40, 50, 60, 80)))
+    made = planned(store)
+    rail = store.runs.rails(SERVER.key)[0]
+    calibrate_sensor(store, MeterOptions(reference=str(pairs), device=SERVER.key, rail=rail))
+    found = ran(store, made, energy_j=31.0, power_w=31.0)
+    assert found.energies[0].observed_j == pytest.approx(60.0)
+    assert [r.power_w for r in found.rounds] == pytest.approx([60.0, 60.0])
+    # The offset's share cannot be told without the power.
+    assert ran(store, made, energy_j=31.0).energies[0].observed_j is None
+
+
+def test_what_a_run_expects_says_that_its_fits_are_stale(store: Store) -> None:
+    serving = Serving(SERVER, records.EXECUTION)
+    assert "newer data" not in " ".join(expected_by_device(store, SETTINGS, serving, "10mbit").notes)
+    newer: Profile = next(p for p in store.runs.select(device=SERVER.key) if p.points)
+    points = [
+        (
+            PlannedPoint(index=p.index, requested_hz=p.requested_hz),
+            p.operating or OperatingPoint(),
+            [replace(m, uid=new_uid()) for m in p.measurements],
+        )
+        for p in newer.points
+    ]
+    store.runs.add_whole([(replace(newer.run, uid=new_uid()), points)])
+    assert "do not know newer data" in " ".join(expected_by_device(store, SETTINGS, serving, "10mbit").notes)
 
 
 SETTINGS = RunSettings(
