@@ -52,7 +52,8 @@ from cardlab.db.store import Store
 
 __all__ = ["UNTIMED", "Gathered", "Request", "gather"]
 
-UNTIMED = "encode and decode take no time (they were not measured: profile-device --compression)"
+UNTIMED = "encode, decode and the handling of adapters take no time (not measured: profile-device --compression)"
+_NUMBERED = "encode and decode take no time (compression as a number names no codec that was timed)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +145,11 @@ def _link(store: Store, request: Request) -> Link | None:
     lacking = {"--uplink-mbps": [g.uplink_bps for g in each], "--downlink-mbps": [g.downlink_bps for g in each]}
     if request.link_name is not None:
         link = store.links.get(request.link_name)
+        if link.rtt_s is None and not any(None in rates for rates in lacking.values()):
+            raise PlanError(
+                f"link {link.name!r} has no round trip, and both rates are given: nothing of it would be used",
+                remedy="leave --link out, or one of --uplink-mbps and --downlink-mbps",
+            )
     elif request.link is None and any(None in rates for rates in lacking.values()):
         stored = store.links.all()
         link = stored[0] if len(stored) == 1 else None
@@ -229,7 +235,8 @@ class _Assembly:
         # Times were measured for named codecs; a compression given as a number names none.
         codec = "none" if objective.compression == 1.0 else None
         encode_s, decode_s = self.codecs.seconds(codec, list(cuts))
-        untimed = () if codec is not None and self.codecs.timed(codec, list(cuts)) else (UNTIMED,)
+        numbered = (_NUMBERED,) if codec is None else ()
+        untimed = (*numbered, *(() if self.codecs.timed("none", list(cuts)) else (UNTIMED,)))
         up, down = self._rates()
         latency_s, waited = self._latency()
         # Every device's numbers hold the server's: what those were made of counts for all of them.

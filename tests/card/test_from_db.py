@@ -255,6 +255,23 @@ def test_a_stored_link_gives_the_rates(database):
     assert "imported" in {o.value for o in made.provenance.origins}
 
 
+def test_a_named_link_of_which_nothing_would_be_used_is_refused(database):
+    with whole(database) as store:
+        link = Link(
+            uid="1" * 8,
+            name="lab",
+            uplink_bps=2e7,
+            downlink_bps=4e7,
+            provenance=Provenance.of("imported"),
+            measured_at="2026-11-21T10:00:00.000000Z",
+        )
+        store.links.add(link)
+        with pytest.raises(PlanError, match="link 'lab' has no round trip, and both rates are given"):
+            planned(store, replace(LINKED, link_name="lab"))
+        store.links.add(replace(link, uid="2" * 8, measured_at="2026-11-21T11:00:00.000000Z", rtt_s=0.02))
+        assert planned(store, replace(LINKED, link_name="lab"))[0].problem.latency_s.tolist() == [0.01]
+
+
 def test_what_messages_of_a_link_differed_by_widens_the_plan(database):
     """Messages took 30 % more or less than the median: so will a round's, and a deadline keeps its distance."""
     request = replace(LINKED, uplink_bps=None, downlink_bps=None)
