@@ -80,7 +80,9 @@ def _measured_once(worlds_wanted: list[World], folder: Path) -> list[Measured]:
         found = []
         for index, world in enumerate(worlds_wanted):
             here = folder / str(index)
-            if not here.exists():
+            # A process that was stopped may have left a half of it.
+            if not (here / "measured.json").exists():
+                shutil.rmtree(here, ignore_errors=True)
                 here.mkdir()
                 (here / "measured.json").write_text(json.dumps(written(measure(world, here))))
             found.append(read(json.loads((here / "measured.json").read_text()), here / "world.db"))
