@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,6 +52,11 @@ class Limit:
             return np.asarray(self.value >= self.bound)
         return np.asarray(~(self.value > self.bound))
 
+    def row(self, m: int) -> Limit:
+        """Of one device, where arrays are of all [M,...]."""
+        bound = self.bound if np.ndim(self.bound) == 0 else np.asarray(self.bound)[m, 0]
+        return replace(self, value=self.value[m], bound=float(bound))
+
     def shown(self, value: float) -> str:
         """A value of this constraint for a person."""
         return data_size(value) if self.unit == "bytes" else si(value, self.unit)
@@ -68,18 +74,7 @@ class Limits:
         """Raise InfeasibleError if no choice keeps everything."""
         if self.feasible.any():
             return
-        name = problem.devices[m]
-        for limit in self.limits:
-            if not limit.kept.any():
-                # A limit that no choice keeps by itself is the clearest thing to say; else they only collide.
-                best, bound = float(limit.value.max() if limit.at_least else limit.value.min()), float(limit.bound)
-                raise InfeasibleError(
-                    f"{name}: {limit.name} of {limit.shown(bound)} cannot be kept, "
-                    f"the best possible is {limit.shown(best)}",
-                    remedy=limit.remedy,
-                )
-        names = ", ".join(limit.name for limit in self.limits)
-        raise InfeasibleError(f"{name}: each of {names} can be kept, but not all together", remedy="relax one of them")
+        raise not_kept(problem.devices[m], self.limits)
 
     def binding(self, costs_without: Array, cut: int, frequency: int) -> tuple[str, ...]:
         """Names of constraints that forbid the choice which would win without them."""
@@ -89,6 +84,26 @@ class Limits:
         if best == (cut, frequency):
             return ()
         return tuple(limit.name for limit in self.limits if not limit.kept[best])
+
+
+def not_kept(device: str, limits: Sequence[Limit]) -> InfeasibleError:
+    """What is wrong where no choice of a device keeps all of its limits."""
+    for limit in limits:
+        if not limit.kept.any():
+            # A limit that no choice keeps by itself is the clearest thing to say; else they only collide.
+            best, bound = float(limit.value.max() if limit.at_least else limit.value.min()), float(limit.bound)
+            return InfeasibleError(
+                f"{device}: {limit.name} of {limit.shown(bound)} cannot be kept, "
+                f"the best possible is {limit.shown(best)}",
+                remedy=limit.remedy,
+            )
+    # One that every choice keeps has no part in it.
+    colliding = [limit for limit in limits if not limit.kept.all()]
+    names = ", ".join(limit.name for limit in colliding)
+    return InfeasibleError(
+        f"{device}: each of {names} can be kept, but not all together",
+        remedy=", or ".join(dict.fromkeys(limit.remedy for limit in colliding)),
+    )
 
 
 def check_caps(problem: Problem) -> None:

@@ -76,6 +76,21 @@ def test_sft_keeps_the_servers_energy_for_each_device(store: Store) -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("scheme", ["sft", "card"])
+def test_a_limit_that_nothing_keeps_is_named_with_its_figure_and_option(store: Store, scheme: str) -> None:
+    asked = PlanOptions(from_db=True, server=SERVER, scheme=scheme, uplink_mbps=50, downlink_mbps=100)
+    spent = [d.device_energy_j for d in shared(store).rounds[0].devices if d.device_energy_j is not None]
+    with pytest.raises(InfeasibleError, match="device energy cap of 1 nJ cannot be kept, the best possible is") as one:
+        cardlab.plan(store, replace(asked, max_device_energy_j=1e-9))
+    assert one.value.remedy == "raise --max-device-energy"
+    # With one layer on the device its energy can be kept, with three it cannot.
+    limits: dict[str, Any] = {"max_device_energy_j": 1.01 * max(spent), "min_device_layers": 3}
+    with pytest.raises(InfeasibleError, match="each of device energy cap, least layers on the device can be") as both:
+        cardlab.plan(store, replace(asked, **limits))
+    assert both.value.remedy == "raise --max-device-energy, or lower --min-device-layers"
+
+
+@pytest.mark.torch
 def test_what_sft_has_no_use_for_is_refused(store: Store) -> None:
     for more in ({"energy": "round"}, {"energy": "above_idle"}, {"weight": 1.0}):
         with pytest.raises(UsageError, match="has no effect on scheme sft"):

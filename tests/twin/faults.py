@@ -178,19 +178,19 @@ FAULTS = {
         asking=_with("server_power_w", "sft"),
     ),
     "a cap on the server's energy ignored in sft": Fault(
-        function=SftProblem.allowed,
+        function=SftProblem.limits,
         old="server_energy_j=None if energy_j is None",
         new="server_energy_j=None if True",
         asking=_with("server_energy_j", "sft"),
     ),
     "a cap on a device's energy ignored in sft": Fault(
-        function=SftProblem.allowed,
+        function=SftProblem.limits,
         old="device_energy_j=np",
         new="device_energy_j=0.0 * np",
         asking=_with("device_energy_j", "sft"),
     ),
     "the least layers ignored in sft": Fault(
-        function=SftProblem.allowed,
+        function=SftProblem.limits,
         old="base.cuts.astype(float)",
         new="base.cuts + 9.0",
         asking=_with("least_layers", "sft"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from cardlab.card.link.channel import OTHER_SEED, STATES, rates_by_round
 from cardlab.card.problem.arrays import Array
-from cardlab.card.problem.constraints import check_caps
+from cardlab.card.problem.constraints import check_caps, not_kept
 from cardlab.card.problem.problem import Problem, problem_from_scenario
 from cardlab.card.problem.scenario import Objective, Scenario, SftSpec
 from cardlab.card.schemes.sft.options import Compressions, Option, accuracy_of, check_target, options_of
@@ -259,8 +259,7 @@ def _refuse_if_none(problem: SftProblem) -> None:
                 f" {si(problem.frequency_hz, 'Hz')} is {si(float(energy_j.min()), 'J')}",
                 remedy="raise --max-server-energy, or lower the frequency with --max-server-power",
             )
-        raise InfeasibleError(
-            f"{name}: memory, least layers and energy cannot be kept together", remedy="relax one of them"
-        )
+        # Each limit is over all devices; of one it is a row.
+        raise not_kept(name, [limit.row(m) for limit in problem.limits()])
     if problem.common and not allowed.any(axis=2).all(axis=0).any():
         raise InfeasibleError("no cut suits all devices", remedy="use blocks = own")

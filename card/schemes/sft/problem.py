@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cardlab.card.problem.arrays import Array, Index, Mask
-from cardlab.card.problem.constraints import Measures, limits_on
+from cardlab.card.problem.constraints import Limit, Measures, limits_on
 from cardlab.card.problem.delay import MiniBatch, OncePerRound, no_air, round_bytes, round_seconds, round_terms
 from cardlab.card.problem.energy import device_energy_j, server_busy_s
 from cardlab.card.problem.problem import Problem
@@ -85,6 +85,14 @@ class SftProblem:
 
     def allowed(self) -> Mask:
         """What each device may choose by itself [M,C,K]: memory, least layers, accuracy, energy on both sides."""
+        kept = np.ones((*self.base.device_s.shape, len(self.options)), dtype=bool)
+        for limit in self.limits():
+            kept &= limit.kept[:, :, None]
+        kept &= np.array([reaches(option, self.target) for option in self.options])[None, None, :]
+        return kept
+
+    def limits(self) -> tuple[Limit, ...]:
+        """What each device has to keep by itself, over its cuts [M,C]."""
         base, shape = self.base, self.base.device_s.shape
         energy_j, epochs = self.server_energy_j(), base.objective.local_epochs
         measures = Measures(
@@ -100,11 +108,7 @@ class SftProblem:
         )
         # The deadline is of the slowest device, and so no matter of one choice.
         alone = replace(base, constraints=replace(base.constraints, deadline_s=None))
-        kept = np.ones((*shape, len(self.options)), dtype=bool)
-        for limit in limits_on(alone, measures):
-            kept &= limit.kept[:, :, None]
-        kept &= np.array([reaches(option, self.target) for option in self.options])[None, None, :]
-        return kept
+        return limits_on(alone, measures)
 
     def server_energy_j(self) -> Array | None:
         """What the server spends on one device in a round [C], busy time alone; None where its power is not known.
