@@ -207,23 +207,26 @@ def hold_predictions(held: Held, world: World, hz: float, document: Document) ->
         else:
             truth, states = server.wait_w(hz), [m.wait_w(f) for m in (server, before) for f in table]
         low, high = row["ci95"]
+        bound = NORMAL * (high - low) / 2.0
         seen.add((quantity, segment, phase))
         name = f"predicted {quantity} {segment} {phase} at {hz / 1e6:.0f} MHz ({row['law']})"
         if world.before is None:
-            held.number(name, row["value"], truth, NORMAL * (high - low) / 2.0)
+            held.number(name, row["value"], truth, bound)
         else:
-            between(held, name, row["value"], states)
+            between(held, name, row["value"], states, bound)
         held.true(f"{name} extrapolated", not row["extrapolated"])
     parts = {("latency", s, p) for s in SEGMENTS[1:] for p in ("forward", "backward")}
     held.true("a prediction is missing", parts | {("power", None, None), ("wait_power", None, None)} <= seen)
 
 
-def between(held: Held, name: str, said: float, truths: list[float]) -> None:
+def between(held: Held, name: str, said: float, truths: list[float], bound: float | None = None) -> None:
     """What was fitted to two states lies between what they are anywhere in the range; where exactly is of neither.
 
-    What they differ by can hide how either follows the frequency, and then the law is a constant.
+    What they differ by can hide how either follows the frequency, and then the law is another one than either's: at an
+    end of the range it is off by more than both, within its stated uncertainty (`bound`; None for what states none).
     """
-    low, high = min(truths) * (1.0 - DERIVED), max(truths) * (1.0 + DERIVED)
+    low, high = min(truths), max(truths)
+    low, high = (low * (1.0 - DERIVED), high * (1.0 + DERIVED)) if bound is None else (low - bound, high + bound)
     held.true(f"{name}: {said:.6g} not in {low:.6g}..{high:.6g}", low <= said <= high)
 
 
