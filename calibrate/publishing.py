@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 from cardlab.calibrate.constants import delta_from_latency, power_constants
 from cardlab.calibrate.optimum import step_optimum
@@ -14,11 +15,11 @@ from cardlab.db.store import Store
 
 def published_constants(store: Store, fits: Sequence[Fit]) -> tuple[Constants, ...]:
     """The constants users publish, one set for each power curve (total rail) among the fits."""
-    found = []
+    found, profiles_of = [], _reader(store)
     for cubic in (f for f in fits if f.quantity == "power" and f.law == "cubic"):
         # Of the same curve only: another rail or power mode has another static power.
         static = next((f for f in fits if f.law == "static_cubic" and _same_curve(f, cubic)), None)
-        profiles = store.runs.select(device=cubic.device, task=cubic.task)
+        profiles = profiles_of(cubic.device, cubic.task)
         cores = next((p.run.device.cores for p in reversed(profiles)), None)
         found.append(power_constants(static, cubic, cores=cores, delta=_deltas(profiles, cores)))
     return tuple(found)
@@ -27,9 +28,10 @@ def published_constants(store: Store, fits: Sequence[Fit]) -> tuple[Constants, .
 def energy_optima(store: Store, fits: Sequence[Fit]) -> tuple[Optimum, ...]:
     """Of each chosen power curve whose latency was measured over the same frequencies."""
     found = []
+    profiles_of = _reader(store)
     for power in (f for f in fits if f.quantity == "power" and f.selected and f.x.min != f.x.max):
         mine = [f for f in fits if f.quantity == "latency" and f.selected and _same_work(f, power)]
-        parts = [(f, count) for f in mine if (count := _count(store, f)) > 0]
+        parts = [(f, count) for f in mine if (count := _count(profiles_of(f.device, f.task), f)) > 0]
         # A constant has no optimum, and one of laws that do not describe the device would be a headline about nothing.
         if parts and power.x.min is not None and all(f.describes for f in (power, *(part for part, _ in parts))):
             found.append(
@@ -49,17 +51,22 @@ def energy_optima(store: Store, fits: Sequence[Fit]) -> tuple[Optimum, ...]:
     return tuple(found)
 
 
+def _reader(store: Store) -> Callable[[str, str | None], tuple[Profile, ...]]:
+    """Runs of a device and task, read once however many curves ask for them."""
+    return cache(lambda device, task: store.runs.select(device=device, task=task))
+
+
 def _same_work(a: Fit, b: Fit) -> bool:
     keys = ("device", "task", "workload", "execution", "power_mode", "memory_hz")
     return all(getattr(a, key) == getattr(b, key) for key in keys)
 
 
-def _count(store: Store, latency: Fit) -> float:
+def _count(profiles: Sequence[Profile], latency: Fit) -> float:
     """How often a segment occurs in one step; 1 for a load, 0 for what is no part of the step."""
     if latency.task is None:
         return 1.0
     # The newest analysis counts: an older one may count segments differently.
-    for profile in reversed(store.runs.select(device=latency.device, task=latency.task)):
+    for profile in reversed(profiles):
         if profile.run.analysis is not None:
             return float(sum(s.count for s in profile.run.analysis.segments if s.segment == latency.segment))
     return 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from types import UnionType
 from typing import Any
 
 import sqlalchemy as sa
@@ -108,13 +109,19 @@ def _run(row: Values) -> str | None:
         from_plain(PlannedPoint, planned)
     if row["analysis"] is not None:
         from_plain(Analysis, row["analysis"])
+    if not _list_of(row["offered_hz"], int | float) or not _list_of(row["expected_notes"], str):
+        return "offered_hz or expected_notes have another form"
     return None if isinstance(row["options"], dict) else "options are no object"
+
+
+def _list_of(value: object, kind: type | UnionType) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(v, kind) for v in value))
 
 
 def _measurement(row: Values) -> str | None:
     if row["provenance"] is not None:
         Provenance.from_plain(row["provenance"])
-    if not isinstance(row["details"], dict) or not isinstance(row["flags"], list):
+    if not isinstance(row["details"], dict) or not _list_of(row["flags"], str):
         return "details or flags have another form"
     return None
 
@@ -122,6 +129,10 @@ def _measurement(row: Values) -> str | None:
 def _operating_point(row: Values) -> str | None:
     from_plain(OperatingPoint, {f.name: row[f.name] for f in fields(OperatingPoint)})
     return None
+
+
+def _train_round(row: Values) -> str | None:
+    return None if _list_of(row["losses"], int | float) else "losses have another form"
 
 
 def _train_phase(row: Values) -> str | None:
@@ -163,6 +174,7 @@ _JUDGES: Mapping[str, Callable[[Values], str | None]] = {
     "run": _run,
     "measurement": _measurement,
     "operating_point": _operating_point,
+    "train_round": _train_round,
     "train_phase": _train_phase,
     "sample_block": _sample_block,
     "fit": _fit,

@@ -37,6 +37,7 @@ NAMING = {
 }
 
 Frequencies = list[float]
+Lines = list[str]
 
 
 class Base(DeclarativeBase):
@@ -48,6 +49,7 @@ class Base(DeclarativeBase):
         Document: JSON(none_as_null=True),
         list[Any]: JSON,
         Frequencies: JSON(none_as_null=True),
+        Lines: JSON(none_as_null=True),
         bytes: LargeBinary,
         float: Double,
     }
@@ -126,6 +128,7 @@ class RunRow(Row):
     offered_hz: Mapped[Frequencies | None]
     memory_budget_bytes: Mapped[int | None] = mapped_column(BigInteger)
     sitting: Mapped[str | None] = mapped_column(String(64))
+    expected_notes: Mapped[Lines | None]
     options: Mapped[Document]
     provenance: Mapped[Document]
     started_at: Mapped[str] = mapped_column(String(40), index=True)

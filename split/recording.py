@@ -19,11 +19,17 @@ TRAIN = RunKind.TRAIN
 
 
 def begin_run(
-    store: Store, journal: Journal, device: Device, execution: Execution, environment: Environment, **options: object
+    store: Store,
+    journal: Journal,
+    device: Device,
+    execution: Execution,
+    environment: Environment,
+    notes: tuple[str, ...] = (),
+    **options: object,
 ) -> None:
     """Store the run unless it is there, and every finished round that is not (a server killed in between).
 
-    `device` is the server; `options` shape the run beside its settings (bind address, link).
+    `device` is the server; `notes` mark what is predicted of it; `options` shape the run beside its settings (bind address, link).
     """
     settings = journal.progress.settings
     try:
@@ -39,6 +45,7 @@ def begin_run(
                 environment=environment,
                 task=settings.task,
                 sitting=SITTING,
+                expected_notes=notes,
                 options={**document, **options},
                 provenance=MEASURED,
                 started_at=journal.progress.started_at,

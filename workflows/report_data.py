@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from cardlab.calibrate.constants import delta_curve, delta_from_latency
+from cardlab.calibrate.freshness import staleness
 from cardlab.calibrate.publishing import energy_optima, published_constants
 from cardlab.calibrate.service import KINDS, Group
 from cardlab.calibrate.service import gather as gather_groups
@@ -50,6 +51,7 @@ def fleet_data(store: Store, *, device: str | None = None, runs: Sequence[Profil
                 constants=tuple(c for c in constants if c.device == d.key),
                 optima=tuple(o for o in optima if o.device == d.key),
                 deltas=deltas_of(d, profiles, mine, groups),
+                stale=staleness(store, mine),
             )
         )
     return tuple(found)
@@ -86,7 +88,7 @@ def deltas_of(
 class SplitRun(Tabular):
     """A split run with its rounds and what was predicted of them.
 
-    `notes`: in what the run was not what its plan was made for.
+    `notes`: in what the run was not what its plan was made for; `expected_notes`: marks of what was predicted of it.
     """
 
     run: Run
@@ -94,6 +96,7 @@ class SplitRun(Tabular):
     checks: tuple[TermCheck, ...]
     energies: tuple[EnergyCheck, ...] = ()
     notes: tuple[str, ...] = ()
+    expected_notes: tuple[str, ...] = ()
 
     @property
     def plan(self) -> str | None:
@@ -133,12 +136,14 @@ def split_run(store: Store, uid: str) -> SplitRun:
         raise UsageError(f"{profile.run.uid[:12]} is a {profile.run.kind.value}, no split run", remedy="see: card run")
     meter = _server_meter(store, profile.run.device)
     rounds = tuple(_behind(meter, r) for r in store.rounds.of_run(profile.run.uid))
+    plan = _plan_of(store, rounds)
     return SplitRun(
         run=profile.run,
         rounds=rounds,
         checks=check_rounds(rounds),
-        energies=check_energies(rounds, _plan_of(store, rounds)),
+        energies=check_energies(rounds, plan),
         notes=grounds_of(store, profile.run, rounds),
+        expected_notes=profile.run.expected_notes if plan is None else plan.notes,
     )
 
 

@@ -190,6 +190,7 @@ class _Prepared:
     schedule: Schedule
     journal: Journal
     notes: tuple[str, ...]
+    expected_notes: tuple[str, ...]
 
 
 @contextmanager
@@ -234,6 +235,7 @@ def _prepared(
             schedule=Schedule(plan, settings.cut, expected.predictions, settings.codec),
             journal=journal,
             notes=(*expected.notes, *_training_notes(settings)),
+            expected_notes=expected.notes,
         )
     finally:
         held.close()
@@ -459,7 +461,15 @@ def _serve(
     half.keeps_loaded = settings.parallel
     progress(f"frozen weights: {weights.origin}")
     environment = gather_environment(platform)
-    begin_run(store, journal, platform.identity, prepared.execution, environment, link=serving.link)
+    begin_run(
+        store,
+        journal,
+        platform.identity,
+        prepared.execution,
+        environment,
+        notes=prepared.expected_notes,
+        link=serving.link,
+    )
     frequency = ServerFrequency(platform)
 
     def keep(turn: FinishedTurn) -> None:

@@ -38,6 +38,7 @@ def validate(options: ValidateOptions, shared: Shared) -> None:
                 "off": to_plain(found.off),
                 "energies": to_plain(found.energies),
                 "notes": list(found.notes),
+                "expected_notes": list(found.expected_notes),
             }
             | drawn(charts)
         )
@@ -58,6 +59,8 @@ def validate(options: ValidateOptions, shared: Shared) -> None:
             print_line(_energy(energy))
     for line in found.notes:
         print_line(f"note: {line}")
+    for line in found.expected_notes:
+        print_line(f"of the prediction: {line}")
     for term in found.off:
         print_line(
             f"most off at {term.device}: {term.term}, predicted {'more' if term.difference_s > 0 else 'less'} than"

@@ -92,6 +92,7 @@ def run_record(
         offered_hz=None if row.offered_hz is None else tuple(float(f) for f in row.offered_hz),
         memory_budget_bytes=row.memory_budget_bytes,
         sitting=row.sitting,
+        expected_notes=tuple(row.expected_notes or ()),
         options=row.options,
         provenance=Provenance.from_plain(row.provenance),
         started_at=row.started_at,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,14 @@ from cardlab.db.schema import (
     FitInputRow,
     FitRow,
     MeasurementRow,
-    PointRow,
     RunRow,
     TaskRow,
 )
 from cardlab.db.store.repository import Repository, find_prefix, find_uid
 
 _DESCRIBED = ("device", "task", "execution")
+# SQLite takes no more than some hundred values in one question everywhere.
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,12 @@ class Fits(Repository):
             task: uid of the task.
             selected_only: leave out the laws that were compared and not chosen.
         """
-        query = select(FitRow).join(DeviceRow, DeviceRow.id == FitRow.device_id).order_by(FitRow.created_at)
+        # Which fits are the newest is asked first: laws and draws of the others are not read.
+        query = (
+            select(FitRow.id, FitRow.created_at, FitRow.selected, *subject_columns())
+            .join(DeviceRow, DeviceRow.id == FitRow.device_id)
+            .order_by(FitRow.created_at)
+        )
         if device is not None:
             query = query.where(DeviceRow.key == device)
         if quantity is not None:
@@ -78,20 +84,20 @@ class Fits(Repository):
         with self.reading() as session:
             # A later fit of a subject replaces all laws of the earlier comparison.
             stamps: dict[tuple[object, ...], str] = {}
-            rows = session.scalars(query).all()
-            for row in rows:
-                stamps[_subject(row)] = row.created_at
-            current = [row for row in rows if row.created_at == stamps[_subject(row)]]
-            return tuple(_stored(session, row) for row in current if row.selected or not selected_only)
+            rows = session.execute(query).all()
+            for _, created_at, _, *subject in rows:
+                stamps[tuple(subject)] = created_at
+            wanted = [
+                number
+                for number, created_at, selected, *subject in rows
+                if created_at == stamps[tuple(subject)] and (selected or not selected_only)
+            ]
+            return tuple(_all_stored(session, wanted))
 
 
 def subject_columns() -> tuple[InstrumentedAttribute[Any], ...]:
     """Columns that tell subjects apart: those named by SUBJECT, descriptions by their keys."""
     return tuple(getattr(FitRow, f"{name}_id" if name in _DESCRIBED else name) for name in SUBJECT)
-
-
-def _subject(row: FitRow) -> tuple[object, ...]:
-    return tuple(getattr(row, column.key) for column in subject_columns())
 
 
 def _row(session: Session, fit: Fit, created_at: str) -> FitRow:
@@ -149,12 +155,23 @@ def _add_inputs(session: Session, fit_id: int, inputs: Sequence[str]) -> None:
 
 
 def _stored(session: Session, row: FitRow) -> StoredFit:
-    inputs = session.scalars(
-        select(MeasurementRow.uid)
-        .join(FitInputRow, FitInputRow.measurement_id == MeasurementRow.id)
-        .join(PointRow, PointRow.id == MeasurementRow.point_id)
-        .where(FitInputRow.fit_id == row.id)
-        .order_by(MeasurementRow.uid)
-    ).all()
-    fit = Fit.from_document(row.document, row.draws or b"")
-    return StoredFit(fit=fit, created_at=row.created_at, inputs=tuple(inputs))
+    return next(_all_stored(session, [row.id]))
+
+
+def _all_stored(session: Session, numbers: Sequence[int]) -> Iterator[StoredFit]:
+    """The fits of these rows, in that order."""
+    for start in range(0, len(numbers), _AT_ONCE):
+        some = numbers[start : start + _AT_ONCE]
+        rows = {row.id: row for row in session.scalars(select(FitRow).where(FitRow.id.in_(some)))}
+        inputs: dict[int, list[str]] = {}
+        for number, uid in session.execute(
+            select(FitInputRow.fit_id, MeasurementRow.uid)
+            .join(MeasurementRow, MeasurementRow.id == FitInputRow.measurement_id)
+            .where(FitInputRow.fit_id.in_(some))
+            .order_by(MeasurementRow.uid)
+        ):
+            inputs.setdefault(number, []).append(uid)
+        for number in some:
+            row = rows[number]
+            fit = Fit.from_document(row.document, row.draws or b"")
+            yield StoredFit(fit=fit, created_at=row.created_at, inputs=tuple(inputs.get(number, ())))

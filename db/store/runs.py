@@ -266,6 +266,7 @@ def _run_row(session: Session, run: Run) -> RunRow:
         offered_hz=None if run.offered_hz is None else list(run.offered_hz),
         memory_budget_bytes=run.memory_budget_bytes,
         sitting=run.sitting,
+        expected_notes=list(run.expected_notes) or None,
         options=to_plain(run.options),
         provenance=run.provenance.as_plain(),
         started_at=run.started_at,

@@ -49,7 +49,7 @@ def _head(data: DeviceData) -> Section:
     )
     origins = sorted({o.value for p in data.profiles for o in p.run.provenance.origins})
     lines = [f"Origin of its measurements: {', '.join(origins)}."] if origins else []
-    return Section(title=f"Device {d.name}", level=1, lines=tuple(lines), parts=(facts,))
+    return Section(title=f"Device {d.name}", level=1, lines=tuple(lines), parts=(facts,), warnings=data.stale)
 
 
 def _mhz(value_hz: float | None) -> str | None:

@@ -21,7 +21,8 @@ def fleet_sections(fleet: Sequence[DeviceData], title: str | None = None) -> tup
         for profile in data.profiles:
             key = profile.run.workload or "workload" if profile.run.task is None else profile.run.task.uid
             tasks.setdefault(key, []).append((data, profile))
-    facts = Section(title=title or f"Fleet of {len(fleet)} devices", level=1, parts=(_facts(fleet),))
+    stale = tuple(line for data in fleet for line in data.stale)
+    facts = Section(title=title or f"Fleet of {len(fleet)} devices", level=1, parts=(_facts(fleet),), warnings=stale)
     return (facts, *(_task(key, members) for key, members in tasks.items()))
 
 

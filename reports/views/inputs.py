@@ -37,6 +37,7 @@ class DeviceData:
         fits: newest fits, those only compared included.
         curves: measured points with their law, powers first.
         deltas: of each latency whose law says how delta falls with the frequency.
+        stale: a line where newer data are not in the fits.
     """
 
     device: Device
@@ -46,3 +47,4 @@ class DeviceData:
     constants: tuple[Constants, ...] = ()
     optima: tuple[Optimum, ...] = ()
     deltas: tuple[DeltaLaw, ...] = ()
+    stale: tuple[str, ...] = ()

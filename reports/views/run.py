@@ -54,7 +54,7 @@ def _head(run: Run, rounds: Sequence[TrainRound], devices: Sequence[str]) -> Sec
         f"Observed terms: {run.provenance}. "
         + (f"Predicted terms: {_words(_all_of(rounds))}, from the plan or the fits." if predicted else _NO_PREDICTION)
     )
-    warnings = () if rounds else ("No round was finished.",)
+    warnings = (*(() if rounds else ("No round was finished.",)), *(run.expected_notes if predicted else ()))
     return Section(title=f"Split run {run.uid[:12]}", level=1, lines=tuple(lines), warnings=warnings)
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ class Base:
         store: whether it takes a database.
         steady: whether it answers twice alike; where not, numbers that were measured are left out.
         timed: keys whose numbers a real clock made, where the others are the same each time.
+        before: a command that is run first, in the same folder and database.
+        partner: the other side of a run between two, started beside the command; given its folder, called to end it.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Base:
     store: bool = True
     steady: bool = True
     timed: str | None = None
+    before: tuple[str, ...] = ()
+    partner: Callable[[Path], AbstractContextManager[None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,10 +106,16 @@ def answer(base: Base, folder: Path, database: Path, words: tuple[str, ...]) -> 
     own = folder / "own.db"
     if database.exists():
         shutil.copy(database, own)
-    line = [word.replace("{folder}", str(folder)).replace("{data}", str(folder.parent)) for word in words]
-    line += ["--db", str(own)] if base.store else []
-    line += ["--json"]
-    result = command(line[0], *line[1:])
+
+    def placed(words: tuple[str, ...]) -> list[str]:
+        line = [word.replace("{folder}", str(folder)).replace("{data}", str(folder.parent)) for word in words]
+        return [*line, *(["--db", str(own)] if base.store else []), "--json"]
+
+    if base.before:
+        first = command(*placed(base.before))
+        assert first.code == 0, first.err
+    with base.partner(folder) if base.partner else nullcontext():
+        result = command(*placed(words))
     if result.code != 0:
         return result, None
     document = plain(timeless(result.document, base.timed) if base.steady else unmeasured(result.document))

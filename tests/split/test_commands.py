@@ -441,11 +441,21 @@ def test_a_run_with_a_codec_is_held_against_that_codecs_bytes(tmp_path: Path) ->
     unprofiled = command(*run, "--out", str(tmp_path / "first"))
     assert unprofiled.code == 0, unprofiled.err
     assert f"not predicted: encode, decode, uplink, downlink: codec {codec} was not profiled" in unprofiled.err
-    terms = {term["term"]: term for term in command("card", "validate", "--json").document["terms"]}
+    checked = command("card", "validate", "--json").document
+    terms = {term["term"]: term for term in checked["terms"]}
     assert terms["uplink"]["predicted_s"] is None and terms["device"]["predicted_s"] > 0
+    # The marks of a prediction stand beside it also when the run's own screen is long gone.
+    assert any("not predicted: encode" in line for line in checked["expected_notes"])
+    assert not any("newer data" in line for line in checked["expected_notes"])
     assert command("profile-device", *task, "--no-whole-step", "--repeats", "3", "--compression").code == 0
+    page = tmp_path / "here.html"
+    assert command("calibrate", "report", "--out", str(page)).code == 0
+    assert "of here do not know newer data" in page.read_text("utf-8")
     assert command(*run, "--out", str(tmp_path / "second")).code == 0
-    terms = {term["term"]: term for term in command("card", "validate", "--json").document["terms"]}
+    checked = command("card", "validate", "--json").document
+    assert any("of here do not know newer data" in line for line in checked["expected_notes"])
+    assert "of here do not know newer data" in command("card", "validate").out
+    terms = {term["term"]: term for term in checked["terms"]}
     for way in ("uplink", "downlink"):
         # Messages of some kilobytes: what a message costs beside its bytes counts too, but no factor of 20.
         assert 0.4 < terms[way]["predicted_s"] / terms[way]["observed_s"] < 1.5

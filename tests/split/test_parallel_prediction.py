@@ -132,10 +132,10 @@ def made_plan(bench: Bench, model: str, names: list[str], multiple: float, shari
             paced_copy(store, found[0], device, multiple)
             paced_copy(store, found[1], device, 1.0)
         rate = [
-            float(str(m.details["bytes"])) / float(str(m.details["values"])) / 4
+            m.codec.encoded_bytes / m.codec.values / 4
             for point in found[1].points
             for m in point.measurements
-            if m.details.get("codec") == CODEC
+            if m.codec is not None and m.codec.codec == CODEC and m.codec.values
         ]
     mbps = str(RATE_BPS * count / 1e6)
     devices = [word for name in names for word in ("--device", name)]

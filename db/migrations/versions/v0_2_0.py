@@ -20,6 +20,7 @@ _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
         ("offered_hz", sa.JSON(none_as_null=True)),
         ("memory_budget_bytes", sa.BigInteger()),
         ("sitting", sa.String(64)),
+        ("expected_notes", sa.JSON(none_as_null=True)),
     ),
     "measurement": (
         ("repeats", sa.Integer()),
