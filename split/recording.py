@@ -29,7 +29,8 @@ def begin_run(
 ) -> None:
     """Store the run unless it is there, and every finished round that is not (a server killed in between).
 
-    `device` is the server; `notes` mark what is predicted of it; `options` shape the run beside its settings (bind address, link).
+    `device` is the server; `notes` mark what is predicted of the run; `options` shape it beside its settings (bind
+    address, link).
     """
     settings = journal.progress.settings
     try:

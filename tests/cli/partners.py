@@ -53,7 +53,7 @@ def a_device(folder: Path) -> Iterator[None]:
             time.sleep(0.05)
         else:
             return
-        run_device(DeviceOptions(server=f"127.0.0.1:{PORT}", dtype="float32", name="board", wait_s=4.0))
+        run_device(DeviceOptions(server=f"127.0.0.1:{PORT}", dtype="float32", name="board", wait_s=15.0))
 
     with _beside(join):
         try:
@@ -79,7 +79,7 @@ def a_server(folder: Path) -> Iterator[None]:
             sequence=32,
             dtype="float32",
             out=str(folder / "served"),
-            wait_s=4.0,
+            wait_s=15.0,
         )
         with open_store(str(folder / "served.db"), create=True) as store:
             run_server(store, options)

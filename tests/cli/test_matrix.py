@@ -284,15 +284,18 @@ BASES = (
             "--out": None,
             "--threads": None,
             "--silence": None,
-            # How long it waits for a device: one comes.
+            # How long it waits for a device: one comes. It alone is no other run in parallel; more might have come.
             "--wait": None,
+            "--parallel": None,
+            # It names the machine of the stored run: tests/split/test_commands.py.
+            "--name": None,
         },
         timed=TIMES,
         partner=a_device,
     ),
     Base(
         name="device of a run",
-        words=("card", "run", "device", "--server", f"127.0.0.1:{PORT}", "--dtype", "float32", "--wait", "4"),
+        words=("card", "run", "device", "--server", f"127.0.0.1:{PORT}", "--dtype", "float32", "--wait", "15"),
         values={
             "--dtype": "bfloat16",
             "--server": "127.0.0.1:1",
@@ -316,7 +319,8 @@ BASES = (
         words=("card", "validate"),
         timed=TIMES,
     ),
-    Base(name="capture", words=("profile-device", "capture"), store=False, steady=False),
+    # What the kernel answers changes from moment to moment.
+    Base(name="capture", words=("profile-device", "capture"), store=False, timed=r"^sysfs$"),
     Base(
         name="accuracy of codecs",
         words=(

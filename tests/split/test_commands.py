@@ -180,6 +180,8 @@ def test_roles_of_their_own_with_keys_and_a_resumed_end(tmp_path: Path, port, ro
         "board.pub",
         "--cut",
         "1",
+        "--name",
+        "cellar",
         *QUICK,
         "--json",
     )
@@ -212,6 +214,7 @@ def test_roles_of_their_own_with_keys_and_a_resumed_end(tmp_path: Path, port, ro
         assert (term["predicted_s"], term["ci95"], term["error"]) == (None, None, None)
         assert term["observed_s"] is not None
     assert "nothing was predicted" in command("card", "validate", checked["run_id"][:8]).out
+    assert "cellar" in command("card", "runs").out
 
 
 @pytest.mark.alone
