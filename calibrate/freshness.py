@@ -20,21 +20,24 @@ class StaleFit:
 
 def staleness(store: Store, fits: Iterable[Fit]) -> tuple[str, ...]:
     """A line for each device some of whose fits among these do not know newer data."""
-    used = {fit.fit_id for fit in fits}
+    return _lines(store, {fit.fit_id for fit in fits}, {fit.device for fit in fits})
+
+
+def stale_of(store: Store, fit_ids: Iterable[str]) -> tuple[str, ...]:
+    """`staleness` of fits that are known by their ids."""
+    used = set(fit_ids)
+    return _lines(store, used, set(store.fits.devices_of(used)))
+
+
+def _lines(store: Store, used: set[str], devices: set[str]) -> tuple[str, ...]:
     names: dict[str, int] = {}
-    for device in sorted({fit.device for fit in fits}):
+    for device in sorted(devices):
         for stale in stale_fits(store, device=device):
             if stale.fit.fit_id in used:
                 names[stale.fit.device_name] = names.get(stale.fit.device_name, 0) + 1
     return tuple(
         f"{n} fit(s) of {name} do not know newer data; fit again with: calibrate fit" for name, n in names.items()
     )
-
-
-def stale_of(store: Store, fit_ids: Iterable[str]) -> tuple[str, ...]:
-    """`staleness` of fits that are known by their ids."""
-    wanted = set(fit_ids)
-    return staleness(store, [stored.fit for stored in store.fits.newest() if stored.fit.fit_id in wanted])
 
 
 def stale_fits(store: Store, *, device: str | None = None) -> tuple[StaleFit, ...]:

@@ -226,22 +226,26 @@ def _fit_known(group: Group, known: Sequence[Reading], law: str, intervals: Inte
 
 
 def _readings(profile: Profile, meters: Meters) -> Iterable[tuple[FitSubject, Reading]]:
+    run = profile.run
+    # Identities are made of whole documents: once a run, and not once a reading.
+    task, execution = None if run.task is None else run.task.uid, run.execution.uid
     for point in metered(profile, meters).points:
         # A point that was cut short has no state to belong to.
         if point.operating is None:
             continue
         for measurement in point.measurements:
             if measurement.quantity in (*FITTED_POWERS, "latency") and measurement.estimate is not None:
-                yield _subject(profile.run, point.operating, measurement), _reading(profile.run.uid, point, measurement)
+                subject = _subject(run, task, execution, point.operating, measurement)
+                yield subject, _reading(run.uid, point, measurement)
 
 
-def _subject(run: Run, state: OperatingPoint, m: Measurement) -> FitSubject:
+def _subject(run: Run, task: str | None, execution: str, state: OperatingPoint, m: Measurement) -> FitSubject:
     return FitSubject(
         device=run.device.key,
         device_name=run.device.name,
-        task=None if run.task is None else run.task.uid,
+        task=task,
         workload=run.workload,
-        execution=run.execution.uid,
+        execution=execution,
         quantity=m.quantity,
         segment=m.segment if m.quantity == "latency" else None,
         phase=m.phase,

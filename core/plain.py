@@ -28,7 +28,7 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Provenance):
         return value.as_plain()
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(item) for f in fields(value) if _is_said(f, item := getattr(value, f.name))}
+        return {f.name: to_plain(item) for f in _fields(type(value)) if _is_said(f, item := getattr(value, f.name))}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -53,6 +53,11 @@ def from_plain(kind: type[T], plain: Any) -> T:
     """
     result: T = _revive(kind, plain, kind.__name__)
     return result
+
+
+@cache
+def _fields(kind: type) -> tuple[Field[Any], ...]:
+    return fields(kind)
 
 
 @cache
@@ -112,7 +117,7 @@ def _revive_record(kind: Any, plain: Any, where: str) -> Any:
         raise ValueError(f"{where}: expected an object, got {plain!r}")
     hints = _hints(kind)
     values: Document = {}
-    for f in fields(kind):
+    for f in _fields(kind):
         if f.name in plain:
             values[f.name] = _revive(hints[f.name], plain[f.name], f"{where}.{f.name}")
         # A field that an older version did not know takes its default.

@@ -37,6 +37,9 @@ from cardlab.db.schema import (
 )
 from cardlab.db.store.devices import to_device
 
+_CODEC = tuple(f.name for f in fields(CodecCost))
+_OPERATING = tuple(f.name for f in fields(OperatingPoint))
+
 
 def interval(low: float | None, high: float | None) -> tuple[float, float] | None:
     """Two columns as one interval, None where an end is missing."""
@@ -181,7 +184,7 @@ def _meter(row: MeasurementRow) -> MeterReading | None:
 
 
 def _codec(row: CodecCostRow) -> CodecCost:
-    return CodecCost(**{f.name: getattr(row, f.name) for f in fields(CodecCost)})
+    return CodecCost(**{name: getattr(row, name) for name in _CODEC})
 
 
 def _estimate(row: MeasurementRow) -> Estimate | None:
@@ -194,13 +197,13 @@ def _estimate(row: MeasurementRow) -> Estimate | None:
 
 def operating_row(point_id: int, operating: OperatingPoint) -> OperatingPointRow:
     """The row that closes a point: the state it was measured in."""
-    values = {f.name: getattr(operating, f.name) for f in fields(OperatingPoint)}
+    values = {name: getattr(operating, name) for name in _OPERATING}
     return OperatingPointRow(uid=new_uid(), point_id=point_id, **{**values, "reasons": list(operating.reasons)})
 
 
 def operating_record(row: OperatingPointRow) -> OperatingPoint:
     """Row to record."""
-    values = {f.name: getattr(row, f.name) for f in fields(OperatingPoint)}
+    values = {name: getattr(row, name) for name in _OPERATING}
     return OperatingPoint(**{**values, "reasons": tuple(str(reason) for reason in row.reasons)})
 
 
