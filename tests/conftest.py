@@ -32,6 +32,31 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files that take a process the longest. Begun last they would be worked off while the other processes have nothing left.
+LONGEST = (
+    "tests/twin/test_planted.py",
+    "tests/twin/test_twin.py",
+    "tests/twin/test_changes.py",
+    "tests/split/test_commands.py",
+    "tests/cli/test_matrix.py",
+    "tests/card/test_caps.py",
+    "tests/test_manual.py",
+    "tests/golden/test_answers.py",
+    "tests/profilers/agent/test_agent.py",
+    "tests/split/test_agreement.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; the order of the rest stays."""
+
+    def place(item: pytest.Item) -> int:
+        file = item.nodeid.partition("::")[0]
+        return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(autouse=True)
 def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the settings, state or database of the person who runs it."""

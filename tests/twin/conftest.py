@@ -73,20 +73,23 @@ def _new(world: World, found: list[World]) -> bool:
 
 
 def _measured_once(worlds_wanted: list[World], folder: Path) -> list[Measured]:
-    """The fleets as whichever process came first measured them; the others wait for it."""
+    """Each fleet as whichever process came first measured it; the others meanwhile take the next ones."""
     folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        found = []
+    for wait in (False, True):
         for index, world in enumerate(worlds_wanted):
             here = folder / str(index)
-            # A process that was stopped may have left a half of it.
-            if not (here / "measured.json").exists():
-                shutil.rmtree(here, ignore_errors=True)
-                here.mkdir()
-                (here / "measured.json").write_text(json.dumps(written(measure(world, here))))
-            found.append(read(json.loads((here / "measured.json").read_text()), here / "world.db"))
-        return found
+            with (folder / f"{index}.lock").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                # A process that was stopped may have left a half of it.
+                if not (here / "measured.json").exists():
+                    shutil.rmtree(here, ignore_errors=True)
+                    here.mkdir()
+                    (here / "measured.json").write_text(json.dumps(written(measure(world, here))))
+    homes = [folder / str(index) for index in range(len(worlds_wanted))]
+    return [read(json.loads((home / "measured.json").read_text()), home / "world.db") for home in homes]
 
 
 @pytest.fixture(scope="session")

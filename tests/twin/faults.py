@@ -87,7 +87,7 @@ FAULTS = {
         function=measured.server_fits, old="fit.rail != rail", new="fit.rail == rail"
     ),
     "a stale fit without a word": Fault(
-        function=freshness.staleness,
+        function=freshness._lines,
         old="if stale.fit.fit_id in used",
         new="if False",
         stage="age",
