@@ -33,7 +33,7 @@ def script(path: Path, text: str) -> Path:
 def test_the_sudoers_line_allows_the_very_program_that_cardlab_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script(tmp_path / "sudo", f'echo "$@" > {tmp_path}/called; echo ok\n')
+    script(tmp_path / "sudo", f'printf "%s " "$@" > {tmp_path}/called; echo ok\n')
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert call_helper("check") == "ok"
     flag, program, word = (tmp_path / "called").read_text(encoding="utf-8").split()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.image.faults import faults
-from tests.image.pip_settings import configuration, local_places
+from tests.image.pip_settings import relocated
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = "bookworm"
@@ -133,9 +133,10 @@ def build_words(folder: Path, target: str, **changed: str) -> list[str]:
     listing = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     ).stdout
-    settings = folder / "pip.conf"
-    settings.write_text(configuration(listing), encoding="utf-8")
-    for outside, inside in [(settings, Path("/etc/pip.conf")), *((place, place) for place in local_places(listing))]:
+    settings = relocated(listing)
+    file = folder / "pip.conf"
+    file.write_text(settings.text, encoding="utf-8")
+    for outside, inside in {file: Path("/etc/pip.conf"), **settings.mounts}.items():
         words += ["--volume", f"{outside}:{inside}:ro"]
     for name, value in arguments.items():
         words += ["--build-arg", f"{name}={value}"]
@@ -159,13 +160,14 @@ def use(buildah: Buildah, image: str) -> None:
     found = faults(root, config)
     if found:
         raise ImageError("\n".join(found))
-    health = [word for word in config["Healthcheck"]["Test"] if word != "CMD-SHELL"]
+    # CMD and its words; CMD-SHELL would be one for a shell.
+    health = config["Healthcheck"]["Test"][1:]
     with step("health check, as the image's user"):
         if buildah.run_well(container, "id", "-u").strip() == "0":
             raise ImageError("it runs as root")
-        print(buildah.run_well(container, "sh", "-c", *health))
+        print(buildah.run_well(container, *health))
     with step("health check without a folder to write to: must fail"):
-        sick = buildah.run(container, "env", "XDG_STATE_HOME=/nowhere", "sh", "-c", *health)
+        sick = buildah.run(container, "env", "XDG_STATE_HOME=/nowhere", *health)
         if sick.returncode != 1 or "set XDG_STATE_HOME" not in sick.stdout:
             raise ImageError(f"the health check says {sick.returncode}: {sick.stdout}")
     with step("a profile"):

@@ -57,7 +57,7 @@ def _of_the_configuration(config: Mapping[str, Any]) -> Iterator[str]:
     if not user.isdigit() or user == "0":
         yield f"it runs as {user}"
     test = (config.get("Healthcheck") or {}).get("Test") or []
-    if "profile-device doctor" not in " ".join(test):
+    if test[:1] != ["CMD"] or "profile-device doctor" not in " ".join(test):
         yield f"its health check is {test}"
     labels = config.get("Labels") or {}
     for name in LABELS:

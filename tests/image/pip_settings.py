@@ -5,41 +5,46 @@ from __future__ import annotations
 import ast
 import configparser
 import io
-from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+# Nothing in a Debian lies there that a mount would be in the way of, as one in /etc/ssl would.
+_BELOW = Path("/mnt/pip")
 
-def configuration(listing: str) -> str:
-    """A pip.conf that says what `pip config list` listed; the environment is above the files."""
+
+class Settings(NamedTuple):
+    """A pip.conf, and where each place of this machine that it names must be mounted."""
+
+    text: str
+    mounts: dict[Path, Path]
+
+
+def relocated(listing: str) -> Settings:
+    """What `pip config list` listed, for a build that sees this machine's files at other places."""
+    mounts: dict[Path, Path] = {}
     found = configparser.RawConfigParser()
     lines = [line for line in listing.splitlines() if "=" in line]
+    # The environment is above the files.
     for line in sorted(lines, key=lambda text: text.startswith(":env:")):
         name, _, value = line.partition("=")
         section, _, key = name.rpartition(".")
         section = "global" if section == ":env:" else section
         if not found.has_section(section):
             found.add_section(section)
-        found.set(section, key, str(ast.literal_eval(value)))
+        found.set(section, key, " ".join(_word(word, mounts) for word in str(ast.literal_eval(value)).split()))
     out = io.StringIO()
     found.write(out)
-    return out.getvalue()
+    used = {outside: inside for outside, inside in mounts.items() if str(inside) in out.getvalue()}
+    return Settings(out.getvalue(), used)
 
 
-def local_places(listing: str) -> list[Path]:
-    """Files and folders of this machine that the settings name, and that pip would miss elsewhere."""
-    return sorted(set(_places(listing)))
-
-
-def _places(listing: str) -> Iterator[Path]:
-    for line in listing.splitlines():
-        for word in str(ast.literal_eval(line.partition("=")[2])).split():
-            if word.startswith("file://"):
-                # The pages of an index link to files beside its folder.
-                place = Path(unquote(urlsplit(word).path)).parent
-            elif word.startswith("/"):
-                place = Path(word)
-            else:
-                continue
-            if place.exists():
-                yield place
+def _word(word: str, mounts: dict[Path, Path]) -> str:
+    url = word.startswith("file://")
+    place = Path(unquote(urlsplit(word).path) if url else word)
+    if not place.is_absolute() or not place.exists():
+        return word
+    # The pages of an index link to files beside its folder.
+    outside = place.parent if url else place
+    inside = mounts.setdefault(outside, _BELOW / str(len(mounts)) / outside.name)
+    return f"file://{inside / place.name}" if url else str(inside)

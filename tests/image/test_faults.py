@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ import pytest
 
 from tests.fakes.jetson.tree import put
 from tests.image.faults import LABELS, faults
-from tests.image.pip_settings import configuration, local_places
+from tests.image.pip_settings import relocated
 
 GOOD: Mapping[str, Any] = {
     "User": "10001:10001",
-    "Healthcheck": {"Test": ["CMD-SHELL", 'profile-device doctor --platform "$DOCTOR_PLATFORM"']},
+    "Healthcheck": {"Test": ["CMD", "sh", "-c", 'profile-device doctor --platform "$DOCTOR_PLATFORM"']},
     "Labels": {f"org.opencontainers.image.{name}": "x" for name in LABELS},
 }
 
@@ -81,7 +82,14 @@ def test_the_settings_of_pip_hold_in_the_build_with_the_files_that_they_name(tmp
         "global.find-links='/nowhere'\n"
         "install.no-binary='fvcore'\n"
     )
-    written = configuration(listing)
-    assert f"find-links = {tmp_path}/wheels" in written and "/nowhere" not in written
-    assert "[install]\nno-binary = fvcore" in written and ":env:" not in written
-    assert local_places(listing) == [limits, tmp_path / "mirror", tmp_path / "wheels"]
+    settings = relocated(listing)
+    inside = settings.mounts
+    assert set(inside) == {limits, tmp_path / "mirror", tmp_path / "wheels"}
+    written = configparser.RawConfigParser()
+    written.read_string(settings.text)
+    assert dict(written["global"]) == {
+        "constraint": str(inside[limits]),
+        "extra-index-url": f"file://{inside[tmp_path / 'mirror']}/simple https://example.org/simple",
+        "find-links": str(inside[tmp_path / "wheels"]),
+    }
+    assert dict(written["install"]) == {"no-binary": "fvcore"}
