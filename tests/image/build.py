@@ -55,9 +55,13 @@ class Buildah:
 
     def __init__(self, folder: Path) -> None:
         self._base = ["buildah", "--root", str(folder / "storage"), "--runroot", str(folder / "run")]
-        self._base += ["--storage-driver", "vfs"]
         # Layers are unpacked there; /tmp may be small.
         self._environment = {**os.environ, "TMPDIR": str(folder), "BUILDAH_ISOLATION": "chroot"}
+        # vfs copies all of an image for each container, but works also where overlays cannot be laid over another.
+        for driver in ("overlay", "vfs"):
+            self._environment["STORAGE_DRIVER"] = driver
+            if self.attempt("info").returncode == 0:
+                break
 
     def attempt(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run it; stdout and stderr together are kept."""
@@ -159,7 +163,7 @@ def use(buildah: Buildah, image: str) -> None:
     print(f"{image}: {size / 1e6:.0f} MB", flush=True)
     found = faults(root, config)
     if found:
-        raise ImageError("\n".join(found))
+        raise ImageError("; ".join(found[:5]))
     # CMD and its words; CMD-SHELL would be one for a shell.
     health = config["Healthcheck"]["Test"][1:]
     with step("health check, as the image's user"):
