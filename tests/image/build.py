@@ -175,7 +175,11 @@ def use(buildah: Buildah, image: str) -> None:
         if sick.returncode != 1 or "set XDG_STATE_HOME" not in sick.stdout:
             raise ImageError(f"the health check says {sick.returncode}: {sick.stdout}")
     with step("a profile"):
-        print(buildah.run_well(container, "profile-device", "--model", "tiny-llama", "--seq", "32", "--repeats", "8"))
+        print(
+            buildah.run_well(
+                container, "profile-device", "--model", "tiny-llama", "--seq", "32", "--repeats", "8", "--no-whole-step"
+            )
+        )
     with step("the demo"):
         print(buildah.run_well(container, "sh", _DEMO)[-600:])
         if "</html>" not in (root / "var/lib/cardlab/demo/report.html").read_text(encoding="utf-8")[-200:]:
