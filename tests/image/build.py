@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cardlab.profilers.board.host import memory_bytes
 from tests.image.faults import faults
 from tests.image.pip_settings import relocated
 
@@ -29,6 +30,8 @@ SUITE = "bookworm"
 TOOLS = ("buildah", "debootstrap")
 # As NVIDIA names its builds for JetPack; no index has it.
 OWN_TORCH = "2.5.0a0+872d972e41.nv24.8"
+# Twice what the images take, as the demo needs memory, too.
+_IN_MEMORY_BYTES = 12 * 2**30
 _DEMO = "/opt/cardlab/share/cardlab/demo.sh"
 
 
@@ -220,6 +223,15 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
+def roomy() -> str:
+    """Where images can be put: in memory where there is much, since most of the time goes into copying files."""
+    _, free = memory_bytes()
+    shared = Path("/dev/shm")
+    if os.access(shared, os.W_OK) and min(shutil.disk_usage(shared).free, free or 0) > _IN_MEMORY_BYTES:
+        return str(shared)
+    return "/var/tmp"
+
+
 def main() -> int:
     """0 when all of it worked, or cannot work here; 1 with what is wrong."""
     absent, cannot = lacking(), forbidden()
@@ -227,7 +239,7 @@ def main() -> int:
         print(f"image not built: {absent or cannot}")
         # CI installs them; that mounts are forbidden, it cannot change.
         return 1 if absent is not None and os.environ.get("CI") == "true" else 0
-    folder = Path(tempfile.mkdtemp(prefix="cardlab-image-", dir="/var/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="cardlab-image-", dir=roomy()))
     buildah = Buildah(folder)
     try:
         with step(f"a minimal Debian {SUITE}"):
