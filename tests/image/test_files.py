@@ -53,6 +53,17 @@ def test_there_is_an_image_for_each_board_server_and_a_cpu() -> None:
     assert set(TARGETS) == {"cpu", "cuda", "jetpack6", "jetpack7"} == set(BAKE["group"]["all"]["targets"])
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_line_that_builds_an_image_without_bake_says_the_same(name: str) -> None:
+    page = (DOCKER / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = re.findall(rf"docker build -f docker/Dockerfile -t cardlab:{name} .*", page)
+    assert len(lines) == 1 and lines[0].endswith(" .")
+    # What is left out is the Dockerfile's own default.
+    defaults = dict(re.findall(r"^ARG (\w+)=(\S*)$", DOCKERFILE, re.MULTILINE))
+    given = dict(re.findall(r"--build-arg (\w+)=(\S*)", lines[0]))
+    assert {**defaults, **given} == {**defaults, **TARGETS[name]["args"]}
+
+
 def test_an_image_gets_every_room_and_nothing_else() -> None:
     """A room that is left out makes an image that does not start; another folder may hold somebody's keys."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
