@@ -239,7 +239,7 @@ def test_the_helper_fails_in_one_line(capsys: pytest.CaptureFixture[str], monkey
 
 def test_where_there_is_no_sudo_the_remedy_does_not_begin_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """In an image: `echo ... | sudo tee` would lead nowhere."""
-    monkeypatch.setattr(helper.shutil, "which", lambda name: None if name == "sudo" else f"/usr/bin/{name}")
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "sudo" else f"/usr/bin/{name}")
     assert helper.remedy().startswith("run as root (in a container: --user 0)") and "| sudo" not in helper.remedy()
-    monkeypatch.setattr(helper.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     assert "| sudo tee /etc/sudoers.d/cardlab" in helper.remedy()
