@@ -1,13 +1,14 @@
 # make demo    set everything up and profile llama-3.2-1b on this machine
 # make test    set everything up and run the tests (sampled counts)
-# make check   style, types and import rules
+# make check   style, types, import rules, Dockerfile, compose files and workflow
+# make image   builds the CPU image and runs a profile and the demo in it
 # make accept  the full counts; prints a table and writes docs/measurements/
 # make docs    the manual, into build/site
 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-core check accept docs clean
+.PHONY: demo test test-core check image accept docs clean
 
 $(VENV)/.ready: pyproject.toml .ci/environment
 	sh .ci/environment full $(VENV)
@@ -44,12 +45,21 @@ LINK := build/src/cardlab
 $(LINK):
 	mkdir -p build/src && ln -sfn ../.. $(LINK)
 
+SCHEMA := $(BIN)/python -m check_jsonschema --builtin-schema
+
 check: $(VENV)/.ready $(LINK)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=build/src $(BIN)/python -m mypy -p cardlab
 	MYPYPATH=build/src $(BIN)/python -m mypy -p tests
 	PYTHONPATH=build/src $(BIN)/lint-imports
+	$(BIN)/hadolint --config docker/hadolint.yaml docker/Dockerfile
+	$(SCHEMA) vendor.compose-spec docker/compose.yaml docker/compose.cuda.yaml
+	$(SCHEMA) vendor.github-workflows .github/workflows/ci.yml
+
+# Without a daemon and without a registry; needs root, buildah and debootstrap, and says so where they are not.
+image: $(VENV)/.ready
+	$(BIN)/python -m tests.image.build
 
 accept: $(VENV)/.ready
 	$(BIN)/python -m pytest -m accept -p tests.accept_report; status=$$?; $(BIN)/python docs/make_figures.py; exit $$status

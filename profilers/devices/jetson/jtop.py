@@ -36,7 +36,7 @@ class Found:
 def find_jtop(root: Path) -> Found:
     """Whether jtop is installed, its service is there, and this user may ask it; nothing is imported."""
     if importlib.util.find_spec("jtop") is None:
-        return Found(None, "not installed: no second source of power", "pip install 'cardlab[jetson]'")
+        return Found(None, "not installed: no second source of power", "container=1 pip install 'cardlab[jetson]'")
     socket = root / SOCKET
     if not socket.exists():
         return Found(False, "installed, but its service does not run", _SERVICE)
