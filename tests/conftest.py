@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Files that take a process the longest. Begun last they would be worked off while the other processes have nothing left.
+# Files that take a process the longest. Begun last, they would go on while the other processes have nothing left.
 LONGEST = (
     "tests/twin/test_planted.py",
     "tests/twin/test_twin.py",
