@@ -74,6 +74,7 @@ def test_intervals_hold_the_truth_sampled(quantity, name):
     assert predictions >= 0.85
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", FOREIGN)
 def test_foreign_truths_sampled(name):
     covered, errors = foreign(name, 15, known=False)

@@ -62,6 +62,7 @@ def test_a_simulated_meter_has_none(monkeypatch: pytest.MonkeyPatch, store: Stor
     assert {s.fit.meter_systematic for s in store.fits.newest()} == {None}
 
 
+@pytest.mark.once
 def test_points_of_one_curve_carry_the_largest(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
     measured_with(monkeypatch, store, 0.01)
     monkeypatch.undo()

@@ -187,6 +187,7 @@ def test_a_table_names_certainty_and_the_largest_contribution_to_uncertainty(cap
     assert "simulated, no number of these is real: gpu" in out
 
 
+@pytest.mark.once
 def test_simulate_and_reproduce_print_documents(capsys):
     played = document(capsys, "simulate", "--rounds", 2, "--channel", "good", "--fleets", 2)["jobs"]
     assert [p["fleet"] for p in played] == [0, 1]

@@ -133,6 +133,7 @@ def test_a_run_over_a_shaped_link_is_expected_with_its_delay(database: Path) -> 
     assert added == pytest.approx({**dict.fromkeys(far, 0.0), "uplink": 0.06, "downlink": 0.06, "adapters": 0.04})
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("seed", [1, 3, 4])
 def test_parallel_devices_wait_for_it_in_every_path(seed: int) -> None:
     instance = instance_from_scenario(random_scenario(seed))

@@ -175,6 +175,7 @@ def test_sensitivity_moves_the_right_way():
     assert rows["weight", 2.0].server_energy_j > rows["weight", 0.5].server_energy_j
 
 
+@pytest.mark.once
 def test_the_papers_claims_get_their_verdicts():
     found = reproduce(rounds=6)
     verdicts = {c.claim: c.verdict for c in found.claims}

@@ -188,6 +188,7 @@ def nearest_to(problem: SftProblem, band: Band, relaxed: Relaxed) -> float:
     return min(found)
 
 
+@pytest.mark.once
 def test_the_relaxed_answer_lies_beside_the_exact_one_before_any_search() -> None:
     """The local search alone solves these instances: whether the Lagrangian does anything shows only without it."""
     within = tried = without = 0
@@ -261,6 +262,7 @@ def test_a_plan_keeps_every_limit(seed) -> None:
     assert plan.outcome.delay_s == pytest.approx(np.mean(delays))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", bundled_scenarios())
 def test_bundled_scenarios_plan_in_parallel(name) -> None:
     scenario = replace(load_scenario(name), scheme="sft", constraints=Constraints())

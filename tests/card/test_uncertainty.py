@@ -42,6 +42,7 @@ def test_the_narrowest_decision_is_the_least_certain(problem):
     assert chances[margins.index(min(margins))] == min(chances) < 0.95
 
 
+@pytest.mark.once
 def test_intervals_have_the_width_of_the_uncertainty(problem):
     uncertainty = relative_uncertainty(problem, device=0.0, server=0.1, power=0.0, draws=2000)
     sure = certainties(problem, [(0, 30)] * 5, uncertainty)[0]

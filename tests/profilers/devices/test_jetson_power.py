@@ -50,6 +50,7 @@ def sweep(live: LiveBoard, database: Path, frequencies: str, budget_s: float | N
         return run_session(store, device, request, Quiet())
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("seed", ["a", *(pytest.param(seed, marks=pytest.mark.once) for seed in "bcdef")])
 def test_power_is_predicted_at_frequencies_left_out(seed: str, tmp_path: Path, database: Path) -> None:
     """An Orin NX swept at five of its seven frequencies; the sensor's truth at the two that were left out."""
@@ -93,6 +94,7 @@ def test_windows_are_sized_from_the_averaging(name: str, least_s: float, tmp_pat
     assert window_s(LiveBoard(name, tmp_path).platform()) >= least_s
 
 
+@pytest.mark.once
 def test_a_budget_is_kept_and_the_estimate_with_it(tmp_path: Path, database: Path) -> None:
     """512 averages make a sweep of a few frequencies take the better part of an hour."""
     live = LiveBoard("orin-nano-8", tmp_path)
