@@ -377,8 +377,11 @@ def build(database: Path, data: Path) -> None:
         start["test_start"] = {"protocol": "TCP", "reverse": reverse, "num_streams": 1}
         (data / f"{name}.json").write_text(json.dumps({"start": start, "intervals": [], "end": end}))
     letter = (ROOT / "card" / "scenarios" / "card-letter.toml").read_text("utf-8")
-    assert letter.count("weight = 0.2") == 1
-    (data / "other.toml").write_text(letter.replace("weight = 0.2", "weight = 0.3"))
+    assert letter.count("weight = 0.2") == letter.count("cores = 3072") == 1
+    # A weight changes no plan in parallel, which says so; the server's cores change all.
+    (data / "other.toml").write_text(
+        letter.replace("weight = 0.2", "weight = 0.3").replace("cores = 3072", "cores = 2816")
+    )
     parties = '[server]\nname = "gpu"\nmemory_bytes = 8e9\n'
     for name in ("board", "second"):
         parties += f'[[devices]]\nname = "{name}"\nuplink_bps = 5e7\ndownlink_bps = 8e7\n'
