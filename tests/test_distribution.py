@@ -101,7 +101,6 @@ def test_the_version_is_one_everywhere_and_is_that_of_the_tag() -> None:
     """A release is the tag vX.Y.Z on the commit that says X.Y.Z; another tag there would publish under a wrong name."""
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"\n## {VERSION}\n" in changelog
-    assert f"version: {VERSION}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8").replace('"', "")
     if not (ROOT / ".git").exists():
         return
     words = [need("git"), "tag", "--points-at", "HEAD", "--list", "v*"]

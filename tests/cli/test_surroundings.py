@@ -92,9 +92,9 @@ def test_bfloat16_is_refused_and_auto_is_float32_on_a_cpu_without_it(
     command("profile-device", *TINY, "--dtype", "bfloat16", "--db", str(database)).failed_in_one_line(
         1, "bfloat16 natively", "--dtype auto", "float32"
     )
+    assert not database.exists()
     run = ("run", "--local", "--model", "tiny-llama", "--seq", "32", "--cut", "2", "--rounds", "1")
     command("card", *run, "--dtype", "bfloat16", "--db", str(database)).failed_in_one_line(1, "float32")
-    assert not database.exists()
     profile = command("profile-device", *TINY, "--db", str(database), "--json")
     assert profile.code == 0 and profile.document["execution"]["dtype"] == "float32"
 
