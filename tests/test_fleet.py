@@ -140,6 +140,7 @@ all:
           ansible_python_interpreter: /usr/bin/python3
           ansible_async_dir: {old.home}/jobs
           ansible_remote_tmp: {old.home}/tmp
+          cardlab_agent_folder: {old.home}
           cardlab_options: --device cpu --repeats 3
 """
 
@@ -167,7 +168,9 @@ def test_the_playbook_brings_two_boards_home(boards: list[Board], tmp_path: Path
     environment = {
         **os.environ,
         "PATH": f"{own}:{os.environ['PATH']}",
-        "ANSIBLE_LOCAL_TEMP": str(tmp_path / "ansible"),
+        "ANSIBLE_HOME": str(tmp_path / "ansible"),
+        # No connection that outlives the test.
+        "ANSIBLE_SSH_ARGS": "-o ControlMaster=no",
         "LC_ALL": "C.UTF-8",
     }
     words = [sys.executable, "-m", "ansible", "playbook", "-i", "inventory.yml", "profile.yml"]
