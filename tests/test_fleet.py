@@ -169,8 +169,8 @@ def test_the_playbook_brings_two_boards_home(boards: list[Board], tmp_path: Path
         **os.environ,
         "PATH": f"{own}:{os.environ['PATH']}",
         "ANSIBLE_HOME": str(tmp_path / "ansible"),
-        # No connection that outlives the test.
-        "ANSIBLE_SSH_ARGS": "-o ControlMaster=no",
+        # No connection that long outlives the test.
+        "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=5s",
         "LC_ALL": "C.UTF-8",
     }
     words = [sys.executable, "-m", "ansible", "playbook", "-i", "inventory.yml", "profile.yml"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from cardlab.profilers.runtime.execution import TORCH_FLOOR
+from tests.cli.test_surroundings import a_torch
 from tests.conftest import ROOT
 
 if sys.version_info >= (3, 11):
@@ -63,3 +68,25 @@ def test_the_environment_finds_the_floor_of_torch() -> None:
     command = next(line.split("$(", 1)[1].rstrip(")") for line in script.splitlines() if "wanted=$(sed" in line)
     said = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == f">={floors()['torch']}"
+
+
+@pytest.mark.parametrize(
+    ("calls_itself", "installed_as", "kept"),
+    [
+        ("2.14.1+cu130", "2.14.1", "2.14.1"),
+        ("2.7.0a0+nv25.3", "2.7.0a0+nv25.3", "2.7.0a0+nv25.3"),
+        ("2.6.0a0+nv25.1", "2.6.0a0+nv25.1", ""),
+        ("2.5.1", "2.5.1", ""),
+    ],
+)
+def test_a_base_torch_is_kept_by_the_version_that_pip_sees(
+    calls_itself: str, installed_as: str, kept: str, tmp_path: Path
+) -> None:
+    """Pinned by what it calls itself, PyPI's CUDA build could not be kept: pip found no way to install anything."""
+    path = a_torch(tmp_path, f"__version__ = {calls_itself!r}", installed_as)
+    script = (ROOT / ".ci" / "environment").read_text(encoding="utf-8")
+    found = re.search(r"base_torch=\$\(\"\$python\" -c '(.*?)'", script, re.DOTALL)
+    assert found
+    words = [sys.executable, "-c", found[1], f">={floors()['torch']}"]
+    said = subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == kept
