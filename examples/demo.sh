@@ -6,12 +6,13 @@ rm -rf demo
 mkdir -p demo
 export CARD_DB=demo/cardlab.db
 export XDG_STATE_HOME="$PWD/demo/state"
-task="--model llama-3.2-1b --batch 1 --seq 128 --dtype bfloat16"
+# No dtype is named: each device takes what its arithmetic units have, bf16 or float32 on a CPU.
+task="--model llama-3.2-1b --batch 1 --seq 128"
 
 echo "== 1. what this machine offers"
 profile-device doctor
 echo
-echo "== 2. llama-3.2-1b (LoRA r=8, 1 x 128 tokens, bf16) measured layer by layer on this host"
+echo "== 2. llama-3.2-1b (LoRA r=8, 1 x 128 tokens) measured layer by layer on this host"
 profile-device $task --no-whole-step --repeats 8
 echo
 echo "== 3. the same task on a simulated server, swept over its frequencies (simulated: no number of it is real)"

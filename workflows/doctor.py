@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform as host_platform
+import tempfile
 from collections.abc import Iterable
 from importlib import metadata
 
 from cardlab import __version__
-from cardlab.core.errors import CardlabError, NotFoundError
+from cardlab.core.errors import CardlabError, MissingDependencyError, NotFoundError
 from cardlab.db import open_store
+from cardlab.profilers.board.identity import state_folder
 from cardlab.profilers.devices import HardwareDevice, Probe, helper, open_platform
 from cardlab.profilers.devices.guard import journals
+from cardlab.profilers.runtime.execution import import_torch, torch_lack
 from cardlab.workflows.options.profile import DoctorOptions
 
 NEEDED_BY = {
@@ -31,10 +34,16 @@ def software_probes() -> Iterable[Probe]:
     # Versions are asked of the metadata: importing torch for its version takes seconds.
     for package, (extra, lack) in NEEDED_BY.items():
         try:
-            yield Probe(name=package, ok=True, state=metadata.version(package))
+            version = metadata.version(package)
         except metadata.PackageNotFoundError:
             remedy = f"pip install 'cardlab[{extra}]'"
             yield Probe(name=package, ok=False, state=f"not installed: {lack}", remedy=remedy)
+            continue
+        old = torch_lack(version) if package == "torch" else None
+        if old is None:
+            yield Probe(name=package, ok=True, state=version)
+        else:
+            yield Probe(name=package, ok=False, state=f"{old.message}: {lack}", remedy=old.remedy)
 
 
 def rights_probe() -> Probe:
@@ -45,6 +54,19 @@ def rights_probe() -> Probe:
         return Probe(name="rights", ok=True, state=f"not root; {helper.NAME} answers through sudo")
     state = "not root, and the clock helper is not allowed: frequencies that only root may hold stay as found"
     return Probe(name="rights", ok=False, state=state, remedy=helper.remedy())
+
+
+def state_probe() -> Probe:
+    """Whether what must outlive a process can be kept: the journal of locked frequencies, a key made once."""
+    folder = state_folder()
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    # Asked by writing: root may write everywhere by the mode of a file, but not on a read-only file system.
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            return Probe(name="state", ok=True, state=str(folder))
+    except OSError as error:
+        state = f"nothing can be kept in {folder} ({error.strerror}): frequencies cannot be held"
+        return Probe(name="state", ok=False, state=state, remedy="set XDG_STATE_HOME to a folder that you may write")
 
 
 def database_probe(location: str) -> Probe:
@@ -85,15 +107,20 @@ def platform_probes(name: str) -> Iterable[Probe]:
 
 
 TORCH_DEVICE = "models on it"
+TORCH_LOADS = "torch loads"
 
 
 def torch_probe(platform: HardwareDevice) -> Iterable[Probe]:
     """Whether torch computes on the device that was found, and on the GPU that the driver shows beside a CPU."""
     if platform.torch_device is None or not importlib.util.find_spec("torch"):
         return
-    import torch
-
     from cardlab.profilers.devices.nvidia.nvml import gpu_count
+
+    try:
+        torch = import_torch()
+    except MissingDependencyError as error:
+        yield Probe(name=TORCH_LOADS, ok=False, state=error.message, remedy=error.remedy)
+        return
 
     gpus = gpu_count()
     wanted = platform.torch_device.startswith("cuda")
@@ -120,7 +147,7 @@ def nothing_measurable(probes: Iterable[Probe]) -> bool:
     on_it = found.get(TORCH_DEVICE)
     # Beside a GPU that torch does not see, the CPU can still be measured.
     blind = device.state in ("nvidia", "jetson") and on_it is not None and on_it.ok is False
-    return blind or found["torch"].ok is False
+    return blind or found["torch"].ok is False or TORCH_LOADS in found
 
 
 def doctor(database: str, options: DoctorOptions | None = None) -> tuple[Probe, ...]:
@@ -128,6 +155,7 @@ def doctor(database: str, options: DoctorOptions | None = None) -> tuple[Probe, 
     return (
         *software_probes(),
         rights_probe(),
+        state_probe(),
         database_probe(database),
         *platform_probes((options or DoctorOptions()).platform),
         *clock_probes(),

@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
-from cardlab.core.errors import DeviceBusyError, DeviceError
+from cardlab.core.errors import DeviceBusyError, DeviceError, PermissionDeniedError
 from cardlab.profilers.board.identity import state_folder
 
 Saved = Mapping[str, Any]
@@ -163,9 +163,7 @@ class FrequencyGuard:
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         """The device is held by this process; the kernel lets go of it however the process ends."""
-        self._journal.parent.mkdir(parents=True, exist_ok=True)
-        # A file of its own: a lock belongs to an inode, and each write of the journal makes a new one.
-        with _lock_path(self._journal).open("a") as handle:
+        with self._lock_file() as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -173,6 +171,18 @@ class FrequencyGuard:
                     "another process holds this device's frequencies", remedy="wait for it to finish"
                 ) from error
             yield
+
+    def _lock_file(self) -> TextIO:
+        """A file of its own: a lock belongs to an inode, and each write of the journal makes a new one."""
+        folder = self._journal.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return _lock_path(self._journal).open("a", encoding="utf-8")
+        except OSError as error:
+            raise PermissionDeniedError(
+                f"what is needed to put frequencies back cannot be kept in {folder} ({error.strerror})",
+                remedy="set XDG_STATE_HOME to a folder that you may write, or use --readonly",
+            ) from error
 
 
 def _lock_folder() -> Path:

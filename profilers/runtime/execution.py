@@ -6,8 +6,11 @@ a CPU: the rule is in board/execution.py, which the agent follows too.
 
 from __future__ import annotations
 
+import re
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from cardlab.core.errors import MissingDependencyError, NotSupportedError, UsageError
 from cardlab.core.records.task import Execution
@@ -17,6 +20,8 @@ from cardlab.profilers.board.host import usable_cpus
 
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTIONS = ("sdpa", "eager")
+# As pyproject.toml states it. With an older torch nothing can be checkpointed on the meta device.
+TORCH_FLOOR = (2, 6)
 
 
 def native_dtypes(device: str, flags: frozenset[str] | None = None) -> tuple[str, ...]:
@@ -69,12 +74,75 @@ def resolve_execution(device: str = "cpu", dtype: str = "auto", attention: str =
 
 
 def import_torch() -> ModuleType:
-    """The torch module; MissingDependencyError naming the extra when it is not installed."""
+    """The torch module.
+
+    Raises MissingDependencyError, naming what to install, where torch is not there, does not load, or is older than
+    cardlab or the installed transformers can work with.
+    """
     try:
         import torch
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise _broken(error) from error
         raise MissingDependencyError(
             "this needs torch, which is not installed", remedy="pip install 'cardlab[models]'"
         ) from error
+    except (ImportError, OSError) as error:
+        # A build for another CUDA, or a board's without one of its libraries.
+        raise _broken(error) from error
+    lack = torch_lack(torch.__version__)
+    if lack is not None:
+        raise MissingDependencyError(lack.message, remedy=lack.remedy)
     module: ModuleType = torch
     return module
+
+
+def _broken(error: Exception) -> MissingDependencyError:
+    said = " ".join(str(error).split())[:200]
+    return MissingDependencyError(
+        f"the installed torch does not load: {said}", remedy="install a torch that is built for this machine"
+    )
+
+
+class Lack(NamedTuple):
+    """What is wrong with an installed package, and what mends it."""
+
+    message: str
+    remedy: str
+
+
+def torch_lack(version: str) -> Lack | None:
+    """Why this release of torch cannot be used here, None where it can.
+
+    transformers switches itself off beside a torch that is too old for it, and then says that torch is missing.
+    """
+    found = _numbers(version)
+    if found < TORCH_FLOOR:
+        floor = ".".join(map(str, TORCH_FLOOR))
+        return Lack(
+            f"torch {version} is too old: cardlab needs {floor} or newer",
+            f"pip install 'torch>={floor}', or measure this machine by the agent: profile-device agent --help",
+        )
+    wanted = _wanted_by_transformers()
+    if wanted is not None and found < _numbers(wanted):
+        release = metadata.version("transformers")
+        return Lack(
+            f"torch {version} is too old for transformers {release}, which needs {wanted}",
+            f"pip install 'torch>={wanted}', or an older transformers",
+        )
+    return None
+
+
+def _wanted_by_transformers() -> str | None:
+    """The oldest torch that the installed transformers works with, by its own metadata."""
+    try:
+        stated = metadata.requires("transformers") or []
+    except metadata.PackageNotFoundError:
+        return None
+    found = [re.match(r"torch\s*\(?>=\s*([0-9.]+)", line) for line in stated]
+    return max((match[1] for match in found if match), key=_numbers, default=None)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Major and minor: (2, 6) of "2.6.1+cu124"."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])

@@ -8,13 +8,23 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from cardlab.core.records.task import Execution
+from cardlab.core.records.task import DTYPE_BYTES, Execution
 from cardlab.profilers.runtime import analyse, fits, resolve_execution, resolve_task
 from cardlab.profilers.runtime.budget import adapter_state_bytes
 from cardlab.profilers.runtime.splitstep import real_split_step
 
 MIB = 2**20
 BFLOAT16 = Execution(dtype="bfloat16", torch="x")
+
+
+def repeated_mib(execution: Execution, options: dict[str, object]) -> float:
+    """What a layer saves more where transformers (4.46) hands sdpa each key and value head four times."""
+    try:
+        from transformers.integrations.sdpa_attention import use_gqa_in_sdpa  # noqa: F401
+    except ImportError:
+        whole = execution.attention == "sdpa" and "gradient_checkpointing" not in options
+        return 2 * 24 * 512 * 64 * DTYPE_BYTES[execution.dtype] / MIB if whole else 0.0
+    return 0.0
 
 
 def saved_mib(segment: str, execution: Execution = BFLOAT16, **options: object) -> float:
@@ -34,7 +44,8 @@ def saved_mib(segment: str, execution: Execution = BFLOAT16, **options: object) 
     ],
 )
 def test_saved_activations_are_those_measured_on_real_tensors(segment, execution, options, mib) -> None:
-    assert saved_mib(segment, execution, **options) == pytest.approx(mib, abs=0.01)
+    expected = mib + repeated_mib(execution, options)
+    assert saved_mib(segment, execution, **options) == pytest.approx(expected, abs=0.01)
 
 
 def test_checkpointing_moves_the_activations_into_the_transient_peak() -> None:
