@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SUITE = "bookworm"
 TOOLS = ("buildah", "debootstrap")
 # As NVIDIA names its builds for JetPack; no index has it.
-OWN_TORCH = "2.5.0a0+872d972e41.nv24.8"
+OWN_TORCH = "2.7.0"
 # Twice what the images take, as the demo needs memory, too.
 _IN_MEMORY_BYTES = 12 * 2**30
 _DEMO = "/opt/cardlab/share/cardlab/demo.sh"
