@@ -1,8 +1,8 @@
 """If this fails, the fleet playbook does not bring the measurements of real boards home.
 
-Two boards are two servers of ssh on this machine, each with a home, a state and a port of its own; cardlab gets there as
-a wheel that is built from this tree. What the boards have of their own (torch and what else a JetPack would bring) is
-lent to them from the environment of the tests, all but cardlab.
+Two boards are two servers of ssh on this machine, each with a home, a state and a port of its own; cardlab gets there
+as a wheel that is built from this tree. What the boards have of their own (torch and what else a JetPack would bring)
+is lent to them from the environment of the tests, all but cardlab.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,15 @@ SIMULATED = ("--platform", "simulated:rtx-4060-ti", "--frequencies", "1")
 BROKEN = 'raise OSError("libcudnn.so.9: cannot open shared object file: No such file or directory")'
 
 
-def process(name: str, *words: str, before: tuple[str, ...] = (), **environment: str) -> Result:
+def process(
+    name: str, *words: str, before: tuple[str, ...] = (), environment: Mapping[str, str] | None = None
+) -> Result:
     """A command in a process of its own, as a person starts it; `before` is what it is started by."""
     function = name.replace("-", "_")
     code = f"import sys; sys.argv[0] = {name!r}; from cardlab.cli.main import {function}; {function}()"
     done = subprocess.run(
         [*before, sys.executable, "-c", code, *words],
-        env={**os.environ, **environment},
+        env={**os.environ, **(environment or {})},
         capture_output=True,
         text=True,
         check=False,
@@ -49,11 +52,11 @@ def a_torch(folder: Path, source: str, version: str = "2.13.0") -> str:
 @pytest.mark.parametrize("version", ["1.13.1", "2.5.1+cu121", "2.5.0a0+872d972e41.nv24.08"])
 def test_a_torch_below_the_floor_names_the_floor_and_the_agent(version: str, tmp_path: Path, database: Path) -> None:
     path = a_torch(tmp_path, f"__version__ = {version!r}", version)
-    process("profile-device", *TINY, "--db", str(database), PYTHONPATH=path).failed_in_one_line(
+    process("profile-device", *TINY, "--db", str(database), environment={"PYTHONPATH": path}).failed_in_one_line(
         1, f"torch {version}", "torch>=2.6", "agent"
     )
     assert not database.exists()
-    doctor = process("profile-device", "doctor", "--db", str(database), "--json", PYTHONPATH=path)
+    doctor = process("profile-device", "doctor", "--db", str(database), "--json", environment={"PYTHONPATH": path})
     probe = next(p for p in doctor.document["probes"] if p["name"] == "torch")
     assert doctor.code == 1 and probe["ok"] is False and "torch>=2.6" in probe["remedy"]
 
@@ -69,15 +72,24 @@ def test_a_torch_older_than_transformers_takes_is_not_called_missing(
         "Metadata-Version: 2.1\nName: transformers\nVersion: 9.9\nRequires-Dist: torch>=2.8; extra == 'torch'\n",
         encoding="utf-8",
     )
-    result = process("profile-device", *TINY, "--db", str(database), PYTHONPATH=path)
+    result = process("profile-device", *TINY, "--db", str(database), environment={"PYTHONPATH": path})
     result.failed_in_one_line(1, "torch 2.7.0", "transformers 9.9", "torch>=2.8")
 
 
 def test_a_torch_that_does_not_load_is_one_line_everywhere(tmp_path: Path, database: Path) -> None:
     path = a_torch(tmp_path, BROKEN)
-    profile = process("profile-device", *TINY, "--db", str(database), PYTHONPATH=path)
+    profile = process("profile-device", *TINY, "--db", str(database), environment={"PYTHONPATH": path})
     profile.failed_in_one_line(1, "does not load", "libcudnn.so.9", "built for this machine")
-    doctor = process("profile-device", "doctor", "--platform", "cpu", "--db", str(database), "--json", PYTHONPATH=path)
+    doctor = process(
+        "profile-device",
+        "doctor",
+        "--platform",
+        "cpu",
+        "--db",
+        str(database),
+        "--json",
+        environment={"PYTHONPATH": path},
+    )
     assert doctor.code in (0, 1) and "Traceback" not in doctor.err and doctor.document["probes"]
 
 
@@ -104,8 +116,8 @@ def test_a_home_that_cannot_be_written_names_the_folder_to_set(database: Path) -
     """Root too cannot write in /proc, as on a read-only file system."""
     place = {"HOME": "/proc/nowhere", "XDG_STATE_HOME": ""}
     words = (*TINY, *SIMULATED, "--db", str(database))
-    process("profile-device", *words, **place).failed_in_one_line(1, "/proc/nowhere", "XDG_STATE_HOME")
-    doctor = process("profile-device", "doctor", "--db", str(database), "--json", **place)
+    process("profile-device", *words, environment=place).failed_in_one_line(1, "/proc/nowhere", "XDG_STATE_HOME")
+    doctor = process("profile-device", "doctor", "--db", str(database), "--json", environment=place)
     probe = next(p for p in doctor.document["probes"] if p["name"] == "state")
     assert probe["ok"] is False and "XDG_STATE_HOME" in probe["remedy"]
 
@@ -113,7 +125,7 @@ def test_a_home_that_cannot_be_written_names_the_folder_to_set(database: Path) -
 def test_plans_need_neither_a_compiler_nor_a_home(tmp_path: Path) -> None:
     """Kernels are compiled by numba itself, and anew in each process where nothing can be kept."""
     place = {"HOME": "/proc/nowhere", "PATH": "/nowhere", "NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": "/proc/nowhere"}
-    result = process("card", "plan", "--scenario", "card-letter", **place)
+    result = process("card", "plan", "--scenario", "card-letter", environment=place)
     assert result.code == 0, result.err
 
 
