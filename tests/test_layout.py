@@ -20,7 +20,7 @@ else:
 
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
 SETTINGS = CONFIGURATION["setuptools"]
-NOT_SHIPPED = {"tests", "benchmarks", "build", "docs", "examples", "demo", "dist"}
+NOT_SHIPPED = {"tests", "benchmarks", "build", "docker", "docs", "examples", "demo", "dist"}
 
 
 def _folders() -> list[Path]:
