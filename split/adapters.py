@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cardlab.core.records.task import Task
 from cardlab.profilers.runtime.families import family_named
+from cardlab.profilers.runtime.families.base import names
 from cardlab.split.codecs.base import Packed
 from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
 from cardlab.split.refusals import RefusalCode, TensorError
@@ -46,15 +47,22 @@ class LayerState:
 AdapterSet = dict[int, LayerState]
 
 
-def adapter_shapes(task: Task) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the LoRA tensors of one layer; all layers are alike."""
+def adapter_shapes(task: Task, layer: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the LoRA tensors of one layer, counted from 0."""
     shapes: dict[str, tuple[int, ...]] = {}
-    plan = family_named(task.architecture.family).plan(task.architecture)
-    for projection in plan.projections:
-        if any(projection.matches(target) for target in task.lora.targets):
-            shapes[f"{projection.path}.lora_A.default.weight"] = (task.lora.rank, projection.inputs)
-            shapes[f"{projection.path}.lora_B.default.weight"] = (projection.outputs, task.lora.rank)
+    maps = family_named(task.architecture.family).layer_maps(task.architecture, layer)
+    for path, (inputs, outputs) in maps.items():
+        if any(names(target, path) for target in task.lora.targets):
+            shapes[f"{path}.lora_A.default.weight"] = (task.lora.rank, inputs)
+            shapes[f"{path}.lora_B.default.weight"] = (outputs, task.lora.rank)
     return shapes
+
+
+def shapes_by_layer(task: Task) -> list[dict[str, tuple[int, ...]]]:
+    """`adapter_shapes` of every layer; those of a kind are one."""
+    segments = task.architecture.layer_segments
+    known = {name: adapter_shapes(task, segments.index(name)) for name in dict.fromkeys(segments)}
+    return [known[name] for name in segments]
 
 
 def initial_adapters(task: Task, seed: int) -> AdapterSet:
@@ -72,10 +80,9 @@ def initial_adapters(task: Task, seed: int) -> AdapterSet:
         drawn = seeded(f"{layer}.{name}", seed, lambda g: torch.empty(shape).uniform_(-bound, bound, generator=g))
         return drawn.to(dtype)
 
-    shapes = adapter_shapes(task)
     return {
         layer: LayerState({name: tensor(layer, name, shape) for name, shape in shapes.items()})
-        for layer in range(task.architecture.layers)
+        for layer, shapes in enumerate(shapes_by_layer(task))
     }
 
 
@@ -116,16 +123,16 @@ def pack_adapters(adapters: AdapterSet) -> dict[str, Packed]:
 
 def unpack_adapters(packed: Mapping[str, Packed], task: Task, layers: Sequence[int]) -> AdapterSet:
     """The adapters of exactly these layers; TensorError if names, shapes or values cannot be theirs."""
-    shapes, wanted = adapter_shapes(task), set(layers)
+    shapes, wanted = shapes_by_layer(task), set(layers)
     tensors = {}
     for key, entry in packed.items():
         layer, _, rest = key.partition("/")
         name, mark, moment = rest.partition(_MARK)
         # Nothing of the name is trusted: it would choose what is overwritten.
-        known = layer.isdecimal() and int(layer) in wanted and name in shapes
+        known = layer.isdecimal() and int(layer) in wanted and name in shapes[int(layer)]
         if not known or (mark and moment not in MOMENTS):
             raise TensorError(f"adapters came with the unexpected tensor {key[:80]!r}")
-        tensor = unpack_tensor(entry, () if moment == "step" else shapes[name])
+        tensor = unpack_tensor(entry, () if moment == "step" else shapes[int(layer)][name])
         # One NaN would pass through the average into the adapters of every device.
         if not bool(tensor.isfinite().all()):
             raise TensorError(
@@ -134,7 +141,7 @@ def unpack_adapters(packed: Mapping[str, Packed], task: Task, layers: Sequence[i
                 remedy="lower --learning-rate",
             )
         tensors[key] = tensor
-    missing = [f"{layer}/{name}" for layer in layers for name in shapes if f"{layer}/{name}" not in tensors]
+    missing = [f"{layer}/{name}" for layer in layers for name in shapes[layer] if f"{layer}/{name}" not in tensors]
     if missing:
         raise TensorError(f"adapters came without {missing[0]!r}")
     return unflat(tensors)

@@ -18,7 +18,7 @@ from cardlab.core.errors import RunError
 from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.board.heap import hold_freed_memory
 from cardlab.profilers.runtime.budget import available_memory_bytes
-from cardlab.profilers.runtime.build import build_meta, enable_checkpointing, release, restore_rotary
+from cardlab.profilers.runtime.build import build_meta, enable_checkpointing, make_room, move_buffers, release
 from cardlab.profilers.runtime.extras import make_optimizer
 from cardlab.profilers.runtime.segments import synchronizer
 from cardlab.split.adapters import AdapterSet, LayerState
@@ -69,7 +69,7 @@ class Half:
         self._synchronize = synchronizer(torch_device)
         self._built = build_meta(task, execution)
         self._family = self._built.family
-        self._layers = list(self._built.layers)
+        self._layers = self._built.layers
         self._ready: set[int] = set()
         self._part: torch.nn.Module | None = None
         self._optimizer: torch.optim.Optimizer | None = None
@@ -85,7 +85,7 @@ class Half:
     @property
     def layers(self) -> tuple[torch.nn.Module, ...]:
         """All layers of the model; those that this side does not hold are on the meta device."""
-        return tuple(self._layers)
+        return self._layers
 
     def set_cut(self, cut: int) -> None:
         """Move the cut: fetch the layers that come, release those that leave.
@@ -96,16 +96,12 @@ class Half:
         if cut == self.cut:
             return
         first, self.cut = self._part is None, cut
-        parent, _, name = self._family.layer_path.rpartition(".")
-        # The cut before this one replaced the list of layers by its part.
-        setattr(self._built.model.get_submodule(parent), name, torch.nn.ModuleList(self._layers))
-        cut_side = self._family.device_part if self.side == "device" else self._family.server_part
-        part = cut_side(self._built.model, cut)
+        part = self._built.device_part(cut) if self.side == "device" else self._built.server_part(cut)
         self._part = part
         # Embedding or head stay where the cut goes.
         if first:
             self._load_fixed()
-            restore_rotary(self._built, self._built.model, self._where)
+            move_buffers(part, self._where)
         for number in () if self.keeps_loaded else sorted(self._ready - set(self.numbers)):
             release(self._layers[number])
             self._ready.discard(number)
@@ -142,11 +138,11 @@ class Half:
         """Memory and weights for these modules by checkpoint name; LoRA tensors wait for `load`."""
         wanted = {}
         for prefix, module in modules.items():
-            module.to_empty(device=self._where)
-            for name, parameter in module.named_parameters():
+            make_room(module, self._where)
+            # Buffers that checkpoints keep are weights too: what routers add to their scores is one.
+            for name, tensor in module.state_dict(keep_vars=True).items():
                 if "lora_" not in name:
-                    wanted[f"{prefix}.{name.replace('.base_layer.', '.')}"] = parameter
-            self._family.restore_buffers(module)
+                    wanted[f"{prefix}.{name.replace('.base_layer.', '.')}"] = tensor
         read = self._weights.read(group, {n: tuple(p.shape) for n, p in wanted.items()}, self._execution.dtype)
         with torch.no_grad():
             for name, parameter in wanted.items():

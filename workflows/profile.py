@@ -12,7 +12,7 @@ from cardlab.core import plausible
 from cardlab.core.errors import NotSupportedError, ProfileError, UsageError
 from cardlab.core.records.measurement import PlannedPoint, Profile
 from cardlab.core.records.presence import two_hosts
-from cardlab.core.records.task import Architecture, Execution
+from cardlab.core.records.task import Execution
 from cardlab.db.store import Store
 from cardlab.db.store.meters import behind_sensors
 from cardlab.db.times import utc_now
@@ -390,8 +390,3 @@ def restore_frequencies() -> tuple[str, ...]:
         finally:
             platform.close()
     return tuple(released)
-
-
-def bundled_models() -> dict[str, Architecture]:
-    """The bundled configurations by name."""
-    return {name: engine.load_architecture(name) for name in engine.bundled_models()}

@@ -5,6 +5,7 @@ Dimensions, LoRA targets, rotary frequencies, FLOPs and memory of every segment 
 
 from __future__ import annotations
 
+from cardlab.core.errors import UnsupportedFamilyError
 from cardlab.core.plain import to_plain
 from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.agent import AGENT_VERSION
@@ -18,7 +19,7 @@ def make_job(task: Task, dtypes: tuple[str, ...], attention: str = "sdpa") -> di
         attention: "sdpa" (with the spelt-out kernel where torch is older than 2.0) or "eager".
     """
     from cardlab.profilers.runtime import analyse
-    from cardlab.profilers.runtime.build import build_meta, make_rotary
+    from cardlab.profilers.runtime.build import build_meta
 
     # The board's torch may be older than the fused kernel, so both are counted.
     kernels = ("eager",) if attention == "eager" else ("sdpa", "eager")
@@ -29,7 +30,7 @@ def make_job(task: Task, dtypes: tuple[str, ...], attention: str = "sdpa") -> di
         for kernel in kernels
     }
     built = build_meta(task, Execution(dtype="float32", attention=attention))
-    rotary = make_rotary(built, "cpu")
+    rotary = getattr(built.inner, "rotary_emb", None)
     return {
         "agent": AGENT_VERSION,
         "task": to_plain(task),
@@ -58,6 +59,11 @@ def projections(task: Task) -> list[dict[str, object]]:
     from cardlab.profilers.runtime.families import family_named
 
     plan = family_named(task.architecture.family).plan(task.architecture)
+    if plan is None:
+        raise UnsupportedFamilyError(
+            f"the agent has no layers of its own for a {task.architecture.family} model",
+            remedy="profile the board with profile-device, or give the agent a llama, qwen2 or gpt2 model",
+        )
     named = [("qkv" if len(p.roles) == 3 else p.roles[0], p) for p in plan.attention_in]
     named.append(("attention_out", plan.attention_out))
     named.extend(zip(("gate", "up") if len(plan.mlp_in) == 2 else ("up",), plan.mlp_in, strict=True))

@@ -4,7 +4,7 @@
   gradient, so it is the only counter that gets a LoRA backward right. On the meta device scaled-dot-product
   attention decomposes into products, so the count does not depend on the kernel of the machine.
 * "fvcore": traces the forward pass and counts MACs; attention needs a handle, else it is silently zero.
-* "formula": the closed form (formula.py).
+* "formula": the closed form (formula.py), of the families that have one.
 
 A disagreement above 0.1 % is reported with the record and never averaged away.
 """
@@ -17,10 +17,11 @@ from collections.abc import Mapping
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from cardlab.core.records.task import Execution, Task
 from cardlab.core.records.workload import FlopCount
-from cardlab.profilers.runtime.build import BuiltModel
+from cardlab.profilers.runtime.build import BuiltModel, build_meta
 from cardlab.profilers.runtime.formula import segment_flop
-from cardlab.profilers.runtime.pieces import Piece
+from cardlab.profilers.runtime.pieces import Piece, meta_pieces
 
 TOLERANCE = 1e-3
 
@@ -81,9 +82,23 @@ def _as_module(piece: Piece) -> torch.nn.Module:
 
 def count_flop(built: BuiltModel, piece: Piece) -> Mapping[str, FlopCount]:
     """FLOPs of a piece by each method that is there: "torch", "fvcore", "formula"."""
-    counts = {"torch": torch_flop(piece), "formula": segment_flop(built.task, piece.segment)}
-    traced = fvcore_flop(piece)
-    return counts if traced is None else {**counts, "fvcore": traced}
+    counts = {
+        "torch": torch_flop(piece),
+        "formula": segment_flop(built.task, piece.segment),
+        "fvcore": fvcore_flop(piece),
+    }
+    return {method: count for method, count in counts.items() if count is not None}
+
+
+def flop_of(task: Task, segment: str) -> FlopCount | None:
+    """FLOPs of a segment, by the closed form where there is one; None where the task has no such segment."""
+    if segment not in task.architecture.segments:
+        return None
+    closed = segment_flop(task, segment)
+    if closed is not None:
+        return closed
+    pieces = meta_pieces(build_meta(task, Execution(dtype="float32")))
+    return next(torch_flop(piece) for piece in pieces if piece.segment == segment)
 
 
 def disagreements(segment: str, counts: Mapping[str, FlopCount]) -> tuple[str, ...]:

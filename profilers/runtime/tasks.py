@@ -9,6 +9,7 @@ from cardlab.core.records.task import Architecture, Lora, Task
 from cardlab.profilers.runtime.checkpoint import check_not_quantised
 from cardlab.profilers.runtime.configs import label_of, load_architecture
 from cardlab.profilers.runtime.families import Family, family_named
+from cardlab.profilers.runtime.families.base import names, one_of_each_kind
 
 OPTIMIZERS = ("sgd", "adamw")
 ADAPTER_DTYPES = ("float32", "bfloat16", "float16")
@@ -51,6 +52,7 @@ def resolve_task(
     label = label_of(model)
     architecture = load_architecture(model)
     check_not_quantised(label, architecture)
+    check_cut_of(architecture)
     if sequence > architecture.max_positions:
         raise ProfileError(
             f"sequence {sequence} is longer than the {architecture.max_positions} positions of {model}",
@@ -68,17 +70,26 @@ def resolve_task(
     )
 
 
+def check_cut_of(architecture: Architecture) -> None:
+    """UnsupportedFamilyError for a model that is not what it was once it is cut; families of our own are tested."""
+    if architecture.configuration is not None:
+        from cardlab.profilers.runtime.selftest import check_cut
+
+        check_cut(architecture)
+
+
 def resolve_targets(family: Family, architecture: Architecture, targets: Sequence[str] | None) -> tuple[str, ...]:
     """LoRA targets, sorted; ProfileError naming the available ones if one matches nothing."""
     available = family.available_targets(architecture)
+    paths = {path for layer in one_of_each_kind(architecture) for path in family.layer_maps(architecture, layer)}
     if targets is None:
-        return tuple(sorted(family.default_targets))
+        return tuple(sorted(family.default_targets_of(architecture)))
     if list(targets) == [ALL_LINEAR]:
         return available
     if not targets:
         raise UsageError("no LoRA target given", remedy=f"use some of {', '.join(available)}")
     for target in targets:
-        if not any(p.matches(target) for p in family.plan(architecture).projections):
+        if not any(names(target, path) for path in paths):
             raise ProfileError(
                 f"LoRA target {target!r} matches no linear map of a {family.name} layer",
                 remedy=f"use some of {', '.join(available)} or {ALL_LINEAR}",

@@ -51,7 +51,11 @@ def _fused_attention() -> Iterator[None]:
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
     def fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: object) -> torch.Tensor:
-        return kernel(query, key, value, 0.0, bool(options.get("is_causal")), scale=options.get("scale"))[0]
+        given = options.get("attn_mask")
+        # Of flags, the kernel makes and keeps a mask of numbers, anew in each layer.
+        mask = given.to(query.dtype) if isinstance(given, torch.Tensor) and given.dtype == torch.bool else given
+        causal, scale = bool(options.get("is_causal")), options.get("scale")
+        return kernel(query, key, value, 0.0, causal, attn_mask=mask, scale=scale)[0]
 
     functional.scaled_dot_product_attention = fused
     try:

@@ -41,6 +41,35 @@ SMALL: dict[str, dict[str, Any]] = {
         "bos_token_id": 0,
         "eos_token_id": 0,
     },
+    # Of the generic adapter: windows in three of four layers, normed queries, experts.
+    "gemma3_text": {
+        "model_type": "gemma3_text",
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "vocab_size": 300,
+        "max_position_embeddings": 128,
+        "sliding_window": 8,
+        "sliding_window_pattern": 4,
+    },
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "moe_intermediate_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "mlp_only_layers": [0],
+        "vocab_size": 300,
+        "max_position_embeddings": 128,
+    },
 }
 
 

@@ -13,11 +13,20 @@ _TARGETS = "Module names, separated by commas; default: the family's own."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelsOptions(Checked):
+    """Which models to list."""
+
+    supported: Annotated[bool, Opt("Instead try every model type of the installed transformers (some minutes).")] = (
+        False
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileOptions(Checked):
     """What to measure, on what, and how thoroughly; None was not given."""
 
     model: Annotated[
-        str | None, Opt("Bundled model, or path of a config.json; see: profile-device models.", panel=_TASK)
+        str | None, Opt("Bundled model, config.json, model folder, or Hub id in the local cache.", panel=_TASK)
     ] = None
     load_command: Annotated[str | None, Opt("Measure this command instead of a model.", panel=_TASK)] = None
     batch: Annotated[int, Opt("Sequences in a mini-batch.", panel=_TASK)] = 1

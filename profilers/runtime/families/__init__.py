@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from cardlab.core.errors import ProfileError, UnsupportedFamilyError
 from cardlab.profilers.runtime.families.base import Family, LayerPlan, Projection, shown
+from cardlab.profilers.runtime.families.generic import Generic, plan_of
 from cardlab.profilers.runtime.families.gpt2 import Gpt2
 from cardlab.profilers.runtime.families.llama import Llama
 from cardlab.profilers.runtime.families.qwen2 import Qwen2
@@ -18,7 +21,7 @@ def family_named(name: str) -> Family:
     for family in FAMILIES:
         if family.name == name:
             return family
-    raise _unsupported(name)
+    return _generic(name)
 
 
 def family_of(model_type: object) -> Family:
@@ -31,11 +34,15 @@ def family_of(model_type: object) -> Family:
             f"the model configuration has no usable 'model_type' (found {shown(model_type)})",
             remedy="give the complete config.json of a model",
         )
-    raise _unsupported(model_type)
+    return _generic(model_type)
 
 
-def _unsupported(name: str) -> UnsupportedFamilyError:
-    known = ", ".join(family.name for family in FAMILIES)
-    return UnsupportedFamilyError(
-        f"model family {shown(name)} has no adapter", remedy=f"use a model of one of these families: {known}"
-    )
+@cache
+def _generic(name: str) -> Family:
+    plan = plan_of(name)
+    if plan is None:
+        raise UnsupportedFamilyError(
+            f"model type {shown(name)} has no adapter: this transformers has no plan of its parts",
+            remedy="see the types that are supported: profile-device models --supported",
+        )
+    return Generic(name, plan)

@@ -10,9 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from cardlab.core.errors import ProfileError
 from cardlab.core.records.task import Execution
 from cardlab.profilers.runtime import resolve_task
-from cardlab.profilers.runtime.build import build_meta, materialise_whole, structural_groups
+from cardlab.profilers.runtime.build import build_meta, check_kinds, materialise_whole
 from cardlab.profilers.runtime.pieces import token_ids
 from tests.profilers.runtime.small import SMALL
 
@@ -80,6 +81,7 @@ def test_adapters_have_the_dtype_that_was_asked_for(model_file: str) -> None:
 
 def test_layers_are_structurally_equal_and_a_changed_one_is_noticed(model_file: str) -> None:
     built = build_meta(resolve_task(model_file, sequence=8), Execution(dtype="float32"))
-    assert structural_groups(built) == ((0, 1, 2),)
+    check_kinds(built)
     next(iter(built.layers[1].parameters())).requires_grad_(True)
-    assert structural_groups(built) == ((0, 2), (1,))
+    with pytest.raises(ProfileError, match="layers 1 and 2 of .* differ"):
+        check_kinds(built)

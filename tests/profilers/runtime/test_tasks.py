@@ -17,12 +17,19 @@ from cardlab.profilers.runtime.tasks import resolve_task
 
 def test_bundled_models_are_the_promised_ones() -> None:
     assert bundled_models() == (
+        "gemma-3-1b",
         "gpt2",
         "llama-3.1-8b",
         "llama-3.2-1b",
         "llama-3.2-3b",
+        "mistral-7b",
+        "phi-4-mini",
         "qwen2.5-0.5b",
         "qwen2.5-1.5b",
+        "qwen3-0.6b",
+        "qwen3-1.7b",
+        "qwen3-4b",
+        "smollm3-3b",
         "tiny-llama",
     )
 
