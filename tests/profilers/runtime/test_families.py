@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 
@@ -34,8 +35,12 @@ def test_split_step_equals_the_unsplit_one(model_file: str, attention: str, chec
     built = build_meta(task, Execution(dtype="float32", attention=attention, torch="x"))
     torch.manual_seed(0)
     whole = materialise_whole(built, "cpu")
-    sides = [copy.deepcopy(whole) for _ in range(2)]
-    device, server = built.family.device_part(sides[0], 2), built.family.server_part(sides[1], 2)
+    sides = []
+    for _ in range(2):
+        copied = copy.deepcopy(whole)
+        layers = tuple(copied.get_submodule(built.family.layer_path))
+        sides.append(replace(built, model=copied, layers=layers))
+    device, server = sides[0].device_part(2), sides[1].server_part(2)
     ids = token_ids(built, "cpu")
 
     loss = whole(input_ids=ids, labels=ids, use_cache=False).loss
@@ -60,8 +65,8 @@ def test_each_side_holds_only_its_part(model_file: str) -> None:
     task = resolve_task(model_file, sequence=8)
     built = build_meta(task, Execution(dtype="float32", torch="x"))
     twin = build_meta(task, Execution(dtype="float32", torch="x"))
-    device = built.family.device_part(built.model, 1)
-    server = built.family.server_part(twin.model, 1)
+    device = built.device_part(1)
+    server = twin.server_part(1)
     layer = sum(p.numel() for p in next(iter(twin.layers)).parameters())
     vocab = 99 * 64
     on_device = sum(p.numel() for p in device.parameters())
