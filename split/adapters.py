@@ -9,14 +9,13 @@ The optimizer's state belongs to the layer: it moves with it when the cut or the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cardlab.core.records.task import Task
 from cardlab.profilers.runtime.families import family_named
-from cardlab.profilers.runtime.families.base import names
 from cardlab.split.codecs.base import Packed
 from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
 from cardlab.split.refusals import RefusalCode, TensorError
@@ -25,6 +24,8 @@ from cardlab.split.weights import seeded
 if TYPE_CHECKING:
     import torch
 
+# PEFT's name of what DoRA learns beside the two matrices.
+MAGNITUDE = "lora_magnitude_vector"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _MARK = "#"
 
@@ -52,9 +53,12 @@ def adapter_shapes(task: Task, layer: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     maps = family_named(task.architecture.family).layer_maps(task.architecture, layer)
     for path, (inputs, outputs) in maps.items():
-        if any(names(target, path) for target in task.lora.targets):
-            shapes[f"{path}.lora_A.default.weight"] = (task.lora.rank, inputs)
-            shapes[f"{path}.lora_B.default.weight"] = (outputs, task.lora.rank)
+        if task.lora.adapts(path):
+            rank = task.lora.rank_of(path)
+            shapes[f"{path}.lora_A.default.weight"] = (rank, inputs)
+            shapes[f"{path}.lora_B.default.weight"] = (outputs, rank)
+            if task.lora.dora:
+                shapes[f"{path}.{MAGNITUDE}.default.weight"] = (outputs,)
     return shapes
 
 
@@ -65,13 +69,21 @@ def shapes_by_layer(task: Task) -> list[dict[str, tuple[int, ...]]]:
     return [known[name] for name in segments]
 
 
-def initial_adapters(task: Task, seed: int) -> AdapterSet:
-    """As PEFT begins: A uniform as a linear map's weight (Kaiming, a = sqrt 5), B zero."""
+Magnitudes = Callable[[int], Mapping[str, "torch.Tensor"]]
+"""Of a layer, counted from 0: the lengths of the rows of each adapted weight, by module path."""
+
+
+def initial_adapters(task: Task, seed: int, magnitudes: Magnitudes | None = None) -> AdapterSet:
+    """As PEFT begins: A uniform as a linear map's weight (Kaiming, a = sqrt 5), B zero, DoRA's magnitudes those of the
+    weights; ones where nobody gives those, for who needs shapes only."""
     import torch
 
     dtype = getattr(torch, task.lora.dtype)
 
-    def tensor(layer: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    def tensor(layer: int, name: str, shape: tuple[int, ...], lengths: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        if f".{MAGNITUDE}." in name:
+            found = lengths.get(name.partition(f".{MAGNITUDE}.")[0])
+            return torch.ones(shape, dtype=dtype) if found is None else found.to(dtype)
         if ".lora_B." in name:
             return torch.zeros(shape, dtype=dtype)
         # Kaiming with a = sqrt 5 is uniform in +-1 / sqrt(inputs).
@@ -81,8 +93,9 @@ def initial_adapters(task: Task, seed: int) -> AdapterSet:
         return drawn.to(dtype)
 
     return {
-        layer: LayerState({name: tensor(layer, name, shape) for name, shape in shapes.items()})
+        layer: LayerState({name: tensor(layer, name, shape, lengths) for name, shape in shapes.items()})
         for layer, shapes in enumerate(shapes_by_layer(task))
+        for lengths in [magnitudes(layer) if magnitudes is not None and task.lora.dora else {}]
     }
 
 
@@ -169,6 +182,11 @@ def size_bytes(adapters: AdapterSet) -> int:
     return sum(int(t.numel()) * int(t.element_size()) for t in flat(adapters).values())
 
 
+def peft_name(name: str) -> str:
+    """The name of a tensor in PEFT's files, which leave out the adapter's name (and what a magnitude is wrapped in)."""
+    return name.replace(f".{MAGNITUDE}.default.weight", f".{MAGNITUDE}").replace(".default.", ".")
+
+
 def save_peft(adapters: AdapterSet, task: Task, folder: Path) -> Path:
     """Write the adapters as PEFT does; `PeftModel.from_pretrained(base, folder)` loads them.
 
@@ -183,6 +201,10 @@ def save_peft(adapters: AdapterSet, task: Task, folder: Path) -> Path:
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=list(lora.targets),
+        rank_pattern=dict(lora.rank_pattern or {}),
+        lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         fan_in_fan_out=task.architecture.family == "gpt2",
         bias="none",
         task_type="CAUSAL_LM",
@@ -191,7 +213,7 @@ def save_peft(adapters: AdapterSet, task: Task, folder: Path) -> Path:
     ).save_pretrained(str(folder))
     path = family_named(task.architecture.family).layer_path
     tensors = {
-        f"base_model.model.{path}.{layer}.{name.replace('.default.', '.')}": tensor.contiguous()
+        f"base_model.model.{path}.{layer}.{peft_name(name)}": tensor.contiguous()
         for layer, state in adapters.items()
         for name, tensor in state.parameters.items()
     }

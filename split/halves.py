@@ -22,6 +22,7 @@ from cardlab.profilers.runtime.build import build_meta, enable_checkpointing, ma
 from cardlab.profilers.runtime.extras import make_optimizer
 from cardlab.profilers.runtime.segments import synchronizer
 from cardlab.split.adapters import AdapterSet, LayerState
+from cardlab.split.dropout import Clock, seed_dropout
 from cardlab.split.refusals import NotFiniteError
 from cardlab.split.settings import check_cut
 from cardlab.split.weights import Weights
@@ -45,10 +46,12 @@ class Half:
         side: "device" or "server".
         learning_rate: of the optimizer that the task names.
         torch_device: where it computes ("cpu", "cuda:0").
+        seed: of the run, for LoRA dropout.
 
     Attributes:
         cut: 0 before the first `set_cut`.
         keeps_loaded: layers that leave keep their memory, where the cut goes back and forth.
+        clock: says which mini-batch is computed; LoRA dropout is off until it does.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Half:
         *,
         learning_rate: float,
         torch_device: str = "cpu",
+        seed: int = 0,
     ) -> None:
         self.task, self.side = task, side
         self.cut = 0
@@ -71,6 +75,8 @@ class Half:
         self._family = self._built.family
         self._layers = self._built.layers
         self._ready: set[int] = set()
+        self.clock = Clock()
+        seed_dropout(self._layers, seed, self.clock)
         self._part: torch.nn.Module | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         paths = self._family.embedding_paths if side == "device" else (self._family.norm_path, self._family.head_path)
@@ -147,6 +153,20 @@ class Half:
         with torch.no_grad():
             for name, parameter in wanted.items():
                 parameter.copy_(read[name])
+
+    def magnitudes(self, layer: int) -> dict[str, torch.Tensor]:
+        """Lengths of the rows of a layer's adapted weights, by module path, wherever that layer runs (DoRA)."""
+        family, architecture = self._family, self.task.architecture
+        prefix = f"{family.layer_path}.{layer}."
+        shapes = {n: s for n, s in family.parameters(architecture).items() if n.startswith(prefix)}
+        read = self._weights.read(f"layer-{layer}", shapes, self._execution.dtype)
+        found = {}
+        for path in family.layer_maps(architecture, layer):
+            if self.task.lora.adapts(path):
+                weight = read[f"{prefix}{path}.weight"]
+                # GPT-2's Conv1D keeps inputs x outputs.
+                found[path] = torch.linalg.norm(weight.T if family.name == "gpt2" else weight, dim=1)
+        return found
 
     def load(self, adapters: AdapterSet) -> None:
         """Take over the adapters and optimizer state of this side's layers; others are ignored."""
@@ -236,7 +256,7 @@ class Half:
         return [ServerStep(loss=v, gradient=g) for v, g in zip(values, gradients, strict=True)]
 
     def loss(self, activation: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Server: loss of received smashed data, nothing trained."""
+        """Server: loss of received smashed data, nothing trained; a clock at None leaves dropout off."""
         hidden = activation.to(self._where, self._built.dtype)
         return self._model()(inputs_embeds=hidden, labels=ids.to(self._where), use_cache=False).loss
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cardlab.calibrate.freshness import staleness
 from cardlab.calibrate.transfer import transferred
@@ -19,6 +19,7 @@ from cardlab.reports.views.curves import prediction_chart
 from cardlab.reports.views.parts import Bars, Chart
 from cardlab.workflows.fit import stored_fits
 from cardlab.workflows.options.calibrate import PredictOptions, ShowFitsOptions
+from cardlab.workflows.targets import lora_of
 
 # A memory frequency read under load differs from the listed one by rounding; its steps are far wider.
 SAME_MEMORY = 0.01
@@ -136,9 +137,7 @@ def _of_task(store: Store, chosen: Sequence[Fit], options: PredictOptions) -> li
         str(options.model),
         batch=1 if options.batch is None else options.batch,
         sequence=512 if options.sequence is None else options.sequence,
-        lora_rank=lora.rank,
-        lora_alpha=lora.alpha,
-        adapter_dtype=lora.dtype,
+        **lora_of(replace(lora, rank_pattern=None)),
         optimizer=sources[-1].optimizer,
     )
     if wanted.uid in measured:

@@ -48,7 +48,7 @@ from cardlab.workflows.observers import SilentObserver
 from cardlab.workflows.opening import Opening, opened
 from cardlab.workflows.options.profile import ProfileOptions
 from cardlab.workflows.settings import load_settings
-from cardlab.workflows.targets import split_targets
+from cardlab.workflows.targets import split_pattern, split_targets
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|min|h)?$")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -255,6 +255,10 @@ _OF_TASK = {
     "lora_alpha": "--lora-alpha",
     "lora_targets": "--lora-targets",
     "adapter_dtype": "--adapter-dtype",
+    "lora_rank_pattern": "--lora-rank-pattern",
+    "lora_dropout": "--lora-dropout",
+    "rslora": "--rslora",
+    "dora": "--dora",
     "gradient_checkpointing": "--checkpointing",
     "optimizer": "--optimizer",
     "compression": "--compression",
@@ -328,6 +332,10 @@ def _workload(options: ProfileOptions, platform: HardwareDevice) -> Workload:
         lora_alpha=options.lora_alpha,
         lora_targets=split_targets(options.lora_targets),
         adapter_dtype=options.adapter_dtype,
+        lora_rank_pattern=split_pattern(options.lora_rank_pattern),
+        lora_dropout=options.lora_dropout,
+        rslora=options.rslora,
+        dora=options.dora,
         gradient_checkpointing=options.gradient_checkpointing,
         optimizer=options.optimizer,
     )

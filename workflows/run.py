@@ -41,7 +41,7 @@ from cardlab.workflows.labels import keep_label
 from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
 from cardlab.workflows.run_device import open_real, text_words
-from cardlab.workflows.targets import split_targets
+from cardlab.workflows.targets import lora_of, split_pattern, split_targets
 
 DEFAULT_MODEL = "tiny-llama"
 # The first round pays for caches and first allocations; a median needs some beside it.
@@ -368,6 +368,11 @@ def _task(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
         "lora_rank": options.lora_rank,
         "lora_alpha": options.lora_alpha,
         "lora_targets": split_targets(options.lora_targets),
+        "lora_rank_pattern": split_pattern(options.lora_rank_pattern),
+        "lora_dropout": options.lora_dropout,
+        # A switch says only that it is on.
+        "rslora": options.rslora or None,
+        "dora": options.dora or None,
         "optimizer": options.optimizer,
     }
     planned: dict[str, Any] = {}
@@ -375,11 +380,10 @@ def _task(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
         planned = {
             "batch": base.batch,
             "sequence": base.sequence,
-            "lora_rank": base.lora.rank,
-            "lora_alpha": base.lora.alpha,
+            **lora_of(base.lora),
             # Names of its own model's modules: another model may not have them.
             "lora_targets": base.lora.targets if options.model is None else None,
-            "adapter_dtype": base.lora.dtype,
+            "lora_rank_pattern": base.lora.rank_pattern if options.model is None else None,
             "gradient_checkpointing": base.gradient_checkpointing,
             "optimizer": base.optimizer,
         }
@@ -456,6 +460,7 @@ def _serve(
         "server",
         learning_rate=settings.learning_rate,
         torch_device=open_runtime(platform).torch_device or "cpu",
+        seed=settings.seed,
     )
     # Devices at once may have different cuts: layers would be loaded and dropped at each turn.
     half.keeps_loaded = settings.parallel

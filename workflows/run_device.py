@@ -147,7 +147,15 @@ def _equipment(
     runtime = open_runtime(platform)
     execution = runtime.resolve_execution(options.dtype, "sdpa", options.threads)
     where = runtime.torch_device or "cpu"
-    half = Half(here, execution, weights, "device", learning_rate=settings.learning_rate, torch_device=where)
+    half = Half(
+        here,
+        execution,
+        weights,
+        "device",
+        learning_rate=settings.learning_rate,
+        torch_device=where,
+        seed=settings.seed,
+    )
     inputs = Inputs(
         tokenizer=tokenizer.digest,
         data=content_hash([text.corpus.digest, list(shard)]),

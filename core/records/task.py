@@ -64,21 +64,55 @@ class Architecture:
         return (EMBEDDING, FIRST_LAYER, *dict.fromkeys(self.layer_segments[1:]), HEAD)
 
 
+def names_module(name: str, path: str) -> bool:
+    """Whether a name means the module at that path, by PEFT's rule: the path itself, or its last whole names."""
+    return path == name or path.endswith(f".{name}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:
-    """LoRA adapters W + (alpha/r) B A on the target modules of every layer.
+    """LoRA adapters W + (alpha/r) B A on the target modules of every layer, with the variants that PEFT has.
 
     Attributes:
         rank: r.
         alpha: scaling numerator.
         targets: module names inside a layer, sorted.
         dtype: dtype of the adapter weights; PEFT's default is float32.
+        rank_pattern: other ranks by module name; the first name that fits a module counts. None: r everywhere.
+        dropout: share of the adapters' inputs that a training step leaves out.
+        rslora: alpha / sqrt(r) instead of alpha / r (arXiv 2312.03732).
+        dora: directions and magnitudes apart (arXiv 2402.09353).
     """
 
     rank: int = 8
     alpha: float = 16.0
     targets: tuple[str, ...] = ("q_proj", "v_proj")
     dtype: str = "float32"
+    rank_pattern: Mapping[str, int] | None = since("0.2", None, said=False)
+    dropout: float = since("0.2", 0.0, said=False)
+    rslora: bool = since("0.2", False, said=False)
+    dora: bool = since("0.2", False, said=False)
+
+    @property
+    def words(self) -> str:
+        """For people: "LoRA rank 8", with the variants that are not the plain ones."""
+        said = [f"LoRA rank {self.rank}"]
+        said += [f"rank {rank} on {name}" for name, rank in (self.rank_pattern or {}).items()]
+        said += [f"dropout {self.dropout:g}"] if self.dropout else []
+        said += ["rsLoRA"] if self.rslora else []
+        said += ["DoRA"] if self.dora else []
+        return ", ".join(said)
+
+    def adapts(self, path: str) -> bool:
+        """Whether the module at that path inside a layer gets adapters."""
+        return any(names_module(target, path) for target in self.targets)
+
+    def rank_of(self, path: str) -> int:
+        """The rank of the adapters of a module."""
+        for name, rank in (self.rank_pattern or {}).items():
+            if names_module(name, path):
+                return rank
+        return self.rank
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

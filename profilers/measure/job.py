@@ -5,6 +5,8 @@ Dimensions, LoRA targets, rotary frequencies, FLOPs and memory of every segment 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cardlab.core.errors import UnsupportedFamilyError
 from cardlab.core.plain import to_plain
 from cardlab.core.records.task import Execution, Task
@@ -58,6 +60,10 @@ def projections(task: Task) -> list[dict[str, object]]:
     """The linear maps of one layer by the names the agent has for their roles."""
     from cardlab.profilers.runtime.families import family_named
 
+    if task.lora != replace(task.lora, rank_pattern=None, dropout=0.0, rslora=False, dora=False):
+        raise UnsupportedFamilyError(
+            f"the agent has plain LoRA only, not {task.lora.words}", remedy="leave the variants of LoRA out"
+        )
     plan = family_named(task.architecture.family).plan(task.architecture)
     if plan is None:
         raise UnsupportedFamilyError(

@@ -149,6 +149,10 @@ def _add_lora(model: torch.nn.Module, task: Task) -> None:
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=list(lora.targets),
+        rank_pattern=dict(lora.rank_pattern or {}),
+        lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         # GPT-2's Conv1D keeps its weights transposed.
         fan_in_fan_out=task.architecture.family == "gpt2",
         bias="none",

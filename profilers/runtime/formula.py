@@ -36,11 +36,11 @@ class _Tally:
     backward_flop: float = 0.0
 
     def adapted(self, projection: Projection) -> bool:
-        return any(projection.matches(target) for target in self.lora.targets)
+        return self.lora.adapts(projection.path)
 
     def linear(self, projection: Projection, input_grad: bool) -> bool:
         """Count one linear map; returns whether its output needs a gradient."""
-        a, b, r = projection.inputs, projection.outputs, self.lora.rank
+        a, b, r = projection.inputs, projection.outputs, self.lora.rank_of(projection.path)
         unit = 2.0 * self.tokens
         self.forward_flop += unit * a * b
         self.backward_flop += unit * a * b if input_grad else 0.0
@@ -81,7 +81,7 @@ def layer_flop(task: Task, plan: LayerPlan, *, input_grad: bool) -> FlopCount:
 def _not_recomputed(tally: _Tally, plan: LayerPlan) -> float:
     """Forward FLOPs of the map that ends the layer: its LoRA's second one if it has LoRA."""
     last = plan.mlp_out
-    inputs = tally.lora.rank if tally.adapted(last) else last.inputs
+    inputs = tally.lora.rank_of(last.path) if tally.adapted(last) else last.inputs
     return 2.0 * tally.tokens * inputs * last.outputs
 
 
@@ -101,4 +101,7 @@ def segment_flop(task: Task, segment: str) -> FlopCount | None:
         return FlopCount(forward_flop=0.0, backward_flop=0.0)
     if segment == HEAD:
         return head_flop(task)
+    if task.lora.dora:
+        # What its magnitudes cost is not written down here; the other methods count it.
+        return None
     return layer_flop(task, plan, input_grad=segment != FIRST_LAYER)

@@ -60,7 +60,7 @@ def _task(key: str, members: Sequence[tuple[DeviceData, Profile]]) -> Section:
     if run.task is not None:
         name = run.task.model
         lines = (
-            f"Batch {run.task.batch} x {run.task.sequence} tokens, LoRA rank {run.task.lora.rank}; each device at its"
+            f"Batch {run.task.batch} x {run.task.sequence} tokens, {run.task.lora.words}; each device at its"
             " highest unthrottled frequency. One step is the forward and backward pass of all segments, derived from"
             " their times.",
         )

@@ -41,6 +41,12 @@ class ProfileOptions(Checked):
     lora_alpha: Annotated[float, Opt("LoRA scaling numerator.", panel=_LORA)] = 16.0
     lora_targets: Annotated[str | None, Opt(_TARGETS, panel=_LORA)] = None
     adapter_dtype: Annotated[str, Opt("dtype of the adapter weights.", panel=_LORA)] = "float32"
+    lora_rank_pattern: Annotated[str | None, Opt("Other ranks by module, e.g. down_proj=4,q_proj=16.", panel=_LORA)] = (
+        None
+    )
+    lora_dropout: Annotated[float, Opt("Share of the adapters' inputs left out in training.", panel=_LORA)] = 0.0
+    rslora: Annotated[bool, Opt("Scale by alpha / sqrt(r) instead of alpha / r.", panel=_LORA)] = False
+    dora: Annotated[bool, Opt("Train magnitudes apart from directions (DoRA).", panel=_LORA)] = False
     gradient_checkpointing: Annotated[bool, Opt("Gradient checkpointing.", flag="--checkpointing", panel=_TASK)] = False
     optimizer: Annotated[str, Opt("sgd or adamw.", panel=_TASK)] = "sgd"
     platform: Annotated[str, Opt(_PLATFORMS, panel=_DEVICE)] = "auto"

@@ -168,9 +168,21 @@ def profile_command(like: Profile, batch: int) -> str:
         "--lora-alpha": f"{task.lora.alpha:g}",
         "--lora-targets": ",".join(task.lora.targets),
         "--adapter-dtype": task.lora.dtype if task.lora.dtype != "float32" else None,
+        "--lora-rank-pattern": ",".join(f"{name}={rank}" for name, rank in (task.lora.rank_pattern or {}).items())
+        or None,
+        "--lora-dropout": f"{task.lora.dropout:g}" if task.lora.dropout else None,
         "--optimizer": task.optimizer,
         "--platform": f"simulated:{device.model}" if device.platform == "simulated" else None,
         "--name": device.name,
     }
+    switches = [
+        flag
+        for flag, on in (
+            ("--checkpointing", task.gradient_checkpointing),
+            ("--rslora", task.lora.rslora),
+            ("--dora", task.lora.dora),
+        )
+        if on
+    ]
     words = [f"{option} {value}" for option, value in named.items() if value is not None]
-    return " ".join(["profile-device", *words, *(["--checkpointing"] if task.gradient_checkpointing else [])])
+    return " ".join(["profile-device", *words, *switches])

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cardlab.core.errors import ProfileError
-from cardlab.core.records.task import Architecture
+from cardlab.core.records.task import Architecture, names_module
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ class Projection:
 
     def matches(self, target: str) -> bool:
         """Whether the LoRA target names this module."""
-        return names(target, self.path)
+        return names_module(target, self.path)
 
     @property
     def parameters(self) -> int:
@@ -65,11 +65,6 @@ class LayerPlan:
     def projections(self) -> tuple[Projection, ...]:
         """All linear maps, in data order."""
         return (*self.attention_in, self.attention_out, *self.mlp_in, self.mlp_out)
-
-
-def names(target: str, path: str) -> bool:
-    """Whether a LoRA target names the module at that path, by PEFT's rule (a suffix of whole names)."""
-    return path == target or path.endswith(f".{target}")
 
 
 def one_of_each_kind(architecture: Architecture) -> tuple[int, ...]:
