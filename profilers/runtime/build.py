@@ -111,7 +111,7 @@ def build_meta(task: Task, execution: Execution) -> BuiltModel:
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(getattr(torch, execution.dtype))
         model.requires_grad_(False)
-        _add_lora(model, task)
+        _add_lora(model.get_submodule(family.layer_path), task)
     model.loss_type = "ForCausalLM"  # older class names (GPT2LMHeadModel) are not recognised by transformers
     model.train()
     layers = tuple(model.get_submodule(family.layer_path))
@@ -141,7 +141,8 @@ def layer_lists(config: PretrainedConfig, layers: int) -> dict[str, list[object]
     return {key: list(value) for key, value in vars(config).items() if isinstance(value, list) and len(value) == layers}
 
 
-def _add_lora(model: torch.nn.Module, task: Task) -> None:
+def _add_lora(layers: torch.nn.Module, task: Task) -> None:
+    """Adapters inside the layers. PEFT is not shown the model: of some types it would read names as others."""
     from peft import LoraConfig, inject_adapter_in_model
 
     lora = task.lora
@@ -157,8 +158,8 @@ def _add_lora(model: torch.nn.Module, task: Task) -> None:
         fan_in_fan_out=task.architecture.family == "gpt2",
         bias="none",
     )
-    inject_adapter_in_model(config, model)
-    for name, parameter in model.named_parameters():
+    inject_adapter_in_model(config, layers)
+    for name, parameter in layers.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(getattr(torch, lora.dtype))
             parameter.requires_grad_(True)

@@ -123,12 +123,25 @@ def _differs(family: str, found: Sequence[str]) -> CutDiffersError:
 
 @lru_cache(maxsize=64)
 def _check(family: str, configuration: str) -> None:
+    from cardlab.profilers.runtime.analysis import analyse
+
     try:
         small = family_named(family).architecture({"model_type": family, **json.loads(configuration)})
         found = differences(small)
+        # What cannot be counted cannot be profiled.
+        analyse(_task_of(small), Execution(dtype="float32", attention=attention_of(small)))
     except UnsupportedFamilyError:
         raise
-    except (ProfileError, RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+    except (
+        ProfileError,
+        RuntimeError,
+        NotImplementedError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        IndexError,
+    ) as error:
         said = error.message if isinstance(error, ProfileError) else " ".join(str(error).split())[:200]
         raise UnsupportedFamilyError(
             f"whether a {family} model can be cut is not known: a small one of its configuration fails ({said})",
@@ -204,16 +217,7 @@ def differences(architecture: Architecture, cuts: Sequence[int] | None = None) -
 
     from cardlab.profilers.runtime.build import build_meta, materialise_whole
 
-    family = family_named(architecture.family)
-    maps = [family.layer_maps(architecture, n) for n in range(architecture.layers)]
-    targets = tuple(sorted({path for own in maps for path in own}))
-    task = Task(
-        model=architecture.family,
-        architecture=architecture,
-        lora=Lora(rank=2, alpha=4.0, targets=targets),
-        batch=_BATCH,
-        sequence=_SEQUENCE,
-    )
+    task = _task_of(architecture)
     built = build_meta(task, Execution(dtype="float32", attention=attention_of(architecture)))
     before = torch.random.get_rng_state()
     try:
@@ -251,6 +255,18 @@ def differences(architecture: Architecture, cuts: Sequence[int] | None = None) -
         if not _same_gradients(built, sides, cut):
             found["gradients"] = None
     return tuple(found)
+
+
+def _task_of(architecture: Architecture) -> Task:
+    """Adapters on every map of every layer."""
+    targets = family_named(architecture.family).available_targets(architecture)
+    return Task(
+        model=architecture.family,
+        architecture=architecture,
+        lora=Lora(rank=2, alpha=4.0, targets=targets),
+        batch=_BATCH,
+        sequence=_SEQUENCE,
+    )
 
 
 def _same_gradients(built: BuiltModel, sides: Sequence[BuiltModel], cut: int) -> bool:

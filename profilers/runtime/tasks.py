@@ -102,6 +102,13 @@ def resolve_targets(family: Family, architecture: Architecture, targets: Sequenc
     paths = {path for layer in one_of_each_kind(architecture) for path in family.layer_maps(architecture, layer)}
     if targets is None:
         return tuple(sorted(family.default_targets_of(architecture)))
+    ambiguous = family.ambiguous_targets(architecture)
+    asked = [name for name in ambiguous if name in targets or list(targets) == [ALL_LINEAR]]
+    if asked:
+        raise ProfileError(
+            f"{', '.join(asked)} of a {family.name} model means its experts to PEFT, which get no adapters here",
+            remedy=f"use some of {', '.join(available)}",
+        )
     if list(targets) == [ALL_LINEAR]:
         return available
     if not targets:

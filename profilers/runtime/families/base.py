@@ -142,6 +142,10 @@ class Family(ABC):
         paths = {path for layer in one_of_each_kind(architecture) for path in self.layer_maps(architecture, layer)}
         return tuple(sorted({path.rsplit(".", 1)[-1] for path in paths}))
 
+    def ambiguous_targets(self, architecture: Architecture) -> tuple[str, ...]:
+        """Last names of linear maps that mean other weights to PEFT, sorted; none in most families."""
+        return ()
+
     def default_targets_of(self, architecture: Architecture) -> tuple[str, ...]:
         """LoRA targets when none are named."""
         return self.default_targets

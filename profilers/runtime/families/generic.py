@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,8 @@ _USUAL_TARGETS = (
 # No row of the embedding stands for padding: it only matters for the gradient of the embedding, which is frozen.
 _FIXED = {"use_cache": False, "pad_token_id": None}
 _DROPOUT = ("dropout", "pdrop")
+# Maps of single experts before transformers fused them.
+_OF_EXPERTS = frozenset(("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"))
 
 
 def plan_of(model_type: str) -> tuple[str, str, str] | None:
@@ -94,6 +96,7 @@ class Generic(Family):
         self.layer_path, self.norm_path = f"{prefix}.{layers}", f"{prefix}.{norm}"
         self.embedding_paths = (f"{prefix}.{embedding}",)
         self.head_path = next(iter(getattr(model_class, "_pp_plan", None) or {}), "lm_head")
+        self._floats = _float_fields(self._config_class)
         self.dropout_keys = tuple(
             key
             for key, value in _plain(self._default()).items()
@@ -137,6 +140,19 @@ class Generic(Family):
                 found[path] = (int(module.weight.shape[0]), int(module.weight.shape[1]))
         return found
 
+    def ambiguous_targets(self, architecture: Architecture) -> tuple[str, ...]:
+        """Beside fused experts, names that older models had for each expert's own maps: PEFT takes them for those."""
+        model = inspected(self, architecture.configuration or "{}")
+        layers = model.get_submodule(self.layer_path)
+        if not any(p.dim() == 3 and ".experts." in name for name, p in layers.named_parameters()):
+            return ()
+        return tuple(name for name in super().available_targets(architecture) if name in _OF_EXPERTS)
+
+    def available_targets(self, architecture: Architecture) -> tuple[str, ...]:
+        """Without the names that mean other weights to PEFT."""
+        ambiguous = self.ambiguous_targets(architecture)
+        return tuple(name for name in super().available_targets(architecture) if name not in ambiguous)
+
     def default_targets_of(self, architecture: Architecture) -> tuple[str, ...]:
         """Queries and values; ProfileError where the layers name them otherwise."""
         available = self.available_targets(architecture)
@@ -152,6 +168,9 @@ class Generic(Family):
         """The configuration object, without cache, dropout and numbers of tokens."""
         # Classes of transformers fill in what dictionaries leave out, in place.
         kept = copy.deepcopy({k: v for k, v in config.items() if k not in INERT and k != "model_type"})
+        # 30 and 30.0 are one number in JSON and two types to these classes.
+        for key in self._floats & kept.keys():
+            kept[key] = float(kept[key]) if type(kept[key]) is int else kept[key]
         with _quiet():
             return self._config_class(**{**kept, **dict.fromkeys(self.dropout_keys, 0.0), **_FIXED})
 
@@ -171,6 +190,17 @@ class Generic(Family):
         inner = model.get_submodule(self.inner_path)
         setattr(inner, self.embedding_paths[0].rpartition(".")[2], torch.nn.Identity())
         return model
+
+
+def _float_fields(kind: type) -> set[str]:
+    """Fields that a configuration class declares to be a number with a fraction."""
+    declared: dict[str, object] = {}
+    for base in reversed(kind.__mro__):
+        declared.update(getattr(base, "__annotations__", {}))
+    words = {
+        key: str(getattr(how, "__name__", how)) if isinstance(how, type) else str(how) for key, how in declared.items()
+    }
+    return {key for key, word in words.items() if "float" in word and "int" not in word}
 
 
 @lru_cache(maxsize=64)
@@ -348,27 +378,34 @@ def kinds_of(layers: torch.nn.ModuleList, config: PretrainedConfig) -> tuple[str
     lists = {k: v for k, v in vars(config).items() if isinstance(v, (list, tuple)) and len(v) == count}
     words = [" ".join(str(v[n]) for v in lists.values() if isinstance(v[n], str)) for n in range(count)]
     switches = [_switches(layer) for layer in layers]
-    numbering = {
-        key
-        for key in switches[0]
-        if any(all(own.get(key) == n + begin for n, own in enumerate(switches)) for begin in (-1, 0, 1)) and count > 1
-    }
+    numbering = {key for own in switches for key in own if _counts_layers(key, switches)}
     signatures = []
     for n, layer in enumerate(layers):
         shapes = tuple((name, tuple(p.shape)) for name, p in layer.named_parameters())
         own = tuple((k, v) for k, v in switches[n].items() if k not in numbering)
         given = tuple(str(v[n]) for v in lists.values())
         signatures.append((shapes, own, given))
-    distinct = list(dict.fromkeys(signatures))
-    if len(distinct) == 1:
+    if len(set(signatures)) == 1:
         return None
+    classes = [[type(part).__name__ for part in layer.children()] for layer in layers]
+    telling = [n for n, found in enumerate(zip(*classes, strict=False)) if len(set(found)) > 1]
     names: dict[Any, str] = {}
-    for signature, word in zip(signatures, words, strict=True):
+    for signature, word, own_classes in zip(signatures, words, classes, strict=True):
         if signature not in names:
-            base = word.replace(" ", "+").replace("_attention", "") or "kind"
+            base = word.replace(" ", "+").replace("_attention", "")
+            base = base or "+".join(own_classes[n] for n in telling) or "kind"
             taken = sum(name == base or name.startswith(f"{base}-") for name in names.values())
             names[signature] = base if not taken else f"{base}-{taken + 1}"
     return tuple(names[signature] for signature in signatures)
+
+
+def _counts_layers(key: str, switches: Sequence[Mapping[str, object]]) -> bool:
+    """Whether a whole number goes up evenly from layer to layer: the layer's own number, or that of a part in it."""
+    found = [(n, value) for n, own in enumerate(switches) if type(value := own.get(key)) is int]
+    if len(found) < 2 or len(found) < sum(key in own for own in switches):
+        return False
+    steps = {(after - before) / (m - n) for (n, before), (m, after) in zip(found, found[1:], strict=False)}
+    return len(steps) == 1 and steps != {0.0}
 
 
 def _switches(layer: torch.nn.Module) -> dict[str, object]:
