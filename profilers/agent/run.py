@@ -130,6 +130,7 @@ class Agent:
             "analysis": None if self.job is None else self._analysis(),
             "planned": self._plan(),
             "offered_hz": list(self.offered_hz),
+            "expected_notes": None,
             "memory_budget_bytes": self.free_bytes,
             "sitting": SITTING,
             "options": {"agent": AGENT_VERSION, "repeats": self.options.repeats, "readonly": self.options.readonly},

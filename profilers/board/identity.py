@@ -6,6 +6,7 @@ folder. A serial goes through scrypt, so that none is stored and none can be enu
 
 import os
 import uuid
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -36,6 +37,7 @@ class HostKey(NamedTuple):
         return None if self.problem is None else IN_A_CONTAINER
 
 
+@lru_cache(maxsize=4)  # a minute's work where Python has no scrypt of its own
 def serial_key(platform: str, serial: str) -> str:
     """Device key from a secret serial or machine-id: `platform:` + 32 hex digits of scrypt."""
     digest = scrypt(serial.strip().encode("utf-8"), salt=_SALT, n=2**14, r=8, p=1, length=16)

@@ -58,7 +58,7 @@ def limits(root: Path) -> tuple[int, int]:
     return int((node / "min_freq").read_text()), int((node / "max_freq").read_text())
 
 
-@pytest.mark.parametrize("python", [sys.executable, "3.6"])
+@pytest.mark.parametrize("python", [sys.executable, pytest.param("3.6", marks=pytest.mark.once)])
 def test_board_without_torch_is_measured_and_merged(python: str, packed: Path, tmp_path: Path) -> None:
     if python == "3.6":
         found = old_python()
