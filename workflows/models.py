@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cardlab.core.errors import MissingDependencyError, ProfileError
 from cardlab.core.records.task import Architecture
 from cardlab.core.tables import Cell, Tabular
+from cardlab.core.text import NOT_MEASURED
 from cardlab.profilers import runtime as engine
 
 OWN, PLAN = "own adapter", "transformers' plan"
@@ -19,7 +20,7 @@ class SupportedType:
 
     Attributes:
         model_type: as in a config.json.
-        adapter: how it is cut: an adapter of its own, or the parts that transformers names.
+        adapter: how it is cut: an adapter of its own, or the parts that transformers names; "N/A" where neither is.
         supported: whether a small model of its class's defaults, cut, gives what the whole one gives.
         words: how that was verified, or why it is refused.
         kinds: kinds of its layers by its class's defaults; empty where all are alike.
@@ -66,10 +67,11 @@ def _architecture(name: str) -> Architecture | None:
         return None
 
 
-def supported_models(on_type: Callable[[str], None] | None = None) -> SupportedTypes:
+def supported_models(model_type: str | None = None, on_type: Callable[[str], None] | None = None) -> SupportedTypes:
     """Every causal language model type of the installed transformers that can be cut, or is refused, each tried.
 
     Args:
+        model_type: try this one only.
         on_type: called with the name of each type before it is tried; all take some minutes.
 
     Raises MissingDependencyError without transformers.
@@ -83,19 +85,20 @@ def supported_models(on_type: Callable[[str], None] | None = None) -> SupportedT
             "which models are supported depends on transformers, which is not installed",
             remedy="pip install 'cardlab[models]'",
         ) from error
-    return SupportedTypes(transformers=release, types=tuple(_tried(on_type)))
+    return SupportedTypes(transformers=release, types=tuple(_tried(model_type, on_type)))
 
 
-def _tried(on_type: Callable[[str], None] | None) -> Iterator[SupportedType]:
+def _tried(only: str | None, on_type: Callable[[str], None] | None) -> Iterator[SupportedType]:
     from cardlab.profilers.runtime.families import FAMILIES
     from cardlab.profilers.runtime.families.generic import types_with_a_plan
     from cardlab.profilers.runtime.selftest import try_type
 
     own = {model_type for family in FAMILIES for model_type in family.model_types}
-    for name in sorted({*types_with_a_plan(), *own}):
+    planned = types_with_a_plan()
+    for name in sorted({*planned, *own}) if only is None else (only,):
         if on_type is not None:
             on_type(name)
-        adapter = OWN if name in own else PLAN
+        adapter = OWN if name in own else PLAN if name in planned else NOT_MEASURED
         try:
             kinds, words = try_type(name)
         except ProfileError as error:

@@ -13,8 +13,8 @@ from cardlab.workflows.options.profile import ModelsOptions
 @command(app, ModelsOptions, name="models", shared=("json",))
 def models(options: ModelsOptions, shared: Shared) -> None:
     """List the bundled models, or the model types that are supported."""
-    if options.supported:
-        _supported(shared)
+    if options.supported or options.model_type is not None:
+        _supported(options.model_type, shared)
     else:
         _bundled(shared)
 
@@ -42,10 +42,10 @@ def _bundled(shared: Shared) -> None:
         print_line(f"{NOT_MEASURED}: transformers tells these, and it is not installed: pip install 'cardlab[models]'")
 
 
-def _supported(shared: Shared) -> None:
+def _supported(model_type: str | None, shared: Shared) -> None:
     from cardlab.workflows.models import supported_models
 
-    found = supported_models(lambda name: note(f"trying {name}"))
+    found = supported_models(model_type, lambda name: note(f"trying {name}"))
     if shared.json:
         print_json(to_plain(found))
         return

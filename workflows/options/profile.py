@@ -19,6 +19,7 @@ class ModelsOptions(Checked):
     supported: Annotated[bool, Opt("Instead try every model type of the installed transformers (some minutes).")] = (
         False
     )
+    model_type: Annotated[str | None, Opt("Try this model type only.", flag="--type")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
