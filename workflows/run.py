@@ -22,6 +22,7 @@ from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.configs import dropout_note, load_architecture, load_computing
 from cardlab.profilers.runtime.execution import DTYPES, import_torch
+from cardlab.profilers.runtime.families import attention_of
 from cardlab.split.batched import sharing_of
 from cardlab.split.codecs.registry import codec_named
 from cardlab.split.data import read_corpus
@@ -208,14 +209,18 @@ def _prepared(
             _check_unchanged(options, settings)
             plan = None if settings.plan is None else store.plans.get(settings.plan)
             dtype = settings.dtype if options.dtype == "auto" and settings.dtype else options.dtype
-            execution = open_runtime(platform).resolve_execution(dtype, "sdpa", options.threads)
+            execution = open_runtime(platform).resolve_execution(
+                dtype, attention_of(settings.task.architecture), options.threads
+            )
         else:
             plan = None if options.plan is None else store.plans.get(options.plan)
             task = _task(options, plan, store)
             _check_against(options, plan, task)
             import_torch().set_num_threads(options.threads)
             dtype = _dtype(options, plan, store, platform.identity.key)
-            execution = open_runtime(platform).resolve_execution(dtype, "sdpa", options.threads)
+            execution = open_runtime(platform).resolve_execution(
+                dtype, attention_of(task.architecture), options.threads
+            )
             settings = _settings(options, plan, task, execution)
             _check_text(options, settings)
             Journal.check_vacant(Path(options.out))

@@ -21,7 +21,7 @@ import torch
 from cardlab.core.errors import ProfileError
 from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.runtime.configs import config_of
-from cardlab.profilers.runtime.families import Family, family_named
+from cardlab.profilers.runtime.families import Family, attention_of, family_named
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -105,6 +105,11 @@ def build_meta(task: Task, execution: Execution) -> BuiltModel:
             f"transformers takes no such configuration of {task.model}: {said}",
             remedy="correct that key of config.json, or install another transformers",
         ) from error
+    if execution.attention != "eager" and attention_of(task.architecture) == "eager":
+        raise ProfileError(
+            f"a {family.name} model has no {execution.attention} attention in transformers",
+            remedy="profile it with --attention eager",
+        )
     with parameters_on_meta():
         model = AutoModelForCausalLM.from_config(config, attn_implementation=execution.attention)
         for parameter in model.parameters():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cardlab.core.errors import ProfileError, UnsupportedFamilyError
 from cardlab.core.identity import canonical_json
 from cardlab.core.records.task import Architecture, Execution, Lora, Task
-from cardlab.profilers.runtime.families import family_named, family_of
+from cardlab.profilers.runtime.families import attention_of, family_named, family_of
 from cardlab.profilers.runtime.families.base import PlannedFamily
 from cardlab.profilers.runtime.families.generic import number_of
 
@@ -279,15 +279,3 @@ def _same_gradients(built: BuiltModel, sides: Sequence[BuiltModel], cut: int) ->
             if (one is None) != (other is None) or (one is not None and not torch.equal(one, other)):
                 return False
     return True
-
-
-def attention_of(architecture: Architecture) -> str:
-    """The kernel that the type has: sdpa, else eager."""
-    from transformers import AutoModelForCausalLM
-
-    if architecture.configuration is None:
-        return "sdpa"
-    config = family_named(architecture.family).transformers_config(json.loads(architecture.configuration))
-    found = AutoModelForCausalLM._model_mapping[type(config)]
-    model_class = found[0] if isinstance(found, tuple) else found
-    return "sdpa" if getattr(model_class, "_supports_sdpa", False) else "eager"

@@ -17,6 +17,7 @@ from cardlab.split.data import Batches, read_tokens
 from cardlab.split.dropout import Clock, seed_dropout
 from cardlab.split.halves import Half
 from cardlab.split.weights import SeededWeights, Weights, open_weights
+from tests.profilers.runtime.plans import need_plan
 
 EXECUTION = Execution(dtype="float32", torch="x")
 RATE = 1e-2
@@ -81,6 +82,7 @@ def model_file(folder: Path, family: str = "llama", **changes: object) -> str:
 
 
 def small_task(folder: Path, family: str = "llama", **options: Any) -> Task:
+    need_plan(family)
     return resolve_task(model_file(folder, family), **{"batch": 2, "sequence": 24, **options})
 
 

@@ -143,10 +143,10 @@ FAULTS = {
     ),
     "a cut off by one": Fault(function=budget.cut_sides, old="layers[1:cut])", new="layers[:cut])", stage="profile"),
     "the embedding held by nobody": Fault(
-        function=budget.cut_sides, old='by_name["embedding"], ', new="", stage="profile"
+        function=budget.cut_sides, old="by_name[EMBEDDING], ", new="", stage="profile"
     ),
     "the embedding held by the server": Fault(
-        function=budget.cut_sides, old='by_name["head"])', new='by_name["head"], by_name["embedding"])', stage="profile"
+        function=budget.cut_sides, old="by_name[HEAD])", new='by_name["head"], by_name["embedding"])', stage="profile"
     ),
     "what crosses the cut held by nobody": Fault(
         function=budget.side_bytes, old=" + 2 * activation_bytes", new="", stage="profile"

@@ -53,6 +53,7 @@ def plan_of(model_type: str) -> tuple[str, str, str] | None:
     Raises MissingDependencyError without transformers.
     """
     try:
+        import torch  # noqa: F401 - without it transformers only has placeholders
         from transformers import AutoModelForCausalLM
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     except ImportError as error:
@@ -91,6 +92,7 @@ class Generic(Family):
         found = AutoModelForCausalLM._model_mapping[self._config_class]
         model_class = found[0] if isinstance(found, tuple) else found
         prefix = model_class.base_model_prefix
+        self.has_fused_attention = bool(getattr(model_class, "_supports_sdpa", False))
         self.name, self.model_types = model_type, (model_type,)
         self.inner_path = prefix
         self.layer_path, self.norm_path = f"{prefix}.{layers}", f"{prefix}.{norm}"
@@ -279,7 +281,7 @@ def _refusing(name: str) -> Iterator[None]:
     """Another library's refusal of a configuration, in one line that names it."""
     try:
         yield
-    except ProfileError:
+    except (ProfileError, MissingDependencyError):
         raise
     except Exception as error:
         said = " ".join(str(error).split())[:200]

@@ -26,6 +26,13 @@ from cardlab.profilers.runtime.families.generic import Generic, types_with_a_pla
 from cardlab.profilers.runtime.pieces import token_ids
 from cardlab.profilers.runtime.skeleton import no_layers
 from cardlab.workflows.models import supported_models
+from tests.profilers.runtime.plans import need_plan
+
+
+@pytest.fixture(autouse=True)
+def recent() -> None:
+    need_plan("qwen3")
+
 
 # Of transformers 5.24; a test below holds that they are all there is.
 REFUSED = {
@@ -48,8 +55,7 @@ KNOWN_RELEASE = "5.24."
 @pytest.mark.parametrize("model_type", FEW)
 def test_a_type_of_today_is_cut_bit_by_bit(model_type: str) -> None:
     """Those that people bring; the whole list is the next test."""
-    if model_type not in types_with_a_plan():
-        pytest.skip(f"transformers {transformers.__version__} has no plan of {model_type}")
+    need_plan(model_type)
     _, words = selftest.try_type(model_type)
     assert "last bit" in words
 
@@ -57,7 +63,7 @@ def test_a_type_of_today_is_cut_bit_by_bit(model_type: str) -> None:
 @pytest.mark.accept
 def test_every_type_of_this_transformers_is_cut_bit_by_bit_or_refused_by_name() -> None:
     if not transformers.__version__.startswith(KNOWN_RELEASE):
-        pytest.skip(f"the list is of transformers {KNOWN_RELEASE}x")
+        pytest.skip(f"transformers {transformers.__version__} runs here, the list is of {KNOWN_RELEASE}x")
     found = supported_models()
     refused = {t.model_type: t.words for t in found.types if not t.supported}
     supported = [t.model_type for t in found.types if t.supported]

@@ -11,6 +11,8 @@ pytestmark = pytest.mark.torch
 from cardlab.core.records.task import Execution
 from cardlab.core.records.workload import FlopCount
 from cardlab.profilers.runtime import analyse, bundled_models, resolve_task
+from cardlab.profilers.runtime.configs import load_config
+from tests.profilers.runtime.plans import need_plan
 
 PARAMETERS = {
     "gemma-3-1b": 999_885_952,
@@ -32,6 +34,7 @@ PARAMETERS = {
 
 def check(model: str, batch: int, sequence: int, attention: str, **options: object) -> float:
     """Largest relative error of torch's counter and fvcore against the formula, or between the two without one."""
+    need_plan(load_config(model)["model_type"])
     task = resolve_task(model, batch=batch, sequence=sequence, **options)  # type: ignore[arg-type]
     analysis = analyse(task, Execution(dtype="bfloat16", attention=attention, torch="x"))
     assert analysis.flop_disagreements == ()
@@ -90,6 +93,7 @@ def test_any_lora_targets_and_checkpointing(model: str, targets: list[str], chec
 
 @pytest.mark.parametrize("model", bundled_models())
 def test_models_have_exactly_their_public_number_of_parameters(model: str) -> None:
+    need_plan(load_config(model)["model_type"])
     analysis = analyse(resolve_task(model, sequence=16), Execution(dtype="bfloat16", torch="x"))
     assert analysis.parameters == PARAMETERS[model]
 
