@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from cardlab.workflows.fit import fit, stored_fits
     from cardlab.workflows.links import answer_probes, import_link, measure_link
     from cardlab.workflows.lists import list_links, list_plans, list_profiles, list_runs
+    from cardlab.workflows.models import bundled_models, supported_models
     from cardlab.workflows.plan import plan
     from cardlab.workflows.predict import predict
-    from cardlab.workflows.profile import bundled_models, dry_run, profile, restore_frequencies
+    from cardlab.workflows.profile import dry_run, profile, restore_frequencies
     from cardlab.workflows.report import report
     from cardlab.workflows.run import run, run_server
     from cardlab.workflows.run_device import run_device, write_keys
@@ -43,7 +44,8 @@ _MODULE = {
     "open_store": "cardlab.db",
     "accuracy": "cardlab.workflows.accuracy",
     "answer_probes": "cardlab.workflows.links",
-    "bundled_models": "cardlab.workflows.profile",
+    "bundled_models": "cardlab.workflows.models",
+    "supported_models": "cardlab.workflows.models",
     "calibrate_sensor": "cardlab.workflows.exchange",
     "check_store": "cardlab.workflows.database",
     "doctor": "cardlab.workflows.doctor",
@@ -113,6 +115,7 @@ __all__ = [
     "selftest",
     "simulate",
     "stored_fits",
+    "supported_models",
     "vacuum_store",
     "validate",
     "write_keys",

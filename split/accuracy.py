@@ -187,16 +187,19 @@ class SplitTrainer:
 
     def __init__(self, subject: TrainingSubject, options: TrialOptions, seed: int) -> None:
         task, execution, weights, rate = subject.task, subject.execution, subject.weights, options.learning_rate
-        self.device = Half(task, execution, weights, "device", learning_rate=rate)
-        self.server = Half(task, execution, weights, "server", learning_rate=rate)
-        adapters = initial_adapters(task, seed)
+        self.device = Half(task, execution, weights, "device", learning_rate=rate, seed=seed)
+        self.server = Half(task, execution, weights, "server", learning_rate=rate, seed=seed)
+        adapters = initial_adapters(task, seed, self.server.magnitudes)
         for half in (self.device, self.server):
             half.set_cut(options.cut)
             half.load(adapters)
-        self.sent = self.raw = 0
+        self.sent = self.raw = self._steps = 0
 
     def step(self, ids: torch.Tensor, codec: str, feedback: ErrorFeedback | None) -> None:
         """One mini-batch."""
+        for half in (self.device, self.server):
+            half.clock.step = self._steps
+        self._steps += 1
         activation = self.device.forward(ids)
         packed = pack_tensor(activation, codec)
         result = self.server.train(unpack_tensor(packed), ids)
@@ -208,6 +211,7 @@ class SplitTrainer:
 
     def loss(self, held_back: Sequence[torch.Tensor], codec: str) -> float:
         """Mean loss on text held back, nothing trained."""
+        self.device.clock.step = self.server.clock.step = None
         with torch.no_grad():
             losses = [
                 float(self.server.loss(unpack_tensor(pack_tensor(self.device.forward(ids), codec)), ids))

@@ -9,7 +9,7 @@ The optimizer's state belongs to the layer: it moves with it when the cut or the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,8 @@ from cardlab.split.weights import seeded
 if TYPE_CHECKING:
     import torch
 
+# PEFT's name of what DoRA learns beside the two matrices.
+MAGNITUDE = "lora_magnitude_vector"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _MARK = "#"
 
@@ -46,24 +48,42 @@ class LayerState:
 AdapterSet = dict[int, LayerState]
 
 
-def adapter_shapes(task: Task) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the LoRA tensors of one layer; all layers are alike."""
+def adapter_shapes(task: Task, layer: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the LoRA tensors of one layer, counted from 0."""
     shapes: dict[str, tuple[int, ...]] = {}
-    plan = family_named(task.architecture.family).plan(task.architecture)
-    for projection in plan.projections:
-        if any(projection.matches(target) for target in task.lora.targets):
-            shapes[f"{projection.path}.lora_A.default.weight"] = (task.lora.rank, projection.inputs)
-            shapes[f"{projection.path}.lora_B.default.weight"] = (projection.outputs, task.lora.rank)
+    maps = family_named(task.architecture.family).layer_maps(task.architecture, layer)
+    for path, (inputs, outputs) in maps.items():
+        if task.lora.adapts(path):
+            rank = task.lora.rank_of(path)
+            shapes[f"{path}.lora_A.default.weight"] = (rank, inputs)
+            shapes[f"{path}.lora_B.default.weight"] = (outputs, rank)
+            if task.lora.dora:
+                shapes[f"{path}.{MAGNITUDE}.default.weight"] = (outputs,)
     return shapes
 
 
-def initial_adapters(task: Task, seed: int) -> AdapterSet:
-    """As PEFT begins: A uniform as a linear map's weight (Kaiming, a = sqrt 5), B zero."""
+def shapes_by_layer(task: Task) -> list[dict[str, tuple[int, ...]]]:
+    """`adapter_shapes` of every layer; those of a kind are one."""
+    segments = task.architecture.layer_segments
+    known = {name: adapter_shapes(task, segments.index(name)) for name in dict.fromkeys(segments)}
+    return [known[name] for name in segments]
+
+
+Magnitudes = Callable[[int], Mapping[str, "torch.Tensor"]]
+"""Of a layer, counted from 0: the lengths of the rows of each adapted weight, by module path."""
+
+
+def initial_adapters(task: Task, seed: int, magnitudes: Magnitudes | None = None) -> AdapterSet:
+    """As PEFT begins: A uniform as a linear map's weight (Kaiming, a = sqrt 5), B zero, DoRA's magnitudes those of the
+    weights; ones where nobody gives those, for who needs shapes only."""
     import torch
 
     dtype = getattr(torch, task.lora.dtype)
 
-    def tensor(layer: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    def tensor(layer: int, name: str, shape: tuple[int, ...], lengths: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        if f".{MAGNITUDE}." in name:
+            found = lengths.get(name.partition(f".{MAGNITUDE}.")[0])
+            return torch.ones(shape, dtype=dtype) if found is None else found.to(dtype)
         if ".lora_B." in name:
             return torch.zeros(shape, dtype=dtype)
         # Kaiming with a = sqrt 5 is uniform in +-1 / sqrt(inputs).
@@ -72,10 +92,10 @@ def initial_adapters(task: Task, seed: int) -> AdapterSet:
         drawn = seeded(f"{layer}.{name}", seed, lambda g: torch.empty(shape).uniform_(-bound, bound, generator=g))
         return drawn.to(dtype)
 
-    shapes = adapter_shapes(task)
     return {
-        layer: LayerState({name: tensor(layer, name, shape) for name, shape in shapes.items()})
-        for layer in range(task.architecture.layers)
+        layer: LayerState({name: tensor(layer, name, shape, lengths) for name, shape in shapes.items()})
+        for layer, shapes in enumerate(shapes_by_layer(task))
+        for lengths in [magnitudes(layer) if magnitudes is not None and task.lora.dora else {}]
     }
 
 
@@ -116,16 +136,16 @@ def pack_adapters(adapters: AdapterSet) -> dict[str, Packed]:
 
 def unpack_adapters(packed: Mapping[str, Packed], task: Task, layers: Sequence[int]) -> AdapterSet:
     """The adapters of exactly these layers; TensorError if names, shapes or values cannot be theirs."""
-    shapes, wanted = adapter_shapes(task), set(layers)
+    shapes, wanted = shapes_by_layer(task), set(layers)
     tensors = {}
     for key, entry in packed.items():
         layer, _, rest = key.partition("/")
         name, mark, moment = rest.partition(_MARK)
         # Nothing of the name is trusted: it would choose what is overwritten.
-        known = layer.isdecimal() and int(layer) in wanted and name in shapes
+        known = layer.isdecimal() and int(layer) in wanted and name in shapes[int(layer)]
         if not known or (mark and moment not in MOMENTS):
             raise TensorError(f"adapters came with the unexpected tensor {key[:80]!r}")
-        tensor = unpack_tensor(entry, () if moment == "step" else shapes[name])
+        tensor = unpack_tensor(entry, () if moment == "step" else shapes[int(layer)][name])
         # One NaN would pass through the average into the adapters of every device.
         if not bool(tensor.isfinite().all()):
             raise TensorError(
@@ -134,7 +154,7 @@ def unpack_adapters(packed: Mapping[str, Packed], task: Task, layers: Sequence[i
                 remedy="lower --learning-rate",
             )
         tensors[key] = tensor
-    missing = [f"{layer}/{name}" for layer in layers for name in shapes if f"{layer}/{name}" not in tensors]
+    missing = [f"{layer}/{name}" for layer in layers for name in shapes[layer] if f"{layer}/{name}" not in tensors]
     if missing:
         raise TensorError(f"adapters came without {missing[0]!r}")
     return unflat(tensors)
@@ -162,6 +182,11 @@ def size_bytes(adapters: AdapterSet) -> int:
     return sum(int(t.numel()) * int(t.element_size()) for t in flat(adapters).values())
 
 
+def peft_name(name: str) -> str:
+    """The name of a tensor in PEFT's files, which leave out the adapter's name (and what a magnitude is wrapped in)."""
+    return name.replace(f".{MAGNITUDE}.default.weight", f".{MAGNITUDE}").replace(".default.", ".")
+
+
 def save_peft(adapters: AdapterSet, task: Task, folder: Path) -> Path:
     """Write the adapters as PEFT does; `PeftModel.from_pretrained(base, folder)` loads them.
 
@@ -176,6 +201,10 @@ def save_peft(adapters: AdapterSet, task: Task, folder: Path) -> Path:
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=list(lora.targets),
+        rank_pattern=dict(lora.rank_pattern or {}),
+        lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         fan_in_fan_out=task.architecture.family == "gpt2",
         bias="none",
         task_type="CAUSAL_LM",
@@ -184,7 +213,7 @@ def save_peft(adapters: AdapterSet, task: Task, folder: Path) -> Path:
     ).save_pretrained(str(folder))
     path = family_named(task.architecture.family).layer_path
     tensors = {
-        f"base_model.model.{path}.{layer}.{name.replace('.default.', '.')}": tensor.contiguous()
+        f"base_model.model.{path}.{layer}.{peft_name(name)}": tensor.contiguous()
         for layer, state in adapters.items()
         for name, tensor in state.parameters.items()
     }

@@ -128,6 +128,7 @@ class BatchedSteps:
         for _, pending in ready:
             pending.laps.mark(WAITING, begin_s)
         self.shared.hold(self)
+        self.shared.half.clock.step = turns[0].step
         steps = self.shared.half.train_batched([p.activation for _, p in ready], [p.labels for _, p in ready])
         end_s = now_s()
         for _, pending in ready:

@@ -310,7 +310,8 @@ class SplitDevice:
         import torch
 
         settings, half, laps, number = this.settings, this.equipment.half, this.laps, this.start.round
-        ids = this.equipment.batch((number - 1) * settings.epochs + epoch)
+        half.clock.step = (number - 1) * settings.epochs + epoch
+        ids = this.equipment.batch(half.clock.step)
         activation = half.forward(ids)
         laps.mark("device")
         message = Activations(

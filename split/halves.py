@@ -18,10 +18,11 @@ from cardlab.core.errors import RunError
 from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.board.heap import hold_freed_memory
 from cardlab.profilers.runtime.budget import available_memory_bytes
-from cardlab.profilers.runtime.build import build_meta, enable_checkpointing, release, restore_rotary
+from cardlab.profilers.runtime.build import build_meta, enable_checkpointing, make_room, move_buffers, release
 from cardlab.profilers.runtime.extras import make_optimizer
 from cardlab.profilers.runtime.segments import synchronizer
 from cardlab.split.adapters import AdapterSet, LayerState
+from cardlab.split.dropout import Clock, seed_dropout
 from cardlab.split.refusals import NotFiniteError
 from cardlab.split.settings import check_cut
 from cardlab.split.weights import Weights
@@ -45,10 +46,12 @@ class Half:
         side: "device" or "server".
         learning_rate: of the optimizer that the task names.
         torch_device: where it computes ("cpu", "cuda:0").
+        seed: of the run, for LoRA dropout.
 
     Attributes:
         cut: 0 before the first `set_cut`.
         keeps_loaded: layers that leave keep their memory, where the cut goes back and forth.
+        clock: says which mini-batch is computed; LoRA dropout is off until it does.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Half:
         *,
         learning_rate: float,
         torch_device: str = "cpu",
+        seed: int = 0,
     ) -> None:
         self.task, self.side = task, side
         self.cut = 0
@@ -69,8 +73,10 @@ class Half:
         self._synchronize = synchronizer(torch_device)
         self._built = build_meta(task, execution)
         self._family = self._built.family
-        self._layers = list(self._built.layers)
+        self._layers = self._built.layers
         self._ready: set[int] = set()
+        self.clock = Clock()
+        seed_dropout(self._layers, seed, self.clock)
         self._part: torch.nn.Module | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         paths = self._family.embedding_paths if side == "device" else (self._family.norm_path, self._family.head_path)
@@ -85,7 +91,7 @@ class Half:
     @property
     def layers(self) -> tuple[torch.nn.Module, ...]:
         """All layers of the model; those that this side does not hold are on the meta device."""
-        return tuple(self._layers)
+        return self._layers
 
     def set_cut(self, cut: int) -> None:
         """Move the cut: fetch the layers that come, release those that leave.
@@ -96,16 +102,12 @@ class Half:
         if cut == self.cut:
             return
         first, self.cut = self._part is None, cut
-        parent, _, name = self._family.layer_path.rpartition(".")
-        # The cut before this one replaced the list of layers by its part.
-        setattr(self._built.model.get_submodule(parent), name, torch.nn.ModuleList(self._layers))
-        cut_side = self._family.device_part if self.side == "device" else self._family.server_part
-        part = cut_side(self._built.model, cut)
+        part = self._built.device_part(cut) if self.side == "device" else self._built.server_part(cut)
         self._part = part
         # Embedding or head stay where the cut goes.
         if first:
             self._load_fixed()
-            restore_rotary(self._built, self._built.model, self._where)
+            move_buffers(part, self._where)
         for number in () if self.keeps_loaded else sorted(self._ready - set(self.numbers)):
             release(self._layers[number])
             self._ready.discard(number)
@@ -142,15 +144,29 @@ class Half:
         """Memory and weights for these modules by checkpoint name; LoRA tensors wait for `load`."""
         wanted = {}
         for prefix, module in modules.items():
-            module.to_empty(device=self._where)
-            for name, parameter in module.named_parameters():
+            make_room(module, self._where)
+            # Buffers that checkpoints keep are weights too: what routers add to their scores is one.
+            for name, tensor in module.state_dict(keep_vars=True).items():
                 if "lora_" not in name:
-                    wanted[f"{prefix}.{name.replace('.base_layer.', '.')}"] = parameter
-            self._family.restore_buffers(module)
+                    wanted[f"{prefix}.{name.replace('.base_layer.', '.')}"] = tensor
         read = self._weights.read(group, {n: tuple(p.shape) for n, p in wanted.items()}, self._execution.dtype)
         with torch.no_grad():
             for name, parameter in wanted.items():
                 parameter.copy_(read[name])
+
+    def magnitudes(self, layer: int) -> dict[str, torch.Tensor]:
+        """Lengths of the rows of a layer's adapted weights, by module path, wherever that layer runs (DoRA)."""
+        family, architecture = self._family, self.task.architecture
+        prefix = f"{family.layer_path}.{layer}."
+        shapes = {n: s for n, s in family.parameters(architecture).items() if n.startswith(prefix)}
+        read = self._weights.read(f"layer-{layer}", shapes, self._execution.dtype)
+        found = {}
+        for path in family.layer_maps(architecture, layer):
+            if self.task.lora.adapts(path):
+                weight = read[f"{prefix}{path}.weight"]
+                # GPT-2's Conv1D keeps inputs x outputs.
+                found[path] = torch.linalg.norm(weight.T if family.name == "gpt2" else weight, dim=1)
+        return found
 
     def load(self, adapters: AdapterSet) -> None:
         """Take over the adapters and optimizer state of this side's layers; others are ignored."""
@@ -240,7 +256,7 @@ class Half:
         return [ServerStep(loss=v, gradient=g) for v, g in zip(values, gradients, strict=True)]
 
     def loss(self, activation: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Server: loss of received smashed data, nothing trained."""
+        """Server: loss of received smashed data, nothing trained; a clock at None leaves dropout off."""
         hidden = activation.to(self._where, self._built.dtype)
         return self._model()(inputs_embeds=hidden, labels=ids.to(self._where), use_cache=False).loss
 

@@ -125,7 +125,7 @@ class Server:
         self._members = Members(parts.transport, self.settings, self._admit, silence_s, note)
         self._read_hz: float | None = None
         self._residuals: dict[str, torch.Tensor | None] = {}
-        seeded = initial_adapters(self.settings.task, self.settings.seed)
+        seeded = initial_adapters(self.settings.task, self.settings.seed, parts.half.magnitudes)
         self.adapters: AdapterSet = parts.journal.adapters() or seeded
 
     def run(self) -> AdapterSet:

@@ -13,6 +13,7 @@ from cardlab.core.records.plan import SERIAL
 from cardlab.core.records.task import Architecture, Task
 from cardlab.split.refusals import RefusalCode, RefusalError
 
+_DEFAULT = "the default"
 PRIVACY = (
     "warning: with a language model the labels are the tokens themselves, so the server sees the text; smashed data"
     " and adapters reveal it too (docs/split.md says what is known)"
@@ -156,6 +157,8 @@ def check_task(announced: Task, model: str, here: Task, given: Mapping[str, obje
     there = to_plain(announced)
     for f in fields(Architecture):
         key, value, own = f.name, getattr(announced.architecture, f.name), getattr(here.architecture, f.name)
+        if key == "configuration" and own != value:
+            key, own, value = _first_difference(own, value)
         # The first difference is enough to choose the right model.
         if own != value:
             raise RunError(
@@ -173,6 +176,13 @@ def check_task(announced: Task, model: str, here: Task, given: Mapping[str, obje
                 f"{key} is {wanted} on this device and {theirs} on the server",
                 remedy="give the same on both sides, or leave it out here: the server's is taken",
             )
+
+
+def _first_difference(own: str | None, value: str | None) -> tuple[str, object, object]:
+    """Key and both values of the first difference of two configurations; a key that one leaves out has its default."""
+    mine, theirs = (json.loads(text) if text else {} for text in (own, value))
+    key = next(k for k in sorted({*mine, *theirs}) if mine.get(k, _DEFAULT) != theirs.get(k, _DEFAULT))
+    return key, mine.get(key, _DEFAULT), theirs.get(key, _DEFAULT)
 
 
 def check_version(theirs: str) -> None:

@@ -107,6 +107,7 @@ class SerialSteps:
         laps.mark("server")
         activation, labels = turn.unpack(arrival.message)
         laps.mark("decode")
+        self.shared.half.clock.step = turn.step
         step = self.shared.half.train(activation, labels)
         laps.mark("server")
         return turn.gradients(step, arrival.arrived_s, laps)
@@ -151,6 +152,11 @@ class Turn:
     def cut(self) -> int:
         """Layers on the device."""
         return self.assignment.cut
+
+    @property
+    def step(self) -> int:
+        """The mini-batch that is due, counted over the whole run from 0."""
+        return (self.round - 1) * self._settings.epochs + len(self._losses)
 
     @property
     def learned(self) -> bool:

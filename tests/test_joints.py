@@ -78,7 +78,7 @@ def _definitions() -> dict[str, list[str]]:
 
 def test_a_constant_that_rooms_share_stands_once() -> None:
     found = _definitions()
-    for name in ("DTYPE_BYTES", "TERMS", "SEGMENTS", "SHARINGS", "POWERS", "SUBJECT"):
+    for name in ("DTYPE_BYTES", "TERMS", "PHASES", "SHARINGS", "POWERS", "SUBJECT"):
         assert len(found.get(name, [])) == 1, (name, found.get(name))
 
 

@@ -255,5 +255,7 @@ def test_only_the_entry_point_catches_everything() -> None:
                     names = {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)} if node.type else {"all"}
                     if names & {"Exception", "BaseException", "all"}:
                         found.append(f"{file.relative_to(ROOT)}:{node.lineno}")
-    # The tokenizers library raises bare Exception, and its panics are not even that.
-    assert {place.split(":")[0] for place in found} == {"cli/main.py", "split/tokenizer.py"}, found
+    # The tokenizers library raises bare Exception, and its panics are not even that; some hundred configuration classes
+    # of transformers refuse with whatever error they come to.
+    others = {"split/tokenizer.py", "profilers/runtime/families/generic.py"}
+    assert {place.split(":")[0] for place in found} == {"cli/main.py", *others}, found

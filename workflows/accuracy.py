@@ -29,6 +29,7 @@ from cardlab.profilers.measure.environment import gather_environment
 from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.execution import import_torch
+from cardlab.profilers.runtime.families import attention_of
 from cardlab.split.codecs.registry import codec_named
 from cardlab.split.data import read_corpus
 from cardlab.split.settings import check_cut
@@ -90,7 +91,7 @@ def accuracy(store: Store, options: AccuracyOptions | None = None, progress: Say
     platform = open_platform("cpu", label=load_settings().name)
     try:
         keep_label(store, platform, None)
-        execution = open_runtime(platform).resolve_execution("float32", "sdpa", 1)
+        execution = open_runtime(platform).resolve_execution("float32", attention_of(task.architecture), 1)
         weights = open_weights(task, 0)
         tokens = tokenizer.encode([trying.program_text()] if corpus is None else corpus.documents)
         trying.check_tokens(tokens, task)

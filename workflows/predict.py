@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cardlab.calibrate.freshness import staleness
 from cardlab.calibrate.transfer import transferred
@@ -19,6 +19,7 @@ from cardlab.reports.views.curves import prediction_chart
 from cardlab.reports.views.parts import Bars, Chart
 from cardlab.workflows.fit import stored_fits
 from cardlab.workflows.options.calibrate import PredictOptions, ShowFitsOptions
+from cardlab.workflows.targets import lora_of
 
 # A memory frequency read under load differs from the listed one by rounding; its steps are far wider.
 SAME_MEMORY = 0.01
@@ -130,15 +131,13 @@ def _of_task(store: Store, chosen: Sequence[Fit], options: PredictOptions) -> li
     # The command names model, batch and sequence only: the rest is that of what was measured last.
     lora = sources[-1].lora
     from cardlab.profilers import runtime as engine
-    from cardlab.profilers.runtime.formula import segment_flop
+    from cardlab.profilers.runtime.flops import flop_of
 
     wanted = engine.resolve_task(
         str(options.model),
         batch=1 if options.batch is None else options.batch,
         sequence=512 if options.sequence is None else options.sequence,
-        lora_rank=lora.rank,
-        lora_alpha=lora.alpha,
-        adapter_dtype=lora.dtype,
+        **lora_of(replace(lora, rank_pattern=None)),
         optimizer=sources[-1].optimizer,
     )
     if wanted.uid in measured:
@@ -148,7 +147,7 @@ def _of_task(store: Store, chosen: Sequence[Fit], options: PredictOptions) -> li
     found = []
     for fit in chosen:
         if fit.task == source.uid and fit.quantity == "latency" and fit.segment and fit.phase:
-            new, old = (getattr(segment_flop(t, fit.segment), f"{fit.phase}_flop") for t in (wanted, source))
+            new, old = (getattr(flop_of(t, fit.segment), f"{fit.phase}_flop", None) for t in (wanted, source))
             if new and old:
                 found.append(transferred(fit, task=wanted.uid, flop_ratio=new / old))
     return found
@@ -161,6 +160,9 @@ def _tasks(store: Store, fits: Sequence[Fit]) -> dict[str, Task]:
 
 
 def _layer_flop(task: Task) -> float:
-    from cardlab.profilers.runtime.formula import segment_flop
+    """Of the layers beyond the first, their mean."""
+    from cardlab.profilers.runtime.flops import flop_of
 
-    return segment_flop(task, "layer").forward_flop or 1.0
+    layers = task.architecture.layer_segments[1:]
+    counts = {name: flop_of(task, name) for name in dict.fromkeys(layers)}
+    return sum(getattr(counts[name], "forward_flop", None) or 1.0 for name in layers) / len(layers)

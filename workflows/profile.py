@@ -12,7 +12,7 @@ from cardlab.core import plausible
 from cardlab.core.errors import NotSupportedError, ProfileError, UsageError
 from cardlab.core.records.measurement import PlannedPoint, Profile
 from cardlab.core.records.presence import two_hosts
-from cardlab.core.records.task import Architecture, Execution
+from cardlab.core.records.task import Execution
 from cardlab.db.store import Store
 from cardlab.db.store.meters import behind_sensors
 from cardlab.db.times import utc_now
@@ -48,7 +48,7 @@ from cardlab.workflows.observers import SilentObserver
 from cardlab.workflows.opening import Opening, opened
 from cardlab.workflows.options.profile import ProfileOptions
 from cardlab.workflows.settings import load_settings
-from cardlab.workflows.targets import split_targets
+from cardlab.workflows.targets import split_pattern, split_targets
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|min|h)?$")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -255,6 +255,10 @@ _OF_TASK = {
     "lora_alpha": "--lora-alpha",
     "lora_targets": "--lora-targets",
     "adapter_dtype": "--adapter-dtype",
+    "lora_rank_pattern": "--lora-rank-pattern",
+    "lora_dropout": "--lora-dropout",
+    "rslora": "--rslora",
+    "dora": "--dora",
     "gradient_checkpointing": "--checkpointing",
     "optimizer": "--optimizer",
     "compression": "--compression",
@@ -328,6 +332,10 @@ def _workload(options: ProfileOptions, platform: HardwareDevice) -> Workload:
         lora_alpha=options.lora_alpha,
         lora_targets=split_targets(options.lora_targets),
         adapter_dtype=options.adapter_dtype,
+        lora_rank_pattern=split_pattern(options.lora_rank_pattern),
+        lora_dropout=options.lora_dropout,
+        rslora=options.rslora,
+        dora=options.dora,
         gradient_checkpointing=options.gradient_checkpointing,
         optimizer=options.optimizer,
     )
@@ -390,8 +398,3 @@ def restore_frequencies() -> tuple[str, ...]:
         finally:
             platform.close()
     return tuple(released)
-
-
-def bundled_models() -> dict[str, Architecture]:
-    """The bundled configurations by name."""
-    return {name: engine.load_architecture(name) for name in engine.bundled_models()}

@@ -22,6 +22,7 @@ from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.configs import dropout_note, load_architecture, load_computing
 from cardlab.profilers.runtime.execution import DTYPES, import_torch
+from cardlab.profilers.runtime.families import attention_of
 from cardlab.split.batched import sharing_of
 from cardlab.split.codecs.registry import codec_named
 from cardlab.split.data import read_corpus
@@ -41,7 +42,7 @@ from cardlab.workflows.labels import keep_label
 from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
 from cardlab.workflows.run_device import open_real, text_words
-from cardlab.workflows.targets import split_targets
+from cardlab.workflows.targets import lora_of, split_pattern, split_targets
 
 DEFAULT_MODEL = "tiny-llama"
 # The first round pays for caches and first allocations; a median needs some beside it.
@@ -208,14 +209,18 @@ def _prepared(
             _check_unchanged(options, settings)
             plan = None if settings.plan is None else store.plans.get(settings.plan)
             dtype = settings.dtype if options.dtype == "auto" and settings.dtype else options.dtype
-            execution = open_runtime(platform).resolve_execution(dtype, "sdpa", options.threads)
+            execution = open_runtime(platform).resolve_execution(
+                dtype, attention_of(settings.task.architecture), options.threads
+            )
         else:
             plan = None if options.plan is None else store.plans.get(options.plan)
             task = _task(options, plan, store)
             _check_against(options, plan, task)
             import_torch().set_num_threads(options.threads)
             dtype = _dtype(options, plan, store, platform.identity.key)
-            execution = open_runtime(platform).resolve_execution(dtype, "sdpa", options.threads)
+            execution = open_runtime(platform).resolve_execution(
+                dtype, attention_of(task.architecture), options.threads
+            )
             settings = _settings(options, plan, task, execution)
             _check_text(options, settings)
             Journal.check_vacant(Path(options.out))
@@ -368,6 +373,11 @@ def _task(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
         "lora_rank": options.lora_rank,
         "lora_alpha": options.lora_alpha,
         "lora_targets": split_targets(options.lora_targets),
+        "lora_rank_pattern": split_pattern(options.lora_rank_pattern),
+        "lora_dropout": options.lora_dropout,
+        # A switch says only that it is on.
+        "rslora": options.rslora or None,
+        "dora": options.dora or None,
         "optimizer": options.optimizer,
     }
     planned: dict[str, Any] = {}
@@ -375,11 +385,10 @@ def _task(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
         planned = {
             "batch": base.batch,
             "sequence": base.sequence,
-            "lora_rank": base.lora.rank,
-            "lora_alpha": base.lora.alpha,
+            **lora_of(base.lora),
             # Names of its own model's modules: another model may not have them.
             "lora_targets": base.lora.targets if options.model is None else None,
-            "adapter_dtype": base.lora.dtype,
+            "lora_rank_pattern": base.lora.rank_pattern if options.model is None else None,
             "gradient_checkpointing": base.gradient_checkpointing,
             "optimizer": base.optimizer,
         }
@@ -456,6 +465,7 @@ def _serve(
         "server",
         learning_rate=settings.learning_rate,
         torch_device=open_runtime(platform).torch_device or "cpu",
+        seed=settings.seed,
     )
     # Devices at once may have different cuts: layers would be loaded and dropped at each turn.
     half.keeps_loaded = settings.parallel

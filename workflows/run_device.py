@@ -13,6 +13,7 @@ from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.configs import load_computing
 from cardlab.profilers.runtime.execution import import_torch
+from cardlab.profilers.runtime.families import attention_of
 from cardlab.split.data import Batches, Corpus, read_corpus
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.keys import make_keys
@@ -145,9 +146,17 @@ def _equipment(
         shard=shard,
     )
     runtime = open_runtime(platform)
-    execution = runtime.resolve_execution(options.dtype, "sdpa", options.threads)
+    execution = runtime.resolve_execution(options.dtype, attention_of(here.architecture), options.threads)
     where = runtime.torch_device or "cpu"
-    half = Half(here, execution, weights, "device", learning_rate=settings.learning_rate, torch_device=where)
+    half = Half(
+        here,
+        execution,
+        weights,
+        "device",
+        learning_rate=settings.learning_rate,
+        torch_device=where,
+        seed=settings.seed,
+    )
     inputs = Inputs(
         tokenizer=tokenizer.digest,
         data=content_hash([text.corpus.digest, list(shard)]),

@@ -14,13 +14,12 @@ from cardlab.card.problem.codec_times import Codecs, codecs_of
 from cardlab.card.problem.datasheet import datasheet_problem
 from cardlab.card.problem.inputs import PlanInputs
 from cardlab.card.problem.measured import (
-    DEVICE_PARTS,
-    SERVER_PARTS,
     Fits,
     Measured,
     best_point,
     curve,
     device_memory_bytes,
+    device_parts,
     device_power_w,
     device_seconds,
     idle_power_w,
@@ -29,6 +28,7 @@ from cardlab.card.problem.measured import (
     link_source,
     server_fits,
     server_frequencies,
+    server_parts,
     server_seconds,
     uncertainty_of,
     whole_seconds,
@@ -189,20 +189,19 @@ class _Assembly:
         """The problems and what they were made of."""
         problem, assumed = self._problem()
         cuts: Array = problem.cuts.astype(np.float64)
-        layers = self.task.architecture.layers - cuts
         used = self._used()
         measured = Measured(
             profiles=self.profiles,
             labels=problem.devices,
+            architecture=self.task.architecture,
             cuts=cuts,
-            layers=layers,
             fits=self.fits,
             frequencies=problem.frequency_hz,
         )
         return Gathered(
             problems=self._rounds(problem, rounds, self.request.link),
             statistics=self._statistics(problem),
-            local_s=np.array([whole_seconds(p, self.task.architecture.layers) for p in self.profiles]),
+            local_s=np.array([whole_seconds(p) for p in self.profiles]),
             uncertainty=uncertainty_of(measured, self._link_sources()),
             datasheet=datasheet_problem(problem, self._analysis(), self.server, [p.run.device for p in self.profiles]),
             task=self.task,
@@ -219,7 +218,7 @@ class _Assembly:
         )
 
     def _used(self) -> list[Fit]:
-        latency = [latency_fit(self.fits, part) for part in SERVER_PARTS]
+        latency = [latency_fit(self.fits, part) for part in server_parts(self.task.architecture)]
         powers = [self.fits.get((quantity, None, None)) for quantity in ("power", "wait_power")]
         return latency + [fit for fit in powers if fit is not None]
 
@@ -251,7 +250,7 @@ class _Assembly:
             handling_s=self.codecs.handling_s(list(cuts)),
             device_layer_s=np.array([layer_load_s(p) for p in self.profiles]),
             server_layer_s=layer_load_s(self.server_profile),
-            server_s=server_seconds(self.fits, self.task.architecture.layers - layers, frequencies),
+            server_s=server_seconds(self.fits, self.task.architecture, layers, frequencies),
             power_w=self._curve("power", frequencies),
             wait_power_w=self._curve("wait_power", frequencies),
             idle_power_w=idle_power_w(self.server_profile),
@@ -391,7 +390,7 @@ class _Assembly:
             for warning in fit.warnings:
                 said.setdefault(f"fits of {self.server.name}: {warning}", []).append(what)
         for profile in self.profiles:
-            for segment, phase in DEVICE_PARTS:
+            for segment, phase in device_parts(self.task.architecture):
                 measurement = best_point(profile).find("latency", segment, phase)
                 for flag in () if measurement is None else measurement.flags:
                     said.setdefault(f"times of {profile.run.device.name}: {flag}", []).append(f"{segment} {phase}")

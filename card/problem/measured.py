@@ -21,20 +21,26 @@ from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.link import Link
 from cardlab.core.records.measurement import Point, Profile
-from cardlab.core.records.task import Task
-from cardlab.core.records.workload import PHASES
+from cardlab.core.records.task import Architecture, Task
+from cardlab.core.records.workload import EMBEDDING, FIRST_LAYER, FORWARD, HEAD, PHASES, is_layer
 from cardlab.db.store import Store
 
-SERVER_PARTS = (("layer", "forward"), ("layer", "backward"), ("head", "forward"), ("head", "backward"))
-DEVICE_PARTS = (
-    ("embedding", "forward"),
-    ("first_layer", "forward"),
-    ("first_layer", "backward"),
-    ("layer", "forward"),
-    ("layer", "backward"),
-)
 DRAWS = 200
+Part = tuple[str, str]
+"""A segment and a phase."""
 Fits = Mapping[tuple[str, str | None, str | None], Fit]
+
+
+def server_parts(architecture: Architecture) -> tuple[Part, ...]:
+    """What the server may have to compute: every kind of layer that is not the first, and the head."""
+    kinds = dict.fromkeys(architecture.layer_segments[1:])
+    return tuple((name, phase) for name in (*kinds, HEAD) for phase in PHASES)
+
+
+def device_parts(architecture: Architecture) -> tuple[Part, ...]:
+    """What a device may have to compute, up to the last layer."""
+    kinds = dict.fromkeys(architecture.layer_segments[1:])
+    return ((EMBEDDING, FORWARD), *((name, phase) for name in (FIRST_LAYER, *kinds) for phase in PHASES))
 
 
 def best_point(profile: Profile) -> Point:
@@ -48,10 +54,10 @@ def best_point(profile: Profile) -> Point:
     return point
 
 
-def _segment_times(profile: Profile) -> dict[tuple[str, str], tuple[float, float]]:
+def _segment_times(profile: Profile) -> dict[Part, tuple[float, float]]:
     """Seconds and their standard error (0 if unknown) of every part a device needs."""
     point, found = best_point(profile), {}
-    for part in DEVICE_PARTS:
+    for part in device_parts(architecture_of(profile)):
         estimate = point.latency(*part)
         if estimate is None:
             raise PlanError(
@@ -62,14 +68,40 @@ def _segment_times(profile: Profile) -> dict[tuple[str, str], tuple[float, float
     return found
 
 
-def _multiples(part: tuple[str, str], cuts: Array) -> Array:
-    return np.asarray(cuts - 1.0 if part[0] == "layer" else np.ones(cuts.size))
+def architecture_of(profile: Profile) -> Architecture:
+    """Of the task of a profile; PlanError where it is of none."""
+    if profile.run.task is None:
+        raise PlanError(
+            f"run {profile.run.uid[:12]} of {profile.run.device.name!r} is of no model",
+            remedy="profile the device with --model",
+        )
+    return profile.run.task.architecture
+
+
+def on_device(architecture: Architecture, segment: str, cuts: Array) -> Array:
+    """How often a segment occurs below each cut [C], up to the last layer."""
+    if not is_layer(segment):
+        return np.ones(cuts.size)
+    return np.asarray(_counts(architecture.layer_segments[1:], segment)[cuts.astype(int) - 1])
+
+
+def on_server(architecture: Architecture, segment: str, cuts: Array) -> Array:
+    """How often a segment occurs above each cut [C]."""
+    if not is_layer(segment):
+        return np.ones(cuts.size)
+    counts = _counts(architecture.layer_segments, segment)
+    return np.asarray(counts[-1] - counts[cuts.astype(int)])
+
+
+def _counts(layers: Sequence[str], segment: str) -> Array:
+    """Occurrences among the first 0, 1, 2... layers [L + 1]."""
+    return np.cumsum([0.0, *(float(name == segment) for name in layers)])
 
 
 def device_seconds(profile: Profile, cuts: Array) -> Array:
     """Seconds per mini-batch of the device's side at each cut [C]."""
-    times = _segment_times(profile)
-    return np.asarray(sum(value * _multiples(part, cuts) for part, (value, _) in times.items()))
+    times, architecture = _segment_times(profile), architecture_of(profile)
+    return np.asarray(sum(v * on_device(architecture, segment, cuts) for (segment, _), (v, _) in times.items()))
 
 
 def device_memory_bytes(profile: Profile, cuts: Array) -> Array:
@@ -88,10 +120,10 @@ def device_memory_bytes(profile: Profile, cuts: Array) -> Array:
     return np.array([np.nan if need is None else float(need) for need in found])
 
 
-def whole_seconds(profile: Profile, layers: int) -> float:
+def whole_seconds(profile: Profile) -> float:
     """Seconds per mini-batch of the whole model, head included, on that device; NaN where its head was not timed."""
-    point = best_point(profile)
-    head = [point.latency("head", phase) for phase in PHASES]
+    point, layers = best_point(profile), architecture_of(profile).layers
+    head = [point.latency(HEAD, phase) for phase in PHASES]
     head_s = [estimate.value for estimate in head if estimate is not None]
     return float(device_seconds(profile, np.array([float(layers)]))[0]) + sum(head_s) if len(head_s) == 2 else np.nan
 
@@ -133,7 +165,7 @@ def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> F
             continue
         if key not in found or (fit.power_mode, fit.memory_hz) == here:
             found[key] = fit
-    for segment, phase in SERVER_PARTS:
+    for segment, phase in server_parts(task.architecture):
         if ("latency", segment, phase) not in found:
             raise PlanError(
                 f"the server {server.name!r} has no fit of {segment} {phase}",
@@ -149,7 +181,7 @@ def server_frequencies(profile: Profile, fits: Fits) -> Array:
     where laws depend on the frequency and the run does not say what was offered: any choice would be a guess.
     """
     offered = profile.run.offered_hz
-    axis = fits[("latency", "layer", "forward")].x
+    axis = latency_fit(fits, server_parts(architecture_of(profile))[0]).x
     if axis.min is None or axis.max is None:
         return np.array([np.nan])
     if not offered:
@@ -164,21 +196,21 @@ def server_frequencies(profile: Profile, fits: Fits) -> Array:
     return inside if inside.size else np.array([axis.max])
 
 
-def server_seconds(fits: Fits, layers: Array, frequencies: Array) -> Array:
-    """Seconds per mini-batch of the server's side [C,F]: its layers and the head."""
+def server_seconds(fits: Fits, architecture: Architecture, cuts: Array, frequencies: Array) -> Array:
+    """Seconds per mini-batch of the server's side [C,F]: the layers above each cut and the head."""
     return np.asarray(
         sum(
             count[:, None] * curve(latency_fit(fits, part), frequencies)[None, :]
-            for part, count in _server_parts(layers)
+            for part, count in _server_counts(architecture, cuts)
         )
     )
 
 
-def _server_parts(layers: Array) -> list[tuple[tuple[str, str], Array]]:
-    return [(part, layers if part[0] == "layer" else np.ones(layers.size)) for part in SERVER_PARTS]
+def _server_counts(architecture: Architecture, cuts: Array) -> list[tuple[Part, Array]]:
+    return [(part, on_server(architecture, part[0], cuts)) for part in server_parts(architecture)]
 
 
-def latency_fit(fits: Fits, part: tuple[str, str]) -> Fit:
+def latency_fit(fits: Fits, part: Part) -> Fit:
     """The fit of one (segment, phase)."""
     segment, phase = part
     return fits[("latency", segment, phase)]
@@ -211,23 +243,25 @@ class Measured:
 
     Attributes:
         profiles, labels: of each device [M].
-        cuts: layers on the device [C]; layers: those on the server [C].
+        architecture: of the task.
+        cuts: layers on the device [C].
         fits: of the server; frequencies: what it offers, Hz [F].
     """
 
     profiles: Sequence[Profile]
     labels: Sequence[str]
+    architecture: Architecture
     cuts: Array
-    layers: Array
     fits: Fits
     frequencies: Array
 
 
 def uncertainty_of(measured: Measured, links: Sequence[Source] = ()) -> Uncertainty:
     """Every source of uncertainty in a plan from a database, each an independent one; `links` those of rates."""
-    cuts, layers, fits, frequencies = measured.cuts, measured.layers, measured.fits, measured.frequencies
+    architecture, cuts = measured.architecture, measured.cuts
+    fits, frequencies = measured.fits, measured.frequencies
     sources = list(links)
-    for part, count in _server_parts(layers):
+    for part, count in _server_counts(architecture, cuts):
         fit = latency_fit(fits, part)
         sources.append(
             Source(
@@ -253,7 +287,7 @@ def uncertainty_of(measured: Measured, links: Sequence[Source] = ()) -> Uncertai
         added = np.zeros((DRAWS, cuts.size))
         for part, (_, stderr) in _segment_times(profile).items():
             seed = (profile.run.uid, *part)
-            added += stderr * _normal(*seed)[:, None] * _multiples(part, cuts)
+            added += stderr * _normal(*seed)[:, None] * on_device(architecture, part[0], cuts)
         sources.append(Source(name=f"times of {label}", device=m, device_s=added))
     return Uncertainty(sources=tuple(sources), draws=DRAWS)
 

@@ -231,4 +231,5 @@ def task_name(task: Task) -> str:
     """What tells tasks apart, in one short line."""
     lora = task.lora
     shape = f"{task.batch}x{task.sequence}"
-    return f"{task.model} {shape} r={lora.rank} on {'+'.join(lora.targets)} {task.optimizer}"
+    variants = lora.words.removeprefix(f"LoRA rank {lora.rank}")
+    return f"{task.model} {shape} r={lora.rank}{variants} on {'+'.join(lora.targets)} {task.optimizer}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.core.plain import Document
 from cardlab.core.records.measurement import Profile
+from cardlab.core.records.workload import EMBEDDING
 from cardlab.core.text import NOT_MEASURED, data_size, milliseconds, percent, si
 from cardlab.reports.views.profile import profile_document
 
@@ -94,7 +95,7 @@ def _print_point(point: Document) -> None:
 def _print_sweep(points: Sequence[Document]) -> None:
     """Many points, a row each, by frequency."""
     # The embedding is a lookup, whose time hardly depends on the frequency.
-    shown = [s for s in ("first_layer", "layer", "head") if any(s == x["segment"] for x in points[0]["segments"])]
+    shown = [x["segment"] for x in points[0]["segments"] if x["segment"] != EMBEDDING]
     columns = (
         "frequency",
         "requested",

@@ -15,7 +15,7 @@ from enum import Enum
 from cardlab.core.quantity import Estimate, Provenance, product, sum_of
 from cardlab.core.records.device import Device, Environment
 from cardlab.core.records.task import Execution, Task
-from cardlab.core.records.workload import PHASES, Analysis, SegmentCost
+from cardlab.core.records.workload import FORWARD, PHASES, Analysis, SegmentCost, is_layer
 from cardlab.core.tables import Cell, Tabular
 
 # In the order in which a point measures them.
@@ -254,6 +254,12 @@ class Point:
         chosen = known or found
         return chosen[-1] if chosen else None
 
+    @property
+    def times_a_layer(self) -> bool:
+        """Whether the time of layers beyond the first is known there, of every kind that was timed."""
+        found = {m.segment for m in self.measurements if m.quantity == "latency" and is_layer(m.segment)}
+        return bool(found) and all(self.latency(str(segment), FORWARD) is not None for segment in found)
+
     def sum_of_segments(self, analysis: Analysis, phase: str) -> Estimate | None:
         """Time of one phase of the whole model from its segments, s; None where one is missing.
 
@@ -372,11 +378,7 @@ class Profile(Tabular):
 
         A contended point that --repeats kept is better than none, and worse than any clean one.
         """
-        good = [
-            p
-            for p in self.points
-            if p.operating is not None and not p.operating.throttled and p.latency("layer", "forward") is not None
-        ]
+        good = [p for p in self.points if p.operating is not None and not p.operating.throttled and p.times_a_layer]
         # Better a disturbed time than none, where --repeats kept one.
         quiet = [p for p in good if not p.flagged] or good
         return max(quiet, key=_speed, default=None)

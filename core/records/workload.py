@@ -5,8 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-SEGMENTS = ("embedding", "first_layer", "layer", "head")
-PHASES = ("forward", "backward")
+FORWARD, BACKWARD = "forward", "backward"
+PHASES = (FORWARD, BACKWARD)
+EMBEDDING, FIRST_LAYER, LAYER, HEAD = "embedding", "first_layer", "layer", "head"
+
+
+def is_segment(name: str | None) -> bool:
+    """Whether a piece of work is a segment of a model, and not something beside it (optimizer, copies)."""
+    return name in (EMBEDDING, FIRST_LAYER, HEAD) or is_layer(name)
+
+
+def layer_segment(kind: str | None) -> str:
+    """The segment of the layers of one kind beyond the first layer; kind None where all layers are alike."""
+    return LAYER if kind is None else f"{LAYER}:{kind}"
+
+
+def is_layer(segment: str | None) -> bool:
+    """Whether a segment is of layers beyond the first, of whatever kind."""
+    return segment is not None and (segment == LAYER or segment.startswith(f"{LAYER}:"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +38,8 @@ class SegmentCost:
     """Static cost of one segment of the model for one mini-batch.
 
     Attributes:
-        segment: one of SEGMENTS. `first_layer` is the layer whose input needs no gradient.
+        segment: "embedding", "first_layer" (whose input needs no gradient), "layer" (or one "layer:KIND" for each kind
+            where layers are of several), "head".
         count: how often it occurs in the whole model.
         forward_flop, backward_flop: FLOPs of one occurrence (torch's counter on the meta device).
         flop_by_method: the same by each method: "torch", "fvcore" (forward), "formula".
@@ -51,7 +68,7 @@ class SegmentCost:
     @property
     def phases(self) -> tuple[str, ...]:
         """Phases in which it works: nothing trainable lies before the embedding, so no backward."""
-        return ("forward",) if self.segment == "embedding" else PHASES
+        return ("forward",) if self.segment == EMBEDDING else PHASES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +101,7 @@ class Analysis:
     Attributes:
         parameters: of the whole model without adapters, tied weights once.
         trainable_parameters: LoRA parameters of the whole model.
-        segments: in the order of SEGMENTS.
+        segments: in data order: embedding, first layer, the kinds of layers, head.
         cuts: for cut = 1..L-1.
         flop_disagreements: lines naming segment, methods and their relative difference where two
             methods differ by more than 0.1 %; empty when all agree.

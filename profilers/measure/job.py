@@ -5,6 +5,9 @@ Dimensions, LoRA targets, rotary frequencies, FLOPs and memory of every segment 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from cardlab.core.errors import UnsupportedFamilyError
 from cardlab.core.plain import to_plain
 from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.agent import AGENT_VERSION
@@ -18,7 +21,7 @@ def make_job(task: Task, dtypes: tuple[str, ...], attention: str = "sdpa") -> di
         attention: "sdpa" (with the spelt-out kernel where torch is older than 2.0) or "eager".
     """
     from cardlab.profilers.runtime import analyse
-    from cardlab.profilers.runtime.build import build_meta, make_rotary
+    from cardlab.profilers.runtime.build import build_meta
 
     # The board's torch may be older than the fused kernel, so both are counted.
     kernels = ("eager",) if attention == "eager" else ("sdpa", "eager")
@@ -29,7 +32,7 @@ def make_job(task: Task, dtypes: tuple[str, ...], attention: str = "sdpa") -> di
         for kernel in kernels
     }
     built = build_meta(task, Execution(dtype="float32", attention=attention))
-    rotary = make_rotary(built, "cpu")
+    rotary = getattr(built.inner, "rotary_emb", None)
     return {
         "agent": AGENT_VERSION,
         "task": to_plain(task),
@@ -57,7 +60,16 @@ def projections(task: Task) -> list[dict[str, object]]:
     """The linear maps of one layer by the names the agent has for their roles."""
     from cardlab.profilers.runtime.families import family_named
 
+    if task.lora != replace(task.lora, rank_pattern=None, dropout=0.0, rslora=False, dora=False):
+        raise UnsupportedFamilyError(
+            f"the agent has plain LoRA only, not {task.lora.words}", remedy="leave the variants of LoRA out"
+        )
     plan = family_named(task.architecture.family).plan(task.architecture)
+    if plan is None:
+        raise UnsupportedFamilyError(
+            f"the agent has no layers of its own for a {task.architecture.family} model",
+            remedy="profile the board with profile-device, or give the agent a llama, qwen2 or gpt2 model",
+        )
     named = [("qkv" if len(p.roles) == 3 else p.roles[0], p) for p in plan.attention_in]
     named.append(("attention_out", plan.attention_out))
     named.extend(zip(("gate", "up") if len(plan.mlp_in) == 2 else ("up",), plan.mlp_in, strict=True))

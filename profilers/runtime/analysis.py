@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cardlab.core.errors import ProfileError
 from cardlab.core.records.task import DTYPE_BYTES, Execution, Task
-from cardlab.core.records.workload import Analysis, SegmentCost
+from cardlab.core.records.workload import EMBEDDING, HEAD, Analysis, SegmentCost
 from cardlab.profilers.runtime.budget import CPU_ALLOCATOR_SLACK, cut_costs
-from cardlab.profilers.runtime.build import BuiltModel, build_meta, structural_groups
+from cardlab.profilers.runtime.build import BuiltModel, build_meta, check_kinds
 from cardlab.profilers.runtime.flops import count_flop, disagreements
 from cardlab.profilers.runtime.pieces import Piece, meta_pieces
 from cardlab.profilers.runtime.tracking import piece_memory
@@ -32,7 +31,7 @@ def analyse(
             and framework); `measure_overhead` measures it.
         server_overhead_bytes: the same for the server, by default as the device's.
 
-    Raises ProfileError when the layers of the model differ in structure.
+    Raises ProfileError when layers of one kind differ in structure.
     """
     return analyse_built(
         build_meta(task, execution),
@@ -43,16 +42,13 @@ def analyse(
 
 def analyse_built(built: BuiltModel, *, overhead_bytes: int, server_overhead_bytes: int) -> Analysis:
     """As `analyse`, of a model that was built already."""
-    if len(structural_groups(built)) != 1:
-        raise ProfileError(
-            f"the layers of {built.task.model} are not all alike",
-            remedy="use a model whose decoder layers have one structure",
-        )
     task = built.task
+    check_kinds(built)
+    segments = task.architecture.layer_segments
     costs: list[SegmentCost] = []
     lines: list[str] = []
     for piece in meta_pieces(built):
-        cost = _segment_cost(built, piece)
+        cost = _segment_cost(built, piece, segments[1:].count(piece.segment) or 1)
         costs.append(cost)
         lines.extend(disagreements(piece.segment, cost.flop_by_method))
     unique = {id(p): p for p in built.model.parameters()}.values()
@@ -78,7 +74,7 @@ def hidden_bytes(task: Task, execution: Execution) -> int:
     return task.tokens * task.architecture.hidden_size * DTYPE_BYTES[execution.dtype]
 
 
-def _segment_cost(built: BuiltModel, piece: Piece) -> SegmentCost:
+def _segment_cost(built: BuiltModel, piece: Piece, count: int) -> SegmentCost:
     counts = count_flop(built, piece)
     memory = piece_memory(piece)
     parameters = [p for module in piece.modules for p in module.parameters()]
@@ -87,7 +83,7 @@ def _segment_cost(built: BuiltModel, piece: Piece) -> SegmentCost:
     weight_bytes = sum(p.numel() * p.element_size() for p in frozen)
     cost = SegmentCost(
         segment=piece.segment,
-        count=built.task.architecture.layers - 1 if piece.segment == "layer" else 1,
+        count=count,
         forward_flop=counts["torch"].forward_flop or 0.0,
         backward_flop=counts["torch"].backward_flop or 0.0,
         flop_by_method=counts,
@@ -106,9 +102,9 @@ def _traffic_bytes(built: BuiltModel, cost: SegmentCost) -> int:
     hidden = hidden_bytes(built.task, built.execution)
     itemsize = DTYPE_BYTES[built.execution.dtype]
     # Rows are looked up: the table is not read through.
-    if cost.segment == "embedding":
+    if cost.segment == EMBEDDING:
         return 2 * hidden
-    if cost.segment == "head":
+    if cost.segment == HEAD:
         logits = built.task.tokens * built.task.architecture.vocab_size * itemsize
         return cost.weight_bytes + hidden + logits
     return cost.weight_bytes + cost.adapter_bytes + 2 * hidden

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cardlab.core.records.task import Task
-from cardlab.core.records.workload import Analysis, CutCost, SegmentCost
+from cardlab.core.records.workload import EMBEDDING, FIRST_LAYER, HEAD, Analysis, CutCost, SegmentCost
 from cardlab.profilers.board.host import memory_bytes
 
 _OPTIMIZER_COPIES = {"sgd": 0, "adamw": 2}
@@ -54,7 +54,7 @@ def cut_costs(
     """Cost of both sides for every cut 1..L-1.
 
     Args:
-        segments: the four of them, any order.
+        segments: all of the task, any order.
         activation_bytes: of one hidden state [B, S, h] at the compute dtype.
         device_overhead_bytes, server_overhead_bytes: resident memory before any weight is there.
         slack: what the allocator loses, as a share of the activations that layers save.
@@ -62,7 +62,7 @@ def cut_costs(
     by_name = {s.segment: s for s in segments}
     costs = []
     for cut in range(1, task.architecture.layers):
-        device, server = cut_sides(by_name, cut, task.architecture.layers)
+        device, server = cut_sides(by_name, cut, task.architecture.layer_segments)
         costs.append(
             CutCost(
                 cut=cut,
@@ -79,12 +79,11 @@ def cut_costs(
 
 
 def cut_sides(
-    by_name: Mapping[str, SegmentCost], cut: int, layers: int
+    by_name: Mapping[str, SegmentCost], cut: int, layers: Sequence[str]
 ) -> tuple[tuple[SegmentCost, ...], tuple[SegmentCost, ...]]:
-    """The pieces of the device and of the server for one cut, layers repeated."""
-    layer = by_name["layer"]
-    device = (by_name["embedding"], by_name["first_layer"], *[layer] * (cut - 1))
-    return device, (*[layer] * (layers - cut), by_name["head"])
+    """The pieces of the device and of the server for one cut, in data order; `layers`: the segment of each layer."""
+    device = (by_name[EMBEDDING], by_name[FIRST_LAYER], *(by_name[name] for name in layers[1:cut]))
+    return device, (*(by_name[name] for name in layers[cut:]), by_name[HEAD])
 
 
 def side_bytes(task: Task, pieces: Sequence[SegmentCost], activation_bytes: int, slack: float = 0.0) -> int:
@@ -95,7 +94,7 @@ def side_bytes(task: Task, pieces: Sequence[SegmentCost], activation_bytes: int,
     state = adapter_state_bytes(task, sum(s.adapter_bytes for s in pieces))
     kept = sum(s.weight_bytes + s.saved_bytes for s in pieces)
     # The head's blocks are so large that each is mapped on its own and goes back whole.
-    lost = slack * sum(s.saved_bytes for s in pieces if s.segment != "head")
+    lost = slack * sum(s.saved_bytes for s in pieces if s.segment != HEAD)
     return state + kept + int(lost) + max(s.peak_bytes for s in pieces) + 2 * activation_bytes
 
 

@@ -1,59 +1,88 @@
-"""Models without weights: built on the meta device, LoRA by PEFT, materialised one layer at a time.
+"""Models without weights: parameters on the meta device, LoRA by PEFT, materialised one layer at a time.
 
-On the meta device tensors have shapes and no storage, so a model of any size is built in a moment.
+On the meta device tensors have shapes and no storage, so a model of any size is built in a moment. Buffers (rotary
+frequencies, scales of embeddings) are small and are made for real, as the model's own code computes them.
 A layer is then given real memory, measured, and its memory released: a model larger than memory is profiled too.
 
-Three traps are handled here. Materialising leaves parameters *and* non-persistent buffers as garbage, so
-weights are filled and the rotary module is made anew from its configuration. PEFT on the meta device
+Two traps are handled here. Materialising leaves parameters as garbage, so weights are filled. PEFT on the meta device
 leaves adapters in float32 whatever it was asked, so they are cast. Values do not change the time of a dense
 product, so any cheap filling serves, small enough to keep activations finite.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from cardlab.core.errors import ProfileError
 from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.runtime.configs import config_of
-from cardlab.profilers.runtime.families import Family, family_named
+from cardlab.profilers.runtime.families import Family, attention_of, family_named
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _WEIGHT_RANGE = 0.02
-Context = Mapping[str, object]
-"""What a layer is called with beside its hidden states: mask, positions, rotary tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltModel:
-    """A causal language model with LoRA, on the meta device or materialised.
+    """A causal language model with LoRA, parameters on the meta device or materialised.
 
     Attributes:
         family: its adapter.
         model: transformers' module with PEFT's adapters injected.
-        device, dtype: where and in what it computes.
+        layers: all decoder layers, whichever of them the model is cut to.
+        lists: what the configuration says of each layer, by key.
     """
 
     family: Family
     model: torch.nn.Module
     task: Task
     execution: Execution
+    layers: tuple[torch.nn.Module, ...]
+    lists: Mapping[str, Sequence[object]]
 
     def part(self, path: str) -> torch.nn.Module:
         """The submodule at that path."""
         return self.model.get_submodule(path)
 
     @property
-    def layers(self) -> torch.nn.ModuleList:
-        """The decoder layers."""
-        return self.part(self.family.layer_path)
+    def inner(self) -> torch.nn.Module:
+        """The model without its LM head."""
+        return self.part(self.family.layer_path.rpartition(".")[0])
 
     @property
     def dtype(self) -> torch.dtype:
         """The compute dtype as a torch dtype."""
         return getattr(torch, self.execution.dtype)
+
+    def cut_to(self, numbers: range) -> None:
+        """Let the model run these layers only, counted from 0; its configuration follows."""
+        parent, _, name = self.family.layer_path.rpartition(".")
+        inner = self.model.get_submodule(parent)
+        setattr(inner, name, torch.nn.ModuleList(self.layers[n] for n in numbers))
+        # transformers runs as many layers as the configuration says, and finds the kind of each there.
+        inner.config.num_hidden_layers = len(numbers)
+        for key, values in self.lists.items():
+            setattr(inner.config, key, [values[n] for n in numbers])
+
+    def device_part(self, cut: int) -> torch.nn.Module:
+        """Cut the model in place to the embedding and layers 1..cut; call it to get [B, S, h].
+
+        The inner model without LM head is returned; its final norm is an identity.
+        """
+        self.cut_to(range(cut))
+        return self.family.without_head(self.model)
+
+    def server_part(self, cut: int) -> torch.nn.Module:
+        """Cut the model in place to layers cut+1..L and the head; call with `inputs_embeds=` [B, S, h]."""
+        self.cut_to(range(cut, len(self.layers)))
+        return self.family.without_embedding(self.model)
 
 
 def build_meta(task: Task, execution: Execution) -> BuiltModel:
@@ -76,17 +105,49 @@ def build_meta(task: Task, execution: Execution) -> BuiltModel:
             f"transformers takes no such configuration of {task.model}: {said}",
             remedy="correct that key of config.json, or install another transformers",
         ) from error
-    with torch.device("meta"):
+    if execution.attention != "eager" and attention_of(task.architecture) == "eager":
+        raise ProfileError(
+            f"a {family.name} model has no {execution.attention} attention in transformers",
+            remedy="profile it with --attention eager",
+        )
+    with parameters_on_meta():
         model = AutoModelForCausalLM.from_config(config, attn_implementation=execution.attention)
-        model.to(getattr(torch, execution.dtype))
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(getattr(torch, execution.dtype))
         model.requires_grad_(False)
-        _add_lora(model, task)
+        _add_lora(model.get_submodule(family.layer_path), task)
     model.loss_type = "ForCausalLM"  # older class names (GPT2LMHeadModel) are not recognised by transformers
     model.train()
-    return BuiltModel(family=family, model=model, task=task, execution=execution)
+    layers = tuple(model.get_submodule(family.layer_path))
+    lists = layer_lists(model.config, len(layers))
+    return BuiltModel(family=family, model=model, task=task, execution=execution, layers=layers, lists=lists)
 
 
-def _add_lora(model: torch.nn.Module, task: Task) -> None:
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Modules made inside the block have parameters without storage and buffers with theirs."""
+    register = torch.nn.Module.register_parameter
+
+    def on_meta(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            parameter = torch.nn.Parameter(parameter.data.to("meta"), requires_grad=parameter.requires_grad)
+        register(module, name, parameter)
+
+    torch.nn.Module.register_parameter = on_meta
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_parameter = register
+
+
+def layer_lists(config: PretrainedConfig, layers: int) -> dict[str, list[object]]:
+    """What a configuration says of each layer, by key."""
+    return {key: list(value) for key, value in vars(config).items() if isinstance(value, list) and len(value) == layers}
+
+
+def _add_lora(layers: torch.nn.Module, task: Task) -> None:
+    """Adapters inside the layers. PEFT is not shown the model: of some types it would read names as others."""
     from peft import LoraConfig, inject_adapter_in_model
 
     lora = task.lora
@@ -94,29 +155,45 @@ def _add_lora(model: torch.nn.Module, task: Task) -> None:
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=list(lora.targets),
+        rank_pattern=dict(lora.rank_pattern or {}),
+        lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         # GPT-2's Conv1D keeps its weights transposed.
         fan_in_fan_out=task.architecture.family == "gpt2",
         bias="none",
     )
-    inject_adapter_in_model(config, model)
-    for name, parameter in model.named_parameters():
+    inject_adapter_in_model(config, layers)
+    for name, parameter in layers.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(getattr(torch, lora.dtype))
             parameter.requires_grad_(True)
 
 
+def make_room(module: torch.nn.Module, device: str) -> None:
+    """Memory on the device for parameters that have none, unfilled; buffers go there as they are."""
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            if parameter.device != torch.device(device):
+                there = torch.empty_like(parameter, device=device)
+                setattr(part, name, torch.nn.Parameter(there, requires_grad=parameter.requires_grad))
+    move_buffers(module, device)
+
+
+def move_buffers(module: torch.nn.Module, device: str) -> None:
+    """Buffers of a module and those in it to the device."""
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            part._buffers[name] = buffer.to(device)
+
+
 def materialise(built: BuiltModel, module: torch.nn.Module, device: str) -> torch.nn.Module:
     """Give a meta module memory on the device and small finite weights; the module itself is returned."""
-    module.to_empty(device=device)
-    _fill_all(built, module)
-    return module
-
-
-def _fill_all(built: BuiltModel, module: torch.nn.Module) -> None:
+    make_room(module, device)
     with torch.no_grad():
         for parameter in module.parameters():
             fill(parameter)
-        built.family.restore_buffers(module)
+    return module
 
 
 def fill(parameter: torch.nn.Parameter) -> None:
@@ -128,24 +205,26 @@ def fill(parameter: torch.nn.Parameter) -> None:
 
 
 def release(module: torch.nn.Module) -> None:
-    """Give the memory back: the module returns to the meta device."""
+    """Give the memory of the parameters back: they return to the meta device."""
     for parameter in module.parameters():
         # Gradients would outlive the weights that they belong to.
         parameter.grad = None
-    module.to("meta")
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            setattr(part, name, torch.nn.Parameter(parameter.data.to("meta"), requires_grad=parameter.requires_grad))
 
 
 def materialise_whole(built: BuiltModel, device: str) -> torch.nn.Module:
-    """The whole model with memory and weights, rotary tables included.
+    """The whole model with memory and weights.
 
     Materialising separates tied weights, so they are tied again before anything touches their memory.
     """
-    built.model.to_empty(device=device)
+    make_room(built.model, device)
     # Before the filling, which would make pages resident that tying drops again.
     built.model.tie_weights()
-    _fill_all(built, built.model)
-    if built.family.rotary_path is not None:
-        restore_rotary(built, built.model, device)
+    with torch.no_grad():
+        for parameter in built.model.parameters():
+            fill(parameter)
     if built.task.gradient_checkpointing:
         enable_checkpointing(built.model)
     return built.model
@@ -160,50 +239,18 @@ def enable_checkpointing(model: torch.nn.Module) -> None:
         model.gradient_checkpointing_enable(options)
 
 
-def restore_rotary(built: BuiltModel, model: torch.nn.Module, device: str) -> None:
-    """Put a freshly made rotary module where materialising left garbage frequencies."""
-    path = built.family.rotary_path
-    if path is not None:
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, make_rotary(built, device))
+def structure_of(layer: torch.nn.Module) -> tuple[object, ...]:
+    """Names, shapes, dtypes and requires_grad of a layer's parameters: equal where layers are built alike."""
+    return tuple((name, tuple(p.shape), str(p.dtype), p.requires_grad) for name, p in layer.named_parameters())
 
 
-def make_rotary(built: BuiltModel, device: str) -> torch.nn.Module | None:
-    """A rotary module with true frequencies on the device, None for a family without one."""
-    if built.family.rotary_path is None:
-        return None
-    kind = type(built.part(built.family.rotary_path))
-    with torch.device(device):
-        return kind(config=built.model.config)
-
-
-def layer_context(built: BuiltModel, device: str) -> Context:
-    """What the model hands to each layer beside the hidden state: mask, positions, rotary tables.
-
-    sdpa needs no mask (causal by flag), eager an additive one [1, 1, S, S].
-    """
-    task, execution = built.task, built.execution
-    context: dict[str, object] = {"attention_mask": None, "use_cache": False}
-    if execution.attention == "eager" and device != "meta":
-        blocked = torch.full((task.sequence, task.sequence), torch.finfo(built.dtype).min, dtype=built.dtype)
-        context["attention_mask"] = blocked.triu(1)[None, None].to(device)
-    # Older rotary modules cannot run on the meta device, so the tables are made on a real one first.
-    made_on = "cpu" if device == "meta" else device
-    rotary = make_rotary(built, made_on)
-    if rotary is None:
-        return context
-    positions = torch.arange(task.sequence, device=made_on)[None]
-    # Only dtype and device of this tensor are looked at.
-    tables = rotary(torch.empty((1, 1, 1), dtype=built.dtype, device=made_on), positions)
-    context["position_ids"] = positions.to(device)
-    context["position_embeddings"] = tuple(table.to(device) for table in tables)
-    return context
-
-
-def structural_groups(built: BuiltModel) -> tuple[tuple[int, ...], ...]:
-    """Layer numbers (from 0) grouped by parameter names, shapes, dtypes and requires_grad."""
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for number, layer in enumerate(built.layers):
-        signature = tuple((name, tuple(p.shape), str(p.dtype), p.requires_grad) for name, p in layer.named_parameters())
-        groups.setdefault(signature, []).append(number)
-    return tuple(tuple(members) for members in groups.values())
+def check_kinds(built: BuiltModel) -> None:
+    """Raise ProfileError where two layers of one kind are built differently: one's cost would stand for the other's."""
+    known: dict[str, tuple[int, tuple[object, ...]]] = {}
+    for number, (name, layer) in enumerate(zip(built.task.architecture.layer_segments, built.layers, strict=True)):
+        first, structure = known.setdefault(name, (number, structure_of(layer)))
+        if structure != structure_of(layer):
+            raise ProfileError(
+                f"layers {first + 1} and {number + 1} of {built.task.model} differ, unsaid by its configuration",
+                remedy="use a model whose config.json names the kinds of its layers",
+            )

@@ -17,7 +17,7 @@ from pathlib import Path
 from cardlab.core.errors import BadDataError, ProfileError
 from cardlab.core.files import decode
 from cardlab.core.records.task import Architecture, Task
-from cardlab.profilers.runtime.configs import bundled_models
+from cardlab.profilers.runtime.configs import bundled_models, hub_folder
 from cardlab.profilers.runtime.families import family_named
 from cardlab.profilers.runtime.families.keys import check_quantised, quantised
 
@@ -26,6 +26,7 @@ _FLOATS: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 # Formats that run code when they are opened, or belong to other libraries.
 _OTHER_FORMATS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".npz", ".pkl")
 _AGAIN = "download the model again"
+_POINTER = b"version https://git-lfs"
 # Where methods of quantisation write what they did, beside config.json.
 _QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "quantization_config.json", "hf_quant_config.json")
 # Buffers that old checkpoints hold and transformers makes itself.
@@ -82,6 +83,8 @@ def model_folder(model: str) -> Path | None:
     if model in bundled_models():
         return None
     path = Path(model)
+    if not path.exists() and (cached := hub_folder(model)) is not None:
+        return cached
     if not path.exists():
         raise ProfileError(
             f"the model {model} is not here", remedy="name the model folder on this machine with --model"
@@ -98,7 +101,7 @@ def find_checkpoint(task: Task) -> Checkpoint | None:
     folder = model_folder(task.model)
     if folder is None:
         return None
-    files, unread = _files(folder, whole=Path(task.model).is_dir() or Path(task.model).name == "config.json")
+    files, unread = _files(folder, whole=not _is_lone_file(task.model))
     if not files:
         return None
     _check_beside(folder)
@@ -109,6 +112,11 @@ def find_checkpoint(task: Task) -> Checkpoint | None:
                 raise ProfileError(f"{name} stands in {found[name].file.name} and in {file.name}", remedy=_AGAIN)
             found[name] = entry
     return Checkpoint(folder=folder, files=files, tensors=_of_model(task, folder, found), unread=unread)
+
+
+def _is_lone_file(model: str) -> bool:
+    """A configuration under a name of its own may lie beside anything."""
+    return Path(model).is_file() and Path(model).name != "config.json"
 
 
 def check_not_quantised(model: str, architecture: Architecture) -> None:
@@ -143,10 +151,22 @@ def read_header(file: Path) -> dict[str, Entry]:
     except OSError as error:
         raise ProfileError(f"cannot read {file}: {error.strerror or error}", remedy="make it readable") from error
     except (ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
+        if _begins_with(file, _POINTER):
+            raise ProfileError(
+                f"{file} is a pointer of Git LFS, not the weights", remedy=f"fetch them: git lfs pull, in {file.parent}"
+            ) from error
         raise ProfileError(f"{file} is no safetensors file", remedy=_AGAIN) from error
     if end > size:
         raise ProfileError(f"{file} is cut short: {size} bytes of {end}", remedy=_AGAIN)
     return found
+
+
+def _begins_with(file: Path, words: bytes) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(len(words)) == words
+    except OSError:
+        return False
 
 
 def _entry(file: Path, name: str, plain: Mapping[str, object], begin: int) -> Entry:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from cardlab.profilers.runtime.families import family_named, family_of
 from cardlab.profilers.runtime.families.base import ConfigDict
 from cardlab.profilers.runtime.families.keys import dropout
 
+_GGUF = "a GGUF file, which llama.cpp runs and nothing here trains"
+_NOT_GGUF = "name the folder of the model's safetensors"
+# Owner and name, as on the Hub.
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+
 
 def bundled_models() -> tuple[str, ...]:
     """Names of the bundled configurations, sorted."""
@@ -26,7 +32,7 @@ def bundled_models() -> tuple[str, ...]:
 
 
 def load_config(model: str) -> ConfigDict:
-    """The config.json dictionary of a bundled name, of a file, or of a folder that holds one.
+    """The config.json dictionary of a bundled name, a file, a folder that holds one, or a Hub id in the local cache.
 
     Raises UnknownModelError when there is neither, ProfileError when a file cannot be understood.
     """
@@ -41,14 +47,70 @@ def load_config(model: str) -> ConfigDict:
         # A name that no file can have, or a folder that may not be looked into.
         there = False
     if not there:
-        raise UnknownModelError(
-            f"no model {model!r}",
-            remedy=f"use one of {', '.join(bundled_models())}, or the path of a config.json",
-        )
+        cached = hub_folder(model)
+        if cached is None:
+            raise _unknown(model)
+        path = cached / "config.json"
     return _read_config(path)
 
 
+def _unknown(model: str) -> UnknownModelError:
+    path = Path(model)
+    try:
+        names = sorted(entry.name for entry in path.iterdir()) if model and path.is_dir() else []
+    except (OSError, ValueError):
+        names = []
+    if "adapter_config.json" in names:
+        return UnknownModelError(
+            f"{model} holds adapters, not a model{_base_of(path)}", remedy="name the folder of the base model"
+        )
+    if any(name.endswith(".gguf") for name in names):
+        return UnknownModelError(f"{model} holds {_GGUF}", remedy=_NOT_GGUF)
+    if names:
+        return UnknownModelError(f"{model} holds no config.json", remedy="give the complete folder of a model")
+    if _HUB_ID.match(model):
+        return UnknownModelError(
+            f"no model folder {model!r}, and the local cache of the Hub has no such model",
+            remedy=f"download it: hf download {model}; or name a folder that holds it",
+        )
+    return UnknownModelError(
+        f"no model {model!r}",
+        remedy=f"use one of {', '.join(bundled_models())}, the path of a config.json or model folder, or a Hub id",
+    )
+
+
+def _base_of(folder: Path) -> str:
+    """The base model that adapters name, in words for the end of a line."""
+    try:
+        named = json.loads(decode((folder / "adapter_config.json").read_bytes(), "adapter_config.json"))
+        base = named.get("base_model_name_or_path")
+    except (OSError, BadDataError, ValueError, AttributeError, RecursionError):
+        return ""
+    return f" (they are of {base})" if isinstance(base, str) and base else ""
+
+
+def hub_folder(model: str) -> Path | None:
+    """The folder of a model that was downloaded from the Hub, None where its local cache has none.
+
+    Nothing is downloaded. The revision is the one that `main` was when it was fetched.
+    """
+    if not _HUB_ID.match(model):
+        return None
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        return None
+    try:
+        folder = Path(snapshot_download(model, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError):
+        return None
+    return folder if (folder / "config.json").is_file() else None
+
+
 def _read_config(path: Path) -> ConfigDict:
+    if path.suffix == ".gguf":
+        raise ProfileError(f"{path} is {_GGUF}", remedy=_NOT_GGUF)
     try:
         loaded = json.loads(decode(path.read_bytes(), str(path)))
     except OSError as error:

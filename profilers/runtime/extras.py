@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from cardlab.core.records.workload import Analysis
+from cardlab.core.records.workload import Analysis, is_layer
 from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.runtime.build import BuiltModel
 from cardlab.profilers.runtime.pieces import hidden_states
@@ -63,9 +63,9 @@ def copy_work(built: BuiltModel, device: str) -> Work | None:
 
 
 def layer_load_work(analysis: Analysis, device: str) -> Work:
-    """Fresh memory on the device filled with one layer's weights from host memory."""
-    cost = analysis.segment("layer")
-    size_bytes = cost.weight_bytes + cost.adapter_bytes
+    """Fresh memory on the device filled with one layer's weights from host memory; of several kinds, a layer's mean."""
+    layers = [(s.count, s.weight_bytes + s.adapter_bytes) for s in analysis.segments if is_layer(s.segment)]
+    size_bytes = sum(n * size for n, size in layers) // sum(n for n, _ in layers)
     source = torch.zeros(size_bytes, dtype=torch.uint8)
     # Pages of zeros that nobody wrote are one shared page: copying them reads no memory.
     source.fill_(1)

@@ -4,7 +4,7 @@
   gradient, so it is the only counter that gets a LoRA backward right. On the meta device scaled-dot-product
   attention decomposes into products, so the count does not depend on the kernel of the machine.
 * "fvcore": traces the forward pass and counts MACs; attention needs a handle, else it is silently zero.
-* "formula": the closed form (formula.py).
+* "formula": the closed form (formula.py), of the families that have one.
 
 A disagreement above 0.1 % is reported with the record and never averaged away.
 """
@@ -17,10 +17,12 @@ from collections.abc import Mapping
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from cardlab.core.records.task import Execution, Task
 from cardlab.core.records.workload import FlopCount
-from cardlab.profilers.runtime.build import BuiltModel
+from cardlab.profilers.runtime.build import BuiltModel, build_meta
 from cardlab.profilers.runtime.formula import segment_flop
-from cardlab.profilers.runtime.pieces import Piece
+from cardlab.profilers.runtime.metakernels import grouped_products, meta_buffers
+from cardlab.profilers.runtime.pieces import Piece, meta_pieces
 
 TOLERANCE = 1e-3
 
@@ -39,7 +41,7 @@ def torch_flop(piece: Piece) -> FlopCount:
 
 
 def fvcore_flop(piece: Piece) -> FlopCount | None:
-    """Forward FLOPs of a piece by fvcore, None when it is not installed."""
+    """Forward FLOPs of a piece by fvcore, None when it is not installed or cannot trace the piece."""
     try:
         from fvcore.nn import FlopCountAnalysis
     except ImportError:
@@ -52,7 +54,11 @@ def fvcore_flop(piece: Piece) -> FlopCount | None:
     counter.set_op_handle("aten::scaled_dot_product_attention", attention_mac)
     counter.set_op_handle("aten::layer_norm", _elementwise)
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    return FlopCount(forward_flop=2.0 * counter.total(), backward_flop=None)
+    try:
+        return FlopCount(forward_flop=2.0 * counter.total(), backward_flop=None)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):
+        # Some layers (linear attention) cannot be traced: one count less.
+        return None
 
 
 def attention_mac(inputs: list[torch.Value], outputs: list[torch.Value]) -> float:
@@ -81,9 +87,27 @@ def _as_module(piece: Piece) -> torch.nn.Module:
 
 def count_flop(built: BuiltModel, piece: Piece) -> Mapping[str, FlopCount]:
     """FLOPs of a piece by each method that is there: "torch", "fvcore", "formula"."""
-    counts = {"torch": torch_flop(piece), "formula": segment_flop(built.task, piece.segment)}
-    traced = fvcore_flop(piece)
-    return counts if traced is None else {**counts, "fvcore": traced}
+    with grouped_products(), meta_buffers(piece.modules):
+        counted, traced = torch_flop(piece), fvcore_flop(piece)
+    counts = {
+        "torch": counted,
+        "formula": segment_flop(built.task, piece.segment),
+        "fvcore": traced,
+    }
+    return {method: count for method, count in counts.items() if count is not None}
+
+
+def flop_of(task: Task, segment: str) -> FlopCount | None:
+    """FLOPs of a segment, by the closed form where there is one; None where the task has no such segment."""
+    if segment not in task.architecture.segments:
+        return None
+    closed = segment_flop(task, segment)
+    if closed is not None:
+        return closed
+    pieces = meta_pieces(build_meta(task, Execution(dtype="float32")))
+    piece = next(piece for piece in pieces if piece.segment == segment)
+    with grouped_products(), meta_buffers(piece.modules):
+        return torch_flop(piece)
 
 
 def disagreements(segment: str, counts: Mapping[str, FlopCount]) -> tuple[str, ...]:

@@ -21,8 +21,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cardlab.core.records.task import Lora, Task
-from cardlab.core.records.workload import FlopCount
+from cardlab.core.records.workload import EMBEDDING, FIRST_LAYER, HEAD, FlopCount
 from cardlab.profilers.runtime.families import LayerPlan, Projection, family_named
+from cardlab.profilers.runtime.families.base import whole
 
 
 @dataclass(slots=True)
@@ -35,11 +36,11 @@ class _Tally:
     backward_flop: float = 0.0
 
     def adapted(self, projection: Projection) -> bool:
-        return any(projection.matches(target) for target in self.lora.targets)
+        return self.lora.adapts(projection.path)
 
     def linear(self, projection: Projection, input_grad: bool) -> bool:
         """Count one linear map; returns whether its output needs a gradient."""
-        a, b, r = projection.inputs, projection.outputs, self.lora.rank
+        a, b, r = projection.inputs, projection.outputs, self.lora.rank_of(projection.path)
         unit = 2.0 * self.tokens
         self.forward_flop += unit * a * b
         self.backward_flop += unit * a * b if input_grad else 0.0
@@ -58,16 +59,15 @@ class _Tally:
         return scores or value
 
 
-def layer_flop(task: Task, *, input_grad: bool) -> FlopCount:
+def layer_flop(task: Task, plan: LayerPlan, *, input_grad: bool) -> FlopCount:
     """FLOPs of one decoder layer for one mini-batch; `input_grad` is False for the first layer."""
     a = task.architecture
-    plan = family_named(a.family).plan(a)
     tally = _Tally(task.tokens, task.lora)
     needs = {"q": False, "k": False, "v": False}
     for projection in plan.attention_in:
         grad = tally.linear(projection, input_grad)
         needs |= dict.fromkeys(projection.roles, grad)
-    unit = 2.0 * task.batch * a.heads * task.sequence**2 * a.head_dim
+    unit = 2.0 * task.batch * whole(a.heads) * task.sequence**2 * whole(a.head_dim)
     attended = tally.attention(unit, needs["q"], needs["k"], needs["v"])
     hidden = tally.linear(plan.attention_out, attended) or input_grad
     inner = [tally.linear(projection, hidden) for projection in plan.mlp_in]
@@ -81,7 +81,7 @@ def layer_flop(task: Task, *, input_grad: bool) -> FlopCount:
 def _not_recomputed(tally: _Tally, plan: LayerPlan) -> float:
     """Forward FLOPs of the map that ends the layer: its LoRA's second one if it has LoRA."""
     last = plan.mlp_out
-    inputs = tally.lora.rank if tally.adapted(last) else last.inputs
+    inputs = tally.lora.rank_of(last.path) if tally.adapted(last) else last.inputs
     return 2.0 * tally.tokens * inputs * last.outputs
 
 
@@ -92,10 +92,16 @@ def head_flop(task: Task) -> FlopCount:
     return FlopCount(forward_flop=flop, backward_flop=flop)
 
 
-def segment_flop(task: Task, segment: str) -> FlopCount:
-    """FLOPs of a segment by its name; the embedding is a lookup and costs none."""
-    if segment == "embedding":
+def segment_flop(task: Task, segment: str) -> FlopCount | None:
+    """FLOPs of a segment by its name (none of an embedding, a lookup); None of a family without closed form."""
+    plan = family_named(task.architecture.family).plan(task.architecture)
+    if plan is None:
+        return None
+    if segment == EMBEDDING:
         return FlopCount(forward_flop=0.0, backward_flop=0.0)
-    if segment == "head":
+    if segment == HEAD:
         return head_flop(task)
-    return layer_flop(task, input_grad=segment != "first_layer")
+    if task.lora.dora:
+        # What its magnitudes cost is not written down here; the other methods count it.
+        return None
+    return layer_flop(task, plan, input_grad=segment != FIRST_LAYER)

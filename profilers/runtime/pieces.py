@@ -6,13 +6,15 @@ one, so what is counted is what is timed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from cardlab.profilers.runtime.build import BuiltModel, Context, layer_context, make_rotary
+from cardlab.core.records.workload import EMBEDDING, FIRST_LAYER, HEAD
+from cardlab.profilers.runtime.build import BuiltModel, move_buffers
+from cardlab.profilers.runtime.skeleton import Context, layer_contexts, no_layers, output_kind, replaced_forward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,20 +48,25 @@ def token_ids(built: BuiltModel, device: str) -> torch.Tensor:
     return torch.randint(0, vocab, (task.batch, task.sequence), dtype=torch.int64, device=device)
 
 
-def layer_piece(built: BuiltModel, context: Context, *, first: bool = False, numbers: tuple[int, ...] = (0,)) -> Piece:
-    """A chain of layers (a number may repeat), checkpointed if the task says so."""
-    segment = "first_layer" if first else "layer"
-    layers = tuple(built.layers[number] for number in numbers)
+def layer_piece(
+    built: BuiltModel, contexts: Sequence[Context], *, first: bool = False, numbers: tuple[int, ...] = (0,)
+) -> Piece:
+    """A chain of layers by their numbers from 0 (one may repeat), checkpointed if the task says so.
+
+    `first`: as the first layer, whose input needs no gradient.
+    """
+    segment = FIRST_LAYER if first else built.task.architecture.layer_segments[numbers[0]]
+    chain = [(built.layers[number], contexts[number]) for number in numbers]
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
-        for layer in layers:
+        for layer, context in chain:
             hidden = run_layer(built, layer, hidden, context)
         return hidden
 
     def make_inputs(device: str) -> tuple[torch.Tensor, ...]:
         return (hidden_states(built, device, input_grad=not first),)
 
-    modules = tuple(dict.fromkeys(layers))
+    modules = tuple(dict.fromkeys(layer for layer, _ in chain))
     return Piece(segment=segment, modules=modules, make_inputs=make_inputs, forward=forward)
 
 
@@ -76,46 +83,57 @@ def run_layer(built: BuiltModel, layer: torch.nn.Module, hidden: torch.Tensor, c
 
 
 def head_piece(built: BuiltModel) -> Piece:
-    """Final norm, LM head and the shifted cross-entropy in float32: [B, S, h] and ids to a loss."""
+    """Final norm, LM head and the shifted cross-entropy in float32, as the model computes them: [B, S, h] and ids to a
+    loss."""
     norm, head = built.part(built.family.norm_path), built.part(built.family.head_path)
-    vocab = built.task.architecture.vocab_size
+    kind = output_kind(built)
+
+    def inner(*_rest: object, inputs_embeds: torch.Tensor, **_options: object) -> object:
+        return kind(last_hidden_state=norm(inputs_embeds))
 
     def forward(hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        logits = head(norm(hidden))
-        return built.model.loss_function(logits=logits, labels=ids, vocab_size=vocab)
+        with replaced_forward({built.inner: inner}):
+            return built.model(inputs_embeds=hidden, labels=ids, use_cache=False).loss
 
     def make_inputs(device: str) -> tuple[torch.Tensor, ...]:
         return hidden_states(built, device, input_grad=True), token_ids(built, device)
 
-    return Piece(segment="head", modules=(norm, head), make_inputs=make_inputs, forward=forward)
+    return Piece(segment=HEAD, modules=(norm, head), make_inputs=make_inputs, forward=forward)
 
 
 def embedding_piece(built: BuiltModel, device: str) -> Piece:
-    """Token (and position) embedding, with the rotary tables and the mask that one forward pass makes."""
+    """Token (and position) embedding, with the masks, positions and rotary tables that one forward pass makes."""
     modules = tuple(built.part(path) for path in built.family.embedding_paths)
-    rotary = None if device == "meta" else make_rotary(built, device)
-    positions = torch.arange(built.task.sequence, device=device)[None]
 
     def forward(ids: torch.Tensor) -> torch.Tensor:
+        with no_layers(built):
+            return built.inner(input_ids=ids, use_cache=False).last_hidden_state
+
+    def lookup(ids: torch.Tensor) -> torch.Tensor:
         hidden = modules[0](ids)
         for learned in modules[1:]:
-            hidden = hidden + learned(positions)
-        if rotary is not None:
-            rotary(hidden, positions)
+            hidden = hidden + learned(torch.arange(built.task.sequence, device=device)[None])
         return hidden
 
     def make_inputs(where: str) -> tuple[torch.Tensor, ...]:
+        # Tables are computed where the tokens are.
+        move_buffers(built.inner, where if where != "meta" else "cpu")
         return (token_ids(built, where),)
 
-    return Piece(segment="embedding", modules=modules, make_inputs=make_inputs, forward=forward)
+    # Tables of real numbers do not go with tokens that have none, and cost no product worth counting.
+    run = lookup if device == "meta" else forward
+    return Piece(segment=EMBEDDING, modules=modules, make_inputs=make_inputs, forward=run)
 
 
 def meta_pieces(built: BuiltModel) -> tuple[Piece, ...]:
-    """All four segments on the meta device, in the order of SEGMENTS."""
-    context = layer_context(built, "meta")
+    """All segments on the meta device, in data order."""
+    contexts = layer_contexts(built, "meta")
+    names = built.task.architecture.layer_segments
+    kinds = dict.fromkeys(names[1:])
     return (
         embedding_piece(built, "meta"),
-        layer_piece(built, context, first=True),
-        layer_piece(built, context),
+        layer_piece(built, contexts, first=True),
+        # The first layer serves where it is of that kind: a model of one layer of it has no other.
+        *(layer_piece(built, contexts, numbers=(names.index(kind),)) for kind in kinds),
         head_piece(built),
     )

@@ -7,19 +7,27 @@ cache keeps their weights; large ones do not fit a cache anyway and one is used 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
 from cardlab.core.errors import OutOfMemoryError
-from cardlab.core.records.workload import Analysis
-from cardlab.profilers.board.segments import REFERENCE_SHAPE, chain_length
+from cardlab.core.records.task import Architecture
+from cardlab.core.records.workload import FIRST_LAYER, HEAD, Analysis, SegmentCost
+from cardlab.profilers.board.segments import REFERENCE_SHAPE
 from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.runtime.budget import available_memory_bytes
-from cardlab.profilers.runtime.build import BuiltModel, layer_context, materialise, release
-from cardlab.profilers.runtime.describe import describe_equivalent_step, describe_segment
+from cardlab.profilers.runtime.build import BuiltModel, materialise, move_buffers, release
+from cardlab.profilers.runtime.describe import (
+    describe_equivalent_step,
+    describe_segment,
+    layer_cost,
+    layer_counts,
+    repeats,
+)
 from cardlab.profilers.runtime.pieces import Piece, embedding_piece, head_piece, layer_piece
+from cardlab.profilers.runtime.skeleton import layer_contexts
 
 # About the largest last-level caches: a layer above it comes from memory each time anyway.
 _SEPARATE_BYTES = 64 * 2**20
@@ -85,6 +93,8 @@ def segment_work(built: BuiltModel, analysis: Analysis, segment: str, device: st
         finally:
             for module in modules:
                 release(module)
+            # What is made next may be computed elsewhere.
+            move_buffers(built.model, "cpu")
 
 
 def _piece(built: BuiltModel, analysis: Analysis, segment: str, device: str) -> tuple[Piece, int, int]:
@@ -93,19 +103,21 @@ def _piece(built: BuiltModel, analysis: Analysis, segment: str, device: str) -> 
         return embedding_piece(built, device), 1, 1
     if segment == "head":
         return head_piece(built), 1, 1
-    context = layer_context(built, device)
-    chain = chain_length(built.task.architecture.layers)
-    if segment == "first_layer":
-        return layer_piece(built, context, first=True), 1, chain
-    return layer_piece(built, context, numbers=chain_numbers(built, analysis, chain)), chain, 1
+    contexts = layer_contexts(built, device)
+    many = repeats(built.task.architecture, segment)
+    if segment == FIRST_LAYER:
+        return layer_piece(built, contexts, first=True), 1, many
+    numbers = chain_numbers(built.task.architecture, analysis.segment(segment), many)
+    return layer_piece(built, contexts, numbers=numbers), many, 1
 
 
-def chain_numbers(built: BuiltModel, analysis: Analysis, chain: int) -> tuple[int, ...]:
-    """Layers to chain: spread over the model if they are small, else one of them several times."""
-    last = built.task.architecture.layers - 1
-    if analysis.segment("layer").weight_bytes > _SEPARATE_BYTES:
-        return (last // 2,) * chain
-    return tuple(last - round(i * (last - 1) / max(1, chain - 1)) for i in range(chain))
+def chain_numbers(architecture: Architecture, cost: SegmentCost, chain: int) -> tuple[int, ...]:
+    """Layers of one kind to chain: spread over the model if they are small, else one of them several times."""
+    numbers = [n for n, name in enumerate(architecture.layer_segments) if n and name == cost.segment]
+    last = len(numbers) - 1
+    if cost.weight_bytes > _SEPARATE_BYTES:
+        return (numbers[max(0, (last - 1) // 2)],) * chain
+    return tuple(numbers[last - round(i * last / max(1, chain - 1))] for i in range(chain))
 
 
 @contextmanager
@@ -142,6 +154,13 @@ def _no_room(segment: str, reason: str) -> OutOfMemoryError:
     )
 
 
+def _one_of_each_kind(architecture: Architecture) -> tuple[int, ...]:
+    """For each layer of the model, the middle one of its kind."""
+    names = architecture.layer_segments
+    middle = {name: [n for n, own in enumerate(names) if own == name] for name in dict.fromkeys(names)}
+    return tuple(middle[name][len(middle[name]) // 2] for name in names)
+
+
 def reference_work(dtype: str, device: str) -> Work:
     """The fixed product that runs before every sample."""
     rows, inner, columns = REFERENCE_SHAPE
@@ -160,12 +179,15 @@ def reference_work(dtype: str, device: str) -> Work:
 def equivalent_step_work(built: BuiltModel, analysis: Analysis, device: str) -> Iterator[Work]:
     """L x layer and the head, forward and backward, as one lap: what power is measured on.
 
-    One layer is materialised and used L times; the activations of all L are kept, as in a real step.
+    One layer of each kind is materialised and used in place of all of that kind, in their order; the activations of all
+    L are kept, as in a real step.
     """
-    layers = built.task.architecture.layers
-    chain = layer_piece(built, layer_context(built, device), numbers=(layers // 2,) * layers)
+    chain = layer_piece(built, layer_contexts(built, device), numbers=_one_of_each_kind(built.task.architecture))
     head = head_piece(built)
-    with _room(analysis, "layer", layers, device), _room(analysis, "head", 1, device):
+    with ExitStack() as rooms:
+        for name, count in layer_counts(built.task.architecture).items():
+            rooms.enter_context(_room(analysis, layer_cost(analysis, name).segment, count, device))
+        rooms.enter_context(_room(analysis, HEAD, 1, device))
         modules = [materialise(built, module, device) for module in (*chain.modules, *head.modules)]
         try:
             (hidden,), (_, ids) = chain.make_inputs(device), head.make_inputs(device)

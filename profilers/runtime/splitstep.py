@@ -90,16 +90,14 @@ def cut_model(task: Task, execution: Execution, cut: int, side: str) -> tuple[to
     from cardlab.profilers.runtime.build import build_meta
 
     built = build_meta(task, execution)
-    cut_side = built.family.device_part if side == "device" else built.family.server_part
-    return cut_side(built.model, cut), built
+    return built.device_part(cut) if side == "device" else built.server_part(cut), built
 
 
 def fill_part(built: BuiltModel, part: torch.nn.Module, device: str) -> None:
-    """Give one side memory, small random weights, rotary tables and checkpointing."""
-    from cardlab.profilers.runtime.build import enable_checkpointing, materialise, restore_rotary
+    """Give one side memory, small random weights and checkpointing."""
+    from cardlab.profilers.runtime.build import enable_checkpointing, materialise
 
     materialise(built, part, device)
-    restore_rotary(built, built.model, device)
     if built.task.gradient_checkpointing:
         enable_checkpointing(part)
 

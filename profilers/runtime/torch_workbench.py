@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cardlab.core.errors import ProfileError
-from cardlab.core.records.workload import SEGMENTS
 from cardlab.profilers.board.heap import give_back_freed_memory, hold_freed_memory
 from cardlab.profilers.board.timer import LapTimer
 from cardlab.profilers.board.work import Work
@@ -44,7 +43,7 @@ class TorchWorkbench:
     @property
     def segments(self) -> tuple[str, ...]:
         """All segments of the model, in the order they are timed."""
-        return SEGMENTS
+        return self._built.task.architecture.segments
 
     @contextmanager
     def segment(self, name: str) -> Iterator[Work]:

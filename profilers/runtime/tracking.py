@@ -21,6 +21,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from cardlab.profilers.runtime.metakernels import fused_attention, grouped_products, meta_buffers
 from cardlab.profilers.runtime.pieces import Piece
 
 
@@ -37,27 +38,6 @@ class PieceMemory:
     saved_bytes: int
     forward_peak_bytes: int
     backward_peak_bytes: int
-
-
-@contextmanager
-def _fused_attention() -> Iterator[None]:
-    """Send scaled-dot-product attention to the fused CPU kernel, which has a meta version.
-
-    The function is replaced, not overridden by a mode: a mode is left during backward, and so would be
-    the recomputation of a checkpointed layer.
-    """
-    functional = torch.nn.functional
-    original = functional.scaled_dot_product_attention
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-
-    def fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: object) -> torch.Tensor:
-        return kernel(query, key, value, 0.0, bool(options.get("is_causal")), scale=options.get("scale"))[0]
-
-    functional.scaled_dot_product_attention = fused
-    try:
-        yield
-    finally:
-        functional.scaled_dot_product_attention = original
 
 
 @dataclass
@@ -131,7 +111,7 @@ def piece_memory(piece: Piece) -> PieceMemory:
     live = _Live()
     live.ignore([*parameters, *inputs])
     excluded = {p.untyped_storage()._cdata for p in parameters}
-    with _fused_attention(), _StorageMode(live):
+    with meta_buffers(piece.modules), fused_attention(), grouped_products(), _StorageMode(live):
         with _saved_storages(excluded) as saved:
             output = piece.forward(*inputs)
         forward_peak_bytes, kept_bytes = live.bytes_peak, live.bytes_now

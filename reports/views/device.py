@@ -117,7 +117,7 @@ def _profile(profile: Profile) -> tuple[Section, ...]:
         t = run.task
         task = t.model
         lines.append(
-            f"Task: {t.model}, {t.architecture.layers} layers, LoRA rank {t.lora.rank}, batch {t.batch} x"
+            f"Task: {t.model}, {t.architecture.layers} layers, {t.lora.words}, batch {t.batch} x"
             f" {t.sequence} tokens, optimizer {t.optimizer}. Execution: {run.execution.dtype},"
             f" {run.execution.attention}, {run.execution.threads} thread(s)."
         )

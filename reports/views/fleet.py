@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from cardlab.core.quantity import Estimate
 from cardlab.core.records.constants import Optimum
 from cardlab.core.records.measurement import Point, Profile
-from cardlab.core.records.workload import SEGMENTS
 from cardlab.reports.views.curves import powers_chart
 from cardlab.reports.views.inputs import DeviceData
 from cardlab.reports.views.parts import ORIGIN, Bars, Cell, Column, Part, Section, Table, file_key
@@ -61,7 +60,7 @@ def _task(key: str, members: Sequence[tuple[DeviceData, Profile]]) -> Section:
     if run.task is not None:
         name = run.task.model
         lines = (
-            f"Batch {run.task.batch} x {run.task.sequence} tokens, LoRA rank {run.task.lora.rank}; each device at its"
+            f"Batch {run.task.batch} x {run.task.sequence} tokens, {run.task.lora.words}; each device at its"
             " highest unthrottled frequency. One step is the forward and backward pass of all segments, derived from"
             " their times.",
         )
@@ -82,14 +81,16 @@ def _of(task: str | None, run: object) -> bool:
 
 
 def _steps(members: Sequence[tuple[DeviceData, Profile]]) -> Bars:
+    task = members[0][1].run.task
+    segments = () if task is None else task.architecture.segments
     return Bars(
         key="fleet-step-time",
         title="latency of one training step, by segment",
         note="Forward and backward of all occurrences of a segment; derived from measured or simulated times.",
         unit="s",
         rows=tuple(f"{d.device.name}, {_clock_words(top_point(p))}" for d, p in members),
-        terms=SEGMENTS,
-        values=tuple(tuple(_segment_s(p, s) for s in SEGMENTS) for _, p in members),
+        terms=segments,
+        values=tuple(tuple(_segment_s(p, s) for s in segments) for _, p in members),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cardlab.core.plain import Document, to_plain
 from cardlab.core.quantity import Estimate
 from cardlab.core.records.measurement import POWERS, Point, Profile
-from cardlab.core.records.workload import PHASES, SEGMENTS, Analysis, CutCost, SegmentCost
+from cardlab.core.records.workload import PHASES, Analysis, CutCost, SegmentCost, is_segment
 from cardlab.reports.views.estimates import Estimates
 
 KEYS = {quantity: f"{quantity}_w" for quantity in POWERS}
@@ -132,7 +132,7 @@ def _other(point: Point) -> list[Document]:
             "flags": list(m.flags),
         }
         for m in point.measurements
-        if m.quantity not in POWERS and not (m.quantity == "latency" and m.segment in SEGMENTS)
+        if m.quantity not in POWERS and not (m.quantity == "latency" and is_segment(m.segment))
     ]
 
 

@@ -47,7 +47,7 @@ def _head(run: Run, rounds: Sequence[TrainRound], devices: Sequence[str]) -> Sec
     if run.task is not None:
         t = run.task
         lines.append(
-            f"Task: {t.model}, LoRA rank {t.lora.rank}, batch {t.batch} x {t.sequence} tokens, optimizer {t.optimizer}."
+            f"Task: {t.model}, {t.lora.words}, batch {t.batch} x {t.sequence} tokens, optimizer {t.optimizer}."
         )
     predicted = any(p.predicted_s is not None for r in rounds for p in r.phases)
     lines.append(

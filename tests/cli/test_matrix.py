@@ -66,7 +66,11 @@ VALUES = {
     "--learning-rate": "0.01",
     "--local": "--local",
     "--lora-alpha": "32",
+    "--dora": "--dora",
+    "--lora-dropout": "0.1",
     "--lora-rank": "4",
+    "--lora-rank-pattern": "q_proj=3",
+    "--rslora": "--rslora",
     "--lora-targets": "q_proj",
     "--max-device-energy": "0.4",
     "--max-server-energy": "0.5",
@@ -211,7 +215,13 @@ BASES = (
     Base(name="runs", words=("card", "runs")),
     Base(name="stored links", words=("card", "links")),
     Base(name="profiles", words=("profile-device", "list")),
-    Base(name="models", words=("profile-device", "models"), store=False),
+    Base(
+        name="models",
+        words=("profile-device", "models"),
+        # All of them take minutes.
+        values={"--supported": "--supported --type qwen3", "--type": "nobody"},
+        store=False,
+    ),
     Base(name="doctor", words=("profile-device", "doctor", "--platform", "simulated:orin-nano")),
     Base(name="selftest", words=("profile-device", "selftest", "--platform", "simulated:orin-nano"), store=False),
     Base(

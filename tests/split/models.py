@@ -11,11 +11,13 @@ import torch
 
 from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.runtime import resolve_task
-from cardlab.profilers.runtime.build import build_meta, materialise_whole
+from cardlab.profilers.runtime.build import BuiltModel, build_meta, materialise_whole
 from cardlab.split.adapters import AdapterSet, LayerState, initial_adapters
 from cardlab.split.data import Batches, read_tokens
+from cardlab.split.dropout import Clock, seed_dropout
 from cardlab.split.halves import Half
 from cardlab.split.weights import SeededWeights, Weights, open_weights
+from tests.profilers.runtime.plans import need_plan
 
 EXECUTION = Execution(dtype="float32", torch="x")
 RATE = 1e-2
@@ -41,6 +43,35 @@ SMALL: dict[str, dict[str, Any]] = {
         "bos_token_id": 0,
         "eos_token_id": 0,
     },
+    # Of the generic adapter: windows in three of four layers, normed queries, experts.
+    "gemma3_text": {
+        "model_type": "gemma3_text",
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "vocab_size": 300,
+        "max_position_embeddings": 128,
+        "sliding_window": 8,
+        "sliding_window_pattern": 4,
+    },
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "moe_intermediate_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "mlp_only_layers": [0],
+        "vocab_size": 300,
+        "max_position_embeddings": 128,
+    },
 }
 
 
@@ -51,6 +82,7 @@ def model_file(folder: Path, family: str = "llama", **changes: object) -> str:
 
 
 def small_task(folder: Path, family: str = "llama", **options: Any) -> Task:
+    need_plan(family)
     return resolve_task(model_file(folder, family), **{"batch": 2, "sequence": 24, **options})
 
 
@@ -83,24 +115,44 @@ class Unsplit:
         self._path = built.family.layer_path
         self._layers = task.architecture.layers
         self._named = dict(self.model.named_parameters())
-        self._fill(open_weights(task, seed), initial_adapters(task, seed))
+        weights = open_weights(task, seed)
+        self._fill(weights, initial_adapters(task, seed, lambda layer: self._row_lengths(built, layer)))
+        self._clock = Clock()
+        seed_dropout(built.layers, seed, self._clock)
+        self._steps = 0
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         kind = torch.optim.AdamW if task.optimizer == "adamw" else torch.optim.SGD
         self.optimizer = kind(trainable, lr=rate, weight_decay=0.0)
 
-    def _fill(self, weights: Weights, adapters: AdapterSet) -> None:
+    def _row_lengths(self, built: BuiltModel, layer: int) -> dict[str, torch.Tensor]:
+        """As PEFT begins DoRA, of the weights that the model has."""
+        self._fill_base(open_weights(built.task, 0))
+        found = {}
+        for path, module in built.layers[layer].named_modules():
+            if hasattr(module, "lora_A"):
+                weight = module.get_base_layer().weight.detach()
+                found[path] = (weight.T if built.family.name == "gpt2" else weight).norm(dim=1)
+        return found
+
+    def _fill_base(self, weights: Weights) -> None:
         assert isinstance(weights, SeededWeights)
         with torch.no_grad():
             for name, parameter in self._named.items():
                 plain = name.replace(".base_layer.", ".")
                 if "lora_" not in name:
                     parameter.copy_(weights.read(f"test-{plain}", {plain: tuple(parameter.shape)}, "float32")[plain])
+
+    def _fill(self, weights: Weights, adapters: AdapterSet) -> None:
+        self._fill_base(weights)
+        with torch.no_grad():
             for layer, state in adapters.items():
                 for name, tensor in state.parameters.items():
                     self._named[f"{self._path}.{layer}.{name}"].copy_(tensor)
 
     def step(self, ids: Any) -> float:
         """One mini-batch; its loss."""
+        self._clock.step = self._steps
+        self._steps += 1
         loss = self.model(input_ids=ids, labels=ids, use_cache=False).loss
         loss.backward()
         self.optimizer.step()

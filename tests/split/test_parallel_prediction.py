@@ -21,7 +21,7 @@ pytestmark = pytest.mark.torch
 
 from safetensors.torch import save_file
 
-from cardlab.card.problem.measured import DEVICE_PARTS, best_point
+from cardlab.card.problem.measured import architecture_of, best_point, device_parts
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import Origin, Provenance
 from cardlab.core.records.device import Device
@@ -74,7 +74,7 @@ def pace_of(profile: Profile, cut: int) -> tuple[float, float]:
     """Forward and backward seconds of a device's side at a cut, by its profile."""
     point = best_point(profile)
     found = {"forward": 0.0, "backward": 0.0}
-    for segment, phase in DEVICE_PARTS:
+    for segment, phase in device_parts(architecture_of(profile)):
         reading = point.find("latency", segment, phase)
         assert reading is not None and reading.estimate is not None
         found[phase] += reading.estimate.value * (cut - 1 if segment == "layer" else 1)

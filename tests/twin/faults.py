@@ -108,9 +108,9 @@ FAULTS = {
         among=lambda world: any(b.throttles(b.top_hz) for b in world.boards),
     ),
     "the server's head forgotten": Fault(
-        function=measured._server_parts, old="for part in SERVER_PARTS", new="for part in SERVER_PARTS[:2]"
+        function=measured._server_counts, old="server_parts(architecture)]", new="server_parts(architecture)[:2]]"
     ),
-    "one layer too many on a device": Fault(function=measured._multiples, old="cuts - 1.0", new="cuts"),
+    "one layer too many on a device": Fault(function=measured.on_device, old="astype(int) - 1]", new="astype(int)]"),
     "optimizer state that travels forgotten": Fault(
         function=_getter("optimizer_factor", Task), old='self.optimizer == "adamw"', new="False"
     ),
@@ -141,14 +141,12 @@ FAULTS = {
     "multiply-accumulates for FLOPs": Fault(
         function=flops.torch_flop, old="forward_flop=float(", new="forward_flop=0.5 * float(", stage="profile"
     ),
-    "a cut off by one": Fault(
-        function=budget.cut_sides, old="[layer] * (cut - 1)", new="[layer] * cut", stage="profile"
-    ),
+    "a cut off by one": Fault(function=budget.cut_sides, old="layers[1:cut])", new="layers[:cut])", stage="profile"),
     "the embedding held by nobody": Fault(
-        function=budget.cut_sides, old='by_name["embedding"], ', new="", stage="profile"
+        function=budget.cut_sides, old="by_name[EMBEDDING], ", new="", stage="profile"
     ),
     "the embedding held by the server": Fault(
-        function=budget.cut_sides, old='by_name["head"])', new='by_name["head"], by_name["embedding"])', stage="profile"
+        function=budget.cut_sides, old="by_name[HEAD])", new='by_name["head"], by_name["embedding"])', stage="profile"
     ),
     "what crosses the cut held by nobody": Fault(
         function=budget.side_bytes, old=" + 2 * activation_bytes", new="", stage="profile"

@@ -13,11 +13,21 @@ _TARGETS = "Module names, separated by commas; default: the family's own."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelsOptions(Checked):
+    """Which models to list."""
+
+    supported: Annotated[bool, Opt("Instead try every model type of the installed transformers (some minutes).")] = (
+        False
+    )
+    model_type: Annotated[str | None, Opt("Try this model type only.", flag="--type")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileOptions(Checked):
     """What to measure, on what, and how thoroughly; None was not given."""
 
     model: Annotated[
-        str | None, Opt("Bundled model, or path of a config.json; see: profile-device models.", panel=_TASK)
+        str | None, Opt("Bundled model, config.json, model folder, or Hub id in the local cache.", panel=_TASK)
     ] = None
     load_command: Annotated[str | None, Opt("Measure this command instead of a model.", panel=_TASK)] = None
     batch: Annotated[int, Opt("Sequences in a mini-batch.", panel=_TASK)] = 1
@@ -32,6 +42,12 @@ class ProfileOptions(Checked):
     lora_alpha: Annotated[float, Opt("LoRA scaling numerator.", panel=_LORA)] = 16.0
     lora_targets: Annotated[str | None, Opt(_TARGETS, panel=_LORA)] = None
     adapter_dtype: Annotated[str, Opt("dtype of the adapter weights.", panel=_LORA)] = "float32"
+    lora_rank_pattern: Annotated[str | None, Opt("Other ranks by module, e.g. down_proj=4,q_proj=16.", panel=_LORA)] = (
+        None
+    )
+    lora_dropout: Annotated[float, Opt("Share of the adapters' inputs left out in training.", panel=_LORA)] = 0.0
+    rslora: Annotated[bool, Opt("Scale by alpha / sqrt(r) instead of alpha / r.", panel=_LORA)] = False
+    dora: Annotated[bool, Opt("Train magnitudes apart from directions (DoRA).", panel=_LORA)] = False
     gradient_checkpointing: Annotated[bool, Opt("Gradient checkpointing.", flag="--checkpointing", panel=_TASK)] = False
     optimizer: Annotated[str, Opt("sgd or adamw.", panel=_TASK)] = "sgd"
     platform: Annotated[str, Opt(_PLATFORMS, panel=_DEVICE)] = "auto"

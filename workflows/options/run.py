@@ -38,6 +38,14 @@ class TrainingOptions(Checked):
     lora_targets: Annotated[
         str | None, Opt("LoRA modules, separated by commas.", shown="the family's", panel=_LORA)
     ] = None
+    lora_rank_pattern: Annotated[
+        str | None, Opt("Other ranks by module, e.g. down_proj=4,q_proj=16.", shown="the plan's", panel=_LORA)
+    ] = None
+    lora_dropout: Annotated[
+        float | None, Opt("Share of the adapters' inputs left out in training.", shown="the plan's, 0", panel=_LORA)
+    ] = None
+    rslora: Annotated[bool, Opt("Scale by alpha / sqrt(r) instead of alpha / r.", panel=_LORA)] = False
+    dora: Annotated[bool, Opt("Train magnitudes apart from directions (DoRA).", panel=_LORA)] = False
     local_epochs: Annotated[
         int | None,
         Opt("Mini-batches of a device in a round, T.", low=1, shown="the plan's, 1", panel=_TRAINING),

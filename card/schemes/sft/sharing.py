@@ -15,10 +15,11 @@ import numpy as np
 
 from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.from_db import Gathered
-from cardlab.card.problem.measured import best_point
+from cardlab.card.problem.measured import architecture_of, best_point
 from cardlab.card.problem.parties import Party, newest_profile
 from cardlab.core.errors import PlanError
 from cardlab.core.records.measurement import Profile
+from cardlab.core.records.workload import HEAD, PHASES
 from cardlab.core.text import si
 from cardlab.db.store import Store
 
@@ -72,7 +73,7 @@ def measured_sharing(store: Store, gathered: Gathered) -> Sharing:
         last_times=last,
         server_bytes=_server_bytes(found[count]),
         runs=tuple(found[k].run.uid for k in known),
-        words=_words(known, count, bool((risen > ratios).any())),
+        words=_words(known, count, bool((risen > ratios).any()), kinds=gathered.task.architecture.kinds),
     )
 
 
@@ -93,18 +94,20 @@ def _multiples(store: Store, one: Profile, count: int) -> dict[int, Profile]:
 
 
 def _seconds(profile: Profile) -> tuple[float, float]:
-    """A layer, and the last layer with the head, forward and backward, seconds."""
-    point = best_point(profile)
+    """A layer (of several kinds the mean), and the last layer with the head, forward and backward, seconds."""
+    point, layers = best_point(profile), architecture_of(profile).layer_segments[1:]
     parts = {}
-    for segment in ("layer", "head"):
-        readings = [point.find("latency", segment, phase) for phase in ("forward", "backward")]
+    for segment in (*dict.fromkeys(layers), HEAD):
+        readings = [point.find("latency", segment, phase) for phase in PHASES]
         values = [r.estimate.value for r in readings if r is not None and r.estimate is not None]
         if len(values) < len(readings):
             raise PlanError(
                 f"run {profile.run.uid[:12]} lacks times of the {segment}", remedy="go on with profile-device --resume"
             )
         parts[segment] = sum(values)
-    return parts["layer"], parts["layer"] + parts["head"]
+    alike = len(set(layers)) == 1
+    mean = parts[layers[0]] if alike else sum(parts[name] for name in layers) / len(layers)
+    return mean, parts[layers[-1]] + parts[HEAD]
 
 
 def _check_frequency(profile: Profile, one: Profile, gathered: Gathered) -> None:
@@ -134,8 +137,10 @@ def _server_bytes(profile: Profile) -> Array:
     return np.array([np.nan if m is None else float(m) for m in memory])
 
 
-def _words(known: list[int], count: int, raised: bool) -> tuple[str, ...]:
+def _words(known: list[int], count: int, raised: bool, *, kinds: tuple[str, ...] | None) -> tuple[str, ...]:
     words = []
+    if kinds is not None and len(set(kinds[1:])) > 1:
+        words.append("several mini-batches at once slow all kinds of layers alike, as their mean does")
     between = [str(k) for k in range(2, count) if k not in known]
     if between:
         words.append(
@@ -163,9 +168,21 @@ def profile_command(like: Profile, batch: int) -> str:
         "--lora-alpha": f"{task.lora.alpha:g}",
         "--lora-targets": ",".join(task.lora.targets),
         "--adapter-dtype": task.lora.dtype if task.lora.dtype != "float32" else None,
+        "--lora-rank-pattern": ",".join(f"{name}={rank}" for name, rank in (task.lora.rank_pattern or {}).items())
+        or None,
+        "--lora-dropout": f"{task.lora.dropout:g}" if task.lora.dropout else None,
         "--optimizer": task.optimizer,
         "--platform": f"simulated:{device.model}" if device.platform == "simulated" else None,
         "--name": device.name,
     }
+    switches = [
+        flag
+        for flag, on in (
+            ("--checkpointing", task.gradient_checkpointing),
+            ("--rslora", task.lora.rslora),
+            ("--dora", task.lora.dora),
+        )
+        if on
+    ]
     words = [f"{option} {value}" for option, value in named.items() if value is not None]
-    return " ".join(["profile-device", *words, *(["--checkpointing"] if task.gradient_checkpointing else [])])
+    return " ".join(["profile-device", *words, *switches])

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cardlab.core.errors import ProfileError
-from cardlab.core.records.task import Architecture
+from cardlab.core.records.task import Architecture, names_module
 
 if TYPE_CHECKING:
     import torch
@@ -43,8 +43,8 @@ class Projection:
     bias: bool = False
 
     def matches(self, target: str) -> bool:
-        """Whether the LoRA target names this module, by PEFT's rule (a suffix of whole names)."""
-        return self.path == target or self.path.endswith(f".{target}")
+        """Whether the LoRA target names this module."""
+        return names_module(target, self.path)
 
     @property
     def parameters(self) -> int:
@@ -67,15 +67,20 @@ class LayerPlan:
         return (*self.attention_in, self.attention_out, *self.mlp_in, self.mlp_out)
 
 
+def one_of_each_kind(architecture: Architecture) -> tuple[int, ...]:
+    """Numbers of layers, from 0, one of each kind."""
+    segments = architecture.layer_segments
+    return tuple(segments.index(name) for name in dict.fromkeys(segments))
+
+
 class Family(ABC):
-    """Adapter of one model family; instances have no state.
+    """Adapter of one model family.
 
     Class attributes:
         name: as in Architecture.family.
         model_types: values of `model_type` in a config.json that belong to it.
         layer_path, norm_path, head_path: module paths in the causal language model.
         embedding_paths: modules that turn token numbers and positions into the first hidden state.
-        rotary_path: module that makes the rotary tables, None without one.
         default_targets: LoRA targets when none are named.
         dropout_keys: keys of a config.json for dropout, which is off here: a split step has to equal the unsplit one.
     """
@@ -86,8 +91,7 @@ class Family(ABC):
     norm_path: str
     head_path: str = "lm_head"
     embedding_paths: tuple[str, ...]
-    rotary_path: str | None = None
-    default_targets: tuple[str, ...]
+    default_targets: tuple[str, ...] = ()
     dropout_keys: tuple[str, ...]
 
     @abstractmethod
@@ -108,36 +112,61 @@ class Family(ABC):
     def config_from(self, architecture: Architecture) -> dict[str, object]:
         """A config.json of these dimensions, everything else at the family's defaults."""
 
+    def plan(self, architecture: Architecture) -> LayerPlan | None:
+        """The linear maps of one layer in data order; None where they are not known in closed form."""
+        return None
+
     @abstractmethod
-    def plan(self, architecture: Architecture) -> LayerPlan:
-        """The linear maps of one layer."""
+    def layer_maps(self, architecture: Architecture, layer: int) -> dict[str, tuple[int, int]]:
+        """Linear maps of a layer by their module path inside it: inputs and outputs."""
 
     @abstractmethod
     def transformers_config(self, config: ConfigDict) -> PretrainedConfig:
         """The transformers configuration object, whichever major version is installed."""
 
     @abstractmethod
-    def device_part(self, model: torch.nn.Module, cut: int) -> torch.nn.Module:
-        """Cut the model in place to embedding and layers 1..cut; call it to get [B, S, h].
-
-        The inner model without LM head is returned; its final norm is an identity.
-        """
+    def without_head(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The inner model, changed in place: its final norm is an identity, and the LM head is gone."""
 
     @abstractmethod
-    def server_part(self, model: torch.nn.Module, cut: int) -> torch.nn.Module:
-        """Cut the model in place to layers cut+1..L and the head; call with `inputs_embeds=` [B, S, h]."""
+    def without_embedding(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The whole model, changed in place: nothing is left of the embedding, which `inputs_embeds` has passed."""
 
     def call_layer(self, layer: torch.nn.Module, hidden: torch.Tensor, context: Mapping[str, object]) -> torch.Tensor:
         """Output [B, S, h] of one layer; older transformers wrap it in a tuple."""
         output = layer(hidden, **context)
         return output[0] if isinstance(output, tuple) else output
 
-    def restore_buffers(self, module: torch.nn.Module) -> None:  # noqa: B027
-        """Give meaning again to buffers that materialising left as garbage; most families have none."""
-
     def available_targets(self, architecture: Architecture) -> tuple[str, ...]:
         """Last names of the linear maps of a layer, sorted: what LoRA can be put on."""
-        return tuple(sorted({p.path.rsplit(".", 1)[-1] for p in self.plan(architecture).projections}))
+        paths = {path for layer in one_of_each_kind(architecture) for path in self.layer_maps(architecture, layer)}
+        return tuple(sorted({path.rsplit(".", 1)[-1] for path in paths}))
+
+    def ambiguous_targets(self, architecture: Architecture) -> tuple[str, ...]:
+        """Last names of linear maps that mean other weights to PEFT, sorted; none in most families."""
+        return ()
+
+    def default_targets_of(self, architecture: Architecture) -> tuple[str, ...]:
+        """LoRA targets when none are named."""
+        return self.default_targets
+
+
+class PlannedFamily(Family):
+    """A family whose layers are known in closed form: the plan says all that there is."""
+
+    @abstractmethod
+    def plan(self, architecture: Architecture) -> LayerPlan:
+        """The linear maps of one layer in data order."""
+
+    def layer_maps(self, architecture: Architecture, layer: int) -> dict[str, tuple[int, int]]:
+        """Those of the plan; all layers are alike."""
+        return {p.path: (p.inputs, p.outputs) for p in self.plan(architecture).projections}
+
+
+def whole(value: int | None) -> int:
+    """A dimension that a planned family always has."""
+    assert value is not None
+    return value
 
 
 def shown(value: object) -> str:

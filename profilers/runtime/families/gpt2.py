@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from cardlab.core.records.task import Architecture
 from cardlab.profilers.runtime.families.base import (
     ConfigDict,
-    Family,
     LayerPlan,
+    PlannedFamily,
     Projection,
     optional,
     required,
+    whole,
 )
 from cardlab.profilers.runtime.families.keys import (
     activation,
@@ -44,7 +45,7 @@ _ALIASES = {
 }
 
 
-class Gpt2(Family):
+class Gpt2(PlannedFamily):
     """Adapter for `model_type` gpt2."""
 
     name = "gpt2"
@@ -131,7 +132,7 @@ class Gpt2(Family):
 
     def plan(self, architecture: Architecture) -> LayerPlan:
         """c_attn h x 3h makes q, k and v at once; c_proj, c_fc, c_proj; all with bias."""
-        h, i = architecture.hidden_size, architecture.intermediate_size
+        h, i = architecture.hidden_size, whole(architecture.intermediate_size)
         fused = Projection(path="attn.c_attn", inputs=h, outputs=3 * h, roles=("q", "k", "v"), bias=True)
         return LayerPlan(
             attention_in=(fused,),
@@ -151,37 +152,23 @@ class Gpt2(Family):
         kept |= {"use_cache": False, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         return transformers.GPT2Config(**kept)
 
-    def device_part(self, model: torch.nn.Module, cut: int) -> torch.nn.Module:
-        """The inner model with token and position embeddings, layers 1..cut and no final norm."""
+    def without_head(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The inner model with token and position embeddings."""
         import torch
 
-        inner = model.transformer
-        inner.h = torch.nn.ModuleList(list(inner.h)[:cut])
-        inner.ln_f = torch.nn.Identity()
-        inner.config.n_layer = cut
+        model.transformer.ln_f = torch.nn.Identity()
         # Its weight would stay in the device's memory, unless it is tied.
         model.lm_head = None
-        return inner
+        return model.transformer
 
-    def server_part(self, model: torch.nn.Module, cut: int) -> torch.nn.Module:
-        """The whole model with layers cut+1..L; positions were added on the device and add zero here."""
+    def without_embedding(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Positions were added on the device and add zero here."""
         import torch
 
-        inner = model.transformer
-        inner.h = torch.nn.ModuleList(list(inner.h)[cut:])
         # Not called with inputs_embeds, but its weight would take memory.
-        inner.wte = torch.nn.Identity()
-        inner.wpe = _no_positions()
-        inner.config.n_layer = len(inner.h)
+        model.transformer.wte = torch.nn.Identity()
+        model.transformer.wpe = _no_positions()
         return model
-
-    def restore_buffers(self, module: torch.nn.Module) -> None:
-        """Older transformers keep the causal triangle as a buffer of the attention module."""
-        for name, buffer in module.named_buffers():
-            if name.rsplit(".", 1)[-1] == "bias":
-                buffer.fill_(1).tril_()
-            elif name.rsplit(".", 1)[-1] == "masked_bias":
-                buffer.fill_(-1e4)
 
 
 def _no_positions() -> torch.nn.Module:

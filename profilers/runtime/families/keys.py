@@ -43,7 +43,7 @@ ACTIVATIONS: Mapping[str, str] = {
     "swish": "silu",
 }
 # Names, versions, generation and training: what a forward and a backward pass of the language model never reads.
-_INERT = frozenset(
+INERT = frozenset(
     [
         "model_type",
         "architectures",
@@ -189,7 +189,7 @@ def check_known(config: ConfigDict, known: Iterable[str]) -> None:
     """ProfileError for a key that is neither known, nor inert, nor off."""
     family = frozenset(known)
     for key, value in config.items():
-        if key in family or key in _INERT or _INERT_SHAPE.match(key) or _is_off(key, value):
+        if key in family or key in INERT or _INERT_SHAPE.match(key) or is_off(key, value):
             continue
         raise unmodelled(key, value)
 
@@ -214,8 +214,8 @@ def heads_divide(hidden_key: str, hidden: int, heads_key: str, heads: int) -> No
         raise wrong_key(hidden_key, hidden, f"a multiple of {heads_key} = {heads}")
 
 
-def _is_off(key: str, value: object) -> bool:
-    """None, false, 0 and nothing say "off"; of a factor it is 1."""
+def is_off(key: str, value: object) -> bool:
+    """Whether a key of a config.json is switched off. None, false, 0 and nothing say "off"; of a factor it is 1."""
     if _ONE.search(key):
         return value is None or (not isinstance(value, bool) and value == 1)
     return value is None or value is False or value in (0, "", [], {})

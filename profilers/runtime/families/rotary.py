@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from cardlab.core.records.task import Architecture
 from cardlab.profilers.runtime.families.base import (
     ConfigDict,
-    Family,
     LayerPlan,
+    PlannedFamily,
     Projection,
     optional,
     required,
+    whole,
 )
 from cardlab.profilers.runtime.families.keys import (
     activation,
@@ -182,13 +183,12 @@ _DIMENSIONS = (
 )
 
 
-class RotaryFamily(Family):
+class RotaryFamily(PlannedFamily):
     """Base of the families whose layers look like Llama's."""
 
     layer_path = "model.layers"
     norm_path = "model.norm"
     embedding_paths = ("model.embed_tokens",)
-    rotary_path: str | None = "model.rotary_emb"
     default_targets = ("q_proj", "v_proj")
     dropout_keys = ("attention_dropout",)
     config_class: str
@@ -292,7 +292,8 @@ class RotaryFamily(Family):
     def plan(self, architecture: Architecture) -> LayerPlan:
         """q, k, v and o of widths n d and k d; gate, up and down of width i."""
         a = architecture
-        h, i, query, key = a.hidden_size, a.intermediate_size, a.heads * a.head_dim, a.kv_heads * a.head_dim
+        h, i = a.hidden_size, whole(a.intermediate_size)
+        query, key = whole(a.heads) * whole(a.head_dim), whole(a.kv_heads) * whole(a.head_dim)
         bias = a.attention_bias
         return LayerPlan(
             attention_in=(
@@ -322,24 +323,17 @@ class RotaryFamily(Family):
         kept |= {"use_cache": False, "attention_dropout": 0.0}
         return getattr(transformers, self.config_class)(**kept)
 
-    def device_part(self, model: torch.nn.Module, cut: int) -> torch.nn.Module:
-        """The inner model with layers 1..cut and no final norm."""
+    def without_head(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The inner model."""
         import torch
 
-        inner = model.model
-        inner.layers = torch.nn.ModuleList(list(inner.layers)[:cut])
-        inner.norm = torch.nn.Identity()
-        # transformers runs as many layers as the configuration says, whatever the list holds.
-        inner.config.num_hidden_layers = cut
+        model.model.norm = torch.nn.Identity()
         model.lm_head = None
-        return inner
+        return model.model
 
-    def server_part(self, model: torch.nn.Module, cut: int) -> torch.nn.Module:
-        """The whole model with layers cut+1..L and an embedding that is never used."""
+    def without_embedding(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The whole model with an embedding that is never used."""
         import torch
 
-        inner = model.model
-        inner.layers = torch.nn.ModuleList(list(inner.layers)[cut:])
-        inner.embed_tokens = torch.nn.Identity()
-        inner.config.num_hidden_layers = len(inner.layers)
+        model.model.embed_tokens = torch.nn.Identity()
         return model

@@ -25,9 +25,10 @@ from cardlab.profilers.board.timer import WallTimer
 from cardlab.profilers.devices import open_platform
 from cardlab.profilers.measure.job import make_job
 from cardlab.profilers.runtime import resolve_execution, resolve_task
-from cardlab.profilers.runtime.build import build_meta, layer_context, materialise
+from cardlab.profilers.runtime.build import build_meta, materialise
 from cardlab.profilers.runtime.families import family_named
 from cardlab.profilers.runtime.pieces import head_piece
+from cardlab.profilers.runtime.skeleton import layer_contexts
 from tests.cli.run import command
 from tests.profilers.profiling import profile_here
 from tests.profilers.runtime.small import small_task
@@ -68,7 +69,7 @@ def test_layer_equals_that_of_transformers(family: str, attention: str) -> None:
     shape = (task.batch, task.sequence, task.architecture.hidden_size)
     x = torch.randn(shape, generator=generator)
     x_theirs, x_mine = x.clone().requires_grad_(), x.clone().requires_grad_()
-    theirs = family_named(family).call_layer(layer, x_theirs, layer_context(built, "cpu"))
+    theirs = family_named(family).call_layer(layer, x_theirs, layer_contexts(built, "cpu")[1])
     got = mine(x_mine, layers.rotary_tables(job, task.sequence, torch.float32, "cpu"))
     torch.testing.assert_close(got, theirs, rtol=1e-4, atol=1e-5)
     gradient = torch.randn(shape, generator=generator)

@@ -136,18 +136,19 @@ def test_each_iteration_starts_without_gradients_of_the_last(task, analysis) -> 
         for lap in work.laps:
             assert lap.run is not None
             lap.run()
-        assert any(p.grad is not None for p in built.layers.parameters())
+        held = [p for layer in built.layers for p in layer.parameters()]
+        assert any(p.grad is not None for p in held)
         work.reset()
-        assert all(p.grad is None for p in built.layers.parameters())
+        assert all(p.grad is None for p in held)
 
 
 def test_first_middle_and_last_layer_cost_the_same(task) -> None:
-    from cardlab.profilers.runtime.build import layer_context
     from cardlab.profilers.runtime.flops import torch_flop
     from cardlab.profilers.runtime.pieces import layer_piece
+    from cardlab.profilers.runtime.skeleton import layer_contexts
 
     built = build_meta(task, FLOAT32)
-    counts = {torch_flop(layer_piece(built, layer_context(built, "meta"), numbers=(n,))) for n in (0, 2, 3)}
+    counts = {torch_flop(layer_piece(built, layer_contexts(built, "meta"), numbers=(n,))) for n in (0, 2, 3)}
     assert len(counts) == 1
 
 
@@ -219,13 +220,14 @@ def test_sum_of_segments_is_within_3_percent_of_a_whole_step(dtype: str, sequenc
 def test_first_middle_and_last_layer_take_the_same_time() -> None:
     """The spot check behind measuring one layer for all: interleaved, so that a drift of the machine meets all."""
     from cardlab.profilers.board.heap import hold_freed_memory
-    from cardlab.profilers.runtime.build import layer_context, materialise
+    from cardlab.profilers.runtime.build import materialise
     from cardlab.profilers.runtime.pieces import layer_piece
+    from cardlab.profilers.runtime.skeleton import layer_contexts
 
     hold_freed_memory()
     task, execution = resolve_task("llama-3.2-1b", sequence=128), resolve_execution()
     built = build_meta(task, execution)
-    context, last = layer_context(built, "cpu"), task.architecture.layers - 1
+    context, last = layer_contexts(built, "cpu"), task.architecture.layers - 1
     numbers = (1, last // 2, last)
     pieces = [layer_piece(built, context, numbers=(number,) * 3) for number in numbers]
     for piece in pieces:

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from cardlab.core.errors import ProfileError
 from cardlab.core.records.task import Execution
 from cardlab.profilers.runtime import resolve_task
-from cardlab.profilers.runtime.build import build_meta, materialise_whole, structural_groups
+from cardlab.profilers.runtime.build import build_meta, check_kinds, materialise_whole
 from cardlab.profilers.runtime.pieces import token_ids
 from tests.profilers.runtime.small import SMALL
 
@@ -33,8 +35,12 @@ def test_split_step_equals_the_unsplit_one(model_file: str, attention: str, chec
     built = build_meta(task, Execution(dtype="float32", attention=attention, torch="x"))
     torch.manual_seed(0)
     whole = materialise_whole(built, "cpu")
-    sides = [copy.deepcopy(whole) for _ in range(2)]
-    device, server = built.family.device_part(sides[0], 2), built.family.server_part(sides[1], 2)
+    sides = []
+    for _ in range(2):
+        copied = copy.deepcopy(whole)
+        layers = tuple(copied.get_submodule(built.family.layer_path))
+        sides.append(replace(built, model=copied, layers=layers))
+    device, server = sides[0].device_part(2), sides[1].server_part(2)
     ids = token_ids(built, "cpu")
 
     loss = whole(input_ids=ids, labels=ids, use_cache=False).loss
@@ -59,8 +65,8 @@ def test_each_side_holds_only_its_part(model_file: str) -> None:
     task = resolve_task(model_file, sequence=8)
     built = build_meta(task, Execution(dtype="float32", torch="x"))
     twin = build_meta(task, Execution(dtype="float32", torch="x"))
-    device = built.family.device_part(built.model, 1)
-    server = built.family.server_part(twin.model, 1)
+    device = built.device_part(1)
+    server = twin.server_part(1)
     layer = sum(p.numel() for p in next(iter(twin.layers)).parameters())
     vocab = 99 * 64
     on_device = sum(p.numel() for p in device.parameters())
@@ -80,6 +86,7 @@ def test_adapters_have_the_dtype_that_was_asked_for(model_file: str) -> None:
 
 def test_layers_are_structurally_equal_and_a_changed_one_is_noticed(model_file: str) -> None:
     built = build_meta(resolve_task(model_file, sequence=8), Execution(dtype="float32"))
-    assert structural_groups(built) == ((0, 1, 2),)
+    check_kinds(built)
     next(iter(built.layers[1].parameters())).requires_grad_(True)
-    assert structural_groups(built) == ((0, 2), (1,))
+    with pytest.raises(ProfileError, match="layers 1 and 2 of .* differ"):
+        check_kinds(built)

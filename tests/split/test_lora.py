@@ -1,0 +1,130 @@
+# ruff: noqa: E402 - what needs torch is imported after the check that it is there
+"""If these fail, a variant of LoRA trains something else when the model is cut, or PEFT cannot read its adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+from cardlab.core.errors import ProfileError, UsageError
+from cardlab.core.records.task import Execution
+from cardlab.profilers.runtime import analyse
+from cardlab.split.adapters import initial_adapters, save_peft, size_bytes
+from cardlab.workflows.targets import split_pattern
+from tests.split.models import Unsplit, batches, largest_difference, small_task
+from tests.split.test_halves import split_steps
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "all-linear": {"lora_targets": ["all-linear"]},
+    "ranks": {"lora_targets": ["q_proj", "down_proj"], "lora_rank_pattern": {"down_proj": 3, "q_proj": 5}},
+    "rslora": {"rslora": True, "lora_alpha": 4.0},
+    "dora": {"dora": True, "lora_targets": ["q_proj", "v_proj", "down_proj"]},
+    "dropout": {"lora_dropout": 0.3},
+    "all of them": {
+        "lora_targets": ["all-linear"],
+        "lora_rank_pattern": {"up_proj": 2},
+        "rslora": True,
+        "dora": True,
+        "lora_dropout": 0.1,
+    },
+}
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+@pytest.mark.parametrize("cuts", [(1,), (3,), (1, 3, 2)], ids=str)
+def test_a_split_run_equals_the_unsplit_one_to_the_last_bit(
+    tmp_path: Path, variant: str, cuts: tuple[int, ...]
+) -> None:
+    task = small_task(tmp_path, optimizer="adamw", **VARIANTS[variant])
+    losses, adapters = split_steps(task, cuts, 12)
+    whole, data = Unsplit(task), batches(task)
+    assert [whole.step(data.batch(k)) for k in range(12)] == losses
+    assert largest_difference(adapters, whole.adapters()) == 0.0
+
+
+def test_each_variant_trains_something_of_its_own(tmp_path: Path) -> None:
+    """A switch that PEFT never got would leave the losses of plain LoRA."""
+    seen = {name: tuple(split_steps(small_task(tmp_path, **v), (2,), 6)[0]) for name, v in VARIANTS.items()}
+    seen["plain"] = tuple(split_steps(small_task(tmp_path), (2,), 6)[0])
+    assert len(set(seen.values())) == len(seen)
+
+
+def test_dropout_is_another_at_each_step_and_with_each_seed_and_none_outside_training(tmp_path: Path) -> None:
+    from cardlab.split.halves import Half
+    from cardlab.split.weights import open_weights
+
+    task = small_task(tmp_path, lora_dropout=0.5)
+    ids = batches(task).batch(0)
+    adapters = initial_adapters(task, 0)
+    for state in adapters.values():
+        for tensor in state.parameters.values():
+            tensor.add_(0.1)
+
+    def sent(seed: int, step: int | None) -> Any:
+        half = Half(task, Execution(dtype="float32"), open_weights(task, 0), "device", learning_rate=0.1, seed=seed)
+        half.set_cut(2)
+        half.load(adapters)
+        half.clock.step = step
+        return half.forward(ids).detach()
+
+    one = sent(0, 0)
+    assert torch.equal(one, sent(0, 0))
+    assert not torch.equal(one, sent(0, 1)) and not torch.equal(one, sent(1, 0))
+    assert torch.equal(sent(0, None), sent(1, None)) and not torch.equal(one, sent(0, None))
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_peft_loads_what_was_trained(tmp_path: Path, variant: str) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    task = small_task(tmp_path, **{**VARIANTS[variant], "lora_dropout": 0.0})
+    _, adapters = split_steps(task, (2,), 4)
+    folder = save_peft(adapters, task, tmp_path / "out")
+    whole = Unsplit(task)
+    base = AutoModelForCausalLM.from_config(whole.model.config)
+    plain = {n.replace(".base_layer.", "."): p for n, p in whole.model.state_dict().items() if "lora_" not in n}
+    base.load_state_dict(plain)
+    loaded = PeftModel.from_pretrained(base, str(folder))
+    loaded.eval()
+    data = batches(task)
+    for k in range(4):
+        whole.step(data.batch(k))
+    ids = data.batch(4)
+    with torch.no_grad():
+        mine = float(whole.model(input_ids=ids, labels=ids, use_cache=False).loss)
+        assert float(loaded(input_ids=ids, labels=ids).loss) == pytest.approx(mine, abs=1e-6)
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_bytes_and_flops_of_adapters_are_those_of_the_variant(tmp_path: Path, variant: str) -> None:
+    task = small_task(tmp_path, **VARIANTS[variant])
+    analysis = analyse(task, Execution(dtype="float32"))
+    assert analysis.flop_disagreements == ()
+    assert analysis.cuts[0].adapter_bytes * 4 == size_bytes(initial_adapters(task, 0))
+    assert ("formula" in analysis.segment("layer").flop_by_method) == (not task.lora.dora)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "word"),
+    [
+        ({"lora_rank_pattern": {"down_proj": 2}}, UsageError, "'down_proj', which has no adapters"),
+        ({"lora_rank_pattern": {"q_proj": 0}}, UsageError, "rank of q_proj 0"),
+        ({"lora_dropout": 1.0}, UsageError, "dropout 1"),
+        ({"lora_dropout": float("nan")}, UsageError, "dropout nan"),
+    ],
+)
+def test_nonsense_is_refused(tmp_path: Path, options: dict[str, Any], error: type[ProfileError], word: str) -> None:
+    with pytest.raises(error, match=word):
+        small_task(tmp_path, **options)
+
+
+@pytest.mark.parametrize("text", ["q_proj", "q_proj=x", "=3", "", "q_proj=2,q_proj=3", "q_proj=-1"])
+def test_a_pattern_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--lora-rank-pattern"):
+        split_pattern(text)
