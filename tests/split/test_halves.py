@@ -16,11 +16,11 @@ from cardlab.split.adapters import (
     flat,
     initial_adapters,
     pack_adapters,
-    save_peft,
     unflat,
     unpack_adapters,
 )
 from cardlab.split.halves import Half
+from cardlab.split.peft_files import save_peft
 from cardlab.split.refusals import FrameError
 from cardlab.split.weights import FileWeights, open_weights
 from tests.split.models import EXECUTION, RATE, SMALL, Unsplit, batches, halves, largest_difference, small_task
