@@ -1,4 +1,4 @@
-"""Adapters and their optimizer state, by layer: what travels, what is kept, what PEFT can load.
+"""Adapters and their optimizer state, by layer: what travels and what is kept.
 
     AdapterSet   {layer number from 0: LayerState}
     LayerState   parameters and moments by their name inside the layer ("self_attn.q_proj.lora_A.default.weight")
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cardlab.core.records.task import Task
@@ -180,45 +179,3 @@ def averaged(sets: Sequence[AdapterSet]) -> AdapterSet:
 def size_bytes(adapters: AdapterSet) -> int:
     """Bytes of adapters and moments."""
     return sum(int(t.numel()) * int(t.element_size()) for t in flat(adapters).values())
-
-
-def peft_name(name: str) -> str:
-    """The name of a tensor in PEFT's files, which leave out the adapter's name (and what a magnitude is wrapped in)."""
-    return name.replace(f".{MAGNITUDE}.default.weight", f".{MAGNITUDE}").replace(".default.", ".")
-
-
-def save_peft(adapters: AdapterSet, task: Task, folder: Path) -> Path:
-    """Write the adapters as PEFT does; `PeftModel.from_pretrained(base, folder)` loads them.
-
-    Returns the folder. The configuration is PEFT's own.
-    """
-    from peft import LoraConfig
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lora = task.lora
-    LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        target_modules=list(lora.targets),
-        rank_pattern=dict(lora.rank_pattern or {}),
-        lora_dropout=lora.dropout,
-        use_rslora=lora.rslora,
-        use_dora=lora.dora,
-        fan_in_fan_out=task.architecture.family == "gpt2",
-        bias="none",
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=task.model,
-        inference_mode=True,
-    ).save_pretrained(str(folder))
-    path = family_named(task.architecture.family).layer_path
-    tensors = {
-        f"base_model.model.{path}.{layer}.{peft_name(name)}": tensor.contiguous()
-        for layer, state in adapters.items()
-        for name, tensor in state.parameters.items()
-    }
-    # Renamed when whole, so that nobody loads a file that is half written.
-    draft = folder / "adapter_model.safetensors.part"
-    save_file(tensors, str(draft), metadata={"format": "pt"})
-    draft.replace(folder / "adapter_model.safetensors")
-    return folder

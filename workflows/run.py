@@ -28,6 +28,7 @@ from cardlab.split.codecs.registry import codec_named
 from cardlab.split.data import read_corpus
 from cardlab.split.journal import FinishedTurn, Journal, locked
 from cardlab.split.keys import split_address
+from cardlab.split.peft_files import load_peft, read_lora
 from cardlab.split.recording import begin_run, round_record
 from cardlab.split.schedule import Schedule, check_plan
 from cardlab.split.server import Patience, RunCallbacks, Server, ServerParts
@@ -226,7 +227,11 @@ def _prepared(
             Journal.check_vacant(Path(options.out))
             # Only now: what cannot be run leaves no folder behind.
             held.enter_context(locked(Path(options.out)))
+            begun = None if options.adapters is None else load_peft(Path(options.adapters), task)
             journal = Journal.begin(Path(options.out), settings, utc_now())
+            if begun is not None:
+                # Kept at once: a run that is resumed before its first round goes on from them too.
+                journal.commit(begun)
         import_torch().set_num_threads(options.threads)
         # A plan brings its own predictions.
         expected = Expected(predictions={}, notes=())
@@ -392,6 +397,10 @@ def _task(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
             "gradient_checkpointing": base.gradient_checkpointing,
             "optimizer": base.optimizer,
         }
+    if options.adapters is not None:
+        found = read_lora(Path(options.adapters))
+        own = lora_of(found) | {"lora_targets": found.targets}
+        planned |= {name: value for name, value in own.items() if name != "adapter_dtype"}
     known = planned | {name: value for name, value in asked.items() if value is not None}
     model = options.model if options.model is not None else base.model if base else DEFAULT_MODEL
     return resolve_task(model, **known)
@@ -450,9 +459,9 @@ class _Serving:
 def _serve(
     prepared: _Prepared, transport: ServerTransport, serving: _Serving, progress: Say, finished: Finished
 ) -> FinishedRun:
-    from cardlab.split.adapters import save_peft
     from cardlab.split.frequency import ServerFrequency
     from cardlab.split.halves import Half
+    from cardlab.split.peft_files import save_peft
 
     options = serving.options
     journal, platform, store = prepared.journal, prepared.platform, prepared.store

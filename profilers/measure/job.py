@@ -23,6 +23,9 @@ def make_job(task: Task, dtypes: tuple[str, ...], attention: str = "sdpa") -> di
     from cardlab.profilers.runtime import analyse
     from cardlab.profilers.runtime.build import build_meta
 
+    # First: what the agent cannot run is refused before anything is counted.
+    maps = projections(task)
+
     # The board's torch may be older than the fused kernel, so both are counted.
     kernels = ("eager",) if attention == "eager" else ("sdpa", "eager")
     # Without the framework's memory: that is the board's own, and the agent adds it.
@@ -45,7 +48,7 @@ def make_job(task: Task, dtypes: tuple[str, ...], attention: str = "sdpa") -> di
         # As numbers: whatever scaling made them, the board only multiplies.
         "inverse_frequencies": None if rotary is None else rotary.inv_freq.tolist(),
         "attention_scaling": 1.0 if rotary is None else float(rotary.attention_scaling),
-        "projections": projections(task),
+        "projections": maps,
         "analyses": analyses,
     }
 

@@ -28,6 +28,7 @@ TIMES = r"^(.*_s|.*_s_by_.*|delay_terms|.*_w|.*_j)$"
 # A value other than the default, that makes sense for most commands.
 VALUES = {
     "--adapter-dtype": "bfloat16",
+    "--adapters": "{folder}/nothing",
     "--all": "--all",
     "--allow": "{folder}/nobody.public",
     "--attention": "eager",

@@ -46,6 +46,9 @@ class TrainingOptions(Checked):
     ] = None
     rslora: Annotated[bool, Opt("Scale by alpha / sqrt(r) instead of alpha / r.", panel=_LORA)] = False
     dora: Annotated[bool, Opt("Train magnitudes apart from directions (DoRA).", panel=_LORA)] = False
+    adapters: Annotated[
+        str | None, Opt("Begin with these: a folder of PEFT, whose LoRA options are taken.", panel=_LORA)
+    ] = None
     local_epochs: Annotated[
         int | None,
         Opt("Mini-batches of a device in a round, T.", low=1, shown="the plan's, 1", panel=_TRAINING),

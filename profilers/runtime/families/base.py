@@ -164,8 +164,9 @@ class PlannedFamily(Family):
 
 
 def whole(value: int | None) -> int:
-    """A dimension that a planned family always has."""
-    assert value is not None
+    """A dimension that a planned family always has; ProfileError where a description of it was cut down."""
+    if value is None:
+        raise ProfileError("the task lacks a dimension of its model", remedy="profile the model again")
     return value
 
 

@@ -47,7 +47,7 @@ REFUSED = {
     "longcat_flash": "a small one of its configuration fails",
     "phi4_multimodal": "belongs to no layer",
 }
-FEW = ("gemma2", "gpt_oss", "granite", "mistral", "mixtral", "olmo2", "phi3", "qwen3", "qwen3_next", "smollm3")
+FEW = ("gemma2", "gpt_oss", "mistral", "mixtral", "phi3", "qwen3", "qwen3_next", "smollm3")
 LEAST_SUPPORTED = 75
 KNOWN_RELEASE = "5.24."
 
