@@ -35,7 +35,7 @@ def print_run(settings: RunSettings, turns: Sequence[FinishedTurn], adapters: Pa
         return
     task = settings.task
     print_table(
-        f"run {settings.run[:12]}: {task.model} {task.batch} x {task.sequence}, {task.optimizer},"
+        f"run {settings.run[:12]}: {task.model} {task.batch} x {task.sequence}, {task.lora.words}, {task.optimizer},"
         f" {settings.epochs} mini-batch(es) a round, {settings.wire_dtype} on the link; times in ms",
         ("round", "device", "cut", "loss", "delay", *TERMS, "waiting", "frequency", "energy"),
         [_row(turn) for turn in turns],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 
 import torch
 
@@ -35,6 +36,8 @@ def fused_attention() -> Iterator[None]:
     """Send scaled-dot-product attention to the fused CPU kernel, which has a meta version; torch would decompose it."""
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     original = torch.nn.functional.scaled_dot_product_attention
+    # Asked here: what is tried must not be taken for a tensor of the piece.
+    grouped = _takes_grouped_heads()
 
     def fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: object) -> torch.Tensor:
         given = options.get("attn_mask")
@@ -44,10 +47,25 @@ def fused_attention() -> Iterator[None]:
         # Of flags, the kernel makes and keeps a mask of numbers, anew in each layer.
         mask = given.to(query.dtype) if isinstance(given, torch.Tensor) and given.dtype == torch.bool else given
         causal, scale = bool(options.get("is_causal")), options.get("scale")
+        if query.shape[1] != key.shape[1] and not grouped:
+            # Such releases give each query head its keys first, on a CPU too.
+            key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], dim=1) for t in (key, value))
         return kernel(query, key, value, 0.0, causal, attn_mask=mask, scale=scale)[0]
 
     with _replaced(torch.nn.functional, "scaled_dot_product_attention", fused):
         yield
+
+
+@cache
+def _takes_grouped_heads() -> bool:
+    """Whether this torch's fused CPU kernel has gradients of fewer key heads than query heads (2.6 has not)."""
+    query, key = (torch.empty((1, heads, 2, 4), device="meta", requires_grad=True) for heads in (4, 2))
+    try:
+        output = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, key, 0.0, True)[0]
+        output.backward(torch.empty_like(output))
+    except RuntimeError:
+        return False
+    return True
 
 
 @contextmanager
