@@ -13,6 +13,13 @@ from cardlab.card.problem.measured import on_device, on_server
 from cardlab.core.records.task import Architecture
 from tests.cli.run import command
 
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Databases and runs stay out of the repository."""
+    monkeypatch.chdir(tmp_path)
+
+
 KINDS = ("sliding", "sliding", "full", "sliding", "sliding", "full")
 GEMMA = {
     "model_type": "gemma3_text",
