@@ -22,7 +22,6 @@ from cardlab.profilers.runtime.build import build_meta, enable_checkpointing, ma
 from cardlab.profilers.runtime.extras import make_optimizer
 from cardlab.profilers.runtime.segments import synchronizer
 from cardlab.split.adapters import AdapterSet, LayerState
-from cardlab.split.dropout import Clock, seed_dropout
 from cardlab.split.refusals import NotFiniteError
 from cardlab.split.settings import check_cut
 from cardlab.split.weights import Weights
@@ -75,8 +74,8 @@ class Half:
         self._family = self._built.family
         self._layers = self._built.layers
         self._ready: set[int] = set()
-        self.clock = Clock()
-        seed_dropout(self._layers, seed, self.clock)
+        self.clock = self._built.clock
+        self.clock.seed, self.clock.step = seed, None
         self._part: torch.nn.Module | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         paths = self._family.embedding_paths if side == "device" else (self._family.norm_path, self._family.head_path)

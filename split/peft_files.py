@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,25 +48,13 @@ def save_peft(adapters: AdapterSet, task: Task, folder: Path) -> Path:
 
     Returns the folder. The configuration is PEFT's own.
     """
-    from peft import LoraConfig
     from safetensors.torch import save_file
 
+    from cardlab.profilers.runtime.build import lora_config
+
     folder.mkdir(parents=True, exist_ok=True)
-    lora = task.lora
-    LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        target_modules=list(lora.targets),
-        rank_pattern=dict(lora.rank_pattern or {}),
-        lora_dropout=lora.dropout,
-        use_rslora=lora.rslora,
-        use_dora=lora.dora,
-        fan_in_fan_out=task.architecture.family == "gpt2",
-        bias="none",
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=task.model,
-        inference_mode=True,
-    ).save_pretrained(str(folder))
+    described = {"task_type": "CAUSAL_LM", "base_model_name_or_path": task.model, "inference_mode": True}
+    lora_config(task, **described).save_pretrained(str(folder))
     path = family_named(task.architecture.family).layer_path
     tensors = {
         f"{_prefix(path, layer)}{peft_name(name)}": tensor.contiguous()
@@ -115,7 +104,7 @@ def _lora(plain: Mapping[str, Any]) -> Lora:
         rank=int(plain["r"]),
         alpha=float(plain["lora_alpha"]),
         targets=tuple(sorted(targets)),
-        rank_pattern=ranks or None,
+        rank_pattern=dict(sorted(ranks.items())) or None,
         dropout=float(plain.get("lora_dropout") or 0.0),
         rslora=bool(plain.get("use_rslora")),
         dora=bool(plain.get("use_dora")),
@@ -159,6 +148,15 @@ def load_peft(folder: Path, task: Task) -> AdapterSet:
             remedy="give the adapters of this model",
         )
     return found
+
+
+def described_peft(folder: Path) -> str:
+    """The folder and a digest of its weights: what a run is said to have begun with."""
+    try:
+        digest = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
+    except OSError as error:
+        raise RunError(f"cannot read {folder}: {error.strerror or error}", remedy="make it readable") from error
+    return f"{folder} (sha256 {digest[:12]})"
 
 
 def _tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -34,6 +34,7 @@ class RunSettings:
         seed: of initial adapters, made weights and the order of the data.
         parallel: devices at once with adapters averaged after the round (SFT), else one after the other (CARD).
         server_sharing: of parallel devices: "serial" one mini-batch after the other, "batched" all as one.
+        adapters: folder and digest of the adapters that it began with, None for fresh ones.
         plan: uid of the plan that is followed, None for a given cut.
         cut: layers on every device without a plan.
         weights: fingerprint of the frozen weights.
@@ -61,6 +62,7 @@ class RunSettings:
     computing: Mapping[str, object] | None = None
     tokenizer: str | None = None
     dtype: str | None = None
+    adapters: str | None = None
     version: str = __version__
 
 

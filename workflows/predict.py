@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cardlab.calibrate.freshness import staleness
 from cardlab.calibrate.transfer import transferred
@@ -13,6 +13,7 @@ from cardlab.core.errors import NotFoundError, UsageError
 from cardlab.core.quantity import Estimate
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.task import Task
+from cardlab.core.records.workload import is_layer
 from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
 from cardlab.reports.views.curves import prediction_chart
@@ -90,14 +91,16 @@ def predict(store: Store, options: PredictOptions) -> Predictions:
     """
     check_options(options)
     chosen = [f for f in stored_fits(store, ShowFitsOptions(device=options.device)) if f.selected]
-    fits = _of_task(store, chosen, options) if options.model else chosen
+    fits, said = _of_task(store, chosen, options) if options.model else (chosen, ())
     fits = [f for f in fits if _wanted(f, options)]
     if not fits:
         raise NotFoundError(
             f"{options.device!r} has no fit for what was asked", remedy="see: calibrate show --device LABEL"
         )
     return Predictions(
-        frequency_hz=options.frequency_mhz * 1e6, fits=tuple(fits), notes=(*_marks(fits), *staleness(store, fits))
+        frequency_hz=options.frequency_mhz * 1e6,
+        fits=tuple(fits),
+        notes=(*said, *_marks(fits), *staleness(store, fits)),
     )
 
 
@@ -122,14 +125,23 @@ def _wanted(fit: Fit, options: PredictOptions) -> bool:
     )
 
 
-def _of_task(store: Store, chosen: Sequence[Fit], options: PredictOptions) -> list[Fit]:
-    """Fits of the named task, else latencies transferred from the measured task with the closest FLOPs."""
+def _of_task(store: Store, chosen: Sequence[Fit], options: PredictOptions) -> tuple[list[Fit], tuple[str, ...]]:
+    """Fits of the named task, else latencies transferred from the measured task with the closest FLOPs; and what was
+    assumed."""
     measured = _tasks(store, chosen)
     sources = [t for t in measured.values() if t.model == options.model] or list(measured.values())
     if not sources:
         raise NotFoundError(f"{options.device!r} has no fit of a task", remedy="profile it with a model first")
-    # The command names model, batch and sequence only: the rest is that of what was measured last.
-    lora = sources[-1].lora
+    # The command names model, batch and sequence only: the rest is that of what was measured last. Names of modules are
+    # of one model; another has its family's usual ones.
+    last = sources[-1]
+    adapters = lora_of(last.lora)
+    said: tuple[str, ...] = ()
+    if last.model == options.model:
+        adapters["lora_targets"] = last.lora.targets
+    elif last.lora.rank_pattern is not None:
+        adapters["lora_rank_pattern"] = None
+        said = (f"assumed: rank {last.lora.rank} everywhere; the rank pattern measured last is of {last.model}",)
     from cardlab.profilers import runtime as engine
     from cardlab.profilers.runtime.flops import flop_of
 
@@ -137,20 +149,27 @@ def _of_task(store: Store, chosen: Sequence[Fit], options: PredictOptions) -> li
         str(options.model),
         batch=1 if options.batch is None else options.batch,
         sequence=512 if options.sequence is None else options.sequence,
-        **lora_of(replace(lora, rank_pattern=None)),
-        optimizer=sources[-1].optimizer,
+        **adapters,
+        optimizer=last.optimizer,
     )
     if wanted.uid in measured:
-        return [f for f in chosen if f.task == wanted.uid]
+        return [f for f in chosen if f.task == wanted.uid], said
+    alike = [t for t in sources if set(t.architecture.segments) == set(wanted.architecture.segments)]
+    if not alike:
+        kinds = ", ".join(s for s in wanted.architecture.segments if is_layer(s))
+        raise NotFoundError(
+            f"{options.device!r} has no measured task with the kinds of layers of {options.model} ({kinds})",
+            remedy=f"profile it: profile-device --model {options.model}",
+        )
     # Efficiency changes with the size of the work, so the task of the most similar size tells most.
-    source = min(sources, key=lambda t: abs(_layer_flop(t) / _layer_flop(wanted) - 1.0))
+    source = min(alike, key=lambda t: abs(_layer_flop(t) / _layer_flop(wanted) - 1.0))
     found = []
     for fit in chosen:
         if fit.task == source.uid and fit.quantity == "latency" and fit.segment and fit.phase:
             new, old = (getattr(flop_of(t, fit.segment), f"{fit.phase}_flop", None) for t in (wanted, source))
             if new and old:
                 found.append(transferred(fit, task=wanted.uid, flop_ratio=new / old))
-    return found
+    return found, said
 
 
 def _tasks(store: Store, fits: Sequence[Fit]) -> dict[str, Task]:

@@ -28,7 +28,7 @@ from cardlab.split.codecs.registry import codec_named
 from cardlab.split.data import read_corpus
 from cardlab.split.journal import FinishedTurn, Journal, locked
 from cardlab.split.keys import split_address
-from cardlab.split.peft_files import load_peft, read_lora
+from cardlab.split.peft_files import described_peft, load_peft, read_lora
 from cardlab.split.recording import begin_run, round_record
 from cardlab.split.schedule import Schedule, check_plan
 from cardlab.split.server import Patience, RunCallbacks, Server, ServerParts
@@ -222,12 +222,14 @@ def _prepared(
             execution = open_runtime(platform).resolve_execution(
                 dtype, attention_of(task.architecture), options.threads
             )
+            begun = None if options.adapters is None else load_peft(Path(options.adapters), task)
             settings = _settings(options, plan, task, execution)
+            if options.adapters is not None:
+                settings = replace(settings, adapters=described_peft(Path(options.adapters)))
             _check_text(options, settings)
             Journal.check_vacant(Path(options.out))
             # Only now: what cannot be run leaves no folder behind.
             held.enter_context(locked(Path(options.out)))
-            begun = None if options.adapters is None else load_peft(Path(options.adapters), task)
             journal = Journal.begin(Path(options.out), settings, utc_now())
             if begun is not None:
                 # Kept at once: a run that is resumed before its first round goes on from them too.
@@ -301,7 +303,7 @@ def _check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
 
 def _training_notes(settings: RunSettings) -> tuple[str, ...]:
     """What a person must know of how it is trained, because nothing on the command line says it."""
-    notes = []
+    notes = [] if settings.adapters is None else [f"begins with the adapters of {settings.adapters}"]
     rate = settings.learning_rate
     if settings.task.optimizer == "sgd" and rate <= DEFAULT_RATE:
         notes.append(

@@ -78,7 +78,7 @@ class Lora:
         alpha: scaling numerator.
         targets: module names inside a layer, sorted.
         dtype: dtype of the adapter weights; PEFT's default is float32.
-        rank_pattern: other ranks by module name; the first name that fits a module counts. None: r everywhere.
+        rank_pattern: other ranks by module name, of which one fits a module at most. None: r everywhere.
         dropout: share of the adapters' inputs that a training step leaves out.
         rslora: alpha / sqrt(r) instead of alpha / r (arXiv 2312.03732).
         dora: directions and magnitudes apart (arXiv 2402.09353).

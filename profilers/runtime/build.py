@@ -14,16 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cardlab.core.errors import ProfileError
 from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.runtime.configs import config_of
+from cardlab.profilers.runtime.dropout import Clock, seed_dropout
 from cardlab.profilers.runtime.families import Family, attention_of, family_named
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from transformers import PretrainedConfig
 
 _WEIGHT_RANGE = 0.02
@@ -38,6 +40,7 @@ class BuiltModel:
         model: transformers' module with PEFT's adapters injected.
         layers: all decoder layers, whichever of them the model is cut to.
         lists: what the configuration says of each layer, by key.
+        clock: of LoRA dropout; as built, the first mini-batch of a run with seed 0.
     """
 
     family: Family
@@ -46,6 +49,7 @@ class BuiltModel:
     execution: Execution
     layers: tuple[torch.nn.Module, ...]
     lists: Mapping[str, Sequence[object]]
+    clock: Clock
 
     def part(self, path: str) -> torch.nn.Module:
         """The submodule at that path."""
@@ -121,7 +125,11 @@ def build_meta(task: Task, execution: Execution) -> BuiltModel:
     model.train()
     layers = tuple(model.get_submodule(family.layer_path))
     lists = layer_lists(model.config, len(layers))
-    return BuiltModel(family=family, model=model, task=task, execution=execution, layers=layers, lists=lists)
+    clock = Clock()
+    seed_dropout(layers, clock)
+    return BuiltModel(
+        family=family, model=model, task=task, execution=execution, layers=layers, lists=lists, clock=clock
+    )
 
 
 @contextmanager
@@ -146,12 +154,12 @@ def layer_lists(config: PretrainedConfig, layers: int) -> dict[str, list[object]
     return {key: list(value) for key, value in vars(config).items() if isinstance(value, list) and len(value) == layers}
 
 
-def _add_lora(layers: torch.nn.Module, task: Task) -> None:
-    """Adapters inside the layers. PEFT is not shown the model: of some types it would read names as others."""
-    from peft import LoraConfig, inject_adapter_in_model
+def lora_config(task: Task, **more: Any) -> LoraConfig:
+    """PEFT's configuration of a task's adapters; `more`: what else PEFT is to know."""
+    from peft import LoraConfig
 
     lora = task.lora
-    config = LoraConfig(
+    return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=list(lora.targets),
@@ -162,11 +170,18 @@ def _add_lora(layers: torch.nn.Module, task: Task) -> None:
         # GPT-2's Conv1D keeps its weights transposed.
         fan_in_fan_out=task.architecture.family == "gpt2",
         bias="none",
+        **more,
     )
-    inject_adapter_in_model(config, layers)
+
+
+def _add_lora(layers: torch.nn.Module, task: Task) -> None:
+    """Adapters inside the layers. PEFT is not shown the model: of some types it would read names as others."""
+    from peft import inject_adapter_in_model
+
+    inject_adapter_in_model(lora_config(task), layers)
     for name, parameter in layers.named_parameters():
         if "lora_" in name:
-            parameter.data = parameter.data.to(getattr(torch, lora.dtype))
+            parameter.data = parameter.data.to(getattr(torch, task.lora.dtype))
             parameter.requires_grad_(True)
 
 

@@ -56,7 +56,7 @@ def fvcore_flop(piece: Piece) -> FlopCount | None:
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     try:
         return FlopCount(forward_flop=2.0 * counter.total(), backward_flop=None)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError):
+    except (RuntimeError, TypeError, ValueError):
         # Some layers (linear attention) cannot be traced: one count less.
         return None
 

@@ -78,7 +78,7 @@ def run_layer(built: BuiltModel, layer: torch.nn.Module, hidden: torch.Tensor, c
     def call(states: torch.Tensor) -> torch.Tensor:
         return built.family.call_layer(layer, states, context)
 
-    # Nothing here draws random numbers, so their state need not be kept, which costs a wait on a GPU.
+    # What is drawn here comes from generators of its own, so torch's state need not be kept: a wait on a GPU.
     return checkpoint(call, hidden, use_reentrant=False, preserve_rng_state=False)
 
 

@@ -80,6 +80,17 @@ _LLAMA_LIKE = {
     "vocab_size": 128,
     "max_position_embeddings": 64,
 }
+# What the code of a hundred model classes has been seen to come to where it does not run.
+_FAILURES = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    ImportError,
+)
 _EXACT = "logits, loss and gradients of a split step equal the whole one's to the last bit at cuts 1, middle and L-1"
 
 
@@ -132,16 +143,7 @@ def _check(family: str, configuration: str) -> None:
         analyse(_task_of(small), Execution(dtype="float32", attention=attention_of(small)))
     except UnsupportedFamilyError:
         raise
-    except (
-        ProfileError,
-        RuntimeError,
-        NotImplementedError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        KeyError,
-        IndexError,
-    ) as error:
+    except (ProfileError, *_FAILURES) as error:
         said = error.message if isinstance(error, ProfileError) else " ".join(str(error).split())[:200]
         raise UnsupportedFamilyError(
             f"whether a {family} model can be cut is not known: a small one of its configuration fails ({said})",

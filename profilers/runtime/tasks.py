@@ -135,7 +135,14 @@ def _checked_pattern(
                 f"the rank pattern names {name!r}, which has no adapters",
                 remedy=f"use some of {', '.join(sorted(targets))}",
             )
-    return dict(pattern) if pattern else None
+    for path in adapted:
+        meant = [name for name in pattern or {} if names_module(name, path)]
+        if len(meant) > 1:
+            # JSON keeps no order, so which comes first must not matter.
+            raise UsageError(
+                f"the rank pattern names {path} as {' and as '.join(meant)}", remedy="name each module once"
+            )
+    return dict(sorted(pattern.items())) if pattern else None
 
 
 def _check_whole(what: str, value: int) -> None:

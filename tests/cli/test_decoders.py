@@ -90,6 +90,11 @@ def test_the_times_of_a_plan_are_those_of_the_layers_that_each_side_has(gemma: s
         assert device["delay_terms"]["device"] == pytest.approx(expected, rel=1e-9)
         cuts.add(cut)
     assert max(cuts) >= 5
+    # Of a model whose layers are of other kinds, only head and first layer could be told: no answer at all.
+    predicted = command(
+        "calibrate", "predict", "--device", "orin-nx", "--frequency-mhz", "700", "--model", "tiny-llama"
+    )
+    predicted.failed_in_one_line(1, "kinds of layers of tiny-llama (layer)", "profile-device --model tiny-llama")
 
 
 @pytest.mark.torch
@@ -136,3 +141,11 @@ def test_variants_of_lora_are_in_the_task_and_change_what_is_trained(tmp_path: P
     written = json.loads(file.read_text())
     assert written["use_dora"] and written["use_rslora"] and written["lora_dropout"] == 0.2
     assert written["rank_pattern"] == {"q_proj": 3}
+    again = command(*run, "--adapters", str(file.parent), "--dtype", "float32", "--out", str(tmp_path / "next"))
+    assert again.code == 0, again.err
+    assert f"begins with the adapters of {file.parent} (sha256 " in again.err
+    [more] = list((tmp_path / "next").glob("**/adapter_config.json"))
+    assert json.loads(more.read_text())["rank_pattern"] == {"q_proj": 3}
+    command(*run, "--adapters", str(file.parent), "--lora-rank", "4", "--out", str(tmp_path / "x")).failed_in_one_line(
+        1, "rank 8, the run 4"
+    )

@@ -14,7 +14,6 @@ from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.build import BuiltModel, build_meta, materialise_whole
 from cardlab.split.adapters import AdapterSet, LayerState, initial_adapters
 from cardlab.split.data import Batches, read_tokens
-from cardlab.split.dropout import Clock, seed_dropout
 from cardlab.split.halves import Half
 from cardlab.split.weights import SeededWeights, Weights, open_weights
 from tests.profilers.runtime.plans import need_plan
@@ -117,8 +116,8 @@ class Unsplit:
         self._named = dict(self.model.named_parameters())
         weights = open_weights(task, seed)
         self._fill(weights, initial_adapters(task, seed, lambda layer: self._row_lengths(built, layer)))
-        self._clock = Clock()
-        seed_dropout(built.layers, seed, self._clock)
+        self._clock = built.clock
+        self._clock.seed = seed
         self._steps = 0
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         kind = torch.optim.AdamW if task.optimizer == "adamw" else torch.optim.SGD
@@ -166,6 +165,19 @@ class Unsplit:
                 layer, _, inside = name.removeprefix(f"{self._path}.").partition(".")
                 found[int(layer)].parameters[inside] = parameter.detach().clone()
         return found
+
+
+def loaded_by_peft(whole: Unsplit, folder: Path) -> Any:
+    """The unsplit run's frozen weights in a model of transformers, with the adapters of a folder put on by PEFT."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_config(whole.model.config)
+    plain = {n.replace(".base_layer.", "."): p for n, p in whole.model.state_dict().items() if "lora_" not in n}
+    base.load_state_dict(plain)
+    loaded = PeftModel.from_pretrained(base, str(folder))
+    loaded.eval()
+    return loaded
 
 
 def largest_difference(one: AdapterSet | None, other: AdapterSet) -> float:

@@ -24,7 +24,17 @@ from cardlab.split.halves import Half
 from cardlab.split.peft_files import save_peft
 from cardlab.split.refusals import FrameError
 from cardlab.split.weights import FileWeights, open_weights
-from tests.split.models import EXECUTION, RATE, SMALL, Unsplit, batches, halves, largest_difference, small_task
+from tests.split.models import (
+    EXECUTION,
+    RATE,
+    SMALL,
+    Unsplit,
+    batches,
+    halves,
+    largest_difference,
+    loaded_by_peft,
+    small_task,
+)
 
 
 def split_steps(task, cuts, steps, every=5):
@@ -77,18 +87,11 @@ def test_moments_of_adamw_travel_with_their_layers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", sorted(SMALL))
 def test_peft_loads_the_adapters_without_cardlab(tmp_path: Path, family) -> None:
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
     task = small_task(tmp_path, family)
     losses, adapters = split_steps(task, (2,), 5)
     folder = save_peft(adapters, task, tmp_path / "out")
     whole = Unsplit(task)
-    base = AutoModelForCausalLM.from_config(whole.model.config)
-    plain = {n.replace(".base_layer.", "."): p for n, p in whole.model.state_dict().items() if "lora_" not in n}
-    base.load_state_dict(plain)
-    loaded = PeftModel.from_pretrained(base, str(folder))
-    loaded.eval()
+    loaded = loaded_by_peft(whole, folder)
     ids = batches(task).batch(5)
     for k in range(5):
         whole.step(batches(task).batch(k))
@@ -96,7 +99,7 @@ def test_peft_loads_the_adapters_without_cardlab(tmp_path: Path, family) -> None
         theirs = float(loaded(input_ids=ids, labels=ids).loss)
         mine = float(whole.model(input_ids=ids, labels=ids, use_cache=False).loss)
     assert theirs == pytest.approx(mine, abs=1e-6)
-    assert abs(float(base(input_ids=ids, labels=ids).loss.detach()) - theirs) < 10 and losses
+    assert len(losses) == 5
 
 
 def test_weights_of_a_local_folder_are_used_and_known_by_their_fingerprint(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from cardlab.profilers.runtime import analyse
 from cardlab.split.adapters import initial_adapters, size_bytes
 from cardlab.split.peft_files import load_peft, save_peft
 from cardlab.workflows.targets import split_pattern
-from tests.split.models import SMALL, Unsplit, batches, largest_difference, small_task
+from tests.split.models import SMALL, Unsplit, batches, largest_difference, loaded_by_peft, small_task
 from tests.split.test_halves import split_steps
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -82,18 +82,11 @@ def test_dropout_is_another_at_each_step_and_with_each_seed_and_none_outside_tra
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_peft_loads_what_was_trained(tmp_path: Path, variant: str) -> None:
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
     task = small_task(tmp_path, **{**VARIANTS[variant], "lora_dropout": 0.0})
     _, adapters = split_steps(task, (2,), 4)
     folder = save_peft(adapters, task, tmp_path / "out")
     whole = Unsplit(task)
-    base = AutoModelForCausalLM.from_config(whole.model.config)
-    plain = {n.replace(".base_layer.", "."): p for n, p in whole.model.state_dict().items() if "lora_" not in n}
-    base.load_state_dict(plain)
-    loaded = PeftModel.from_pretrained(base, str(folder))
-    loaded.eval()
+    loaded = loaded_by_peft(whole, folder)
     data = batches(task)
     for k in range(4):
         whole.step(data.batch(k))
@@ -117,6 +110,7 @@ def test_bytes_and_flops_of_adapters_are_those_of_the_variant(tmp_path: Path, va
     [
         ({"lora_rank_pattern": {"down_proj": 2}}, UsageError, "'down_proj', which has no adapters"),
         ({"lora_rank_pattern": {"q_proj": 0}}, UsageError, "rank of q_proj 0"),
+        ({"lora_rank_pattern": {"q_proj": 2, "self_attn.q_proj": 3}}, UsageError, "as q_proj and as self_attn.q_proj"),
         ({"lora_dropout": 1.0}, UsageError, "dropout 1"),
         ({"lora_dropout": float("nan")}, UsageError, "dropout nan"),
     ],
