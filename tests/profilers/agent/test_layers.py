@@ -107,11 +107,13 @@ def test_first_layer_backward_stops_at_its_adapters() -> None:
         assert all(latency_row(samples, works[name].repeats, True)["value"] > 0 for samples in series.laps)
 
 
-def test_packed_agent_profiles_this_machine_as_cardlab_would(tmp_path: Path) -> None:
+def test_packed_agent_profiles_this_machine_as_cardlab_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A host without an identity of its own has one that is kept there: of both, or they are two devices.
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     task = resolve_task("tiny-llama", sequence=32)
     pack_agent(tmp_path / "agent.pyz", make_job(task, ("float32",)))
     words = [sys.executable, tmp_path / "agent.pyz", "run", "--dtype", "float32", "--repeats", 4]
-    words += ["--out", tmp_path / "here.zip", "--state", tmp_path / "state", "--device", "cpu"]
+    words += ["--out", tmp_path / "here.zip", "--device", "cpu"]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     store = open_store(tmp_path / "x.db")
