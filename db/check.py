@@ -174,7 +174,7 @@ def stacks(store: Store, plan: Plan) -> dict[str, tuple[str, ...]]:
     for uid in plan.runs:
         run = store.runs.get(uid).run
         execution = run.execution
-        words = [f"torch {execution.torch}" if execution.torch else "no torch", execution.dtype]
+        words = [f"torch {execution.torch}" if execution.torch else "no torch", execution.numbers]
         words.extend([execution.accelerator] if execution.accelerator else [])
         found.setdefault(" ".join(words), set()).add(run.device.name)
     return {stack: tuple(sorted(names)) for stack, names in sorted(found.items())}

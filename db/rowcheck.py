@@ -87,9 +87,7 @@ def _device(row: Values) -> str | None:
 
 
 def _execution(row: Values) -> str | None:
-    plain = {f.name: row[f.name] for f in fields(Execution)}
-    from_plain(Execution, plain)
-    return _addressed(row, plain)
+    return _addressed(row, from_plain(Execution, {f.name: row[f.name] for f in fields(Execution)}))
 
 
 def _environment(row: Values) -> str | None:

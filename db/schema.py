@@ -101,6 +101,7 @@ class ExecutionRow(Row):
     threads: Mapped[int]
     torch: Mapped[str | None] = mapped_column(String(40))
     accelerator: Mapped[str | None] = mapped_column(String(40))
+    quantization: Mapped[str | None] = mapped_column(String(40))
 
 
 class EnvironmentRow(Row):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,12 +97,12 @@ class TrainedWeights(Weights):
         self._tensors, self.origin = tensors, origin
         self.fingerprint = content_hash({name: float(t.double().sum()) for name, t in tensors.items()})
 
-    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, torch.Tensor]:
+    def each(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> Iterator[tuple[str, torch.Tensor]]:
         """Copies of the tensors asked for; RunError for one that is missing."""
-        missing = [name for name in shapes if name not in self._tensors]
-        if missing:
-            raise RunError(f"the weights lack {missing[0]}", remedy="give a model of the same family")
-        return {name: self._tensors[name].to(getattr(torch, dtype), copy=True) for name in shapes}
+        for name in shapes:
+            if name not in self._tensors:
+                raise RunError(f"the weights lack {name}", remedy="give a model of the same family")
+            yield name, self._tensors[name].to(getattr(torch, dtype), copy=True)
 
 
 def english_text() -> str:

@@ -179,7 +179,13 @@ class SplitDevice:
         assert self._equipment is not None
         inputs = self._equipment.inputs
         self._transport.send(
-            Ready(tokenizer=inputs.tokenizer, data=inputs.data, dtype=inputs.dtype, names=inputs.names[:_MAX_REASON])
+            Ready(
+                tokenizer=inputs.tokenizer,
+                data=inputs.data,
+                dtype=inputs.dtype,
+                quantization=inputs.quantization,
+                names=inputs.names[:_MAX_REASON],
+            )
         )
 
     def _prepare(self, settings: RunSettings) -> None:

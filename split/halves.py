@@ -9,7 +9,7 @@ that come and releases those that leave; nothing else is touched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,9 @@ from cardlab.profilers.board.heap import hold_freed_memory
 from cardlab.profilers.runtime.budget import available_memory_bytes
 from cardlab.profilers.runtime.build import build_meta, enable_checkpointing, make_room, move_buffers, release
 from cardlab.profilers.runtime.extras import make_optimizer
+from cardlab.profilers.runtime.heap import gains_by_holding
+from cardlab.profilers.runtime.kept import KeptMap, kept_maps, weight_bytes
+from cardlab.profilers.runtime.rows import is_read_by_rows, read_from, reads_rows
 from cardlab.profilers.runtime.segments import synchronizer
 from cardlab.split.adapters import AdapterSet, LayerState
 from cardlab.split.refusals import NotFiniteError
@@ -124,9 +127,9 @@ class Half:
 
     def _hold_memory(self) -> None:
         """Keep freed memory on a CPU, as profiles do, so that a step costs here what it cost there; where it fits."""
-        free = available_memory_bytes() if self._where == "cpu" else None
+        free = available_memory_bytes() if gains_by_holding(self._execution) else None
         modules = [*self._fixed.values(), *(self._layers[number] for number in self.numbers)]
-        held = sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
+        held = sum(weight_bytes(module) for module in modules)
         if free is not None and _ROOM * held < free:
             hold_freed_memory()
 
@@ -137,21 +140,41 @@ class Half:
             self._family.embedding_paths[0] if tied and path == self._family.head_path else path: module
             for path, module in self._fixed.items()
         }
+        if self.side == "device":
+            self._read_rows(modules)
         self._fill("embedding" if self.side == "device" else "head", modules)
+
+    def _read_rows(self, modules: dict[str, torch.nn.Module]) -> None:
+        """Let a large embedding read its rows from the file of the weights."""
+        path = self._family.embedding_paths[0]
+        if not reads_rows(weight_bytes(modules[path]), self._execution):
+            return
+        shapes = {f"{p}.{name}": tuple(t.shape) for p, module in modules.items() for name, t in _weights_of(module)}
+        rows = self._weights.rows("embedding", shapes, f"{path}.weight", self._execution.dtype)
+        if rows is not None:
+            read_from(modules[path], rows, self._built.dtype)
 
     def _fill(self, group: str, modules: dict[str, torch.nn.Module]) -> None:
         """Memory and weights for these modules by checkpoint name; LoRA tensors wait for `load`."""
-        wanted = {}
+        wanted: dict[str, torch.Tensor] = {}
+        kept: dict[str, KeptMap] = {}
         for prefix, module in modules.items():
             make_room(module, self._where)
-            # Buffers that checkpoints keep are weights too: what routers add to their scores is one.
-            for name, tensor in module.state_dict(keep_vars=True).items():
-                if "lora_" not in name:
-                    wanted[f"{prefix}.{name.replace('.base_layer.', '.')}"] = tensor
-        read = self._weights.read(group, {n: tuple(p.shape) for n, p in wanted.items()}, self._execution.dtype)
+            kept |= {_in_checkpoint(f"{prefix}.{path}.weight"): part for path, part in kept_maps(module)}
+            if not is_read_by_rows(module):
+                wanted |= {_in_checkpoint(f"{prefix}.{name}"): tensor for name, tensor in _weights_of(module)}
+        for name in list(kept):
+            stored = self._weights.packed(name)
+            if stored is not None:
+                kept.pop(name).keep_stored(stored, self._where)
+                del wanted[name]
+        shapes = {n: tuple(p.shape) for n, p in wanted.items()}
         with torch.no_grad():
-            for name, parameter in wanted.items():
-                parameter.copy_(read[name])
+            for name, tensor in self._weights.each(group, shapes, self._execution.dtype):
+                if name in kept:
+                    kept[name].keep(tensor, self._where)
+                else:
+                    wanted[name].copy_(tensor)
 
     def magnitudes(self, layer: int) -> dict[str, torch.Tensor]:
         """Lengths of the rows of a layer's adapted weights, by module path, wherever that layer runs (DoRA)."""
@@ -270,6 +293,16 @@ class Half:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._synchronize()
+
+
+def _weights_of(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """What a checkpoint holds of a module; buffers that it keeps are weights too: what routers add to their scores."""
+    return ((name, t) for name, t in module.state_dict(keep_vars=True).items() if "lora_" not in name)
+
+
+def _in_checkpoint(name: str) -> str:
+    """The name of a parameter without what PEFT puts around its module."""
+    return name.replace(".base_layer.", ".")
 
 
 def _next_token_loss(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

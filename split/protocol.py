@@ -221,12 +221,19 @@ class Ready(Message):
     tokenizer: str = ""
     data: str = ""
     dtype: str = ""
+    quantization: str = ""
     names: str = ""
 
     @property
     def inputs(self) -> Inputs:
         """What the device trains with."""
-        return Inputs(tokenizer=self.tokenizer, data=self.data, dtype=self.dtype, names=self.names)
+        return Inputs(
+            tokenizer=self.tokenizer,
+            data=self.data,
+            dtype=self.dtype,
+            quantization=self.quantization,
+            names=self.names,
+        )
 
     @classmethod
     def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Ready:
@@ -236,6 +243,7 @@ class Ready(Message):
             tokenizer=facts.text("tokenizer"),
             data=facts.text("data"),
             dtype=facts.text("dtype"),
+            quantization=facts.text("quantization"),
             names=facts.text("names"),
         )
 

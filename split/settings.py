@@ -42,6 +42,7 @@ class RunSettings:
             not kept (0.1.0).
         tokenizer: digest of the tokenizer that devices must use, None to take that of the first.
         dtype: that the server computes in, None where that was not kept (0.1.0).
+        quantization: form of the server's frozen weights, None for dense ones.
         version: of cardlab.
     """
 
@@ -62,6 +63,7 @@ class RunSettings:
     computing: Mapping[str, object] | None = None
     tokenizer: str | None = None
     dtype: str | None = None
+    quantization: str | None = None
     adapters: str | None = None
     version: str = __version__
 
@@ -74,12 +76,14 @@ class Inputs:
         tokenizer: digest of its tokenizer, "bytes" for bytes.
         data: digest of its documents and of its shard of them.
         dtype: that it computes in.
+        quantization: form of its frozen weights, "none" for dense ones.
         names: data and tokenizer in words, for people.
     """
 
     tokenizer: str = ""
     data: str = ""
     dtype: str = ""
+    quantization: str = ""
     names: str = ""
 
 
@@ -89,6 +93,12 @@ def check_inputs(name: str, now: Inputs, before: Inputs) -> None:
         ("the tokens of another tokenizer", now.tokenizer, before.tokenizer, "--tokenizer"),
         ("other data", now.data, before.data, "--data (and --shard)"),
         (f"another dtype ({now.dtype}, not {before.dtype})", now.dtype, before.dtype, "--dtype"),
+        (
+            f"weights in another form ({now.quantization}, not {before.quantization})",
+            now.quantization,
+            before.quantization,
+            "--quantization",
+        ),
     ):
         if new and old and new != old:
             raise RefusalError(

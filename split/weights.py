@@ -10,21 +10,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cardlab.core.errors import RunError
+from cardlab.core.errors import ProfileError, RunError
 from cardlab.core.identity import content_hash
-from cardlab.core.records.task import Task
-from cardlab.profilers.runtime.checkpoint import Checkpoint, Entry, find_checkpoint
+from cardlab.core.records.task import DTYPE_BYTES, Task
+from cardlab.profilers.runtime.checkpoint import Checkpoint, find_checkpoint
+from cardlab.profilers.runtime.entries import Entry, read_header
 
 if TYPE_CHECKING:
     import torch
 
+    from cardlab.profilers.runtime.rows import RowsOfFile
+
 _SAMPLE_BYTES = 4096
+# The format's words for dtypes.
+_WORDS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _RANGE = 0.02
+# Values of a large matrix that are looked at at once.
+_LOOKED_AT = 2**22
 
 
 class Weights(ABC):
@@ -39,11 +48,23 @@ class Weights(ABC):
     origin: str
 
     @abstractmethod
-    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, torch.Tensor]:
-        """Tensors of one group ("embedding", "layer-3", "head") by name, at that dtype.
+    def each(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """Tensors of one group ("embedding", "layer-3", "head") by name, at that dtype, one read at a time.
 
         Raises RunError naming what is missing or has another shape.
         """
+
+    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, torch.Tensor]:
+        """As `each`, all at once."""
+        return dict(self.each(group, shapes, dtype))
+
+    def packed(self, name: str) -> dict[str, torch.Tensor] | None:
+        """Parts of a weight that is stored quantised (profilers/runtime/packed.py), None for a dense one."""
+        return None
+
+    def rows(self, group: str, shapes: Mapping[str, tuple[int, ...]], name: str, dtype: str) -> RowsOfFile | None:
+        """Rows of one matrix of a group, to be read as they are needed; None where it lies in no file."""
+        return None
 
 
 def open_weights(task: Task, seed: int) -> Weights:
@@ -65,35 +86,87 @@ class FileWeights(Weights):
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.origin = checkpoint.origin
         self._tensors = checkpoint.tensors
-        self.fingerprint = content_hash({name: _digest(name, entry) for name, entry in checkpoint.tensors.items()})
+        self._packed = checkpoint.packed
+        entries = dict(checkpoint.tensors)
+        entries |= {f"{name}/{part}": e for name, parts in checkpoint.packed.items() for part, e in parts.items()}
+        self.fingerprint = content_hash({name: _digest(name, entry) for name, entry in entries.items()})
 
-    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, torch.Tensor]:
+    def packed(self, name: str) -> dict[str, torch.Tensor] | None:
+        """Straight from the files. RunError for scales that are not finite."""
+        import torch
+
+        parts = self._packed.get(name)
+        if parts is None:
+            return None
+        found = {part: _tensor(entry) for part, entry in parts.items()}
+        for tensor in found.values():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise RunError(f"the scales of {name} are NaN or infinite", remedy="download the model again")
+        return found
+
+    def rows(self, group: str, shapes: Mapping[str, tuple[int, ...]], name: str, dtype: str) -> RowsOfFile | None:
+        """As they are in the file, all looked at once. Errors as `each`."""
+        import torch
+
+        entry = self._entry(name, shapes[name])
+        found = _rows(entry)
+        step = max(1, _LOOKED_AT // entry.shape[1])
+        for first in range(0, entry.shape[0], step):
+            part = found.read(list(range(first, min(first + step, entry.shape[0]))))
+            _check_finite(name, part.to(getattr(torch, dtype)), dtype)
+        return found
+
+    def each(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> Iterator[tuple[str, torch.Tensor]]:
         """Straight from the files. RunError for a tensor that is missing, or not finite at that dtype."""
         import torch
-        from safetensors import SafetensorError, safe_open
 
-        found = {}
         for name, shape in shapes.items():
-            entry = self._tensors.get(name)
-            if entry is None:
-                raise RunError(f"the checkpoint lacks {name}", remedy="give the whole model folder with --model")
-            if entry.shape != shape:
-                raise RunError(
-                    f"{name} has shape {entry.shape} in the checkpoint, {shape} in config.json",
-                    remedy="give the config.json that belongs to the checkpoint",
-                )
-            try:
-                with safe_open(str(entry.file), framework="pt") as file:
-                    tensor = file.get_tensor(entry.name).to(getattr(torch, dtype))
-            except (OSError, SafetensorError) as error:
-                raise RunError(f"cannot read {entry.file}: {error}", remedy="download the model again") from error
-            if not torch.isfinite(tensor).all():
-                raise RunError(
-                    f"{name} holds values that are NaN or infinite in {dtype}",
-                    remedy="use another --dtype (bfloat16, float32), or download the model again",
-                )
-            found[name] = tensor
-        return found
+            tensor = _tensor(self._entry(name, shape)).to(getattr(torch, dtype))
+            _check_finite(name, tensor, dtype)
+            yield name, tensor
+
+    def _entry(self, name: str, shape: tuple[int, ...]) -> Entry:
+        entry = self._tensors.get(name)
+        if entry is None:
+            raise RunError(f"the checkpoint lacks {name}", remedy="give the whole model folder with --model")
+        if entry.shape != shape:
+            raise RunError(
+                f"{name} has shape {entry.shape} in the checkpoint, {shape} in config.json",
+                remedy="give the config.json that belongs to the checkpoint",
+            )
+        return entry
+
+
+def _check_finite(name: str, tensor: torch.Tensor, dtype: str) -> None:
+    if not bool(tensor.isfinite().all()):
+        raise RunError(
+            f"{name} holds values that are NaN or infinite in {dtype}",
+            remedy="use another --dtype (bfloat16, float32), or download the model again",
+        )
+
+
+def _rows(entry: Entry) -> RowsOfFile:
+    import torch
+
+    from cardlab.profilers.runtime.rows import RowsOfFile
+
+    kinds = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    try:
+        return RowsOfFile(entry.file, entry.low, getattr(torch, kinds[entry.dtype]), entry.shape[1])
+    except OSError as error:
+        raise RunError(f"cannot read {entry.file}: {error.strerror or error}", remedy="make it readable") from error
+
+
+def _tensor(entry: Entry) -> torch.Tensor:
+    """One tensor of a file; nothing of the file stays in memory once it is gone."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(entry.file), framework="pt") as file:
+            found: torch.Tensor = file.get_tensor(entry.name)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"cannot read {entry.file}: {error}", remedy="download the model again") from error
+    return found
 
 
 class SeededWeights(Weights):
@@ -104,23 +177,27 @@ class SeededWeights(Weights):
         self.fingerprint = content_hash({"seed": seed, "architecture": task.architecture, "range": _RANGE})
         self.origin = f"made from seed {seed} (no trained weights)"
 
-    def read(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, torch.Tensor]:
+    def each(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> Iterator[tuple[str, torch.Tensor]]:
         """From the cache file of the group, which is made first where it is missing or of another shape."""
-        import torch
-        from safetensors.torch import load_file, save_file
+        held = self._group(group, shapes, dtype)
+        for name in shapes:
+            yield name, _tensor(held[name])
 
+    def rows(self, group: str, shapes: Mapping[str, tuple[int, ...]], name: str, dtype: str) -> RowsOfFile | None:
+        """Of the cache file of the group, which is made first as for `each`."""
+        return _rows(self._group(group, shapes, dtype)[name])
+
+    def _group(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, Entry]:
         path = cache_folder() / "weights" / self.fingerprint / dtype / f"{group}.safetensors"
-        if path.is_file():
-            found: dict[str, torch.Tensor] = load_file(str(path))
-            if {n: tuple(t.shape) for n, t in found.items()} == dict(shapes):
-                return found
-        made = {name: self._make(name, shape).to(getattr(torch, dtype)) for name, shape in shapes.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Several processes of one machine may make the same file at once.
-        draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-        save_file(made, str(draft))
-        draft.replace(path)
-        return made
+        held = _held(path)
+        if any(name not in held or held[name].shape != shape for name, shape in shapes.items()):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Several processes of one machine may make the same file at once.
+            draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+            write_tensors(draft, shapes, dtype, self._make)
+            draft.replace(path)
+            held = _held(path)
+        return held
 
     def _make(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         import torch
@@ -128,6 +205,37 @@ class SeededWeights(Weights):
         if len(shape) < 2:
             return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
         return seeded(name, self._seed, lambda g: torch.empty(shape).uniform_(-_RANGE, _RANGE, generator=g))
+
+
+def _held(path: Path) -> dict[str, Entry]:
+    try:
+        return read_header(path)
+    except ProfileError:
+        return {}
+
+
+def write_tensors(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: str,
+    make: Callable[[str, tuple[int, ...]], torch.Tensor],
+) -> None:
+    """A safetensors file of tensors at one dtype that are made one after the other: none but one is in memory."""
+    import torch
+
+    header, low = {}, 0
+    for name, shape in shapes.items():
+        high = low + DTYPE_BYTES[dtype] * prod(shape)
+        header[name] = {"dtype": _WORDS[dtype], "shape": list(shape), "data_offsets": [low, high]}
+        low = high
+    text = json.dumps(header).encode()
+    # The format wants the values to begin at a multiple of 8.
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in shapes.items():
+            values = make(name, shape).to(getattr(torch, dtype)).contiguous()
+            stream.write(memoryview(values.view(-1).view(torch.uint8).numpy()))
 
 
 def seeded(name: str, seed: int, draw: Callable[[torch.Generator], torch.Tensor]) -> torch.Tensor:

@@ -11,11 +11,12 @@ from importlib import metadata
 
 from cardlab import __version__
 from cardlab.core.errors import CardlabError, MissingDependencyError, NotFoundError
+from cardlab.core.records.task import NF4
 from cardlab.db import open_store
 from cardlab.profilers.board.identity import state_folder
 from cardlab.profilers.devices import HardwareDevice, Probe, helper, open_platform
 from cardlab.profilers.devices.guard import journals
-from cardlab.profilers.runtime.execution import import_torch, torch_lack
+from cardlab.profilers.runtime.execution import import_torch, native_dtypes, torch_lack, try_kernels
 from cardlab.workflows.options.profile import DoctorOptions
 
 NEEDED_BY = {
@@ -24,6 +25,7 @@ NEEDED_BY = {
     "peft": ("models", "models cannot be profiled"),
     "fvcore": ("models", "FLOP counts have one check less"),
     "pyzmq": ("models", "no split run"),
+    "bitsandbytes": ("quant", "no weights in 8 or 4 bits"),
     "matplotlib": ("report", "--plot draws nothing; HTML reports need no more"),
 }
 
@@ -102,6 +104,7 @@ def platform_probes(name: str) -> Iterable[Probe]:
         return
     yield Probe(name="platform", ok=True, state=platform.identity.platform)
     yield from torch_probe(platform)
+    yield from kernel_probe(platform)
     yield from platform.capabilities()
     platform.close()
 
@@ -136,6 +139,19 @@ def torch_probe(platform: HardwareDevice) -> Iterable[Probe]:
     remedy = platform.torch_remedy or "pip install torch, a build with CUDA: https://pytorch.org/get-started/locally"
     state = f"torch {torch.__version__} {built} and finds no GPU: {where}"
     yield Probe(name=TORCH_DEVICE, ok=False, state=state, remedy=f"{remedy}; --platform cpu measures the CPU")
+
+
+def kernel_probe(platform: HardwareDevice) -> Iterable[Probe]:
+    """Whether products of weights in 4 bits run on the device: one is launched, since an import proves nothing."""
+    device = platform.torch_device
+    if device is None or not importlib.util.find_spec("bitsandbytes") or not importlib.util.find_spec("torch"):
+        return
+    try:
+        try_kernels(device, native_dtypes(device)[0], NF4)
+    except CardlabError as error:
+        yield Probe(name="4-bit kernels", ok=False, state=error.message, remedy=error.remedy)
+        return
+    yield Probe(name="4-bit kernels", ok=True, state=f"a product of nf4 weights ran on {device}")
 
 
 def nothing_measurable(probes: Iterable[Probe]) -> bool:

@@ -41,6 +41,7 @@ from cardlab.profilers.measure.sweep import (
     plan_memory_points,
     plan_points,
 )
+from cardlab.profilers.runtime.quantization import choose_quantization
 from cardlab.profilers.runtime.workbench import Workload
 from cardlab.workflows.connect import Say, silent
 from cardlab.workflows.labels import keep_label
@@ -249,6 +250,7 @@ _OF_TASK = {
     "batch": "--batch",
     "sequence": "--seq",
     "dtype": "--dtype",
+    "quantization": "--quantization",
     "attention": "--attention",
     "threads": "--threads",
     "lora_rank": "--lora-rank",
@@ -338,9 +340,11 @@ def _workload(options: ProfileOptions, platform: HardwareDevice) -> Workload:
         dora=options.dora,
         gradient_checkpointing=options.gradient_checkpointing,
         optimizer=options.optimizer,
+        quantised=True,
     )
+    quantization = choose_quantization(task, options.quantization)
     runtime = open_runtime(platform)
-    execution = runtime.resolve_execution(options.dtype, options.attention, options.threads)
+    execution = runtime.resolve_execution(options.dtype, options.attention, options.threads, quantization)
     # Measuring it starts a process that loads torch: a dry run takes the usual value.
     overhead = None if options.dry_run else runtime.overhead_bytes(execution)
     given = {} if overhead is None else {"overhead_bytes": overhead}

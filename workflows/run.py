@@ -23,6 +23,7 @@ from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.configs import dropout_note, load_architecture, load_computing
 from cardlab.profilers.runtime.execution import DTYPES, import_torch
 from cardlab.profilers.runtime.families import attention_of
+from cardlab.profilers.runtime.quantization import AUTO, NONE, choose_quantization
 from cardlab.split.batched import sharing_of
 from cardlab.split.codecs.registry import codec_named
 from cardlab.split.data import read_corpus
@@ -149,7 +150,7 @@ def run(store: Store, options: RunOptions, progress: Say = silent, finished: Fin
         options = replace(options, link=link)
         # Port 0 lets the system choose a free one, so that two local runs do not meet.
         transport = ServerTransport("127.0.0.1", 0)
-        words = _device_words(options, prepared.execution.dtype)
+        words = _device_words(options, prepared.execution)
         settings = prepared.journal.progress.settings
         # Devices of this machine write to logs: what they train on is said here.
         text = text_words(read_corpus(options.data), open_tokenizer(settings.task.model, options.tokenizer))
@@ -169,13 +170,14 @@ def run(store: Store, options: RunOptions, progress: Say = silent, finished: Fin
                 transport.close()
 
 
-def _device_words(options: RunOptions, dtype: str) -> list[str]:
+def _device_words(options: RunOptions, execution: Execution) -> list[str]:
     given = {
         "--model": options.model,
         "--data": options.data,
         "--tokenizer": options.tokenizer,
         "--link": options.link,
-        "--dtype": dtype,
+        "--dtype": execution.dtype,
+        "--quantization": execution.quantization or NONE,
         "--silence": str(options.silence_s),
         "--platform": "auto",
     }
@@ -210,17 +212,26 @@ def _prepared(
             _check_unchanged(options, settings)
             plan = None if settings.plan is None else store.plans.get(settings.plan)
             dtype = settings.dtype if options.dtype == "auto" and settings.dtype else options.dtype
+            asked = (settings.quantization or NONE) if options.quantization == AUTO else options.quantization
             execution = open_runtime(platform).resolve_execution(
-                dtype, attention_of(settings.task.architecture), options.threads
+                dtype,
+                attention_of(settings.task.architecture),
+                options.threads,
+                choose_quantization(settings.task, asked),
             )
         else:
             plan = None if options.plan is None else store.plans.get(options.plan)
             task = _task(options, plan, store)
             _check_against(options, plan, task)
             import_torch().set_num_threads(options.threads)
-            dtype = _dtype(options, plan, store, platform.identity.key)
+            profiled = _profiled(plan, store, platform.identity.key)
+            dtype = profiled.dtype if options.dtype == "auto" and profiled is not None else options.dtype
+            otherwise = None if profiled is None else profiled.quantization
             execution = open_runtime(platform).resolve_execution(
-                dtype, attention_of(task.architecture), options.threads
+                dtype,
+                attention_of(task.architecture),
+                options.threads,
+                choose_quantization(task, options.quantization, otherwise),
             )
             begun = None if options.adapters is None else load_peft(Path(options.adapters), task)
             settings = _settings(options, plan, task, execution)
@@ -280,6 +291,11 @@ def _check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
             f"the run in {options.out} began in {settings.dtype}, not in {options.dtype}",
             remedy="leave --dtype out, or begin another run in another --out",
         )
+    if options.quantization not in (AUTO, settings.quantization or NONE):
+        raise UsageError(
+            f"the run in {options.out} began with --quantization {settings.quantization or NONE}",
+            remedy="leave --quantization out, or begin another run in another --out",
+        )
     if load_architecture(model) != settings.task.architecture:
         raise RunError(
             f"{model} has other dimensions than when the run in {options.out} began",
@@ -317,7 +333,19 @@ def _training_notes(settings: RunSettings) -> tuple[str, ...]:
 
 # What a journal says already; anything else that a resumed run was given would be dropped.
 _RESUMABLE = frozenset(
-    ("--local", "--resume", "--out", "--threads", "--dtype", "--data", "--tokenizer", "--link", "--silence", "--model")
+    (
+        "--local",
+        "--resume",
+        "--out",
+        "--threads",
+        "--dtype",
+        "--quantization",
+        "--data",
+        "--tokenizer",
+        "--link",
+        "--silence",
+        "--model",
+    )
     + ("--devices", "--bind", "--key", "--allow", "--platform", "--name", "--wait")
 )
 
@@ -335,12 +363,10 @@ def _check_resumed(options: TrainingOptions, allowed: frozenset[str]) -> None:
         )
 
 
-def _dtype(options: TrainingOptions, plan: Plan | None, store: Store, key: str) -> str:
-    """The compute dtype asked for; by default that of the profile of this machine which the plan rests on."""
-    if options.dtype != "auto" or plan is None:
-        return options.dtype
-    profiles = [store.runs.get(uid).run for uid in plan.runs]
-    return next((run.execution.dtype for run in profiles if run.device.key == key), "auto")
+def _profiled(plan: Plan | None, store: Store, key: str) -> Execution | None:
+    """How this machine computed in the profile that the plan rests on; None without one."""
+    profiles = [] if plan is None else [store.runs.get(uid).run for uid in plan.runs]
+    return next((run.execution for run in profiles if run.device.key == key), None)
 
 
 def _check(options: TrainingOptions) -> None:
@@ -405,7 +431,7 @@ def _task(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
         planned |= {name: value for name, value in own.items() if name != "adapter_dtype"}
     known = planned | {name: value for name, value in asked.items() if value is not None}
     model = options.model if options.model is not None else base.model if base else DEFAULT_MODEL
-    return resolve_task(model, **known)
+    return resolve_task(model, **known, quantised=True)
 
 
 def _check_against(options: TrainingOptions, plan: Plan | None, task: Task) -> None:
@@ -444,6 +470,7 @@ def _settings(options: TrainingOptions, plan: Plan | None, task: Task, execution
         computing=load_computing(task.model),
         tokenizer=None if (tokenizer := _tokenizer(options, task.model)) is None else tokenizer.digest,
         dtype=execution.dtype,
+        quantization=execution.quantization,
     )
 
 

@@ -14,6 +14,7 @@ from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.configs import load_computing
 from cardlab.profilers.runtime.execution import import_torch
 from cardlab.profilers.runtime.families import attention_of
+from cardlab.profilers.runtime.quantization import NONE, choose_quantization
 from cardlab.split.data import Batches, Corpus, read_corpus
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.keys import make_keys
@@ -146,7 +147,12 @@ def _equipment(
         shard=shard,
     )
     runtime = open_runtime(platform)
-    execution = runtime.resolve_execution(options.dtype, attention_of(here.architecture), options.threads)
+    execution = runtime.resolve_execution(
+        options.dtype,
+        attention_of(here.architecture),
+        options.threads,
+        choose_quantization(here, options.quantization),
+    )
     where = runtime.torch_device or "cpu"
     half = Half(
         here,
@@ -161,6 +167,7 @@ def _equipment(
         tokenizer=tokenizer.digest,
         data=content_hash([text.corpus.digest, list(shard)]),
         dtype=execution.dtype,
+        quantization=execution.quantization or NONE,
         names=f"{text.corpus.name}, tokens: {tokenizer.origin}",
     )
     return Equipment(half, batches.batch, inputs)
@@ -170,7 +177,7 @@ def _own_task(announced: Task, model: str | None) -> Task:
     """The announced task on this side's own model."""
     name = model or announced.model
     # Only name and architecture are taken, and every model has two positions.
-    own = resolve_task(name, sequence=2)
+    own = resolve_task(name, sequence=2, quantised=True)
     return replace(announced, model=own.model, architecture=own.architecture)
 
 

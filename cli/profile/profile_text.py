@@ -52,8 +52,9 @@ def _print_head(document: Document) -> None:
         f"{task['model']}: {task['layers']} layers, {task['parameters']:,} parameters, "
         f"LoRA r={lora['rank']} on {', '.join(lora['targets'])} ({task['trainable_parameters']:,} trainable)"
     )
+    kept = f" with {execution['quantization']} weights" if execution.get("quantization") else ""
     print_line(
-        f"batch {task['batch']} x {task['sequence']} tokens, {execution['dtype']}, {execution['attention']}, "
+        f"batch {task['batch']} x {task['sequence']} tokens, {execution['dtype']}{kept}, {execution['attention']}, "
         f"{execution['threads']} thread(s); forward {si(task['forward_flop'], 'FLOP')}, "
         f"LoRA backward {si(task['backward_flop'], 'FLOP')}"
     )

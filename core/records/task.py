@@ -14,6 +14,10 @@ from cardlab.core.records.workload import EMBEDDING, FIRST_LAYER, HEAD, layer_se
 
 # Bytes of one number by the name of its dtype: what weights, activations and frames are counted with.
 DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+# How frozen weights may be kept: 8 bits with a scale a row, 4 bits with a scale every 64 values, and the same with its
+# scales in 8 bits too ("double quantization" of QLoRA, arXiv 2305.14314).
+INT8, NF4, NF4_DOUBLE = "int8", "nf4", "nf4-double"
+QUANTIZATIONS = (INT8, NF4, NF4_DOUBLE)
 # AdamW keeps two moments of every adapter weight, in float32.
 _ADAMW_BYTES = 2 * 4
 
@@ -165,6 +169,8 @@ class Execution:
         threads: CPU threads that compute.
         torch: major.minor of torch, None where no torch runs (imports, external loads).
         accelerator: runtime and its major version ("cuda-13"), None on a CPU.
+        quantization: how the frozen weights of the layers' linear maps are kept, one of QUANTIZATIONS; None at the
+            compute dtype.
     """
 
     dtype: str
@@ -172,6 +178,12 @@ class Execution:
     threads: int = 1
     torch: str | None = None
     accelerator: str | None = None
+    quantization: str | None = since("0.2", None, said=False)
+
+    @property
+    def numbers(self) -> str:
+        """In words what it computes with: "bfloat16", or "bfloat16 with nf4 weights"."""
+        return self.dtype if self.quantization is None else f"{self.dtype} with {self.quantization} weights"
 
     @property
     def uid(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cardlab.core.identity import since
+
 FORWARD, BACKWARD = "forward", "backward"
 PHASES = (FORWARD, BACKWARD)
 EMBEDDING, FIRST_LAYER, LAYER, HEAD = "embedding", "first_layer", "layer", "head"
@@ -45,7 +47,9 @@ class SegmentCost:
         flop_by_method: the same by each method: "torch", "fvcore" (forward), "formula".
         parameters, trainable_parameters: of one occurrence; a tied head counts its weight although
             the embedding holds the same one.
-        weight_bytes: frozen weights at the compute dtype.
+        weight_bytes: frozen weights as they are held: at the compute dtype, or quantised.
+        held_bytes: of these what is in memory on a device's side, None for all: a large embedding is read from its
+            file row by row.
         adapter_bytes: LoRA weights at the adapter dtype.
         saved_bytes: activations kept between forward and backward, parameters excluded.
         peak_bytes: transient memory of the backward pass beyond weights and saved activations.
@@ -64,6 +68,12 @@ class SegmentCost:
     saved_bytes: int = 0
     peak_bytes: int = 0
     traffic_bytes: int = 0
+    held_bytes: int | None = since("0.2", None, said=False)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Frozen weights in memory on the side that runs the segment."""
+        return self.weight_bytes if self.held_bytes is None else self.held_bytes
 
     @property
     def phases(self) -> tuple[str, ...]:

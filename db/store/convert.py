@@ -86,6 +86,7 @@ def run_record(
             threads=execution.threads,
             torch=execution.torch,
             accelerator=execution.accelerator,
+            quantization=execution.quantization,
         ),
         environment=Environment(versions=environment.versions),
         task=None if task is None else task_record(task, row.task_label),

@@ -114,7 +114,7 @@ class Agent:
         # What the agent does not know is no part of the description's identity.
         self.bundle.add("device", dict(self.record, uid=content_hash(self.record), power_limit_w=None, driver=None))
         self.bundle.add("environment", dict(environment, uid=content_hash(environment)))
-        self.bundle.add("execution", dict(self.execution, uid=execution))
+        self.bundle.add("execution", dict(self.execution, uid=execution, quantization=None))
         if self.job is not None:
             document = {name: value for name, value in self.job["task"].items() if name != "model"}
             self.bundle.add("task", {"uid": task, "document": document})

@@ -53,7 +53,7 @@ def time_whole_step(
                 "execution": to_plain(workload.execution),
                 "device": torch_device,
                 "policy": policy._asdict(),
-                "hold": torch_device == "cpu" and room_to_hold(needed),
+                "hold": room_to_hold(needed, workload.execution),
             },
             timeout_s=left_s,
         )

@@ -9,7 +9,9 @@ from cardlab.core.records.workload import EMBEDDING, HEAD, Analysis, SegmentCost
 from cardlab.profilers.runtime.budget import CPU_ALLOCATOR_SLACK, cut_costs
 from cardlab.profilers.runtime.build import BuiltModel, build_meta, check_kinds
 from cardlab.profilers.runtime.flops import count_flop, disagreements
+from cardlab.profilers.runtime.kept import weight_bytes
 from cardlab.profilers.runtime.pieces import Piece, meta_pieces
+from cardlab.profilers.runtime.rows import reads_rows
 from cardlab.profilers.runtime.tracking import piece_memory
 
 # Resident memory of an interpreter with torch, transformers and PEFT that has computed once; measured
@@ -80,7 +82,6 @@ def _segment_cost(built: BuiltModel, piece: Piece, count: int) -> SegmentCost:
     parameters = [p for module in piece.modules for p in module.parameters()]
     frozen = [p for p in parameters if not p.requires_grad]
     trainable = [p for p in parameters if p.requires_grad]
-    weight_bytes = sum(p.numel() * p.element_size() for p in frozen)
     cost = SegmentCost(
         segment=piece.segment,
         count=count,
@@ -89,12 +90,18 @@ def _segment_cost(built: BuiltModel, piece: Piece, count: int) -> SegmentCost:
         flop_by_method=counts,
         parameters=sum(p.numel() for p in frozen),
         trainable_parameters=sum(p.numel() for p in trainable),
-        weight_bytes=weight_bytes,
+        weight_bytes=sum(weight_bytes(module) for module in piece.modules),
         adapter_bytes=sum(p.numel() * p.element_size() for p in trainable),
         saved_bytes=memory.saved_bytes,
         peak_bytes=max(memory.backward_peak_bytes, memory.forward_peak_bytes - memory.saved_bytes),
     )
-    return replace(cost, traffic_bytes=_traffic_bytes(built, cost))
+    by_rows = cost.segment == EMBEDDING and reads_rows(cost.weight_bytes, built.execution)
+    return replace(cost, traffic_bytes=_traffic_bytes(built, cost), held_bytes=_held_bytes(built) if by_rows else None)
+
+
+def _held_bytes(built: BuiltModel) -> int:
+    """Weights of the embedding that are in memory where its rows are read from a file: positions that are learned."""
+    return sum(weight_bytes(built.part(path)) for path in built.family.embedding_paths[1:])
 
 
 def _traffic_bytes(built: BuiltModel, cost: SegmentCost) -> int:

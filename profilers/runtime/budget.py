@@ -92,7 +92,7 @@ def side_bytes(task: Task, pieces: Sequence[SegmentCost], activation_bytes: int,
     Two hidden states live at the boundary: what came in or went out, and its gradient.
     """
     state = adapter_state_bytes(task, sum(s.adapter_bytes for s in pieces))
-    kept = sum(s.weight_bytes + s.saved_bytes for s in pieces)
+    kept = sum(s.resident_bytes + s.saved_bytes for s in pieces)
     # The head's blocks are so large that each is mapped on its own and goes back whole.
     lost = slack * sum(s.saved_bytes for s in pieces if s.segment != HEAD)
     return state + kept + int(lost) + max(s.peak_bytes for s in pieces) + 2 * activation_bytes

@@ -11,6 +11,7 @@ product, so any cheap filling serves, small enough to keep activations finite.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,12 +24,16 @@ from cardlab.core.records.task import Execution, Task
 from cardlab.profilers.runtime.configs import config_of
 from cardlab.profilers.runtime.dropout import Clock, seed_dropout
 from cardlab.profilers.runtime.families import Family, attention_of, family_named
+from cardlab.profilers.runtime.kept import KeptMap, kept_maps
+from cardlab.profilers.runtime.rows import is_read_by_rows
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PretrainedConfig
 
 _WEIGHT_RANGE = 0.02
+# PEFT imports bitsandbytes where it is installed, which then says on every start that it found no kernel on the Hub.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +125,10 @@ def build_meta(task: Task, execution: Execution) -> BuiltModel:
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(getattr(torch, execution.dtype))
         model.requires_grad_(False)
+        if execution.quantization is not None:
+            from cardlab.profilers.runtime.quantised import quantise_maps
+
+            quantise_maps(model.get_submodule(family.layer_path), execution, family.name)
         _add_lora(model.get_submodule(family.layer_path), task)
     model.loss_type = "ForCausalLM"  # older class names (GPT2LMHeadModel) are not recognised by transformers
     model.train()
@@ -186,9 +195,14 @@ def _add_lora(layers: torch.nn.Module, task: Task) -> None:
 
 
 def make_room(module: torch.nn.Module, device: str) -> None:
-    """Memory on the device for parameters that have none, unfilled; buffers go there as they are."""
+    """Memory on the device for parameters that have none, unfilled; buffers go there as they are.
+
+    Weights that are not kept dense wait for their values, and an embedding whose rows are read has none.
+    """
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
+            if (isinstance(part, KeptMap) and name == "weight") or is_read_by_rows(part):
+                continue
             if parameter.device != torch.device(device):
                 there = torch.empty_like(parameter, device=device)
                 setattr(part, name, torch.nn.Parameter(there, requires_grad=parameter.requires_grad))
@@ -205,13 +219,23 @@ def move_buffers(module: torch.nn.Module, device: str) -> None:
 def materialise(built: BuiltModel, module: torch.nn.Module, device: str) -> torch.nn.Module:
     """Give a meta module memory on the device and small finite weights; the module itself is returned."""
     make_room(module, device)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            fill(parameter)
+    _fill_all(built, module, device)
     return module
 
 
-def fill(parameter: torch.nn.Parameter) -> None:
+def _fill_all(built: BuiltModel, module: torch.nn.Module, device: str) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.is_meta:
+                fill(parameter)
+        for _, part in kept_maps(module):
+            # Drawn where it stays: one dense weight at a time.
+            dense = torch.empty((part.out_features, part.in_features), dtype=built.dtype, device=device)
+            fill(dense)
+            part.keep(dense, device)
+
+
+def fill(parameter: torch.Tensor) -> None:
     """Weights of a matrix uniform in +-0.02, of a vector (norms) one."""
     if parameter.dim() > 1:
         parameter.uniform_(-_WEIGHT_RANGE, _WEIGHT_RANGE)
@@ -226,6 +250,9 @@ def release(module: torch.nn.Module) -> None:
         parameter.grad = None
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
+            if isinstance(part, KeptMap) and name == "weight":
+                part.forget()
+                continue
             setattr(part, name, torch.nn.Parameter(parameter.data.to("meta"), requires_grad=parameter.requires_grad))
 
 
@@ -237,9 +264,7 @@ def materialise_whole(built: BuiltModel, device: str) -> torch.nn.Module:
     make_room(built.model, device)
     # Before the filling, which would make pages resident that tying drops again.
     built.model.tie_weights()
-    with torch.no_grad():
-        for parameter in built.model.parameters():
-            fill(parameter)
+    _fill_all(built, built.model, device)
     if built.task.gradient_checkpointing:
         enable_checkpointing(built.model)
     return built.model

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from cardlab.core.errors import MissingDependencyError, NotSupportedError, UsageError
-from cardlab.core.records.task import Execution
+from cardlab.core.records.task import QUANTIZATIONS, Execution
 from cardlab.profilers.board.execution import accelerator, cpu_dtypes, cpu_flags, cuda_dtypes, torch_release
 from cardlab.profilers.board.files import read_text
 from cardlab.profilers.board.host import usable_cpus
@@ -38,12 +38,20 @@ def _torch_dtypes(device: str) -> tuple[str, ...]:
     return cuda_dtypes(torch.cuda.get_device_capability(torch.device(device)))
 
 
-def resolve_execution(device: str = "cpu", dtype: str = "auto", attention: str = "sdpa", threads: int = 1) -> Execution:
+def resolve_execution(
+    device: str = "cpu",
+    dtype: str = "auto",
+    attention: str = "sdpa",
+    threads: int = 1,
+    quantization: str | None = None,
+) -> Execution:
     """The execution these options mean on this device.
 
     Raises UsageError for unknown names, threads < 1 or more than there are processors, NotSupportedError for a dtype
-    that the device does not compute natively or a missing CUDA device, MissingDependencyError without torch.
+    that the device does not compute natively, a missing CUDA device or kernels of a quantization that do not run,
+    MissingDependencyError without torch, or without bitsandbytes where something is quantised.
     """
+    check_quantization(quantization)
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"unknown dtype {dtype!r}", remedy=f"use auto, {', '.join(DTYPES)}")
     if attention not in ATTENTIONS:
@@ -64,12 +72,52 @@ def resolve_execution(device: str = "cpu", dtype: str = "auto", attention: str =
             f"{device} does not compute {dtype} natively", remedy=f"use --dtype auto or {', '.join(native)}"
         )
     cuda = torch.version.cuda if device.startswith("cuda") else None
+    resolved = native[0] if dtype == "auto" else dtype
+    if quantization is not None:
+        try_kernels(device, resolved, quantization)
     return Execution(
-        dtype=native[0] if dtype == "auto" else dtype,
+        dtype=resolved,
         attention=attention,
         threads=threads,
         torch=torch_release(torch.__version__),
         accelerator=accelerator(cuda),
+        quantization=quantization,
+    )
+
+
+def check_quantization(quantization: str | None) -> None:
+    """Raise UsageError for a name that is no form of quantised weights."""
+    if quantization is not None and quantization not in QUANTIZATIONS:
+        raise UsageError(f"unknown quantization {quantization!r}", remedy=f"use {', '.join(QUANTIZATIONS)}")
+
+
+def try_kernels(device: str, dtype: str, quantization: str) -> None:
+    """Launch one product of quantised weights; bitsandbytes may import where its kernels do not run.
+
+    Raises MissingDependencyError where it is not installed, NotSupportedError naming what failed.
+    """
+    try:
+        from cardlab.profilers.runtime.quantised import launch
+    except ModuleNotFoundError as error:
+        if error.name != "bitsandbytes":
+            raise
+        raise MissingDependencyError(
+            "quantised weights need bitsandbytes, which is not installed", remedy="pip install 'cardlab[quant]'"
+        ) from error
+    except (ImportError, OSError, RuntimeError) as error:
+        raise _no_kernels(device, quantization, error) from error
+    try:
+        launch(device, dtype, quantization)
+    # A library without its kernels fails in many ways: missing symbols, no image for the device, wrong shapes.
+    except (RuntimeError, AttributeError, OSError, ValueError, TypeError, NotImplementedError) as error:
+        raise _no_kernels(device, quantization, error) from error
+
+
+def _no_kernels(device: str, quantization: str, error: Exception) -> NotSupportedError:
+    said = " ".join(str(error).split())[:200] or type(error).__name__
+    return NotSupportedError(
+        f"bitsandbytes does not compute with {quantization} weights on {device}: {said}",
+        remedy="install a bitsandbytes that is built for this device, or leave --quantization out",
     )
 
 

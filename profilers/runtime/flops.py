@@ -88,7 +88,8 @@ def _as_module(piece: Piece) -> torch.nn.Module:
 def count_flop(built: BuiltModel, piece: Piece) -> Mapping[str, FlopCount]:
     """FLOPs of a piece by each method that is there: "torch", "fvcore", "formula"."""
     with grouped_products(), meta_buffers(piece.modules):
-        counted, traced = torch_flop(piece), fvcore_flop(piece)
+        # A trace sees a quantised product as one step of its own, and counts nothing of it.
+        counted, traced = torch_flop(piece), fvcore_flop(piece) if built.execution.quantization is None else None
     counts = {
         "torch": counted,
         "formula": segment_flop(built.task, piece.segment),

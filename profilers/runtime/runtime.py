@@ -31,8 +31,8 @@ class Runtime(Protocol):
         """Torch's name of the device, None if nothing is really run."""
         ...
 
-    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
-        """The execution these options mean here; raises NotSupportedError for a dtype the device lacks."""
+    def resolve_execution(self, dtype: str, attention: str, threads: int, quantization: str | None = None) -> Execution:
+        """The execution these options mean here; raises NotSupportedError for what the device lacks."""
         ...
 
     def workbench(self, workload: Workload) -> Workbench:
@@ -64,10 +64,10 @@ class TorchRuntime:
     torch_device: str
     remedy: str = "install a CUDA build of torch, or use --platform cpu"
 
-    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
+    def resolve_execution(self, dtype: str, attention: str, threads: int, quantization: str | None = None) -> Execution:
         """As torch resolves it. Raises NotSupportedError, UsageError, MissingDependencyError."""
         self._need_cuda()
-        return resolve_execution(self.torch_device, dtype, attention, threads)
+        return resolve_execution(self.torch_device, dtype, attention, threads, quantization)
 
     def workbench(self, workload: Workload) -> Workbench:
         """Real works of a task, or the load that was named."""
@@ -124,8 +124,13 @@ class DescribedRuntime:
         """Nothing is really run."""
         return
 
-    def resolve_execution(self, dtype: str, attention: str, threads: int) -> Execution:
-        """bfloat16 unless told otherwise; no torch runs."""
+    def resolve_execution(self, dtype: str, attention: str, threads: int, quantization: str | None = None) -> Execution:
+        """bfloat16 unless told otherwise; no torch runs. UsageError for quantised weights, which cost what they cost on
+        real kernels only."""
+        if quantization is not None:
+            raise UsageError(
+                "a simulated device has no kernels for quantised weights", remedy="leave --quantization out"
+            )
         resolved = "bfloat16" if dtype == "auto" else dtype
         if resolved not in DTYPES:
             raise UsageError(f"unknown dtype {dtype!r}", remedy="use auto, float32, bfloat16 or float16")

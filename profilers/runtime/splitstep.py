@@ -75,6 +75,8 @@ def run_side(task: object, execution: object, cut: int, side: str) -> dict[str, 
     warm_framework(how, "cpu")
     part, built = cut_model(workload, how, cut, side)
     overhead_bytes = resident_bytes()
+    if side == "device":
+        _read_rows(built, how)
     fill_part(built, part, "cpu")
     optimizer = make_optimizer(workload.optimizer, [p for p in part.parameters() if p.requires_grad])
     step = _device_step if side == "device" else _server_step
@@ -91,6 +93,24 @@ def cut_model(task: Task, execution: Execution, cut: int, side: str) -> tuple[to
 
     built = build_meta(task, execution)
     return built.device_part(cut) if side == "device" else built.server_part(cut), built
+
+
+def _read_rows(built: BuiltModel, execution: Execution) -> None:
+    """Let the embedding read its rows from a file, as a device does, if it is large; the file holds zeros."""
+    import tempfile
+    from pathlib import Path
+
+    from cardlab.profilers.runtime.kept import weight_bytes
+    from cardlab.profilers.runtime.rows import RowsOfFile, read_from, reads_rows
+
+    embedding = built.part(built.family.embedding_paths[0])
+    size_bytes = weight_bytes(embedding)
+    if not reads_rows(size_bytes, execution):
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        file.truncate(size_bytes)
+        rows = RowsOfFile(Path(file.name), 0, built.dtype, built.task.architecture.hidden_size)
+    read_from(embedding, rows, built.dtype)
 
 
 def fill_part(built: BuiltModel, part: torch.nn.Module, device: str) -> None:

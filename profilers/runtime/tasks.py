@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cardlab.core.errors import ProfileError, UsageError
 from cardlab.core.records.task import Architecture, Lora, Task, names_module
-from cardlab.profilers.runtime.checkpoint import check_not_quantised
+from cardlab.profilers.runtime.checkpoint import check_stored
 from cardlab.profilers.runtime.configs import label_of, load_architecture
 from cardlab.profilers.runtime.families import Family, family_named
 from cardlab.profilers.runtime.families.base import one_of_each_kind
@@ -31,6 +31,7 @@ def resolve_task(
     dora: bool = False,
     gradient_checkpointing: bool = False,
     optimizer: str = "sgd",
+    quantised: bool = False,
 ) -> Task:
     """The task that these options mean.
 
@@ -43,6 +44,8 @@ def resolve_task(
         lora_rank_pattern: other ranks by module name; lora_dropout: share from 0 to below 1.
         rslora, dora: PEFT's variants of these names.
         optimizer: "sgd" (no state) or "adamw" (two moments per adapter weight).
+        quantised: who asks goes on to ask how the checkpoint's weights are kept (`choose_quantization`); else one that
+            is quantised is refused.
 
     Raises UsageError for numbers and names that mean nothing, UnknownModelError,
     UnsupportedFamilyError, and ProfileError when the model does not fit what is asked.
@@ -59,7 +62,7 @@ def resolve_task(
         raise UsageError(f"LoRA dropout {lora_dropout:g} is no share", remedy="give a number from 0 to below 1")
     label = label_of(model)
     architecture = load_architecture(model)
-    check_not_quantised(label, architecture)
+    check_stored(label, architecture, quantised=quantised)
     check_cut_of(architecture)
     if sequence > architecture.max_positions:
         raise ProfileError(

@@ -36,7 +36,7 @@ class TorchWorkbench:
         self._device = device
         # More threads than asked for would spin on each other's cores and ruin every sample.
         import_torch().set_num_threads(workload.execution.threads)
-        if device == "cpu" and room_to_hold(whole_step_bytes(workload.task, workload.analysis)):
+        if room_to_hold(whole_step_bytes(workload.task, workload.analysis), workload.execution):
             hold_freed_memory()
         self._built = build_meta(workload.task, workload.execution)
 

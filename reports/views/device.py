@@ -118,7 +118,7 @@ def _profile(profile: Profile) -> tuple[Section, ...]:
         task = t.model
         lines.append(
             f"Task: {t.model}, {t.architecture.layers} layers, {t.lora.words}, batch {t.batch} x"
-            f" {t.sequence} tokens, optimizer {t.optimizer}. Execution: {run.execution.dtype},"
+            f" {t.sequence} tokens, optimizer {t.optimizer}. Execution: {run.execution.numbers},"
             f" {run.execution.attention}, {run.execution.threads} thread(s)."
         )
     lines.append(f"Run {run.uid[:12]}, started {run.started_at[:19]} UTC, {run.provenance}.")

@@ -136,9 +136,9 @@ def test_a_side_holds_only_its_layers_and_a_move_of_the_cut_fetches_only_what_co
     read = []
 
     class Watched(type(weights)):  # type: ignore[misc]
-        def read(self, group, shapes, dtype):
+        def each(self, group, shapes, dtype):
             read.append(group)
-            return super().read(group, shapes, dtype)
+            return super().each(group, shapes, dtype)
 
     weights.__class__ = Watched
     half = Half(task, EXECUTION, weights, "device", learning_rate=RATE)

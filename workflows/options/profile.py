@@ -36,6 +36,10 @@ class ProfileOptions(Checked):
         str,
         Opt("auto, float32, bfloat16 or float16; auto is what the device computes natively.", panel=_DEVICE),
     ] = "auto"
+    quantization: Annotated[
+        str,
+        Opt("Frozen weights: none, int8, nf4 or nf4-double; auto is as the model's files have them.", panel=_DEVICE),
+    ] = "auto"
     attention: Annotated[str, Opt("Attention kernel: sdpa or eager.", panel=_DEVICE)] = "sdpa"
     threads: Annotated[int, Opt("CPU threads that compute.", panel=_DEVICE)] = 1
     lora_rank: Annotated[int, Opt("LoRA rank r.", panel=_LORA)] = 8

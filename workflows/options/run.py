@@ -33,6 +33,13 @@ class TrainingOptions(Checked):
         str,
         Opt("Compute dtype here: float32, bfloat16 or float16; auto is that of the plan's profile.", panel=_HERE),
     ] = "auto"
+    quantization: Annotated[
+        str,
+        Opt(
+            "Frozen weights here: none, int8, nf4 or nf4-double; auto is as the model's files or the plan's profile.",
+            panel=_HERE,
+        ),
+    ] = "auto"
     lora_rank: Annotated[int | None, Opt("LoRA rank r.", low=1, shown="the plan's, 8", panel=_LORA)] = None
     lora_alpha: Annotated[float | None, Opt("LoRA scaling numerator.", shown="the plan's, 16", panel=_LORA)] = None
     lora_targets: Annotated[
@@ -119,6 +126,13 @@ class DeviceOptions(Checked):
     dtype: Annotated[
         str,
         Opt("Compute dtype here: float32, bfloat16 or float16; auto is that of the plan's profile.", panel=_HERE),
+    ] = "auto"
+    quantization: Annotated[
+        str,
+        Opt(
+            "Frozen weights here: none, int8, nf4 or nf4-double; auto is as the model's files or the plan's profile.",
+            panel=_HERE,
+        ),
     ] = "auto"
     lora_rank: Annotated[int | None, Opt("Refuse a run of another rank.", panel=_LORA)] = None
     lora_alpha: Annotated[float | None, Opt("Refuse a run of another alpha.", panel=_LORA)] = None

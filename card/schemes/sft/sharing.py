@@ -162,6 +162,7 @@ def profile_command(like: Profile, batch: int) -> str:
         "--batch": batch,
         "--seq": task.sequence,
         "--dtype": execution.dtype,
+        "--quantization": execution.quantization,
         "--attention": execution.attention if execution.attention != "sdpa" else None,
         "--threads": execution.threads if execution.threads != 1 else None,
         "--lora-rank": task.lora.rank,

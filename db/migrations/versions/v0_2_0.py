@@ -16,6 +16,7 @@ depends_on = None
 
 _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
     "device": (("power_limit_w", sa.Double()), ("driver", sa.String(80))),
+    "execution": (("quantization", sa.String(40)),),
     "run": (
         ("offered_hz", sa.JSON(none_as_null=True)),
         ("memory_budget_bytes", sa.BigInteger()),

@@ -82,6 +82,7 @@ class Family(ABC):
         layer_path, norm_path, head_path: module paths in the causal language model.
         embedding_paths: modules that turn token numbers and positions into the first hidden state.
         default_targets: LoRA targets when none are named.
+        has_linear_maps: layers keep their weights in torch's linear maps, which can be quantised.
         dropout_keys: keys of a config.json for dropout, which is off here: a split step has to equal the unsplit one.
     """
 
@@ -92,6 +93,7 @@ class Family(ABC):
     head_path: str = "lm_head"
     embedding_paths: tuple[str, ...]
     default_targets: tuple[str, ...] = ()
+    has_linear_maps: bool = True
     dropout_keys: tuple[str, ...]
 
     @abstractmethod

@@ -21,7 +21,14 @@ from cardlab.core.errors import MissingDependencyError, ProfileError, Unsupporte
 from cardlab.core.identity import canonical_json
 from cardlab.core.records.task import Architecture
 from cardlab.profilers.runtime.families.base import ConfigDict, Family, shown
-from cardlab.profilers.runtime.families.keys import INERT, check_quantised, dropout, is_off, unmodelled
+from cardlab.profilers.runtime.families.keys import (
+    INERT,
+    QUANTISED,
+    dropout,
+    is_off,
+    stored_quantization,
+    unmodelled,
+)
 from cardlab.profilers.runtime.families.kinds import kinds_of
 
 if TYPE_CHECKING:
@@ -42,6 +49,8 @@ _USUAL_TARGETS = (
 )
 # No row of the embedding stands for padding: it only matters for the gradient of the embedding, which is frozen.
 _FIXED = {"use_cache": False, "pad_token_id": None}
+# How weights are kept is no part of what a model is.
+_KEPT_APART = frozenset((*INERT, *QUANTISED))
 _DROPOUT = ("dropout", "pdrop")
 # Maps of single experts before transformers fused them.
 _OF_EXPERTS = frozenset(("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"))
@@ -111,9 +120,9 @@ class Generic(Family):
 
     def architecture(self, config: ConfigDict) -> Architecture:
         """Dimensions as far as the configuration has them by their usual names, and all of it in `configuration`."""
-        check_quantised(config)
+        stored_quantization(config)
         dropout(config, self.dropout_keys)
-        return _architecture(self, canonical_json({k: v for k, v in config.items() if k not in INERT}))
+        return _architecture(self, canonical_json({k: v for k, v in config.items() if k not in _KEPT_APART}))
 
     def computing(self, config: ConfigDict) -> dict[str, object]:
         """All that differs from the defaults of the class."""
@@ -170,7 +179,7 @@ class Generic(Family):
     def transformers_config(self, config: ConfigDict) -> PretrainedConfig:
         """The configuration object, without cache, dropout and numbers of tokens."""
         # Classes of transformers fill in what dictionaries leave out, in place.
-        kept = copy.deepcopy({k: v for k, v in config.items() if k not in INERT and k != "model_type"})
+        kept = copy.deepcopy({k: v for k, v in config.items() if k not in _KEPT_APART and k != "model_type"})
         # 30 and 30.0 are one number in JSON and two types to these classes.
         for key in self._floats & kept.keys():
             kept[key] = float(kept[key]) if type(kept[key]) is int else kept[key]

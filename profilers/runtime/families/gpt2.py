@@ -21,12 +21,12 @@ from cardlab.profilers.runtime.families.base import (
 from cardlab.profilers.runtime.families.keys import (
     activation,
     check_known,
-    check_quantised,
     dropout,
     flag,
     heads_divide,
     only,
     positive,
+    stored_quantization,
 )
 
 if TYPE_CHECKING:
@@ -54,11 +54,13 @@ class Gpt2(PlannedFamily):
     norm_path = "transformer.ln_f"
     embedding_paths = ("transformer.wte", "transformer.wpe")
     default_targets = ("c_attn",)
+    # Conv1D, with its weights transposed.
+    has_linear_maps = False
     dropout_keys = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 
     def architecture(self, config: ConfigDict) -> Architecture:
         """Dimensions of a gpt2 config.json (n_embd, n_layer, n_head, n_positions, n_inner)."""
-        check_quantised(config)
+        stored_quantization(config)
         hidden, heads = required(config, "n_embd"), required(config, "n_head")
         heads_divide("n_embd", hidden, "n_head", heads)
         computing = self.computing(config)

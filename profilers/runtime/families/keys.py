@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from cardlab.core.errors import ProfileError
+from cardlab.core.records.task import INT8, NF4, NF4_DOUBLE
 from cardlab.profilers.runtime.families.base import ConfigDict, shown
 
 # Names of transformers that need no parameters of their own; two names of one function are one.
@@ -187,7 +188,8 @@ def unmodelled(key: str, value: object) -> ProfileError:
 
 def check_known(config: ConfigDict, known: Iterable[str]) -> None:
     """ProfileError for a key that is neither known, nor inert, nor off."""
-    family = frozenset(known)
+    # What is said of how weights are kept has been looked at by itself.
+    family = frozenset((*known, *QUANTISED))
     for key, value in config.items():
         if key in family or key in INERT or _INERT_SHAPE.match(key) or is_off(key, value):
             continue
@@ -221,16 +223,48 @@ def is_off(key: str, value: object) -> bool:
     return value is None or value is False or value in (0, "", [], {})
 
 
-def check_quantised(config: ConfigDict) -> None:
-    """ProfileError naming method and bits for the configuration of a quantised checkpoint."""
+def stored_quantization(config: ConfigDict) -> str | None:
+    """How the weights that belong to a config.json are kept (core/records/task.py), None for dense ones.
+
+    Raises ProfileError naming method and bits for a form that is not supported.
+    """
+    found = None
     for key in QUANTISED:
         given = config.get(key)
         if given not in (None, {}, False):
-            raise quantised(_method(given, "mlx" if key == "quantization" else None), _bits(given))
+            found = _of_bitsandbytes(given) if key == "quantization_config" else None
+            if found is None:
+                raise quantised(_method(given, "mlx" if key == "quantization" else None), _bits(given))
     for key in ("torch_dtype", "dtype"):
         name = config.get(key)
         if isinstance(name, str) and re.search(r"float8|float4|fp8|fp4|int\d", name):
             raise quantised(name, None)
+    return found
+
+
+def _of_bitsandbytes(given: object) -> str | None:
+    """What transformers' configuration of bitsandbytes means, None for another method.
+
+    Raises ProfileError for what nothing here computes: other 4-bit types, storages and thresholds.
+    """
+    if not isinstance(given, Mapping) or _method(given, None) != "bitsandbytes":
+        return None
+    eight, four = (any(given.get(f"{line}load_in_{n}bit") is True for line in ("", "_")) for n in (8, 4))
+    if eight == four:
+        return None
+    if eight:
+        threshold = given.get("llm_int8_threshold")
+        if threshold not in (None, 6.0) or isinstance(threshold, bool) or given.get("llm_int8_has_fp16_weight"):
+            raise quantised(f"bitsandbytes with llm_int8_threshold = {shown(threshold)}", "8")
+        return INT8
+    # transformers' own default.
+    kind = given.get("bnb_4bit_quant_type", "fp4")
+    if kind != "nf4":
+        raise quantised(f"bitsandbytes {shown(kind).strip(chr(39))}", "4")
+    storage = given.get("bnb_4bit_quant_storage")
+    if storage not in (None, "uint8", "torch.uint8"):
+        raise quantised(f"bitsandbytes nf4 stored as {shown(storage)}", "4")
+    return NF4_DOUBLE if given.get("bnb_4bit_use_double_quant") else NF4
 
 
 def quantised(method: str | None, bits: str | None) -> ProfileError:

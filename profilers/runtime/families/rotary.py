@@ -24,12 +24,12 @@ from cardlab.profilers.runtime.families.base import (
 from cardlab.profilers.runtime.families.keys import (
     activation,
     check_known,
-    check_quantised,
     dropout,
     flag,
     heads_divide,
     only,
     positive,
+    stored_quantization,
     token,
     unmodelled,
     wrong_key,
@@ -207,7 +207,7 @@ class RotaryFamily(PlannedFamily):
         """Dimensions of a llama-like config.json."""
         heads = required(config, "num_attention_heads")
         hidden = required(config, "hidden_size")
-        check_quantised(config)
+        stored_quantization(config)
         if config.get("head_dim") is None or self.name == "llama":
             # transformers asks it of a llama even where the width of a head is given.
             heads_divide("hidden_size", hidden, "num_attention_heads", heads)

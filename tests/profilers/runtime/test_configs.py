@@ -142,8 +142,22 @@ def test_what_changes_nothing_is_let_pass(tmp_path: Path, family, changes) -> No
 QUANTISED: list[tuple[dict[str, Any], list[str]]] = [
     ({"quantization_config": {"bits": 4, "group_size": 128, "quant_method": "awq"}}, ["awq", "4 bit"]),
     ({"quantization_config": {"bits": 8, "quant_method": "gptq"}}, ["gptq", "8 bit"]),
-    ({"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}, ["bitsandbytes", "4 bit"]),
-    ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, ["bitsandbytes", "8 bit"]),
+    ({"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}}, ["bitsandbytes fp4", "4 bit"]),
+    ({"quantization_config": {"load_in_4bit": True}}, ["bitsandbytes fp4", "4 bit"]),
+    (
+        {
+            "quantization_config": {
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": "nf4",
+                "bnb_4bit_quant_storage": "bfloat16",
+            }
+        },
+        ["nf4 stored as 'bfloat16'"],
+    ),
+    ({"quantization_config": {"load_in_8bit": True, "llm_int8_threshold": 4.0}}, ["llm_int8_threshold = 4.0", "8 bit"]),
+    # What is supported is never taken for dense weights by whoever does not ask.
+    ({"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}, ["bitsandbytes nf4"]),
+    ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, ["bitsandbytes int8"]),
     ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}, ["fp8", "8 bit"]),
     (
         {
