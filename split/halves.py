@@ -16,11 +16,9 @@ import torch
 
 from cardlab.core.errors import RunError
 from cardlab.core.records.task import Execution, Task
-from cardlab.profilers.board.heap import hold_freed_memory
-from cardlab.profilers.runtime.budget import available_memory_bytes
 from cardlab.profilers.runtime.build import build_meta, enable_checkpointing, make_room, move_buffers, release
 from cardlab.profilers.runtime.extras import make_optimizer
-from cardlab.profilers.runtime.heap import gains_by_holding
+from cardlab.profilers.runtime.heap import settle_heap
 from cardlab.profilers.runtime.kept import KeptMap, kept_maps, weight_bytes
 from cardlab.profilers.runtime.rows import is_read_by_rows, read_from, reads_rows
 from cardlab.profilers.runtime.segments import synchronizer
@@ -73,6 +71,9 @@ class Half:
         self._weights, self._execution, self._where = weights, execution, torch_device
         self._learning_rate = learning_rate
         self._synchronize = synchronizer(torch_device)
+        if execution.quantization is not None:
+            # Before weights are quantised, which takes and drops large blocks too.
+            settle_heap(execution, 0)
         self._built = build_meta(task, execution)
         self._family = self._built.family
         self._layers = self._built.layers
@@ -126,12 +127,10 @@ class Half:
         self._hold_memory()
 
     def _hold_memory(self) -> None:
-        """Keep freed memory on a CPU, as profiles do, so that a step costs here what it cost there; where it fits."""
-        free = available_memory_bytes() if gains_by_holding(self._execution) else None
+        """Do with freed memory as profiles do, so that a step costs here what it cost there."""
         modules = [*self._fixed.values(), *(self._layers[number] for number in self.numbers)]
         held = sum(weight_bytes(module) for module in modules)
-        if free is not None and _ROOM * held < free:
-            hold_freed_memory()
+        settle_heap(self._execution, held, _ROOM)
 
     def _load_fixed(self) -> None:
         # A checkpoint with tied embeddings has no tensor of its own for the head.

@@ -13,6 +13,8 @@ from typing import Optional
 # mallopt(3) of glibc: no block is handed back to the system, and none is mapped on its own.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
+# From this size on a block is mapped on its own, and no longer from sizes that follow what was freed.
+_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 2**20
 
 
 def hold_freed_memory() -> bool:
@@ -21,6 +23,15 @@ def hold_freed_memory() -> bool:
     if libc is None:
         return False
     return bool(libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)) and bool(libc.mallopt(_M_MMAP_MAX, 0))
+
+
+def map_large_blocks() -> bool:
+    """Let large blocks go back to the system as soon as they are freed; False where there is no such switch.
+
+    For work that takes large blocks between small ones that stay: in one heap those would hold the pages of both.
+    """
+    libc = _glibc()
+    return libc is not None and bool(libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES))
 
 
 def give_back_freed_memory() -> None:

@@ -7,14 +7,13 @@ from typing import Any
 from cardlab.core.errors import OutOfMemoryError, ProfileError
 from cardlab.core.plain import from_plain, to_plain
 from cardlab.core.records.task import Execution, Task
-from cardlab.profilers.board.heap import hold_freed_memory
 from cardlab.profilers.board.series import TimingPolicy
 from cardlab.profilers.measure.deadline import Deadline
 from cardlab.profilers.measure.samples import WorkTiming
 from cardlab.profilers.measure.timing import TimingTools, time_work
 from cardlab.profilers.runtime.budget import available_memory_bytes
 from cardlab.profilers.runtime.child import call_in_child
-from cardlab.profilers.runtime.heap import room_to_hold
+from cardlab.profilers.runtime.heap import settle_heap
 from cardlab.profilers.runtime.runtime import TorchRuntime
 from cardlab.profilers.runtime.wholestep import whole_step_bytes, whole_step_work
 from cardlab.profilers.runtime.workbench import Workload
@@ -53,7 +52,7 @@ def time_whole_step(
                 "execution": to_plain(workload.execution),
                 "device": torch_device,
                 "policy": policy._asdict(),
-                "hold": room_to_hold(needed, workload.execution),
+                "needed_bytes": needed,
             },
             timeout_s=left_s,
         )
@@ -66,18 +65,17 @@ def time_whole_step(
     return from_plain(WorkTiming, plain)
 
 
-def run_whole_step(task: object, execution: object, device: str, policy: dict[str, Any], hold: bool) -> object:
+def run_whole_step(task: object, execution: object, device: str, policy: dict[str, Any], needed_bytes: int) -> object:
     """The child's part: build the model for real, time its steps, return a plain WorkTiming.
 
-    `hold` keeps freed memory as the timing of segments does; not where that would take more than there is.
+    `needed_bytes` are its live ones, by which freed memory is kept or not, as where segments are timed.
     """
     import torch
 
     from cardlab.profilers.runtime.segments import reference_work
 
-    if hold:
-        hold_freed_memory()
     how = from_plain(Execution, execution)
+    settle_heap(how, needed_bytes)
     torch.set_num_threads(how.threads)
     work = whole_step_work(from_plain(Task, task), how, device)
     tools = TimingTools(lap_timer=TorchRuntime(device).lap_timer(how.threads), policy=TimingPolicy(**policy))

@@ -11,7 +11,6 @@ product, so any cheap filling serves, small enough to keep activations finite.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _WEIGHT_RANGE = 0.02
-# PEFT imports bitsandbytes where it is installed, which then says on every start that it found no kernel on the Hub.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

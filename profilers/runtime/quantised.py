@@ -33,24 +33,30 @@ class _TakenApart(torch.autograd.Function):  # type: ignore[misc]
     """A product with a weight that is taken apart before it, forward and again backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, int], kept: bool) -> Any:
-        ctx.shape = shape
-        if kept:
+    def forward(ctx: Any, x: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, int], eight: bool) -> Any:
+        ctx.shape, ctx.eight = shape, eight
+        if eight:
+            # Its product keeps the input, whether or not anything is trained with it.
             ctx.save_for_backward(x)
-        weight, _scales = _taken_apart(x, shape)
+        weight, _scales = _taken_apart(x, shape, eight)
         return torch.nn.functional.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         (gradient,) = gradients
-        weight, _scales = _taken_apart(gradient, ctx.shape)
+        weight, _scales = _taken_apart(gradient, ctx.shape, ctx.eight)
         return torch.matmul(gradient, weight), None, None, None
 
 
-def _taken_apart(like: torch.Tensor, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+def _taken_apart(like: torch.Tensor, shape: tuple[int, int], eight: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Room for a weight at the compute dtype, and for its scales."""
-    blocks = -(-shape[0] * shape[1] // _BLOCK)
-    return like.new_empty(shape), like.new_empty(blocks, dtype=torch.float32)
+    weight = like.new_empty(shape)
+    if not eight:
+        return weight, like.new_empty(-(-shape[0] * shape[1] // _BLOCK), dtype=torch.float32)
+    if like.dtype != torch.float32:
+        # Scaled in place by float32, for which torch on a CPU takes a wide copy of the weight and one of the result.
+        _wide = [like.new_empty(shape, dtype=torch.float32) for _ in range(2)]
+    return weight, like.new_empty(shape[0], dtype=torch.float32)
 
 
 class FourBit(bnb.nn.Linear4bit, KeptMap):  # type: ignore[misc]
@@ -120,7 +126,6 @@ class EightBit(bnb.nn.Linear8bitLt, KeptMap):  # type: ignore[misc]
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As bitsandbytes computes it; without storage, the same shapes."""
         if x.is_meta:
-            # This one keeps its input, whether or not anything is trained with it.
             product: torch.Tensor = _TakenApart.apply(x, self.bias, (self.out_features, self.in_features), True)
             return product
         return super().forward(x)
@@ -173,12 +178,17 @@ def _some_rows(dense: torch.Tensor) -> Iterator[slice]:
 
 def _in_four_bits(dense: torch.Tensor, device: str, nested: bool) -> tuple[torch.Tensor, Any]:
     """Packed values and state of a weight in nf4, as bitsandbytes makes them of the whole."""
-    parts = [
-        bnb.functional.quantize_4bit(dense[rows].to(device), blocksize=_BLOCK, quant_type="nf4")
-        for rows in _some_rows(dense)
-    ]
-    values, scales = torch.cat([part for part, _ in parts]), torch.cat([state.absmax for _, state in parts])
-    state = parts[0][1]
+    count = dense.numel()
+    # Laid out before: what stays between what is dropped would hold its pages.
+    values = torch.empty((-(-count // 2), 1), dtype=torch.uint8, device=device)
+    scales = torch.empty(-(-count // _BLOCK), dtype=torch.float32, device=device)
+    state: Any = None
+    for rows in _some_rows(dense):
+        part = dense[rows].to(device)
+        first = rows.start * int(dense.shape[1])
+        packed, state = bnb.functional.quantize_4bit(part, blocksize=_BLOCK, quant_type="nf4")
+        values[first // 2 : first // 2 + packed.shape[0]] = packed
+        scales[first // _BLOCK : first // _BLOCK + state.absmax.shape[0]] = state.absmax
     state.shape, state.absmax = dense.shape, scales
     if nested:
         state.offset = scales.mean()

@@ -8,6 +8,7 @@ mapping makes resident depends on the pages that the system keeps together, and 
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import torch
@@ -73,6 +74,28 @@ def read_from(embedding: torch.nn.Module, rows: RowsOfFile, dtype: torch.dtype) 
 
     embedding.forward = forward
     embedding.reads_rows = True
+
+
+def hold_again(embedding: torch.nn.Module) -> None:
+    """Undo `read_from`: the embedding computes with its own weight."""
+    del embedding.forward
+    embedding.reads_rows = False
+
+
+def stand_in_rows(embedding: torch.nn.Module, dtype: torch.dtype, execution: Execution) -> bool:
+    """Let a large embedding read rows of zeros from a file that takes no room, so that it costs what it costs in a run.
+
+    False for one that is held.
+    """
+    rows, columns = (int(side) for side in embedding.weight.shape)
+    if not reads_rows(rows * columns * dtype.itemsize, execution):
+        return False
+    with tempfile.NamedTemporaryFile() as file:
+        file.truncate(rows * columns * dtype.itemsize)
+        # It stays open, and goes with who reads it.
+        found = RowsOfFile(Path(file.name), 0, dtype, columns)
+    read_from(embedding, found, dtype)
+    return True
 
 
 def is_read_by_rows(module: torch.nn.Module) -> bool:

@@ -14,7 +14,7 @@ import torch
 
 from cardlab.core.errors import OutOfMemoryError
 from cardlab.core.records.task import Architecture
-from cardlab.core.records.workload import FIRST_LAYER, HEAD, Analysis, SegmentCost
+from cardlab.core.records.workload import EMBEDDING, FIRST_LAYER, HEAD, Analysis, SegmentCost
 from cardlab.profilers.board.segments import REFERENCE_SHAPE
 from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.runtime.budget import available_memory_bytes
@@ -27,6 +27,7 @@ from cardlab.profilers.runtime.describe import (
     repeats,
 )
 from cardlab.profilers.runtime.pieces import Piece, embedding_piece, head_piece, layer_piece
+from cardlab.profilers.runtime.rows import hold_again, stand_in_rows
 from cardlab.profilers.runtime.skeleton import layer_contexts
 
 # About the largest last-level caches: a layer above it comes from memory each time anyway.
@@ -82,6 +83,7 @@ def segment_work(built: BuiltModel, analysis: Analysis, segment: str, device: st
     Raises OutOfMemoryError when it cannot be had or the allocator gives up inside the block.
     """
     piece, chain, copies = _piece(built, analysis, segment, device)
+    by_rows = segment == EMBEDDING and stand_in_rows(piece.modules[0], built.dtype, built.execution)
     with _room(analysis, segment, chain * copies, device):
         modules = [materialise(built, module, device) for module in piece.modules]
         try:
@@ -93,13 +95,15 @@ def segment_work(built: BuiltModel, analysis: Analysis, segment: str, device: st
         finally:
             for module in modules:
                 release(module)
+            if by_rows:
+                hold_again(piece.modules[0])
             # What is made next may be computed elsewhere.
             move_buffers(built.model, "cpu")
 
 
 def _piece(built: BuiltModel, analysis: Analysis, segment: str, device: str) -> tuple[Piece, int, int]:
     """The piece, how many layers it chains, and how many run side by side."""
-    if segment == "embedding":
+    if segment == EMBEDDING:
         return embedding_piece(built, device), 1, 1
     if segment == "head":
         return head_piece(built), 1, 1
@@ -125,7 +129,7 @@ def _room(analysis: Analysis, segment: str, repeats: int, device: str) -> Iterat
     """Refuse what cannot fit before the system kills us, and translate the allocator's own refusal."""
     cost = analysis.segment(segment)
     needed = repeats * (cost.weight_bytes * (cost.weight_bytes <= _SEPARATE_BYTES) + cost.saved_bytes)
-    needed += cost.weight_bytes + cost.peak_bytes
+    needed += cost.resident_bytes + cost.peak_bytes
     free = available_memory_bytes() if device == "cpu" else None
     if free is not None and needed > free:
         raise _no_room(segment, f"needs {needed / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free")

@@ -69,14 +69,18 @@ def _side(task: Task, execution: Execution, cut: int, side: str) -> dict[str, in
 def run_side(task: object, execution: object, cut: int, side: str) -> dict[str, int]:
     """The child's part: some steps of one side; resident bytes before the weights and at the peak."""
     from cardlab.profilers.runtime.extras import make_optimizer
+    from cardlab.profilers.runtime.heap import settle_heap
     from cardlab.profilers.runtime.overhead import peak_resident_bytes, resident_bytes, warm_framework
+    from cardlab.profilers.runtime.rows import stand_in_rows
 
     workload, how = from_plain(Task, task), from_plain(Execution, execution)
     warm_framework(how, "cpu")
     part, built = cut_model(workload, how, cut, side)
     overhead_bytes = resident_bytes()
     if side == "device":
-        _read_rows(built, how)
+        stand_in_rows(built.part(built.family.embedding_paths[0]), built.dtype, how)
+    if how.quantization is not None:
+        settle_heap(how, 0)
     fill_part(built, part, "cpu")
     optimizer = make_optimizer(workload.optimizer, [p for p in part.parameters() if p.requires_grad])
     step = _device_step if side == "device" else _server_step
@@ -93,24 +97,6 @@ def cut_model(task: Task, execution: Execution, cut: int, side: str) -> tuple[to
 
     built = build_meta(task, execution)
     return built.device_part(cut) if side == "device" else built.server_part(cut), built
-
-
-def _read_rows(built: BuiltModel, execution: Execution) -> None:
-    """Let the embedding read its rows from a file, as a device does, if it is large; the file holds zeros."""
-    import tempfile
-    from pathlib import Path
-
-    from cardlab.profilers.runtime.kept import weight_bytes
-    from cardlab.profilers.runtime.rows import RowsOfFile, read_from, reads_rows
-
-    embedding = built.part(built.family.embedding_paths[0])
-    size_bytes = weight_bytes(embedding)
-    if not reads_rows(size_bytes, execution):
-        return
-    with tempfile.NamedTemporaryFile() as file:
-        file.truncate(size_bytes)
-        rows = RowsOfFile(Path(file.name), 0, built.dtype, built.task.architecture.hidden_size)
-    read_from(embedding, rows, built.dtype)
 
 
 def fill_part(built: BuiltModel, part: torch.nn.Module, device: str) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cardlab.core.errors import ProfileError
-from cardlab.profilers.board.heap import give_back_freed_memory, hold_freed_memory
+from cardlab.profilers.board.heap import give_back_freed_memory
 from cardlab.profilers.board.timer import LapTimer
 from cardlab.profilers.board.work import Work
 from cardlab.profilers.runtime.build import build_meta
 from cardlab.profilers.runtime.execution import import_torch
 from cardlab.profilers.runtime.extras import extra_works
-from cardlab.profilers.runtime.heap import room_to_hold
+from cardlab.profilers.runtime.heap import settle_heap
 from cardlab.profilers.runtime.segments import equivalent_step_work, reference_work, segment_work
 from cardlab.profilers.runtime.wholestep import whole_step_bytes
 from cardlab.profilers.runtime.workbench import Workload
@@ -36,8 +36,7 @@ class TorchWorkbench:
         self._device = device
         # More threads than asked for would spin on each other's cores and ruin every sample.
         import_torch().set_num_threads(workload.execution.threads)
-        if room_to_hold(whole_step_bytes(workload.task, workload.analysis), workload.execution):
-            hold_freed_memory()
+        settle_heap(workload.execution, whole_step_bytes(workload.task, workload.analysis))
         self._built = build_meta(workload.task, workload.execution)
 
     @property

@@ -51,6 +51,7 @@ VALUES = {
     "--downlink-mbps": "33",
     "--dry-run": "--dry-run",
     "--dtype": "float32",
+    "--quantization": "nf4",
     "--energy": "busy",
     "--fleets": "3",
     "--frequencies": "3",
