@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
-bnb = pytest.importorskip("bitsandbytes")
+pytest.importorskip("torch")
+pytest.importorskip("bitsandbytes")
 pytestmark = pytest.mark.torch
+
+import torch
 
 from cardlab.core.errors import ProfileError, UsageError
 from cardlab.core.records.task import QUANTIZATIONS, Execution
@@ -21,7 +23,10 @@ from cardlab.profilers.runtime import resolve_task
 from cardlab.profilers.runtime.quantization import choose_quantization
 from cardlab.split.adapters import initial_adapters
 from cardlab.split.halves import Half
+from cardlab.split.journal import Journal
 from cardlab.split.peft_files import save_peft
+from cardlab.split.refusals import RefusalError
+from cardlab.split.settings import Inputs, check_inputs
 from cardlab.split.weights import open_weights
 from tests.cli.run import command
 from tests.split.models import RATE, SMALL, batches
@@ -48,10 +53,10 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def by_transformers(folder: Path, form: str, dtype: str) -> Any:
+def by_transformers(folder: Path, form: str, dtype: str, **more: Any) -> Any:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    settings = BitsAndBytesConfig(**ASKED[form], bnb_4bit_compute_dtype=dtype)
+    settings = BitsAndBytesConfig(**ASKED[form], bnb_4bit_compute_dtype=dtype, **more)
     return AutoModelForCausalLM.from_pretrained(
         str(folder), quantization_config=settings, dtype=getattr(torch, dtype), device_map="cpu"
     )
@@ -72,9 +77,15 @@ def task_of(folder: Path, **more: Any) -> Any:
     return resolve_task(str(folder), quantised=True, **options)
 
 
-def split_losses(task: Any, form: str, dtype: str, cut: int, steps: int) -> tuple[list[float], Any]:
-    execution, weights = Execution(dtype=dtype, torch="x", quantization=form), open_weights(task, 0)
-    device, server = (Half(task, execution, weights, side, learning_rate=RATE, seed=0) for side in ("device", "server"))
+def split_losses(
+    task: Any, form: str | None, dtype: str, cut: int, steps: int, on_server: str | None = "as on the device"
+) -> tuple[list[float], Any]:
+    there = form if on_server == "as on the device" else on_server
+    weights = open_weights(task, 0)
+    device, server = (
+        Half(task, Execution(dtype=dtype, torch="x", quantization=own), weights, side, learning_rate=RATE, seed=0)
+        for side, own in (("device", form), ("server", there))
+    )
     adapters = initial_adapters(task, 0)
     for half in (device, server):
         half.set_cut(cut)
@@ -90,11 +101,13 @@ def split_losses(task: Any, form: str, dtype: str, cut: int, steps: int) -> tupl
     return losses, {**device.export(), **server.export()}
 
 
-def unsplit_losses(folder: Path, adapters: Path, form: str, dtype: str, task: Any, steps: int) -> list[float]:
+def unsplit_losses(
+    folder: Path, adapters: Path, form: str, dtype: str, task: Any, steps: int, **more: Any
+) -> list[float]:
     """Transformers' quantised model with PEFT's adapters and a plain loop: no code of cardlab but the tokens."""
     from peft import PeftModel
 
-    base = by_transformers(folder, form, dtype)
+    base = by_transformers(folder, form, dtype, **more)
     model = PeftModel.from_pretrained(base, str(adapters), is_trainable=True)
     model.train()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
@@ -121,7 +134,7 @@ def test_a_split_run_equals_the_unsplit_run_of_transformers_and_peft(
     for cut, (losses, _) in trained.items():
         assert losses == expected, cut
     # The form matters: the dense model's losses are others.
-    assert split_losses(task, None, dtype, 2, 1)[0] != expected[:1]  # type: ignore[arg-type]
+    assert split_losses(task, None, dtype, 2, 1)[0] != expected[:1]
     assert expected[-1] < expected[0]
 
 
@@ -198,20 +211,31 @@ def test_a_checkpoint_that_contradicts_itself_is_one_line(
     result.failed_in_one_line(1, words)
 
 
-def test_both_sides_of_a_run_may_keep_their_weights_otherwise(
+def test_one_side_may_keep_its_weights_otherwise(tmp_path: Path, dense: Path) -> None:
+    """A device of 8 GB keeps 4 bits where the server has room: as a model of which only its first layers have them."""
+    task = task_of(dense)
+    adapters = save_peft(initial_adapters(task, 0), task, tmp_path / "adapters")
+    own = {"llm_int8_skip_modules": ["model.layers.2", "model.layers.3", "lm_head"]}
+    expected = unsplit_losses(dense, adapters, "nf4", "float32", task, 4, **own)
+    losses, _ = split_losses(task, "nf4", "float32", 2, 4, on_server=None)
+    assert losses == expected
+    assert losses != split_losses(task, "nf4", "float32", 2, 4)[0]
+
+
+def test_a_run_goes_on_with_the_form_that_it_began_with(
     tmp_path: Path, dense: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device of 8 GB keeps 4 bits where the server has room: the run says so, and a resumed one goes on with it."""
     monkeypatch.chdir(tmp_path)
-    task = ("--model", str(dense), "--cut", "2", "--seq", "16", "--rounds")
-    begun = command("card", "run", "--local", *task, "1", "--quantization", "nf4", "--out", "a", "--json")
+    task = ("--model", str(dense), "--cut", "2", "--seq", "16", "--rounds", "1")
+    begun = command("card", "run", "--local", *task, "--quantization", "nf4", "--out", "a")
     assert begun.code == 0, begun.err
-    settings = (
-        json.loads((tmp_path / "a" / "journal.json").read_text()) if (tmp_path / "a/journal.json").exists() else {}
-    )
-    assert "nf4" in json.dumps(settings) or "nf4" in "".join(p.read_text() for p in (tmp_path / "a").glob("*.json*"))
+    assert Journal.resume(tmp_path / "a").progress.settings.quantization == "nf4"
     other = command("card", "run", "--local", "--resume", "--out", "a", "--quantization", "int8")
     other.failed_in_one_line(2, "began with --quantization nf4")
+    # A device that comes back with other weights would train something else.
+    came = Inputs(quantization="int8")
+    with pytest.raises(RefusalError, match=r"weights in another form \(int8, not nf4\).*--quantization"):
+        check_inputs("board", came, Inputs(quantization="nf4"))
 
 
 def test_no_other_command_takes_quantised_weights_for_dense_ones(

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch")
-bnb = pytest.importorskip("bitsandbytes")
+pytest.importorskip("torch")
+pytest.importorskip("bitsandbytes")
 pytestmark = pytest.mark.torch
+
+import bitsandbytes as bnb
+import torch
 
 from cardlab.core.errors import NotSupportedError, UsageError
 from cardlab.core.records.task import QUANTIZATIONS, Execution
@@ -147,7 +150,7 @@ def test_a_profile_in_four_bits_is_its_own_execution(tmp_path: Path, monkeypatch
 def test_rows_of_a_file_are_those_of_the_embedding_it_holds(tmp_path: Path) -> None:
     """Whatever a class does with them: gemma's multiplies what it looks up."""
 
-    class Scaled(torch.nn.Embedding):
+    class Scaled(torch.nn.Embedding):  # type: ignore[misc]
         def forward(self, ids: torch.Tensor) -> torch.Tensor:
             return super().forward(ids) * 7.0
 
