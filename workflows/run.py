@@ -320,6 +320,7 @@ def _check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
 def _training_notes(settings: RunSettings) -> tuple[str, ...]:
     """What a person must know of how it is trained, because nothing on the command line says it."""
     notes = [] if settings.adapters is None else [f"begins with the adapters of {settings.adapters}"]
+    notes += [] if settings.quantization is None else [f"frozen weights are kept in {settings.quantization} here"]
     rate = settings.learning_rate
     if settings.task.optimizer == "sgd" and rate <= DEFAULT_RATE:
         notes.append(

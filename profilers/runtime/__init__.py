@@ -5,6 +5,7 @@ Exports are loaded on first use (PEP 562), so that importing the package costs n
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from cardlab.profilers.runtime.configs import bundled_models, load_architecture
     from cardlab.profilers.runtime.execution import resolve_execution
     from cardlab.profilers.runtime.tasks import resolve_task
+
+# PEFT imports bitsandbytes where it is installed, which then says on every start that it found no kernel on the Hub.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __all__ = [
     "Task",

@@ -6,17 +6,12 @@ Such a map has the dense shape on the meta device until it is given a weight. Ap
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-
-# PEFT imports bitsandbytes where it is installed, which then says on every start that it found no kernel on the Hub.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 class KeptMap:
