@@ -9,7 +9,7 @@ that come and releases those that leave; nothing else is touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,8 @@ class Half:
     Args:
         side: "device" or "server".
         learning_rate: of the optimizer that the task names.
+        rate: learning rate by the number of the mini-batch (split/rates.py), None for a constant one.
+        weight_decay: of that optimizer.
         torch_device: where it computes ("cpu", "cuda:0").
         seed: of the run, for LoRA dropout.
 
@@ -62,6 +64,8 @@ class Half:
         side: str,
         *,
         learning_rate: float,
+        rate: Callable[[int], float] | None = None,
+        weight_decay: float = 0.0,
         torch_device: str = "cpu",
         seed: int = 0,
     ) -> None:
@@ -69,7 +73,7 @@ class Half:
         self.cut = 0
         self.keeps_loaded = False
         self._weights, self._execution, self._where = weights, execution, torch_device
-        self._learning_rate = learning_rate
+        self._learning_rate, self._rate, self._weight_decay = learning_rate, rate, weight_decay
         self._synchronize = synchronizer(torch_device)
         if execution.quantization is not None:
             # Before weights are quantised, which takes and drops large blocks too.
@@ -205,7 +209,7 @@ class Half:
                     moments = adapters[number].moments.get(name)
                     if moments:
                         states.append((parameter, moments))
-        optimizer = make_optimizer(self.task.optimizer, trainable, self._learning_rate)
+        optimizer = make_optimizer(self.task.optimizer, trainable, self._learning_rate, self._weight_decay)
         for parameter, moments in states:
             optimizer.state[parameter] = {
                 key: tensor.clone().to("cpu" if key == "step" else parameter.device) for key, tensor in moments.items()
@@ -289,6 +293,9 @@ class Half:
     def _step(self) -> None:
         if self._optimizer is None:
             raise RunError("no adapters were loaded after the cut moved", remedy="load them first")
+        if self._rate is not None and self.clock.step is not None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._rate(self.clock.step)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._synchronize()

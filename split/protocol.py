@@ -37,6 +37,7 @@ from cardlab.core.records.training import WAITING
 from cardlab.split.codecs.base import WIRE_BYTES, Buffer, Packed
 from cardlab.split.codecs.registry import codec_named
 from cardlab.split.frames import Frame, pack_frame, unpack_frame
+from cardlab.split.rates import SCHEDULES
 from cardlab.split.refusals import FrameError, RefusalCode, TensorError
 from cardlab.split.settings import Inputs, RunSettings, check_version
 from cardlab.split.shaping import PlannedRates
@@ -575,6 +576,9 @@ def _check_settings(facts: Facts, settings: RunSettings) -> None:
     for wrong, why in (
         (min(settings.rounds, settings.epochs) < 1, "a run without rounds"),
         (not 0.0 < rate < float("inf"), f"a run with the learning rate {rate:g}"),
+        (settings.schedule not in SCHEDULES, f"a run with the schedule {settings.schedule[:40]!r}"),
+        (settings.warmup_steps < 0, f"a run with {settings.warmup_steps} warm-up steps"),
+        (not 0.0 <= settings.weight_decay < float("inf"), f"a run with the decay {settings.weight_decay:g}"),
         (settings.wire_dtype not in WIRE_BYTES, f"a run with the wire dtype {settings.wire_dtype[:40]!r}"),
         (settings.server_sharing not in SHARINGS, f"a run with the sharing {settings.server_sharing[:40]!r}"),
         (settings.cut is not None and not 1 <= settings.cut <= last, f"a run with the cut {settings.cut}"),

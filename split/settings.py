@@ -29,6 +29,9 @@ class RunSettings:
         task: model dimensions, LoRA, batch, sequence, optimizer.
         rounds, epochs: rounds N, and mini-batches T that a device takes in one.
         learning_rate: of both sides' optimizers.
+        schedule: how the learning rate goes on after its warm-up (split/rates.py).
+        warmup_steps: mini-batches of a device over which it rises from 0.
+        weight_decay: of both sides' optimizers, as torch has it.
         wire_dtype, codec: how smashed data and gradients travel; a plan may name another codec for a device.
         error_feedback: what the codec lost of a gradient is added to the device's next one.
         seed: of initial adapters, made weights and the order of the data.
@@ -65,6 +68,9 @@ class RunSettings:
     dtype: str | None = None
     quantization: str | None = None
     adapters: str | None = None
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
     version: str = __version__
 
 

@@ -30,6 +30,7 @@ from cardlab.split.data import read_corpus
 from cardlab.split.journal import FinishedTurn, Journal, locked
 from cardlab.split.keys import split_address
 from cardlab.split.peft_files import described_peft, load_peft, read_lora
+from cardlab.split.rates import SCHEDULES, rate_of, rate_words
 from cardlab.split.recording import begin_run, round_record
 from cardlab.split.schedule import Schedule, check_plan
 from cardlab.split.server import Patience, RunCallbacks, Server, ServerParts
@@ -235,6 +236,7 @@ def _prepared(
             )
             begun = None if options.adapters is None else load_peft(Path(options.adapters), task)
             settings = _settings(options, plan, task, execution)
+            _check_warmup(settings)
             if options.adapters is not None:
                 settings = replace(settings, adapters=described_peft(Path(options.adapters)))
             _check_text(options, settings)
@@ -317,16 +319,29 @@ def _check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
         read_corpus(options.data)
 
 
+def _check_warmup(settings: RunSettings) -> None:
+    """Raise UsageError for a warm-up that the run never leaves: its learning rate would not be what was asked for."""
+    steps = settings.rounds * settings.epochs
+    if settings.warmup_steps >= steps:
+        raise UsageError(
+            f"--warmup-steps is {settings.warmup_steps}, and a device takes {steps} mini-batch(es) in the whole run",
+            remedy="give fewer, or more --rounds or --local-epochs",
+        )
+
+
 def _training_notes(settings: RunSettings) -> tuple[str, ...]:
     """What a person must know of how it is trained, because nothing on the command line says it."""
     notes = [] if settings.adapters is None else [f"begins with the adapters of {settings.adapters}"]
     notes += [] if settings.quantization is None else [f"frozen weights are kept in {settings.quantization} here"]
     rate = settings.learning_rate
+    words = rate_words(settings)
+    notes += [] if words is None else [words]
+    notes += [f"weight decay {settings.weight_decay:g}"] if settings.weight_decay else []
     if settings.task.optimizer == "sgd" and rate <= DEFAULT_RATE:
         notes.append(
             f"sgd at --learning-rate {rate:g} hardly moves LoRA adapters: good for timing; to train: --optimizer adamw"
         )
-    if settings.task.optimizer == "adamw":
+    if settings.task.optimizer == "adamw" and not settings.weight_decay:
         notes.append("adamw without weight decay")
     dropout = dropout_note(settings.task.model)
     return (*notes, *((dropout,) if dropout else ()))
@@ -393,6 +408,10 @@ def _check(options: TrainingOptions) -> None:
         codec_named(options.codec)
     if not 0.0 < options.learning_rate < float("inf"):
         raise UsageError(f"--learning-rate is {options.learning_rate:g}", remedy="give a number above 0")
+    if options.schedule not in SCHEDULES:
+        raise UsageError(f"{options.schedule!r} is no schedule", remedy=f"use one of: {', '.join(SCHEDULES)}")
+    if not 0.0 <= options.weight_decay < float("inf"):
+        raise UsageError(f"--weight-decay is {options.weight_decay:g}", remedy="give 0 or a number above it")
 
 
 def _task(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
@@ -458,6 +477,9 @@ def _settings(options: TrainingOptions, plan: Plan | None, task: Task, execution
         rounds=options.rounds or (len(plan.rounds) if plan is not None and len(plan.rounds) > 1 else DEFAULT_ROUNDS),
         epochs=options.local_epochs or (plan.local_epochs if plan is not None and plan.local_epochs else 1),
         learning_rate=options.learning_rate,
+        schedule=options.schedule,
+        warmup_steps=options.warmup_steps,
+        weight_decay=options.weight_decay,
         wire_dtype=options.wire_dtype or (plan.wire_dtype if plan is not None else None) or execution.dtype,
         codec=options.codec or (named[0] if named and named[0] else "none"),
         error_feedback=options.error_feedback,
@@ -503,6 +525,8 @@ def _serve(
         weights,
         "server",
         learning_rate=settings.learning_rate,
+        rate=rate_of(settings),
+        weight_decay=settings.weight_decay,
         torch_device=open_runtime(platform).torch_device or "cpu",
         seed=settings.seed,
     )

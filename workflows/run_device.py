@@ -18,6 +18,7 @@ from cardlab.profilers.runtime.quantization import NONE, choose_quantization
 from cardlab.split.data import Batches, Corpus, read_corpus
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.keys import make_keys
+from cardlab.split.rates import rate_of
 from cardlab.split.settings import PRIVACY, Inputs, RunSettings, check_computing, check_task, check_tokenizer
 from cardlab.split.shaping import parse_link
 from cardlab.split.tokenizer import TextTokenizer, open_tokenizer
@@ -160,6 +161,8 @@ def _equipment(
         weights,
         "device",
         learning_rate=settings.learning_rate,
+        rate=rate_of(settings),
+        weight_decay=settings.weight_decay,
         torch_device=where,
         seed=settings.seed,
     )

@@ -19,13 +19,16 @@ _LEARNING_RATE = 1e-4
 
 
 def make_optimizer(
-    name: str, parameters: list[torch.nn.Parameter], learning_rate: float = _LEARNING_RATE
+    name: str,
+    parameters: list[torch.nn.Parameter],
+    learning_rate: float = _LEARNING_RATE,
+    weight_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
-    """Plain SGD, or AdamW, over these parameters; neither with weight decay."""
+    """Plain SGD, or AdamW, over these parameters; without weight decay unless it is asked for."""
     if name == "adamw":
         # torch's own default is 0.01, which nobody asked for.
-        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
-    return torch.optim.SGD(parameters, lr=learning_rate)
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    return torch.optim.SGD(parameters, lr=learning_rate, weight_decay=weight_decay)
 
 
 def optimizer_work(built: BuiltModel, device: str) -> Work:
