@@ -513,6 +513,7 @@ def _serve(
 ) -> FinishedRun:
     from cardlab.split.frequency import ServerFrequency
     from cardlab.split.halves import Half
+    from cardlab.split.model_card import model_card
     from cardlab.split.peft_files import save_peft
 
     options = serving.options
@@ -558,4 +559,5 @@ def _serve(
     )
     adapters = server.run()
     folder = save_peft(adapters, settings.task, Path(options.out) / "adapters")
+    (folder / "README.md").write_text(model_card(journal.progress, weights.origin), encoding="utf-8")
     return FinishedRun(settings=settings, turns=tuple(journal.progress.turns), adapters=folder)

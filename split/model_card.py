@@ -1,0 +1,86 @@
+"""The README.md of a folder of adapters: what they were trained from, on what, how, and what it cost.
+
+The head is that of model cards on the Hub (base_model, library_name, tags), so that tools which list adapters know
+them. Everything stands in the run's journal; what was not measured is N/A.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from cardlab.core.text import si
+from cardlab.split.journal import FinishedTurn, Progress
+from cardlab.split.rates import rate_words
+from cardlab.split.settings import RunSettings
+
+_NONE = "N/A"
+
+
+def model_card(progress: Progress, weights: str) -> str:
+    """The card of a run's adapters.
+
+    Args:
+        progress: of the run, with at least one finished turn.
+        weights: where the frozen weights came from, in words.
+    """
+    settings = progress.settings
+    head = {"base_model": settings.task.model, "library_name": "peft", "tags": ["lora", "split-learning", "cardlab"]}
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", ""]
+    lines += [f"# LoRA adapters of {settings.task.model}", ""]
+    state = "" if progress.done else f" (unfinished: {progress.closed} of {settings.rounds} rounds)"
+    lines += [f"Trained by split learning with cardlab {settings.version}, run {settings.run}{state}.", ""]
+    lines += [*_training(settings, weights), "", *_devices(progress), "", *_cost(progress.turns)]
+    return "\n".join(lines) + "\n"
+
+
+def _training(settings: RunSettings, weights: str) -> list[str]:
+    task = settings.task
+    rate = rate_words(settings) or f"learning rate {settings.learning_rate:g}"
+    kept = "" if settings.quantization is None else f", kept in {settings.quantization} on the server"
+    order = f"at once, server {settings.server_sharing}" if settings.parallel else "one after the other"
+    lines = [
+        "## Training",
+        "",
+        f"* Frozen weights: {weights}{kept}; fingerprint {settings.weights[:12] or _NONE}.",
+        f"* {task.lora.words} (alpha {task.lora.alpha:g}) on {', '.join(task.lora.targets)}, {task.lora.dtype}.",
+        f"* {settings.rounds} round(s) of {settings.epochs} mini-batch(es) a device, devices {order};"
+        f" mini-batches of {task.batch} x {task.sequence} tokens; seed {settings.seed}.",
+        f"* {task.optimizer}, {rate}, weight decay {settings.weight_decay:g}; the server computes in"
+        f" {settings.dtype or _NONE}.",
+        f"* On the link: {settings.wire_dtype}, codec {settings.codec}"
+        f"{', with error feedback' if settings.error_feedback else ''}.",
+    ]
+    return lines + ([f"* Began with the adapters of {settings.adapters}."] if settings.adapters else [])
+
+
+def _devices(progress: Progress) -> list[str]:
+    """A line a device: its data, cuts, and loss at the first and last of its rounds."""
+    plan = progress.settings.plan
+    source = "given by hand" if plan is None else f"by plan {plan[:12]}"
+    lines = ["## Devices", "", f"Cuts (layers on the device) {source}.", ""]
+    lines += ["| device | data | cuts | loss, first round | loss, last round |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys(turn.device for turn in progress.turns):
+        own = [turn for turn in progress.turns if turn.device == name]
+        inputs = progress.inputs.get(name)
+        data = _NONE if inputs is None else f"{inputs.names or _NONE} (digest {inputs.data[:12] or _NONE})"
+        cuts = ", ".join(str(cut) for cut in dict.fromkeys(turn.cut for turn in own))
+        lines.append(f"| {name} | {data} | {cuts} | {own[0].loss:.4f} | {own[-1].loss:.4f} |")
+    return lines
+
+
+def _cost(turns: Sequence[FinishedTurn]) -> list[str]:
+    """Totals over all rounds, as observed."""
+    joules = [turn.energy_j for turn in turns]
+    known = [value for value in joules if value is not None]
+    energy = si(sum(known), "J") if len(known) == len(joules) else _NONE
+    return [
+        "## Cost, as observed",
+        "",
+        f"* Round delays, summed over devices: {si(sum(turn.delay_s for turn in turns), 's')}.",
+        f"* Server energy: {energy}.",
+        f"* Sent by devices: {si(float(sum(t.up_bytes + t.adapter_bytes for t in turns)), 'B')}; received by devices:"
+        f" {si(float(sum(t.down_bytes + t.adapter_bytes for t in turns)), 'B')} (adapters included).",
+        "",
+        "Training loss says nothing of held-out text; none was evaluated.",
+    ]
