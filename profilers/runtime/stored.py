@@ -99,6 +99,7 @@ def arrange(
             into = fused.setdefault(target.name, _Fused(target.name, wanted[target.name], target.converter))
             if not into.take(target, found[name]):
                 left[name] = found[name]
+    fused = {name: one for name, one in fused.items() if one.found}
     for name in fused.keys() & whole.keys():
         raise ProfileError(
             f"{name} stands in the checkpoint whole and in parts ({fused[name].first.name})", remedy=AGAIN
@@ -219,8 +220,6 @@ class _Fused:
     @property
     def missing(self) -> list[str]:
         """Names of parts that are not there, as their fellows are named."""
-        if not self.found:
-            return [self.name]
         fellow, entry = next(iter(next(iter(self.found.values())).values()))
         sources, stacked, _ = self._how(entry)
         count = 1 if stacked is None else self.shape[stacked]
