@@ -128,7 +128,7 @@ class Experts(torch.nn.Module):
 )
 def test_where_the_active_share_cannot_be_told_nothing_is_said(way: str, told: Any, tmp_path: Path) -> None:
     if not hasattr(torch, "_grouped_mm"):
-        pytest.skip(f"torch {torch.__version__} has no grouped product")
+        pytest.skip(f"torch {torch.__version__} runs here, which has no grouped product")
     built = build_meta(resolve_task("qwen3-0.6b", sequence=20), Execution(dtype="float32"))
     experts = Experts(way)
     piece = Piece(
@@ -144,7 +144,7 @@ def test_where_the_active_share_cannot_be_told_nothing_is_said(way: str, told: A
 
 def test_grouped_products_keep_no_tensor_alive() -> None:
     if not hasattr(torch, "_grouped_mm"):
-        pytest.skip(f"torch {torch.__version__} has no grouped product")
+        pytest.skip(f"torch {torch.__version__} runs here, which has no grouped product")
     with grouped_products() as computed:
         torch._grouped_mm(torch.empty(6, 8, device="meta"), torch.empty(3, 8, 8, device="meta"))
     assert [(c.rows, c.matrices) for c in computed] == [(6, 3)]
