@@ -22,6 +22,7 @@ from cardlab.core.identity import content_hash
 from cardlab.core.records.task import DTYPE_BYTES, Task
 from cardlab.profilers.runtime.checkpoint import Checkpoint, find_checkpoint
 from cardlab.profilers.runtime.entries import Entry, read_header
+from cardlab.profilers.runtime.stored import Parts
 
 if TYPE_CHECKING:
     import torch
@@ -80,14 +81,18 @@ def open_weights(task: Task, seed: int) -> Weights:
 class FileWeights(Weights):
     """The safetensors files of a model folder.
 
-    The fingerprint covers every name, shape and dtype and the first and last 4 KiB of each tensor.
+    The fingerprint covers every name, shape and dtype and the first and last 4 KiB of each tensor. The same weights
+    stored in another form (experts one by one, or fused) have another.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.origin = checkpoint.origin
         self._tensors = checkpoint.tensors
+        self._parts = checkpoint.parts
         self._packed = checkpoint.packed
         entries = dict(checkpoint.tensors)
+        for name, made in checkpoint.parts.items():
+            entries |= {f"{name}/{g}/{n}": e for g, group in enumerate(made.groups) for n, e in enumerate(group)}
         entries |= {f"{name}/{part}": e for name, parts in checkpoint.packed.items() for part, e in parts.items()}
         self.fingerprint = content_hash({name: _digest(name, entry) for name, entry in entries.items()})
 
@@ -105,9 +110,11 @@ class FileWeights(Weights):
         return found
 
     def rows(self, group: str, shapes: Mapping[str, tuple[int, ...]], name: str, dtype: str) -> RowsOfFile | None:
-        """As they are in the file, all looked at once. Errors as `each`."""
+        """As they are in the file, all looked at once; None of a matrix that is stored in parts. Errors as `each`."""
         import torch
 
+        if name in self._parts:
+            return None
         entry = self._entry(name, shapes[name])
         found = _rows(entry)
         step = max(1, _LOOKED_AT // entry.shape[1])
@@ -118,23 +125,46 @@ class FileWeights(Weights):
 
     def each(self, group: str, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> Iterator[tuple[str, torch.Tensor]]:
         """Straight from the files. RunError for a tensor that is missing, or not finite at that dtype."""
-        import torch
-
         for name, shape in shapes.items():
-            tensor = _tensor(self._entry(name, shape)).to(getattr(torch, dtype))
-            _check_finite(name, tensor, dtype)
-            yield name, tensor
+            made = self._parts.get(name)
+            if made is None:
+                yield name, _finite(name, self._entry(name, shape), dtype)
+            else:
+                yield name, _put_together(name, made, shape, dtype)
 
     def _entry(self, name: str, shape: tuple[int, ...]) -> Entry:
         entry = self._tensors.get(name)
         if entry is None:
             raise RunError(f"the checkpoint lacks {name}", remedy="give the whole model folder with --model")
-        if entry.shape != shape:
-            raise RunError(
-                f"{name} has shape {entry.shape} in the checkpoint, {shape} in config.json",
-                remedy="give the config.json that belongs to the checkpoint",
-            )
+        _check_shape(name, entry.shape, shape)
         return entry
+
+
+def _check_shape(name: str, stored: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    if stored != shape:
+        raise RunError(
+            f"{name} has shape {stored} in the checkpoint, {shape} in config.json",
+            remedy="give the config.json that belongs to the checkpoint",
+        )
+
+
+def _finite(name: str, entry: Entry, dtype: str) -> torch.Tensor:
+    import torch
+
+    tensor = _tensor(entry).to(getattr(torch, dtype))
+    _check_finite(name, tensor, dtype)
+    return tensor
+
+
+def _put_together(name: str, made: Parts, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+    """A parameter of its parts, which are read one after the other: beside it, one of them is in memory."""
+    import torch
+
+    _check_shape(name, made.shape, shape)
+    whole = torch.empty(shape, dtype=getattr(torch, dtype))
+    for entry, where in made.places:
+        whole[where] = _finite(entry.name, entry, dtype)
+    return whole
 
 
 def _check_finite(name: str, tensor: torch.Tensor, dtype: str) -> None:

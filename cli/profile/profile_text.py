@@ -58,6 +58,11 @@ def _print_head(document: Document) -> None:
         f"{execution['threads']} thread(s); forward {si(task['forward_flop'], 'FLOP')}, "
         f"LoRA backward {si(task['backward_flop'], 'FLOP')}"
     )
+    for routed in task.get("routed_experts", ()):
+        print_line(
+            f"{routed['segment']}: {routed['active_experts']} of {routed['experts']} experts active per token; "
+            "FLOPs and times are of the active ones, memory of all"
+        )
     for line in task["flop_disagreements"]:
         print_line(f"FLOP counts disagree: {line}")
 

@@ -53,7 +53,11 @@ class SegmentCost:
         adapter_bytes: LoRA weights at the adapter dtype.
         saved_bytes: activations kept between forward and backward, parameters excluded.
         peak_bytes: transient memory of the backward pass beyond weights and saved activations.
-        traffic_bytes: least bytes that one forward pass moves: weights, input and output.
+        traffic_bytes: least bytes that one forward pass moves: weights (of experts those that its tokens are expected
+            to be sent to), input and output.
+        experts: routed experts of the segment, whose weights are all counted; None where it has none, or where how many
+            are active cannot be told.
+        active_experts: of these how many a token is sent to, whose FLOPs are counted; None as `experts`.
     """
 
     segment: str
@@ -69,6 +73,8 @@ class SegmentCost:
     peak_bytes: int = 0
     traffic_bytes: int = 0
     held_bytes: int | None = since("0.2", None, said=False)
+    experts: int | None = since("0.2", None, said=False)
+    active_experts: int | None = since("0.2", None, said=False)
 
     @property
     def resident_bytes(self) -> int:

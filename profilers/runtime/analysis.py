@@ -11,6 +11,7 @@ from cardlab.profilers.runtime.build import BuiltModel, build_meta, check_kinds
 from cardlab.profilers.runtime.flops import count_flop, disagreements
 from cardlab.profilers.runtime.kept import weight_bytes
 from cardlab.profilers.runtime.pieces import Piece, meta_pieces
+from cardlab.profilers.runtime.routing import routing_of
 from cardlab.profilers.runtime.rows import reads_rows
 from cardlab.profilers.runtime.tracking import piece_memory
 
@@ -96,7 +97,16 @@ def _segment_cost(built: BuiltModel, piece: Piece, count: int) -> SegmentCost:
         peak_bytes=max(memory.backward_peak_bytes, memory.forward_peak_bytes - memory.saved_bytes),
     )
     by_rows = cost.segment == EMBEDDING and reads_rows(cost.weight_bytes, built.execution)
-    return replace(cost, traffic_bytes=_traffic_bytes(built, cost), held_bytes=_held_bytes(built) if by_rows else None)
+    cost = replace(cost, traffic_bytes=_traffic_bytes(built, cost), held_bytes=_held_bytes(built) if by_rows else None)
+    routing = routing_of(built, piece)
+    if routing is None:
+        return cost
+    return replace(
+        cost,
+        traffic_bytes=cost.traffic_bytes - routing.unread_bytes(built.task.tokens),
+        experts=routing.experts,
+        active_experts=routing.active_experts,
+    )
 
 
 def _held_bytes(built: BuiltModel) -> int:

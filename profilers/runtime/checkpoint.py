@@ -21,6 +21,7 @@ from cardlab.profilers.runtime.families import family_named
 from cardlab.profilers.runtime.families.keys import quantised as refusal
 from cardlab.profilers.runtime.families.keys import stored_quantization
 from cardlab.profilers.runtime.packed import MADE_AGAIN, Packed, check_beside, check_dtypes, take_packed
+from cardlab.profilers.runtime.stored import Arranged, Parts, arrange
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Formats that run code when they are opened, or belong to other libraries.
@@ -35,6 +36,7 @@ class Checkpoint:
         folder: where they are.
         files: that hold them.
         tensors: by the name of the parameter, without what transformers ignores.
+        parts: parameters that are stored in several tensors: experts that are kept one by one.
         packed: weights that are stored quantised, by the name of the parameter.
         unread: names of other weights in the folder, which are not read.
     """
@@ -42,6 +44,7 @@ class Checkpoint:
     folder: Path
     files: tuple[Path, ...]
     tensors: Mapping[str, Entry]
+    parts: Mapping[str, Parts]
     packed: Mapping[str, Packed]
     unread: tuple[str, ...]
 
@@ -92,8 +95,8 @@ def find_checkpoint(task: Task) -> Checkpoint | None:
     stored = stored_quantization(load_config(task.model))
     if stored is not None:
         packed = take_packed(found, stored, _map_shapes(task.architecture))
-    tensors = _of_model(task, folder, found, frozenset(packed))
-    return Checkpoint(folder=folder, files=files, tensors=tensors, packed=packed, unread=unread)
+    model = _of_model(task, folder, found, frozenset(packed))
+    return Checkpoint(folder=folder, files=files, tensors=model.whole, parts=model.parts, packed=packed, unread=unread)
 
 
 def _map_shapes(architecture: Architecture) -> dict[str, tuple[int, int]]:
@@ -184,40 +187,32 @@ def _indexed(folder: Path) -> list[str]:
     return names
 
 
-def _of_model(task: Task, folder: Path, found: Mapping[str, Entry], packed: frozenset[str]) -> dict[str, Entry]:
-    """The tensors by the names of the model's parameters, without those that are `packed`; ProfileError for any that is
-    missing or too many."""
+def _of_model(task: Task, folder: Path, found: Mapping[str, Entry], packed: frozenset[str]) -> Arranged:
+    """The tensors as the model's parameters, without those that are `packed`; ProfileError for any that is missing or
+    too many."""
     family = family_named(task.architecture.family)
     wanted = {n: shape for n, shape in family.parameters(task.architecture).items() if n not in packed}
-    # Some checkpoints leave out the name of the inner model.
-    short = {name.partition(".")[2]: name for name in wanted if not name.startswith("lm_head")}
-    named: dict[str, Entry] = {}
-    left: dict[str, Entry] = {}
-    for name, entry in found.items():
-        if name in wanted or name in short:
-            named[short.get(name, name)] = entry
-        elif not MADE_AGAIN.search(name):
-            left[name] = entry
-    check_dtypes({**named, **left}, wanted)
-    if task.architecture.tied_embeddings and "lm_head.weight" in left:
-        _check_tied(left.pop("lm_head.weight"), named.get(family.embedding_paths[0] + ".weight"))
+    check_dtypes({n: e for n, e in found.items() if n in wanted or not MADE_AGAIN.search(n)}, wanted)
+    model = arrange(family, task.architecture, found, wanted)
+    left = {name: entry for name, entry in model.left.items() if not MADE_AGAIN.search(name)}
+    if task.architecture.tied_embeddings and (head := left.pop(f"{family.head_path}.weight", None)) is not None:
+        _check_tied(head, model.whole.get(family.embedding_paths[0] + ".weight"))
     if left:
         raise ProfileError(
             f"{folder} holds {_some(tuple(sorted(left)))}, which a {family.name} model of its config.json does not use",
             remedy="give the config.json that belongs to the checkpoint, or another model",
         )
-    missing = sorted(wanted.keys() - named.keys())
-    if missing:
+    if model.missing:
         raise ProfileError(
-            f"the checkpoint lacks {_some(tuple(missing))}", remedy="give the whole model folder with --model"
+            f"the checkpoint lacks {_some(model.missing)}", remedy="give the whole model folder with --model"
         )
-    for name, shape in wanted.items():
-        if named[name].shape != shape:
+    for name, entry in model.whole.items():
+        if entry.shape != wanted[name]:
             raise ProfileError(
-                f"{name} has shape {named[name].shape} in the checkpoint, {shape} in config.json",
+                f"{name} has shape {entry.shape} in the checkpoint, {wanted[name]} in config.json",
                 remedy="give the config.json that belongs to the checkpoint",
             )
-    return named
+    return model
 
 
 def _check_tied(head: Entry, embedding: Entry | None) -> None:
@@ -228,7 +223,7 @@ def _check_tied(head: Entry, embedding: Entry | None) -> None:
         or not _equal(head, embedding)
     ):
         raise ProfileError(
-            "config.json ties the head to the embedding, and the checkpoint holds another lm_head.weight",
+            f"config.json ties the head to the embedding, and the checkpoint holds another {head.name}",
             remedy="set tie_word_embeddings to false in config.json if the head is one of its own",
         )
 

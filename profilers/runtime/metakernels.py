@@ -8,27 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedProduct:
+    """What met in a grouped product: so many rows, so many matrices, and which storage these have."""
+
+    rows: int
+    matrices: int
+    storage: int
+
+
 @contextmanager
-def grouped_products() -> Iterator[None]:
+def grouped_products() -> Iterator[list[GroupedProduct]]:
     """Let each row of a grouped product meet one expert's matrix, as it does whichever expert the router picks.
 
     The products, their gradients and what is kept of them have the sizes of those with the experts that are active;
-    the meta version of the kernel takes bfloat16 only, and torch's counter does not know it.
+    the meta version of the kernel takes bfloat16 only, and torch's counter does not know it. The products that were
+    computed are in the list.
     """
+    computed: list[GroupedProduct] = []
 
     def grouped(rows: torch.Tensor, matrices: torch.Tensor, **_options: object) -> torch.Tensor:
+        # No tensor is kept: it would count as memory.
+        storage = matrices.untyped_storage()._cdata
+        computed.append(GroupedProduct(rows=rows.shape[0], matrices=matrices.shape[0], storage=storage))
         return torch.mm(rows, matrices[0])
 
     with ExitStack() as stack:
         for owner, name in ((torch.nn.functional, "grouped_mm"), (torch, "_grouped_mm")):
             if hasattr(owner, name):
                 stack.enter_context(_replaced(owner, name, grouped))
-        yield
+        yield computed
 
 
 @contextmanager

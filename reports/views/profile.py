@@ -47,6 +47,13 @@ def _task(profile: Profile) -> Document | None:
         document["forward_flop"] = run.analysis.forward_flop
         document["backward_flop"] = run.analysis.backward_flop
         document["flop_disagreements"] = list(run.analysis.flop_disagreements)
+        routed = [
+            {"segment": s.segment, "experts": s.experts, "active_experts": s.active_experts}
+            for s in run.analysis.segments
+            if s.experts is not None
+        ]
+        if routed:
+            document["routed_experts"] = routed
     return document
 
 
