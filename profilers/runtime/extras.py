@@ -12,7 +12,9 @@ import torch
 from cardlab.core.records.workload import Analysis, is_layer
 from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.runtime.build import BuiltModel
+from cardlab.profilers.runtime.kept import kept_maps, weight_bytes
 from cardlab.profilers.runtime.pieces import hidden_states
+from cardlab.profilers.runtime.quantization import is_stored_quantised
 from cardlab.profilers.runtime.segments import synchronizer
 
 _LEARNING_RATE = 1e-4
@@ -80,12 +82,33 @@ def layer_load_work(analysis: Analysis, device: str) -> Work:
     return Work(segment="layer_load", laps=(lap,), synchronize=synchronizer(device))
 
 
+def quantising_load_work(built: BuiltModel, analysis: Analysis, device: str) -> Work:
+    """As `layer_load_work` where a layer's weights are dense in host memory and quantised as they come."""
+    layer = built.layers[len(built.layers) // 2]
+    parts = [part for _, part in kept_maps(layer)]
+    sizes = [part.out_features * part.in_features for part in parts]
+    # One source serves all maps in turn: a whole dense layer might not fit where a quantised one does.
+    source = torch.empty(max(sizes), dtype=built.dtype).uniform_(-1.0, 1.0)
+
+    def load() -> None:
+        for part, size in zip(parts, sizes, strict=True):
+            part.keep(source[:size].view(part.out_features, part.in_features), device)
+
+    def reset() -> None:
+        for part in parts:
+            part.forget()
+
+    lap = Lap(phase="load", run=load, traffic_bytes=float(sum(sizes) * source.element_size() + weight_bytes(layer)))
+    return Work(segment="layer_load", laps=(lap,), synchronize=synchronizer(device), reset=reset)
+
+
 def extra_works(built: BuiltModel, analysis: Analysis, device: str) -> Iterator[Work]:
     """The works above that mean something on this device, built one after the other."""
+    quantises = built.execution.quantization is not None and not is_stored_quantised(built.task)
     makers: tuple[Callable[[], Work | None], ...] = (
         lambda: optimizer_work(built, device),
         lambda: copy_work(built, device),
-        lambda: layer_load_work(analysis, device),
+        lambda: quantising_load_work(built, analysis, device) if quantises else layer_load_work(analysis, device),
     )
     for make in makers:
         work = make()

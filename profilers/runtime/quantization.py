@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cardlab.core.errors import UsageError
+from cardlab.core.errors import ProfileError, UsageError
 from cardlab.core.records.task import QUANTIZATIONS, Task
 from cardlab.profilers.runtime.configs import load_config
 from cardlab.profilers.runtime.families import family_named
@@ -42,3 +42,11 @@ def choose_quantization(task: Task, asked: str, otherwise: str | None = None) ->
             remedy="leave --quantization out",
         )
     return chosen
+
+
+def is_stored_quantised(task: Task) -> bool:
+    """Whether the weights of a task's model are quantised where they are stored; false for a model that is not here."""
+    try:
+        return stored_quantization(load_config(task.model)) is not None
+    except ProfileError:
+        return False

@@ -20,6 +20,7 @@ from cardlab.core.records.task import QUANTIZATIONS, Execution
 from cardlab.profilers.runtime import analyse, resolve_execution, resolve_task
 from cardlab.profilers.runtime import quantised as maps
 from cardlab.profilers.runtime.build import build_meta, materialise, release
+from cardlab.profilers.runtime.extras import extra_works
 from cardlab.profilers.runtime.kept import kept_maps, weight_bytes
 from cardlab.profilers.runtime.rows import RowsOfFile, read_from
 from cardlab.workflows.doctor import kernel_probe
@@ -95,6 +96,28 @@ def test_products_are_counted_as_the_dense_ones_and_memory_with_what_is_taken_ap
     layer = analyse(short, Execution(dtype="bfloat16", torch="x", quantization=form)).segment("layer")
     times = 5 if form == "int8" else 1
     assert 1.0 < layer.peak_bytes / (times * 2 * 8192 * 2048) < 1.1
+
+
+def test_loading_a_layer_is_quantising_it_unless_it_is_stored_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moved cut waits for it: to quantise a layer takes many times what its bytes take."""
+    task = resolve_task("tiny-llama", sequence=16)
+    execution = Execution(dtype="bfloat16", torch="x", quantization="nf4")
+    built, analysis = build_meta(task, execution), analyse(task, execution)
+    quantised_shapes: list[torch.Size] = []
+    keep = maps.FourBit.keep
+
+    def noting(part: maps.FourBit, dense: torch.Tensor, device: str) -> None:
+        quantised_shapes.append(dense.shape)
+        keep(part, dense, device)
+
+    monkeypatch.setattr(maps.FourBit, "keep", noting)
+    [load] = [work for work in extra_works(built, analysis, "cpu") if work.segment == "layer_load"]
+    load.run_once()
+    assert len(quantised_shapes) == 7 and all(p.is_meta for p in built.layers[2].parameters())
+    monkeypatch.setattr("cardlab.profilers.runtime.extras.is_stored_quantised", lambda _task: True)
+    [load] = [work for work in extra_works(built, analysis, "cpu") if work.segment == "layer_load"]
+    load.run_once()
+    assert len(quantised_shapes) == 7
 
 
 def test_an_unknown_form_and_kernels_that_do_not_run_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
