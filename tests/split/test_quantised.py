@@ -204,6 +204,8 @@ def broken(folder: Path, copy: Path, form: str, how: str) -> None:
 def test_a_checkpoint_that_contradicts_itself_is_one_line(
     tmp_path: Path, stored: dict[str, Path], monkeypatch: pytest.MonkeyPatch, form: str, how: str, words: str
 ) -> None:
+    if (form, how) == ("int8", "scales are NaN"):
+        pytest.skip("runs here in nf4: the one reader of scales is the same")
     monkeypatch.chdir(tmp_path)
     broken(stored[form], tmp_path / "model", form, how)
     run = ("card", "run", "--local", "--model", "./model", "--cut", "2", "--rounds", "1", "--seq", "16")

@@ -16,7 +16,7 @@ from transformers import get_scheduler
 from cardlab.split.adapters import initial_adapters
 from cardlab.split.halves import Half
 from cardlab.split.journal import Journal
-from cardlab.split.rates import SCHEDULES, rate_of
+from cardlab.split.rates import rate_of
 from cardlab.split.settings import RunSettings
 from cardlab.split.weights import open_weights
 from tests.cli.run import command
@@ -39,9 +39,10 @@ def settings_of(task, schedule: str, warmup: int, steps: int) -> RunSettings:
     )
 
 
-@pytest.mark.parametrize("warmup", [0, 7])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "optimizer"),
+    [("constant", 0, "adamw"), ("constant", 7, "sgd"), ("linear", 7, "adamw"), ("cosine", 0, "adamw")],
+)
 def test_thirty_steps_equal_the_unsplit_loop_with_transformers_schedule(
     tmp_path: Path, schedule: str, warmup: int, optimizer: str
 ) -> None:
