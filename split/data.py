@@ -18,6 +18,7 @@ import numpy as np
 
 from cardlab.core.errors import RunError, UsageError
 from cardlab.core.identity import content_hash
+from cardlab.split.batches import MiniBatch, Order, Rows
 from cardlab.split.samples import TEXT, Sample, Samples, read_samples
 from cardlab.split.tokenizer import Tokens, byte_tokens, open_tokenizer
 
@@ -57,19 +58,20 @@ class Batches:
                 f"the data have token {int(tokens.max())} and the model a vocabulary of {vocabulary}",
                 remedy="byte tokens need at least 256; name the tokenizer.json of the model with --tokenizer",
             )
-        self._windows = tokens[: count * sequence].reshape(count, sequence)[mine]
-        self._batch, self._seed = batch, seed
+        # Half the memory of int64: a large text has as many shards of it as devices on one machine.
+        self._windows = tokens[: count * sequence].reshape(count, sequence)[mine].astype(np.int32)
+        self._order = Order(len(self._windows), batch, seed)
 
     def batch(self, number: int) -> torch.Tensor:
         """Mini-batch `number` (from 0), int64 [B, S]; every pass over the windows has an order of its own."""
         import torch
 
-        rows = []
-        for position in range(number * self._batch, (number + 1) * self._batch):
-            # The order is drawn anew for each pass, and from the number alone: a repeated round is the same round.
-            turn, place = divmod(position, len(self._windows))
-            rows.append(self._windows[np.random.default_rng((self._seed, turn)).permutation(len(self._windows))[place]])
-        return torch.from_numpy(np.stack(rows).astype(np.int64))
+        return torch.from_numpy(self._windows[self._order.of(number)].astype(np.int64))
+
+    def mini_batch(self, number: int) -> MiniBatch:
+        """The same with its labels, which are the tokens themselves."""
+        ids = self.batch(number)
+        return MiniBatch(ids, ids, Rows())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
