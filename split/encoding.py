@@ -214,7 +214,7 @@ def encode_samples(
         parted = 0
     elif samples.form == MESSAGES:
         assert template is not None
-        found = [_conversation(sample, tokenizer, template, chosen) for sample in samples.samples]
+        found = _conversations(samples, tokenizer, template, chosen)
         parted = 0
     else:
         found, parted = _completions(samples, tokenizer, template, chosen)
@@ -261,11 +261,16 @@ def _ended(row: list[int], end: int | None) -> list[int]:
     return row if end is None or (row and row[-1] == end) else [*row, end]
 
 
-def _conversation(sample: Sample, tokenizer: TextTokenizer, template: ChatTemplate, chosen: str) -> Encoded:
+def _conversations(samples: Samples, tokenizer: TextTokenizer, template: ChatTemplate, chosen: str) -> list[Encoded]:
+    if chosen == ON_COMPLETION:
+        return [_assistant_learned(sample, tokenizer, template) for sample in samples.samples]
+    texts = [template.text(sample.messages or (), sample.where, tools=sample.tools) for sample in samples.samples]
+    rows = tokenizer.rows(texts, special=False)
+    return [_encoded(sample, row) for sample, row in zip(samples.samples, rows, strict=True)]
+
+
+def _assistant_learned(sample: Sample, tokenizer: TextTokenizer, template: ChatTemplate) -> Encoded:
     assert sample.messages is not None
-    if chosen == ALL:
-        text = template.text(sample.messages, sample.where, tools=sample.tools)
-        return _encoded(sample, tokenizer.rows([text], special=False)[0])
     if template.marks:
         tokens, marks = template.marked(sample.messages, sample.where, sample.tools)
         return _encoded(sample, tokens, np.asarray(marks, dtype=np.bool_))
