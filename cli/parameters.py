@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cardlab.cli.options import DbOption, JsonOption, PlotOption, VersionOption, refuse_options_before_subcommand
-from cardlab.core.options import Declared, declared
+from cardlab.core.options import Declared, declared, repeated
 from cardlab.core.plain import Document
 
 Options = TypeVar("Options")
@@ -125,22 +125,19 @@ def _callable(
 
 def _value(o: Declared, value: Any) -> Any:
     """Lists become tuples; what was not given keeps the default of the dataclass."""
-    if _is_tuple(o.kind):
-        return tuple(value or ())
+    if repeated(o.kind) is not None:
+        return tuple(value) if value else o.default if o.default is not MISSING else ()
     return value
-
-
-def _is_tuple(kind: Any) -> bool:
-    return get_origin(kind) is tuple
 
 
 def _parameter(o: Declared) -> Document:
     """Annotation and default of the parameter of one option."""
     kind, required = o.kind, o.default is MISSING
     # An option that may be repeated is a list to typer; a tuple would be a fixed number of words.
-    if _is_tuple(kind):
-        kind = list[get_args(kind)[0]] if required else list[get_args(kind)[0]] | None  # type: ignore[misc]
-    default = inspect.Parameter.empty if required else (None if _is_tuple(o.kind) else o.default)
+    several = repeated(kind)
+    if several is not None:
+        kind = list[several] if required else list[several] | None  # type: ignore[valid-type]
+    default = inspect.Parameter.empty if required else (None if several is not None else o.default)
     bounds = {"min": o.opt.low, "max": o.opt.high}
     if o.kind in (int, int | None):
         bounds = {k: None if v is None else int(v) for k, v in bounds.items()}

@@ -54,6 +54,12 @@ class Declared:
         return self.opt.flag or "--" + self.name.replace("_", "-")
 
 
+def repeated(kind: Any) -> Any:
+    """Type of one value of an option that may be given several times, None for any other."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    return next((get_args(one)[0] for one in kinds if get_origin(one) is tuple), None)
+
+
 def declared(options: type) -> tuple[Declared, ...]:
     """The options of a dataclass in order; fields without a declaration are no options."""
     hints = get_type_hints(options, include_extras=True)

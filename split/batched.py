@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cardlab.core.errors import RunError, UsageError
 from cardlab.core.records.plan import BATCHED, SERIAL, SHARINGS, Plan
@@ -22,10 +21,7 @@ from cardlab.split.laps import Laps, now_s
 from cardlab.split.protocol import Gradients
 from cardlab.split.refusals import FrameError, RefusalCode
 from cardlab.split.shared_half import SharedHalf
-from cardlab.split.turn import Arrival, Turn
-
-if TYPE_CHECKING:
-    import torch
+from cardlab.split.turn import Arrival, Turn, Unpacked
 
 
 def common_cut(cuts: Mapping[str, int], number: int) -> int:
@@ -67,8 +63,7 @@ def sharing_of(asked: str | None, plan: Plan | None, parallel: bool) -> str:
 class _Pending:
     """A mini-batch that waits for those of the others."""
 
-    activation: torch.Tensor
-    labels: torch.Tensor
+    came: Unpacked
     arrived_s: float
     laps: Laps
 
@@ -102,9 +97,9 @@ class BatchedSteps:
         """Keep a mini-batch until those of the others have come. Raises FrameError for a second one."""
         if turn.peer in self._pending:
             raise FrameError("a mini-batch came before the one before it was answered", code=RefusalCode.OUT_OF_TURN)
-        activation, labels = turn.unpack(arrival.message)
+        came = turn.unpack(arrival.message)
         arrival.laps.mark("decode")
-        self._pending[turn.peer] = _Pending(activation, labels, arrival.arrived_s, arrival.laps)
+        self._pending[turn.peer] = _Pending(came, arrival.arrived_s, arrival.laps)
 
     def due(self, turns: Iterable[Turn]) -> Sequence[Turn]:
         """The turns whose mini-batches are to be computed now; none while one is still to come."""
@@ -129,7 +124,10 @@ class BatchedSteps:
             pending.laps.mark(WAITING, begin_s)
         self.shared.hold(self)
         self.shared.half.clock.step = turns[0].step
-        steps = self.shared.half.train_batched([p.activation for _, p in ready], [p.labels for _, p in ready])
+        came = [pending.came for _, pending in ready]
+        steps = self.shared.half.train_batched(
+            [one.activation for one in came], [one.labels for one in came], [one.rows for one in came]
+        )
         end_s = now_s()
         for _, pending in ready:
             pending.laps.mark("server", end_s)

@@ -14,6 +14,7 @@ from cardlab import __version__
 from cardlab.core.errors import CardlabError, RunError
 from cardlab.core.records.device import Device
 from cardlab.split.adapters import pack_adapters, unpack_adapters
+from cardlab.split.batches import MiniBatch
 from cardlab.split.codecs.registry import pack_tensor, unpack_tensor, warm_codec
 from cardlab.split.device_transport import CONNECT_S, DeviceTransport
 from cardlab.split.laps import Laps, now_s
@@ -38,8 +39,6 @@ from cardlab.split.shaping import describe_rates
 from cardlab.split.sockets import SILENCE_S, Arrived
 
 if TYPE_CHECKING:
-    import torch
-
     from cardlab.split.halves import Half
 
 _LOOK_S = 0.25
@@ -48,10 +47,10 @@ _MAX_REASON = 1000
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """What a device trains with: its half, mini-batches [B, S] by number, and what those come from."""
+    """What a device trains with: its half, mini-batches by number, and what those come from."""
 
     half: Half
-    batch: Callable[[int], torch.Tensor]
+    batch: Callable[[int], MiniBatch]
     inputs: Inputs = field(default_factory=Inputs)
 
 
@@ -317,15 +316,21 @@ class SplitDevice:
 
         settings, half, laps, number = this.settings, this.equipment.half, this.laps, this.start.round
         half.clock.step = (number - 1) * settings.epochs + epoch
-        ids = this.equipment.batch(half.clock.step)
-        activation = half.forward(ids)
+        batch = this.equipment.batch(half.clock.step)
+        activation = half.forward(batch.ids, batch.rows)
         laps.mark("device")
+        # Token numbers fit in four bytes, and the server checks them against its vocabulary.
+        mask, positions = (
+            None if told is None else pack_tensor(told.to(torch.int32))
+            for told in (batch.rows.mask, batch.rows.positions)
+        )
         message = Activations(
             round=number,
             epoch=epoch,
             activation=pack_tensor(activation, this.start.codec, settings.wire_dtype),
-            # Token numbers fit in four bytes, and the server checks them against its vocabulary.
-            labels=pack_tensor(ids.to(torch.int32)),
+            labels=pack_tensor(batch.labels.to(torch.int32)),
+            mask=mask,
+            positions=positions,
         )
         sent_s = self._transport.send(message)
         laps.mark("encode", sent_s)

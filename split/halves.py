@@ -23,12 +23,15 @@ from cardlab.profilers.runtime.kept import KeptMap, kept_maps, weight_bytes
 from cardlab.profilers.runtime.rows import is_read_by_rows, read_from, reads_rows
 from cardlab.profilers.runtime.segments import synchronizer
 from cardlab.split.adapters import AdapterSet, LayerState
+from cardlab.split.batches import Rows, joined
 from cardlab.split.refusals import NotFiniteError
 from cardlab.split.settings import check_cut
 from cardlab.split.weights import Weights
 
 # Activations and a fragmented heap, as a multiple of the weights of one side.
 _ROOM = 2.0
+# Every row one text of full length, as windows of a text are.
+_PLAIN = Rows()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,7 @@ class Half:
         cut: 0 before the first `set_cut`.
         keeps_loaded: layers that leave keep their memory, where the cut goes back and forth.
         clock: says which mini-batch is computed; LoRA dropout is off until it does.
+        note: is told what a person must know of how it computes.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class Half:
         self.task, self.side = task, side
         self.cut = 0
         self.keeps_loaded = False
+        self.note: Callable[[str], None] = lambda _text: None
+        self._packing_known = False
         self._weights, self._execution, self._where = weights, execution, torch_device
         self._learning_rate, self._rate, self._weight_decay = learning_rate, rate, weight_decay
         self._synchronize = synchronizer(torch_device)
@@ -232,9 +238,9 @@ class Half:
             found[number] = state
         return found
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Device: smashed data [B, S, h] of token numbers [B, S]."""
-        activation = self._model()(input_ids=ids.to(self._where), use_cache=False).last_hidden_state
+    def forward(self, ids: torch.Tensor, rows: Rows = _PLAIN) -> torch.Tensor:
+        """Device: smashed data [B, S, h] of token numbers [B, S], whose rows are read as `rows` says."""
+        activation = self._model()(input_ids=ids.to(self._where), **self._said(rows), use_cache=False).last_hidden_state
         # A GPU works on after the call returns; the time belongs to this term.
         self._synchronize()
         return activation
@@ -244,14 +250,67 @@ class Half:
         activation.backward(gradient=gradient.to(self._where, activation.dtype))
         self._step()
 
-    def train(self, activation: torch.Tensor, ids: torch.Tensor) -> ServerStep:
+    def _said(self, rows: Rows) -> dict[str, torch.Tensor]:
+        """Mask and positions as transformers' models take them; what is not said is their own business."""
+        if rows.positions is not None and not self._packing_known:
+            self._packing_known = True
+            self._try_packing()
+        said = {"attention_mask": rows.mask, "position_ids": rows.positions}
+        return {name: tensor.to(self._where) for name, tensor in said.items() if tensor is not None}
+
+    def _try_packing(self) -> None:
+        """Say it where the layers of this side let packed samples see each other."""
+        step, self.clock.step = self.clock.step, None
+        try:
+            with torch.no_grad():
+                mixed = self._second_sample_differs()
+        finally:
+            self.clock.step = step
+        if mixed:
+            self.note(
+                f"the {self.side}'s layers of {self.task.model} do not keep the samples of a packed row apart: a token"
+                " sees those of the samples before its own (without --packing each has a row of its own)"
+            )
+
+    def _second_sample_differs(self) -> bool:
+        """Whether what comes of the second sample of a packed row depends on the first."""
+        a, model = self.task.architecture, self._model()
+        positions = torch.tensor([[0, 1, 0, 1]], device=self._where)
+        draw = torch.Generator().manual_seed(0)
+        if self.side == "device":
+            row = torch.randint(0, a.vocab_size, (1, 4), generator=draw)
+            other = torch.cat([(row[:, :2] + a.vocab_size // 2) % a.vocab_size, row[:, 2:]], dim=1)
+            one, two = (
+                model(input_ids=ids.to(self._where), position_ids=positions, use_cache=False).last_hidden_state
+                for ids in (row, other)
+            )
+        else:
+            hidden = torch.randn((1, 4, a.hidden_size), generator=draw)
+            changed = torch.cat([-hidden[:, :2], hidden[:, 2:]], dim=1)
+            one, two = (
+                model(
+                    inputs_embeds=h.to(self._where, self._built.dtype), position_ids=positions, use_cache=False
+                ).logits
+                for h in (hidden, changed)
+            )
+        difference, size = ((one - two)[:, 2:].float().norm(), one[:, 2:].float().norm())
+        # Experts compute the tokens that come to them together: that alone moves the last bits.
+        return bool(difference > 8.0 * torch.finfo(self._built.dtype).eps * size)
+
+    def train(self, activation: torch.Tensor, ids: torch.Tensor, rows: Rows = _PLAIN) -> ServerStep:
         """Server: loss and gradient of received smashed data, and one optimizer step.
+
+        Args:
+            activation: smashed data [B, S, h].
+            ids: labels [B, S]; -100 has no loss.
+            rows: how they are read.
 
         Raises NotFiniteError when the loss is not finite.
         """
         # A leaf of its own graph: its gradient is what goes back over the link.
         hidden = activation.to(self._where, self._built.dtype).requires_grad_(True)
-        loss = self._model()(inputs_embeds=hidden, labels=ids.to(self._where), use_cache=False).loss
+        labels = ids.to(self._where)
+        loss = self._model()(inputs_embeds=hidden, labels=labels, **self._said(rows), use_cache=False).loss
         loss.backward()
         value = float(loss.detach())
         if not abs(value) < float("inf"):
@@ -259,17 +318,26 @@ class Half:
         self._step()
         return ServerStep(loss=value, gradient=hidden.grad)
 
-    def train_batched(self, activations: Sequence[torch.Tensor], ids: Sequence[torch.Tensor]) -> list[ServerStep]:
+    def train_batched(
+        self, activations: Sequence[torch.Tensor], ids: Sequence[torch.Tensor], rows: Sequence[Rows] = ()
+    ) -> list[ServerStep]:
         """Server: several mini-batches as one, and one optimizer step on the mean of their mean losses.
+
+        Shorter ones are padded to the longest; `rows`: how each is read, () for full rows of one text.
 
         Each step has the loss of its own mini-batch and the gradient of that loss. Raises NotFiniteError before
         anything is changed.
         """
-        sizes = [int(a.shape[0]) for a in activations]
+        sizes, widths = [int(a.shape[0]) for a in activations], [int(a.shape[1]) for a in activations]
+        together = joined(rows or [_PLAIN] * len(sizes), widths, sizes)
         # One pass over all rows; losses apart, because their mean weighs devices and not tokens.
-        hidden = torch.cat([a.to(self._where, self._built.dtype) for a in activations]).requires_grad_(True)
-        logits = self._model()(inputs_embeds=hidden, use_cache=False).logits
-        losses = [_next_token_loss(own, row.to(self._where)) for own, row in zip(logits.split(sizes), ids, strict=True)]
+        moved = [_as_wide(a.to(self._where, self._built.dtype), max(widths)) for a in activations]
+        hidden = torch.cat(moved).requires_grad_(True)
+        logits = self._model()(inputs_embeds=hidden, **self._said(together), use_cache=False).logits
+        losses = [
+            _next_token_loss(own[:, :width], row.to(self._where))
+            for own, width, row in zip(logits.split(sizes), widths, ids, strict=True)
+        ]
         values = [float(loss.detach()) for loss in losses]
         wrong = tuple(n for n, value in enumerate(values) if not abs(value) < float("inf"))
         if wrong:
@@ -278,12 +346,16 @@ class Half:
         self._step()
         # Undo the mean: each device gets the gradient of its own loss.
         gradients = (hidden.grad * len(losses)).split(sizes)
-        return [ServerStep(loss=v, gradient=g) for v, g in zip(values, gradients, strict=True)]
+        return [
+            ServerStep(loss=value, gradient=gradient[:, :width])
+            for value, gradient, width in zip(values, gradients, widths, strict=True)
+        ]
 
-    def loss(self, activation: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def loss(self, activation: torch.Tensor, ids: torch.Tensor, rows: Rows = _PLAIN) -> torch.Tensor:
         """Server: loss of received smashed data, nothing trained; a clock at None leaves dropout off."""
         hidden = activation.to(self._where, self._built.dtype)
-        return self._model()(inputs_embeds=hidden, labels=ids.to(self._where), use_cache=False).loss
+        labels = ids.to(self._where)
+        return self._model()(inputs_embeds=hidden, labels=labels, **self._said(rows), use_cache=False).loss
 
     def _model(self) -> torch.nn.Module:
         if self._part is None:
@@ -311,8 +383,14 @@ def _in_checkpoint(name: str) -> str:
     return name.replace(".base_layer.", ".")
 
 
+def _as_wide(hidden: torch.Tensor, width: int) -> torch.Tensor:
+    """[B, S, h] with zeros behind up to that S."""
+    more = width - hidden.shape[1]
+    return torch.nn.functional.pad(hidden, (0, 0, 0, more)) if more else hidden
+
+
 def _next_token_loss(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of predicting the next token, logits [B, S, V] and ids [B, S], as transformers' models do."""
+    """Mean cross-entropy of predicting the next token, logits [B, S, V] and labels [B, S], as transformers does it."""
     # Labels move, not logits: a copy of them would be the largest tensor of the step.
     following = torch.nn.functional.pad(ids, (0, 1), value=-100)[:, 1:]
     return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), following.flatten(), ignore_index=-100)

@@ -309,26 +309,45 @@ class RoundStart(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activations(Message):
-    """Smashed data [B, S, h] and labels [B, S] of one mini-batch; `epoch` counts from 0 in each round."""
+    """Smashed data [B, S, h] and labels [B, S] of one mini-batch; `epoch` counts from 0 in each round.
+
+    Attributes:
+        labels: token numbers, -100 where there is no loss.
+        mask: 1 for a token and 0 for padding [B, S], None where there is none.
+        positions: of each token in its own sample [B, S], None where each row is one sample.
+    """
 
     KIND = "activations"
-    TENSORS = ("activation", "labels")
+    TENSORS = ("activation", "labels", "mask", "positions")
     round: int
     epoch: int
     activation: Packed
     labels: Packed
+    mask: Packed | None = None
+    positions: Packed | None = None
 
     def __post_init__(self) -> None:
         _check_rank("activation", self.activation, 3)
-        _check_rank("labels", self.labels, 2)
-        if self.labels.dtype != "int32" or self.labels.shape != self.activation.shape[:2]:
-            raise TensorError(f"labels {self.labels.dtype} {self.labels.shape} came with {self.activation.shape}")
+        for name, packed in self.tensors.items():
+            if name != "activation":
+                _check_rank(name, packed, 2)
+                if packed.dtype != "int32" or packed.shape != self.activation.shape[:2]:
+                    raise TensorError(f"{name} {packed.dtype} {packed.shape} came with {self.activation.shape}")
+        # transformers looks for packed samples only where there is no mask.
+        if self.mask is not None and self.positions is not None:
+            raise TensorError("a mask came beside positions")
+
+    @property
+    def tensors(self) -> Mapping[str, Packed]:
+        """Those that it has, by name."""
+        found = {name: getattr(self, name) for name in self.TENSORS}
+        return {name: packed for name, packed in found.items() if packed is not None}
 
     @classmethod
     def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Activations:
         """As `Message.from_head`."""
-        activation, labels = _named(cls, tensors)
-        return cls(round=facts.whole("round", 1), epoch=facts.whole("epoch"), activation=activation, labels=labels)
+        _named(cls, tensors, optional=("mask", "positions"))
+        return cls(round=facts.whole("round", 1), epoch=facts.whole("epoch"), **tensors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -539,11 +558,11 @@ def decode(parts: Sequence[Buffer]) -> Message:
     return message
 
 
-def _named(kind: type[Message], tensors: Mapping[str, Packed]) -> tuple[Packed, ...]:
-    """The tensors of a message that has exactly those of its class, in their order."""
-    if set(tensors) != set(kind.TENSORS):
+def _named(kind: type[Message], tensors: Mapping[str, Packed], optional: tuple[str, ...] = ()) -> tuple[Packed, ...]:
+    """The tensors of a message that has exactly those of its class, but for the optional ones, in their order."""
+    if not set(kind.TENSORS) - set(optional) <= set(tensors) <= set(kind.TENSORS):
         raise TensorError(f"a message {kind.KIND!r} came with the tensors {[n[:40] for n in sorted(tensors)[:5]]}")
-    return tuple(tensors[name] for name in kind.TENSORS)
+    return tuple(tensors[name] for name in kind.TENSORS if name in tensors)
 
 
 def _check_rank(name: str, packed: Packed, rank: int) -> None:

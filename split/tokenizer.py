@@ -38,6 +38,7 @@ class TextTokenizer:
         origin: in words, for people.
         vocabulary: one more than the highest number it can make.
         end: what stands between two documents, None where no such token is known.
+        folder: of the tokenizer.json, None for bytes.
     """
 
     digest: str
@@ -45,6 +46,7 @@ class TextTokenizer:
     vocabulary: int
     end: int | None = None
     tool: Any = None
+    folder: Path | None = None
 
     def encode(self, documents: Sequence[str]) -> Tokens:
         """Token numbers of all documents, one after the other; int64 [N].
@@ -53,13 +55,7 @@ class TextTokenizer:
         """
         if self.tool is None:
             return np.frombuffer("\n".join(documents).encode("utf-8"), dtype=np.uint8).astype(np.int64)
-        texts = list(documents) if self.end is not None else ["\n".join(documents)]
-        try:
-            rows = [encoded.ids for encoded in self.tool.encode_batch(texts)]
-        except BaseException as error:
-            if not _is_of_tokenizers(error):
-                raise
-            raise UsageError(f"{self.origin} cannot encode the data: {_first_line(error)}", remedy=_NAME_IT) from error
+        rows = self.rows(list(documents) if self.end is not None else ["\n".join(documents)])
         found: list[int] = []
         for number, row in enumerate(rows):
             # A tokenizer may end each text by itself.
@@ -67,6 +63,36 @@ class TextTokenizer:
                 found.append(self.end)
             found.extend(row)
         return np.asarray(found, dtype=np.int64)
+
+    def rows(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """Token numbers of each text; `special`: with what the tokenizer itself puts around one.
+
+        Raises UsageError for a text that it cannot encode.
+        """
+        if self.tool is None:
+            return [list(text.encode("utf-8")) for text in texts]
+        return [encoded.ids for encoded in self._encoded(texts, special)]
+
+    def rows_of(self, texts: Sequence[str], special: Sequence[bool]) -> list[list[int]]:
+        """As `rows`, with or without special tokens for each text by itself."""
+        apart = {
+            chosen: iter(self.rows([t for t, own in zip(texts, special, strict=True) if own == chosen], special=chosen))
+            for chosen in (True, False)
+        }
+        return [next(apart[chosen]) for chosen in special]
+
+    def with_begins(self, text: str) -> tuple[list[int], list[int]]:
+        """Token numbers of a text without special tokens around it, and the character at which each begins."""
+        (found,) = self._encoded([text], special=False)
+        return found.ids, [begin for begin, _ in found.offsets]
+
+    def _encoded(self, texts: Sequence[str], special: bool) -> list[Any]:
+        try:
+            return list(self.tool.encode_batch(list(texts), add_special_tokens=special))
+        except BaseException as error:
+            if not _is_of_tokenizers(error):
+                raise
+            raise UsageError(f"{self.origin} cannot encode the data: {_first_line(error)}", remedy=_NAME_IT) from error
 
     def between(self, documents: int) -> str | None:
         """What stands between several documents, in words; None for a single one."""
@@ -127,7 +153,7 @@ def _read(path: Path) -> TextTokenizer:
         raise MissingDependencyError(
             "a tokenizer needs the tokenizers package", remedy="pip install 'cardlab[models]'"
         ) from error
-    plain = _object(path)
+    plain = json_object(path)
     for key in ("truncation", "padding"):
         plain.pop(key, None)
     text = json.dumps(plain, sort_keys=True)
@@ -142,14 +168,14 @@ def _read(path: Path) -> TextTokenizer:
     if vocabulary < 1:
         raise UsageError(f"{path} has no tokens", remedy=_NAME_IT)
     digest = hashlib.sha256(f"{end}/{text}".encode()).hexdigest()[:32]
-    return TextTokenizer(digest=digest, origin=str(path), vocabulary=vocabulary, end=end, tool=tool)
+    return TextTokenizer(digest=digest, origin=str(path), vocabulary=vocabulary, end=end, tool=tool, folder=path.parent)
 
 
 def _none(path: Path) -> UsageError:
     return UsageError(f"{path} is no {_FILE} of the tokenizers library", remedy=_NAME_IT)
 
 
-def _object(path: Path) -> Document:
+def json_object(path: Path) -> Document:
     """A JSON object in a file; UsageError for anything else."""
     try:
         plain = json.loads(decode(path.read_bytes(), str(path)))
@@ -167,13 +193,13 @@ def _end(folder: Path, tool: Any) -> int | None:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if not (folder / name).is_file():
             continue
-        said = _object(folder / name).get("eos_token")
+        said = json_object(folder / name).get("eos_token")
         word = said.get("content") if isinstance(said, dict) else said
         number = tool.token_to_id(word) if isinstance(word, str) else None
         if number is not None:
             return int(number)
     if (folder / "config.json").is_file():
-        said = _object(folder / "config.json").get("eos_token_id")
+        said = json_object(folder / "config.json").get("eos_token_id")
         # Several may end a generation; the first is that of a text.
         first = said[0] if isinstance(said, list) and said else said
         if isinstance(first, int) and not isinstance(first, bool) and tool.id_to_token(first) is not None:

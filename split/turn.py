@@ -19,6 +19,7 @@ from cardlab.core.records.device import Device
 from cardlab.core.records.plan import TERMS
 from cardlab.core.records.training import WAITING
 from cardlab.split.adapters import AdapterSet, copied, pack_adapters, size_bytes, unpack_adapters
+from cardlab.split.batches import NO_LOSS, Rows
 from cardlab.split.codecs.feedback import ErrorFeedback
 from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
 from cardlab.split.journal import FinishedTurn
@@ -64,6 +65,15 @@ class Arrival:
     laps: Laps
 
 
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """Smashed data [B, S, h] and labels [B, S] of a mini-batch, and how its rows are read."""
+
+    activation: torch.Tensor
+    labels: torch.Tensor
+    rows: Rows
+
+
 class Steps(Protocol):
     """How the server computes the mini-batches of a round."""
 
@@ -105,10 +115,10 @@ class SerialSteps:
         laps = arrival.laps
         self.occupy(turn)
         laps.mark("server")
-        activation, labels = turn.unpack(arrival.message)
+        came = turn.unpack(arrival.message)
         laps.mark("decode")
         self.shared.half.clock.step = turn.step
-        step = self.shared.half.train(activation, labels)
+        step = self.shared.half.train(came.activation, came.labels, came.rows)
         laps.mark("server")
         return turn.gradients(step, arrival.arrived_s, laps)
 
@@ -207,16 +217,25 @@ class Turn:
             raise FrameError(f"epoch {message.epoch} came where {due} was due", code=RefusalCode.OUT_OF_TURN)
         return self._steps.take(self, Arrival(message, arrived_s, laps))
 
-    def unpack(self, message: Activations) -> tuple[torch.Tensor, torch.Tensor]:
-        """Smashed data [B, S, h] and labels [B, S] of a mini-batch; TensorError if they cannot be this task's."""
+    def unpack(self, message: Activations) -> Unpacked:
+        """A mini-batch; TensorError if it cannot be this task's.
+
+        Samples that are padded to the longest of their mini-batch may be shorter than the sequence.
+        """
         task = self._settings.task
-        labels = unpack_tensor(message.labels, (task.batch, task.sequence)).long()
-        vocabulary = task.architecture.vocab_size
-        # An index outside the table ends the process on a GPU.
-        if int(labels.min()) < 0 or int(labels.max()) >= vocabulary:
-            raise TensorError(f"labels came outside the vocabulary of {vocabulary}")
-        shape = (task.batch, task.sequence, task.architecture.hidden_size)
-        return unpack_tensor(message.activation, shape), labels
+        width = message.labels.shape[1]
+        if not 2 <= width <= task.sequence:
+            raise TensorError(f"rows of {width} tokens came, and the sequence is {task.sequence}")
+        shape = (task.batch, width)
+        labels = unpack_tensor(message.labels, shape).long()
+        _check_labels(labels, task.architecture.vocab_size)
+        mask, positions = (
+            None if packed is None else unpack_tensor(packed, shape).long()
+            for packed in (message.mask, message.positions)
+        )
+        _check_rows(labels, mask, positions)
+        activation = unpack_tensor(message.activation, (*shape, task.architecture.hidden_size))
+        return Unpacked(activation, labels, Rows(mask=mask, positions=positions))
 
     def gradients(self, step: ServerStep, arrived_s: float, laps: Laps) -> Gradients:
         """The answer to a mini-batch that was computed."""
@@ -278,3 +297,27 @@ class Turn:
         self.last_s = now_s()
         if number != self.round:
             raise FrameError(f"round {number} came in round {self.round}", code=RefusalCode.OUT_OF_TURN)
+
+
+def _check_labels(labels: torch.Tensor, vocabulary: int) -> None:
+    """Raise TensorError for labels [B, S] that are no tokens, or of which none has a loss."""
+    learned = labels[labels != NO_LOSS]
+    # An index outside the table ends the process on a GPU.
+    if learned.numel() and (int(learned.min()) < 0 or int(learned.max()) >= vocabulary):
+        raise TensorError(f"labels came outside the vocabulary of {vocabulary}")
+    # The mean of no losses is no number, and the first token of a row is predicted from nothing.
+    if not bool((labels[:, 1:] != NO_LOSS).any()):
+        raise TensorError("labels came of which none has a loss")
+
+
+def _check_rows(labels: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None) -> None:
+    """Raise TensorError for a mask or positions [B, S] that no device makes."""
+    if mask is not None:
+        # A row that is padding from its begin attends to nothing, which is no number.
+        right = bool(((mask == 0) | (mask == 1)).all()) and bool((mask[:, 0] == 1).all())
+        if not right or bool((mask.diff(dim=1) > 0).any()) or bool((labels[mask == 0] != NO_LOSS).any()):
+            raise TensorError("a mask came that does not part tokens from padding behind them")
+    if positions is not None:
+        steps = positions.diff(dim=1)
+        if bool((positions[:, 0] != 0).any()) or not bool(((steps == 1) | (positions[:, 1:] == 0)).all()):
+            raise TensorError("positions came that do not count from 0")

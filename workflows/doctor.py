@@ -26,6 +26,7 @@ NEEDED_BY = {
     "fvcore": ("models", "FLOP counts have one check less"),
     "pyzmq": ("models", "no split run"),
     "bitsandbytes": ("quant", "no weights in 8 or 4 bits"),
+    "datasets": ("data", "no training data in parquet"),
     "matplotlib": ("report", "--plot draws nothing; HTML reports need no more"),
 }
 

@@ -43,24 +43,34 @@ class LocalDevices:
     """Device processes that connect to a port of this machine; use as a context manager.
 
     Args:
-        words: further options of `card run device`.
+        words: further options of `card run device`, the same for all.
+        own: those of each device alone, in the order of the names.
         out: folder for their logs.
         threads: CPU threads of each.
     """
 
-    def __init__(self, names: Sequence[str], port: int, words: Sequence[str], out: Path, threads: int) -> None:
-        self._names, self._port, self._words, self._out, self._threads = names, port, list(words), out, threads
+    def __init__(
+        self,
+        names: Sequence[str],
+        port: int,
+        words: Sequence[str],
+        own: Sequence[Sequence[str]],
+        out: Path,
+        threads: int,
+    ) -> None:
+        self._names, self._port, self._out, self._threads = names, port, out, threads
+        self._words = {name: [*mine, *words] for name, mine in zip(names, own, strict=True)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> LocalDevices:
         # OpenMP reads this once, when torch is loaded. More threads than cores wait for each other in spin
         # loops: measured 5 to 15 times slower.
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._threads)}
-        for number, name in enumerate(self._names, start=1):
+        for name in self._names:
             # By this interpreter and not by the name `card`, which may be another installation's.
             command = [sys.executable, "-c", "from cardlab.cli.main import card; card()", "run", "device"]
             command += ["--server", f"127.0.0.1:{self._port}", "--name", name, "--threads", str(self._threads)]
-            command += ["--shard", f"{number}/{len(self._names)}", *self._words]
+            command += self._words[name]
             # A file and no pipe: a pipe that nobody empties fills up and stops the device.
             with self._log(name).open("wb") as log:
                 self._running[name] = subprocess.Popen(

@@ -26,7 +26,6 @@ from cardlab.profilers.runtime.families import attention_of
 from cardlab.profilers.runtime.quantization import AUTO, NONE, choose_quantization
 from cardlab.split.batched import sharing_of
 from cardlab.split.codecs.registry import codec_named
-from cardlab.split.data import read_corpus
 from cardlab.split.journal import FinishedTurn, Journal, locked
 from cardlab.split.keys import split_address
 from cardlab.split.peft_files import described_peft, load_peft, read_lora
@@ -44,8 +43,9 @@ from cardlab.workflows.expectation import Expected, Serving, expected_by_device
 from cardlab.workflows.labels import keep_label
 from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
-from cardlab.workflows.run_device import open_real, text_words
+from cardlab.workflows.run_device import open_real
 from cardlab.workflows.targets import lora_of, split_pattern, split_targets
+from cardlab.workflows.training_data import choice_of, data_words, read_data
 
 DEFAULT_MODEL = "tiny-llama"
 # The first round pays for caches and first allocations; a median needs some beside it.
@@ -146,18 +146,18 @@ def run(store: Store, options: RunOptions, progress: Say = silent, finished: Fin
         # Each device of a plan has its own cut and shard: with another number the plan is another one.
         if named and options.devices not in (None, len(named)):
             raise UsageError(f"the plan names {len(named)} device(s)", remedy="leave --devices out")
-        names = named or tuple(f"device-{n}" for n in range(1, (options.devices or 1) + 1))
+        names = _names(options, named)
+        files = _files(options)
         link, said = local_link(prepared.schedule, options.link)
         options = replace(options, link=link)
         # Port 0 lets the system choose a free one, so that two local runs do not meet.
         transport = ServerTransport("127.0.0.1", 0)
         words = _device_words(options, prepared.execution)
-        settings = prepared.journal.progress.settings
+        own = [["--data", files[n]] if len(files) > 1 else _sharded(files, n, len(names)) for n in range(len(names))]
         # Devices of this machine write to logs: what they train on is said here.
-        text = text_words(read_corpus(options.data), open_tokenizer(settings.task.model, options.tokenizer))
-        for line in (PRIVACY, *((said,) if said else ()), *text, *prepared.notes):
+        for line in (PRIVACY, *((said,) if said else ()), *prepared.data_notes, *prepared.notes):
             progress(line)
-        with LocalDevices(names, transport.port, words, Path(options.out), options.threads) as devices:
+        with LocalDevices(names, transport.port, words, own, Path(options.out), options.threads) as devices:
             try:
                 # Devices load torch and the model side by side on the same cores, which may take minutes.
                 serving = _Serving(
@@ -171,18 +171,63 @@ def run(store: Store, options: RunOptions, progress: Say = silent, finished: Fin
                 transport.close()
 
 
+def _files(options: RunOptions) -> tuple[str, ...]:
+    """The files that were named; () for the bundled text."""
+    data = options.data
+    return () if data is None else (data,) if isinstance(data, str) else data
+
+
+def _devices(options: TrainingOptions) -> int:
+    """How many devices a run without a plan has: as asked, else one for each file."""
+    files = _files(options) if isinstance(options, RunOptions) else ()
+    return options.devices or max(1, len(files))
+
+
+def _names(options: RunOptions, planned: tuple[str, ...]) -> tuple[str, ...]:
+    """Labels of the devices of a local run. Raises UsageError for files that are not one for each of a plan's."""
+    count = len(_files(options))
+    if planned and count > 1 and count != len(planned):
+        raise UsageError(
+            f"the plan names {len(planned)} device(s) and --data {count} files",
+            remedy="give one file for all, or one for each device",
+        )
+    return planned or tuple(f"device-{n}" for n in range(1, _devices(options) + 1))
+
+
+def _sharded(files: tuple[str, ...], place: int, count: int) -> list[str]:
+    """Options of a device that takes its share of the one file."""
+    return [*(("--data", files[0]) if files else ()), "--shard", f"{place + 1}/{count}"]
+
+
+def _data_notes(options: RunOptions, settings: RunSettings, names: tuple[str, ...]) -> tuple[str, ...]:
+    """What the devices train on, before any of them is started; errors as `read_data` and `prepare_data`."""
+    files, choice = _files(options), choice_of(options)
+    tokenizer = open_tokenizer(settings.task.model, options.tokenizer)
+    if len(files) < 2:
+        samples = read_data(files[0] if files else None, choice, tokenizer)
+        shards = {name: (place, len(names)) for place, name in enumerate(names)}
+        return data_words(samples, choice, tokenizer, settings, shards)
+    return tuple(
+        f"{name}: {line.removeprefix(f'{name}: ')}"
+        for name, path in zip(names, files, strict=True)
+        for line in data_words(read_data(path, choice, tokenizer), choice, tokenizer, settings, {name: (0, 1)})
+    )
+
+
 def _device_words(options: RunOptions, execution: Execution) -> list[str]:
     given = {
         "--model": options.model,
-        "--data": options.data,
         "--tokenizer": options.tokenizer,
+        "--chat-template": options.chat_template,
+        "--train-on": options.train_on,
         "--link": options.link,
         "--dtype": execution.dtype,
         "--quantization": execution.quantization or NONE,
         "--silence": str(options.silence_s),
         "--platform": "auto",
     }
-    return [word for key, value in given.items() if value is not None for word in (key, value)]
+    words = [word for key, value in given.items() if value is not None for word in (key, value)]
+    return [*words, "--packing"] if options.packing else words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +241,7 @@ class _Prepared:
     journal: Journal
     notes: tuple[str, ...]
     expected_notes: tuple[str, ...]
+    data_notes: tuple[str, ...]
 
 
 @contextmanager
@@ -212,6 +258,7 @@ def _prepared(
             settings = journal.progress.settings
             _check_unchanged(options, settings)
             plan = None if settings.plan is None else store.plans.get(settings.plan)
+            data_notes = _check_data(options, settings, plan)
             dtype = settings.dtype if options.dtype == "auto" and settings.dtype else options.dtype
             asked = (settings.quantization or NONE) if options.quantization == AUTO else options.quantization
             execution = open_runtime(platform).resolve_execution(
@@ -239,7 +286,7 @@ def _prepared(
             _check_warmup(settings)
             if options.adapters is not None:
                 settings = replace(settings, adapters=described_peft(Path(options.adapters)))
-            _check_text(options, settings)
+            data_notes = _check_data(options, settings, plan)
             Journal.check_vacant(Path(options.out))
             # Only now: what cannot be run leaves no folder behind.
             held.enter_context(locked(Path(options.out)))
@@ -261,6 +308,7 @@ def _prepared(
             journal=journal,
             notes=(*expected.notes, *_training_notes(settings)),
             expected_notes=expected.notes,
+            data_notes=data_notes,
         )
     finally:
         held.close()
@@ -275,14 +323,18 @@ def _tokenizer(options: TrainingOptions, model: str) -> TextTokenizer | None:
     return found if given is not None or found.tool is not None or isinstance(options, RunOptions) else None
 
 
-def _check_text(options: TrainingOptions, settings: RunSettings) -> None:
-    """Name what is wrong with the user's text and tokenizer before anything is started; errors as `read_text`."""
+def _check_data(options: TrainingOptions, settings: RunSettings, plan: Plan | None) -> tuple[str, ...]:
+    """What the devices of a local run train on; what is wrong with data and tokenizer, before anything is started.
+
+    Errors as `read_data` and `prepare_data`.
+    """
     task = settings.task
     tokenizer = _tokenizer(options, task.model)
     if tokenizer is not None:
         tokenizer.check_fits(task.model, task.architecture.vocab_size)
-    if isinstance(options, RunOptions):
-        read_corpus(options.data)
+    if not isinstance(options, RunOptions):
+        return ()
+    return _data_notes(options, settings, _names(options, Schedule(plan, settings.cut).devices))
 
 
 def _check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
@@ -315,8 +367,6 @@ def _check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
             f"the run in {options.out} began with another tokenizer than {tokenizer.origin}",
             remedy="name that one with --tokenizer, or begin another run in another --out",
         )
-    if isinstance(options, RunOptions):
-        read_corpus(options.data)
 
 
 def _check_warmup(settings: RunSettings) -> None:
@@ -358,6 +408,9 @@ _RESUMABLE = frozenset(
         "--quantization",
         "--data",
         "--tokenizer",
+        "--chat-template",
+        "--train-on",
+        "--packing",
         "--link",
         "--silence",
         "--model",
@@ -366,7 +419,7 @@ _RESUMABLE = frozenset(
 )
 
 
-_OF_DEVICES = frozenset(("--data", "--tokenizer", "--link", "--model"))
+_OF_DEVICES = frozenset(("--data", "--tokenizer", "--chat-template", "--train-on", "--packing", "--link", "--model"))
 
 
 def _check_resumed(options: TrainingOptions, allowed: frozenset[str]) -> None:
@@ -385,7 +438,18 @@ def _profiled(plan: Plan | None, store: Store, key: str) -> Execution | None:
     return next((run.execution for run in profiles if run.device.key == key), None)
 
 
+def _check_files(options: RunOptions) -> None:
+    """Raise UsageError for several files that are not one for each device."""
+    count, files = options.devices, len(_files(options))
+    if files > 1 and count not in (None, files):
+        raise UsageError(
+            f"--data names {files} files and --devices {count}", remedy="give one file for all, or one for each device"
+        )
+
+
 def _check(options: TrainingOptions) -> None:
+    if isinstance(options, RunOptions):
+        _check_files(options)
     if options.resume:
         # The server's own half was settled when the run began; in a local run these go to the devices.
         _check_resumed(options, _RESUMABLE if isinstance(options, RunOptions) else _RESUMABLE - _OF_DEVICES)
@@ -395,7 +459,7 @@ def _check(options: TrainingOptions) -> None:
             "--server-sharing has no effect on devices one after another", remedy="add --parallel, or leave it out"
         )
     # A server of its own may be joined by more than it waits for.
-    alone = isinstance(options, RunOptions) and (options.devices or 1) == 1
+    alone = isinstance(options, RunOptions) and _devices(options) == 1
     if options.parallel and options.plan is None and alone:
         raise UsageError("--parallel has no effect on one device", remedy="give --devices 2, or leave --parallel out")
     if options.error_feedback and options.plan is None and options.codec in (None, "none"):
@@ -533,6 +597,7 @@ def _serve(
     )
     # Devices at once may have different cuts: layers would be loaded and dropped at each turn.
     half.keeps_loaded = settings.parallel
+    half.note = progress
     progress(f"frozen weights: {weights.origin}")
     environment = gather_environment(platform)
     begin_run(

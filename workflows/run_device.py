@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cardlab.core.errors import RunError, UsageError
-from cardlab.core.identity import content_hash
 from cardlab.core.records.task import Task
 from cardlab.profilers.devices import HardwareDevice, open_platform
 from cardlab.profilers.measure.runtimes import open_runtime
@@ -15,10 +14,10 @@ from cardlab.profilers.runtime.configs import load_computing
 from cardlab.profilers.runtime.execution import import_torch
 from cardlab.profilers.runtime.families import attention_of
 from cardlab.profilers.runtime.quantization import NONE, choose_quantization
-from cardlab.split.data import Batches, Corpus, read_corpus
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.keys import make_keys
 from cardlab.split.rates import rate_of
+from cardlab.split.samples import Samples
 from cardlab.split.settings import PRIVACY, Inputs, RunSettings, check_computing, check_task, check_tokenizer
 from cardlab.split.shaping import parse_link
 from cardlab.split.tokenizer import TextTokenizer, open_tokenizer
@@ -27,6 +26,7 @@ from cardlab.workflows.connect import Say, connect, require_zmq, silent
 from cardlab.workflows.options.run import DeviceOptions, KeysOptions
 from cardlab.workflows.settings import load_settings
 from cardlab.workflows.targets import split_targets
+from cardlab.workflows.training_data import choice_of, prepare_data, read_data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ def run_device(options: DeviceOptions, progress: Say = silent) -> DeviceDone:
     shape = parse_link(options.link, planned=True)
     shard = _shard(options.shard)
     # Before the server knows of this device: a missing file would keep the others waiting.
-    text = read_text(options.data, options.model, options.tokenizer)
+    text = read_text(options)
     transport = connect(options.server, options.key, options.server_key, shape)
     platform = open_real(options.platform, options.name)
     try:
@@ -96,22 +96,17 @@ def write_keys(options: KeysOptions) -> tuple[Path, Path]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """What a device trains on: documents, and the tokenizer as far as it is known before the run is."""
+    """What a device trains on: samples, and the tokenizer as far as it is known before the run is."""
 
-    corpus: Corpus
+    samples: Samples
     tokenizer: TextTokenizer | None
 
 
-def read_text(data: str | None, model: str | None, tokenizer: str | None) -> Text:
-    """The data, and the tokenizer that was named or lies in the model folder that was; errors as `read_corpus`."""
+def read_text(options: DeviceOptions) -> Text:
+    """The data, and the tokenizer that was named or lies in the model folder that was; errors as `read_data`."""
+    model, tokenizer = options.model, options.tokenizer
     known = None if model is None and tokenizer is None else open_tokenizer(model or "", tokenizer)
-    return Text(corpus=read_corpus(data), tokenizer=known)
-
-
-def text_words(corpus: Corpus, tokenizer: TextTokenizer) -> tuple[str, ...]:
-    """What data and tokens are, for the person before the screen."""
-    between = tokenizer.between(len(corpus.documents))
-    return (f"tokens of {corpus.name}: {tokenizer.origin}", *((between,) if between else ()), *corpus.notes)
+    return Text(samples=read_data(options.data, choice_of(options), known), tokenizer=known)
 
 
 def _equipment(
@@ -131,22 +126,15 @@ def _equipment(
     tokenizer = text.tokenizer or open_tokenizer(here.model)
     check_tokenizer(settings, tokenizer.digest, tokenizer.origin)
     tokenizer.check_fits(here.model, announced.architecture.vocab_size)
-    for line in text_words(text.corpus, tokenizer):
-        say(line)
     weights = open_weights(here, settings.seed)
     if weights.fingerprint != settings.weights:
         raise RunError(
             f"the frozen weights of {here.model} are not the server's ({weights.origin})",
             remedy="copy the server's model folder here and name it with --model",
         )
-    batches = Batches(
-        tokenizer.encode(text.corpus.documents),
-        batch=announced.batch,
-        sequence=announced.sequence,
-        vocabulary=announced.architecture.vocab_size,
-        seed=settings.seed,
-        shard=shard,
-    )
+    prepared = prepare_data(text.samples, choice_of(options), tokenizer, settings, shard)
+    for line in prepared.notes:
+        say(line)
     runtime = open_runtime(platform)
     execution = runtime.resolve_execution(
         options.dtype,
@@ -166,14 +154,15 @@ def _equipment(
         torch_device=where,
         seed=settings.seed,
     )
+    half.note = say
     inputs = Inputs(
         tokenizer=tokenizer.digest,
-        data=content_hash([text.corpus.digest, list(shard)]),
+        data=prepared.digest,
         dtype=execution.dtype,
         quantization=execution.quantization or NONE,
-        names=f"{text.corpus.name}, tokens: {tokenizer.origin}",
+        names=f"{text.samples.name}, tokens: {tokenizer.origin}",
     )
-    return Equipment(half, batches.batch, inputs)
+    return Equipment(half, prepared.batches.mini_batch, inputs)
 
 
 def _own_task(announced: Task, model: str | None) -> Task:

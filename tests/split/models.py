@@ -148,11 +148,11 @@ class Unsplit:
                 for name, tensor in state.parameters.items():
                     self._named[f"{self._path}.{layer}.{name}"].copy_(tensor)
 
-    def step(self, ids: Any) -> float:
-        """One mini-batch; its loss."""
+    def step(self, ids: Any, labels: Any = None, **more: Any) -> float:
+        """One mini-batch; its loss. `labels`: the tokens themselves where there are none; `more`: masks, positions."""
         self._clock.step = self._steps
         self._steps += 1
-        loss = self.model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss = self.model(input_ids=ids, labels=ids if labels is None else labels, use_cache=False, **more).loss
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -191,7 +191,7 @@ class Trial:
                 half = Half(self.task, EXECUTION, open_weights(self.task, 0), "device", learning_rate=RATE)
                 if doom is not None:
                     doom(transport, half)
-                equipped.append(Equipment(half, self.data()[name].batch))
+                equipped.append(Equipment(half, self.data()[name].mini_batch))
                 return equipped[0]
 
             description = Device(key=f"cpu:{name}", name=name, platform="cpu")

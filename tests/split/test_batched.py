@@ -129,7 +129,7 @@ def test_a_device_whose_loss_is_not_finite_spoils_nobody_elses_round(tmp_path: P
 
     def broken(_transport, half) -> None:
         forward = half.forward
-        half.forward = lambda ids: forward(ids) * float("nan")
+        half.forward = lambda *given: forward(*given) * float("nan")
 
     server = trial.server()
     children = [trial.device("a", doom=broken), trial.device("b"), trial.device("c")]

@@ -346,11 +346,11 @@ def test_a_device_that_stalls_loses_its_round_and_comes_back(tmp_path: Path, tri
     def doom(_transport, half):
         forward, count = half.forward, [0]
 
-        def sleepy(ids):
+        def sleepy(*given):
             count[0] += 1
             if count[0] == 4:
                 os.kill(os.getpid(), signal.SIGSTOP)
-            return forward(ids)
+            return forward(*given)
 
         half.forward = sleepy
 

@@ -8,8 +8,13 @@ from typing import Annotated
 from cardlab.core.options import Checked, Opt
 
 _TASK, _LORA, _TRAINING, _HERE, _KEYS = "Task", "LoRA", "Training", "This machine", "Keys"
+_DATA_PANEL = "Data"
 _MODEL = "Bundled model, config.json, or folder with safetensors."
 _TOKENIZER = "A tokenizer.json or its folder; bytes for none."
+_DATA = "Text, or rows in .jsonl, .json, .csv, .parquet: text, messages, prompt and completion, or Alpaca's columns."
+_TRAIN_ON = "The loss is on all tokens or, of prompts and conversations, on the completion: all or completion."
+_PACKING = "Several samples in a row; else each is padded, and texts are cut into rows one after the other."
+_TEMPLATE = "A chat template (jinja) for conversations."
 _SHAPE = "100mbit,5ms or UP/DOWN,DELAY; planned: the rates of an sft plan."
 
 
@@ -90,11 +95,19 @@ class TrainingOptions(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions(TrainingOptions):
-    """A split run with every role on this machine."""
+    """A split run with every role on this machine; `data`: one file for all devices, or one for each."""
 
     local: Annotated[bool, Opt("Start server and devices on this machine.")] = False
-    data: Annotated[str | None, Opt("Text (.txt) or JSON lines (.jsonl).", shown="a small bundled text")] = None
-    tokenizer: Annotated[str | None, Opt(_TOKENIZER, shown="the model folder's, bytes")] = None
+    data: Annotated[
+        tuple[str, ...] | str | None,
+        Opt(f"{_DATA} Repeated: one for each device.", shown="a small bundled text", panel=_DATA_PANEL),
+    ] = None
+    tokenizer: Annotated[str | None, Opt(_TOKENIZER, shown="the model folder's, bytes", panel=_DATA_PANEL)] = None
+    chat_template: Annotated[str | None, Opt(_TEMPLATE, shown="the tokenizer's", panel=_DATA_PANEL)] = None
+    train_on: Annotated[
+        str | None, Opt(_TRAIN_ON, shown="completion where there are prompts, else all", panel=_DATA_PANEL)
+    ] = None
+    packing: Annotated[bool, Opt(_PACKING, panel=_DATA_PANEL)] = False
     link: Annotated[
         str | None,
         Opt(f"Shape each device's link: {_SHAPE}", shown="an sft plan's rates, as fast as it goes"),
@@ -127,8 +140,13 @@ class DeviceOptions(Checked):
     key: Annotated[str | None, Opt("Own key file (card run keys); needed beyond loopback.", panel=_KEYS)] = None
     server_key: Annotated[str | None, Opt("Public key file of the server.", panel=_KEYS)] = None
     model: Annotated[str | None, Opt(_MODEL, shown="the server's", panel=_TASK)] = None
-    data: Annotated[str | None, Opt("Text (.txt) or JSON lines (.jsonl).", shown="a small bundled text")] = None
-    tokenizer: Annotated[str | None, Opt(_TOKENIZER, shown="the model folder's, bytes")] = None
+    data: Annotated[str | None, Opt(_DATA, shown="a small bundled text", panel=_DATA_PANEL)] = None
+    tokenizer: Annotated[str | None, Opt(_TOKENIZER, shown="the model folder's, bytes", panel=_DATA_PANEL)] = None
+    chat_template: Annotated[str | None, Opt(_TEMPLATE, shown="the tokenizer's", panel=_DATA_PANEL)] = None
+    train_on: Annotated[
+        str | None, Opt(_TRAIN_ON, shown="completion where there are prompts, else all", panel=_DATA_PANEL)
+    ] = None
+    packing: Annotated[bool, Opt(_PACKING, panel=_DATA_PANEL)] = False
     threads: Annotated[int, Opt("CPU threads that compute.", low=1, panel=_HERE)] = 1
     dtype: Annotated[
         str,

@@ -1,0 +1,255 @@
+"""Mini-batches of samples: each sample in a row of its own, padded, or several packed into one.
+
+    padded   tokens            a b c . .      labels  a b c x x     mask 1 1 1 0 0     x: no loss (-100)
+             the longest of the mini-batch gives the length of its rows
+    packed   tokens            a b c d e .    labels  x b c x e x   positions 0 1 2 0 1 0
+             every row has the sequence length; what stands at its end is a sample of padding
+
+The first token of a packed sample is not to be predicted from the sample before it. Positions that begin anew tell
+transformers where one sample ends: it keeps their attention apart where the model's own code asks it to.
+Which rows a mini-batch has depends on the seed and its number only, so a round that is made again is the same round.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cardlab.core.errors import RunError
+from cardlab.split.encoding import Encoded
+
+if TYPE_CHECKING:
+    import torch
+
+NO_LOSS = -100
+PADDED, PACKED = "padded", "packed"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How the rows of a mini-batch are to be read; both None: every row is one text, of full length.
+
+    Attributes:
+        mask: 1 for a token, 0 for padding, int64 [B, S].
+        positions: that of each token in its own sample, int64 [B, S].
+    """
+
+    mask: torch.Tensor | None = None
+    positions: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MiniBatch:
+    """Token numbers and labels, int64 [B, S], and how the rows are read; labels of -100 have no loss."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+    rows: Rows
+
+
+class TrainingData(Protocol):
+    """Mini-batches by number, from 0."""
+
+    def mini_batch(self, number: int) -> MiniBatch:
+        """Mini-batch `number`."""
+
+
+class Order:
+    """Which rows a mini-batch takes: every pass over them has an order of its own, drawn from seed and pass alone."""
+
+    def __init__(self, count: int, batch: int, seed: int) -> None:
+        self._count, self._batch, self._seed = count, batch, seed
+        # A permutation of a million rows takes longer than a small mini-batch: that of the pass is kept.
+        self._turn, self._drawn = -1, np.empty(0, dtype=np.int64)
+
+    def of(self, number: int) -> list[int]:
+        """Rows of mini-batch `number`, from 0."""
+        found = []
+        for position in range(number * self._batch, (number + 1) * self._batch):
+            turn, place = divmod(position, self._count)
+            if turn != self._turn:
+                self._turn = turn
+                self._drawn = np.random.default_rng((self._seed, turn)).permutation(self._count)
+            found.append(int(self._drawn[place]))
+        return found
+
+
+class SampleBatches:
+    """Mini-batches of samples.
+
+    Args:
+        samples: as tokens.
+        batch: rows of a mini-batch.
+        sequence: tokens of a row, at most; what is longer loses its end.
+        vocabulary: of the model; every token must be below it.
+        packing: several samples in a row.
+        padding: token that stands where there is none.
+        shard: (j, M): this device takes samples j, j+M, ...
+
+    Attributes:
+        notes: what was cut off or left out, in words.
+
+    Raises RunError where nothing is left to train on.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Encoded],
+        *,
+        batch: int,
+        sequence: int,
+        vocabulary: int,
+        seed: int = 0,
+        packing: bool = False,
+        padding: int = 0,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        mine = samples[shard[0] :: shard[1]]
+        # The first token of a row is predicted from nothing.
+        kept = [sample for sample in mine if sample.learned[1:sequence].any()]
+        cut = sum(1 for sample in kept if len(sample.tokens) > sequence)
+        notes = []
+        if cut:
+            notes.append(
+                f"{cut} of {len(kept)} samples are longer than {sequence} tokens (--seq): their ends are cut off"
+            )
+        if len(kept) < len(mine):
+            notes.append(
+                f"{len(mine) - len(kept)} of {len(mine)} samples are left out: no token with a loss among their first"
+                f" {sequence} (--seq)"
+            )
+        if not kept:
+            raise RunError(
+                f"the data have {len(samples)} samples: none with a token to learn within {sequence} for each of"
+                f" {shard[1]} device(s)",
+                remedy="give more samples, or a longer --seq",
+            )
+        highest = max(int(sample.tokens.max()) for sample in kept)
+        if max(highest, padding) >= vocabulary:
+            raise RunError(
+                f"the data have token {highest} and the model a vocabulary of {vocabulary}",
+                remedy="byte tokens need at least 256; name the tokenizer.json of the model with --tokenizer",
+            )
+        lengths = [min(len(sample.tokens), sequence) for sample in kept]
+        groups = packed(lengths, sequence) if packing else [[place] for place in range(len(kept))]
+        if packing:
+            filled = sum(lengths) / (len(groups) * sequence)
+            notes.append(
+                f"{len(kept)} samples are packed into {len(groups)} rows of {sequence} tokens, {filled:.0%} full"
+            )
+        self.notes = tuple(notes)
+        self._samples, self._groups, self._sequence = kept, groups, sequence
+        self._packing, self._padding = packing, padding
+        self._order = Order(len(groups), batch, seed)
+
+    def mini_batch(self, number: int) -> MiniBatch:
+        """Mini-batch `number` (from 0), int64 [B, S] with S up to the sequence length."""
+        groups = [self._groups[row] for row in self._order.of(number)]
+        if self._packing:
+            return self._packed(groups)
+        return self._padded([self._samples[group[0]] for group in groups])
+
+    def _padded(self, samples: Sequence[Encoded]) -> MiniBatch:
+        import torch
+
+        width = min(self._sequence, max(len(sample.tokens) for sample in samples))
+        ids = np.full((len(samples), width), self._padding, dtype=np.int64)
+        labels = np.full_like(ids, NO_LOSS)
+        mask = np.zeros_like(ids)
+        for row, sample in enumerate(samples):
+            tokens, own = _tokens_and_labels(sample, width)
+            ids[row, : len(tokens)], labels[row, : len(tokens)], mask[row, : len(tokens)] = tokens, own, 1
+        # Rows of one length need no mask, and without one nothing travels for it.
+        rows = Rows() if mask.all() else Rows(mask=torch.from_numpy(mask))
+        return MiniBatch(torch.from_numpy(ids), torch.from_numpy(labels), rows)
+
+    def _packed(self, groups: Sequence[Sequence[int]]) -> MiniBatch:
+        import torch
+
+        ids = np.full((len(groups), self._sequence), self._padding, dtype=np.int64)
+        labels = np.full_like(ids, NO_LOSS)
+        positions = np.zeros_like(ids)
+        for row, group in enumerate(groups):
+            end = 0
+            for place in group:
+                tokens, own = _tokens_and_labels(self._samples[place], self._sequence)
+                begin, end = end, end + len(tokens)
+                ids[row, begin:end], labels[row, begin:end] = tokens, own
+                labels[row, begin] = NO_LOSS
+                positions[row, begin:end] = np.arange(len(tokens))
+            positions[row, end:] = np.arange(self._sequence - end)
+        return MiniBatch(torch.from_numpy(ids), torch.from_numpy(labels), Rows(positions=torch.from_numpy(positions)))
+
+
+def _tokens_and_labels(sample: Encoded, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    tokens = sample.tokens[:most].astype(np.int64)
+    return tokens, np.where(sample.learned[:most], tokens, NO_LOSS)
+
+
+def packed(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Which samples of these lengths share a row of that room: best-fit decreasing, as TRL's default.
+
+    Returns places in `lengths`, row by row. No length may exceed the room.
+    """
+    rows: list[list[int]] = []
+    left: dict[int, list[int]] = {}
+    rooms: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda p: -lengths[p]):
+        need = lengths[place]
+        found = bisect_left(rooms, need)
+        if found < len(rooms):
+            space = rooms[found]
+            row = left[space].pop()
+            if not left[space]:
+                del left[space], rooms[found]
+            rows[row].append(place)
+        else:
+            space, row = room, len(rows)
+            rows.append([place])
+        rest = space - need
+        if rest:
+            if rest not in left:
+                insort(rooms, rest)
+            left.setdefault(rest, []).append(row)
+    return rows
+
+
+def joined(rows: Sequence[Rows], widths: Sequence[int], heights: Sequence[int]) -> Rows:
+    """How mini-batches are read that are computed as one, each padded at its end to the widest.
+
+    Args:
+        widths, heights: S and B of each.
+    """
+    import torch
+
+    most = max(widths)
+    parts: list[torch.Tensor]
+    if any(own.positions is not None for own in rows):
+        # transformers sees packed samples only without a mask: padding becomes a sample of its own.
+        parts = [
+            _as_positions(own, width, height, most) for own, width, height in zip(rows, widths, heights, strict=True)
+        ]
+        return Rows(positions=torch.cat(parts))
+    if len(set(widths)) == 1 and all(own.mask is None for own in rows):
+        return Rows()
+    parts = []
+    for own, width, height in zip(rows, widths, heights, strict=True):
+        mask = torch.ones((height, width), dtype=torch.int64) if own.mask is None else own.mask
+        parts.append(torch.nn.functional.pad(mask, (0, most - width)))
+    return Rows(mask=torch.cat(parts))
+
+
+def _as_positions(rows: Rows, width: int, height: int, most: int) -> torch.Tensor:
+    import torch
+
+    ends = torch.full((height, 1), width) if rows.mask is None else rows.mask.sum(dim=1, keepdim=True)
+    places = torch.arange(most).expand(height, most)
+    if rows.positions is None:
+        return torch.where(places < ends, places, places - ends)
+    behind = torch.arange(most - width).expand(height, most - width)
+    return torch.cat([rows.positions, behind], dim=1)
