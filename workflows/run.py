@@ -383,6 +383,8 @@ def _training_notes(settings: RunSettings) -> tuple[str, ...]:
     """What a person must know of how it is trained, because nothing on the command line says it."""
     notes = [] if settings.adapters is None else [f"begins with the adapters of {settings.adapters}"]
     notes += [] if settings.quantization is None else [f"frozen weights are kept in {settings.quantization} here"]
+    # What a plan or adapters brought may be no rank that anybody typed.
+    notes += [settings.task.lora.words] if settings.task.lora.rank_pattern else []
     rate = settings.learning_rate
     words = rate_words(settings)
     notes += [] if words is None else [words]
