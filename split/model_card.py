@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from cardlab.core.text import si
 from cardlab.split.journal import FinishedTurn, Progress
@@ -25,7 +26,10 @@ def model_card(progress: Progress, weights: str) -> str:
         weights: where the frozen weights came from, in words.
     """
     settings = progress.settings
-    head = {"base_model": settings.task.model, "library_name": "peft", "tags": ["lora", "split-learning", "cardlab"]}
+    # A path is nobody else's, and might be taken for a name on the Hub.
+    named = not Path(settings.task.model).exists()
+    base = {"base_model": settings.task.model} if named else {}
+    head = {**base, "library_name": "peft", "tags": ["lora", "split-learning", "cardlab"]}
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", ""]
     lines += [f"# LoRA adapters of {settings.task.model}", ""]
     state = "" if progress.done else f" (unfinished: {progress.closed} of {settings.rounds} rounds)"
@@ -59,13 +63,17 @@ def _devices(progress: Progress) -> list[str]:
     plan = progress.settings.plan
     source = "given by hand" if plan is None else f"by plan {plan[:12]}"
     lines = ["## Devices", "", f"Cuts (layers on the device) {source}.", ""]
-    lines += ["| device | data | cuts | loss, first round | loss, last round |", "|---|---|---|---|---|"]
+    lines += [
+        "| device | data | frozen weights | cuts | loss, first round | loss, last round |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in dict.fromkeys(turn.device for turn in progress.turns):
         own = [turn for turn in progress.turns if turn.device == name]
         inputs = progress.inputs.get(name)
         data = _NONE if inputs is None else f"{inputs.names or _NONE} (digest {inputs.data[:12] or _NONE})"
         cuts = ", ".join(str(cut) for cut in dict.fromkeys(turn.cut for turn in own))
-        lines.append(f"| {name} | {data} | {cuts} | {own[0].loss:.4f} | {own[-1].loss:.4f} |")
+        kept = {"": _NONE, "none": "dense"}.get(form := "" if inputs is None else inputs.quantization, form)
+        lines.append(f"| {name} | {data} | {kept} | {cuts} | {own[0].loss:.4f} | {own[-1].loss:.4f} |")
     return lines
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cardlab.calibrate.freshness import staleness
 from cardlab.calibrate.transfer import transferred
@@ -28,11 +28,16 @@ SAME_MEMORY = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictions(Tabular):
-    """What the chosen fits of a device say at one frequency."""
+    """What the chosen fits of a device say at one frequency; `executions`: of those with a task, in words by uid."""
 
     frequency_hz: float
     fits: tuple[Fit, ...]
     notes: tuple[str, ...] = ()
+    executions: Mapping[str, str] = field(default_factory=dict)
+
+    def execution_of(self, fit: Fit) -> str | None:
+        """How what a fit is of was computed, in words, where the fits are of several executions; None otherwise."""
+        return self.executions.get(fit.execution) if fit.execution is not None and len(self.executions) > 1 else None
 
     @property
     def estimates(self) -> tuple[Estimate, ...]:
@@ -57,6 +62,7 @@ class Predictions(Tabular):
                     "ci95_high": high,
                     "unit": fit.unit,
                     "law": fit.law,
+                    "execution": fit.execution,
                     "extrapolated": fit.extrapolated(self.frequency_hz),
                 }
             )
@@ -101,7 +107,16 @@ def predict(store: Store, options: PredictOptions) -> Predictions:
         frequency_hz=options.frequency_mhz * 1e6,
         fits=tuple(fits),
         notes=(*said, *_marks(fits), *staleness(store, fits)),
+        executions=_executions(store, fits),
     )
+
+
+def _executions(store: Store, fits: Sequence[Fit]) -> dict[str, str]:
+    """Dtype, form of the weights, attention and threads of the fits' executions by uid."""
+    uids = {f.execution for f in fits}
+    runs = (p.run for device in {f.device for f in fits} for p in store.runs.select(device=device))
+    found = {run.execution.uid: run.execution for run in runs if run.execution.uid in uids}
+    return {uid: f"{e.numbers}, {e.attention}, {e.threads} thread(s)" for uid, e in found.items()}
 
 
 def _marks(fits: Sequence[Fit]) -> tuple[str, ...]:

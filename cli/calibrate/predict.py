@@ -34,7 +34,9 @@ def predict(options: PredictOptions, shared: Shared) -> None:
         mark = ", extrapolated" if fit.extrapolated(found.frequency_hz) else ""
         # With its origins: what was simulated must not pass for measured.
         how = f"{estimate.provenance}{mark}"
-        rows.append((about(fit), si(estimate.value, fit.unit), " .. ".join(low_high), fit.law, how))
+        execution = found.execution_of(fit)
+        name = about(fit) if execution is None else f"{about(fit)} ({execution})"
+        rows.append((name, si(estimate.value, fit.unit), " .. ".join(low_high), fit.law, how))
     title = f"{found.fits[0].device_name} at {si(found.frequency_hz, 'Hz')}"
     print_table(title, ("quantity", "value", "95 % interval", "law", "how"), rows)
     for line in found.notes:

@@ -62,6 +62,7 @@ def _print_head(document: Document) -> None:
         print_line(
             f"{routed['segment']}: {routed['active_experts']} of {routed['experts']} experts active per token; "
             "FLOPs and times are of the active ones, memory of all"
+            + (f"; fused ones stay dense beside {execution['quantization']} maps" if kept else "")
         )
     for line in task["flop_disagreements"]:
         print_line(f"FLOP counts disagree: {line}")

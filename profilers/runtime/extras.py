@@ -82,24 +82,48 @@ def layer_load_work(analysis: Analysis, device: str) -> Work:
     return Work(segment="layer_load", laps=(lap,), synchronize=synchronizer(device))
 
 
-def quantising_load_work(built: BuiltModel, analysis: Analysis, device: str) -> Work:
-    """As `layer_load_work` where a layer's weights are dense in host memory and quantised as they come."""
-    layer = built.layers[len(built.layers) // 2]
-    parts = [part for _, part in kept_maps(layer)]
+def quantising_load_work(built: BuiltModel, device: str) -> Work:
+    """As `layer_load_work`, of weights that are dense in host memory and quantised as they come.
+
+    What stays dense (norms, fused experts, adapters) is copied. Of several kinds some layers are loaded, spread over the
+    model, and their mean counts.
+    """
+    layers = _spread(built)
+    parts = [part for layer in layers for _, part in kept_maps(layer)]
     sizes = [part.out_features * part.in_features for part in parts]
+    dense_bytes = sum(_dense_bytes(layer) for layer in layers)
     # One source serves all maps in turn: a whole dense layer might not fit where a quantised one does.
     source = torch.empty(max(sizes), dtype=built.dtype).uniform_(-1.0, 1.0)
+    rest = torch.ones(dense_bytes, dtype=torch.uint8)
 
     def load() -> None:
         for part, size in zip(parts, sizes, strict=True):
             part.keep(source[:size].view(part.out_features, part.in_features), device)
+        rest.to(device, copy=True)
 
     def reset() -> None:
         for part in parts:
             part.forget()
 
-    lap = Lap(phase="load", run=load, traffic_bytes=float(sum(sizes) * source.element_size() + weight_bytes(layer)))
-    return Work(segment="layer_load", laps=(lap,), synchronize=synchronizer(device), reset=reset)
+    traffic_bytes = sum(sizes) * source.element_size() + sum(part.kept_bytes for part in parts) + 2 * dense_bytes
+    lap = Lap(phase="load", run=load, traffic_bytes=float(traffic_bytes))
+    synchronize = synchronizer(device)
+    return Work(segment="layer_load", laps=(lap,), synchronize=synchronize, reset=reset, repeats=len(layers))
+
+
+def _spread(built: BuiltModel) -> tuple[torch.nn.Module, ...]:
+    """The middle layer where all are alike, else at most eight, spread over the model."""
+    count = len(built.layers)
+    if len(set(built.task.architecture.layer_segments)) == 1:
+        return (built.layers[count // 2],)
+    many = min(8, count)
+    return tuple(built.layers[round(place * (count - 1) / max(1, many - 1))] for place in range(many))
+
+
+def _dense_bytes(layer: torch.nn.Module) -> int:
+    """Bytes of a layer that are not kept quantised, adapters among them."""
+    adapter_bytes: int = sum(p.numel() * p.element_size() for p in layer.parameters() if p.requires_grad)
+    return weight_bytes(layer) - sum(part.kept_bytes for _, part in kept_maps(layer)) + adapter_bytes
 
 
 def extra_works(built: BuiltModel, analysis: Analysis, device: str) -> Iterator[Work]:
@@ -108,7 +132,7 @@ def extra_works(built: BuiltModel, analysis: Analysis, device: str) -> Iterator[
     makers: tuple[Callable[[], Work | None], ...] = (
         lambda: optimizer_work(built, device),
         lambda: copy_work(built, device),
-        lambda: quantising_load_work(built, analysis, device) if quantises else layer_load_work(analysis, device),
+        lambda: quantising_load_work(built, device) if quantises else layer_load_work(analysis, device),
     )
     for make in makers:
         work = make()

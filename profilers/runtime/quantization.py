@@ -31,15 +31,16 @@ def choose_quantization(task: Task, asked: str, otherwise: str | None = None) ->
     chosen = stored or (otherwise if asked == AUTO else None if asked == NONE else asked)
     if chosen is None:
         return None
+    otherwise_dense = "leave --quantization out" if stored is None else "name the model's unquantised folder"
     if task.lora.dora:
         raise UsageError(
-            "DoRA needs the lengths of the dense weights, and they are quantised",
-            remedy="leave --dora out, or --quantization",
+            f"DoRA needs the lengths of the dense weights, and they are kept in {chosen}",
+            remedy=f"leave --dora out, or {otherwise_dense}",
         )
     if not family_named(task.architecture.family).has_linear_maps:
         raise UsageError(
-            f"a {task.architecture.family} model keeps its weights in no linear maps, and only those are quantised",
-            remedy="leave --quantization out",
+            f"a {task.architecture.family} model has no linear maps in its layers, and only those are kept in {chosen}",
+            remedy=otherwise_dense,
         )
     return chosen
 

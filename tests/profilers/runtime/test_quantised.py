@@ -151,7 +151,7 @@ def test_doctor_launches_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_goes_with_no_quantised_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     profile = ("profile-device", "--seq", "16", "--quantization", "nf4")
-    command(*profile, "--platform", "cpu", "--model", "gpt2").failed_in_one_line(2, "no linear maps")
+    command(*profile, "--platform", "cpu", "--model", "gpt2").failed_in_one_line(2, "has no linear maps")
     command(*profile, "--platform", "cpu", "--model", "tiny-llama", "--dora").failed_in_one_line(2, "DoRA")
     command(*profile, "--platform", "simulated:orin-nano", "--model", "tiny-llama").failed_in_one_line(2, "simulated")
     assert not (tmp_path / "cardlab.db").exists()
