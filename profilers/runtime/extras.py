@@ -85,8 +85,8 @@ def layer_load_work(analysis: Analysis, device: str) -> Work:
 def quantising_load_work(built: BuiltModel, device: str) -> Work:
     """As `layer_load_work`, of weights that are dense in host memory and quantised as they come.
 
-    What stays dense (norms, fused experts, adapters) is copied. Of several kinds some layers are loaded, spread over the
-    model, and their mean counts.
+    What stays dense (norms, fused experts, adapters) is copied. Of several kinds some layers are loaded, spread over
+    the model, and their mean counts.
     """
     layers = _spread(built)
     parts = [part for layer in layers for _, part in kept_maps(layer)]
