@@ -88,7 +88,7 @@ def quantising_load_work(built: BuiltModel, device: str) -> Work:
     What stays dense (norms, fused experts, adapters) is copied. Of several kinds some layers are loaded, spread over
     the model, and their mean counts.
     """
-    layers = _spread(built)
+    layers = _some_layers(built)
     parts = [part for layer in layers for _, part in kept_maps(layer)]
     sizes = [part.out_features * part.in_features for part in parts]
     dense_bytes = sum(_dense_bytes(layer) for layer in layers)
@@ -111,7 +111,7 @@ def quantising_load_work(built: BuiltModel, device: str) -> Work:
     return Work(segment="layer_load", laps=(lap,), synchronize=synchronize, reset=reset, repeats=len(layers))
 
 
-def _spread(built: BuiltModel) -> tuple[torch.nn.Module, ...]:
+def _some_layers(built: BuiltModel) -> tuple[torch.nn.Module, ...]:
     """The middle layer where all are alike, else at most eight, spread over the model."""
     count = len(built.layers)
     if len(set(built.task.architecture.layer_segments)) == 1:
