@@ -18,14 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cardlab.core.errors import BadDataError, UsageError
 from cardlab.core.files import decode
-from cardlab.split.samples import COMPLETION, MESSAGES, TEXT, Sample, Samples, Turns
+from cardlab.split.samples import COMPLETION, MESSAGES, TEXT, Json, Sample, Samples, Turns
 from cardlab.split.tokenizer import TextTokenizer, json_object
 
 ALL, ON_COMPLETION = "all", "completion"
@@ -81,18 +80,18 @@ class ChatTemplate:
     origin: str
     digest: str
     marks: bool
-    tool: Any
+    tool: Json
 
-    def text(self, turns: Turns, where: str, *, tools: Sequence[Any] | None = None, ask: bool = False) -> str:
+    def text(self, turns: Turns, where: str, *, tools: Sequence[Json] | None = None, ask: bool = False) -> str:
         """A conversation as text; `ask` ends it with what makes the model answer. Raises UsageError naming `where`."""
         return str(self._render(turns, where, tools=tools, add_generation_prompt=ask, tokenize=False))
 
-    def marked(self, turns: Turns, where: str, tools: Sequence[Any] | None = None) -> tuple[list[int], list[int]]:
+    def marked(self, turns: Turns, where: str, tools: Sequence[Json] | None = None) -> tuple[list[int], list[int]]:
         """Tokens of a conversation, and 1 where the template marks them as the assistant's."""
         found = self._render(turns, where, tools=tools, return_dict=True, return_assistant_tokens_mask=True)
         return list(found["input_ids"]), list(found["assistant_masks"])
 
-    def _render(self, turns: Turns, where: str, tools: Sequence[Any] | None, **options: Any) -> Any:
+    def _render(self, turns: Turns, where: str, tools: Sequence[Json] | None, **options: Json) -> Json:
         given = None if tools is None else list(tools)
         try:
             return self.tool.apply_chat_template([dict(turn) for turn in turns], tools=given, **options)
@@ -127,11 +126,11 @@ def open_template(tokenizer: TextTokenizer, given: str | None = None) -> ChatTem
     return ChatTemplate(origin=origin, digest=digest, marks=marks, tool=tool)
 
 
-def _config(folder: Path, name: str) -> Mapping[str, Any]:
+def _config(folder: Path, name: str) -> Mapping[str, Json]:
     return json_object(folder / name) if (folder / name).is_file() else {}
 
 
-def _template(folder: Path, known: Mapping[str, Any], given: str | None) -> tuple[str, str | dict[str, str]]:
+def _template(folder: Path, known: Mapping[str, Json], given: str | None) -> tuple[str, str | dict[str, str]]:
     path = Path(given) if given is not None else folder / _TEMPLATES
     if given is not None or path.is_file():
         try:
@@ -155,7 +154,7 @@ def _template(folder: Path, known: Mapping[str, Any], given: str | None) -> tupl
     )
 
 
-def _special(tokenizer: TextTokenizer, known: Mapping[str, Any]) -> dict[str, str]:
+def _special(tokenizer: TextTokenizer, known: Mapping[str, Json]) -> dict[str, str]:
     """Tokens that a template may name. Raises UsageError for a begin or end that the tokenizer does not have."""
     assert tokenizer.folder is not None
     said = {**_config(tokenizer.folder, "special_tokens_map.json"), **known}

@@ -25,6 +25,7 @@ from typing import Any
 from cardlab.core.errors import BadDataError, MissingDependencyError, UsageError
 from cardlab.core.files import decode
 from cardlab.core.identity import content_hash
+from cardlab.core.plain import Document
 
 TEXT, MESSAGES, COMPLETION = "text", "messages", "prompt and completion"
 REMEDY = (
@@ -52,8 +53,10 @@ _ALPACA = (
     "### Response:\n",
 )
 
-Turns = tuple[Mapping[str, Any], ...]
-Row = Mapping[str, Any]
+Json = Any
+"""A value of a JSON text: what it holds is asked where it is read."""
+Turns = tuple[Mapping[str, Json], ...]
+Row = Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,7 @@ class Sample:
     messages: Turns | None = None
     prompt: str | Turns | None = None
     completion: str | Turns | None = None
-    tools: tuple[Any, ...] | None = None
+    tools: tuple[Json, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,23 +157,23 @@ class _TwiceError(ValueError):
     """A key stands twice in an object: JSON readers keep the last and drop the other."""
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, Json]]) -> Document:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise _TwiceError(next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n])))
     return found
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> Json:
     raise ValueError(name)
 
 
-def _loads(text: str) -> Any:
+def _loads(text: str) -> Json:
     """As JSON says: Python's own NaN and Infinity are none. Raises ValueError, RecursionError."""
     return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parsed(text: str, where: str) -> Json:
     try:
         return _loads(text)
     except _TwiceError as error:
@@ -179,7 +182,7 @@ def _parsed(text: str, where: str) -> Any:
         raise UsageError(f"{where} is no JSON", remedy=REMEDY) from error
 
 
-def _lines(path: str, text: str) -> Iterator[tuple[Any, str]]:
+def _lines(path: str, text: str) -> Iterator[tuple[Json, str]]:
     # Only a line feed ends a line of JSON: what else Python counts as one may stand in a string.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip(" \t\r"):
@@ -187,7 +190,7 @@ def _lines(path: str, text: str) -> Iterator[tuple[Any, str]]:
             yield _parsed(line, where), where
 
 
-def _json(path: str, text: str) -> Iterable[tuple[Any, str]]:
+def _json(path: str, text: str) -> Iterable[tuple[Json, str]]:
     """The entries of a list; many tools write JSON lines under this name, so these are read too."""
     try:
         whole = _loads(text)
@@ -202,7 +205,7 @@ def _json(path: str, text: str) -> Iterable[tuple[Any, str]]:
     return [(whole, f"{path} line 1")]
 
 
-def _csv(path: str, text: str) -> Iterator[tuple[Any, str]]:
+def _csv(path: str, text: str) -> Iterator[tuple[Json, str]]:
     # Python's bound of a field, 128 KiB, is for files of strangers; a document may be longer.
     before = csv.field_size_limit(2**31 - 1)
     try:
@@ -227,7 +230,7 @@ def _csv(path: str, text: str) -> Iterator[tuple[Any, str]]:
         csv.field_size_limit(before)
 
 
-def _parquet(path: str) -> Iterator[tuple[Any, str]]:
+def _parquet(path: str) -> Iterator[tuple[Json, str]]:
     if not Path(path).is_file():
         raise UsageError(f"the data {path} cannot be read: no such file", remedy=REMEDY)
     try:
@@ -248,8 +251,8 @@ def _parquet(path: str) -> Iterator[tuple[Any, str]]:
             yield row, f"{path} row {number}"
 
 
-def _of_rows(path: str, rows: Iterable[tuple[Any, str]]) -> Samples:
-    found: list[tuple[dict[str, Any], str]] = []
+def _of_rows(path: str, rows: Iterable[tuple[Json, str]]) -> Samples:
+    found: list[tuple[Document, str]] = []
     form, first, alpaca = "", "", False
     unused: dict[str, None] = {}
     for plain, where in rows:
@@ -277,12 +280,12 @@ def _of_rows(path: str, rows: Iterable[tuple[Any, str]]) -> Samples:
     return _finished(form, found, path, notes)
 
 
-def _said(row: Row) -> dict[str, Any]:
+def _said(row: Row) -> Document:
     """Without columns of null: tables have every column in every row."""
     return {key: value for key, value in row.items() if value is not None}
 
 
-def _form(row: Row, where: str) -> tuple[str, dict[str, Any]]:
+def _form(row: Row, where: str) -> tuple[str, Document]:
     """Form of a row and the columns of its sample; UsageError for one that is none."""
     for key in _NOT_READ:
         if key in row:
@@ -320,7 +323,7 @@ def _form(row: Row, where: str) -> tuple[str, dict[str, Any]]:
     return COMPLETION, _completion(row, where)
 
 
-def _completion(row: Row, where: str) -> dict[str, Any]:
+def _completion(row: Row, where: str) -> Document:
     for key in ("prompt", "completion"):
         if key not in row:
             raise UsageError(f"{where} has no {key}", remedy="give prompt and completion in every row")
@@ -341,7 +344,7 @@ def _completion(row: Row, where: str) -> dict[str, Any]:
     return {"prompt": prompt, "completion": completion, **_tools(row, where)}
 
 
-def _alpaca(row: Row, where: str) -> dict[str, Any]:
+def _alpaca(row: Row, where: str) -> Document:
     instruction, output = _text(row, "instruction", where), _text(row, "output", where)
     more = _text(row, "input", where) if "input" in row else ""
     return {"prompt": alpaca_prompt(instruction, more), "completion": output}
@@ -360,7 +363,7 @@ def _text(row: Row, key: str, where: str) -> str:
     return value
 
 
-def _turns(value: Any, key: str, where: str) -> Turns:
+def _turns(value: Json, key: str, where: str) -> Turns:
     if isinstance(value, str):
         raise UsageError(
             f"{where} has {key} as a text, not as a list of messages", remedy="give conversations as .jsonl or .parquet"
@@ -370,10 +373,10 @@ def _turns(value: Any, key: str, where: str) -> Turns:
     return tuple(_turn(entry, f"{where} message {number}") for number, entry in enumerate(value, start=1))
 
 
-def _turn(entry: Any, where: str) -> dict[str, Any]:
+def _turn(entry: Json, where: str) -> Document:
     if not isinstance(entry, dict):
         raise UsageError(f"{where} is no object", remedy='give {"role": ..., "content": ...}')
-    turn: dict[str, Any] = _without_null(entry)
+    turn: Document = _without_null(entry)
     if not isinstance(turn.get("role"), str):
         hint = " (from and value are another format)" if "from" in turn else ""
         raise UsageError(f"{where} has no role{hint}", remedy='give {"role": "user" or "assistant", "content": ...}')
@@ -387,14 +390,14 @@ def _turn(entry: Any, where: str) -> dict[str, Any]:
     return turn
 
 
-def _without_null(value: Any) -> Any:
+def _without_null(value: Json) -> Json:
     """Tables fill what an entry does not have with null; a template would print it."""
     if isinstance(value, dict):
         return {key: _without_null(inner) for key, inner in value.items() if inner is not None}
     return [_without_null(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _tools(row: Row, where: str) -> dict[str, Any]:
+def _tools(row: Row, where: str) -> Document:
     value = row.get("tools")
     if isinstance(value, str):
         value = _parsed(value, f"{where}: tools")
@@ -410,14 +413,14 @@ def _no_tools(row: Row, where: str) -> None:
         raise UsageError(f"{where} has tools without a conversation", remedy="leave the column tools out")
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Json) -> str:
     for kind, name in ((bool, "true or false"), ((int, float), "a number"), (list, "a list"), (dict, "an object")):
         if isinstance(value, kind):
             return name
     return type(value).__name__
 
 
-def _finished(form: str, rows: Iterable[tuple[dict[str, Any], str]], path: str, notes: list[str]) -> Samples:
+def _finished(form: str, rows: Iterable[tuple[Document, str]], path: str, notes: list[str]) -> Samples:
     """Halves of characters that stand alone have no UTF-8 and become U+FFFD, as any reader shows them."""
     halves = _Halves()
     samples = []
@@ -435,7 +438,7 @@ class _Halves:
     def __init__(self) -> None:
         self.replaced = 0
 
-    def out_of(self, value: Any) -> Any:
+    def out_of(self, value: Json) -> Json:
         """The same value without them."""
         if isinstance(value, str):
             text, count = _HALF.subn("\ufffd", value)

@@ -148,6 +148,11 @@ def kernel_probe(platform: HardwareDevice) -> Iterable[Probe]:
     if device is None or not importlib.util.find_spec("bitsandbytes") or not importlib.util.find_spec("torch"):
         return
     try:
+        import_torch()
+    except MissingDependencyError:
+        # Said already, by the line of torch.
+        return
+    try:
         try_kernels(device, native_dtypes(device)[0], NF4)
     except CardlabError as error:
         yield Probe(name="4-bit kernels", ok=False, state=error.message, remedy=error.remedy)

@@ -29,11 +29,17 @@ _AT_ONCE = 2**20
 _OUTLIERS = 6.0
 
 
+Untyped = Any
+"""What torch and bitsandbytes state no type of: contexts of functions, parameters with a state."""
+
+
 class _TakenApart(torch.autograd.Function):  # type: ignore[misc]
     """A product with a weight that is taken apart before it, forward and again backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, int], eight: bool) -> Any:
+    def forward(
+        ctx: Untyped, x: torch.Tensor, bias: torch.Tensor | None, shape: tuple[int, int], eight: bool
+    ) -> Untyped:
         ctx.shape, ctx.eight = shape, eight
         if eight:
             # Its product keeps the input, whether or not anything is trained with it.
@@ -42,7 +48,7 @@ class _TakenApart(torch.autograd.Function):  # type: ignore[misc]
         return torch.nn.functional.linear(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+    def backward(ctx: Untyped, *gradients: torch.Tensor) -> Untyped:
         (gradient,) = gradients
         weight, _scales = _taken_apart(gradient, ctx.shape, ctx.eight)
         return torch.matmul(gradient, weight), None, None, None
@@ -62,7 +68,7 @@ def _taken_apart(like: torch.Tensor, shape: tuple[int, int], eight: bool) -> tup
 class FourBit(bnb.nn.Linear4bit, KeptMap):  # type: ignore[misc]
     """A linear map whose frozen weight is kept in nf4."""
 
-    weight: Any
+    weight: Untyped
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As bitsandbytes computes it; without storage, the same shapes."""
@@ -121,7 +127,7 @@ class FourBit(bnb.nn.Linear4bit, KeptMap):  # type: ignore[misc]
 class EightBit(bnb.nn.Linear8bitLt, KeptMap):  # type: ignore[misc]
     """A linear map whose frozen weight is kept in int8."""
 
-    state: Any
+    state: Untyped
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As bitsandbytes computes it; without storage, the same shapes."""
@@ -176,13 +182,13 @@ def _some_rows(dense: torch.Tensor) -> Iterator[slice]:
     return (slice(first, first + step) for first in range(0, int(dense.shape[0]), step))
 
 
-def _in_four_bits(dense: torch.Tensor, device: str, nested: bool) -> tuple[torch.Tensor, Any]:
+def _in_four_bits(dense: torch.Tensor, device: str, nested: bool) -> tuple[torch.Tensor, Untyped]:
     """Packed values and state of a weight in nf4, as bitsandbytes makes them of the whole."""
     count = dense.numel()
     # Laid out before: what stays between what is dropped would hold its pages.
     values = torch.empty((-(-count // 2), 1), dtype=torch.uint8, device=device)
     scales = torch.empty(-(-count // _BLOCK), dtype=torch.float32, device=device)
-    state: Any = None
+    state: Untyped = None
     for rows in _some_rows(dense):
         part = dense[rows].to(device)
         first = rows.start * int(dense.shape[1])

@@ -20,6 +20,8 @@ from cardlab.profilers.runtime.families import Family
 from cardlab.profilers.runtime.families.generic import Generic, inspected
 
 Shape = tuple[int, ...]
+Rule = Any
+"""One of transformers' rules of conversion, which state no types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +129,7 @@ class _Target:
 
     name: str
     renamed: str
-    converter: Any = None
+    converter: Rule = None
     source: str = ""
 
 
@@ -147,7 +149,7 @@ class _Names:
 class _Rules(_Names):
     """The rules that transformers loads a model by, in its own order: all renamings, then one fusion at most."""
 
-    def __init__(self, model: Any, wanted: Mapping[str, Shape]) -> None:
+    def __init__(self, model: Rule, wanted: Mapping[str, Shape]) -> None:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, WeightRenaming
 
@@ -170,7 +172,7 @@ class _Rules(_Names):
         before, _ = self._renamed(name, self._renamings, [])
         return _Target(name=renamed, renamed=before, converter=self._of_source[source], source=source)
 
-    def _renamed(self, name: str, renamings: list[Any], converters: list[Any]) -> tuple[str, str | None]:
+    def _renamed(self, name: str, renamings: list[Rule], converters: list[Rule]) -> tuple[str, str | None]:
         from transformers.core_model_loading import rename_source_key
 
         found: tuple[str, str | None] = rename_source_key(name, renamings, converters, self._prefix, self._state)
@@ -194,7 +196,7 @@ class _Fused:
 
     name: str
     shape: Shape
-    converter: Any
+    converter: Rule
     found: dict[str, dict[int, tuple[_Target, Entry]]] = field(default_factory=dict)
 
     def take(self, target: _Target, entry: Entry) -> bool:
