@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,10 @@ def profile_codecs(
         from cardlab.split.accuracy import english_text, pretrain
 
         say(f"{task.model} has no weights: it is trained for {PRETRAIN_STEPS} steps first")
-        weights = pretrain(task, execution, tokenizer.encode([english_text()]), steps=PRETRAIN_STEPS)
+        # What is trained whole is dense; the halves keep it in their own form.
+        weights = pretrain(
+            task, replace(execution, quantization=None), tokenizer.encode([english_text()]), steps=PRETRAIN_STEPS
+        )
     uid, layers = new_uid(), task.architecture.layers
     run = Run(
         uid=uid,

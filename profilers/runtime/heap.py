@@ -16,7 +16,7 @@ def settle_heap(execution: Execution, needed_bytes: int, factor: float = HELD_ME
     Dense weights on a CPU: it is kept where `factor` times the live bytes have room; a model too large for that is
     computed in as little memory as possible. Quantised ones: each pass takes a weight apart and drops it, and kept,
     those blocks are split by activations that stay (a device's half of llama-3.2-1b in nf4 rose to 1,006 MiB instead of
-    676), so large blocks are given back. On a GPU torch has an allocator of its own.
+    624), so large blocks are given back. On a GPU torch has an allocator of its own.
     """
     if execution.accelerator is not None:
         return

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from cardlab.core.errors import ProfileError
 from cardlab.core.records.task import Execution
 
 # A smaller one is held: reading costs about a millisecond, and saves nothing that matters.
@@ -35,12 +36,13 @@ class RowsOfFile:
     """
 
     def __init__(self, path: Path, offset: int, dtype: torch.dtype, columns: int) -> None:
+        self._path = path
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._offset, self._dtype, self._columns = offset, dtype, columns
         self._row_bytes = columns * dtype.itemsize
 
     def read(self, numbers: list[int]) -> torch.Tensor:
-        """Rows by number, ascending: [len(numbers), columns]. Raises OSError where the file ends before."""
+        """Rows by number, ascending: [len(numbers), columns]. Raises ProfileError where the file ends before."""
         held = bytearray(len(numbers) * self._row_bytes)
         view, place, last = memoryview(held), 0, len(numbers)
         while place < last:
@@ -49,7 +51,10 @@ class RowsOfFile:
                 end += 1
             part = view[place * self._row_bytes : end * self._row_bytes]
             if os.preadv(self._file, [part], self._offset + numbers[place] * self._row_bytes) != len(part):
-                raise OSError("the file ends before these rows")
+                raise ProfileError(
+                    f"{self._path} ends before row {numbers[end - 1]} of its embedding",
+                    remedy="put the file of the weights back, and leave it as it is while it is trained on",
+                )
             place = end
         return torch.frombuffer(held, dtype=self._dtype).view(last, self._columns)
 

@@ -433,6 +433,7 @@ def test_a_profile_and_a_fit_predict_a_run_with_a_given_cut(tmp_path: Path) -> N
         }
 
 
+@pytest.mark.alone
 def test_a_run_with_a_codec_is_held_against_that_codecs_bytes(tmp_path: Path) -> None:
     """Uncompressed bytes would predict an uplink many times too slow; without a profile of the codec there is none."""
     task = ("--model", "tiny-llama", "--batch", "4", "--seq", "128", "--dtype", "float32")
@@ -460,9 +461,8 @@ def test_a_run_with_a_codec_is_held_against_that_codecs_bytes(tmp_path: Path) ->
     assert "of here do not know newer data" in command("card", "validate").out
     terms = {term["term"]: term for term in checked["terms"]}
     for way in ("uplink", "downlink"):
-        # Messages of some kilobytes: what a message costs beside its bytes counts too, most of all on a busy machine;
-        # but uncompressed bytes would take 20 times as long as was predicted, and 9 times as long as was observed.
-        assert 0.1 < terms[way]["predicted_s"] / terms[way]["observed_s"] < 1.5
+        # Messages of some kilobytes: what a message costs beside its bytes counts too, but no factor of 20.
+        assert 0.4 < terms[way]["predicted_s"] / terms[way]["observed_s"] < 1.5
     assert terms["encode"]["predicted_s"] > 0
     [row] = [line for line in command("cardlab", "db", "info").out.splitlines() if " cpu " in line]
     assert row.split()[0] == "here"

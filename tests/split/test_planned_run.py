@@ -48,6 +48,7 @@ def followed(plan: dict[str, Any], *words: str) -> dict[str, dict[str, Any]]:
     return {term["term"]: term for term in checked["terms"]}
 
 
+@pytest.mark.alone
 def test_what_was_planned_is_what_the_run_is_held_against(tmp_path: Path) -> None:
     done("profile-device", *TASK, *MEASURE)
     done("calibrate", "fit")
@@ -58,8 +59,8 @@ def test_what_was_planned_is_what_the_run_is_held_against(tmp_path: Path) -> Non
     for name in ("device", "server", "uplink", "downlink", "adapters"):
         assert terms[name]["predicted_s"] == pytest.approx(decision["delay_terms"][name], rel=1e-9), name
     assert decision["delay_terms"]["uplink"] == pytest.approx(2 * BITS / 20e6, rel=1e-9)
-    # The uplink is shaped to what was planned for; bits for bytes would be a factor of 8. A busy machine adds to it.
-    assert 0.7 < terms["uplink"]["observed_s"] / terms["uplink"]["predicted_s"] < 5
+    # The uplink is shaped to what was planned for; a factor would be another quantity.
+    assert 0.7 < terms["uplink"]["observed_s"] / terms["uplink"]["predicted_s"] < 1.6
     for name in ("device", "server"):
         assert terms[name]["observed_s"] > 0 and terms[name]["error"] is not None
     # The same plan with a codec that nobody profiled: its bytes are not known, and the plan's are not those.
@@ -68,6 +69,7 @@ def test_what_was_planned_is_what_the_run_is_held_against(tmp_path: Path) -> Non
     assert unknown["device"]["predicted_s"] == pytest.approx(terms["device"]["predicted_s"], rel=1e-9)
 
 
+@pytest.mark.alone
 def test_a_planned_codec_is_run_and_held_against_its_own_bytes(tmp_path: Path) -> None:
     done("profile-device", *TASK, *MEASURE, "--compression")
     done("calibrate", "fit")
@@ -79,6 +81,6 @@ def test_a_planned_codec_is_run_and_held_against_its_own_bytes(tmp_path: Path) -
     for name in ("uplink", "downlink", "encode", "decode"):
         assert terms[name]["predicted_s"] == pytest.approx(decision["delay_terms"][name], rel=1e-9), name
     assert decision["delay_terms"]["uplink"] < 0.3 * BITS / 20e6
-    assert 0.1 < terms["uplink"]["predicted_s"] / terms["uplink"]["observed_s"] < 1.6
+    assert 0.4 < terms["uplink"]["predicted_s"] / terms["uplink"]["observed_s"] < 1.6
     [listed] = done("card", "runs", "--json").document["runs"]
     assert listed["plan_id"] == plan["plan_id"] and listed["rounds"] == 3

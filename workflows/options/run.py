@@ -150,14 +150,13 @@ class DeviceOptions(Checked):
     threads: Annotated[int, Opt("CPU threads that compute.", low=1, panel=_HERE)] = 1
     dtype: Annotated[
         str,
-        Opt("Compute dtype here: float32, bfloat16 or float16; auto is that of the plan's profile.", panel=_HERE),
+        Opt(
+            "Compute dtype here: float32, bfloat16 or float16; auto is what this device computes natively.", panel=_HERE
+        ),
     ] = "auto"
     quantization: Annotated[
         str,
-        Opt(
-            "Frozen weights here: none, int8, nf4 or nf4-double; auto is as the model's files or the plan's profile.",
-            panel=_HERE,
-        ),
+        Opt("Frozen weights here: none, int8, nf4 or nf4-double; auto is as the model's files.", panel=_HERE),
     ] = "auto"
     lora_rank: Annotated[int | None, Opt("Refuse a run of another rank.", panel=_LORA)] = None
     lora_alpha: Annotated[float | None, Opt("Refuse a run of another alpha.", panel=_LORA)] = None

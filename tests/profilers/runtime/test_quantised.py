@@ -15,7 +15,7 @@ pytestmark = pytest.mark.torch
 import bitsandbytes as bnb
 import torch
 
-from cardlab.core.errors import NotSupportedError, UsageError
+from cardlab.core.errors import NotSupportedError, ProfileError, UsageError
 from cardlab.core.records.task import QUANTIZATIONS, Execution
 from cardlab.profilers.runtime import analyse, resolve_execution, resolve_task
 from cardlab.profilers.runtime import quantised as maps
@@ -170,6 +170,15 @@ def test_a_profile_in_four_bits_is_its_own_execution(tmp_path: Path, monkeypatch
     assert command("cardlab", "db", "check").code == 0
 
 
+def test_codecs_are_profiled_beside_quantised_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model without weights is trained first, whole: that is no work for weights that are kept quantised."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cardlab.workflows.codecs.PRETRAIN_STEPS", 2)
+    words = ("profile-device", "--platform", "cpu", "--model", "tiny-llama", "--seq", "16", "--repeats", "2")
+    done = command(*words, "--no-whole-step", "--dtype", "float32", "--quantization", "nf4", "--compression")
+    assert done.code == 0, done.err
+
+
 def test_rows_of_a_file_are_those_of_the_embedding_it_holds(tmp_path: Path) -> None:
     """Whatever a class does with them: gemma's multiplies what it looks up."""
 
@@ -185,5 +194,5 @@ def test_rows_of_a_file_are_those_of_the_embedding_it_holds(tmp_path: Path) -> N
     expected = torch.nn.functional.embedding(ids, held.weight.float()) * 7.0
     assert torch.equal(empty(ids), expected) and empty.weight.is_meta
     (tmp_path / "weights").write_bytes(b"headers!" + held.weight.detach().numpy().tobytes()[:100])
-    with pytest.raises(OSError, match="ends before"):
+    with pytest.raises(ProfileError, match="weights ends before row 5 .*put the file"):
         empty(ids)
