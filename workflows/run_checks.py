@@ -1,0 +1,149 @@
+"""Options of a run that contradict each other, its plan, or the unfinished run that goes on."""
+
+from __future__ import annotations
+
+from cardlab.core.errors import RunError, UsageError
+from cardlab.core.options import given
+from cardlab.core.records.plan import Plan
+from cardlab.core.records.task import Task
+from cardlab.profilers.runtime.configs import load_architecture, load_computing
+from cardlab.profilers.runtime.execution import DTYPES
+from cardlab.profilers.runtime.quantization import AUTO, NONE
+from cardlab.split.codecs.registry import codec_named
+from cardlab.split.rates import SCHEDULES
+from cardlab.split.schedule import check_plan
+from cardlab.split.settings import RunSettings, check_computing, check_cut
+from cardlab.split.weights import open_weights
+from cardlab.workflows.options.run import RunOptions, TrainingOptions
+from cardlab.workflows.run_data import devices_of, files_of, tokenizer_of
+
+# What a journal says already; anything else that a resumed run was given would be dropped.
+_RESUMABLE = frozenset(
+    (
+        "--local",
+        "--resume",
+        "--out",
+        "--threads",
+        "--dtype",
+        "--quantization",
+        "--data",
+        "--tokenizer",
+        "--chat-template",
+        "--train-on",
+        "--packing",
+        "--link",
+        "--silence",
+        "--model",
+    )
+    + ("--devices", "--bind", "--key", "--allow", "--platform", "--name", "--wait")
+)
+
+
+_OF_DEVICES = frozenset(("--data", "--tokenizer", "--chat-template", "--train-on", "--packing", "--link", "--model"))
+
+
+def check_options(options: TrainingOptions) -> None:
+    """Raise UsageError for options that are none, contradict each other, or have no effect."""
+    if isinstance(options, RunOptions):
+        _check_files(options)
+    if options.resume:
+        # The server's own half was settled when the run began; in a local run these go to the devices.
+        _check_resumed(options, _RESUMABLE if isinstance(options, RunOptions) else _RESUMABLE - _OF_DEVICES)
+        return
+    if options.server_sharing is not None and not options.parallel and options.plan is None:
+        raise UsageError(
+            "--server-sharing has no effect on devices one after another", remedy="add --parallel, or leave it out"
+        )
+    # A server of its own may be joined by more than it waits for.
+    alone = isinstance(options, RunOptions) and devices_of(options) == 1
+    if options.parallel and options.plan is None and alone:
+        raise UsageError("--parallel has no effect on one device", remedy="give --devices 2, or leave --parallel out")
+    if options.error_feedback and options.plan is None and options.codec in (None, "none"):
+        raise UsageError("--error-feedback has no effect without a codec", remedy="name a --codec, or leave it out")
+    if (options.plan is None) == (options.cut is None):
+        raise UsageError("a run needs a cut", remedy="give --plan ID or --cut C, one of them")
+    if options.wire_dtype is not None and options.wire_dtype not in DTYPES:
+        raise UsageError(f"{options.wire_dtype!r} is no wire dtype", remedy=f"use one of: {', '.join(DTYPES)}")
+    if options.codec is not None:
+        codec_named(options.codec)
+    if not 0.0 < options.learning_rate < float("inf"):
+        raise UsageError(f"--learning-rate is {options.learning_rate:g}", remedy="give a number above 0")
+    if options.schedule not in SCHEDULES:
+        raise UsageError(f"{options.schedule!r} is no schedule", remedy=f"use one of: {', '.join(SCHEDULES)}")
+    if not 0.0 <= options.weight_decay < float("inf"):
+        raise UsageError(f"--weight-decay is {options.weight_decay:g}", remedy="give 0 or a number above it")
+
+
+def _check_resumed(options: TrainingOptions, allowed: frozenset[str]) -> None:
+    """Raise UsageError for an option that the unfinished run has settled."""
+    settled = [flag for flag in given(options) if flag not in allowed]
+    if settled:
+        raise UsageError(
+            f"{settled[0]} has no effect on an unfinished run, which goes on as it began",
+            remedy=f"leave {settled[0]} out, or begin another run in another --out",
+        )
+
+
+def _check_files(options: RunOptions) -> None:
+    """Raise UsageError for several files that are not one for each device."""
+    count, files = options.devices, len(files_of(options))
+    if files > 1 and count not in (None, files):
+        raise UsageError(
+            f"--data names {files} files and --devices {count}", remedy="give one file for all, or one for each device"
+        )
+
+
+def check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
+    """Raise RunError or UsageError if what an unfinished run trains with is not what it began with."""
+    model = settings.task.model
+    if options.dtype != "auto" and settings.dtype not in (None, options.dtype):
+        raise UsageError(
+            f"the run in {options.out} began in {settings.dtype}, not in {options.dtype}",
+            remedy="leave --dtype out, or begin another run in another --out",
+        )
+    if options.quantization not in (AUTO, settings.quantization or NONE):
+        raise UsageError(
+            f"the run in {options.out} began with --quantization {settings.quantization or NONE}",
+            remedy="leave --quantization out, or begin another run in another --out",
+        )
+    if load_architecture(model) != settings.task.architecture:
+        raise RunError(
+            f"{model} has other dimensions than when the run in {options.out} began",
+            remedy="put its config.json back, or begin another run in another --out",
+        )
+    check_computing(settings.computing, model, load_computing(model))
+    if settings.weights and open_weights(settings.task, settings.seed).fingerprint != settings.weights:
+        raise RunError(
+            f"the frozen weights of {model} are not those that the run in {options.out} began with",
+            remedy="put them back, or begin another run in another --out",
+        )
+    tokenizer = tokenizer_of(options, model)
+    if tokenizer is not None and settings.tokenizer not in (None, tokenizer.digest):
+        raise RunError(
+            f"the run in {options.out} began with another tokenizer than {tokenizer.origin}",
+            remedy="name that one with --tokenizer, or begin another run in another --out",
+        )
+
+
+def check_warmup(settings: RunSettings) -> None:
+    """Raise UsageError for a warm-up that the run never leaves: its learning rate would not be what was asked for."""
+    steps = settings.rounds * settings.epochs
+    if settings.warmup_steps >= steps:
+        raise UsageError(
+            f"--warmup-steps is {settings.warmup_steps}, and a device takes {steps} mini-batch(es) in the whole run",
+            remedy="give fewer, or more --rounds or --local-epochs",
+        )
+
+
+def check_against(options: TrainingOptions, plan: Plan | None, task: Task) -> None:
+    """Raise UsageError or RunError for options, or a task, that the plan does not fit; UsageError for a cut outside."""
+    if plan is not None:
+        check_plan(plan, task, options.codec)
+        if options.codec is not None and plan.rounds[0].devices[0].codec is not None:
+            raise UsageError("the plan names the codecs itself", remedy="leave --codec out")
+        if options.local_epochs is not None and plan.local_epochs not in (None, options.local_epochs):
+            raise UsageError(
+                f"the plan is for {plan.local_epochs} local epoch(s)", remedy="leave --local-epochs out, or plan again"
+            )
+    elif options.cut is not None:
+        check_cut(task, options.cut)

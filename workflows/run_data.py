@@ -1,0 +1,71 @@
+"""What the devices of a run train on, as far as the server's side knows it: files, labels, tokenizer."""
+
+from __future__ import annotations
+
+from cardlab.core.errors import UsageError
+from cardlab.core.records.plan import Plan
+from cardlab.split.schedule import Schedule
+from cardlab.split.settings import RunSettings
+from cardlab.split.tokenizer import TextTokenizer, open_tokenizer
+from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
+from cardlab.workflows.training_data import choice_of, data_words, read_data
+
+
+def files_of(options: RunOptions) -> tuple[str, ...]:
+    """The files that were named; () for the bundled text."""
+    data = options.data
+    return () if data is None else (data,) if isinstance(data, str) else data
+
+
+def devices_of(options: TrainingOptions) -> int:
+    """How many devices a run without a plan has: as asked, else one for each file."""
+    files = files_of(options) if isinstance(options, RunOptions) else ()
+    return options.devices or max(1, len(files))
+
+
+def names_of(options: RunOptions, planned: tuple[str, ...]) -> tuple[str, ...]:
+    """Labels of the devices of a local run. Raises UsageError for files that are not one for each of a plan's."""
+    count = len(files_of(options))
+    if planned and count > 1 and count != len(planned):
+        raise UsageError(
+            f"the plan names {len(planned)} device(s) and --data {count} files",
+            remedy="give one file for all, or one for each device",
+        )
+    return planned or tuple(f"device-{n}" for n in range(1, devices_of(options) + 1))
+
+
+def data_notes_of(options: RunOptions, settings: RunSettings, names: tuple[str, ...]) -> tuple[str, ...]:
+    """What the devices train on, before any of them is started; errors as `read_data` and `prepare_data`."""
+    files, choice = files_of(options), choice_of(options)
+    tokenizer = open_tokenizer(settings.task.model, options.tokenizer)
+    if len(files) < 2:
+        samples = read_data(files[0] if files else None, choice, tokenizer)
+        shards = {name: (place, len(names)) for place, name in enumerate(names)}
+        return data_words(samples, choice, tokenizer, settings, shards)
+    return tuple(
+        f"{name}: {line.removeprefix(f'{name}: ')}"
+        for name, path in zip(names, files, strict=True)
+        for line in data_words(read_data(path, choice, tokenizer), choice, tokenizer, settings, {name: (0, 1)})
+    )
+
+
+def tokenizer_of(options: TrainingOptions, model: str) -> TextTokenizer | None:
+    """The tokenizer of the run; None where the server has none of its own and takes that of the first device."""
+    given = options.tokenizer if isinstance(options, (RunOptions, ServerOptions)) else None
+    found = open_tokenizer(model, given)
+    # A server without text knows nothing of its devices' tokens.
+    return found if given is not None or found.tool is not None or isinstance(options, RunOptions) else None
+
+
+def check_data(options: TrainingOptions, settings: RunSettings, plan: Plan | None) -> tuple[str, ...]:
+    """What the devices of a local run train on; what is wrong with data and tokenizer, before anything is started.
+
+    Errors as `read_data` and `prepare_data`.
+    """
+    task = settings.task
+    tokenizer = tokenizer_of(options, task.model)
+    if tokenizer is not None:
+        tokenizer.check_fits(task.model, task.architecture.vocab_size)
+    if not isinstance(options, RunOptions):
+        return ()
+    return data_notes_of(options, settings, names_of(options, Schedule(plan, settings.cut).devices))
