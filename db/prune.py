@@ -28,6 +28,7 @@ from cardlab.db.schema import (
     RunRow,
     SampleBlockRow,
     TrainPhaseRow,
+    TrainQualityRow,
     TrainRoundRow,
 )
 from cardlab.db.store import Store
@@ -198,6 +199,7 @@ def _remove(connection: Connection, selection: Selection, runs: Ids, fits: Ids, 
     rounds = sa.select(TrainRoundRow.id).where(TrainRoundRow.run_id.in_(runs))
     delete(TrainPhaseRow, TrainPhaseRow.train_round_id.in_(rounds))
     delete(TrainRoundRow, TrainRoundRow.run_id.in_(runs))
+    delete(TrainQualityRow, TrainQualityRow.run_id.in_(runs))
     delete(CodecCostRow, CodecCostRow.measurement_id.in_(_measurement_ids(runs)))
     delete(MeasurementRow, MeasurementRow.point_id.in_(_point_ids(runs)))
     delete(OperatingPointRow, OperatingPointRow.point_id.in_(_point_ids(runs)))

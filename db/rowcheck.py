@@ -130,7 +130,15 @@ def _operating_point(row: Values) -> str | None:
 
 
 def _train_round(row: Values) -> str | None:
-    return None if _list_of(row["losses"], int | float) else "losses have another form"
+    norms = row["gradient_norms"]
+    right = _list_of(row["losses"], int | float) and (norms is None or _list_of(norms, int | float))
+    return None if right else "losses or norms have another form"
+
+
+def _train_quality(row: Values) -> str | None:
+    if not 0 <= row["correct"] <= row["tokens"] or row["tokens"] < 1:
+        return f"has {row['correct']} right of {row['tokens']} tokens"
+    return None if row["elapsed_s"] >= 0.0 and row["up_bytes"] >= 0 else "has a negative time or size"
 
 
 def _train_phase(row: Values) -> str | None:
@@ -174,6 +182,7 @@ _JUDGES: Mapping[str, Callable[[Values], str | None]] = {
     "operating_point": _operating_point,
     "train_round": _train_round,
     "train_phase": _train_phase,
+    "train_quality": _train_quality,
     "sample_block": _sample_block,
     "fit": _fit,
     "link": _link,

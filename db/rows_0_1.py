@@ -167,6 +167,9 @@ def train_round(row: Document) -> Row:
         "down_bytes": document.pop("down_bytes", None),
         "adapter_bytes": document.pop("adapters_bytes", None),
         "rtt_s": document.pop("rtt_s", None),
+        "rows": None,
+        "tokens": None,
+        "gradient_norms": None,
         "document": document,
     }
 

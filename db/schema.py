@@ -344,7 +344,26 @@ class TrainRoundRow(Row):
     down_bytes: Mapped[int | None] = mapped_column(BigInteger)
     adapter_bytes: Mapped[int | None] = mapped_column(BigInteger)
     rtt_s: Mapped[float | None]
+    rows: Mapped[int | None] = mapped_column(BigInteger)
+    tokens: Mapped[int | None] = mapped_column(BigInteger)
+    gradient_norms: Mapped[list[Any] | None]
     document: Mapped[Document]
+
+
+class TrainQualityRow(Row):
+    """How well the adapters after a round predict the held-out rows of one device."""
+
+    __tablename__ = "train_quality"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id"), index=True)
+    device_id: Mapped[int] = mapped_column(ForeignKey("device.id"))
+    number: Mapped[int]
+    cut: Mapped[int]
+    loss: Mapped[float]
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    correct: Mapped[int] = mapped_column(BigInteger)
+    elapsed_s: Mapped[float]
+    up_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class TrainPhaseRow(Row):

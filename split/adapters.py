@@ -165,10 +165,14 @@ def unpack_adapters(packed: Mapping[str, Packed], task: Task, layers: Sequence[i
     return unflat(tensors)
 
 
-def averaged(sets: Sequence[AdapterSet]) -> AdapterSet:
-    """The mean of several devices' adapters and moments, tensor by tensor (they saw equally many tokens)."""
+def averaged(sets: Sequence[AdapterSet], rows: Sequence[int] = ()) -> AdapterSet:
+    """The mean of several devices' adapters and moments, tensor by tensor.
+
+    `rows`: of each device's data, |D_m|, by which it counts (the letter's equation (1)); () for all the same.
+    """
     import torch
 
+    weights = None if len(set(rows)) < 2 else torch.tensor([own / sum(rows) for own in rows], dtype=torch.float32)
     flats = [flat(adapters) for adapters in sets]
     mean = {}
     for name, first in flats[0].items():
@@ -178,7 +182,8 @@ def averaged(sets: Sequence[AdapterSet]) -> AdapterSet:
         else:
             # Summed in float32: half precision would lose the small differences between devices.
             stacked = torch.stack([other[name].to(torch.float32) for other in flats])
-            mean[name] = stacked.mean(dim=0).to(first.dtype)
+            whole = stacked.mean(dim=0) if weights is None else torch.tensordot(weights, stacked, dims=1)
+            mean[name] = whole.to(first.dtype)
     return unflat(mean)
 
 

@@ -22,7 +22,7 @@ from cardlab.split.protocol import Gradients
 from cardlab.split.recipe import Weight
 from cardlab.split.refusals import FrameError, RefusalCode
 from cardlab.split.shared_half import SharedHalf
-from cardlab.split.turn import Arrival, Turn, Unpacked
+from cardlab.split.turn import Arrival, Turn, Weighed
 
 
 def common_cut(cuts: Mapping[str, int], number: int) -> int:
@@ -64,7 +64,7 @@ def sharing_of(asked: str | None, plan: Plan | None, parallel: bool) -> str:
 class _Pending:
     """A mini-batch that waits for those of the others."""
 
-    came: Unpacked
+    came: Weighed
     arrived_s: float
     laps: Laps
 
@@ -127,10 +127,10 @@ class BatchedSteps:
         self.shared.half.clock.step = turns[0].step
         came = [pending.came for _, pending in ready]
         steps = self.shared.half.train_batched(
-            [one.activation for one in came],
-            [one.labels for one in came],
-            [one.rows for one in came],
-            [Weight(in_step=one.weight) for one in came],
+            [one.rows.activation for one in came],
+            [one.rows.labels for one in came],
+            [one.rows.rows for one in came],
+            [Weight(in_step=one.weight, in_batch=turn.rows) for (turn, _), one in zip(ready, came, strict=True)],
         )
         end_s = now_s()
         for _, pending in ready:

@@ -6,7 +6,7 @@ its end. So a device that was killed is simply started again, and one that lost 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from cardlab.core.errors import CardlabError, RunError
 from cardlab.core.records.device import Device
 from cardlab.split.adapters import pack_adapters, unpack_adapters
 from cardlab.split.batches import NO_LOSS, MiniBatch
+from cardlab.split.codecs.base import Packed
 from cardlab.split.codecs.registry import pack_tensor, unpack_tensor, warm_codec
 from cardlab.split.device_transport import CONNECT_S, DeviceTransport
 from cardlab.split.laps import Laps, now_s
@@ -24,8 +25,12 @@ from cardlab.split.protocol import (
     AdaptersReturn,
     Bye,
     End,
+    Evaluate,
+    Evaluated,
     Gradients,
+    HeldOut,
     Hello,
+    Judged,
     Message,
     Ready,
     Refused,
@@ -47,11 +52,19 @@ _MAX_REASON = 1000
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """What a device trains with: its half, mini-batches by number, and what those come from."""
+    """What a device trains with.
+
+    Attributes:
+        half: its side of the model.
+        batch: mini-batches by number.
+        inputs: what those come from.
+        held_out: mini-batches that it judges adapters by, each row once.
+    """
 
     half: Half
     batch: Callable[[int], MiniBatch]
     inputs: Inputs = field(default_factory=Inputs)
+    held_out: Callable[[], Iterator[MiniBatch]] = lambda: iter(())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +169,8 @@ class SplitDevice:
                 came = self._wait()
                 if isinstance(came.message, RoundStart):
                     self._round(came.message, came.arrived_s)
+                elif isinstance(came.message, Evaluate):
+                    self._evaluate(came.message)
             except _RunOver:
                 return self.done
             except _Abandoned:
@@ -197,6 +212,9 @@ class SplitDevice:
                 dtype=inputs.dtype,
                 quantization=inputs.quantization,
                 names=inputs.names[:_MAX_REASON],
+                rows=inputs.rows,
+                held_out_rows=inputs.held_out_rows,
+                batch=inputs.batch,
             )
         )
 
@@ -268,12 +286,49 @@ class SplitDevice:
                 self.done.rounds += 1
                 self._note(f"round {message.round} is stored: loss {message.loss:.4f}, {message.delay_s:.3f} s")
                 return False
-            case Welcome() | RoundStart() | Gradients():
+            case Welcome() | RoundStart() | Gradients() | Evaluate() | Judged():
                 return True
             case _:
                 error = FrameError(f"a message {message.KIND!r} came where none belongs", code=RefusalCode.OUT_OF_TURN)
                 self._leave(error)
                 raise error
+
+    def _evaluate(self, asked: Evaluate) -> None:
+        """Send all held-out rows through this side's layers, one mini-batch after the other."""
+        settings, equipment = self._settings, self._equipment
+        assert settings is not None and equipment is not None
+        self._check_cut(asked.cut, settings)
+        half = equipment.half
+        half.set_cut(asked.cut)
+        half.load(unpack_adapters(asked.adapters, settings.task, range(asked.cut)))
+        batches = 0
+        for batch in equipment.held_out():
+            with half.judging():
+                activation = half.forward(batch.ids, batch.rows)
+            self._transport.send(
+                HeldOut(
+                    round=asked.round,
+                    number=batches,
+                    activation=pack_tensor(activation, asked.codec, settings.wire_dtype),
+                    **_packed_rows(batch),
+                )
+            )
+            self._judged(asked.round, batches)
+            batches += 1
+        self._transport.send(Evaluated(round=asked.round, batches=batches))
+
+    def _judged(self, number: int, batch: int) -> None:
+        """Wait until that mini-batch is judged; older answers are passed over."""
+        while True:
+            message = self._wait().message
+            if isinstance(message, Judged) and (message.round, message.number) == (number, batch):
+                return
+
+    def _check_cut(self, cut: int, settings: RunSettings) -> None:
+        last = settings.task.architecture.layers - 1
+        # The message cannot know how many layers the model has.
+        if cut > last:
+            raise FrameError(f"a round came with cut {cut}, and the last is {last}", code=RefusalCode.FIELD)
 
     def _gradients_of(self, number: int, epoch: int) -> tuple[Gradients, float]:
         """The gradients of that mini-batch and when they came; older ones are passed over."""
@@ -289,10 +344,7 @@ class SplitDevice:
     def _round(self, start: RoundStart, arrived_s: float) -> None:
         settings, equipment = self._settings, self._equipment
         assert settings is not None and equipment is not None
-        last = settings.task.architecture.layers - 1
-        # The message cannot know how many layers the model has.
-        if start.cut > last:
-            raise FrameError(f"a round came with cut {start.cut}, and the last is {last}", code=RefusalCode.FIELD)
+        self._check_cut(start.cut, settings)
         said = describe_rates(self._transport.shape, start.link)
         if said is not None:
             self._note(f"round {start.round}: {said}")
@@ -326,25 +378,16 @@ class SplitDevice:
 
     def _mini_batch(self, this: _DeviceRound, epoch: int) -> None:
         """One forward and backward pass."""
-        import torch
-
         settings, half, laps, number = this.settings, this.equipment.half, this.laps, this.start.round
         half.clock.step = (number - 1) * settings.epochs + epoch
         batch = this.next_batch(half.clock.step)
         activation = half.forward(batch.ids, batch.rows)
         laps.mark("device")
-        # Token numbers fit in four bytes, and the server checks them against its vocabulary.
-        mask, positions = (
-            None if told is None else pack_tensor(told.to(torch.int32))
-            for told in (batch.rows.mask, batch.rows.positions)
-        )
         message = Activations(
             round=number,
             epoch=epoch,
             activation=pack_tensor(activation, this.start.codec, settings.wire_dtype),
-            labels=pack_tensor(batch.labels.to(torch.int32)),
-            mask=mask,
-            positions=positions,
+            **_packed_rows(batch),
             step_tokens=this.step_tokens,
             norms=this.norms,
         )
@@ -364,6 +407,15 @@ class SplitDevice:
         self.done.losses.append(answer.loss)
         this.up_bytes += message.payload_bytes
         this.down_bytes += answer.payload_bytes
+
+
+def _packed_rows(batch: MiniBatch) -> dict[str, Packed]:
+    """Labels, and mask or positions where there are some, ready to travel."""
+    import torch
+
+    told = {"labels": batch.labels, "mask": batch.rows.mask, "positions": batch.rows.positions}
+    # Token numbers fit in four bytes, and the server checks them against its vocabulary.
+    return {name: pack_tensor(tensor.to(torch.int32)) for name, tensor in told.items() if tensor is not None}
 
 
 def _mark_link(laps: Laps, answer: Gradients, back_s: float, offset_s: float) -> None:

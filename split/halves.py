@@ -10,6 +10,7 @@ that come and releases those that leave; nothing else is touched.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,14 @@ class ServerStep:
     loss: float
     gradient: torch.Tensor
     norms: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the server thinks of a mini-batch: mean loss of its tokens, and how many were the likeliest of all."""
+
+    loss: float
+    correct: int
 
 
 class Half:
@@ -447,6 +456,35 @@ class Half:
         labels, said = ids.to(self._where), self._said(rows)
         with self._computing():
             return self._model()(inputs_embeds=hidden, labels=labels, **said, use_cache=False).loss
+
+    def judge(self, activation: torch.Tensor, ids: torch.Tensor, rows: Rows = _PLAIN) -> Verdict:
+        """Server: loss and right guesses of received smashed data, as `train` reads them; nothing is trained.
+
+        Raises NotFiniteError when the loss is not finite.
+        """
+        hidden = activation.to(self._where, self._built.dtype)
+        labels, said = ids.to(self._where), self._said(rows)
+        with self.judging(), self._computing():
+            output = self._model()(inputs_embeds=hidden, labels=labels, **said, use_cache=False)
+        value = float(output.loss)
+        if not abs(value) < float("inf"):
+            raise NotFiniteError
+        # A label of -100 is no token, so nothing ever guesses it.
+        right = output.logits[:, :-1].argmax(dim=-1) == labels[:, 1:]
+        return Verdict(loss=value, correct=int(right.sum()))
+
+    @contextmanager
+    def judging(self) -> Iterator[None]:
+        """No gradients and no dropout while it is open."""
+        model, step = self._model(), self.clock.step
+        self.clock.step = None
+        model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            model.train()
+            self.clock.step = step
 
     def _model(self) -> torch.nn.Module:
         if self._part is None:

@@ -24,6 +24,7 @@ from cardlab.core.plain import from_plain, to_plain
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
 from cardlab.core.records.plan import TERMS
+from cardlab.core.records.training import TrainQuality
 from cardlab.split.adapters import AdapterSet, flat, unflat
 from cardlab.split.settings import Inputs, RunSettings, check_inputs, check_same_tokenizer
 
@@ -39,6 +40,8 @@ class FinishedTurn:
         description: of the device; its name is the label.
         codec: of smashed data and gradients.
         gradient_norms: of the whole model at each step, before clipping; () without clipping.
+        rows: of the device's data, |D_m|, which it counts for in an average.
+        tokens: that were trained on, padding apart; None in older journals.
         terms: seconds by term, waiting apart.
         elapsed_s: from the server's first act to the adapters' return.
         up_bytes, down_bytes, adapter_bytes: payload from and to the device, and its adapters (one way).
@@ -70,6 +73,8 @@ class FinishedTurn:
     predicted_delay_ci95: tuple[float, float] | None = None
     predicted_provenance: Provenance | None = None
     gradient_norms: tuple[float, ...] = ()
+    rows: int = 1
+    tokens: int | None = None
 
     def __post_init__(self) -> None:
         if set(self.terms) != set(TERMS) or not {*self.predicted, *self.predicted_ci95} <= set(TERMS):
@@ -103,6 +108,7 @@ class Progress:
         state: file name of the adapters after them, None before the first.
         done: the run has ended.
         inputs: what each device trains with, by label.
+        judged: how well each device's held-out rows were predicted, in order.
         format: of the journal.
     """
 
@@ -113,6 +119,7 @@ class Progress:
     state: str | None = None
     done: bool = False
     inputs: Mapping[str, Inputs] = field(default_factory=dict)
+    judged: tuple[TrainQuality, ...] = ()
     format: int = FORMAT
 
 
@@ -199,6 +206,10 @@ class Journal:
         # Only now: a crash before this leaves the state that the journal names.
         if old.state is not None and old.state != name:
             (self.folder / old.state).unlink(missing_ok=True)
+
+    def judge(self, *judged: TrainQuality) -> None:
+        """Keep how well held-out rows were predicted."""
+        self._write(replace(self.progress, judged=(*self.progress.judged, *judged)))
 
     def close_round(self, *, done: bool = False) -> None:
         """The round in progress is over; with `done` the whole run is."""

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cardlab.core.errors import RunError
 from cardlab.core.records.device import Device
 from cardlab.split.protocol import Abandoned, Hello, Message, Refused, Welcome
 from cardlab.split.refusals import RefusalCode, RefusalError, code_of
 from cardlab.split.server_transport import ServerTransport
-from cardlab.split.settings import RunSettings
+from cardlab.split.settings import Inputs, RunSettings
 
 _MAX_WORDS = 1000
 
 
 @dataclass(slots=True)
 class Member:
-    """A device that said hello; `ready` once its model is built."""
+    """A device that said hello.
+
+    Attributes:
+        ready: its model is built.
+        planned: label by which a plan knows it, else its own.
+        inputs: what it trains with, known once it is ready.
+    """
 
     peer: bytes
     device: Device
+    planned: str
     ready: bool = False
+    inputs: Inputs = field(default_factory=Inputs)
 
 
 class Members:
     """The devices of a run, by label.
 
     Args:
-        admits: raises RunError for a label that has no place in the run.
+        admits: says which of the plan's labels a device stands for, given those that are taken; raises RunError for
+            one that has no place in the run.
         note: is told who comes and goes.
     """
 
@@ -36,7 +45,7 @@ class Members:
         self,
         transport: ServerTransport,
         settings: RunSettings,
-        admits: Callable[[str], None],
+        admits: Callable[[Device, frozenset[str]], str],
         silence_s: float,
         note: Callable[[str], None],
     ) -> None:
@@ -58,18 +67,18 @@ class Members:
     def join(self, peer: bytes, hello: Hello) -> None:
         """Let a device in. Raises RunError for one that has no place in the run, or whose label is taken."""
         name = hello.device.name
-        self._admits(name)
         self._check_free(peer, name)
-        self._by_name[name] = Member(peer, hello.device)
+        taken = frozenset(member.planned for own, member in self._by_name.items() if own != name)
+        self._by_name[name] = Member(peer, hello.device, self._admits(hello.device, taken))
         self._transport.send(peer, Welcome(settings=self._settings))
 
-    def mark_ready(self, peer: bytes) -> None:
-        """Its model is built; one that is not known is told to join."""
+    def mark_ready(self, peer: bytes, inputs: Inputs) -> None:
+        """Its model is built, and it trains with these; one that is not known is told to join."""
         member = self.of(peer)
         if member is None:
             self.ask_to_join(peer)
         elif not member.ready:
-            member.ready = True
+            member.ready, member.inputs = True, inputs
             self._note(f"{member.device.name} is ready")
 
     def ask_to_join(self, peer: bytes) -> None:

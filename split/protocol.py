@@ -9,6 +9,10 @@
                      ◀──   Gradients                gradients and loss                       stages 3, 4 }
     AdaptersReturn   ──▶                            adapters back after T mini-batches       stage 5
                      ◀──   Stored                   the round is kept
+                     ◀──   Evaluate                 judge the round's adapters by held-out rows
+    HeldOut          ──▶                            smashed data and labels of those             } until all are
+                     ◀──   Judged                   their loss                                   } judged
+    Evaluated        ──▶                            all were sent
                      ◀──   Abandoned                your round was given up; join again
                      ◀──   Refused                  why not, by code, and what to do
     Bye              ──▶                            I leave
@@ -226,7 +230,7 @@ class Welcome(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready(Message):
-    """A device has built its model and waits for a round; what it trains with, as digests and in words."""
+    """A device has built its model and waits for a round; what it trains with, as `Inputs` has it."""
 
     KIND = "ready"
     tokenizer: str = ""
@@ -234,6 +238,9 @@ class Ready(Message):
     dtype: str = ""
     quantization: str = ""
     names: str = ""
+    rows: int = 1
+    held_out_rows: int = 0
+    batch: int | None = None
 
     @property
     def inputs(self) -> Inputs:
@@ -244,6 +251,9 @@ class Ready(Message):
             dtype=self.dtype,
             quantization=self.quantization,
             names=self.names,
+            rows=self.rows,
+            held_out_rows=self.held_out_rows,
+            batch=self.batch,
         )
 
     @classmethod
@@ -256,6 +266,9 @@ class Ready(Message):
             dtype=facts.text("dtype"),
             quantization=facts.text("quantization"),
             names=facts.text("names"),
+            rows=facts.whole("rows", 1),
+            held_out_rows=facts.whole("held_out_rows"),
+            batch=facts.optional_whole("batch", 1),
         )
 
 
@@ -318,27 +331,21 @@ class RoundStart(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Activations(Message):
-    """Smashed data [B, S, h] and labels [B, S] of one mini-batch; `epoch` counts from 0 in each round.
+class SmashedRows(Message):
+    """Smashed data [B, S, h] and labels [B, S] of one mini-batch.
 
     Attributes:
         labels: token numbers, -100 where there is no loss.
         mask: 1 for a token and 0 for padding [B, S], None where there is none.
         positions: of each token in its own sample [B, S], None where each row is one sample.
-        step_tokens: tokens with a loss in all mini-batches of this one's step.
-        norms: of the device's gradients of the step before, where that is clipped and so waits for them.
     """
 
-    KIND = "activations"
     TENSORS = ("activation", "labels", "mask", "positions")
     round: int
-    epoch: int
     activation: Packed
     labels: Packed
     mask: Packed | None = None
     positions: Packed | None = None
-    step_tokens: int
-    norms: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_rank("activation", self.activation, 3)
@@ -356,6 +363,21 @@ class Activations(Message):
         """Those that it has, by name."""
         found = {name: getattr(self, name) for name in self.TENSORS}
         return {name: packed for name, packed in found.items() if packed is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activations(SmashedRows):
+    """A mini-batch to train on; `epoch` counts from 0 in each round.
+
+    Attributes:
+        step_tokens: tokens with a loss in all mini-batches of this one's step.
+        norms: of the device's gradients of the step before, where that is clipped and so waits for them.
+    """
+
+    KIND = "activations"
+    epoch: int
+    step_tokens: int
+    norms: tuple[float, ...] | None = None
 
     @classmethod
     def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Activations:
@@ -449,6 +471,84 @@ class AdaptersReturn(Message):
             norms=facts.norms("norms"),
             adapters=dict(tensors),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate(Message):
+    """The device is to judge the adapters after a round (0: before the first) by its held-out rows.
+
+    Attributes:
+        codec: of smashed data.
+        adapters: of layers 0..cut-1, without the optimizer's state.
+    """
+
+    KIND = "evaluate"
+    TENSORS = ("adapters",)
+    round: int
+    cut: int
+    codec: str
+    adapters: Mapping[str, Packed]
+
+    def __post_init__(self) -> None:
+        if _last_layer(self.adapters) >= self.cut:
+            raise TensorError(f"layers up to {self.cut} came with adapters of layer {_last_layer(self.adapters)}")
+
+    @property
+    def tensors(self) -> Mapping[str, Packed]:
+        """The adapters."""
+        return self.adapters
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Evaluate:
+        """As `Message.from_head`."""
+        number, cut, codec = facts.whole("round"), facts.whole("cut", 1), facts.text("codec")
+        _check_codec(facts, "codec", codec)
+        return cls(round=number, cut=cut, codec=codec, adapters=dict(tensors))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut(SmashedRows):
+    """A mini-batch to judge by; `number` counts from 0 in each evaluation."""
+
+    KIND = "held_out"
+    number: int
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> HeldOut:
+        """As `Message.from_head`."""
+        _named(cls, tensors, optional=("mask", "positions"))
+        return cls(round=facts.whole("round"), number=facts.whole("number"), **tensors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged(Message):
+    """The mean loss of one mini-batch of held-out rows; the device may send the next."""
+
+    KIND = "judged"
+    round: int
+    number: int
+    loss: float
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Judged:
+        """As `Message.from_head`."""
+        _named(cls, tensors)
+        return cls(round=facts.whole("round"), number=facts.whole("number"), loss=facts.number("loss"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated(Message):
+    """All held-out rows were sent, in that many mini-batches."""
+
+    KIND = "evaluated"
+    round: int
+    batches: int
+
+    @classmethod
+    def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Evaluated:
+        """As `Message.from_head`."""
+        _named(cls, tensors)
+        return cls(round=facts.whole("round"), batches=facts.whole("batches", 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -552,6 +652,10 @@ MESSAGES: tuple[type[Message], ...] = (
     Activations,
     Gradients,
     AdaptersReturn,
+    Evaluate,
+    HeldOut,
+    Judged,
+    Evaluated,
     Stored,
     Abandoned,
     End,
@@ -627,6 +731,14 @@ def _check_settings(facts: Facts, settings: RunSettings) -> None:
             settings.max_grad_norm is not None and not 0.0 < settings.max_grad_norm < float("inf"),
             f"a run clipped to {settings.max_grad_norm}",
         ),
+        (settings.eval_every < 1, f"a run judged every {settings.eval_every} rounds"),
+        (settings.patience is not None and settings.patience < 1, f"a run with the patience {settings.patience}"),
+        (settings.participants is not None and settings.participants < 1, "a run without participants"),
+        (
+            settings.deadline_s is not None and not 0.0 < settings.deadline_s < float("inf"),
+            f"a run with the deadline {settings.deadline_s}",
+        ),
+        (not all(1 <= cut <= last for cut in settings.cuts.values()), "a run with cuts outside the model"),
         (settings.autocast not in (None, *AUTOCASTS), f"a run with the autocast {str(settings.autocast)[:40]!r}"),
         (settings.wire_dtype not in WIRE_BYTES, f"a run with the wire dtype {settings.wire_dtype[:40]!r}"),
         (settings.server_sharing not in SHARINGS, f"a run with the sharing {settings.server_sharing[:40]!r}"),

@@ -55,6 +55,8 @@ def begin_run(
     # Storing a round twice stores it once, so all of them may be offered again.
     for turn in journal.progress.turns:
         store.rounds.add(round_record(settings, turn))
+    for quality in journal.progress.judged:
+        store.rounds.judge(quality)
 
 
 def round_record(settings: RunSettings, turn: FinishedTurn) -> TrainRound:
@@ -93,4 +95,7 @@ def round_record(settings: RunSettings, turn: FinishedTurn) -> TrainRound:
         down_bytes=turn.down_bytes,
         adapter_bytes=turn.adapter_bytes,
         rtt_s=turn.rtt_s,
+        rows=turn.rows,
+        tokens=turn.tokens,
+        gradient_norms=turn.gradient_norms,
     )

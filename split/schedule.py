@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from cardlab.core.errors import RunError
@@ -52,6 +52,8 @@ class Schedule:
         expected: predictions for a given cut by the key of the device, which no label changes.
         codec: of the run, for devices whose plan names none.
         predicts: whether the run computes as what it is predicted from did.
+        cuts: of the devices that have a cut of their own, by label, without a plan.
+        keys: planned labels by the key of the hardware that the plan rests on.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class Schedule:
         codec: str = "none",
         *,
         predicts: bool = True,
+        cuts: Mapping[str, int] | None = None,
+        keys: Mapping[str, str] | None = None,
     ) -> None:
         self._plan, self._cut, self._expected, self._codec = plan, cut, expected or {}, codec
-        self._predicts = predicts
+        self._predicts, self._cuts, self._keys = predicts, cuts or {}, keys or {}
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -83,8 +87,31 @@ class Schedule:
             d.uplink_bps is not None and d.downlink_bps is not None for r in self._plan.rounds for d in r.devices
         )
 
+    def planned(self, name: str, key: str, taken: Collection[str] = ()) -> str:
+        """The label by which the plan knows a device: that of its hardware's key, else its own; its own without a plan.
+
+        `taken`: labels of the plan that other devices stand for. Raises RefusalError for one the plan does not know.
+        """
+        if self._plan is None:
+            return name
+        free = [label for label in self.devices if label not in taken]
+        found = self._keys.get(key, name)
+        if found not in free and name in free:
+            found = name
+        if found not in self.devices:
+            raise unknown_device(name, self.devices)
+        return found
+
+    def mismatch(self, planned: str, key: str) -> str | None:
+        """A line where a device stands for one of the plan whose hardware was another; None where it is the same, or
+        nobody knows."""
+        theirs = next((known for known, label in self._keys.items() if label == planned), None)
+        if theirs in (None, key):
+            return None
+        return f"the plan's {planned} was measured on other hardware ({theirs}, here {key}): so is what it predicts"
+
     def at(self, number: int, device: str, key: str | None = None) -> Assignment:
-        """What the device of that label and key does in round `number` (from 1).
+        """What the device of that (planned) label and key does in round `number` (from 1).
 
         Raises RunError for one the plan does not know.
         """
@@ -93,7 +120,10 @@ class Schedule:
 
     def _found(self, number: int, device: str, key: str | None) -> Assignment:
         if self._plan is None:
-            return Assignment(cut=self._cut or 1, expected=self._expected.get(key or "", Prediction()))
+            own = self._cuts.get(device)
+            # What is expected was asked for the cut of all.
+            expected = self._expected.get(key or "", Prediction()) if own in (None, self._cut) else Prediction()
+            return Assignment(cut=own or self._cut or 1, expected=expected)
         decision = self._plan.decision(number, device)
         if decision is None:
             raise unknown_device(device, self.devices)

@@ -11,16 +11,21 @@ next begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cardlab.core.errors import RunError
+from cardlab.core.identity import content_hash
+from cardlab.core.order import natural
+from cardlab.core.records.device import Device
 from cardlab.core.records.plan import BATCHED
+from cardlab.core.records.training import TrainQuality, best_quality, qualities
 from cardlab.split.adapters import AdapterSet, averaged, initial_adapters
 from cardlab.split.batched import BatchedSteps, common_cut
 from cardlab.split.codecs.registry import warm_codec
+from cardlab.split.evaluation import Evaluation, Subject
 from cardlab.split.frequency import EnergyMeter, ServerFrequency
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.laps import now_s
@@ -31,15 +36,18 @@ from cardlab.split.protocol import (
     AdaptersReturn,
     Bye,
     End,
+    Evaluated,
     Gradients,
+    HeldOut,
     Hello,
+    Judged,
     Message,
     Ready,
     Stored,
     decode,
 )
 from cardlab.split.refusals import FrameError, NotFiniteError, RefusalCode
-from cardlab.split.schedule import Schedule, unknown_device
+from cardlab.split.schedule import Prediction, Schedule
 from cardlab.split.server_transport import ServerTransport
 from cardlab.split.shared_half import SharedHalf
 from cardlab.split.sockets import SILENCE_S
@@ -52,6 +60,8 @@ if TYPE_CHECKING:
 
 # How long to wait for a message before looking after the devices again.
 _LOOK_S = 0.1
+# Rounds in a row that no device finishes within the deadline, before the run gives up.
+_FRUITLESS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +104,13 @@ class RunCallbacks:
 
     Attributes:
         finished: is called with each finished turn after it is on disk.
+        judged: is called with what the devices' held-out rows say of a round, after it is on disk.
         note: is told what a person wants to know.
         watch: is called again and again while waiting; raises RunError when waiting is in vain.
     """
 
     finished: Callable[[FinishedTurn], None] = lambda _turn: None
+    judged: Callable[[Sequence[TrainQuality]], None] = lambda _judged: None
     note: Callable[[str], None] = lambda _text: None
     watch: Callable[[], None] = lambda: None
 
@@ -125,6 +137,7 @@ class Server:
         self._members = Members(parts.transport, self.settings, self._admit, silence_s, note)
         self._read_hz: float | None = None
         self._residuals: dict[str, torch.Tensor | None] = {}
+        self._judging: dict[bytes, Evaluation] = {}
         seeded = initial_adapters(self.settings.task, self.settings.seed, parts.half.magnitudes)
         self.adapters: AdapterSet = parts.journal.adapters() or seeded
 
@@ -135,23 +148,117 @@ class Server:
         """
         self._wait_for(self._devices)
         try:
-            for number in range(self._journal.progress.closed + 1, self.settings.rounds + 1):
-                while not self._round(number):
-                    self._callbacks.note(f"round {number}: no device finished it; waiting for one")
-                    self._wait_for(1)
-            self._members.tell_all(End(rounds=self.settings.rounds))
+            # A server that was killed between a round and its evaluation makes that one now.
+            self._evaluate(self._journal.progress.closed)
+            while self._journal.progress.closed < self.settings.rounds and not self._is_enough():
+                self._make(self._journal.progress.closed + 1)
+                self._evaluate(self._journal.progress.closed)
+            self._members.tell_all(End(rounds=self._journal.progress.closed))
         finally:
             self._frequency.release()
         self._journal.close_round(done=True)
         return self.adapters
 
-    def _admit(self, name: str) -> None:
-        if self._schedule.devices and name not in self._schedule.devices:
-            raise unknown_device(name, self._schedule.devices)
+    def _make(self, number: int) -> None:
+        """Try that round until a device has finished it. Raises RunError where a deadline lets none."""
+        tries = 0
+        while not self._round(number):
+            tries += 1
+            if self.settings.deadline_s is not None and tries == _FRUITLESS:
+                raise RunError(
+                    f"no device finished round {number} within --deadline {self.settings.deadline_s:g} s,"
+                    f" {_FRUITLESS} times",
+                    remedy="begin another run with a longer --deadline, or without",
+                )
+            self._callbacks.note(f"round {number}: no device finished it; waiting for one")
+            self._wait_for(1)
 
-    def _order(self) -> list[str]:
+    def _is_enough(self) -> bool:
+        """Whether `patience` evaluations in a row did not lower the loss."""
+        found = list(qualities(self._journal.progress.judged).values())
+        best, patience = best_quality(found), self.settings.patience
+        if best is None or patience is None:
+            return False
+        since = sum(1 for one in found if one.number > best.number)
+        if since >= patience:
+            self._callbacks.note(
+                f"the held-out loss was lowest after round {best.number} ({best.loss:.4f}) and not lowered in the"
+                f" {since} evaluation(s) since: the run ends here"
+            )
+        return since >= patience
+
+    def _evaluate(self, number: int) -> None:
+        """Let the devices judge the adapters after that round by their held-out rows, if that is due."""
+        every, last = self.settings.eval_every, self.settings.rounds
+        if number in qualities(self._journal.progress.judged) or (number % every and number != last):
+            return
         ready = self._members.ready()
-        return [n for n in self._schedule.devices if n in ready] or sorted(ready)
+        # The first round's cuts, before any.
+        at = max(number, 1)
+        members = [ready[name] for name in sorted(ready, key=natural) if ready[name].inputs.held_out_rows]
+        if not members and self.settings.patience is not None:
+            raise RunError(
+                "the run is to end by its held-out loss, and no device has held-out rows",
+                remedy="start devices with --eval-share or --eval-data, or leave --patience out",
+            )
+        for member in members:
+            assignment = self._schedule.at(at, member.planned, member.device.key)
+            subject = Subject(
+                number=number,
+                device=member.device,
+                cut=assignment.cut,
+                codec=assignment.codec or self.settings.codec,
+                inputs=member.inputs,
+                adapters=self.adapters,
+            )
+            self._judging[member.peer] = Evaluation(self.settings, subject, self._shared)
+            self._transport.send(member.peer, self._judging[member.peer].start())
+        done = self._judged()
+        self._shared.forget()
+        if done:
+            self._journal.judge(*done)
+            self._callbacks.judged(done)
+
+    def _judged(self) -> list[TrainQuality]:
+        """Answer the devices that judge until each has finished or was given up."""
+        done = []
+        while self._judging:
+            self._receive({}, _LOOK_S)
+            for peer, evaluation in list(self._judging.items()):
+                silent = self._transport.silence_s(peer) > self._patience.silence_s
+                late = now_s() - evaluation.last_s > self._patience.stage_s
+                if evaluation.result is not None:
+                    done.append(evaluation.result)
+                elif not (silent or late or self._members.of(peer) is None):
+                    continue
+                else:
+                    name, number = evaluation.subject.device.name, evaluation.subject.number
+                    self._callbacks.note(f"the held-out rows of {name} are missing in the evaluation of round {number}")
+                del self._judging[peer]
+        return done
+
+    def _admit(self, device: Device, taken: frozenset[str]) -> str:
+        planned = self._schedule.planned(device.name, device.key, taken)
+        lines = [] if planned == device.name else [f"{device.name} is the plan's {planned}: the same hardware"]
+        other = self._schedule.mismatch(planned, device.key)
+        for line in [*lines, *([] if other is None else [other])]:
+            self._callbacks.note(line)
+        return planned
+
+    def _order(self, number: int, failed: Collection[str] = ()) -> list[str]:
+        """Labels of the devices that are to take part in that round and are ready, in their order."""
+        ready, finished = self._members.ready(), self._journal.finished_in(number)
+        places = {label: place for place, label in enumerate(self._schedule.devices)}
+        order = sorted(ready, key=lambda name: (places.get(ready[name].planned, 0), natural(name)))
+        wanted = self.settings.participants
+        if wanted is None:
+            return order
+        # By a number of each own, so that who comes or leaves changes nobody else's turn.
+        candidates = sorted((set(ready) - set(failed)) | finished, key=lambda name: self._lot(number, name))
+        return [name for name in order if name in candidates[:wanted]]
+
+    def _lot(self, number: int, name: str) -> str:
+        return content_hash({"seed": self.settings.seed, "round": number, "device": name})
 
     def _wait_for(self, count: int) -> None:
         until_s = now_s() + self._patience.join_s
@@ -170,7 +277,8 @@ class Server:
         tried: set[str] = set()
         while True:
             # Asked again before each turn: devices come and go while others compute.
-            left = [n for n in self._order() if n not in tried | self._journal.finished_in(number)]
+            finished = self._journal.finished_in(number)
+            left = [n for n in self._order(number, tried - finished) if n not in tried | finished]
             if not left:
                 break
             tried.add(left[0])
@@ -198,7 +306,7 @@ class Server:
 
     def _parallel(self, number: int) -> bool:
         with self._measured() as meter:
-            order = self._order()
+            order = self._order(number)
             steps = self._steps(number, order)
             turns = [turn for name in order if (turn := self._begin(number, name, steps)) is not None]
             self._serve(turns, steps)
@@ -207,7 +315,7 @@ class Server:
             return False
         # The round's energy belongs to all of them: only the power is theirs.
         done = [replace(f, frequency_hz=self._read_hz, power_w=meter.power_w) for _, f in finished]
-        self.adapters = averaged([turn.adapters for turn, _ in finished])
+        self.adapters = averaged([turn.adapters for turn, _ in finished], [turn.rows for turn, _ in finished])
         self._journal.commit(self.adapters, *done, close=True)
         for (turn, _), kept in zip(finished, done, strict=True):
             self._keep(turn, kept)
@@ -216,7 +324,9 @@ class Server:
     def _steps(self, number: int, order: list[str]) -> Steps:
         if self.settings.server_sharing != BATCHED:
             return SerialSteps(self._shared)
-        cut = common_cut({name: self._schedule.at(number, name).cut for name in order}, number)
+        ready = self._members.ready()
+        cuts = {name: self._schedule.at(number, ready[name].planned).cut for name in order if name in ready}
+        cut = common_cut(cuts, number)
         return BatchedSteps(self._shared, self.adapters, cut)
 
     @contextmanager
@@ -231,7 +341,10 @@ class Server:
         member: Member | None = self._members.ready().get(name)
         if member is None:
             return None
-        assignment = self._schedule.at(number, name, member.device.key)
+        assignment = self._schedule.at(number, member.planned, member.device.key)
+        if member.inputs.batch not in (None, self.settings.task.batch):
+            # Profiles and plans are of the task's mini-batches.
+            assignment = replace(assignment, expected=Prediction())
         # Compiling takes seconds and would be taken for the first round's encoding.
         warm_codec(assignment.codec or self.settings.codec)
         begin_s = now_s()
@@ -245,6 +358,7 @@ class Server:
             device=member.device,
             round=number,
             assignment=assignment,
+            inputs=member.inputs,
             adapters=self.adapters,
             residual=self._residuals.get(name),
         )
@@ -293,6 +407,9 @@ class Server:
             self._give_up(turn, active, f"nothing came for {self._patience.stage_s:g} s")
             # It answers pulses, so it lives: it may come back when it is ready again.
             member.ready = False
+        elif turn.taken_s > (self.settings.deadline_s or float("inf")):
+            self._give_up(turn, active, f"it took longer than --deadline {self.settings.deadline_s:g} s")
+            member.ready = False
 
     def _give_up(self, turn: Turn, active: dict[bytes, Turn], reason: str) -> None:
         # Before anything is sent: the shared half must not give adapters back to a turn that is lost.
@@ -319,11 +436,14 @@ class Server:
         if answer is not None:
             self._transport.send(peer, answer)
 
-    def _answer(self, peer: bytes, message: Message, active: dict[bytes, Turn], arrived_s: float) -> Gradients | None:
+    def _answer(
+        self, peer: bytes, message: Message, active: dict[bytes, Turn], arrived_s: float
+    ) -> Gradients | Judged | None:
         """Do what a message asks for. Raises RunError for what has no place here."""
-        turn = active.get(peer)
+        turn, evaluation = active.get(peer), self._judging.get(peer)
         match message:
             case Hello():
+                self._judging.pop(peer, None)
                 if turn is not None:
                     self._give_up(turn, active, "the device joined again")
                 self._members.join(peer, message)
@@ -331,7 +451,7 @@ class Server:
                 member = self._members.of(peer)
                 if member is not None:
                     self._journal.admit(member.device.name, message.inputs)
-                self._members.mark_ready(peer)
+                self._members.mark_ready(peer, message.inputs)
             case Bye():
                 self._members.drop(peer, message.reason[:300] or "it said goodbye")
             case Activations() | AdaptersReturn() if turn is None:
@@ -345,6 +465,13 @@ class Server:
             case AdaptersReturn() if turn is not None:
                 turn.finish(message, arrived_s)
                 self._read_frequency()
+            case HeldOut() | Evaluated() if evaluation is None:
+                if self._members.of(peer) is None:
+                    self._members.ask_to_join(peer)
+            case HeldOut() if evaluation is not None:
+                return evaluation.judge(message)
+            case Evaluated() if evaluation is not None:
+                evaluation.finish(message)
             case _:
                 raise FrameError(f"a message {message.KIND!r} came where none belongs", code=RefusalCode.OUT_OF_TURN)
         return None

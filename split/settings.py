@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from cardlab import __version__
 from cardlab.core.errors import RunError, UsageError
@@ -51,6 +51,11 @@ class RunSettings:
         tokenizer: digest of the tokenizer that devices must use, None to take that of the first.
         dtype: that the server computes in, None where that was not kept (0.1.0).
         quantization: form of the server's frozen weights, None for dense ones.
+        eval_every: rounds between two evaluations of held-out rows, where a device has some.
+        patience: evaluations in a row without a lower loss after which the run ends, None for no such end.
+        participants: devices that take part in a round, drawn by the seed; None for all.
+        deadline_s: that a device's round may take before it is given up, None for no limit but silence.
+        cuts: layers of the devices that have a cut of their own, by label, without a plan.
         version: of cardlab.
     """
 
@@ -79,6 +84,11 @@ class RunSettings:
     accumulate: int = 1
     max_grad_norm: float | None = None
     autocast: str | None = None
+    eval_every: int = 1
+    patience: int | None = None
+    participants: int | None = None
+    deadline_s: float | None = None
+    cuts: Mapping[str, int] = field(default_factory=dict)
     version: str = __version__
 
 
@@ -92,6 +102,9 @@ class Inputs:
         dtype: that it computes in.
         quantization: form of its frozen weights, "none" for dense ones.
         names: data and tokenizer in words, for people.
+        rows: of its data, |D_m|: windows, samples, or rows of packed samples.
+        held_out_rows: that it judges adapters by.
+        batch: rows of its mini-batches, None for those of the task.
     """
 
     tokenizer: str = ""
@@ -99,6 +112,9 @@ class Inputs:
     dtype: str = ""
     quantization: str = ""
     names: str = ""
+    rows: int = 1
+    held_out_rows: int = 0
+    batch: int | None = None
 
 
 def check_inputs(name: str, now: Inputs, before: Inputs) -> None:
@@ -113,6 +129,12 @@ def check_inputs(name: str, now: Inputs, before: Inputs) -> None:
             before.quantization,
             "--quantization",
         ),
+        (
+            f"mini-batches of {_rows_of(now.batch)}, not of {_rows_of(before.batch)}",
+            _rows_of(now.batch),
+            _rows_of(before.batch),
+            "--batch",
+        ),
     ):
         if new and old and new != old:
             raise RefusalError(
@@ -120,6 +142,10 @@ def check_inputs(name: str, now: Inputs, before: Inputs) -> None:
                 code=RefusalCode.INPUTS,
                 remedy=f"give the {option} that it began with, or begin another run in another --out",
             )
+
+
+def _rows_of(batch: int | None) -> str:
+    return "the run's size" if batch is None else f"{batch} row(s)"
 
 
 def check_same_tokenizer(name: str, now: Inputs, others: Mapping[str, Inputs]) -> None:

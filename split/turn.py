@@ -19,15 +19,15 @@ from cardlab.core.records.device import Device
 from cardlab.core.records.plan import TERMS
 from cardlab.core.records.training import WAITING
 from cardlab.split.adapters import AdapterSet, copied, pack_adapters, shapes_by_layer, size_bytes, unpack_adapters
-from cardlab.split.batches import NO_LOSS, Rows
+from cardlab.split.arrivals import Unpacked, unpack_rows
 from cardlab.split.codecs.feedback import ErrorFeedback
-from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
+from cardlab.split.codecs.registry import pack_tensor
 from cardlab.split.journal import FinishedTurn
 from cardlab.split.laps import Laps, now_s
 from cardlab.split.protocol import Activations, AdaptersReturn, Gradients, RoundStart
 from cardlab.split.refusals import FrameError, RefusalCode, TensorError
 from cardlab.split.schedule import Assignment
-from cardlab.split.settings import RunSettings
+from cardlab.split.settings import Inputs, RunSettings
 from cardlab.split.shaping import PlannedRates
 from cardlab.split.shared_half import SharedHalf
 
@@ -43,6 +43,7 @@ class TurnOrder:
 
     Attributes:
         peer: connection of the device.
+        inputs: what the device trains with.
         adapters: all layers', as the round begins; the turn copies them.
         residual: what the codec lost of this device's last gradient, None before the first.
     """
@@ -52,6 +53,7 @@ class TurnOrder:
     device: Device
     round: int
     assignment: Assignment
+    inputs: Inputs
     adapters: AdapterSet
     residual: torch.Tensor | None = None
 
@@ -66,13 +68,10 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Unpacked:
-    """Smashed data [B, S, h] and labels [B, S] of a mini-batch, how its rows are read, and what it counts for in its
-    step."""
+class Weighed:
+    """A mini-batch with what its loss counts for in its step."""
 
-    activation: torch.Tensor
-    labels: torch.Tensor
-    rows: Rows
+    rows: Unpacked
     weight: float
 
 
@@ -120,7 +119,8 @@ class SerialSteps:
         came = turn.unpack(arrival.message)
         laps.mark("decode")
         self.shared.half.clock.step = turn.step
-        step = self.shared.half.train(came.activation, came.labels, came.rows, came.weight)
+        own = came.rows
+        step = self.shared.half.train(own.activation, own.labels, own.rows, came.weight)
         laps.mark("server")
         return turn.gradients(step, arrival.arrived_s, laps)
 
@@ -156,13 +156,24 @@ class Turn:
         self.codec = order.assignment.codec or order.settings.codec
         wanted = order.settings.error_feedback and self.codec != "none"
         self.feedback = ErrorFeedback(order.residual) if wanted else None
-        self._settings, self._steps = order.settings, steps
+        self._settings, self._steps, self._inputs = order.settings, steps, order.inputs
+        self._tokens = 0
         self._start_s = self.last_s
         self._losses: list[float] = []
         # Norms of the gradients as they were before clipping, step by step.
         self._norms: list[float] = []
         # A clipped step waits for the device's norms: they come with what it sends next.
         self._waits_for_norms = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of the device's data, |D_m|."""
+        return self._inputs.rows
+
+    @property
+    def taken_s(self) -> float:
+        """Seconds since the turn began."""
+        return now_s() - self._start_s
 
     @property
     def cut(self) -> int:
@@ -224,29 +235,16 @@ class Turn:
         self._finish_step(message.norms)
         return self._steps.take(self, Arrival(message, arrived_s, laps))
 
-    def unpack(self, message: Activations) -> Unpacked:
-        """A mini-batch; TensorError if it cannot be this task's.
-
-        Samples that are padded to the longest of their mini-batch may be shorter than the sequence.
-        """
-        task = self._settings.task
-        width = message.labels.shape[1]
-        if not 2 <= width <= task.sequence:
-            raise TensorError(f"rows of {width} tokens came, and the sequence is {task.sequence}")
-        shape = (task.batch, width)
-        labels = unpack_tensor(message.labels, shape).long()
-        _check_labels(labels, task.architecture.vocab_size)
-        mask, positions = (
-            None if packed is None else unpack_tensor(packed, shape).long()
-            for packed in (message.mask, message.positions)
-        )
-        _check_rows(labels, mask, positions)
-        own = int((labels[:, 1:] != NO_LOSS).sum())
-        most = task.batch * (task.sequence - 1) * self._settings.accumulate
-        if not own <= message.step_tokens <= most or (self._settings.accumulate == 1 and own != message.step_tokens):
-            raise TensorError(f"{own} tokens with a loss came of {message.step_tokens} in their step")
-        activation = unpack_tensor(message.activation, (*shape, task.architecture.hidden_size))
-        return Unpacked(activation, labels, Rows(mask=mask, positions=positions), own / message.step_tokens)
+    def unpack(self, message: Activations) -> Weighed:
+        """A mini-batch of this turn; TensorError if it cannot be the task's."""
+        task, batch = self._settings.task, self._inputs.batch or self._settings.task.batch
+        came = unpack_rows(message, task, batch)
+        most = batch * (task.sequence - 1) * self._settings.accumulate
+        fits = came.learned <= message.step_tokens <= most
+        if not fits or (self._settings.accumulate == 1 and came.learned != message.step_tokens):
+            raise TensorError(f"{came.learned} tokens with a loss came of {message.step_tokens} in their step")
+        self._tokens += came.tokens
+        return Weighed(came, came.learned / message.step_tokens)
 
     def gradients(self, step: ServerStep, arrived_s: float, laps: Laps) -> Gradients:
         """The answer to a mini-batch that was computed."""
@@ -295,6 +293,8 @@ class Turn:
             codec=self.codec,
             losses=tuple(self._losses),
             gradient_norms=tuple(self._norms),
+            rows=self.rows,
+            tokens=self._tokens,
             terms=terms,
             waiting_s=message.terms.get(WAITING, 0.0),
             elapsed_s=arrived_s - self._start_s,
@@ -327,27 +327,3 @@ class Turn:
         self.last_s = now_s()
         if number != self.round:
             raise FrameError(f"round {number} came in round {self.round}", code=RefusalCode.OUT_OF_TURN)
-
-
-def _check_labels(labels: torch.Tensor, vocabulary: int) -> None:
-    """Raise TensorError for labels [B, S] that are no tokens, or of which none has a loss."""
-    learned = labels[labels != NO_LOSS]
-    # An index outside the table ends the process on a GPU.
-    if learned.numel() and (int(learned.min()) < 0 or int(learned.max()) >= vocabulary):
-        raise TensorError(f"labels came outside the vocabulary of {vocabulary}")
-    # The mean of no losses is no number, and the first token of a row is predicted from nothing.
-    if not bool((labels[:, 1:] != NO_LOSS).any()):
-        raise TensorError("labels came of which none has a loss")
-
-
-def _check_rows(labels: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None) -> None:
-    """Raise TensorError for a mask or positions [B, S] that no device makes."""
-    if mask is not None:
-        # A row that is padding from its begin attends to nothing, which is no number.
-        right = bool(((mask == 0) | (mask == 1)).all()) and bool((mask[:, 0] == 1).all())
-        if not right or bool((mask.diff(dim=1) > 0).any()) or bool((labels[mask == 0] != NO_LOSS).any()):
-            raise TensorError("a mask came that does not part tokens from padding behind them")
-    if positions is not None:
-        steps = positions.diff(dim=1)
-        if bool((positions[:, 0] != 0).any()) or not bool(((steps == 1) | (positions[:, 1:] == 0)).all()):
-            raise TensorError("positions came that do not count from 0")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cardlab.core.quantity import Provenance
@@ -32,6 +33,90 @@ class TrainPhase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainQuality:
+    """How well the adapters after a round predict the held-out rows of one device.
+
+    Attributes:
+        uid: follows from run, round and device.
+        run: uid of the run.
+        number: round, 0 for the adapters that the run began with.
+        cut: layers on the device as it was judged.
+        loss: mean over its tokens, nats.
+        tokens: that have a loss.
+        correct: tokens that were the likeliest of all.
+        elapsed_s: that it took, beside the rounds.
+        up_bytes: sent by the device for it, labels and all.
+    """
+
+    uid: str
+    run: str
+    device: Device
+    number: int
+    cut: int
+    loss: float
+    tokens: int
+    correct: int
+    elapsed_s: float
+    up_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """How well the adapters after a round predict all held-out rows.
+
+    Attributes:
+        number: round.
+        loss: mean over the tokens of all devices, nats.
+        accuracy: share of tokens that were the likeliest of all.
+        tokens: that have a loss.
+        elapsed_s: devices' seconds, together.
+        up_bytes: sent by all devices.
+        devices: labels of those whose rows these are.
+    """
+
+    number: int
+    loss: float
+    accuracy: float
+    tokens: int
+    elapsed_s: float
+    up_bytes: int
+    devices: frozenset[str]
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the loss."""
+        return math.exp(self.loss)
+
+
+def qualities(judged: Iterable[TrainQuality]) -> dict[int, Quality]:
+    """The quality of each round that was judged, by its number; every token counts the same."""
+    by_round: dict[int, list[TrainQuality]] = {}
+    for one in judged:
+        by_round.setdefault(one.number, []).append(one)
+    found = {}
+    for number, own in sorted(by_round.items()):
+        tokens = sum(one.tokens for one in own)
+        found[number] = Quality(
+            number=number,
+            loss=sum(one.loss * one.tokens for one in own) / tokens,
+            accuracy=sum(one.correct for one in own) / tokens,
+            tokens=tokens,
+            elapsed_s=sum(one.elapsed_s for one in own),
+            up_bytes=sum(one.up_bytes for one in own),
+            devices=frozenset(one.device.name for one in own),
+        )
+    return found
+
+
+def best_quality(found: Iterable[Quality]) -> Quality | None:
+    """The lowest loss among those of the same rows as the last one; the earliest of equal ones, None without any."""
+    known = list(found)
+    # A device that was away took its rows with it: a mean of others says nothing of these.
+    same = [one for one in known if one.devices == known[-1].devices]
+    return min(same, key=lambda one: one.loss, default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRound:
     """One finished round of one device.
 
@@ -52,6 +137,9 @@ class TrainRound:
         codec: of activations and gradients, None where it was not recorded.
         up_bytes, down_bytes, adapter_bytes: sent by the device, to it, and of its adapters (one way).
         rtt_s: shortest round trip seen.
+        rows: of the device's data, |D_m|; None where it was not recorded.
+        tokens: that were trained on, padding apart; None where they were not counted.
+        gradient_norms: of the whole model at each step before clipping; () without clipping.
         details: further facts, for people only.
     """
 
@@ -76,4 +164,7 @@ class TrainRound:
     down_bytes: int | None = None
     adapter_bytes: int | None = None
     rtt_s: float | None = None
+    rows: int | None = None
+    tokens: int | None = None
+    gradient_norms: tuple[float, ...] = ()
     details: Mapping[str, object] = field(default_factory=dict)

@@ -8,11 +8,14 @@ from sqlalchemy.orm import Session
 from cardlab.core.errors import NotFoundError
 from cardlab.core.identity import content_hash
 from cardlab.core.quantity import Provenance
-from cardlab.core.records.training import TrainPhase, TrainRound
-from cardlab.db.schema import DeviceRow, PlanRow, RunRow, TrainPhaseRow, TrainRoundRow
+from cardlab.core.records.training import TrainPhase, TrainQuality, TrainRound
+from cardlab.db.schema import DeviceRow, PlanRow, RunRow, TrainPhaseRow, TrainQualityRow, TrainRoundRow
 from cardlab.db.store.convert import interval
 from cardlab.db.store.devices import store_device, to_device
 from cardlab.db.store.repository import Repository, find_uid
+
+# Fields of a quality that are columns of the same name.
+_JUDGED = ("number", "cut", "loss", "tokens", "correct", "elapsed_s", "up_bytes")
 
 
 class Rounds(Repository):
@@ -51,12 +54,51 @@ class Rounds(Repository):
                 down_bytes=finished.down_bytes,
                 adapter_bytes=finished.adapter_bytes,
                 rtt_s=finished.rtt_s,
+                rows=finished.rows,
+                tokens=finished.tokens,
+                gradient_norms=list(finished.gradient_norms) or None,
                 document=dict(finished.details),
             )
             session.add(row)
             session.flush()
             session.add_all(_phase_row(row.id, finished.uid, phase) for phase in finished.phases)
         return True
+
+    def judge(self, quality: TrainQuality) -> bool:
+        """Store how well a round's adapters predict a device's held-out rows; False if it is stored already."""
+        with self.writing() as session:
+            if find_uid(session, TrainQualityRow, quality.uid) is not None:
+                return False
+            run = find_uid(session, RunRow, quality.run)
+            if run is None:
+                raise NotFoundError(f"there is no run {quality.run!r}", remedy="begin the run first")
+            session.add(
+                TrainQualityRow(
+                    uid=quality.uid,
+                    run_id=run.id,
+                    device_id=store_device(session, quality.device).id,
+                    **{name: getattr(quality, name) for name in _JUDGED},
+                )
+            )
+        return True
+
+    def judged_in(self, run_uid: str) -> tuple[TrainQuality, ...]:
+        """What devices' held-out rows said of a run's rounds, by number and in their order."""
+        with self.reading() as session:
+            run = find_uid(session, RunRow, run_uid)
+            if run is None:
+                raise NotFoundError(f"there is no run {run_uid!r}", remedy="list them with: card runs")
+            query = select(TrainQualityRow).where(TrainQualityRow.run_id == run.id)
+            rows = session.scalars(query.order_by(TrainQualityRow.number, TrainQualityRow.id)).all()
+            return tuple(
+                TrainQuality(
+                    uid=row.uid,
+                    run=run_uid,
+                    device=to_device(session.get_one(DeviceRow, row.device_id)),
+                    **{name: getattr(row, name) for name in _JUDGED},
+                )
+                for row in rows
+            )
 
     def of_run(self, run_uid: str) -> tuple[TrainRound, ...]:
         """Rounds of a run by number, then in the order in which they were finished."""
@@ -111,6 +153,9 @@ def _record(session: Session, row: TrainRoundRow, run_uid: str) -> TrainRound:
         down_bytes=row.down_bytes,
         adapter_bytes=row.adapter_bytes,
         rtt_s=row.rtt_s,
+        rows=row.rows,
+        tokens=row.tokens,
+        gradient_norms=tuple(float(norm) for norm in row.gradient_norms or ()),
         details=row.document,
     )
 

@@ -19,7 +19,7 @@ from cardlab.core.identity import new_uid
 from cardlab.core.records.device import Device
 from cardlab.core.records.link import Link
 from cardlab.core.records.measurement import PlannedPoint, RunKind
-from cardlab.core.records.training import TrainPhase, TrainRound
+from cardlab.core.records.training import TrainPhase, TrainQuality, TrainRound
 from cardlab.db import open_store
 from cardlab.db.bundle import BLOBS, MANIFEST, export_bundle, merge_bundle
 from cardlab.db.schema import Base
@@ -45,6 +45,20 @@ def make_board(path: Path, number: int) -> Path:
         trained = records.run(device=device, kind=RunKind.TRAIN, planned=(), analysis=None)
         store.runs.begin(trained)
         store.rounds.add(train_round(trained.uid, made.uid, device, number))
+        store.rounds.judge(
+            TrainQuality(
+                uid=f"judged-{number}",
+                run=trained.uid,
+                device=device,
+                number=1,
+                cut=2,
+                loss=2.5,
+                tokens=100,
+                correct=40,
+                elapsed_s=0.5,
+                up_bytes=4096,
+            )
+        )
         export_bundle(store, path / f"{number}.bundle")
     return path / f"{number}.bundle"
 

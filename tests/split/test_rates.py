@@ -94,14 +94,14 @@ def test_a_run_over_the_command_line_keeps_and_says_its_schedule(
     asked = ("--lr-schedule", "cosine", "--warmup-steps", "1", "--weight-decay", "0.01", "--optimizer", "adamw")
     done = command(*run, *asked, "--out", "a")
     assert done.code == 0, done.err
-    assert "rises over 1 mini-batch(es) of a device, then falls to 0 by the end (cosine)" in done.err
+    assert "rises over 1 step(s) of a device, then falls to 0 by the end (cosine)" in done.err
     assert "weight decay 0.01" in done.err and "without weight decay" not in done.err
     kept = Journal.resume(tmp_path / "a").progress.settings
     assert (kept.schedule, kept.warmup_steps, kept.weight_decay) == ("cosine", 1, 0.01)
     command("card", "run", "--local", "--resume", "--out", "a", "--lr-schedule", "linear").failed_in_one_line(2)
     for words, said in (
         (("--lr-schedule", "polynomial"), "use one of: constant, linear, cosine"),
-        (("--warmup-steps", "2"), "a device takes 2 mini-batch(es) in the whole run"),
+        (("--warmup-steps", "2"), "a device takes 2 step(s) in the whole run"),
         (("--weight-decay", "-1"), "--weight-decay is -1"),
     ):
         command(*run, *words, "--out", "b").failed_in_one_line(2, said)

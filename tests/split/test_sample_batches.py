@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ pytestmark = pytest.mark.torch
 
 from cardlab.core.records.task import Task
 from cardlab.split.adapters import initial_adapters
+from cardlab.split.arrivals import unpack_rows
 from cardlab.split.batches import MiniBatch, Rows, SampleBatches
 from cardlab.split.codecs.registry import pack_tensor
 from cardlab.split.data import Batches
@@ -24,7 +24,6 @@ from cardlab.split.protocol import Activations, decode, encode
 from cardlab.split.refusals import TensorError
 from cardlab.split.samples import read_samples
 from cardlab.split.tokenizer import open_tokenizer
-from cardlab.split.turn import Turn
 from tests.cli.run import command
 from tests.split.chats import ROWS, chat_folder, write_rows
 from tests.split.models import Unsplit, halves, largest_difference, small_task
@@ -148,15 +147,16 @@ def message(batch: MiniBatch, **changes: Any) -> Activations:
 
     parts = {"labels": batch.labels, "mask": batch.rows.mask, "positions": batch.rows.positions, **changes}
     activation = pack_tensor(torch.zeros(*batch.ids.shape, 48))
-    return Activations(round=1, epoch=0, activation=activation, **{k: whole(v) for k, v in parts.items()})
+    return Activations(
+        round=1, epoch=0, step_tokens=1, activation=activation, **{k: whole(v) for k, v in parts.items()}
+    )
 
 
 def taken(task: Task, sent: Activations) -> Any:
     """What the server makes of a message that has travelled."""
-    turn = SimpleNamespace(_settings=SimpleNamespace(task=task))
     came = decode([bytes(part) for part in encode(sent)])
     assert isinstance(came, Activations)
-    return Turn.unpack(turn, came)  # type: ignore[arg-type]
+    return unpack_rows(came, task, task.batch)
 
 
 @pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])

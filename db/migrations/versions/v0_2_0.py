@@ -51,6 +51,9 @@ _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
         ("down_bytes", sa.BigInteger()),
         ("adapter_bytes", sa.BigInteger()),
         ("rtt_s", sa.Double()),
+        ("rows", sa.BigInteger()),
+        ("tokens", sa.BigInteger()),
+        ("gradient_norms", sa.JSON(none_as_null=True)),
     ),
     "train_phase": (
         ("ci_low", sa.Double()),
@@ -134,6 +137,25 @@ def _new_tables() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_codec_cost")),
         sa.UniqueConstraint("measurement_id", name=op.f("uq_codec_cost_measurement_id")),
     )
+    op.create_table(
+        "train_quality",
+        sa.Column("run_id", sa.Integer(), nullable=False),
+        sa.Column("device_id", sa.Integer(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("cut", sa.Integer(), nullable=False),
+        sa.Column("loss", sa.Double(), nullable=False),
+        sa.Column("tokens", sa.BigInteger(), nullable=False),
+        sa.Column("correct", sa.BigInteger(), nullable=False),
+        sa.Column("elapsed_s", sa.Double(), nullable=False),
+        sa.Column("up_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uid", sa.String(length=64), nullable=False),
+        sa.ForeignKeyConstraint(["device_id"], ["device.id"], name=op.f("fk_train_quality_device_id_device")),
+        sa.ForeignKeyConstraint(["run_id"], ["run.id"], name=op.f("fk_train_quality_run_id_run")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_train_quality")),
+        sa.UniqueConstraint("uid", name=op.f("uq_train_quality_uid")),
+    )
+    op.create_index(op.f("ix_train_quality_run_id"), "train_quality", ["run_id"], unique=False)
 
 
 def _rewrite(connection: sa.Connection, table: sa.Table, convert: Callable[..., Document]) -> None:
