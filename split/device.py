@@ -169,7 +169,7 @@ class SplitDevice:
             except RefusalError as refused:
                 if refused.code is not RefusalCode.NAME_TAKEN or now_s() > until_s:
                     raise
-                self._transport.stop_waiting.wait(0.5)
+                self._transport.check_open(0.5)
                 continue
             if isinstance(came.message, Welcome):
                 break
@@ -212,7 +212,7 @@ class SplitDevice:
                     f"the server {self._transport.where} did not come back within {self._patience.server_s:g} s",
                     remedy="restart it with --resume, then start this device again",
                 )
-            self._transport.stop_waiting.wait(0.1)
+            self._transport.check_open(0.1)
 
     def _wait(self, until_s: float | None = None) -> Arrived:
         """The next message that asks for something: a welcome, the start of a round or gradients.
