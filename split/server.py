@@ -23,6 +23,7 @@ from cardlab.split.batched import BatchedSteps, common_cut
 from cardlab.split.codecs.registry import warm_codec
 from cardlab.split.frequency import EnergyMeter, ServerFrequency
 from cardlab.split.journal import FinishedTurn, Journal
+from cardlab.split.journal_files import DiskError
 from cardlab.split.laps import now_s
 from cardlab.split.members import Member, Members
 from cardlab.split.protocol import (
@@ -114,7 +115,7 @@ class Server:
         patience: Patience | None = None,
         callbacks: RunCallbacks | None = None,
     ) -> None:
-        self.settings = parts.journal.progress.settings
+        self.settings = parts.journal.settings
         self._transport, self._schedule, self._journal = parts.transport, parts.schedule, parts.journal
         self._frequency = parts.frequency
         self._shared = SharedHalf(parts.half)
@@ -135,7 +136,7 @@ class Server:
         """
         self._wait_for(self._devices)
         try:
-            for number in range(self._journal.progress.closed + 1, self.settings.rounds + 1):
+            for number in range(self._journal.closed + 1, self.settings.rounds + 1):
                 while not self._round(number):
                     self._callbacks.note(f"round {number}: no device finished it; waiting for one")
                     self._wait_for(1)
@@ -310,6 +311,9 @@ class Server:
         peer, parts, arrived_s = came
         try:
             answer = self._answer(peer, decode(parts), active, arrived_s)
+        except DiskError:
+            # No fault of the device: nothing can be kept any more.
+            raise
         except RunError as error:
             turn = active.get(peer)
             if turn is not None:
