@@ -29,6 +29,7 @@ from cardlab.split.codecs.base import WIRE_BYTES
 from cardlab.split.codecs.feedback import ErrorFeedback
 from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
 from cardlab.split.halves import Half
+from cardlab.split.recipe import Recipe
 from cardlab.split.tokenizer import Tokens, byte_tokens
 from cardlab.split.weights import Weights
 
@@ -187,8 +188,8 @@ class SplitTrainer:
 
     def __init__(self, subject: TrainingSubject, options: TrialOptions, seed: int) -> None:
         task, execution, weights, rate = subject.task, subject.execution, subject.weights, options.learning_rate
-        self.device = Half(task, execution, weights, "device", learning_rate=rate, seed=seed)
-        self.server = Half(task, execution, weights, "server", learning_rate=rate, seed=seed)
+        self.device = Half(task, execution, weights, "device", Recipe(learning_rate=rate, seed=seed))
+        self.server = Half(task, execution, weights, "server", Recipe(learning_rate=rate, seed=seed))
         adapters = initial_adapters(task, seed, self.server.magnitudes)
         for half in (self.device, self.server):
             half.set_cut(options.cut)

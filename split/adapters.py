@@ -31,16 +31,22 @@ _MARK = "#"
 
 @dataclass(slots=True)
 class LayerState:
-    """Trainable tensors of one layer, and AdamW's moments of each ("" when it never stepped)."""
+    """Trainable tensors of one layer, AdamW's moments of each ("" when it never stepped), and gradients that wait.
+
+    Gradients wait where several mini-batches make a step, or where its clipping needs the other side's norm. They
+    never leave the process: neither `flat` nor an average knows them.
+    """
 
     parameters: dict[str, torch.Tensor]
     moments: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    gradients: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def copy(self) -> LayerState:
         """The same values in memory of their own."""
         return LayerState(
             {name: tensor.clone() for name, tensor in self.parameters.items()},
             {name: {k: t.clone() for k, t in state.items()} for name, state in self.moments.items()},
+            {name: tensor.clone() for name, tensor in self.gradients.items()},
         )
 
 

@@ -19,6 +19,7 @@ from cardlab.core.records.training import WAITING
 from cardlab.split.adapters import AdapterSet, copied
 from cardlab.split.laps import Laps, now_s
 from cardlab.split.protocol import Gradients
+from cardlab.split.recipe import Weight
 from cardlab.split.refusals import FrameError, RefusalCode
 from cardlab.split.shared_half import SharedHalf
 from cardlab.split.turn import Arrival, Turn, Unpacked
@@ -126,7 +127,10 @@ class BatchedSteps:
         self.shared.half.clock.step = turns[0].step
         came = [pending.came for _, pending in ready]
         steps = self.shared.half.train_batched(
-            [one.activation for one in came], [one.labels for one in came], [one.rows for one in came]
+            [one.activation for one in came],
+            [one.labels for one in came],
+            [one.rows for one in came],
+            [Weight(in_step=one.weight) for one in came],
         )
         end_s = now_s()
         for _, pending in ready:

@@ -20,6 +20,7 @@ from cardlab.split.accuracy import TrainingSubject, draw_rows
 from cardlab.split.adapters import initial_adapters, pack_adapters, unpack_adapters
 from cardlab.split.codecs.registry import pack_tensor, unpack_tensor, warm_codec
 from cardlab.split.halves import Half
+from cardlab.split.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -111,8 +112,8 @@ def profile_codecs(
 ) -> Iterator[CutReadings]:
     """Readings cut by cut (every cut by default), of one real mini-batch each."""
     task, execution = subject.task, subject.execution
-    device = Half(task, execution, subject.weights, "device", learning_rate=1e-3)
-    server = Half(task, execution, subject.weights, "server", learning_rate=1e-3)
+    device = Half(task, execution, subject.weights, "device", Recipe(learning_rate=1e-3))
+    server = Half(task, execution, subject.weights, "server", Recipe(learning_rate=1e-3))
     adapters = initial_adapters(task, 0)
     for codec in codecs:
         warm_codec(codec)

@@ -14,7 +14,7 @@ from cardlab import __version__
 from cardlab.core.errors import CardlabError, RunError
 from cardlab.core.records.device import Device
 from cardlab.split.adapters import pack_adapters, unpack_adapters
-from cardlab.split.batches import MiniBatch
+from cardlab.split.batches import NO_LOSS, MiniBatch
 from cardlab.split.codecs.registry import pack_tensor, unpack_tensor, warm_codec
 from cardlab.split.device_transport import CONNECT_S, DeviceTransport
 from cardlab.split.laps import Laps, now_s
@@ -33,7 +33,7 @@ from cardlab.split.protocol import (
     Stored,
     Welcome,
 )
-from cardlab.split.refusals import FrameError, RefusalCode, RefusalError
+from cardlab.split.refusals import FrameError, NotFiniteError, RefusalCode, RefusalError
 from cardlab.split.settings import Inputs, RunSettings, check_version
 from cardlab.split.shaping import describe_rates
 from cardlab.split.sockets import SILENCE_S, Arrived
@@ -90,6 +90,9 @@ class _DeviceRound:
     Attributes:
         offset_s: server's timer minus this one; one for the whole round, so that the terms add up to what passed.
         up_bytes, down_bytes: payload of its mini-batches.
+        step: mini-batches of the step in progress, those to come first in line.
+        step_tokens: of all of them, those with a loss.
+        norms: of this side's gradients of the last step, where the server waits for them.
     """
 
     settings: RunSettings
@@ -99,6 +102,16 @@ class _DeviceRound:
     laps: Laps
     up_bytes: int = 0
     down_bytes: int = 0
+    step: list[MiniBatch] = field(default_factory=list)
+    step_tokens: int = 0
+    norms: tuple[float, ...] | None = None
+
+    def next_batch(self, number: int) -> MiniBatch:
+        """Mini-batch `number` of the run; all of a step are made at its begin, since each counts by its tokens."""
+        if not self.step:
+            self.step = [self.equipment.batch(number + later) for later in range(self.settings.accumulate)]
+            self.step_tokens = sum(int((batch.labels[:, 1:] != NO_LOSS).sum()) for batch in self.step)
+        return self.step.pop(0)
 
 
 class SplitDevice:
@@ -306,6 +319,7 @@ class SplitDevice:
             up_bytes=this.up_bytes,
             down_bytes=this.down_bytes,
             rtt_s=self._transport.rtt_s,
+            norms=this.norms,
             adapters=packed,
         )
         self._transport.send(answer)
@@ -316,7 +330,7 @@ class SplitDevice:
 
         settings, half, laps, number = this.settings, this.equipment.half, this.laps, this.start.round
         half.clock.step = (number - 1) * settings.epochs + epoch
-        batch = this.equipment.batch(half.clock.step)
+        batch = this.next_batch(half.clock.step)
         activation = half.forward(batch.ids, batch.rows)
         laps.mark("device")
         # Token numbers fit in four bytes, and the server checks them against its vocabulary.
@@ -331,14 +345,21 @@ class SplitDevice:
             labels=pack_tensor(batch.labels.to(torch.int32)),
             mask=mask,
             positions=positions,
+            step_tokens=this.step_tokens,
+            norms=this.norms,
         )
+        this.norms = None
         sent_s = self._transport.send(message)
         laps.mark("encode", sent_s)
         answer, back_s = self._gradients_of(number, epoch)
         _mark_link(laps, answer, back_s, this.offset_s)
         gradient = unpack_tensor(answer.gradient, tuple(activation.shape))
         laps.mark("decode")
-        half.backward(activation, gradient)
+        try:
+            this.norms = half.backward(activation, gradient, answer.norms)
+        except NotFiniteError as error:
+            self._leave(error)
+            raise
         laps.mark("device")
         self.done.losses.append(answer.loss)
         this.up_bytes += message.payload_bytes

@@ -24,6 +24,7 @@ from cardlab.profilers.runtime.rows import is_read_by_rows, read_from, reads_row
 from cardlab.profilers.runtime.segments import synchronizer
 from cardlab.split.adapters import AdapterSet, LayerState
 from cardlab.split.batches import Rows, joined
+from cardlab.split.recipe import Recipe, Weight
 from cardlab.split.refusals import NotFiniteError
 from cardlab.split.settings import check_cut
 from cardlab.split.weights import Weights
@@ -36,10 +37,17 @@ _PLAIN = Rows()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStep:
-    """What a mini-batch gave on the server: loss, and the gradient of the smashed data [B, S, h]."""
+    """What a mini-batch gave on the server.
+
+    Attributes:
+        loss: mean over its tokens that have one.
+        gradient: of the smashed data [B, S, h].
+        norms: of this side's gradients, tensor by tensor, where a clipped step waits for the device's; else None.
+    """
 
     loss: float
     gradient: torch.Tensor
+    norms: tuple[float, ...] | None = None
 
 
 class Half:
@@ -47,11 +55,8 @@ class Half:
 
     Args:
         side: "device" or "server".
-        learning_rate: of the optimizer that the task names.
-        rate: learning rate by the number of the mini-batch (split/rates.py), None for a constant one.
-        weight_decay: of that optimizer.
+        recipe: how gradients become steps.
         torch_device: where it computes ("cpu", "cuda:0").
-        seed: of the run, for LoRA dropout.
 
     Attributes:
         cut: 0 before the first `set_cut`.
@@ -66,12 +71,9 @@ class Half:
         execution: Execution,
         weights: Weights,
         side: str,
+        recipe: Recipe,
         *,
-        learning_rate: float,
-        rate: Callable[[int], float] | None = None,
-        weight_decay: float = 0.0,
         torch_device: str = "cpu",
-        seed: int = 0,
     ) -> None:
         self.task, self.side = task, side
         self.cut = 0
@@ -79,7 +81,7 @@ class Half:
         self.note: Callable[[str], None] = lambda _text: None
         self._packing_known = False
         self._weights, self._execution, self._where = weights, execution, torch_device
-        self._learning_rate, self._rate, self._weight_decay = learning_rate, rate, weight_decay
+        self._recipe = recipe
         self._synchronize = synchronizer(torch_device)
         if execution.quantization is not None:
             # Before weights are quantised, which takes and drops large blocks too.
@@ -89,7 +91,7 @@ class Half:
         self._layers = self._built.layers
         self._ready: set[int] = set()
         self.clock = self._built.clock
-        self.clock.seed, self.clock.step = seed, None
+        self.clock.seed, self.clock.step = recipe.seed, None
         self._part: torch.nn.Module | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         paths = self._family.embedding_paths if side == "device" else (self._family.norm_path, self._family.head_path)
@@ -210,12 +212,15 @@ class Half:
                     parameter = parameters[name]
                     parameter.copy_(tensor)
                     # A gradient of the device before would enter this one's step.
-                    parameter.grad = None
+                    waiting = adapters[number].gradients.get(name)
+                    parameter.grad = None if waiting is None else waiting.to(parameter.device, copy=True)
                     trainable.append(parameter)
                     moments = adapters[number].moments.get(name)
                     if moments:
                         states.append((parameter, moments))
-        optimizer = make_optimizer(self.task.optimizer, trainable, self._learning_rate, self._weight_decay)
+        optimizer = make_optimizer(
+            self.task.optimizer, trainable, self._recipe.learning_rate, self._recipe.weight_decay
+        )
         for parameter, moments in states:
             optimizer.state[parameter] = {
                 key: tensor.clone().to("cpu" if key == "step" else parameter.device) for key, tensor in moments.items()
@@ -223,7 +228,7 @@ class Half:
         self._optimizer = optimizer
 
     def export(self) -> AdapterSet:
-        """Adapters and optimizer state of this side's layers as they are now, on the CPU."""
+        """Adapters, optimizer state and waiting gradients of this side's layers as they are now, on the CPU."""
         found: AdapterSet = {}
         for number in self.numbers:
             state = LayerState({})
@@ -235,20 +240,78 @@ class Half:
                 kept = {k: v.detach().to("cpu", copy=True) for k, v in moments.items() if torch.is_tensor(v)}
                 if kept:
                     state.moments[name] = kept
+                if parameter.grad is not None:
+                    state.gradients[name] = parameter.grad.detach().to("cpu", copy=True)
             found[number] = state
         return found
 
     def forward(self, ids: torch.Tensor, rows: Rows = _PLAIN) -> torch.Tensor:
         """Device: smashed data [B, S, h] of token numbers [B, S], whose rows are read as `rows` says."""
-        activation = self._model()(input_ids=ids.to(self._where), **self._said(rows), use_cache=False).last_hidden_state
+        said = self._said(rows)
+        with self._computing():
+            activation = self._model()(input_ids=ids.to(self._where), **said, use_cache=False).last_hidden_state
         # A GPU works on after the call returns; the time belongs to this term.
         self._synchronize()
         return activation
 
-    def backward(self, activation: torch.Tensor, gradient: torch.Tensor) -> None:
-        """Device: back through the layers, and one optimizer step."""
+    def backward(
+        self, activation: torch.Tensor, gradient: torch.Tensor, norms: Sequence[float] | None = None
+    ) -> tuple[float, ...] | None:
+        """Device: back through the layers, and one optimizer step where one is due.
+
+        `norms`: those of the server's gradients, of a step that is clipped. Returns this side's then, which the server
+        needs for the same step. Raises NotFiniteError for one that is not finite.
+        """
         activation.backward(gradient=gradient.to(self._where, activation.dtype))
-        self._step()
+        if not self._recipe.ends_step(self.clock.step):
+            self._synchronize()
+            return None
+        if self._recipe.max_norm is None:
+            self._step(self.clock.step)
+            return None
+        own = self._norms()
+        self._clip([*own, *(norms or ())])
+        self._step(self.clock.step)
+        return own
+
+    def finish_step(self, number: int, norms: Sequence[float]) -> float:
+        """Server: the step of mini-batch `number` that waited for these norms of the device's gradients.
+
+        Returns the norm of the whole model's gradient before it was clipped.
+        """
+        norm = self._clip([*norms, *self._norms()])
+        self._step(number)
+        return norm
+
+    def _norms(self) -> tuple[float, ...]:
+        """Euclidean norms of this side's gradients, tensor by tensor in the model's order (0 where there is none).
+
+        Raises NotFiniteError.
+        """
+        parts = [p for number in self.numbers for p in self._layers[number].parameters() if p.requires_grad]
+        found = tuple(0.0 if p.grad is None else float(torch.linalg.vector_norm(p.grad, 2.0)) for p in parts)
+        if not all(norm < float("inf") for norm in found):
+            raise NotFiniteError
+        return found
+
+    def _clip(self, norms: Sequence[float]) -> float:
+        """Scale this side's gradients as `clip_grad_norm_` does those of the whole model, whose norms these are."""
+        most = self._recipe.max_norm
+        # Of all norms in their order and in one call, as torch does it: two sums of squares would round otherwise.
+        total = torch.linalg.vector_norm(torch.tensor(norms, dtype=torch.float32), 2.0)
+        if most is not None:
+            factor = torch.clamp(most / (total + 1e-6), max=1.0)
+            for number in self.numbers:
+                for parameter in self._layers[number].parameters():
+                    if parameter.requires_grad and parameter.grad is not None:
+                        parameter.grad.mul_(factor.to(parameter.grad.device))
+        return float(total)
+
+    def _computing(self) -> torch.autocast:
+        """What a forward pass runs in."""
+        name = self._recipe.autocast
+        dtype: torch.dtype = getattr(torch, name or "bfloat16")
+        return torch.autocast(self._where.partition(":")[0], dtype=dtype, enabled=name is not None)
 
     def _said(self, rows: Rows) -> dict[str, torch.Tensor]:
         """Mask and positions as transformers' models take them; what is not said is their own business."""
@@ -297,43 +360,62 @@ class Half:
         # Experts compute the tokens that come to them together: that alone moves the last bits.
         return bool(difference > 8.0 * torch.finfo(self._built.dtype).eps * size)
 
-    def train(self, activation: torch.Tensor, ids: torch.Tensor, rows: Rows = _PLAIN) -> ServerStep:
-        """Server: loss and gradient of received smashed data, and one optimizer step.
+    def train(
+        self, activation: torch.Tensor, ids: torch.Tensor, rows: Rows = _PLAIN, weight: float = 1.0
+    ) -> ServerStep:
+        """Server: loss and gradient of received smashed data, and one optimizer step where one is due and not clipped.
 
         Args:
             activation: smashed data [B, S, h].
             ids: labels [B, S]; -100 has no loss.
             rows: how they are read.
+            weight: of its loss among those of the mini-batches that make one step.
 
         Raises NotFiniteError when the loss is not finite.
         """
         # A leaf of its own graph: its gradient is what goes back over the link.
         hidden = activation.to(self._where, self._built.dtype).requires_grad_(True)
         labels = ids.to(self._where)
-        loss = self._model()(inputs_embeds=hidden, labels=labels, **self._said(rows), use_cache=False).loss
-        loss.backward()
+        said = self._said(rows)
+        with self._computing():
+            loss = self._model()(inputs_embeds=hidden, labels=labels, **said, use_cache=False).loss
+        (loss if weight == 1.0 else loss * weight).backward()
         value = float(loss.detach())
         if not abs(value) < float("inf"):
             raise NotFiniteError
-        self._step()
-        return ServerStep(loss=value, gradient=hidden.grad)
+        norms = None
+        if self._recipe.ends_step(self.clock.step):
+            if self._recipe.max_norm is None:
+                self._step(self.clock.step)
+            else:
+                norms = self._norms()
+        return ServerStep(loss=value, gradient=hidden.grad, norms=norms)
 
     def train_batched(
-        self, activations: Sequence[torch.Tensor], ids: Sequence[torch.Tensor], rows: Sequence[Rows] = ()
+        self,
+        activations: Sequence[torch.Tensor],
+        ids: Sequence[torch.Tensor],
+        rows: Sequence[Rows] = (),
+        weights: Sequence[Weight] = (),
     ) -> list[ServerStep]:
-        """Server: several mini-batches as one, and one optimizer step on the mean of their mean losses.
+        """Server: some devices' mini-batches as one, and a step on the weighted mean of their losses where one is due.
 
-        Shorter ones are padded to the longest; `rows`: how each is read, () for full rows of one text.
+        Shorter ones are padded to the longest; `rows`: how each is read, () for full rows of one text; `weights`: what
+        each counts for, () for all the same.
 
         Each step has the loss of its own mini-batch and the gradient of that loss. Raises NotFiniteError before
         anything is changed.
         """
+        counted = weights or [Weight()] * len(activations)
+        shares = _shares([weight.in_batch for weight in counted])
         sizes, widths = [int(a.shape[0]) for a in activations], [int(a.shape[1]) for a in activations]
         together = joined(rows or [_PLAIN] * len(sizes), widths, sizes)
         # One pass over all rows; losses apart, because their mean weighs devices and not tokens.
         moved = [_as_wide(a.to(self._where, self._built.dtype), max(widths)) for a in activations]
         hidden = torch.cat(moved).requires_grad_(True)
-        logits = self._model()(inputs_embeds=hidden, **self._said(together), use_cache=False).logits
+        said = self._said(together)
+        with self._computing():
+            logits = self._model()(inputs_embeds=hidden, **said, use_cache=False).logits
         losses = [
             _next_token_loss(own[:, :width], row.to(self._where))
             for own, width, row in zip(logits.split(sizes), widths, ids, strict=True)
@@ -342,35 +424,49 @@ class Half:
         wrong = tuple(n for n, value in enumerate(values) if not abs(value) < float("inf"))
         if wrong:
             raise NotFiniteError(wrong)
-        torch.stack(losses).mean().backward()
-        self._step()
+        parts = [
+            loss if weight.in_step == 1.0 else loss * weight.in_step
+            for loss, weight in zip(losses, counted, strict=True)
+        ]
+        if shares is None:
+            torch.stack(parts).mean().backward()
+        else:
+            torch.stack([part * share for part, share in zip(parts, shares, strict=True)]).sum().backward()
+        if self._recipe.ends_step(self.clock.step):
+            self._step(self.clock.step)
         # Undo the mean: each device gets the gradient of its own loss.
-        gradients = (hidden.grad * len(losses)).split(sizes)
+        factors = [float(len(losses))] * len(losses) if shares is None else [1.0 / share for share in shares]
         return [
-            ServerStep(loss=value, gradient=gradient[:, :width])
-            for value, gradient, width in zip(values, gradients, widths, strict=True)
+            ServerStep(loss=value, gradient=gradient[:, :width] * factor)
+            for value, gradient, width, factor in zip(values, hidden.grad.split(sizes), widths, factors, strict=True)
         ]
 
     def loss(self, activation: torch.Tensor, ids: torch.Tensor, rows: Rows = _PLAIN) -> torch.Tensor:
         """Server: loss of received smashed data, nothing trained; a clock at None leaves dropout off."""
         hidden = activation.to(self._where, self._built.dtype)
-        labels = ids.to(self._where)
-        return self._model()(inputs_embeds=hidden, labels=labels, **self._said(rows), use_cache=False).loss
+        labels, said = ids.to(self._where), self._said(rows)
+        with self._computing():
+            return self._model()(inputs_embeds=hidden, labels=labels, **said, use_cache=False).loss
 
     def _model(self) -> torch.nn.Module:
         if self._part is None:
             raise RunError("this side of the model has no layers yet", remedy="set the cut first")
         return self._part
 
-    def _step(self) -> None:
+    def _step(self, number: int | None) -> None:
         if self._optimizer is None:
             raise RunError("no adapters were loaded after the cut moved", remedy="load them first")
-        if self._rate is not None and self.clock.step is not None:
+        if self._recipe.rate is not None and number is not None:
             for group in self._optimizer.param_groups:
-                group["lr"] = self._rate(self.clock.step)
+                group["lr"] = self._recipe.rate(number)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._synchronize()
+
+
+def _shares(weights: Sequence[float]) -> list[float] | None:
+    """The weights as shares of their sum; None where all are the same."""
+    return None if len(set(weights)) == 1 else [weight / sum(weights) for weight in weights]
 
 
 def _weights_of(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

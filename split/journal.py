@@ -41,6 +41,7 @@ class FinishedTurn:
     Attributes:
         description: of the device; its name is the label.
         codec: of smashed data and gradients.
+        gradient_norms: of the whole model at each step, before clipping; () without clipping.
         terms: seconds by term, waiting apart.
         elapsed_s: from the server's first act to the adapters' return.
         up_bytes, down_bytes, adapter_bytes: payload from and to the device, and its adapters (one way).
@@ -71,6 +72,7 @@ class FinishedTurn:
     predicted_ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     predicted_delay_ci95: tuple[float, float] | None = None
     predicted_provenance: Provenance | None = None
+    gradient_norms: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if set(self.terms) != set(TERMS) or not {*self.predicted, *self.predicted_ci95} <= set(TERMS):

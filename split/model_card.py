@@ -50,12 +50,19 @@ def _training(settings: RunSettings, weights: str) -> list[str]:
         f"* {task.lora.words} (alpha {task.lora.alpha:g}) on {', '.join(task.lora.targets)}, {task.lora.dtype}.",
         f"* {settings.rounds} round(s) of {settings.epochs} mini-batch(es) a device, devices {order};"
         f" mini-batches of {task.batch} x {task.sequence} tokens; seed {settings.seed}.",
-        f"* {task.optimizer}, {rate}, weight decay {settings.weight_decay:g}; the server computes in"
-        f" {settings.dtype or _NONE}.",
+        f"* {task.optimizer}, {rate}, weight decay {settings.weight_decay:g}{_steps(settings)}; the server computes in"
+        f" {settings.dtype or _NONE}{'' if settings.autocast is None else f' under autocast to {settings.autocast}'}.",
         f"* On the link: {settings.wire_dtype}, codec {settings.codec}"
         f"{', with error feedback' if settings.error_feedback else ''}.",
     ]
     return lines + ([f"* Began with the adapters of {settings.adapters}."] if settings.adapters else [])
+
+
+def _steps(settings: RunSettings) -> str:
+    gathered = f", {settings.accumulate} mini-batches a step" if settings.accumulate > 1 else ""
+    return gathered + (
+        "" if settings.max_grad_norm is None else f", gradients clipped to the norm {settings.max_grad_norm:g}"
+    )
 
 
 def _devices(progress: Progress) -> list[str]:

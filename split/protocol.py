@@ -39,11 +39,12 @@ from cardlab.split.codecs.registry import codec_named
 from cardlab.split.frames import Frame, pack_frame, unpack_frame
 from cardlab.split.rates import SCHEDULES
 from cardlab.split.refusals import FrameError, RefusalCode, TensorError
-from cardlab.split.settings import Inputs, RunSettings, check_version
+from cardlab.split.settings import AUTOCASTS, Inputs, RunSettings, check_version
 from cardlab.split.shaping import PlannedRates
 
 MAX_PROBE_BYTES = 2**28
 _MAX_TEXT = 4000
+_MAX_NORMS = 100_000
 _MAX_COUNT = 2**31
 _MAX_BYTES = 2**40
 # LAYER/PARAMETER, and #MOMENT behind it for the state of the optimizer.
@@ -96,6 +97,15 @@ class Facts:
             del self._left[key]
             return None
         return self.whole(key, low)
+
+    def norms(self, key: str) -> tuple[float, ...] | None:
+        """Finite numbers that are not negative, or null."""
+        value = self.take(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) > _MAX_NORMS:
+            raise self.wrong(key, "no list of norms")
+        return tuple(self._number(key, one, 0.0) for one in value)
 
     def text(self, key: str) -> str:
         """A text of a decent length."""
@@ -315,6 +325,8 @@ class Activations(Message):
         labels: token numbers, -100 where there is no loss.
         mask: 1 for a token and 0 for padding [B, S], None where there is none.
         positions: of each token in its own sample [B, S], None where each row is one sample.
+        step_tokens: tokens with a loss in all mini-batches of this one's step.
+        norms: of the device's gradients of the step before, where that is clipped and so waits for them.
     """
 
     KIND = "activations"
@@ -325,6 +337,8 @@ class Activations(Message):
     labels: Packed
     mask: Packed | None = None
     positions: Packed | None = None
+    step_tokens: int
+    norms: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_rank("activation", self.activation, 3)
@@ -347,7 +361,8 @@ class Activations(Message):
     def from_head(cls, facts: Facts, tensors: Mapping[str, Packed]) -> Activations:
         """As `Message.from_head`."""
         _named(cls, tensors, optional=("mask", "positions"))
-        return cls(round=facts.whole("round", 1), epoch=facts.whole("epoch"), **tensors)
+        number, epoch, tokens = facts.whole("round", 1), facts.whole("epoch"), facts.whole("step_tokens", 1)
+        return cls(round=number, epoch=epoch, step_tokens=tokens, norms=facts.norms("norms"), **tensors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,6 +372,7 @@ class Gradients(Message):
     Attributes:
         arrived_s, sent_s: when the smashed data came and when this was sent, on the server's timer.
         terms: what passed between them.
+        norms: of the server's gradients, where a step is clipped that ends with this mini-batch.
     """
 
     KIND = "gradients"
@@ -364,6 +380,7 @@ class Gradients(Message):
     round: int
     epoch: int
     loss: float
+    norms: tuple[float, ...] | None = None
     arrived_s: float
     sent_s: float
     terms: Mapping[str, float]
@@ -380,6 +397,7 @@ class Gradients(Message):
             round=facts.whole("round", 1),
             epoch=facts.whole("epoch"),
             loss=facts.number("loss"),
+            norms=facts.norms("norms"),
             arrived_s=facts.number("arrived_s"),
             sent_s=facts.number("sent_s"),
             terms=facts.terms("terms"),
@@ -395,6 +413,7 @@ class AdaptersReturn(Message):
         sent_s, terms: when it was sent, on the server's timer, and what passed before by term.
         up_bytes, down_bytes: payload of the round's mini-batches.
         rtt_s: shortest round trip seen, None before the first.
+        norms: of the device's gradients of the last step, as those of `Activations`.
         adapters: as those of `RoundStart`.
     """
 
@@ -406,6 +425,7 @@ class AdaptersReturn(Message):
     up_bytes: int
     down_bytes: int
     rtt_s: float | None
+    norms: tuple[float, ...] | None = None
     adapters: Mapping[str, Packed]
 
     def __post_init__(self) -> None:
@@ -426,6 +446,7 @@ class AdaptersReturn(Message):
             up_bytes=facts.whole("up_bytes", 0, _MAX_BYTES),
             down_bytes=facts.whole("down_bytes", 0, _MAX_BYTES),
             rtt_s=facts.optional_number("rtt_s", 0.0),
+            norms=facts.norms("norms"),
             adapters=dict(tensors),
         )
 
@@ -598,6 +619,15 @@ def _check_settings(facts: Facts, settings: RunSettings) -> None:
         (settings.schedule not in SCHEDULES, f"a run with the schedule {settings.schedule[:40]!r}"),
         (settings.warmup_steps < 0, f"a run with {settings.warmup_steps} warm-up steps"),
         (not 0.0 <= settings.weight_decay < float("inf"), f"a run with the decay {settings.weight_decay:g}"),
+        (
+            settings.accumulate < 1 or settings.epochs % max(settings.accumulate, 1) != 0,
+            f"a run of {settings.epochs} mini-batches a round and {settings.accumulate} a step",
+        ),
+        (
+            settings.max_grad_norm is not None and not 0.0 < settings.max_grad_norm < float("inf"),
+            f"a run clipped to {settings.max_grad_norm}",
+        ),
+        (settings.autocast not in (None, *AUTOCASTS), f"a run with the autocast {str(settings.autocast)[:40]!r}"),
         (settings.wire_dtype not in WIRE_BYTES, f"a run with the wire dtype {settings.wire_dtype[:40]!r}"),
         (settings.server_sharing not in SHARINGS, f"a run with the sharing {settings.server_sharing[:40]!r}"),
         (settings.cut is not None and not 1 <= settings.cut <= last, f"a run with the cut {settings.cut}"),

@@ -17,12 +17,13 @@ SCHEDULES = (CONSTANT, LINEAR, COSINE)
 def rate_of(settings: RunSettings) -> Callable[[int], float]:
     """Learning rate by the number of a device's mini-batch in the run, from 0.
 
-    Rises from 0 over the first `warmup_steps`, then stays, or falls to 0 at the end of the run's rounds, in a line or
-    half a cosine.
+    Goes by steps, each of `accumulate` mini-batches: rises from 0 over the first `warmup_steps`, then stays, or falls
+    to 0 at the end of the run's rounds, in a line or half a cosine.
     """
-    last, warm = settings.rounds * settings.epochs, settings.warmup_steps
+    last, warm = settings.rounds * settings.epochs // settings.accumulate, settings.warmup_steps
 
-    def rate(step: int) -> float:
+    def rate(number: int) -> float:
+        step = number // settings.accumulate
         if step < warm:
             return settings.learning_rate * step / warm
         done = min(1.0, (step - warm) / max(1, last - warm))
@@ -34,6 +35,6 @@ def rate_of(settings: RunSettings) -> Callable[[int], float]:
 
 def rate_words(settings: RunSettings) -> str | None:
     """How the learning rate goes, for people; None for a constant one."""
-    words = [f"rises over {settings.warmup_steps} mini-batch(es) of a device"] if settings.warmup_steps else []
+    words = [f"rises over {settings.warmup_steps} step(s) of a device"] if settings.warmup_steps else []
     words += [f"falls to 0 by the end ({settings.schedule})"] if settings.schedule != CONSTANT else []
     return f"learning rate {settings.learning_rate:g}: {', then '.join(words)}" if words else None

@@ -51,6 +51,7 @@ class Schedule:
         cut: for every device and round, without a plan.
         expected: predictions for a given cut by the key of the device, which no label changes.
         codec: of the run, for devices whose plan names none.
+        predicts: whether the run computes as what it is predicted from did.
     """
 
     def __init__(
@@ -59,8 +60,11 @@ class Schedule:
         cut: int | None = None,
         expected: Mapping[str, Prediction] | None = None,
         codec: str = "none",
+        *,
+        predicts: bool = True,
     ) -> None:
         self._plan, self._cut, self._expected, self._codec = plan, cut, expected or {}, codec
+        self._predicts = predicts
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -84,6 +88,10 @@ class Schedule:
 
         Raises RunError for one the plan does not know.
         """
+        found = self._found(number, device, key)
+        return found if self._predicts else replace(found, expected=Prediction())
+
+    def _found(self, number: int, device: str, key: str | None) -> Assignment:
         if self._plan is None:
             return Assignment(cut=self._cut or 1, expected=self._expected.get(key or "", Prediction()))
         decision = self._plan.decision(number, device)

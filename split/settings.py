@@ -14,6 +14,8 @@ from cardlab.core.records.task import Architecture, Task
 from cardlab.split.refusals import RefusalCode, RefusalError
 
 _DEFAULT = "the default"
+# Half precision without a scaler of the loss: float16 would lose small gradients.
+AUTOCASTS = ("bfloat16",)
 PRIVACY = (
     "warning: with a language model the labels are the tokens themselves, so the server sees the text; smashed data"
     " and adapters reveal it too (docs/split.md says what is known)"
@@ -32,6 +34,9 @@ class RunSettings:
         schedule: how the learning rate goes on after its warm-up (split/rates.py).
         warmup_steps: mini-batches of a device over which it rises from 0.
         weight_decay: of both sides' optimizers, as torch has it.
+        accumulate: mini-batches of a device whose gradients make one step; divides `epochs`.
+        max_grad_norm: norm to which the gradient of both sides together is clipped, None for no clipping.
+        autocast: dtype of torch's autocast on both sides, None without it.
         wire_dtype, codec: how smashed data and gradients travel; a plan may name another codec for a device.
         error_feedback: what the codec lost of a gradient is added to the device's next one.
         seed: of initial adapters, made weights and the order of the data.
@@ -71,6 +76,9 @@ class RunSettings:
     schedule: str = "constant"
     warmup_steps: int = 0
     weight_decay: float = 0.0
+    accumulate: int = 1
+    max_grad_norm: float | None = None
+    autocast: str | None = None
     version: str = __version__
 
 

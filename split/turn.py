@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from cardlab.core.records.device import Device
 from cardlab.core.records.plan import TERMS
 from cardlab.core.records.training import WAITING
-from cardlab.split.adapters import AdapterSet, copied, pack_adapters, size_bytes, unpack_adapters
+from cardlab.split.adapters import AdapterSet, copied, pack_adapters, shapes_by_layer, size_bytes, unpack_adapters
 from cardlab.split.batches import NO_LOSS, Rows
 from cardlab.split.codecs.feedback import ErrorFeedback
 from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
@@ -67,11 +67,13 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """Smashed data [B, S, h] and labels [B, S] of a mini-batch, and how its rows are read."""
+    """Smashed data [B, S, h] and labels [B, S] of a mini-batch, how its rows are read, and what it counts for in its
+    step."""
 
     activation: torch.Tensor
     labels: torch.Tensor
     rows: Rows
+    weight: float
 
 
 class Steps(Protocol):
@@ -118,7 +120,7 @@ class SerialSteps:
         came = turn.unpack(arrival.message)
         laps.mark("decode")
         self.shared.half.clock.step = turn.step
-        step = self.shared.half.train(came.activation, came.labels, came.rows)
+        step = self.shared.half.train(came.activation, came.labels, came.rows, came.weight)
         laps.mark("server")
         return turn.gradients(step, arrival.arrived_s, laps)
 
@@ -157,6 +159,10 @@ class Turn:
         self._settings, self._steps = order.settings, steps
         self._start_s = self.last_s
         self._losses: list[float] = []
+        # Norms of the gradients as they were before clipping, step by step.
+        self._norms: list[float] = []
+        # A clipped step waits for the device's norms: they come with what it sends next.
+        self._waits_for_norms = False
 
     @property
     def cut(self) -> int:
@@ -215,6 +221,7 @@ class Turn:
         # A mini-batch that comes twice would be trained twice.
         if message.epoch != due or due >= self._settings.epochs:
             raise FrameError(f"epoch {message.epoch} came where {due} was due", code=RefusalCode.OUT_OF_TURN)
+        self._finish_step(message.norms)
         return self._steps.take(self, Arrival(message, arrived_s, laps))
 
     def unpack(self, message: Activations) -> Unpacked:
@@ -234,8 +241,12 @@ class Turn:
             for packed in (message.mask, message.positions)
         )
         _check_rows(labels, mask, positions)
+        own = int((labels[:, 1:] != NO_LOSS).sum())
+        most = task.batch * (task.sequence - 1) * self._settings.accumulate
+        if not own <= message.step_tokens <= most or (self._settings.accumulate == 1 and own != message.step_tokens):
+            raise TensorError(f"{own} tokens with a loss came of {message.step_tokens} in their step")
         activation = unpack_tensor(message.activation, (*shape, task.architecture.hidden_size))
-        return Unpacked(activation, labels, Rows(mask=mask, positions=positions))
+        return Unpacked(activation, labels, Rows(mask=mask, positions=positions), own / message.step_tokens)
 
     def gradients(self, step: ServerStep, arrived_s: float, laps: Laps) -> Gradients:
         """The answer to a mini-batch that was computed."""
@@ -244,6 +255,7 @@ class Turn:
         packed = pack(step.gradient, self.codec, self._settings.wire_dtype)
         laps.mark("encode")
         self._losses.append(step.loss)
+        self._waits_for_norms = step.norms is not None
         self.last_s = sent_s = now_s()
         laps.mark("encode", sent_s)
         return Gradients(
@@ -254,6 +266,7 @@ class Turn:
             sent_s=sent_s,
             terms=laps.terms,
             gradient=packed,
+            norms=step.norms,
         )
 
     def finish(self, message: AdaptersReturn, arrived_s: float) -> None:
@@ -268,6 +281,7 @@ class Turn:
         # The way back of the adapters ends here, on the server's timer as it began.
         terms["adapters"] += arrived_s - message.sent_s
         back = unpack_adapters(message.adapters, self._settings.task, range(self.cut))
+        self._finish_step(message.norms)
         self._steps.occupy(self)
         # The server's layers first, then the device's own: together they are all layers.
         self.adapters.update(self._steps.shared.half.export())
@@ -280,6 +294,7 @@ class Turn:
             cut=self.cut,
             codec=self.codec,
             losses=tuple(self._losses),
+            gradient_norms=tuple(self._norms),
             terms=terms,
             waiting_s=message.terms.get(WAITING, 0.0),
             elapsed_s=arrived_s - self._start_s,
@@ -292,6 +307,21 @@ class Turn:
             predicted_delay_ci95=expected.delay_ci95,
             predicted_provenance=expected.provenance,
         )
+
+    def _finish_step(self, norms: Sequence[float] | None) -> None:
+        """The step that waited for the device's norms. Raises FrameError for norms that are not those it waits for."""
+        lacks = norms is None
+        if lacks is self._waits_for_norms:
+            raise FrameError(f"norms of gradients {'were due' if lacks else 'came'}", code=RefusalCode.OUT_OF_TURN)
+        if norms is None:
+            return
+        shapes = shapes_by_layer(self._settings.task)
+        due = sum(len(shapes[layer]) for layer in range(self.cut))
+        if len(norms) != due:
+            raise FrameError(f"{len(norms)} norms of gradients came, and {due} are due", code=RefusalCode.FIELD)
+        self._steps.occupy(self)
+        self._norms.append(self._steps.shared.half.finish_step(self.step - 1, norms))
+        self._waits_for_norms = False
 
     def _hear(self, number: int) -> None:
         self.last_s = now_s()

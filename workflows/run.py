@@ -21,7 +21,7 @@ from cardlab.profilers.runtime.quantization import AUTO, NONE, choose_quantizati
 from cardlab.split.journal import FinishedTurn, Journal, locked
 from cardlab.split.keys import split_address
 from cardlab.split.peft_files import described_peft, load_peft
-from cardlab.split.rates import rate_of
+from cardlab.split.recipe import recipe_of
 from cardlab.split.recording import begin_run, round_record
 from cardlab.split.schedule import Schedule
 from cardlab.split.server import Patience, RunCallbacks, Server, ServerParts
@@ -34,7 +34,7 @@ from cardlab.workflows.expectation import Expected, Serving, expected_by_device
 from cardlab.workflows.labels import keep_label
 from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
-from cardlab.workflows.run_checks import check_against, check_options, check_unchanged, check_warmup
+from cardlab.workflows.run_checks import check_against, check_options, check_steps, check_unchanged
 from cardlab.workflows.run_data import check_data, files_of, names_of
 from cardlab.workflows.run_device import open_real
 from cardlab.workflows.run_settings import (
@@ -237,7 +237,7 @@ def _prepared(
             )
             begun = None if options.adapters is None else load_peft(Path(options.adapters), task)
             settings = settings_of(options, plan, task, execution)
-            check_warmup(settings)
+            check_steps(settings)
             if options.adapters is not None:
                 settings = replace(settings, adapters=described_peft(Path(options.adapters)))
             data_notes = check_data(options, settings, plan)
@@ -251,14 +251,16 @@ def _prepared(
         import_torch().set_num_threads(options.threads)
         # A plan brings its own predictions.
         expected = Expected(predictions={}, notes=())
-        if plan is None:
+        if plan is None and settings.autocast is None:
             party = Serving(platform.identity, execution)
             expected = expected_by_device(store, settings, party, link)
         yield _Prepared(
             store=store,
             platform=platform,
             execution=execution,
-            schedule=Schedule(plan, settings.cut, expected.predictions, settings.codec),
+            schedule=Schedule(
+                plan, settings.cut, expected.predictions, settings.codec, predicts=settings.autocast is None
+            ),
             journal=journal,
             notes=(*expected.notes, *training_notes(settings)),
             expected_notes=expected.notes,
@@ -297,11 +299,8 @@ def _serve(
         prepared.execution,
         weights,
         "server",
-        learning_rate=settings.learning_rate,
-        rate=rate_of(settings),
-        weight_decay=settings.weight_decay,
+        recipe_of(settings),
         torch_device=open_runtime(platform).torch_device or "cpu",
-        seed=settings.seed,
     )
     # Devices at once may have different cuts: layers would be loaded and dropped at each turn.
     half.keeps_loaded = settings.parallel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cardlab.core.errors import RunError, UsageError
 from cardlab.core.options import given
-from cardlab.core.records.plan import Plan
+from cardlab.core.records.plan import BATCHED, Plan
 from cardlab.core.records.task import Task
 from cardlab.profilers.runtime.configs import load_architecture, load_computing
 from cardlab.profilers.runtime.execution import DTYPES
@@ -12,7 +12,7 @@ from cardlab.profilers.runtime.quantization import AUTO, NONE
 from cardlab.split.codecs.registry import codec_named
 from cardlab.split.rates import SCHEDULES
 from cardlab.split.schedule import check_plan
-from cardlab.split.settings import RunSettings, check_computing, check_cut
+from cardlab.split.settings import AUTOCASTS, RunSettings, check_computing, check_cut
 from cardlab.split.weights import open_weights
 from cardlab.workflows.options.run import RunOptions, TrainingOptions
 from cardlab.workflows.run_data import devices_of, files_of, tokenizer_of
@@ -70,6 +70,10 @@ def check_options(options: TrainingOptions) -> None:
         raise UsageError(f"--learning-rate is {options.learning_rate:g}", remedy="give a number above 0")
     if options.schedule not in SCHEDULES:
         raise UsageError(f"{options.schedule!r} is no schedule", remedy=f"use one of: {', '.join(SCHEDULES)}")
+    if options.max_grad_norm is not None and not 0.0 < options.max_grad_norm < float("inf"):
+        raise UsageError(f"--max-grad-norm is {options.max_grad_norm:g}", remedy="give a number above 0")
+    if options.autocast not in (None, *AUTOCASTS):
+        raise UsageError(f"--autocast is {options.autocast!r}", remedy=f"use one of: {', '.join(AUTOCASTS)}")
     if not 0.0 <= options.weight_decay < float("inf"):
         raise UsageError(f"--weight-decay is {options.weight_decay:g}", remedy="give 0 or a number above it")
 
@@ -125,12 +129,26 @@ def check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
         )
 
 
-def check_warmup(settings: RunSettings) -> None:
-    """Raise UsageError for a warm-up that the run never leaves: its learning rate would not be what was asked for."""
-    steps = settings.rounds * settings.epochs
+def check_steps(settings: RunSettings) -> None:
+    """Raise UsageError where steps do not go with rounds.
+
+    A warm-up that the run never leaves would give another learning rate than was asked for; a step that is not full
+    at the end of a round would be another step than the others.
+    """
+    if settings.epochs % settings.accumulate:
+        raise UsageError(
+            f"a round has {settings.epochs} mini-batch(es) of a device and --accumulate is {settings.accumulate}",
+            remedy=f"give --local-epochs a multiple of {settings.accumulate}",
+        )
+    if settings.max_grad_norm is not None and settings.server_sharing == BATCHED:
+        raise UsageError(
+            "--max-grad-norm clips the gradient of one device and its server, and a batched server has one for all",
+            remedy="give --server-sharing serial, or leave --max-grad-norm out",
+        )
+    steps = settings.rounds * settings.epochs // settings.accumulate
     if settings.warmup_steps >= steps:
         raise UsageError(
-            f"--warmup-steps is {settings.warmup_steps}, and a device takes {steps} mini-batch(es) in the whole run",
+            f"--warmup-steps is {settings.warmup_steps}, and a device takes {steps} step(s) in the whole run",
             remedy="give fewer, or more --rounds or --local-epochs",
         )
 

@@ -16,7 +16,7 @@ from cardlab.profilers.runtime.families import attention_of
 from cardlab.profilers.runtime.quantization import NONE, choose_quantization
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.keys import make_keys
-from cardlab.split.rates import rate_of
+from cardlab.split.recipe import recipe_of
 from cardlab.split.samples import Samples
 from cardlab.split.settings import PRIVACY, Inputs, RunSettings, check_computing, check_task, check_tokenizer
 from cardlab.split.shaping import parse_link
@@ -148,11 +148,8 @@ def _equipment(
         execution,
         weights,
         "device",
-        learning_rate=settings.learning_rate,
-        rate=rate_of(settings),
-        weight_decay=settings.weight_decay,
+        recipe_of(settings),
         torch_device=where,
-        seed=settings.seed,
     )
     half.note = say
     inputs = Inputs(

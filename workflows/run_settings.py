@@ -75,11 +75,15 @@ def settings_of(options: TrainingOptions, plan: Plan | None, task: Task, executi
         task=task,
         # A plan of one round stands for any number of equal ones.
         rounds=options.rounds or (len(plan.rounds) if plan is not None and len(plan.rounds) > 1 else DEFAULT_ROUNDS),
-        epochs=options.local_epochs or (plan.local_epochs if plan is not None and plan.local_epochs else 1),
+        epochs=options.local_epochs
+        or (plan.local_epochs if plan is not None and plan.local_epochs else options.accumulate),
         learning_rate=options.learning_rate,
         schedule=options.schedule,
         warmup_steps=options.warmup_steps,
         weight_decay=options.weight_decay,
+        accumulate=options.accumulate,
+        max_grad_norm=options.max_grad_norm,
+        autocast=options.autocast,
         wire_dtype=options.wire_dtype or (plan.wire_dtype if plan is not None else None) or execution.dtype,
         codec=options.codec or (named[0] if named and named[0] else "none"),
         error_feedback=options.error_feedback,
@@ -113,6 +117,14 @@ def training_notes(settings: RunSettings) -> tuple[str, ...]:
     words = rate_words(settings)
     notes += [] if words is None else [words]
     notes += [f"weight decay {settings.weight_decay:g}"] if settings.weight_decay else []
+    if settings.accumulate > 1:
+        notes.append(f"{settings.accumulate} mini-batches make one step, each weighted by its tokens with a loss")
+    if settings.max_grad_norm is not None:
+        notes.append(f"the gradient of both sides together is clipped to the norm {settings.max_grad_norm:g}")
+    if settings.autocast is not None:
+        notes.append(
+            f"both sides compute under torch's autocast to {settings.autocast}; no profile does: no predictions"
+        )
     if settings.task.optimizer == "sgd" and rate <= DEFAULT_RATE:
         notes.append(
             f"sgd at --learning-rate {rate:g} hardly moves LoRA adapters: good for timing; to train: --optimizer adamw"

@@ -34,12 +34,13 @@ def main(given: dict[str, Any]) -> None:
     from cardlab.profilers.runtime.overhead import peak_resident_bytes, resident_bytes, warm_framework
     from cardlab.split.adapters import initial_adapters
     from cardlab.split.halves import Half
+    from cardlab.split.recipe import Recipe
     from cardlab.split.weights import open_weights
 
     task, execution = from_plain(Task, given["task"]), from_plain(Execution, given["execution"])
     warm_framework(execution, "cpu")
     framework_bytes = resident_bytes()
-    half = Half(task, execution, open_weights(task, 0), "device", learning_rate=1e-3)
+    half = Half(task, execution, open_weights(task, 0), "device", Recipe(learning_rate=1e-3))
     half.set_cut(given["cut"])
     half.load(initial_adapters(task, 0))
     loading_bytes = peak_resident_bytes()

@@ -15,6 +15,7 @@ from cardlab.profilers.runtime.build import BuiltModel, build_meta, materialise_
 from cardlab.split.adapters import AdapterSet, LayerState, initial_adapters
 from cardlab.split.data import Batches, read_tokens
 from cardlab.split.halves import Half
+from cardlab.split.recipe import Recipe
 from cardlab.split.weights import SeededWeights, Weights, open_weights
 from tests.profilers.runtime.plans import need_plan
 
@@ -89,8 +90,8 @@ def halves(task: Task, weights: Weights | None = None) -> tuple[Half, Half]:
     """Device and server."""
     found = weights or open_weights(task, 0)
     return (
-        Half(task, EXECUTION, found, "device", learning_rate=RATE),
-        Half(task, EXECUTION, found, "server", learning_rate=RATE),
+        Half(task, EXECUTION, found, "device", Recipe(learning_rate=RATE)),
+        Half(task, EXECUTION, found, "server", Recipe(learning_rate=RATE)),
     )
 
 
@@ -122,6 +123,8 @@ class Unsplit:
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         kind = torch.optim.AdamW if task.optimizer == "adamw" else torch.optim.SGD
         self.optimizer = kind(trainable, lr=rate, weight_decay=0.0)
+        self.max_norm: float | None = None
+        self.norms: list[float] = []
 
     def _row_lengths(self, built: BuiltModel, layer: int) -> dict[str, torch.Tensor]:
         """As PEFT begins DoRA, of the weights that the model has."""
@@ -148,14 +151,22 @@ class Unsplit:
                 for name, tensor in state.parameters.items():
                     self._named[f"{self._path}.{layer}.{name}"].copy_(tensor)
 
-    def step(self, ids: Any, labels: Any = None, **more: Any) -> float:
-        """One mini-batch; its loss. `labels`: the tokens themselves where there are none; `more`: masks, positions."""
+    def step(self, ids: Any, labels: Any = None, share: float = 1.0, ends: bool = True, **more: Any) -> float:
+        """One mini-batch; its loss.
+
+        `labels`: the tokens themselves where there are none; `share`: of its loss in the step that `ends` with it or
+        later; `more`: masks, positions.
+        """
         self._clock.step = self._steps
         self._steps += 1
         loss = self.model(input_ids=ids, labels=ids if labels is None else labels, use_cache=False, **more).loss
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        (loss * share).backward()
+        if ends:
+            if self.max_norm is not None:
+                trainable = [p for p in self.model.parameters() if p.requires_grad]
+                self.norms.append(float(torch.nn.utils.clip_grad_norm_(trainable, self.max_norm)))
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         return float(loss.detach())
 
     def adapters(self) -> AdapterSet:

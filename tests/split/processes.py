@@ -27,6 +27,7 @@ from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.device_transport import DeviceTransport
 from cardlab.split.halves import Half
 from cardlab.split.journal import Journal
+from cardlab.split.recipe import recipe_of
 from cardlab.split.schedule import Assignment, Schedule
 from cardlab.split.settings import RunSettings
 from cardlab.split.shaping import parse_link
@@ -65,6 +66,8 @@ class Trial:
     sharing: str = "serial"
     codec: str = "none"
     error_feedback: bool = False
+    accumulate: int = 1
+    max_grad_norm: float | None = None
     rates: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     silence_s: float = 4.0
     port: int = 0
@@ -138,6 +141,8 @@ class Trial:
                 wire_dtype="float32",
                 codec=self.codec,
                 error_feedback=self.error_feedback,
+                accumulate=self.accumulate,
+                max_grad_norm=self.max_grad_norm,
                 parallel=self.parallel,
                 server_sharing=self.sharing,
                 cut=1,
@@ -145,7 +150,7 @@ class Trial:
             )
             journal = Journal.resume(self.out) if resume else Journal.begin(self.out, settings, "2026-11-21T10:00:00Z")
             transport = ServerTransport("127.0.0.1", self.port)
-            half = Half(self.task, EXECUTION, weights, "server", learning_rate=RATE)
+            half = Half(self.task, EXECUTION, weights, "server", recipe_of(settings))
             half.keeps_loaded = self.parallel
             if doom is not None:
                 doom(half)
@@ -188,7 +193,7 @@ class Trial:
             equipped: list[Equipment] = []
 
             def equip(settings: RunSettings) -> Equipment:
-                half = Half(self.task, EXECUTION, open_weights(self.task, 0), "device", learning_rate=RATE)
+                half = Half(self.task, EXECUTION, open_weights(self.task, 0), "device", recipe_of(settings))
                 if doom is not None:
                     doom(transport, half)
                 equipped.append(Equipment(half, self.data()[name].mini_batch))

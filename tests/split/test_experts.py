@@ -28,6 +28,7 @@ from cardlab.profilers.runtime.families import attention_of, family_of
 from cardlab.profilers.runtime.families.generic import types_with_a_plan
 from cardlab.split.adapters import initial_adapters
 from cardlab.split.halves import Half
+from cardlab.split.recipe import Recipe
 from cardlab.split.weights import open_weights
 from tests.cli.run import command
 from tests.profilers.runtime.plans import need_plan
@@ -69,7 +70,7 @@ def losses(folder: Path) -> tuple[float, float]:
     attention = attention_of(task.architecture)
     execution = Execution(dtype="float32", attention=attention, torch="x")
     weights = open_weights(task, 0)
-    device, server = (Half(task, execution, weights, side, learning_rate=0.1) for side in ("device", "server"))
+    device, server = (Half(task, execution, weights, side, Recipe(learning_rate=0.1)) for side in ("device", "server"))
     for half in (device, server):
         half.set_cut(task.architecture.layers // 2)
         half.load(initial_adapters(task, 0))

@@ -22,6 +22,7 @@ from cardlab.split.adapters import (
 )
 from cardlab.split.halves import Half
 from cardlab.split.peft_files import save_peft
+from cardlab.split.recipe import Recipe
 from cardlab.split.refusals import FrameError
 from cardlab.split.weights import FileWeights, open_weights
 from tests.split.models import (
@@ -141,7 +142,7 @@ def test_a_side_holds_only_its_layers_and_a_move_of_the_cut_fetches_only_what_co
             return super().each(group, shapes, dtype)
 
     weights.__class__ = Watched
-    half = Half(task, EXECUTION, weights, "device", learning_rate=RATE)
+    half = Half(task, EXECUTION, weights, "device", Recipe(learning_rate=RATE))
     half.set_cut(1)
     half.set_cut(3)
     half.set_cut(2)

@@ -58,6 +58,7 @@ def test_each_variant_trains_something_of_its_own(tmp_path: Path) -> None:
 
 def test_dropout_is_another_at_each_step_and_with_each_seed_and_none_outside_training(tmp_path: Path) -> None:
     from cardlab.split.halves import Half
+    from cardlab.split.recipe import Recipe
     from cardlab.split.weights import open_weights
 
     task = small_task(tmp_path, lora_dropout=0.5)
@@ -68,7 +69,9 @@ def test_dropout_is_another_at_each_step_and_with_each_seed_and_none_outside_tra
             tensor.add_(0.1)
 
     def sent(seed: int, step: int | None) -> Any:
-        half = Half(task, Execution(dtype="float32"), open_weights(task, 0), "device", learning_rate=0.1, seed=seed)
+        half = Half(
+            task, Execution(dtype="float32"), open_weights(task, 0), "device", Recipe(learning_rate=0.1, seed=seed)
+        )
         half.set_cut(2)
         half.load(adapters)
         half.clock.step = step

@@ -40,6 +40,7 @@ seconds = st.floats(-1e6, 1e6)
 counts = st.integers(1, 1000)
 texts = st.text(max_size=30)
 terms = st.dictionaries(st.sampled_from((*TERMS, WAITING)), seconds)
+norms = st.none() | st.lists(st.floats(0.0, 1e6), max_size=3).map(tuple)
 names = st.builds(
     "{}/q.lora_{}.default.weight{}".format,
     st.integers(0, 2),
@@ -80,6 +81,8 @@ BUILT: dict[type[Message], st.SearchStrategy[Message]] = {
         epoch=st.integers(0, 9),
         activation=st.just(tensor(2, 3, 4)),
         labels=st.just(tensor(2, 3, dtype=torch.int32)),
+        step_tokens=counts,
+        norms=norms,
     ),
     protocol.Gradients: st.builds(
         protocol.Gradients,
@@ -90,9 +93,11 @@ BUILT: dict[type[Message], st.SearchStrategy[Message]] = {
         sent_s=seconds,
         terms=terms,
         gradient=st.just(tensor(2, 3, 4)),
+        norms=norms,
     ),
     protocol.AdaptersReturn: st.builds(
         protocol.AdaptersReturn,
+        norms=norms,
         round=counts,
         sent_s=seconds,
         terms=terms,
@@ -121,12 +126,19 @@ OUT_OF_RANGE: dict[tuple[str, str], tuple[object, ...]] = {
     ("adapters", "up_bytes"): (-1, 2**41),
     ("adapters", "down_bytes"): (-1, 2**41),
     ("adapters", "rtt_s"): (-1e-3,),
-    ("probe", "size_bytes"): (0, 3, 2**28 + 1),
+    ("probe", "size_bytes", "step_tokens"): (0, 3, 2**28 + 1),
     ("round", "link"): ({}, {"uplink_bps": 1e6}, {"uplink_bps": 1e6, "downlink_bps": 0}, {"uplink_bps": "x"}),
     ("refused", "code"): ("takes part already", ""),
     ("hello", "device"): ({}, {"key": "k", "name": "", "platform": "cpu"}, {"key": "k", "name": 5, "platform": "cpu"}),
 }
-OPTIONAL = {("abandoned", "round"), ("adapters", "rtt_s"), ("round", "link")}
+OPTIONAL = {
+    ("activations", "norms"),
+    ("gradients", "norms"),
+    ("adapters", "norms"),
+    ("abandoned", "round"),
+    ("adapters", "rtt_s"),
+    ("round", "link"),
+}
 ANY = st.sampled_from(MESSAGES).flatmap(lambda kind: BUILT[kind])
 
 
@@ -144,7 +156,19 @@ def wrong_values(kind: str, key: str) -> list[object]:
         found += [{"device": "x"}, {"device": None}, {"device": True}]
     if key in ("version", "code", "message", "remedy", "codec", "reason", "tokenizer", "data", "dtype", "names"):
         found += [5, {}, "x" * 5000]
-    if key.endswith("_s") or key in ("round", "epoch", "cut", "loss", "rounds", "up_bytes", "down_bytes", "size_bytes"):
+    if key == "norms":
+        found += [[-1.0], [float("1e301")], {"0": 1.0}, "1"]
+    if key.endswith("_s") or key in (
+        "round",
+        "epoch",
+        "cut",
+        "loss",
+        "rounds",
+        "up_bytes",
+        "down_bytes",
+        "size_bytes",
+        "step_tokens",
+    ):
         found += ["1", {}, 10**400 if key in ("loss", "sent_s") else "x"]
     return found
 
@@ -216,7 +240,7 @@ def test_a_tensor_of_another_rank_dtype_or_layer_is_refused(kind, name, spoiled)
             round=1, up_bytes=0, down_bytes=0, rtt_s=None, adapters={}, sent_s=0.0, terms={}
         ),
         protocol.Activations: protocol.Activations(
-            round=1, epoch=0, activation=tensor(2, 3, 4), labels=tensor(2, 3, dtype=torch.int32)
+            round=1, epoch=0, step_tokens=4, activation=tensor(2, 3, 4), labels=tensor(2, 3, dtype=torch.int32)
         ),
         protocol.Gradients: protocol.Gradients(
             round=1, epoch=0, loss=1.0, arrived_s=0.0, gradient=tensor(2, 3, 4), sent_s=0.0, terms={}

@@ -25,6 +25,7 @@ from cardlab.split.adapters import initial_adapters
 from cardlab.split.halves import Half
 from cardlab.split.journal import Journal
 from cardlab.split.peft_files import save_peft
+from cardlab.split.recipe import Recipe
 from cardlab.split.refusals import RefusalError
 from cardlab.split.settings import Inputs, check_inputs
 from cardlab.split.weights import open_weights
@@ -83,7 +84,9 @@ def split_losses(
     there = form if on_server == "as on the device" else on_server
     weights = open_weights(task, 0)
     device, server = (
-        Half(task, Execution(dtype=dtype, torch="x", quantization=own), weights, side, learning_rate=RATE, seed=0)
+        Half(
+            task, Execution(dtype=dtype, torch="x", quantization=own), weights, side, Recipe(learning_rate=RATE, seed=0)
+        )
         for side, own in (("device", form), ("server", there))
     )
     adapters = initial_adapters(task, 0)

@@ -17,6 +17,7 @@ from cardlab.split.adapters import initial_adapters
 from cardlab.split.halves import Half
 from cardlab.split.journal import Journal
 from cardlab.split.rates import rate_of
+from cardlab.split.recipe import recipe_of
 from cardlab.split.settings import RunSettings
 from cardlab.split.weights import open_weights
 from tests.cli.run import command
@@ -66,9 +67,7 @@ def test_thirty_steps_equal_the_unsplit_loop_with_transformers_schedule(
             EXECUTION,
             weights,
             side,
-            learning_rate=RATE,
-            rate=rate_of(settings),
-            weight_decay=settings.weight_decay,
+            recipe_of(settings),
         )
         for side in ("device", "server")
     )

@@ -63,16 +63,26 @@ class TrainingOptions(Checked):
     ] = None
     local_epochs: Annotated[
         int | None,
-        Opt("Mini-batches of a device in a round, T.", low=1, shown="the plan's, 1", panel=_TRAINING),
+        Opt("Mini-batches of a device in a round, T.", low=1, shown="the plan's, those of a step", panel=_TRAINING),
     ] = None
     learning_rate: Annotated[float, Opt("Learning rate of both sides.", panel=_TRAINING)] = 1e-3
     schedule: Annotated[
         str, Opt("After the warm-up: constant, or linear or cosine down to 0.", flag="--lr-schedule", panel=_TRAINING)
     ] = "constant"
     warmup_steps: Annotated[
-        int, Opt("Mini-batches of a device over which the learning rate rises from 0.", low=0, panel=_TRAINING)
+        int, Opt("Steps of a device over which the learning rate rises from 0.", low=0, panel=_TRAINING)
     ] = 0
     weight_decay: Annotated[float, Opt("Of both sides' optimizers, on the adapters.", panel=_TRAINING)] = 0.0
+    accumulate: Annotated[
+        int, Opt("Mini-batches of a device whose gradients make one step.", low=1, panel=_TRAINING)
+    ] = 1
+    max_grad_norm: Annotated[
+        float | None,
+        Opt("Clip the gradient of both sides together to this norm.", shown="none", panel=_TRAINING),
+    ] = None
+    autocast: Annotated[str | None, Opt("torch's autocast on both sides: bfloat16.", shown="none", panel=_TRAINING)] = (
+        None
+    )
     wire_dtype: Annotated[str | None, Opt("dtype on the link.", shown="the plan's, the server's")] = None
     codec: Annotated[
         str | None,
