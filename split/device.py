@@ -201,8 +201,8 @@ class SplitDevice:
         )
 
     def _prepare(self, settings: RunSettings) -> None:
-        known = self._settings
-        if known is not None and self._equipment is not None and known.run == settings.run:
+        # A run that goes on may have another learning rate, or another number of rounds to let it fall over.
+        if self._equipment is not None and self._settings == settings:
             return
         try:
             check_version(settings.version)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -110,11 +111,13 @@ class Change:
 
     Attributes:
         after: rounds that were over.
+        turns: that were finished: more than those of these rounds where one was in progress.
         at: time of day, UTC.
         rounds, learning_rate, conditions: from then on; None as before.
     """
 
     after: int
+    turns: int
     at: str
     rounds: int | None = None
     learning_rate: float | None = None
@@ -180,12 +183,14 @@ def _after(found: Progress, step: _Step) -> Progress:
         return replace(found, **told)
     change, settings = step.change, found.settings
     rate = settings.learning_rate if change.learning_rate is None else change.learning_rate
+    # What held for no round is no part of the history.
+    rates = tuple(entry for entry in found.rates if entry[0] <= change.after)
     return replace(
         found,
         settings=replace(settings, rounds=change.rounds or settings.rounds, learning_rate=rate),
         conditions=change.conditions or found.conditions,
         changes=(*found.changes, change),
-        rates=found.rates if change.learning_rate is None else (*found.rates, (change.after + 1, rate)),
+        rates=found.rates if change.learning_rate is None else (*rates, (change.after + 1, rate)),
         **told,
     )
 
@@ -357,6 +362,21 @@ class Journal:
 def _head(progress: Progress) -> bytes:
     begun = _Begun(settings=progress.settings, started_at=progress.started_at, conditions=progress.conditions)
     return json.dumps(to_plain(begun)).encode("utf-8")
+
+
+def check_room(folder: Path, state_bytes: int) -> None:
+    """Raise RunError where a disk has no room for the adapters of a run and for those that replace them.
+
+    Args:
+        state_bytes: of adapters and optimizer state.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < 2 * state_bytes:
+        raise RunError(
+            f"{folder} has room for {free // 2**20} MiB, and a run keeps {2 * state_bytes // 2**20 + 1} MiB there",
+            remedy="make room, or name a folder on another disk with --out",
+        )
 
 
 @contextmanager

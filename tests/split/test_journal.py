@@ -228,12 +228,12 @@ def test_what_was_changed_when_a_run_went_on_is_kept_with_its_rounds(tmp_path: P
     task = small_task(tmp_path)
     journal = Journal.begin(tmp_path / "out", run_settings(task), WHEN, Conditions(threads=1, link="10mbit"))
     journal.commit(initial_adapters(task, 0), turn(1), close=True)
-    journal.change(Change(after=1, at=WHEN, learning_rate=5e-3, conditions=Conditions(threads=2)))
+    journal.change(Change(after=1, turns=1, at=WHEN, learning_rate=5e-3, conditions=Conditions(threads=2)))
     journal.close_round()
     journal.close_round()
     journal.close_round(done=True)
     assert journal.progress.done
-    journal.change(Change(after=3, at=WHEN, rounds=5))
+    journal.change(Change(after=3, turns=1, at=WHEN, rounds=5))
     for found in (journal, Journal.resume(tmp_path / "out")):
         progress = found.progress
         assert (progress.settings.rounds, progress.settings.learning_rate, progress.done) == (5, 5e-3, False)
