@@ -56,9 +56,17 @@ class Equipment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicePatience:
-    """How long a device waits, seconds: to connect, without a pulse, and for a lost server to come back."""
+    """How long a device waits, seconds.
+
+    Attributes:
+        connect_s: for a server that is not there yet.
+        handshake_s: for what listens there to answer as a server.
+        silence_s: without a pulse, before the server counts as lost.
+        server_s: for a lost server to come back.
+    """
 
     connect_s: float = CONNECT_S
+    handshake_s: float = CONNECT_S
     silence_s: float = SILENCE_S
     server_s: float = 120.0
 
@@ -146,7 +154,8 @@ class SplitDevice:
 
         Raises RunError: unreachable, refused, a mismatch, or a server that did not come back.
         """
-        self._transport.check_connected(now_s() + self._patience.connect_s)
+        patience = self._patience
+        self._transport.check_connected(now_s() + patience.connect_s, patience.handshake_s, self._note)
         joined = False
         while True:
             try:
@@ -167,7 +176,7 @@ class SplitDevice:
 
     def _join(self) -> None:
         """Hello, welcome, ready. A label that is still taken by a dead process becomes free after a while."""
-        until_s = now_s() + max(self._patience.connect_s, 2.0 * self._patience.silence_s)
+        until_s = now_s() + max(self._patience.handshake_s, 2.0 * self._patience.silence_s)
         while True:
             self._session = self._transport.session
             self._transport.send(Hello(version=__version__, device=self._description))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cardlab.core.errors import RunError
@@ -128,18 +129,31 @@ class DeviceTransport:
             if self.stop_waiting.wait(0.01):
                 return
 
-    def check_connected(self, deadline_s: float) -> None:
-        """Wait until the server answers a pulse; RunError saying what stands in the way by the deadline."""
-        library = self._thread.zmq
+    def check_connected(
+        self, deadline_s: float, handshake_s: float = CONNECT_S, say: Callable[[str], None] = lambda _text: None
+    ) -> None:
+        """Wait until the server answers a pulse; RunError saying what stands in the way by the deadline.
+
+        Args:
+            deadline_s: for a server that is not there yet, on this process's timer.
+            handshake_s: that something which listens there has to answer as a server.
+            say: is told what is waited for, once that takes longer than a connection does.
+        """
+        library, begin_s, said = self._thread.zmq, now_s(), False
+        fatal = {library.EVENT_HANDSHAKE_FAILED_AUTH, library.EVENT_HANDSHAKE_FAILED_PROTOCOL}
         while self._thread.session is None:
-            seen = set(self._thread.events)
-            fatal = {library.EVENT_HANDSHAKE_FAILED_AUTH, library.EVENT_HANDSHAKE_FAILED_PROTOCOL}
-            if seen & {int(event) for event in fatal}:
+            seen = dict(self._thread.events)
+            if set(seen) & {int(event) for event in fatal}:
                 raise self._refused()
-            if now_s() >= deadline_s:
+            connected_s = seen.get(int(library.EVENT_CONNECTED))
+            until_s = deadline_s if connected_s is None else min(deadline_s, connected_s + handshake_s)
+            if now_s() >= until_s:
                 # A handshake that only broke off may have met a server that was just starting: it was tried again.
                 broken = int(library.EVENT_HANDSHAKE_FAILED_NO_DETAIL) in seen
-                raise self._refused() if broken else self._unreachable(seen)
+                raise self._refused() if broken else self._unreachable(connected_s is not None)
+            if not said and now_s() > begin_s + 1.0:
+                say(f"waiting for a server at {self.where}, for {deadline_s - begin_s:.0f} s")
+                said = True
             self.check_open(0.05)
 
     def check_open(self, wait_s: float = 0.0) -> None:
@@ -163,8 +177,8 @@ class DeviceTransport:
         """Set when the transport closes."""
         return self._thread.stopping
 
-    def _unreachable(self, seen: set[int]) -> RunError:
-        if int(self._thread.zmq.EVENT_CONNECTED) not in seen:
+    def _unreachable(self, listens: bool) -> RunError:
+        if not listens:
             return RunError(
                 f"no server answers at {self.where}",
                 remedy="start it with: card run server; check address, port and firewall",
@@ -185,8 +199,8 @@ class _DeviceThread(SocketThread):
         self.heard_s = now_s()
         self.session: bytes | None = None
         self.echoes: deque[tuple[float, float]] = deque(maxlen=_KEPT_PULSES)
-        # What happened to the connection, in the numbers of ZeroMQ's monitor.
-        self.events: set[int] = set()
+        # What happened to the connection and when first, in the numbers of ZeroMQ's monitor.
+        self.events: dict[int, float] = {}
         self._data, self._beat, self._monitor = data, beat, monitor
         # A plan knows rates and no bursts.
         burst_bytes = 0.0 if shape.planned else BURST_BYTES
@@ -235,7 +249,7 @@ class _DeviceThread(SocketThread):
     def _note_event(self) -> None:
         from zmq.utils.monitor import recv_monitor_message
 
-        self.events.add(int(recv_monitor_message(self._monitor)["event"]))
+        self.events.setdefault(int(recv_monitor_message(self._monitor)["event"]), now_s())
 
     def _hand_out(self) -> None:
         for parts in self.handed_over():

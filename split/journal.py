@@ -254,7 +254,9 @@ class Journal:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{folder} cannot be written: {error}", remedy="name another folder with --out") from error
+            raise RunError(
+                f"{folder} cannot be written: {error.strerror or error}", remedy="name another folder with --out"
+            ) from error
         # Emptied first: the steps of the run that was there are not those of this one.
         put(folder / STEPS, b"")
         put(folder / HEAD, _head(progress))
@@ -379,6 +381,10 @@ def check_room(folder: Path, state_bytes: int) -> None:
         )
 
 
+def _unwritable(folder: Path, error: OSError) -> RunError:
+    return RunError(f"{folder} cannot be written: {error.strerror or error}", remedy="name another folder with --out")
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run's folder; RunError where another process does, as two servers would overwrite each other's files."""
@@ -386,7 +392,9 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error}", remedy="name another folder with --out") from error
+        raise RunError(
+            f"{folder} cannot be written: {error.strerror or error}", remedy="name another folder with --out"
+        ) from error
     try:
         try:
             # Given back by the system when the process ends, however it ends.

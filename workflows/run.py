@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cardlab.core.errors import UsageError
+from cardlab.core.errors import Interrupted, UsageError
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.task import Execution
 from cardlab.core.tables import Cell, Tabular
@@ -244,6 +244,7 @@ def _prepared(store: Store, options: TrainingOptions, place: _Place) -> Iterator
         transport = place.bind()
         held.callback(transport.close)
         journal = decided.keep()
+        held.enter_context(_kept(journal))
         yield _Prepared(
             store=store,
             platform=platform,
@@ -257,6 +258,20 @@ def _prepared(store: Store, options: TrainingOptions, place: _Place) -> Iterator
             expected_notes=expected.notes,
             data_notes=decided.data_notes,
         )
+
+
+@contextmanager
+def _kept(journal: Journal) -> Iterator[None]:
+    """Say what an interrupted run has on disk, and how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        made, out, rounds = len(journal.turns), journal.folder, journal.settings.rounds
+        raise Interrupted(
+            f"interrupted; {journal.closed} of {rounds} round(s) are over, and {made} turn(s) of devices are kept in"
+            f" {out}",
+            remedy=f"go on with --resume --out {out}" if made else "give the same command again",
+        ) from None
 
 
 def _resumed(

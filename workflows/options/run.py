@@ -183,7 +183,7 @@ class DeviceOptions(Checked):
     silence_s: Annotated[
         float, Opt("Seconds without a sign of life before a side counts as dead.", flag="--silence")
     ] = 10.0
-    wait_s: Annotated[float, Opt("Seconds to wait for a lost server.", flag="--wait")] = 120.0
+    wait_s: Annotated[float, Opt("Seconds to wait for a server that is not there, or lost.", flag="--wait")] = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
