@@ -7,6 +7,7 @@ Errors become one line on stderr and an exit code; nothing else decides either.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -72,6 +73,12 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except Exception as error:  # noqa: BLE001 - the one place where an unforeseen fault ends
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _failed(
+                f"the disk is full: {error.filename or error.strerror}",
+                "make room, then give the command again, with --resume where it has that",
+                EXIT_FAILURE,
+            )
         return _failed(
             f"internal error: {type(error).__name__}: {error}",
             "set CARDLAB_DEBUG=1 for the traceback and report it",

@@ -190,3 +190,13 @@ def averaged(sets: Sequence[AdapterSet], rows: Sequence[int] = ()) -> AdapterSet
 def size_bytes(adapters: AdapterSet) -> int:
     """Bytes of adapters and moments."""
     return sum(int(t.numel()) * int(t.element_size()) for t in flat(adapters).values())
+
+
+def state_bytes(task: Task) -> int:
+    """Bytes of a whole model's adapters with the state of the task's optimizer, as they are kept on disk."""
+    import torch
+
+    count = sum(math.prod(shape) for shapes in shapes_by_layer(task) for shape in shapes.values())
+    # AdamW keeps two moments beside each parameter.
+    copies = 3 if task.optimizer == "adamw" else 1
+    return count * copies * int(getattr(torch, task.lora.dtype).itemsize)

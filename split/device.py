@@ -69,9 +69,17 @@ class Equipment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicePatience:
-    """How long a device waits, seconds: to connect, without a pulse, and for a lost server to come back."""
+    """How long a device waits, seconds.
+
+    Attributes:
+        connect_s: for a server that is not there yet.
+        handshake_s: for what listens there to answer as a server.
+        silence_s: without a pulse, before the server counts as lost.
+        server_s: for a lost server to come back.
+    """
 
     connect_s: float = CONNECT_S
+    handshake_s: float = CONNECT_S
     silence_s: float = SILENCE_S
     server_s: float = 120.0
 
@@ -159,7 +167,8 @@ class SplitDevice:
 
         Raises RunError: unreachable, refused, a mismatch, or a server that did not come back.
         """
-        self._transport.check_connected(now_s() + self._patience.connect_s)
+        patience = self._patience
+        self._transport.check_connected(now_s() + patience.connect_s, patience.handshake_s, self._note)
         joined = False
         while True:
             try:
@@ -182,7 +191,7 @@ class SplitDevice:
 
     def _join(self) -> None:
         """Hello, welcome, ready. A label that is still taken by a dead process becomes free after a while."""
-        until_s = now_s() + max(self._patience.connect_s, 2.0 * self._patience.silence_s)
+        until_s = now_s() + max(self._patience.handshake_s, 2.0 * self._patience.silence_s)
         while True:
             self._session = self._transport.session
             self._transport.send(Hello(version=__version__, device=self._description))
@@ -197,7 +206,7 @@ class SplitDevice:
             except RefusalError as refused:
                 if refused.code is not RefusalCode.NAME_TAKEN or now_s() > until_s:
                     raise
-                self._transport.stop_waiting.wait(0.5)
+                self._transport.check_open(0.5)
                 continue
             if isinstance(came.message, Welcome):
                 break
@@ -219,8 +228,8 @@ class SplitDevice:
         )
 
     def _prepare(self, settings: RunSettings) -> None:
-        known = self._settings
-        if known is not None and self._equipment is not None and known.run == settings.run:
+        # A run that goes on may have another learning rate, or another number of rounds to let it fall over.
+        if self._equipment is not None and self._settings == settings:
             return
         try:
             check_version(settings.version)
@@ -243,7 +252,7 @@ class SplitDevice:
                     f"the server {self._transport.where} did not come back within {self._patience.server_s:g} s",
                     remedy="restart it with --resume, then start this device again",
                 )
-            self._transport.stop_waiting.wait(0.1)
+            self._transport.check_open(0.1)
 
     def _wait(self, until_s: float | None = None) -> Arrived:
         """The next message that asks for something: a welcome, the start of a round or gradients.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cardlab.core.errors import RunError
+from cardlab.split.codecs.base import Buffer
 from cardlab.split.keys import KeyPair
 from cardlab.split.laps import now_s
 from cardlab.split.protocol import Message, RoundStart, decode, encode
@@ -24,13 +25,14 @@ from cardlab.split.sockets import (
     Arrived,
     SocketThread,
     address_host,
+    closed,
     load_zmq,
+    size_bytes,
     with_limits,
 )
 
 if TYPE_CHECKING:
     from zmq.sugar.context import Context
-    from zmq.sugar.frame import Frame
     from zmq.sugar.socket import Socket
 
 PULSE_INTERVAL_S = 0.25
@@ -61,11 +63,11 @@ class DeviceTransport:
         self.peer = os.urandom(15)
         self.where = f"{host}:{port}"
         self._has_keys = keys is not None
-        self._context = library.Context()
+        context = library.Context()
         address = f"tcp://{address_host(host)}:{port}"
         sockets = []
         for kind in (DATA, BEAT):
-            socket = with_limits(self._context.socket(library.DEALER), 2000 if kind == DATA else 0)
+            socket = with_limits(context.socket(library.DEALER), 2000 if kind == DATA else 0)
             socket.ipv6 = ":" in host
             # The server tells data from pulses by the first byte of the identity.
             socket.identity = kind + self.peer
@@ -75,26 +77,29 @@ class DeviceTransport:
                 socket.curve_serverkey = server_key
             sockets.append(socket)
         # Only events of the handshake tell a refused key from a server that is not there.
-        self._monitor = sockets[0].get_monitor_socket()
+        monitor = sockets[0].get_monitor_socket()
         for socket in sockets:
             socket.connect(address)
         self.shape = shape or LinkShape()
-        self._thread = _DeviceThread(self._context, sockets[0], sockets[1], self.shape)
+        self._thread = _DeviceThread(context, sockets[0], sockets[1], monitor, self.shape)
         self._thread.start()
 
     def send(self, message: Message) -> float:
-        """Send; returns the time at which it was handed over."""
+        """Send; returns the time at which it was handed over. Never blocks; RunError once this end is closed."""
         parts = encode(message)
         sent_s = now_s()
         self._thread.put(parts)
         return sent_s
 
     def receive(self, timeout_s: float) -> Arrived | None:
-        """The next message, None after the timeout. Raises RefusalError for what is no message."""
-        try:
-            _, parts, arrived_s = self._thread.inbox.get(timeout=max(timeout_s, 0.0))
-        except queue.Empty:
+        """The next message, None after the timeout.
+
+        Raises RefusalError for what is no message, RunError once this end is closed.
+        """
+        came = self._thread.take(timeout_s)
+        if came is None:
             return None
+        _, parts, arrived_s = came
         return Arrived(b"", decode(parts), arrived_s)
 
     @property
@@ -121,22 +126,40 @@ class DeviceTransport:
         """Wait for enough pulses that the offset is that of a quick one."""
         until_s = now_s() + limit_s
         while len(self._thread.echoes) < _FIRST_PULSES and now_s() < until_s:
-            self.stop_waiting.wait(0.01)
+            if self.stop_waiting.wait(0.01):
+                return
 
-    def check_connected(self, deadline_s: float) -> None:
-        """Wait until the server answers a pulse; RunError saying what stands in the way by the deadline."""
-        seen: set[int] = set()
+    def check_connected(
+        self, deadline_s: float, handshake_s: float = CONNECT_S, say: Callable[[str], None] = lambda _text: None
+    ) -> None:
+        """Wait until the server answers a pulse; RunError saying what stands in the way by the deadline.
+
+        Args:
+            deadline_s: for a server that is not there yet, on this process's timer.
+            handshake_s: that something which listens there has to answer as a server.
+            say: is told what is waited for, once that takes longer than a connection does.
+        """
+        library, begin_s, said = self._thread.zmq, now_s(), False
+        fatal = {library.EVENT_HANDSHAKE_FAILED_AUTH, library.EVENT_HANDSHAKE_FAILED_PROTOCOL}
         while self._thread.session is None:
-            seen |= self._events()
-            library = self._thread.zmq
-            fatal = {library.EVENT_HANDSHAKE_FAILED_AUTH, library.EVENT_HANDSHAKE_FAILED_PROTOCOL}
-            if seen & {int(event) for event in fatal}:
+            seen = dict(self._thread.events)
+            if set(seen) & {int(event) for event in fatal}:
                 raise self._refused()
-            if now_s() >= deadline_s:
+            connected_s = seen.get(int(library.EVENT_CONNECTED))
+            until_s = deadline_s if connected_s is None else min(deadline_s, connected_s + handshake_s)
+            if now_s() >= until_s:
                 # A handshake that only broke off may have met a server that was just starting: it was tried again.
                 broken = int(library.EVENT_HANDSHAKE_FAILED_NO_DETAIL) in seen
-                raise self._refused() if broken else self._unreachable(seen)
-            self.stop_waiting.wait(0.05)
+                raise self._refused() if broken else self._unreachable(connected_s is not None)
+            if not said and now_s() > begin_s + 1.0:
+                say(f"waiting for a server at {self.where}, for {deadline_s - begin_s:.0f} s")
+                said = True
+            self.check_open(0.05)
+
+    def check_open(self, wait_s: float = 0.0) -> None:
+        """Wait that long. Raises RunError where this end is closed before: waiting for its server is in vain."""
+        if self.stop_waiting.wait(wait_s):
+            raise closed()
 
     def _refused(self) -> RunError:
         if not self._has_keys:
@@ -154,16 +177,8 @@ class DeviceTransport:
         """Set when the transport closes."""
         return self._thread.stopping
 
-    def _events(self) -> set[int]:
-        from zmq.utils.monitor import recv_monitor_message
-
-        found = set()
-        while self._monitor.poll(0):
-            found.add(int(recv_monitor_message(self._monitor)["event"]))
-        return found
-
-    def _unreachable(self, seen: set[int]) -> RunError:
-        if int(self._thread.zmq.EVENT_CONNECTED) not in seen:
+    def _unreachable(self, listens: bool) -> RunError:
+        if not listens:
             return RunError(
                 f"no server answers at {self.where}",
                 remedy="start it with: card run server; check address, port and firewall",
@@ -174,29 +189,31 @@ class DeviceTransport:
         )
 
     def close(self) -> None:
-        """Stop the thread."""
+        """Stop the thread, in bounded time; closing again does nothing."""
         self._thread.close()
-        self._context.destroy(1000)
 
 
 class _DeviceThread(SocketThread):
-    def __init__(self, context: Context, data: Socket, beat: Socket, shape: LinkShape) -> None:
+    def __init__(self, context: Context, data: Socket, beat: Socket, monitor: Socket, shape: LinkShape) -> None:
         super().__init__(context, "device")
         self.heard_s = now_s()
         self.session: bytes | None = None
         self.echoes: deque[tuple[float, float]] = deque(maxlen=_KEPT_PULSES)
-        self._data, self._beat = data, beat
+        # What happened to the connection and when first, in the numbers of ZeroMQ's monitor.
+        self.events: dict[int, float] = {}
+        self._data, self._beat, self._monitor = data, beat, monitor
         # A plan knows rates and no bursts.
         burst_bytes = 0.0 if shape.planned else BURST_BYTES
         self._up = TokenBucket(shape.uplink_bps, shape.delay_s, burst_bytes)
         self._down = TokenBucket(shape.downlink_bps, shape.delay_s, burst_bytes)
         self._planned = shape.planned
-        self._outgoing: deque[tuple[float, list[Frame]]] = deque()
-        self._incoming: deque[tuple[float, list[Frame]]] = deque()
+        self._outgoing: deque[tuple[float, list[Buffer]]] = deque()
+        self._incoming: deque[tuple[float, list[Buffer]]] = deque()
 
-    def run(self) -> None:
+    def serve(self) -> None:
+        """Read, write and pulse until the end."""
         poller = self.zmq.Poller()
-        for socket in (self._data, self._beat, self._pipe_out):
+        for socket in (self._data, self._beat, self._monitor, self.woken_by):
             poller.register(socket, self.zmq.POLLIN)
         beat_s = now_s()
         while not self.stopping.is_set():
@@ -208,44 +225,56 @@ class _DeviceThread(SocketThread):
             ready = dict(poller.poll(max(0.0, (due_s - now_s()) * 1e3)))
             if self._beat in ready:
                 self._echo()
-            if self._pipe_out in ready:
-                self._hold(self._outgoing, self._up, self.handed_over())
+            if self._monitor in ready:
+                self._note_event()
+            if self.woken_by in ready:
+                self._hand_out()
             if self._data in ready:
-                parts = self._data.recv_multipart(copy=False)
+                parts: list[Buffer] = [part.buffer for part in self._data.recv_multipart(copy=False)]
                 if self._planned:
                     self._adopt(parts)
                 self._hold(self._incoming, self._down, parts)
             self._release()
-        while self._pipe_out.poll(0):
-            self._hold(self._outgoing, self._up, self.handed_over())
+        self._hand_out()
         # What was handed over before closing is still sent, shaped or not.
         for _, parts in self._outgoing:
             self._send(parts)
+
+    def release(self) -> None:
+        """Close the sockets."""
         self._data.disable_monitor()
-        for socket in (self._data, self._beat, self._pipe_out):
+        for socket in (self._data, self._beat, self._monitor):
             socket.close()
 
-    def _adopt(self, parts: list[Frame]) -> None:
+    def _note_event(self) -> None:
+        from zmq.utils.monitor import recv_monitor_message
+
+        self.events.setdefault(int(recv_monitor_message(self._monitor)["event"]), now_s())
+
+    def _hand_out(self) -> None:
+        for parts in self.handed_over():
+            self._hold(self._outgoing, self._up, parts)
+
+    def _adopt(self, parts: list[Buffer]) -> None:
         """Take the rates of a round that begins, so that its own adapters come down at them."""
         # What is no message, or no rate, is said by the thread that reads it.
         with contextlib.suppress(RefusalError):
-            message = decode([part.buffer for part in parts])
+            message = decode(parts)
             if isinstance(message, RoundStart) and message.link is not None:
                 self._up.set_rate(message.link.uplink_bps, now_s())
                 self._down.set_rate(message.link.downlink_bps, now_s())
 
-    def _hold(self, held: deque[tuple[float, list[Frame]]], bucket: TokenBucket, parts: list[Frame]) -> None:
-        if len(parts) > 1 or (parts and len(parts[0])):
-            held.append((bucket.release_s(sum(len(part) for part in parts), now_s()), parts))
+    def _hold(self, held: deque[tuple[float, list[Buffer]]], bucket: TokenBucket, parts: list[Buffer]) -> None:
+        held.append((bucket.release_s(size_bytes(parts), now_s()), parts))
 
     def _release(self) -> None:
         while self._outgoing and self._outgoing[0][0] <= now_s():
             self._send(self._outgoing.popleft()[1])
         while self._incoming and self._incoming[0][0] <= now_s():
             due_s, parts = self._incoming.popleft()
-            self.inbox.put((b"", [part.buffer for part in parts], now_s()))
+            self.inbox.put((b"", parts, now_s()))
 
-    def _send(self, parts: list[Frame]) -> None:
+    def _send(self, parts: list[Buffer]) -> None:
         with contextlib.suppress(self.zmq.ZMQError):
             self._data.send_multipart(parts, copy=False, flags=self.zmq.NOBLOCK)
 

@@ -1,11 +1,13 @@
 """What is finished, on disk: after a crash a run goes on from its last finished round.
 
-    OUT/journal.json         settings, finished turns, closed rounds; replaced whole, never changed in place
-    OUT/state-K.safetensors  adapters and optimizer state of all layers after the K-th commit
+    OUT/journal.json         what the run began with
+    OUT/turns.jsonl          what happened since, a line a step: finished turns, closed rounds, changes
+    OUT/state-K.safetensors  adapters and optimizer state of all layers after K turns
     OUT/adapters/            the same adapters for PEFT, written when the run ends
 
-A commit writes the state under a new name, then the journal that names it, each flushed to the disk; a process
-killed at any moment leaves the one or the other whole. A journal of 0.1.0 (format 1) is read as one of this version.
+A commit writes the state under a new name, then the step that names it, each flushed to the disk; a process
+killed at any moment leaves the one or the other whole. Journals of 0.1.0 (format 1) and those that were rewritten with
+every turn (format 2) are read too, and become one of this format with their next step.
 """
 
 from __future__ import annotations
@@ -13,23 +15,25 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cardlab import __version__
 from cardlab.core.errors import RunError
-from cardlab.core.plain import from_plain, to_plain
+from cardlab.core.plain import Document, from_plain, to_plain
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
 from cardlab.core.records.plan import TERMS
 from cardlab.core.records.training import TrainQuality
 from cardlab.split.adapters import AdapterSet, flat, unflat
+from cardlab.split.journal_files import FORMAT, HEAD, STEPS, Steps, from_first, put
 from cardlab.split.settings import Inputs, RunSettings, check_inputs, check_same_tokenizer
 
-_NAME, _LOCK = "journal.json", ".lock"
-FORMAT = 2
+_LOCK = ".lock"
+_AGAIN = "start afresh in another --out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,16 +103,47 @@ class FinishedTurn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """Under what a run is made that does not shape its results: CPU threads of the server, shape of the links."""
+
+    threads: int | None = None
+    link: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What was changed when a run went on.
+
+    Attributes:
+        after: rounds that were over.
+        turns: that were finished: more than those of these rounds where one was in progress.
+        at: time of day, UTC.
+        rounds, learning_rate, conditions: from then on; None as before.
+    """
+
+    after: int
+    turns: int
+    at: str
+    rounds: int | None = None
+    learning_rate: float | None = None
+    conditions: Conditions | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """The journal's content.
 
     Attributes:
+        settings: as they are now; `rates` says what held before.
         closed: rounds that are over.
         turns: finished, in order.
         state: file name of the adapters after them, None before the first.
         done: the run has ended.
         inputs: what each device trains with, by label.
         judged: how well each device's held-out rows were predicted, in order.
+        conditions: now; unknown in older journals.
+        changes: in order.
+        rates: learning rates by the round from which they held, in order.
         format: of the journal.
     """
 
@@ -120,109 +155,248 @@ class Progress:
     done: bool = False
     inputs: Mapping[str, Inputs] = field(default_factory=dict)
     judged: tuple[TrainQuality, ...] = ()
+    conditions: Conditions = field(default_factory=Conditions)
+    changes: tuple[Change, ...] = ()
+    rates: tuple[tuple[int, float], ...] = ()
     format: int = FORMAT
 
 
-class Journal:
-    """The journal in one folder; `progress` is what is on disk."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """Content of journal.json."""
 
-    def __init__(self, folder: Path, progress: Progress) -> None:
-        self.folder, self.progress = folder, progress
+    settings: RunSettings
+    started_at: str
+    conditions: Conditions = field(default_factory=Conditions)
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """A line of turns.jsonl: turns that were finished, and what else is another from then on; None as before."""
+
+    turns: tuple[FinishedTurn, ...] = ()
+    closed: int | None = None
+    state: str | None = None
+    done: bool | None = None
+    inputs: Mapping[str, Inputs] | None = None
+    judged: tuple[TrainQuality, ...] = ()
+    change: Change | None = None
+
+
+def _after(found: Progress, step: _Step) -> Progress:
+    """Everything but the turns, which would be copied with each step."""
+    told = {name: value for name in ("closed", "state", "done", "inputs") if (value := getattr(step, name)) is not None}
+    if step.judged:
+        told["judged"] = (*found.judged, *step.judged)
+    if step.change is None:
+        return replace(found, **told)
+    change, settings = step.change, found.settings
+    rate = settings.learning_rate if change.learning_rate is None else change.learning_rate
+    # What held for no round is no part of the history.
+    rates = tuple(entry for entry in found.rates if entry[0] <= change.after)
+    return replace(
+        found,
+        settings=replace(settings, rounds=change.rounds or settings.rounds, learning_rate=rate),
+        conditions=change.conditions or found.conditions,
+        changes=(*found.changes, change),
+        rates=found.rates if change.learning_rate is None else (*rates, (change.after + 1, rate)),
+        **told,
+    )
+
+
+class Journal:
+    """The journal in one folder; what it says is on disk."""
+
+    def __init__(self, folder: Path, progress: Progress, steps: Steps | None = None) -> None:
+        self.folder = folder
+        # Turns in a list of their own: a step costs the same however many there are.
+        self._now, self._turns = replace(progress, turns=()), list(progress.turns)
+        self._whole: Progress | None = progress
+        # None of an older format, whose file holds everything.
+        self._steps = steps
+        self._finished: dict[int, set[str]] = {}
+        self._names: set[str] = set()
+        self._index(self._turns)
+
+    @property
+    def progress(self) -> Progress:
+        """All that is on disk; put together when it is asked for."""
+        if self._whole is None:
+            self._whole = replace(self._now, turns=tuple(self._turns))
+        return self._whole
+
+    @property
+    def settings(self) -> RunSettings:
+        """Those of the run, as they are now."""
+        return self._now.settings
+
+    @property
+    def closed(self) -> int:
+        """Rounds that are over."""
+        return self._now.closed
+
+    @property
+    def turns(self) -> Sequence[FinishedTurn]:
+        """Finished ones in order, as many as there are now; not a copy."""
+        return self._turns
 
     @classmethod
-    def begin(cls, folder: Path, settings: RunSettings, started_at: str) -> Journal:
+    def begin(
+        cls, folder: Path, settings: RunSettings, started_at: str, conditions: Conditions | None = None
+    ) -> Journal:
         """A new run; RunError where an unfinished one is there that has finished a round.
 
         A run that failed before its first round holds nothing, and gives way to the corrected command.
         """
-        if (folder / _NAME).exists():
-            found = _read(folder)
+        if (folder / HEAD).exists():
+            found, _ = _read(folder)
             if found.turns and not found.done:
                 raise RunError(
                     f"{folder} holds an unfinished run", remedy="go on with --resume, or name another folder with --out"
                 )
+        progress = Progress(
+            settings=settings,
+            started_at=started_at,
+            conditions=conditions or Conditions(),
+            rates=((1, settings.learning_rate),),
+        )
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            journal = cls(folder, Progress(settings=settings, started_at=started_at))
-            journal._write(journal.progress)
         except OSError as error:
-            raise RunError(f"{folder} cannot be written: {error}", remedy="name another folder with --out") from error
+            raise RunError(
+                f"{folder} cannot be written: {error.strerror or error}", remedy="name another folder with --out"
+            ) from error
+        # Emptied first: the steps of the run that was there are not those of this one.
+        put(folder / STEPS, b"")
+        put(folder / HEAD, _head(progress))
         # After the journal is there: until then the old files are what it names.
         for old in folder.glob("state-*.safetensors"):
             old.unlink()
-        return journal
+        return cls(folder, progress, Steps(folder / STEPS))
 
     @classmethod
     def check_vacant(cls, folder: Path) -> None:
         """Raise RunError where a finished run is: its adapters would be lost."""
-        if (folder / _NAME).exists() and _read(folder).done:
+        if (folder / HEAD).exists() and _read(folder)[0].done:
             raise RunError(
                 f"{folder} holds a finished run and its adapters", remedy="name another folder with --out, or remove it"
             )
 
     @classmethod
     def resume(cls, folder: Path) -> Journal:
-        """The unfinished run in the folder, which goes on with this version; RunError if there is none."""
-        if not (folder / _NAME).exists():
+        """The run in the folder, which goes on with this version; RunError if there is none. Writes nothing."""
+        if not (folder / HEAD).exists():
             raise RunError(f"{folder} holds no run to go on with", remedy="start afresh without --resume")
-        found = _read(folder)
-        return cls(folder, replace(found, settings=replace(found.settings, version=__version__)))
+        found, steps = _read(folder)
+        return cls(folder, replace(found, settings=replace(found.settings, version=__version__)), steps)
 
     def adapters(self) -> AdapterSet | None:
         """Adapters and optimizer state after the last commit, None before the first."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        if self.progress.state is None:
+        if self._now.state is None:
             return None
-        path = self.folder / self.progress.state
+        path = self.folder / self._now.state
         try:
             return unflat(load_file(str(path)))
         except (OSError, SafetensorError) as error:
-            raise RunError(f"{path} cannot be read: {error}", remedy="start afresh in another --out") from error
+            raise RunError(f"{path} cannot be read: {error}", remedy=_AGAIN) from error
 
     def admit(self, name: str, inputs: Inputs) -> None:
         """Keep what a device trains with. Raises RefusalError if its rounds so far, or other devices, had another.
 
         Else a run that goes on with other data or another tokenizer would train on nonsense without a word.
         """
-        old = self.progress
-        check_same_tokenizer(name, inputs, old.inputs)
-        before = old.inputs.get(name)
-        if before is not None and any(turn.device == name for turn in old.turns):
+        known = self._now.inputs
+        check_same_tokenizer(name, inputs, known)
+        before = known.get(name)
+        if before is not None and name in self._names:
             check_inputs(name, inputs, before)
         if before != inputs:
-            self._write(replace(old, inputs={**old.inputs, name: inputs}))
+            self._add(_Step(inputs={**known, name: inputs}))
 
     def commit(self, adapters: AdapterSet, *turns: FinishedTurn, close: bool = False) -> None:
-        """Keep the adapters and the turns that led to them; when this returns, both are on disk."""
+        """Keep the adapters and the turns that led to them; when this returns, both are on disk. Raises DiskError."""
         from safetensors.torch import save
 
-        old = self.progress
-        name = f"state-{len(old.turns) + len(turns)}.safetensors"
-        _put(self.folder / name, save({key: tensor.contiguous() for key, tensor in flat(adapters).items()}))
-        closed, done = old.closed + int(close), (*old.turns, *turns)
-        self._write(replace(old, closed=closed, turns=done, state=name))
+        old = self._now
+        name = f"state-{len(self._turns) + len(turns)}.safetensors"
+        put(self.folder / name, save({key: tensor.contiguous() for key, tensor in flat(adapters).items()}))
+        self._add(_Step(turns=turns, closed=old.closed + int(close), state=name))
         # Only now: a crash before this leaves the state that the journal names.
         if old.state is not None and old.state != name:
             (self.folder / old.state).unlink(missing_ok=True)
 
     def judge(self, *judged: TrainQuality) -> None:
         """Keep how well held-out rows were predicted."""
-        self._write(replace(self.progress, judged=(*self.progress.judged, *judged)))
+        self._add(_Step(judged=judged))
 
     def close_round(self, *, done: bool = False) -> None:
         """The round in progress is over; with `done` the whole run is."""
-        old = self.progress
-        self._write(replace(old, closed=old.closed if done else old.closed + 1, done=done))
+        if done:
+            self._add(_Step(done=True))
+        else:
+            self._add(_Step(closed=self._now.closed + 1))
+
+    def change(self, change: Change) -> None:
+        """Go on with other settings; a run with rounds left is not done any more."""
+        more = (change.rounds or self.settings.rounds) > self.closed
+        self._add(_Step(change=change, done=False if more else None))
 
     def finished_in(self, number: int) -> set[str]:
         """Devices that finished that round."""
-        return {turn.device for turn in self.progress.turns if turn.round == number}
+        return self._finished.get(number, set())
 
-    def _write(self, progress: Progress) -> None:
-        _put(self.folder / _NAME, json.dumps(to_plain(progress)).encode("utf-8"))
-        self.progress = progress
+    def _add(self, step: _Step) -> None:
+        if self._steps is None:
+            self._convert()
+        assert self._steps is not None
+        plain = {key: value for key, value in to_plain(step).items() if value not in (None, [])}
+        self._steps.add(plain)
+        self._now = _after(self._now, step)
+        self._turns += step.turns
+        self._index(step.turns)
+        self._whole = None
+
+    def _convert(self) -> None:
+        """Write an older journal anew; until the second file is there, the old one is what counts."""
+        put(self.folder / STEPS, b"")
+        self._steps = Steps(self.folder / STEPS)
+        whole = self.progress
+        so_far = {name: to_plain(getattr(whole, name)) for name in ("turns", "closed", "state", "done", "inputs")}
+        self._steps.add({key: value for key, value in so_far.items() if value is not None})
+        put(self.folder / HEAD, _head(whole))
+
+    def _index(self, turns: Sequence[FinishedTurn]) -> None:
+        for turn in turns:
+            self._finished.setdefault(turn.round, set()).add(turn.device)
+            self._names.add(turn.device)
+
+
+def _head(progress: Progress) -> bytes:
+    begun = _Begun(settings=progress.settings, started_at=progress.started_at, conditions=progress.conditions)
+    return json.dumps(to_plain(begun)).encode("utf-8")
+
+
+def check_room(folder: Path, state_bytes: int) -> None:
+    """Raise RunError where a disk has no room for the adapters of a run and for those that replace them.
+
+    Args:
+        state_bytes: of adapters and optimizer state.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < 2 * state_bytes:
+        raise RunError(
+            f"{folder} has room for {free // 2**20} MiB, and a run keeps {2 * state_bytes // 2**20 + 1} MiB there",
+            remedy="make room, or name a folder on another disk with --out",
+        )
+
+
+def _unwritable(folder: Path, error: OSError) -> RunError:
+    return RunError(f"{folder} cannot be written: {error.strerror or error}", remedy="name another folder with --out")
 
 
 @contextmanager
@@ -232,7 +406,9 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error}", remedy="name another folder with --out") from error
+        raise RunError(
+            f"{folder} cannot be written: {error.strerror or error}", remedy="name another folder with --out"
+        ) from error
     try:
         try:
             # Given back by the system when the process ends, however it ends.
@@ -249,61 +425,41 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _read(folder: Path) -> Progress:
-    path = folder / _NAME
+def _read(folder: Path) -> tuple[Progress, Steps | None]:
+    """What a folder's journal says, and its steps; None of an older format."""
+    path = folder / HEAD
     try:
         plain = json.loads(path.read_text("utf-8"))
         if not isinstance(plain, dict):
             raise ValueError("it is no object")
         number = plain.get("format", 1)
-        if number in (1, FORMAT):
-            return from_plain(Progress, _from_first(plain) if number == 1 else plain)
+        if number in (1, 2):
+            return _from_older(plain if number == 2 else from_first(plain)), None
+        if number == FORMAT:
+            return _replayed(from_plain(_Begun, plain), *Steps.read(folder / STEPS))
     except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{path} cannot be understood: {error}", remedy="start afresh in another --out") from error
+        raise RunError(f"{path} cannot be understood: {error}", remedy=_AGAIN) from error
     raise RunError(
-        f"{path} has the format {str(number)[:20]}, and this cardlab reads 1 and {FORMAT}",
+        f"{path} has the format {str(number)[:20]}, and this cardlab reads 1 to {FORMAT}",
         remedy="go on with the cardlab that began the run, or start afresh in another --out",
     )
 
 
-# What 0.1.0 kept of a turn in a dictionary without a schema, and under other names.
-_MOVED = {
-    "codec": "codec",
-    "adapters_bytes": "adapter_bytes",
-    "up_bytes": "up_bytes",
-    "down_bytes": "down_bytes",
-    "rtt_s": "rtt_s",
-    "round_power_w": "power_w",
-}
+def _from_older(plain: Document) -> Progress:
+    found = from_plain(Progress, {**plain, "format": FORMAT})
+    return replace(found, rates=((1, found.settings.learning_rate),))
 
 
-def _from_first(plain: dict[str, object]) -> dict[str, object]:
-    """A journal of 0.1.0 as this version writes it; ValueError if it is none."""
-    turns = plain.get("turns", [])
-    if not isinstance(turns, list):
-        raise ValueError("its turns are no list")
-    return {**plain, "format": FORMAT, "turns": [_turn_from_first(turn) for turn in turns]}
-
-
-def _turn_from_first(turn: object) -> dict[str, object]:
-    if not isinstance(turn, dict) or not isinstance(turn.get("details"), dict):
-        raise ValueError("a turn of it makes no sense")
-    moved = {new: turn["details"][old] for old, new in _MOVED.items() if old in turn["details"]}
-    return {**turn, "predicted_delay_ci95": turn.get("delay_ci95"), **moved}
-
-
-def _put(path: Path, data: bytes) -> None:
-    """Write a file so that it is whole or not there, and on the disk when this returns."""
-    draft = path.with_name(path.name + ".part")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        # Renaming a file whose bytes are not on the disk yet may leave an empty one after a power cut.
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        # The name itself is part of the folder and needs a flush of its own.
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _replayed(begun: _Begun, steps: Steps, found: list[Document]) -> tuple[Progress, Steps]:
+    progress = Progress(
+        settings=begun.settings,
+        started_at=begun.started_at,
+        conditions=begun.conditions,
+        rates=((1, begun.settings.learning_rate),),
+    )
+    turns: list[FinishedTurn] = []
+    for plain in found:
+        step = from_plain(_Step, plain)
+        progress = _after(progress, step)
+        turns += step.turns
+    return replace(progress, turns=tuple(turns)), steps

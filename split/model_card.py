@@ -34,13 +34,14 @@ def model_card(progress: Progress, weights: str) -> str:
     lines += [f"# LoRA adapters of {settings.task.model}", ""]
     state = "" if progress.done else f" (unfinished: {progress.closed} of {settings.rounds} rounds)"
     lines += [f"Trained by split learning with cardlab {settings.version}, run {settings.run}{state}.", ""]
-    lines += [*_training(settings, weights), "", *_devices(progress), "", *_cost(progress.turns)]
+    lines += [*_training(progress, weights), "", *_devices(progress), "", *_cost(progress.turns)]
     return "\n".join(lines) + "\n"
 
 
-def _training(settings: RunSettings, weights: str) -> list[str]:
-    task = settings.task
+def _training(progress: Progress, weights: str) -> list[str]:
+    settings, task = progress.settings, progress.settings.task
     rate = rate_words(settings) or f"learning rate {settings.learning_rate:g}"
+    rate += _before(progress.rates)
     kept = "" if settings.quantization is None else f", kept in {settings.quantization} on the server"
     order = f"at once, server {settings.server_sharing}" if settings.parallel else "one after the other"
     lines = [
@@ -63,6 +64,15 @@ def _steps(settings: RunSettings) -> str:
     return gathered + (
         "" if settings.max_grad_norm is None else f", gradients clipped to the norm {settings.max_grad_norm:g}"
     )
+
+
+def _before(rates: Sequence[tuple[int, float]]) -> str:
+    """Learning rates of earlier rounds, where there were others."""
+    spans = [
+        f"{rate:g} in round(s) {first} to {after - 1}"
+        for (first, rate), (after, _) in zip(rates, rates[1:], strict=False)
+    ]
+    return f" from round {rates[-1][0]} on ({', '.join(spans)})" if spans else ""
 
 
 def _devices(progress: Progress) -> list[str]:

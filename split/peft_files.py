@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from cardlab.core.errors import BadDataError, RunError
 from cardlab.core.files import decode
 from cardlab.core.records.task import Lora, Task
+from cardlab.profilers.runtime.configs import bundled_models
 from cardlab.profilers.runtime.families import family_named
 from cardlab.split.adapters import MAGNITUDE, AdapterSet, LayerState, shapes_by_layer
+from cardlab.split.journal_files import put, writing
 
 if TYPE_CHECKING:
     import torch
@@ -43,29 +45,50 @@ def peft_name(name: str) -> str:
     return name.replace(f".{MAGNITUDE}.default.weight", f".{MAGNITUDE}").replace(".default.", ".")
 
 
+def base_name(model: str) -> str:
+    """What PEFT finds a model by from any folder: a path is made absolute, a name stays one."""
+    path = Path(model)
+    if model in bundled_models() or not path.exists():
+        return model
+    return str((path if path.is_dir() else path.parent).resolve())
+
+
 def save_peft(adapters: AdapterSet, task: Task, folder: Path) -> Path:
     """Write the adapters as PEFT does; `PeftModel.from_pretrained(base, folder)` loads them.
 
-    Returns the folder. The configuration is PEFT's own.
+    Returns the folder. The configuration is PEFT's own. Raises DiskError.
     """
-    from safetensors.torch import save_file
-
     from cardlab.profilers.runtime.build import lora_config
 
-    folder.mkdir(parents=True, exist_ok=True)
-    described = {"task_type": "CAUSAL_LM", "base_model_name_or_path": task.model, "inference_mode": True}
-    lora_config(task, **described).save_pretrained(str(folder))
+    described = {
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_name(task.model),
+        "inference_mode": True,
+    }
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lora_config(task, **described).save_pretrained(str(folder))
+    # Renamed when whole, so that nobody loads a file that is half written.
+    put(folder / _WEIGHTS, _weights_of(adapters, task))
+    return folder
+
+
+def is_saved(adapters: AdapterSet, task: Task, folder: Path) -> bool:
+    """Whether the folder holds exactly these adapters."""
+    path = folder / _WEIGHTS
+    return (folder / _CONFIG).is_file() and path.is_file() and path.read_bytes() == _weights_of(adapters, task)
+
+
+def _weights_of(adapters: AdapterSet, task: Task) -> bytes:
+    from safetensors.torch import save
+
     path = family_named(task.architecture.family).layer_path
     tensors = {
         f"{_prefix(path, layer)}{peft_name(name)}": tensor.contiguous()
         for layer, state in adapters.items()
         for name, tensor in state.parameters.items()
     }
-    # Renamed when whole, so that nobody loads a file that is half written.
-    draft = folder / f"{_WEIGHTS}.part"
-    save_file(tensors, str(draft), metadata={"format": "pt"})
-    draft.replace(folder / _WEIGHTS)
-    return folder
+    return bytes(save(tensors, metadata={"format": "pt"}))
 
 
 def _prefix(path: str, layer: int) -> str:

@@ -28,6 +28,7 @@ from cardlab.split.codecs.registry import warm_codec
 from cardlab.split.evaluation import Evaluation, Subject
 from cardlab.split.frequency import EnergyMeter, ServerFrequency
 from cardlab.split.journal import FinishedTurn, Journal
+from cardlab.split.journal_files import DiskError
 from cardlab.split.laps import now_s
 from cardlab.split.members import Member, Members
 from cardlab.split.protocol import (
@@ -126,7 +127,7 @@ class Server:
         patience: Patience | None = None,
         callbacks: RunCallbacks | None = None,
     ) -> None:
-        self.settings = parts.journal.progress.settings
+        self.settings = parts.journal.settings
         self._transport, self._schedule, self._journal = parts.transport, parts.schedule, parts.journal
         self._frequency = parts.frequency
         self._shared = SharedHalf(parts.half)
@@ -149,11 +150,11 @@ class Server:
         self._wait_for(self._devices)
         try:
             # A server that was killed between a round and its evaluation makes that one now.
-            self._evaluate(self._journal.progress.closed)
-            while self._journal.progress.closed < self.settings.rounds and not self._is_enough():
-                self._make(self._journal.progress.closed + 1)
-                self._evaluate(self._journal.progress.closed)
-            self._members.tell_all(End(rounds=self._journal.progress.closed))
+            self._evaluate(self._journal.closed)
+            while self._journal.closed < self.settings.rounds and not self._is_enough():
+                self._make(self._journal.closed + 1)
+                self._evaluate(self._journal.closed)
+            self._members.tell_all(End(rounds=self._journal.closed))
         finally:
             self._frequency.release()
         self._journal.close_round(done=True)
@@ -427,6 +428,9 @@ class Server:
         peer, parts, arrived_s = came
         try:
             answer = self._answer(peer, decode(parts), active, arrived_s)
+        except DiskError:
+            # No fault of the device: nothing can be kept any more.
+            raise
         except RunError as error:
             turn = active.get(peer)
             if turn is not None:

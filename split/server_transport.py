@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,6 @@ from cardlab.split.sockets import (
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
     from zmq.sugar.context import Context
-    from zmq.sugar.frame import Frame
     from zmq.sugar.socket import Socket
 
 
@@ -39,9 +37,9 @@ class ServerTransport:
 
     def __init__(self, host: str, port: int, keys: KeyPair | None = None, allowed: Iterable[bytes] = ()) -> None:
         library = load_zmq()
-        self._context = library.Context()
-        self._guard = None if keys is None else _guard(self._context, frozenset(allowed))
-        router = with_limits(self._context.socket(library.ROUTER))
+        context = library.Context()
+        guard = None if keys is None else _guard(context, frozenset(allowed))
+        router = with_limits(context.socket(library.ROUTER))
         # Sending to a device that is gone is an error, not a message dropped unseen.
         router.router_mandatory = True
         # A device that reconnects must not be shut out by its own dead connection.
@@ -51,34 +49,31 @@ class ServerTransport:
             router.curve_publickey, router.curve_secretkey = keys.public, keys.secret
         # Off by default: an address of IPv6 is then "no such device".
         router.ipv6 = ":" in host
+        self._thread = _ServerThread(context, router, guard)
         try:
             router.bind(f"tcp://{address_host(host)}:{port or '*'}")
         except library.ZMQError as error:
-            self._abandon(router)
+            self._thread.close()
             raise RunError(
                 f"the server cannot listen on {host}:{port}: {error.strerror}",
                 remedy="end what uses the port, or choose another with --bind HOST:PORT; an IPv6 address as [::1]:PORT",
             ) from error
         self.port = int(router.last_endpoint.rsplit(b":", 1)[1].strip(b"\0"))
-        self._thread = _ServerThread(self._context, router)
         self._thread.start()
 
-    def _abandon(self, socket: Socket) -> None:
-        socket.close(0)
-        if self._guard is not None:
-            self._guard.stop()
-        self._context.term()
-
     def send(self, peer: bytes, message: Message) -> None:
-        """Send to that device; a device that is gone gets nothing, its silence will tell."""
+        """Send to that device; a device that is gone gets nothing, its silence will tell.
+
+        Never blocks. Raises RunError once this end is closed.
+        """
         self._thread.put([DATA + peer, *encode(message)])
 
     def receive(self, timeout_s: float) -> tuple[bytes, list[Buffer], float] | None:
-        """The next message as raw parts with its sender, None after the timeout; `decode` verifies it."""
-        try:
-            return self._thread.inbox.get(timeout=max(timeout_s, 0.0))
-        except queue.Empty:
-            return None
+        """The next message as raw parts with its sender, None after the timeout; `decode` verifies it.
+
+        Raises RunError once this end is closed.
+        """
+        return self._thread.take(timeout_s)
 
     def silence_s(self, peer: bytes) -> float:
         """Seconds since anything came from that device."""
@@ -86,11 +81,8 @@ class ServerTransport:
         return now_s() - self._thread.heard_s.get(peer, -1e9)
 
     def close(self) -> None:
-        """Stop the thread and free the port."""
+        """Stop the thread and free the port, in bounded time; closing again does nothing."""
         self._thread.close()
-        if self._guard is not None:
-            self._guard.stop()
-        self._context.destroy(2000)
 
 
 def _guard(context: Context, allowed: frozenset[bytes]) -> ThreadAuthenticator:
@@ -109,27 +101,31 @@ def _guard(context: Context, allowed: frozenset[bytes]) -> ThreadAuthenticator:
 
 
 class _ServerThread(SocketThread):
-    def __init__(self, context: Context, router: Socket) -> None:
+    def __init__(self, context: Context, router: Socket, guard: ThreadAuthenticator | None) -> None:
         super().__init__(context, "server")
         self.heard_s: dict[bytes, float] = {}
-        self._router = router
+        self._router, self._guard = router, guard
         # Told with each pulse, so that devices notice a restart.
         self._session = os.urandom(16)
 
-    def run(self) -> None:
+    def serve(self) -> None:
+        """Read and write until the end."""
         poller = self.zmq.Poller()
-        for socket in (self._router, self._pipe_out):
+        for socket in (self._router, self.woken_by):
             poller.register(socket, self.zmq.POLLIN)
         while not self.stopping.is_set():
             ready = dict(poller.poll(1000))
             if self._router in ready:
                 self._read()
-            if self._pipe_out in ready:
+            if self.woken_by in ready:
                 self._write()
-        while self._pipe_out.poll(0):
-            self._write()
+        self._write()
+
+    def release(self) -> None:
+        """Close the socket, then end the guard that asks for the devices' keys."""
         self._router.close()
-        self._pipe_out.close(0)
+        if self._guard is not None:
+            self._guard.stop()
 
     def _read(self) -> None:
         identity, *parts = self._router.recv_multipart(copy=False)
@@ -144,11 +140,10 @@ class _ServerThread(SocketThread):
             self._send([name, ECHO.pack(magic, sent_s, now_s(), self._session)])
 
     def _write(self) -> None:
-        parts = self.handed_over()
-        if len(parts) > 1:
-            self._send([bytes(parts[0]), *parts[1:]])
+        for parts in self.handed_over():
+            self._send(parts)
 
-    def _send(self, parts: list[Buffer | Frame]) -> None:
+    def _send(self, parts: list[Buffer]) -> None:
         # A device that is gone, or whose queue is full, is told by its silence.
         with contextlib.suppress(self.zmq.ZMQError):
             self._router.send_multipart(parts, copy=False, flags=self.zmq.NOBLOCK)

@@ -14,24 +14,28 @@ stand behind NAT; ZeroMQ reconnects and frames.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from socket import socketpair
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from cardlab.core.errors import RunError
 from cardlab.split.codecs.base import Buffer
 from cardlab.split.protocol import Message
 
 if TYPE_CHECKING:
     from zmq.sugar.context import Context
-    from zmq.sugar.frame import Frame
     from zmq.sugar.socket import Socket
 
 SILENCE_S = 10.0
+# What is in flight lingers 2 s; the rest is for a machine that is busy.
+CLOSE_S = 10.0
 MAX_MESSAGE_BYTES = 2**31 - 1
 PULSE = struct.Struct(">4sd")
 ECHO = struct.Struct(">4sdd16s")
@@ -54,36 +58,100 @@ class Arrived:
 
 
 class SocketThread(threading.Thread):
-    """The thread that owns the sockets; messages go in by `put` and come out of `inbox`."""
+    """The thread that owns the sockets; messages go in by `put` and come out by `take`.
+
+    Whatever may block (a socket that lingers, the context's end, a guard that does not answer) blocks this thread and
+    nobody else: it releases all of it itself, and `close` waits for that no longer than CLOSE_S.
+    """
 
     def __init__(self, context: Context, name: str) -> None:
         super().__init__(name=name, daemon=True)
         self.zmq = load_zmq()
         self.context = context
         self.inbox: queue.SimpleQueue[tuple[bytes, list[Buffer], float]] = queue.SimpleQueue()
-        # A ZeroMQ socket belongs to one thread; this pair is how others reach it.
-        self._pipe_in, self._pipe_out = context.socket(self.zmq.PAIR), context.socket(self.zmq.PAIR)
-        where = f"inproc://{name}-{id(self)}"
-        self._pipe_out.bind(where)
-        self._pipe_in.connect(where)
         self.stopping = threading.Event()
+        self._outbox: queue.SimpleQueue[list[Buffer]] = queue.SimpleQueue()
+        # A ZeroMQ socket belongs to one thread, and one of its pairs would block a sender whose reader has ended.
+        self._bell, self._ear = socketpair()
+        self._bell.setblocking(False)
+        self._ear.setblocking(False)
+        self._hanging = threading.Lock()
+
+    @property
+    def woken_by(self) -> int:
+        """File number to poll: readable when something was handed over, or the end is near."""
+        return self._ear.fileno()
+
+    def serve(self) -> None:
+        """Carry messages until `stopping` is set."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Close what the thread owns; `run` ends the context after it."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Serve, then release everything."""
+        try:
+            self.serve()
+        finally:
+            # Also where serving failed: whoever uses this end is told instead of waiting.
+            self.stopping.set()
+            self.release()
+            self.context.destroy()
+            with self._hanging:
+                self._bell.close()
+                self._ear.close()
 
     def put(self, parts: Sequence[Buffer]) -> None:
-        """Hand parts to the thread."""
-        self._pipe_in.send_multipart(list(parts), copy=False)
+        """Hand parts to the thread; never blocks. Raises RunError once this end is closed."""
+        if self.stopping.is_set():
+            raise closed()
+        self._outbox.put(list(parts))
+        self._ring()
 
-    def handed_over(self) -> list[Frame]:
-        """The next parts handed over, as frames."""
-        return list(self._pipe_out.recv_multipart(copy=False))
+    def take(self, timeout_s: float) -> tuple[bytes, list[Buffer], float] | None:
+        """The next message that came, None after the timeout. Raises RunError once this end is closed and empty."""
+        try:
+            return self.inbox.get(timeout=0.0 if self.stopping.is_set() else max(timeout_s, 0.0))
+        except queue.Empty:
+            if self.stopping.is_set():
+                raise closed() from None
+            return None
+
+    def handed_over(self) -> Iterator[list[Buffer]]:
+        """What was handed over and not taken yet."""
+        with contextlib.suppress(BlockingIOError):
+            self._ear.recv(4096)
+        while True:
+            try:
+                yield self._outbox.get_nowait()
+            except queue.Empty:
+                return
 
     def close(self) -> None:
-        """Release everything; what was handed over is still sent, for a moment."""
-        if not self.stopping.is_set():
-            self.stopping.set()
-            # Wakes the thread, which waits for events.
-            self._pipe_in.send(b"")
-            self.join(5.0)
-            self._pipe_in.close(0)
+        """Release everything; what was handed over is still sent, for a moment. Returns within CLOSE_S."""
+        self.stopping.set()
+        self._ring()
+        if self.ident is None:
+            # It never served, and releases all the same.
+            self.start()
+        self.join(CLOSE_S)
+
+    def _ring(self) -> None:
+        with self._hanging, contextlib.suppress(OSError):
+            # Full: it will wake anyway. Closed: there is nobody to wake.
+            self._bell.send(b"\0")
+
+
+def closed() -> RunError:
+    """What whoever uses an end after its close is told."""
+    return RunError("this end of the connection is closed", remedy="connect again, with an end of its own")
+
+
+def size_bytes(parts: Iterable[Buffer]) -> int:
+    """Bytes of all parts."""
+    return sum(memoryview(part).nbytes for part in parts)
 
 
 def with_limits(socket: Socket, linger_ms: int = 2000) -> Socket:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from cardlab.core.errors import RunError, UsageError
+from cardlab.split.journal_files import writing
 from cardlab.split.schedule import Schedule
 from cardlab.split.shaping import PLANNED
 
@@ -72,7 +73,7 @@ class LocalDevices:
             command += ["--server", f"127.0.0.1:{self._port}", "--name", name, "--threads", str(self._threads)]
             command += self._words[name]
             # A file and no pipe: a pipe that nobody empties fills up and stops the device.
-            with self._log(name).open("wb") as log:
+            with writing(self._log(name)), self._log(name).open("wb") as log:
                 self._running[name] = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
                 )

@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cardlab.core.errors import UsageError
+from cardlab.core.errors import Interrupted, UsageError
+from cardlab.core.records.plan import Plan
 from cardlab.core.records.task import Execution
 from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
@@ -18,7 +19,8 @@ from cardlab.profilers.measure.runtimes import open_runtime
 from cardlab.profilers.runtime.execution import import_torch
 from cardlab.profilers.runtime.families import attention_of
 from cardlab.profilers.runtime.quantization import AUTO, NONE, choose_quantization
-from cardlab.split.journal import FinishedTurn, Journal, locked
+from cardlab.split.adapters import state_bytes
+from cardlab.split.journal import Conditions, FinishedTurn, Journal, check_room, locked
 from cardlab.split.keys import split_address
 from cardlab.split.peft_files import described_peft, load_peft
 from cardlab.split.recipe import recipe_of
@@ -34,9 +36,11 @@ from cardlab.workflows.expectation import Expected, Serving, expected_by_device
 from cardlab.workflows.labels import keep_label
 from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
+from cardlab.workflows.run_adapters import mend_adapters, write_adapters
 from cardlab.workflows.run_checks import check_against, check_options, check_steps, check_unchanged
 from cardlab.workflows.run_data import check_data, files_of, names_of
 from cardlab.workflows.run_device import open_real
+from cardlab.workflows.run_resume import finished_already, going_on
 from cardlab.workflows.run_settings import (
     profiled_execution,
     settings_of,
@@ -101,22 +105,22 @@ def run_server(
     check_options(options)
     host, port = split_address(options.bind, PORT)
     pair, allowed = server_keys(host, options.key, options.allow)
-    with _prepared(store, options, options.platform, options.name, None) as prepared:
-        transport = ServerTransport(host, port, pair, allowed)
-        try:
-            progress(f"listening on {host}:{transport.port}; run {prepared.journal.progress.settings.run[:12]}")
-            progress(PRIVACY)
-            for line in prepared.notes:
-                progress(line)
-            if prepared.schedule.shares_band:
-                progress(
-                    f"planned shares of the band are not imposed (a device with --link {PLANNED} keeps to its own)"
-                )
-            devices = options.devices or len(prepared.schedule.devices) or 1
-            serving = _Serving(options=options, devices=devices, wait_s=options.wait_s, link=None)
-            return _serve(prepared, transport, serving, progress, finished)
-        finally:
-            transport.close()
+    over = finished_already(options)
+    if over is not None:
+        return _over(over, progress)
+    place = _Place(
+        bind=lambda: ServerTransport(host, port, pair, allowed), platform=options.platform, label=options.name
+    )
+    with _prepared(store, options, place) as prepared:
+        progress(f"listening on {host}:{prepared.transport.port}; run {prepared.journal.settings.run[:12]}")
+        progress(PRIVACY)
+        for line in prepared.notes:
+            progress(line)
+        if prepared.schedule.shares_band:
+            progress(f"planned shares of the band are not imposed (a device with --link {PLANNED} keeps to its own)")
+        devices = options.devices or len(prepared.schedule.devices) or 1
+        serving = _Serving(options=options, devices=devices, wait_s=options.wait_s, link=None)
+        return _serve(prepared, serving, progress, finished)
 
 
 def run(store: Store, options: RunOptions, progress: Say = silent, finished: Finished = _unheard) -> FinishedRun:
@@ -133,7 +137,12 @@ def run(store: Store, options: RunOptions, progress: Say = silent, finished: Fin
     require_zmq()
     # Asked only for its refusal: a link that is none is named before anything is prepared.
     parse_link(options.link, planned=options.resume or options.plan is not None)
-    with _prepared(store, options, "auto", None, options.link) as prepared:
+    over = finished_already(options)
+    if over is not None:
+        return _over(over, progress)
+    # Port 0 lets the system choose a free one, so that two local runs do not meet.
+    place = _Place(bind=lambda: ServerTransport("127.0.0.1", 0), link=options.link)
+    with _prepared(store, options, place) as prepared:
         named = prepared.schedule.devices
         # Each device of a plan has its own cut and shard: with another number the plan is another one.
         if named and options.devices not in (None, len(named)):
@@ -142,25 +151,21 @@ def run(store: Store, options: RunOptions, progress: Say = silent, finished: Fin
         files = files_of(options)
         link, said = local_link(prepared.schedule, options.link)
         options = replace(options, link=link)
-        # Port 0 lets the system choose a free one, so that two local runs do not meet.
-        transport = ServerTransport("127.0.0.1", 0)
         words = _device_words(options, prepared.execution)
         own = [["--data", files[n]] if len(files) > 1 else _sharded(files, n, len(names)) for n in range(len(names))]
         # Devices of this machine write to logs: what they train on is said here.
         for line in (PRIVACY, *((said,) if said else ()), *prepared.data_notes, *prepared.notes):
             progress(line)
-        with LocalDevices(names, transport.port, words, own, Path(options.out), options.threads) as devices:
-            try:
-                # Devices load torch and the model side by side on the same cores, which may take minutes.
-                serving = _Serving(
-                    options=options, devices=len(names), wait_s=300.0, link=options.link, watch=devices.check
-                )
-                done = _serve(prepared, transport, serving, progress, finished)
-                # Leaving the block ends them by a signal; they are let come to their own end first.
-                devices.wait()
-                return done
-            finally:
-                transport.close()
+        port = prepared.transport.port
+        with LocalDevices(names, port, words, own, Path(options.out), options.threads) as devices:
+            # Devices load torch and the model side by side on the same cores, which may take minutes.
+            serving = _Serving(
+                options=options, devices=len(names), wait_s=300.0, link=options.link, watch=devices.check
+            )
+            done = _serve(prepared, serving, progress, finished)
+            # Leaving the block ends them by a signal; they are let come to their own end first.
+            devices.wait()
+            return done
 
 
 def _sharded(files: tuple[str, ...], place: int, count: int) -> list[str]:
@@ -185,6 +190,16 @@ def _device_words(options: RunOptions, execution: Execution) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a server is: how it comes to listen, on which platform, under which label, behind which links."""
+
+    bind: Callable[[], ServerTransport]
+    platform: str = "auto"
+    label: str | None = None
+    link: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Prepared:
     """Everything that is decided before the first device comes."""
 
@@ -192,83 +207,156 @@ class _Prepared:
     platform: HardwareDevice
     execution: Execution
     schedule: Schedule
+    transport: ServerTransport
     journal: Journal
     notes: tuple[str, ...]
     expected_notes: tuple[str, ...]
     data_notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decided:
+    """What is run, and how it is written down once the port is there: nothing is begun before."""
+
+    settings: RunSettings
+    plan: Plan | None
+    execution: Execution
+    data_notes: tuple[str, ...]
+    notes: tuple[str, ...]
+    keep: Callable[[], Journal]
+
+
 @contextmanager
-def _prepared(
-    store: Store, options: TrainingOptions, where: str, label: str | None, link: str | None
-) -> Iterator[_Prepared]:
-    platform = open_real(where, label)
-    held = ExitStack()
-    try:
-        keep_label(store, platform, label)
-        if options.resume:
-            journal = Journal.resume(Path(options.out))
-            held.enter_context(locked(Path(options.out)))
-            settings = journal.progress.settings
-            check_unchanged(options, settings)
-            plan = None if settings.plan is None else store.plans.get(settings.plan)
-            data_notes = check_data(options, settings, plan)
-            dtype = settings.dtype if options.dtype == "auto" and settings.dtype else options.dtype
-            asked = (settings.quantization or NONE) if options.quantization == AUTO else options.quantization
-            execution = open_runtime(platform).resolve_execution(
-                dtype,
-                attention_of(settings.task.architecture),
-                options.threads,
-                choose_quantization(settings.task, asked),
-            )
-        else:
-            plan = None if options.plan is None else store.plans.get(options.plan)
-            task = task_of(options, plan, store)
-            check_against(options, plan, task)
-            import_torch().set_num_threads(options.threads)
-            profiled = profiled_execution(plan, store, platform.identity.key)
-            dtype = profiled.dtype if options.dtype == "auto" and profiled is not None else options.dtype
-            otherwise = None if profiled is None else profiled.quantization
-            execution = open_runtime(platform).resolve_execution(
-                dtype,
-                attention_of(task.architecture),
-                options.threads,
-                choose_quantization(task, options.quantization, otherwise),
-            )
-            begun = None if options.adapters is None else load_peft(Path(options.adapters), task)
-            settings = settings_of(options, plan, task, execution)
-            check_steps(settings)
-            if options.adapters is not None:
-                settings = replace(settings, adapters=described_peft(Path(options.adapters)))
-            data_notes = check_data(options, settings, plan)
-            Journal.check_vacant(Path(options.out))
-            # Only now: what cannot be run leaves no folder behind.
-            held.enter_context(locked(Path(options.out)))
-            journal = Journal.begin(Path(options.out), settings, utc_now())
-            if begun is not None:
-                # Kept at once: a run that is resumed before its first round goes on from them too.
-                journal.commit(begun)
+def _prepared(store: Store, options: TrainingOptions, place: _Place) -> Iterator[_Prepared]:
+    platform = open_real(place.platform, place.label)
+    with ExitStack() as held:
+        held.callback(platform.close)
+        keep_label(store, platform, place.label)
+        decide = _resumed if options.resume else _begun
+        decided = decide(store, options, platform, place.link, held)
+        settings, plan = decided.settings, decided.plan
         import_torch().set_num_threads(options.threads)
         # A plan brings its own predictions.
         expected = Expected(predictions={}, notes=())
         if plan is None and settings.autocast is None:
-            party = Serving(platform.identity, execution)
-            expected = expected_by_device(store, settings, party, link)
+            party = Serving(platform.identity, decided.execution)
+            expected = expected_by_device(store, settings, party, place.link)
+        transport = place.bind()
+        held.callback(transport.close)
+        journal = decided.keep()
+        held.enter_context(_kept(journal))
         yield _Prepared(
             store=store,
             platform=platform,
-            execution=execution,
+            execution=decided.execution,
             schedule=Schedule(
                 plan, settings.cut, expected.predictions, settings.codec, predicts=settings.autocast is None
             ),
+            transport=transport,
             journal=journal,
-            notes=(*expected.notes, *training_notes(settings)),
+            notes=(*decided.notes, *expected.notes, *training_notes(settings)),
             expected_notes=expected.notes,
-            data_notes=data_notes,
+            data_notes=decided.data_notes,
         )
-    finally:
-        held.close()
-        platform.close()
+
+
+@contextmanager
+def _kept(journal: Journal) -> Iterator[None]:
+    """Say what an interrupted run has on disk, and how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        made, out, rounds = len(journal.turns), journal.folder, journal.settings.rounds
+        raise Interrupted(
+            f"interrupted; {journal.closed} of {rounds} round(s) are over, and {made} turn(s) of devices are kept in"
+            f" {out}",
+            remedy=f"go on with --resume --out {out}" if made else "give the same command again",
+        ) from None
+
+
+def _resumed(
+    store: Store, options: TrainingOptions, platform: HardwareDevice, link: str | None, held: ExitStack
+) -> _Decided:
+    out = Path(options.out)
+    # Refused before the lock makes a folder where there is no run.
+    Journal.resume(out)
+    held.enter_context(locked(out))
+    journal = Journal.resume(out)
+    going = going_on(options, journal, link, utc_now())
+    settings = going.settings
+    if going.change is not None:
+        check_steps(settings)
+    check_unchanged(options, settings)
+    plan = None if settings.plan is None else store.plans.get(settings.plan)
+    data_notes = check_data(options, settings, plan)
+    dtype = settings.dtype if options.dtype == "auto" and settings.dtype else options.dtype
+    asked = (settings.quantization or NONE) if options.quantization == AUTO else options.quantization
+    execution = open_runtime(platform).resolve_execution(
+        dtype,
+        attention_of(settings.task.architecture),
+        options.threads,
+        choose_quantization(settings.task, asked),
+    )
+
+    def keep() -> Journal:
+        if going.change is not None:
+            journal.change(going.change)
+        return journal
+
+    return _Decided(
+        settings=settings, plan=plan, execution=execution, data_notes=data_notes, notes=going.notes, keep=keep
+    )
+
+
+def _begun(
+    store: Store, options: TrainingOptions, platform: HardwareDevice, link: str | None, held: ExitStack
+) -> _Decided:
+    out = Path(options.out)
+    plan = None if options.plan is None else store.plans.get(options.plan)
+    task = task_of(options, plan, store)
+    check_against(options, plan, task)
+    import_torch().set_num_threads(options.threads)
+    profiled = profiled_execution(plan, store, platform.identity.key)
+    dtype = profiled.dtype if options.dtype == "auto" and profiled is not None else options.dtype
+    otherwise = None if profiled is None else profiled.quantization
+    execution = open_runtime(platform).resolve_execution(
+        dtype,
+        attention_of(task.architecture),
+        options.threads,
+        choose_quantization(task, options.quantization, otherwise),
+    )
+    begun = None if options.adapters is None else load_peft(Path(options.adapters), task)
+    settings = settings_of(options, plan, task, execution)
+    check_steps(settings)
+    if options.adapters is not None:
+        settings = replace(settings, adapters=described_peft(Path(options.adapters)))
+    data_notes = check_data(options, settings, plan)
+    Journal.check_vacant(out)
+
+    def keep() -> Journal:
+        check_room(out, state_bytes(task))
+        # Only now: what cannot be run leaves no folder behind.
+        held.enter_context(locked(out))
+        Journal.check_vacant(out)
+        journal = Journal.begin(out, settings, utc_now(), Conditions(threads=options.threads, link=link))
+        if begun is not None:
+            # Kept at once: a run that is resumed before its first round goes on from them too.
+            journal.commit(begun)
+        return journal
+
+    return _Decided(settings=settings, plan=plan, execution=execution, data_notes=data_notes, notes=(), keep=keep)
+
+
+def _over(journal: Journal, progress: Say) -> FinishedRun:
+    """A run that has made its rounds; its adapters are written where they are not there yet."""
+    progress(
+        f"the run in {journal.folder} has made its {journal.closed} round(s): nothing is left to do; to go"
+        " on, give more --rounds"
+    )
+    folder = journal.folder / "adapters"
+    with locked(journal.folder):
+        mend_adapters(folder, journal)
+    return FinishedRun(settings=journal.settings, turns=journal.progress.turns, adapters=folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,17 +370,13 @@ class _Serving:
     watch: Callable[[], None] = lambda: None
 
 
-def _serve(
-    prepared: _Prepared, transport: ServerTransport, serving: _Serving, progress: Say, finished: Finished
-) -> FinishedRun:
+def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Finished) -> FinishedRun:
     from cardlab.split.frequency import ServerFrequency
     from cardlab.split.halves import Half
-    from cardlab.split.model_card import model_card
-    from cardlab.split.peft_files import save_peft
 
     options = serving.options
     journal, platform, store = prepared.journal, prepared.platform, prepared.store
-    settings = journal.progress.settings
+    settings = journal.settings
     weights = open_weights(settings.task, settings.seed)
     half = Half(
         settings.task,
@@ -324,12 +408,13 @@ def _serve(
 
     patience = Patience(join_s=serving.wait_s, silence_s=options.silence_s)
     server = Server(
-        ServerParts(transport=transport, half=half, schedule=prepared.schedule, journal=journal, frequency=frequency),
+        ServerParts(
+            transport=prepared.transport, half=half, schedule=prepared.schedule, journal=journal, frequency=frequency
+        ),
         devices=serving.devices,
         patience=patience,
         callbacks=RunCallbacks(finished=keep, note=progress, watch=serving.watch),
     )
-    adapters = server.run()
-    folder = save_peft(adapters, settings.task, Path(options.out) / "adapters")
-    (folder / "README.md").write_text(model_card(journal.progress, weights.origin), encoding="utf-8")
+    server.run()
+    folder = write_adapters(Path(options.out) / "adapters", journal)
     return FinishedRun(settings=settings, turns=tuple(journal.progress.turns), adapters=folder)

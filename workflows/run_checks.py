@@ -22,6 +22,8 @@ _RESUMABLE = frozenset(
     (
         "--local",
         "--resume",
+        "--rounds",
+        "--learning-rate",
         "--out",
         "--threads",
         "--dtype",
@@ -46,6 +48,8 @@ def check_options(options: TrainingOptions) -> None:
     """Raise UsageError for options that are none, contradict each other, or have no effect."""
     if isinstance(options, RunOptions):
         _check_files(options)
+    if options.learning_rate is not None and not 0.0 < options.learning_rate < float("inf"):
+        raise UsageError(f"--learning-rate is {options.learning_rate:g}", remedy="give a number above 0")
     if options.resume:
         # The server's own half was settled when the run began; in a local run these go to the devices.
         _check_resumed(options, _RESUMABLE if isinstance(options, RunOptions) else _RESUMABLE - _OF_DEVICES)
@@ -66,8 +70,6 @@ def check_options(options: TrainingOptions) -> None:
         raise UsageError(f"{options.wire_dtype!r} is no wire dtype", remedy=f"use one of: {', '.join(DTYPES)}")
     if options.codec is not None:
         codec_named(options.codec)
-    if not 0.0 < options.learning_rate < float("inf"):
-        raise UsageError(f"--learning-rate is {options.learning_rate:g}", remedy="give a number above 0")
     if options.schedule not in SCHEDULES:
         raise UsageError(f"{options.schedule!r} is no schedule", remedy=f"use one of: {', '.join(SCHEDULES)}")
     if options.max_grad_norm is not None and not 0.0 < options.max_grad_norm < float("inf"):

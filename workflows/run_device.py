@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cardlab.core.errors import RunError, UsageError
+from cardlab.core.errors import Interrupted, RunError, UsageError
 from cardlab.core.records.task import Task
 from cardlab.profilers.devices import HardwareDevice, open_platform
 from cardlab.profilers.measure.runtimes import open_runtime
@@ -70,9 +70,15 @@ def run_device(options: DeviceOptions, progress: Say = silent) -> DeviceDone:
             return _equipment(settings, options, text, shard, platform, progress)
 
         progress(PRIVACY)
-        patience = DevicePatience(silence_s=options.silence_s, server_s=options.wait_s)
+        patience = DevicePatience(connect_s=options.wait_s, silence_s=options.silence_s, server_s=options.wait_s)
         device = SplitDevice(transport, platform.identity, equip, patience=patience, note=progress)
-        done = device.run()
+        try:
+            done = device.run()
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted; {device.done.rounds} round(s) of {platform.identity.name} are stored at the server",
+                remedy="give the same command again to take part in the rounds that are left",
+            ) from None
     finally:
         transport.close()
         platform.close()

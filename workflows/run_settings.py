@@ -23,7 +23,7 @@ from cardlab.workflows.targets import lora_of, split_pattern, split_targets
 DEFAULT_MODEL = "tiny-llama"
 # The first round pays for caches and first allocations; a median needs some beside it.
 DEFAULT_ROUNDS = 3
-DEFAULT_RATE = TrainingOptions().learning_rate
+DEFAULT_RATE = 1e-3
 
 
 def task_of(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
@@ -77,7 +77,7 @@ def settings_of(options: TrainingOptions, plan: Plan | None, task: Task, executi
         rounds=options.rounds or (len(plan.rounds) if plan is not None and len(plan.rounds) > 1 else DEFAULT_ROUNDS),
         epochs=options.local_epochs
         or (plan.local_epochs if plan is not None and plan.local_epochs else options.accumulate),
-        learning_rate=options.learning_rate,
+        learning_rate=DEFAULT_RATE if options.learning_rate is None else options.learning_rate,
         schedule=options.schedule,
         warmup_steps=options.warmup_steps,
         weight_decay=options.weight_decay,

@@ -200,7 +200,7 @@ class Trial:
                 return equipped[0]
 
             description = Device(key=f"cpu:{name}", name=name, platform="cpu")
-            patience = DevicePatience(connect_s=30.0, silence_s=self.silence_s, server_s=server_s)
+            patience = DevicePatience(connect_s=30.0, handshake_s=30.0, silence_s=self.silence_s, server_s=server_s)
             device = SplitDevice(transport, description, equip, patience=patience, note=say)
             try:
                 done = device.run()

@@ -253,7 +253,7 @@ REFUSED_AT_ONCE = [
     (("run", "server", "--cut", "2", "--key", "none.key"), 2, ["--allow"]),
     (("run", "device", "--server", "192.0.2.1:5560"), 2, ["keys"]),
     (("run", "device", "--server", "127.0.0.1:x"), 2, ["HOST:PORT", "is no address"][1:]),
-    (("run", "device", "--server", "127.0.0.1:1"), 1, ["no server answers"]),
+    (("run", "device", "--server", "127.0.0.1:1", "--wait", "2"), 1, ["no server answers"]),
     (("run", "device", "--server", "127.0.0.1:1", "--shard", "3/2"), 2, ["3/2"]),
     (("run", "--cut", "2", "server"), 2, ["--cut"]),
     (("validate", "nope"), 1, ["cardlab.db"]),
@@ -310,6 +310,8 @@ def test_a_port_in_use_is_refused(port) -> None:
         other.listen()
         result = command("card", "run", "server", "--cut", "2", "--bind", f"127.0.0.1:{port}", *QUICK)
     result.failed_in_one_line(1, str(port), "in use")
+    # Nothing is begun before the port is there.
+    assert not Path("card-run").exists()
 
 
 def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:

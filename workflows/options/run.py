@@ -26,7 +26,9 @@ class TrainingOptions(Checked):
     plan: Annotated[str | None, Opt("Id of a stored plan, or its first digits.")] = None
     cut: Annotated[int | None, Opt("Layers on each device, without a plan.")] = None
     model: Annotated[str | None, Opt(_MODEL, shown="the plan's, tiny-llama", panel=_TASK)] = None
-    rounds: Annotated[int | None, Opt("Rounds.", low=1, shown="the plan's, 3", panel=_TRAINING)] = None
+    rounds: Annotated[
+        int | None, Opt("Rounds.", low=1, shown="the plan's, 3, with --resume the run's", panel=_TRAINING)
+    ] = None
     optimizer: Annotated[str | None, Opt("sgd or adamw.", shown="the plan's, sgd", panel=_TRAINING)] = None
     threads: Annotated[int, Opt("CPU threads that compute.", low=1, panel=_HERE)] = 1
     out: Annotated[str, Opt("Folder for journal and adapters.")] = "card-run"
@@ -65,7 +67,9 @@ class TrainingOptions(Checked):
         int | None,
         Opt("Mini-batches of a device in a round, T.", low=1, shown="the plan's, those of a step", panel=_TRAINING),
     ] = None
-    learning_rate: Annotated[float, Opt("Learning rate of both sides.", panel=_TRAINING)] = 1e-3
+    learning_rate: Annotated[
+        float | None, Opt("Learning rate of both sides.", shown="0.001, the run's", panel=_TRAINING)
+    ] = None
     schedule: Annotated[
         str, Opt("After the warm-up: constant, or linear or cosine down to 0.", flag="--lr-schedule", panel=_TRAINING)
     ] = "constant"
@@ -97,7 +101,7 @@ class TrainingOptions(Checked):
         str | None,
         Opt("With --parallel: serial, or batched (mini-batches of all as one).", shown="the plan's, serial"),
     ] = None
-    resume: Annotated[bool, Opt("Go on with the unfinished run in --out.")] = False
+    resume: Annotated[bool, Opt("Go on with the run in --out; --rounds and --learning-rate change it.")] = False
     silence_s: Annotated[
         float, Opt("Seconds without a sign of life before a side counts as dead.", flag="--silence")
     ] = 10.0
@@ -179,7 +183,7 @@ class DeviceOptions(Checked):
     silence_s: Annotated[
         float, Opt("Seconds without a sign of life before a side counts as dead.", flag="--silence")
     ] = 10.0
-    wait_s: Annotated[float, Opt("Seconds to wait for a lost server.", flag="--wait")] = 120.0
+    wait_s: Annotated[float, Opt("Seconds to wait for a server that is not there, or lost.", flag="--wait")] = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

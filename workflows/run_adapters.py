@@ -1,0 +1,82 @@
+"""The adapters of a run as a folder that PEFT loads: with a model card, and the model's tokenizer beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cardlab.core.errors import CardlabError, RunError
+from cardlab.split.adapters import AdapterSet
+from cardlab.split.journal import Journal, Progress
+from cardlab.split.journal_files import put, writing
+from cardlab.split.model_card import model_card
+from cardlab.split.peft_files import is_saved, save_peft
+from cardlab.split.tokenizer import open_tokenizer
+from cardlab.split.weights import open_weights
+
+CARD = "README.md"
+# What tools that load adapters look for beside them.
+_OF_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def adapters_of(journal: Journal) -> AdapterSet:
+    """The adapters after the last finished turn. Raises RunError where there is none yet."""
+    found = journal.adapters() if journal.turns else None
+    if found is None:
+        raise RunError(
+            f"the run in {journal.folder} has finished no round, so it has no adapters of its own yet",
+            remedy="go on with --resume, and export after its first round",
+        )
+    return found
+
+
+def write_adapters(folder: Path, journal: Journal) -> Path:
+    """Write the adapters of a run as they are now; returns the folder. Raises DiskError, RunError without a round."""
+    return write_folder(folder, adapters_of(journal), journal.progress)
+
+
+def write_folder(folder: Path, adapters: AdapterSet, progress: Progress) -> Path:
+    """Write adapters, their card and the tokenizer; returns the folder. Raises DiskError."""
+    settings = progress.settings
+    save_peft(adapters, settings.task, folder)
+    put(folder / CARD, model_card(progress, _origin(progress)).encode("utf-8"))
+    for name, data in _tokenizer_files(progress).items():
+        put(folder / name, data)
+    return folder
+
+
+def mend_adapters(folder: Path, journal: Journal) -> None:
+    """Write the folder again unless it holds the run's adapters: a server may have been killed before it wrote them."""
+    if not is_saved(adapters_of(journal), journal.settings.task, folder):
+        write_adapters(folder, journal)
+
+
+def _origin(progress: Progress) -> str:
+    try:
+        return open_weights(progress.settings.task, progress.settings.seed).origin
+    except CardlabError:
+        # Adapters outlive the folder of their model.
+        return f"{progress.settings.task.model}, which is not here any more"
+
+
+def _tokenizer_files(progress: Progress) -> dict[str, bytes]:
+    """Files of the model's own tokenizer by name; none where the run used another, or bytes."""
+    settings = progress.settings
+    used = {settings.tokenizer, *(inputs.tokenizer for inputs in progress.inputs.values())} - {None, ""}
+    try:
+        own = open_tokenizer(settings.task.model)
+    except CardlabError:
+        return {}
+    if own.folder is None or used - {own.digest}:
+        return {}
+    there = [own.folder / name for name in _OF_TOKENIZERS if (own.folder / name).is_file()]
+    with writing(own.folder):
+        return {path.name: path.read_bytes() for path in there}
