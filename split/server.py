@@ -95,11 +95,13 @@ class RunCallbacks:
 
     Attributes:
         finished: is called with each finished turn after it is on disk.
+        closed: is called with the number of each round that is over.
         note: is told what a person wants to know.
         watch: is called again and again while waiting; raises RunError when waiting is in vain.
     """
 
     finished: Callable[[FinishedTurn], None] = lambda _turn: None
+    closed: Callable[[int], None] = lambda _number: None
     note: Callable[[str], None] = lambda _text: None
     watch: Callable[[], None] = lambda: None
 
@@ -140,6 +142,7 @@ class Server:
                 while not self._round(number):
                     self._callbacks.note(f"round {number}: no device finished it; waiting for one")
                     self._wait_for(1)
+                self._callbacks.closed(number)
             self._members.tell_all(End(rounds=self.settings.rounds))
         finally:
             self._frequency.release()

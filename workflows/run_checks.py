@@ -24,6 +24,8 @@ _RESUMABLE = frozenset(
         "--resume",
         "--rounds",
         "--learning-rate",
+        "--save-every",
+        "--keep-checkpoints",
         "--out",
         "--threads",
         "--dtype",
@@ -50,6 +52,8 @@ def check_options(options: TrainingOptions) -> None:
         _check_files(options)
     if options.learning_rate is not None and not 0.0 < options.learning_rate < float("inf"):
         raise UsageError(f"--learning-rate is {options.learning_rate:g}", remedy="give a number above 0")
+    if options.keep_checkpoints is not None and options.save_every is None:
+        raise UsageError("--keep-checkpoints has no effect without checkpoints", remedy="give --save-every N too")
     if options.resume:
         # The server's own half was settled when the run began; in a local run these go to the devices.
         _check_resumed(options, _RESUMABLE if isinstance(options, RunOptions) else _RESUMABLE - _OF_DEVICES)
