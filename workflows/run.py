@@ -86,11 +86,11 @@ class FinishedRun(Tabular):
         ]
 
 
-# Told of each finished turn, beside the settings, the journal and the number of devices.
-Finished = Callable[[RunSettings, Journal, FinishedTurn, int], None]
+# Told of each finished turn, beside the settings and the journal.
+Finished = Callable[[RunSettings, Journal, FinishedTurn], None]
 
 
-def _unheard(_settings: RunSettings, _journal: Journal, _turn: FinishedTurn, _devices: int) -> None:
+def _unheard(_settings: RunSettings, _journal: Journal, _turn: FinishedTurn) -> None:
     return None
 
 
@@ -408,7 +408,7 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
 
     def keep(turn: FinishedTurn) -> None:
         store.rounds.add(round_record(settings, turn))
-        finished(settings, journal, turn, serving.devices)
+        finished(settings, journal, turn)
 
     patience = Patience(join_s=serving.wait_s, silence_s=options.silence_s)
     server = Server(

@@ -45,10 +45,10 @@ def server(options: ServerOptions, shared: Shared) -> None:
     print_run(done.settings, done.turns, done.adapters, as_json=shared.json)
 
 
-def _finished(settings: RunSettings, journal: Journal, turn: FinishedTurn, devices: int) -> None:
+def _finished(settings: RunSettings, journal: Journal, turn: FinishedTurn) -> None:
     from cardlab.cli.run.run_table import progress_line
 
-    note(progress_line(settings, journal, turn, devices))
+    note(progress_line(settings, journal, turn))
 
 
 @command(app, DeviceOptions, name="device", shared=("json",))
