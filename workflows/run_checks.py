@@ -103,9 +103,8 @@ def _check_files(options: RunOptions) -> None:
         )
 
 
-def check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
-    """Raise RunError or UsageError if what an unfinished run trains with is not what it began with."""
-    model = settings.task.model
+def check_form(options: TrainingOptions, settings: RunSettings) -> None:
+    """Raise UsageError if a run that has begun is asked for in another dtype or form of weights."""
     if options.dtype != "auto" and settings.dtype not in (None, options.dtype):
         raise UsageError(
             f"the run in {options.out} began in {settings.dtype}, not in {options.dtype}",
@@ -116,6 +115,12 @@ def check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
             f"the run in {options.out} began with --quantization {settings.quantization or NONE}",
             remedy="leave --quantization out, or begin another run in another --out",
         )
+
+
+def check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
+    """Raise RunError or UsageError if what an unfinished run trains with is not what it began with."""
+    model = settings.task.model
+    check_form(options, settings)
     if load_architecture(model) != settings.task.architecture:
         raise RunError(
             f"{model} has other dimensions than when the run in {options.out} began",
