@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cardlab.workflows.profile import dry_run, profile, restore_frequencies
     from cardlab.workflows.report import report
     from cardlab.workflows.run import run, run_server
+    from cardlab.workflows.run_adapters import export_adapters
     from cardlab.workflows.run_device import run_device, write_keys
     from cardlab.workflows.selftest import selftest
     from cardlab.workflows.simulate import reproduce, simulate
@@ -51,6 +52,7 @@ _MODULE = {
     "doctor": "cardlab.workflows.doctor",
     "dry_run": "cardlab.workflows.profile",
     "export": "cardlab.workflows.exchange",
+    "export_adapters": "cardlab.workflows.run_adapters",
     "fit": "cardlab.workflows.fit",
     "import_link": "cardlab.workflows.links",
     "import_sweep": "cardlab.workflows.exchange",
@@ -89,6 +91,7 @@ __all__ = [
     "doctor",
     "dry_run",
     "export",
+    "export_adapters",
     "fit",
     "import_link",
     "import_sweep",

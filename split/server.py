@@ -106,12 +106,14 @@ class RunCallbacks:
     Attributes:
         finished: is called with each finished turn after it is on disk.
         judged: is called with what the devices' held-out rows say of a round, after it is on disk.
+        closed: is called with the number of each round that is over.
         note: is told what a person wants to know.
         watch: is called again and again while waiting; raises RunError when waiting is in vain.
     """
 
     finished: Callable[[FinishedTurn], None] = lambda _turn: None
     judged: Callable[[Sequence[TrainQuality]], None] = lambda _judged: None
+    closed: Callable[[int], None] = lambda _number: None
     note: Callable[[str], None] = lambda _text: None
     watch: Callable[[], None] = lambda: None
 
@@ -153,7 +155,9 @@ class Server:
             self._evaluate(self._journal.closed)
             while self._journal.closed < self.settings.rounds and not self._is_enough():
                 self._make(self._journal.closed + 1)
+                # Judged first: whoever is told may keep these adapters as the best.
                 self._evaluate(self._journal.closed)
+                self._callbacks.closed(self._journal.closed)
             self._members.tell_all(End(rounds=self._journal.closed))
         finally:
             self._frequency.release()

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cardlab.workflows.options.run import (
         DeviceOptions,
         KeysOptions,
+        RunExportOptions,
         RunOptions,
         ServerOptions,
     )
@@ -69,6 +70,7 @@ _MODULE = {
     "SelftestOptions": "profile",
     "DeviceOptions": "run",
     "KeysOptions": "run",
+    "RunExportOptions": "run",
     "RunOptions": "run",
     "ServerOptions": "run",
 }
@@ -91,6 +93,7 @@ __all__ = [
     "ProfileOptions",
     "PruneOptions",
     "ReproduceOptions",
+    "RunExportOptions",
     "RunOptions",
     "SelftestOptions",
     "ServerOptions",

@@ -36,7 +36,7 @@ from cardlab.workflows.expectation import Expected, Serving, expected_by_device
 from cardlab.workflows.labels import keep_label
 from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
-from cardlab.workflows.run_adapters import mend_adapters, write_adapters
+from cardlab.workflows.run_adapters import checkpoint, mend_adapters, write_adapters
 from cardlab.workflows.run_checks import check_against, check_options, check_steps, check_unchanged
 from cardlab.workflows.run_data import check_data, files_of, names_of
 from cardlab.workflows.run_device import open_real
@@ -86,11 +86,11 @@ class FinishedRun(Tabular):
         ]
 
 
-# Told of each finished turn, beside the settings, the journal and the number of devices.
-Finished = Callable[[RunSettings, Journal, FinishedTurn, int], None]
+# Told of each finished turn, beside the settings and the journal.
+Finished = Callable[[RunSettings, Journal, FinishedTurn], None]
 
 
-def _unheard(_settings: RunSettings, _journal: Journal, _turn: FinishedTurn, _devices: int) -> None:
+def _unheard(_settings: RunSettings, _journal: Journal, _turn: FinishedTurn) -> None:
     return None
 
 
@@ -402,9 +402,13 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
     )
     frequency = ServerFrequency(platform)
 
+    closed = checkpoint(journal, options)
+    # A server that was killed between a round's end and its checkpoint.
+    closed(journal.closed)
+
     def keep(turn: FinishedTurn) -> None:
         store.rounds.add(round_record(settings, turn))
-        finished(settings, journal, turn, serving.devices)
+        finished(settings, journal, turn)
 
     patience = Patience(join_s=serving.wait_s, silence_s=options.silence_s)
     server = Server(
@@ -413,7 +417,7 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
         ),
         devices=serving.devices,
         patience=patience,
-        callbacks=RunCallbacks(finished=keep, note=progress, watch=serving.watch),
+        callbacks=RunCallbacks(finished=keep, closed=closed, note=progress, watch=serving.watch),
     )
     server.run()
     folder = write_adapters(Path(options.out) / "adapters", journal)

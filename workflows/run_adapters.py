@@ -1,17 +1,24 @@
-"""The adapters of a run as a folder that PEFT loads: with a model card, and the model's tokenizer beside them."""
+"""The adapters of a run as a folder that PEFT loads: with a model card, and the model's tokenizer beside them.
+
+Written at the end, every few rounds (`--save-every`), and whenever somebody asks (`card run export`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from cardlab.core.errors import CardlabError, RunError
+from cardlab.core.errors import CardlabError, RunError, UsageError
 from cardlab.split.adapters import AdapterSet
+from cardlab.split.checkpoints import keep_checkpoints, kept_rounds
 from cardlab.split.journal import Journal, Progress
 from cardlab.split.journal_files import put, writing
 from cardlab.split.model_card import model_card
 from cardlab.split.peft_files import is_saved, save_peft
 from cardlab.split.tokenizer import open_tokenizer
 from cardlab.split.weights import open_weights
+from cardlab.workflows.options.run import RunExportOptions, TrainingOptions
 
 CARD = "README.md"
 # What tools that load adapters look for beside them.
@@ -57,6 +64,60 @@ def mend_adapters(folder: Path, journal: Journal) -> None:
     """Write the folder again unless it holds the run's adapters: a server may have been killed before it wrote them."""
     if not is_saved(adapters_of(journal), journal.settings.task, folder):
         write_adapters(folder, journal)
+
+
+def checkpoint(
+    journal: Journal, options: TrainingOptions, quality: Mapping[int, float] | None = None
+) -> Callable[[int], None]:
+    """What keeps the adapters of a round that is over, where `save_every` asks for them; RunError as `write_adapters`.
+
+    Args:
+        quality: held-out loss by round as far as it is known; read each time.
+    """
+
+    def keep(number: int) -> None:
+        if options.save_every is None or number == 0 or number % options.save_every:
+            return
+        folder = journal.folder / "checkpoints"
+        # A round that goes on has changed the adapters already.
+        if number in kept_rounds(folder) or journal.finished_in(number + 1):
+            return
+        keep_checkpoints(
+            folder,
+            number,
+            lambda place: write_adapters(place, journal),
+            keep=options.keep_checkpoints or 1,
+            quality=quality,
+        )
+
+    return keep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedAdapters:
+    """Adapters that were written: of which run, after how many rounds and turns of devices, and where."""
+
+    run: str
+    rounds: int
+    turns: int
+    folder: Path
+
+
+def export_adapters(options: RunExportOptions) -> ExportedAdapters:
+    """Write the adapters of a run as they are now, finished or not.
+
+    Raises UsageError for a folder that holds something, RunError for a run without a finished turn.
+    """
+    out = Path(options.out)
+    folder = out / "export" if options.to is None else Path(options.to)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there already", remedy="name another folder with --to")
+    journal = Journal.resume(out)
+    adapters = adapters_of(journal)
+    write_folder(folder, adapters, journal.progress)
+    return ExportedAdapters(
+        run=journal.settings.run, rounds=journal.closed, turns=len(journal.turns), folder=folder.absolute()
+    )
 
 
 def _origin(progress: Progress) -> str:

@@ -24,6 +24,8 @@ _RESUMABLE = frozenset(
         "--resume",
         "--rounds",
         "--learning-rate",
+        "--save-every",
+        "--keep-checkpoints",
         "--out",
         "--threads",
         "--dtype",
@@ -50,6 +52,8 @@ def check_options(options: TrainingOptions) -> None:
         _check_files(options)
     if options.learning_rate is not None and not 0.0 < options.learning_rate < float("inf"):
         raise UsageError(f"--learning-rate is {options.learning_rate:g}", remedy="give a number above 0")
+    if options.keep_checkpoints is not None and options.save_every is None:
+        raise UsageError("--keep-checkpoints has no effect without checkpoints", remedy="give --save-every N too")
     if options.resume:
         # The server's own half was settled when the run began; in a local run these go to the devices.
         _check_resumed(options, _RESUMABLE if isinstance(options, RunOptions) else _RESUMABLE - _OF_DEVICES)
@@ -99,9 +103,8 @@ def _check_files(options: RunOptions) -> None:
         )
 
 
-def check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
-    """Raise RunError or UsageError if what an unfinished run trains with is not what it began with."""
-    model = settings.task.model
+def check_form(options: TrainingOptions, settings: RunSettings) -> None:
+    """Raise UsageError if a run that has begun is asked for in another dtype or form of weights."""
     if options.dtype != "auto" and settings.dtype not in (None, options.dtype):
         raise UsageError(
             f"the run in {options.out} began in {settings.dtype}, not in {options.dtype}",
@@ -112,6 +115,12 @@ def check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
             f"the run in {options.out} began with --quantization {settings.quantization or NONE}",
             remedy="leave --quantization out, or begin another run in another --out",
         )
+
+
+def check_unchanged(options: TrainingOptions, settings: RunSettings) -> None:
+    """Raise RunError or UsageError if what an unfinished run trains with is not what it began with."""
+    model = settings.task.model
+    check_form(options, settings)
     if load_architecture(model) != settings.task.architecture:
         raise RunError(
             f"{model} has other dimensions than when the run in {options.out} began",

@@ -10,6 +10,7 @@ from cardlab.split.journal import Change, Conditions, Journal
 from cardlab.split.rates import CONSTANT
 from cardlab.split.settings import RunSettings
 from cardlab.workflows.options.run import TrainingOptions
+from cardlab.workflows.run_checks import check_form
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ def finished_already(options: TrainingOptions) -> Journal | None:
     _check_rounds(options, journal)
     if options.rounds is not None and options.rounds > journal.closed:
         return None
+    check_form(options, journal.settings)
     if options.learning_rate is not None and options.learning_rate != journal.settings.learning_rate:
         raise UsageError(
             f"--learning-rate has no effect: the run in {options.out} has made its {journal.closed} round(s)",

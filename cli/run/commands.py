@@ -1,4 +1,4 @@
-"""`card run`, `card run server`, `device`, `keys`."""
+"""`card run`, `card run server`, `device`, `export`, `keys`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cardlab.cli.options import new_app
 from cardlab.cli.parameters import Shared, callback, command
 from cardlab.cli.stores import open_shared
 from cardlab.core.errors import UsageError
-from cardlab.workflows.options.run import DeviceOptions, KeysOptions, RunOptions, ServerOptions
+from cardlab.workflows.options.run import DeviceOptions, KeysOptions, RunExportOptions, RunOptions, ServerOptions
 
 if TYPE_CHECKING:
     from cardlab.split.journal import FinishedTurn, Journal
@@ -45,10 +45,10 @@ def server(options: ServerOptions, shared: Shared) -> None:
     print_run(done.settings, done.turns, done.adapters, as_json=shared.json)
 
 
-def _finished(settings: RunSettings, journal: Journal, turn: FinishedTurn, devices: int) -> None:
+def _finished(settings: RunSettings, journal: Journal, turn: FinishedTurn) -> None:
     from cardlab.cli.run.run_table import progress_line
 
-    note(progress_line(settings, journal, turn, devices))
+    note(progress_line(settings, journal, turn))
 
 
 @command(app, DeviceOptions, name="device", shared=("json",))
@@ -61,6 +61,18 @@ def device(options: DeviceOptions, shared: Shared) -> None:
         print_json({"device": done.device, "rounds": done.rounds, "losses": list(done.losses)})
     else:
         print_line(f"the run is over: {done.rounds} round(s) of {done.device} are stored at the server")
+
+
+@command(app, RunExportOptions, name="export", shared=("json",))
+def export(options: RunExportOptions, shared: Shared) -> None:
+    """Write the adapters of a run, finished or not, as a folder of PEFT."""
+    from cardlab.workflows.run_adapters import export_adapters
+
+    done = export_adapters(options)
+    if shared.json:
+        print_json({"run_id": done.run, "rounds": done.rounds, "turns": done.turns, "adapters": str(done.folder)})
+    else:
+        print_line(f"adapters for PEFT after {done.rounds} round(s): {done.folder}")
 
 
 @command(app, KeysOptions, name="keys", shared=("json",))

@@ -12,8 +12,11 @@ from cardlab.core.text import NOT_MEASURED, duration, milliseconds, percent, si
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.settings import RunSettings
 
+# Of a long run the last rows stand for the rest, which --json has.
+_MOST_ROWS = 40
 
-def progress_line(settings: RunSettings, journal: Journal, turn: FinishedTurn, devices: int) -> str:
+
+def progress_line(settings: RunSettings, journal: Journal, turn: FinishedTurn) -> str:
     """One finished turn: loss, delay against the prediction, time left."""
     text = f"round {turn.round}/{settings.rounds} {turn.device} cut {turn.cut} loss {turn.loss:.4f}"
     text += f" delay {turn.delay_s:.3f} s"
@@ -21,11 +24,25 @@ def progress_line(settings: RunSettings, journal: Journal, turn: FinishedTurn, d
     predicted = sum(turn.predicted.values()) if len(turn.predicted) == len(TERMS) else None
     if predicted is not None:
         text += f" (predicted {predicted:.3f} s, {percent(predicted / turn.delay_s - 1.0)})"
-    turns = journal.progress.turns
-    each_s = sum(t.elapsed_s for t in turns) / len(turns)
-    # Devices in parallel finish a round together.
-    left = max(0, settings.rounds * devices - len(turns)) / (devices if settings.parallel else 1)
-    return f"{text}; {duration(left * each_s)} left"
+    return f"{text}; {duration(left_s(settings, journal.turns))} left"
+
+
+def left_s(settings: RunSettings, turns: Sequence[FinishedTurn]) -> float:
+    """Seconds until the end of the run, as its last rounds went with whoever took part in them.
+
+    While no round is over, what the first has taken so far stands for a round.
+    """
+    now = turns[-1].round
+    took_s: dict[int, float] = {}
+    for turn in reversed(turns):
+        if turn.round < now - 3:
+            break
+        before_s = took_s.get(turn.round, 0.0)
+        # Devices in parallel finish a round together.
+        took_s[turn.round] = max(before_s, turn.elapsed_s) if settings.parallel else before_s + turn.elapsed_s
+    so_far_s = took_s.pop(now)
+    each_s = sum(took_s.values()) / len(took_s) if took_s else so_far_s
+    return max(0.0, each_s - so_far_s) + (settings.rounds - now) * each_s
 
 
 def print_run(settings: RunSettings, turns: Sequence[FinishedTurn], adapters: Path, *, as_json: bool) -> None:
@@ -38,11 +55,22 @@ def print_run(settings: RunSettings, turns: Sequence[FinishedTurn], adapters: Pa
         f"run {settings.run[:12]}: {task.model} {task.batch} x {task.sequence}, {task.lora.words}, {task.optimizer},"
         f" {settings.epochs} mini-batch(es) a round, {settings.wire_dtype} on the link; times in ms",
         ("round", "device", "cut", "loss", "delay", *TERMS, "waiting", "frequency", "energy"),
-        [_row(turn) for turn in turns],
+        [_row(turn) for turn in turns[-_MOST_ROWS:]],
         left=2,
     )
+    if len(turns) > _MOST_ROWS:
+        print_line(_summary(turns))
     print_line(f"adapters for PEFT: {adapters}")
     print_line(f"next: card validate {settings.run[:12]}")
+
+
+def _summary(turns: Sequence[FinishedTurn]) -> str:
+    first, last = turns[0].round, turns[-1].round
+    ends = [sum(own) / len(own) for n in (first, last) if (own := [t.loss for t in turns if t.round == n])]
+    return (
+        f"the last {_MOST_ROWS} of {len(turns)} turns of devices are shown, all are in --json; loss {ends[0]:.4f} in"
+        f" round {first}, {ends[1]:.4f} in round {last}; delays sum to {duration(sum(t.delay_s for t in turns))}"
+    )
 
 
 def run_document(settings: RunSettings, turns: Iterable[FinishedTurn], adapters: Path) -> Document:

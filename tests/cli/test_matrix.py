@@ -66,6 +66,7 @@ VALUES = {
     "--load-command": "true",
     "--local-epochs": "3",
     "--error-feedback": "--error-feedback",
+    "--keep-checkpoints": "2",
     "--learning-rate": "0.01",
     "--lr-schedule": "linear",
     "--warmup-steps": "1",
@@ -113,6 +114,7 @@ VALUES = {
     "--rtt-ms": "40",
     "--run": "nothing",
     "--samples": "--samples",
+    "--save-every": "1",
     "--scenario": "card-letter",
     "--scheme": "sft",
     "--seed": "7",
@@ -276,6 +278,8 @@ BASES = (
             "--out": None,
             "--threads": None,
             "--silence": None,
+            # It writes beside the answer: tests/split/test_saved.py.
+            "--save-every": None,
         },
         timed=TIMES,
     ),
@@ -305,6 +309,7 @@ BASES = (
             "--out": None,
             "--threads": None,
             "--silence": None,
+            "--save-every": None,
             # How long it waits for a device: one comes. It alone is no other run in parallel; more might have come.
             "--wait": None,
             "--parallel": None,
@@ -328,6 +333,17 @@ BASES = (
         },
         timed=TIMES,
         partner=a_server,
+        store=False,
+    ),
+    Base(
+        name="adapters of a run",
+        before=(
+            *("card", "run", "--local", "--model", "tiny-llama", "--cut", "2", "--rounds", "1", "--batch", "2"),
+            *("--seq", "32", "--dtype", "float32", "--out", "{folder}/out"),
+        ),
+        words=("card", "run", "export", "--out", "{folder}/out"),
+        # Where it is written.
+        values={"--to": None},
         store=False,
     ),
     Base(name="keys", words=("card", "run", "keys", "pair", "--out", "{folder}"), store=False),

@@ -192,7 +192,7 @@ def written() -> int:
     """Bytes that this process wrote so far."""
     path = Path("/proc/self/io")
     if not path.exists():
-        pytest.skip("this system does not count what a process writes")
+        pytest.skip("this is a system that counts no writes")
     return int(path.read_text().split("wchar: ")[1].split()[0])
 
 

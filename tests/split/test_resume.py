@@ -150,3 +150,28 @@ def test_a_rate_that_is_none_is_refused_on_resume_too(tmp_path: Path) -> None:
     again("--learning-rate", "0").failed_in_one_line(2, "--learning-rate is 0")
     again("--seed", "3").failed_in_one_line(2, "--seed has no effect")
     assert ServerOptions().learning_rate is None
+
+
+@pytest.mark.parametrize(("parallel", "left"), [(False, 45.0), (True, 18.0)])
+def test_the_time_left_is_of_the_devices_that_come(tmp_path: Path, parallel: bool, left: float) -> None:
+    """Three devices of 2, 3 and 4 s, whatever number was waited for; after the first of round 6 of 10."""
+    from cardlab.cli.run.run_table import left_s
+
+    settings = run_settings(small_task(tmp_path), rounds=10, parallel=parallel)
+    turns = [turn(n, name, elapsed_s=s) for n in range(1, 6) for name, s in (("a", 2.0), ("b", 3.0), ("c", 4.0))]
+    assert left_s(settings, turns) == pytest.approx((5 * 4.0) if parallel else 5 * 9.0)
+    after = [*turns, turn(6, "a", elapsed_s=2.0)]
+    assert left_s(settings, after) == pytest.approx(left if parallel else left - 2.0)
+    assert left_s(settings, turns[:1]) == 9 * 2.0
+
+
+def test_a_long_run_ends_in_its_last_rows_and_a_summary(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from cardlab.cli.run.run_table import print_run
+
+    turns = [turn(n, losses=(float(n),)) for n in range(1, 3001)]
+    print_run(run_settings(small_task(tmp_path), rounds=3000), turns, Path("a"), as_json=False)
+    said = capsys.readouterr().out
+    assert said.count("board") == 40 and "the last 40 of 3000 turns" in said
+    assert "loss 1.0000 in round 1, 3000.0000 in round 3000" in said
+    print_run(run_settings(small_task(tmp_path), rounds=3000), turns, Path("a"), as_json=True)
+    assert capsys.readouterr().out.count('"device": "board"') == 3000

@@ -102,6 +102,12 @@ class TrainingOptions(Checked):
         Opt("With --parallel: serial, or batched (mini-batches of all as one).", shown="the plan's, serial"),
     ] = None
     resume: Annotated[bool, Opt("Go on with the run in --out; --rounds and --learning-rate change it.")] = False
+    save_every: Annotated[
+        int | None, Opt("Rounds after which adapters are written to OUT/checkpoints/round-K.", low=1, shown="never")
+    ] = None
+    keep_checkpoints: Annotated[
+        int | None, Opt("How many of the newest checkpoints stay, beside the best.", low=1, shown="1")
+    ] = None
     silence_s: Annotated[
         float, Opt("Seconds without a sign of life before a side counts as dead.", flag="--silence")
     ] = 10.0
@@ -192,3 +198,13 @@ class KeysOptions(Checked):
 
     name: Annotated[str, Opt("Name of the pair: NAME.key and NAME.pub are written.", argument=True)]
     out: Annotated[str, Opt("Folder to write to.")] = "."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunExportOptions(Checked):
+    """The adapters of a run, finished or not, as a folder of PEFT."""
+
+    out: Annotated[str, Opt("Folder of the run.")] = "card-run"
+    to: Annotated[str | None, Opt("Folder to write to; never over one that holds something.", shown="OUT/export")] = (
+        None
+    )
