@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from cardlab.workflows.expectation import Expected, Serving, expected_by_device
 from cardlab.workflows.labels import keep_label
 from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
+from cardlab.workflows.reporting import open_reports
 from cardlab.workflows.run_checks import check_against, check_options, check_unchanged, check_warmup
 from cardlab.workflows.run_data import check_data, files_of, names_of
 from cardlab.workflows.run_device import open_real
@@ -318,9 +319,11 @@ def _serve(
         link=serving.link,
     )
     frequency = ServerFrequency(platform)
+    reports = open_reports(options.report_to, settings, Path(options.out), journal.progress.turns, progress)
 
     def keep(turn: FinishedTurn) -> None:
         store.rounds.add(round_record(settings, turn))
+        reports.add(turn)
         finished(settings, journal, turn, serving.devices)
 
     patience = Patience(join_s=serving.wait_s, silence_s=options.silence_s)
@@ -330,7 +333,8 @@ def _serve(
         patience=patience,
         callbacks=RunCallbacks(finished=keep, note=progress, watch=serving.watch),
     )
-    adapters = server.run()
+    with closing(reports):
+        adapters = server.run()
     folder = save_peft(adapters, settings.task, Path(options.out) / "adapters")
     (folder / "README.md").write_text(model_card(journal.progress, weights.origin), encoding="utf-8")
     return FinishedRun(settings=settings, turns=tuple(journal.progress.turns), adapters=folder)
