@@ -9,8 +9,9 @@ The same small Llama, text, windows in the same order, LoRA on the same modules,
     TRL's SFTTrainer    on the same rows, where TRL is installed
 
 All take turns, `repeats` times, so that what else the machine does meets all alike. A time is the median of the
-mini-batches of one turn but its first (of a split run: of its rounds but the first, over their mini-batches); the table has the median, least and most of the turns. The first loss is that of
-one and the same mini-batch with adapters that change nothing yet: where it differs, two did not do the same work.
+mini-batches of one turn but its first (of a split run: of its rounds but the first, over their mini-batches); the table
+has the median, least and most of the turns. The first loss is that of one and the same mini-batch with adapters that
+change nothing yet: where it differs, two did not do the same work.
 """
 
 from __future__ import annotations
