@@ -13,7 +13,7 @@ Which rows a mini-batch has depends on the seed and its number only, so a round 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from cardlab.core.errors import RunError
 from cardlab.split.encoding import Encoded
+from cardlab.split.token_file import StoredSamples, first_learned
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +60,10 @@ class TrainingData(Protocol):
         """Mini-batch `number`."""
 
 
+_Labelled = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Tokens of a sample and their labels."""
+
+
 class Order:
     """Which rows a mini-batch takes: every pass over them has an order of its own, drawn from seed and pass alone."""
 
@@ -79,11 +84,24 @@ class Order:
         return found
 
 
+def samples_of(encoded: Sequence[Encoded]) -> StoredSamples:
+    """Samples that are in memory, as those of a file are."""
+    ends = np.cumsum([len(sample.tokens) for sample in encoded], dtype=np.int64)
+    none: list[npt.NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
+    return StoredSamples(
+        tokens=np.concatenate([*none, *(sample.tokens for sample in encoded)]),
+        learned=np.concatenate([np.empty(0, dtype=np.bool_), *(sample.learned for sample in encoded)]),
+        offsets=np.concatenate([np.zeros(1, dtype=np.int64), ends]),
+        firsts=np.asarray([first_learned(sample.learned) for sample in encoded], dtype=np.int32),
+        highest=max((int(sample.tokens.max()) for sample in encoded if len(sample.tokens)), default=-1),
+    )
+
+
 class SampleBatches:
     """Mini-batches of samples.
 
     Args:
-        samples: as tokens.
+        samples: as tokens, in memory or mapped.
         batch: rows of a mini-batch.
         sequence: tokens of a row, at most; what is longer loses its end.
         vocabulary: of the model; every token must be below it.
@@ -99,7 +117,7 @@ class SampleBatches:
 
     def __init__(
         self,
-        samples: Sequence[Encoded],
+        samples: Sequence[Encoded] | StoredSamples,
         *,
         batch: int,
         sequence: int,
@@ -109,10 +127,13 @@ class SampleBatches:
         padding: int = 0,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        mine = samples[shard[0] :: shard[1]]
+        held = samples if isinstance(samples, StoredSamples) else samples_of(samples)
+        count = len(held.firsts)
+        mine = np.arange(shard[0], count, shard[1])
         # The first token of a row is predicted from nothing.
-        kept = [sample for sample in mine if sample.learned[1:sequence].any()]
-        cut = sum(1 for sample in kept if len(sample.tokens) > sequence)
+        kept = mine[held.firsts[mine] < sequence]
+        whole = held.offsets[kept + 1] - held.offsets[kept]
+        cut = int((whole > sequence).sum())
         notes = []
         if cut:
             notes.append(
@@ -123,52 +144,57 @@ class SampleBatches:
                 f"{len(mine) - len(kept)} of {len(mine)} samples are left out: no token with a loss among their first"
                 f" {sequence} (--seq)"
             )
-        if not kept:
+        if not len(kept):
             raise RunError(
-                f"the data have {len(samples)} samples: none with a token to learn within {sequence} for each of"
+                f"the data have {count} samples: none with a token to learn within {sequence} for each of"
                 f" {shard[1]} device(s)",
                 remedy="give more samples, or a longer --seq",
             )
-        highest = max(int(sample.tokens.max()) for sample in kept)
-        if max(highest, padding) >= vocabulary:
+        if max(held.highest, padding) >= vocabulary:
             raise RunError(
-                f"the data have token {highest} and the model a vocabulary of {vocabulary}",
+                f"the data have token {held.highest} and the model a vocabulary of {vocabulary}",
                 remedy="byte tokens need at least 256; name the tokenizer.json of the model with --tokenizer",
             )
-        lengths = [min(len(sample.tokens), sequence) for sample in kept]
-        groups = packed(lengths, sequence) if packing else [[place] for place in range(len(kept))]
+        lengths = np.minimum(whole, sequence)
+        # Row r has the samples places[begins[r]:begins[r + 1]].
+        places, begins = _packed(lengths, sequence) if packing else (None, np.arange(len(kept) + 1))
+        rows = len(begins) - 1
         if packing:
-            filled = sum(lengths) / (len(groups) * sequence)
-            notes.append(
-                f"{len(kept)} samples are packed into {len(groups)} rows of {sequence} tokens, {filled:.0%} full"
-            )
+            filled = int(lengths.sum()) / (rows * sequence)
+            notes.append(f"{len(kept)} samples are packed into {rows} rows of {sequence} tokens, {filled:.0%} full")
         self.notes = tuple(notes)
-        self._samples, self._groups, self._sequence = kept, groups, sequence
+        self._samples, self._sequence = held, sequence
+        self._places, self._begins = kept if places is None else kept[places], begins
         self._packing, self._padding = packing, padding
-        self._order = Order(len(groups), batch, seed)
+        self._order = Order(rows, batch, seed)
 
     def mini_batch(self, number: int) -> MiniBatch:
         """Mini-batch `number` (from 0), int64 [B, S] with S up to the sequence length."""
-        groups = [self._groups[row] for row in self._order.of(number)]
-        if self._packing:
-            return self._packed(groups)
-        return self._padded([self._samples[group[0]] for group in groups])
+        groups = [self._places[self._begins[row] : self._begins[row + 1]] for row in self._order.of(number)]
+        samples = [[self._tokens_and_labels(int(place)) for place in group] for group in groups]
+        return self._packed(samples) if self._packing else self._padded([group[0] for group in samples])
 
-    def _padded(self, samples: Sequence[Encoded]) -> MiniBatch:
+    def _tokens_and_labels(self, place: int) -> _Labelled:
+        held = self._samples
+        begin = int(held.offsets[place])
+        end = min(int(held.offsets[place + 1]), begin + self._sequence)
+        tokens = held.tokens[begin:end].astype(np.int64)
+        return tokens, np.where(held.learned[begin:end], tokens, NO_LOSS)
+
+    def _padded(self, samples: Sequence[_Labelled]) -> MiniBatch:
         import torch
 
-        width = min(self._sequence, max(len(sample.tokens) for sample in samples))
+        width = max(len(tokens) for tokens, _ in samples)
         ids = np.full((len(samples), width), self._padding, dtype=np.int64)
         labels = np.full_like(ids, NO_LOSS)
         mask = np.zeros_like(ids)
-        for row, sample in enumerate(samples):
-            tokens, own = _tokens_and_labels(sample, width)
+        for row, (tokens, own) in enumerate(samples):
             ids[row, : len(tokens)], labels[row, : len(tokens)], mask[row, : len(tokens)] = tokens, own, 1
         # Rows of one length need no mask, and without one nothing travels for it.
         rows = Rows() if mask.all() else Rows(mask=torch.from_numpy(mask))
         return MiniBatch(torch.from_numpy(ids), torch.from_numpy(labels), rows)
 
-    def _packed(self, groups: Sequence[Sequence[int]]) -> MiniBatch:
+    def _packed(self, groups: Sequence[Sequence[_Labelled]]) -> MiniBatch:
         import torch
 
         ids = np.full((len(groups), self._sequence), self._padding, dtype=np.int64)
@@ -176,8 +202,7 @@ class SampleBatches:
         positions = np.zeros_like(ids)
         for row, group in enumerate(groups):
             end = 0
-            for place in group:
-                tokens, own = _tokens_and_labels(self._samples[place], self._sequence)
+            for tokens, own in group:
                 begin, end = end, end + len(tokens)
                 ids[row, begin:end], labels[row, begin:end] = tokens, own
                 labels[row, begin] = NO_LOSS
@@ -186,37 +211,46 @@ class SampleBatches:
         return MiniBatch(torch.from_numpy(ids), torch.from_numpy(labels), Rows(positions=torch.from_numpy(positions)))
 
 
-def _tokens_and_labels(sample: Encoded, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    tokens = sample.tokens[:most].astype(np.int64)
-    return tokens, np.where(sample.learned[:most], tokens, NO_LOSS)
-
-
 def packed(lengths: Sequence[int], room: int) -> list[list[int]]:
     """Which samples of these lengths share a row of that room: best-fit decreasing, as TRL's default.
 
     Returns places in `lengths`, row by row. No length may exceed the room.
     """
-    rows: list[list[int]] = []
+    places, begins = _packed(np.asarray(lengths, dtype=np.int64), room)
+    return [places[low:high].tolist() for low, high in zip(begins[:-1], begins[1:], strict=True)]
+
+
+def _packed(lengths: npt.NDArray[np.int64], room: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """As `packed`: all places, row by row, and where each row begins among them."""
+    rows = 0
     left: dict[int, list[int]] = {}
     rooms: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda p: -lengths[p]):
-        need = lengths[place]
+    order = np.argsort(-lengths, kind="stable")
+    row_of = np.empty(len(order), dtype=np.int64)
+    for number, need in enumerate(_numbers(lengths[order])):
         found = bisect_left(rooms, need)
         if found < len(rooms):
             space = rooms[found]
             row = left[space].pop()
             if not left[space]:
                 del left[space], rooms[found]
-            rows[row].append(place)
         else:
-            space, row = room, len(rows)
-            rows.append([place])
+            space, row = room, rows
+            rows += 1
+        row_of[number] = row
         rest = space - need
         if rest:
             if rest not in left:
                 insort(rooms, rest)
             left.setdefault(rest, []).append(row)
-    return rows
+    begins = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.bincount(row_of, minlength=rows))])
+    return order[np.argsort(row_of, kind="stable")], begins
+
+
+def _numbers(array: npt.NDArray[np.int64]) -> Iterator[int]:
+    """Numbers of Python, few of them at a time."""
+    for low in range(0, len(array), 65536):
+        yield from array[low : low + 65536].tolist()
 
 
 def joined(rows: Sequence[Rows], widths: Sequence[int], heights: Sequence[int]) -> Rows:

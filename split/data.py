@@ -20,24 +20,28 @@ from cardlab.core.errors import RunError, UsageError
 from cardlab.core.identity import content_hash
 from cardlab.split.batches import MiniBatch, Order, Rows
 from cardlab.split.samples import TEXT, Sample, Samples, read_samples
+from cardlab.split.token_file import StoredTokens
 from cardlab.split.tokenizer import Tokens, byte_tokens, open_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
 
+BUNDLED = "the bundled text"
+
+
 class Batches:
     """Mini-batches [B, S] of token numbers.
 
     Args:
-        tokens: the whole text.
+        tokens: the whole text, in memory or mapped from a file, of which a mini-batch reads its own windows.
         vocabulary: of the model; every token must be below it.
         shard: (j, M): this device takes windows j, j+M, ...
     """
 
     def __init__(
         self,
-        tokens: Tokens,
+        tokens: Tokens | StoredTokens,
         *,
         batch: int,
         sequence: int,
@@ -45,28 +49,31 @@ class Batches:
         seed: int = 0,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        count = len(tokens) // sequence
-        # Every M-th window and not a block: texts change along their way, and shards should not.
-        mine = np.arange(count)[shard[0] :: shard[1]]
-        if mine.size < 1:
+        self._tokens = tokens.tokens if isinstance(tokens, StoredTokens) else tokens
+        size = len(self._tokens)
+        count = len(range(shard[0], size // sequence, shard[1]))
+        if count < 1:
             raise RunError(
-                f"the data have {len(tokens)} tokens: no window of {sequence} for each of {shard[1]} device(s)",
+                f"the data have {size} tokens: no window of {sequence} for each of {shard[1]} device(s)",
                 remedy="give a longer text, or a shorter --seq",
             )
-        if int(tokens.max()) >= vocabulary:
+        highest = tokens.highest if isinstance(tokens, StoredTokens) else int(tokens.max())
+        if highest >= vocabulary:
             raise RunError(
-                f"the data have token {int(tokens.max())} and the model a vocabulary of {vocabulary}",
+                f"the data have token {highest} and the model a vocabulary of {vocabulary}",
                 remedy="byte tokens need at least 256; name the tokenizer.json of the model with --tokenizer",
             )
-        # Half the memory of int64: a large text has as many shards of it as devices on one machine.
-        self._windows = tokens[: count * sequence].reshape(count, sequence)[mine].astype(np.int32)
-        self._order = Order(len(self._windows), batch, seed)
+        self._sequence, self._shard = sequence, shard
+        self._order = Order(count, batch, seed)
 
     def batch(self, number: int) -> torch.Tensor:
         """Mini-batch `number` (from 0), int64 [B, S]; every pass over the windows has an order of its own."""
         import torch
 
-        return torch.from_numpy(self._windows[self._order.of(number)].astype(np.int64))
+        # Every M-th window and not a block: texts change along their way, and shards should not.
+        begins = [(self._shard[0] + row * self._shard[1]) * self._sequence for row in self._order.of(number)]
+        rows = [self._tokens[begin : begin + self._sequence] for begin in begins]
+        return torch.from_numpy(np.stack(rows).astype(np.int64))
 
     def mini_batch(self, number: int) -> MiniBatch:
         """The same with its labels, which are the tokens themselves."""
@@ -91,13 +98,36 @@ class Corpus:
     notes: tuple[str, ...] = ()
 
 
+class CorpusDigest:
+    """Of documents, in their order."""
+
+    def __init__(self) -> None:
+        self._found = hashlib.sha256()
+
+    def begin(self, size: int) -> None:
+        """The next document, which has so many bytes of UTF-8."""
+        self._found.update(size.to_bytes(8, "little"))
+
+    def add(self, data: bytes) -> None:
+        """The next of its bytes."""
+        self._found.update(data)
+
+    def text(self) -> str:
+        """32 hex digits."""
+        return self._found.hexdigest()[:32]
+
+
 def read_training(path: str | None) -> Samples:
     """The samples of a file, or the bundled text for None; errors as `read_samples`."""
     if path is not None:
         return read_samples(path)
-    bundled = (files("cardlab.split") / "texts" / "trial.txt").read_text("utf-8")
-    name = "the bundled text"
-    return Samples(form=TEXT, samples=(Sample(id=content_hash(bundled), where=name, text=bundled),), name=name)
+    bundled = bundled_text()
+    return Samples(form=TEXT, samples=(Sample(id=content_hash(bundled), where=BUNDLED, text=bundled),), name=BUNDLED)
+
+
+def bundled_text() -> str:
+    """A small English text, for trying."""
+    return (files("cardlab.split") / "texts" / "trial.txt").read_text("utf-8")
 
 
 def corpus_of(samples: Samples) -> Corpus:
@@ -108,11 +138,12 @@ def corpus_of(samples: Samples) -> Corpus:
             remedy='give a text (.txt), or JSON lines (.jsonl): {"text": ...} a line',
         )
     documents = tuple(sample.text or "" for sample in samples.samples)
-    digest = hashlib.sha256()
+    digest = CorpusDigest()
     for document in documents:
         data = document.encode("utf-8")
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return Corpus(documents=documents, digest=digest.hexdigest()[:32], name=samples.name, notes=samples.notes)
+        digest.begin(len(data))
+        digest.add(data)
+    return Corpus(documents=documents, digest=digest.text(), name=samples.name, notes=samples.notes)
 
 
 def read_corpus(path: str | None) -> Corpus:

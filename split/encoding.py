@@ -24,13 +24,17 @@ import numpy.typing as npt
 
 from cardlab.core.errors import BadDataError, UsageError
 from cardlab.core.files import decode
-from cardlab.split.samples import COMPLETION, MESSAGES, TEXT, Json, Sample, Samples, Turns
+from cardlab.split.rows import Json
+from cardlab.split.samples import COMPLETION, MESSAGES, TEXT, Sample, Samples, Turns
+from cardlab.split.token_stream import TokenStream
 from cardlab.split.tokenizer import TextTokenizer, json_object
 
 ALL, ON_COMPLETION = "all", "completion"
 TRAIN_ON = (ALL, ON_COMPLETION)
 # As transformers names them, the first that is there wins.
 _TEMPLATES = "chat_template.jinja"
+# A text that is longer is parted where its tokenizer allows it: encoding takes a hundred times its room.
+_LONG = 2**18
 _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -191,46 +195,96 @@ def train_on_of(form: str, name: str, asked: str | None) -> str:
     return asked or (ON_COMPLETION if form == COMPLETION else ALL)
 
 
-def uses_template(samples: Samples, given: str | None) -> bool:
-    """Whether there are conversations; UsageError where there are none for a template that was given."""
-    found = any(_is_conversation(sample) for sample in samples.samples)
-    if given is not None and not found:
-        raise UsageError(
-            f"--chat-template has no effect on {samples.name}, which has no conversations",
-            remedy="leave it out, or give messages",
-        )
+def check_template(form: str, samples: Sequence[Sample], name: str, given: str | None) -> bool:
+    """Whether one of the samples is a conversation; UsageError where a template was given and none can be."""
+    found = any(_is_conversation(sample) for sample in samples)
+    if given is not None and not found and form != COMPLETION:
+        raise _no_effect(name)
     return found
+
+
+def _no_effect(name: str) -> UsageError:
+    return UsageError(
+        f"--chat-template has no effect on {name}, which has no conversations",
+        remedy="leave it out, or give messages",
+    )
+
+
+class SampleEncoder:
+    """Makes token numbers of the samples of one file, a block at a time.
+
+    Attributes:
+        train_on: "all" or "completion": what the loss is on.
+
+    Raises UsageError for a choice that makes no sense for this form.
+    """
+
+    def __init__(
+        self,
+        form: str,
+        name: str,
+        tokenizer: TextTokenizer,
+        *,
+        train_on: str | None = None,
+        chat_template: str | None = None,
+    ) -> None:
+        self.train_on = train_on_of(form, name, train_on)
+        self._form, self._name, self._tokenizer, self._given = form, name, tokenizer, chat_template
+        self._template: ChatTemplate | None = None
+        self._count = self._parted = 0
+        self._has_texts = False
+
+    def encode(self, samples: Sequence[Sample]) -> list[Encoded]:
+        """Token numbers of the next samples. Raises UsageError naming the line of one that cannot be encoded."""
+        chats = [_is_conversation(sample) for sample in samples]
+        if self._template is None and any(chats):
+            self._template = open_template(self._tokenizer, self._given)
+        self._has_texts = self._has_texts or not all(chats)
+        self._count += len(samples)
+        if self._form == TEXT:
+            return _texts(samples, self._tokenizer)
+        if self._form == MESSAGES:
+            return (
+                []
+                if self._template is None
+                else _conversations(samples, self._tokenizer, self._template, self.train_on)
+            )
+        found, parted = _completions(samples, self._tokenizer, self._template, self.train_on)
+        self._parted += parted
+        return found
+
+    @property
+    def digest(self) -> str:
+        """Of the chat template, "" where none was used."""
+        return "" if self._template is None else self._template.digest
+
+    def notes(self) -> tuple[str, ...]:
+        """How all samples were encoded, in words. Raises UsageError for a template that nothing was for."""
+        if self._given is not None and self._template is None:
+            raise _no_effect(self._name)
+        end = self._tokenizer.end
+        notes = [_loss_words(self._form, self.train_on)]
+        if self._template is not None:
+            notes.append(f"chat template: {self._template.origin}")
+        if self._has_texts:
+            none = "no token for the end of text is known, none is added"
+            notes.append(none if end is None else f"each sample ends with token {end} (end of text)")
+        if self._parted:
+            notes.append(
+                f"{self._parted} of {self._count} prompts end in other tokens once their completion follows: the"
+                " completion begins where the tokens part"
+            )
+        return tuple(notes)
 
 
 def encode_samples(
     samples: Samples, tokenizer: TextTokenizer, *, train_on: str | None = None, chat_template: str | None = None
 ) -> EncodedSamples:
-    """Token numbers of all samples. Raises UsageError naming the line of a sample that cannot be encoded."""
-    chosen = train_on_of(samples.form, samples.name, train_on)
-    template = open_template(tokenizer, chat_template) if uses_template(samples, chat_template) else None
-    if samples.form == TEXT:
-        found = _texts(samples, tokenizer)
-        parted = 0
-    elif samples.form == MESSAGES:
-        assert template is not None
-        found = _conversations(samples, tokenizer, template, chosen)
-        parted = 0
-    else:
-        found, parted = _completions(samples, tokenizer, template, chosen)
-    notes = [_loss_words(samples.form, chosen)]
-    if template is not None:
-        notes.append(f"chat template: {template.origin}")
-    if samples.form != MESSAGES and not all(_is_conversation(sample) for sample in samples.samples):
-        end = "no token for the end of text is known, none is added"
-        notes.append(end if tokenizer.end is None else f"each sample ends with token {tokenizer.end} (end of text)")
-    if parted:
-        notes.append(
-            f"{parted} of {len(found)} prompts end in other tokens once their completion follows: the completion begins"
-            " where the tokens part"
-        )
-    return EncodedSamples(
-        samples=tuple(found), train_on=chosen, digest="" if template is None else template.digest, notes=tuple(notes)
-    )
+    """Token numbers of all samples at once. Raises UsageError naming the line of one that cannot be encoded."""
+    encoder = SampleEncoder(samples.form, samples.name, tokenizer, train_on=train_on, chat_template=chat_template)
+    check_template(samples.form, samples.samples, samples.name, chat_template)
+    found = encoder.encode(samples.samples)
+    return EncodedSamples(samples=tuple(found), train_on=encoder.train_on, digest=encoder.digest, notes=encoder.notes())
 
 
 def _loss_words(form: str, chosen: str) -> str:
@@ -250,9 +304,15 @@ def _encoded(sample: Sample, tokens: Sequence[int], learned: npt.NDArray[np.bool
     return Encoded(id=sample.id, tokens=np.asarray(tokens, dtype=np.int32), learned=learned)
 
 
-def _texts(samples: Samples, tokenizer: TextTokenizer) -> list[Encoded]:
-    rows = tokenizer.rows([sample.text or "" for sample in samples.samples])
-    return [_encoded(sample, _ended(row, tokenizer.end)) for sample, row in zip(samples.samples, rows, strict=True)]
+def _texts(samples: Sequence[Sample], tokenizer: TextTokenizer) -> list[Encoded]:
+    texts = [sample.text or "" for sample in samples]
+    short = iter(tokenizer.rows([text for text in texts if len(text) <= _LONG]))
+    rows = [next(short) if len(text) <= _LONG else _long(text, tokenizer) for text in texts]
+    return [_encoded(sample, _ended(row, tokenizer.end)) for sample, row in zip(samples, rows, strict=True)]
+
+
+def _long(text: str, tokenizer: TextTokenizer) -> list[int]:
+    return [int(token) for block in TokenStream([[text]], tokenizer) for token in block]
 
 
 def _ended(row: list[int], end: int | None) -> list[int]:
@@ -260,12 +320,14 @@ def _ended(row: list[int], end: int | None) -> list[int]:
     return row if end is None or (row and row[-1] == end) else [*row, end]
 
 
-def _conversations(samples: Samples, tokenizer: TextTokenizer, template: ChatTemplate, chosen: str) -> list[Encoded]:
+def _conversations(
+    samples: Sequence[Sample], tokenizer: TextTokenizer, template: ChatTemplate, chosen: str
+) -> list[Encoded]:
     if chosen == ON_COMPLETION:
-        return [_assistant_learned(sample, tokenizer, template) for sample in samples.samples]
-    texts = [template.text(sample.messages or (), sample.where, tools=sample.tools) for sample in samples.samples]
+        return [_assistant_learned(sample, tokenizer, template) for sample in samples]
+    texts = [template.text(sample.messages or (), sample.where, tools=sample.tools) for sample in samples]
     rows = tokenizer.rows(texts, special=False)
-    return [_encoded(sample, row) for sample, row in zip(samples.samples, rows, strict=True)]
+    return [_encoded(sample, row) for sample, row in zip(samples, rows, strict=True)]
 
 
 def _assistant_learned(sample: Sample, tokenizer: TextTokenizer, template: ChatTemplate) -> Encoded:
@@ -304,12 +366,12 @@ def _assistant_spans(sample: Sample, template: ChatTemplate) -> tuple[str, list[
 
 
 def _completions(
-    samples: Samples, tokenizer: TextTokenizer, template: ChatTemplate | None, chosen: str
+    samples: Sequence[Sample], tokenizer: TextTokenizer, template: ChatTemplate | None, chosen: str
 ) -> tuple[list[Encoded], int]:
     """Prompts with completions, and how many prompts have other tokens alone."""
     prompts: list[str] = []
     wholes: list[str] = []
-    for sample in samples.samples:
+    for sample in samples:
         if isinstance(sample.prompt, tuple) and isinstance(sample.completion, tuple):
             assert template is not None
             prompts.append(template.text(sample.prompt, sample.where, tools=sample.tools, ask=True))
@@ -317,11 +379,11 @@ def _completions(
         else:
             prompts.append(str(sample.prompt))
             wholes.append(f"{sample.prompt}{sample.completion}")
-    chats = [_is_conversation(sample) for sample in samples.samples]
+    chats = [_is_conversation(sample) for sample in samples]
     found, parted = [], 0
     alone = tokenizer.rows_of(prompts, [not chat for chat in chats])
     both = tokenizer.rows_of(wholes, [not chat for chat in chats])
-    for sample, prompt, whole, chat in zip(samples.samples, alone, both, chats, strict=True):
+    for sample, prompt, whole, chat in zip(samples, alone, both, chats, strict=True):
         tokens = whole if chat else _ended(whole, tokenizer.end)
         # A tokenizer may end each text by itself, the prompt alone too.
         begin = (

@@ -12,34 +12,17 @@ the same in every file, order and machine.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from cardlab.core.errors import BadDataError, MissingDependencyError, UsageError
-from cardlab.core.files import decode
+from cardlab.core.errors import UsageError
+from cardlab.core.files import Bytes
 from cardlab.core.identity import content_hash
 from cardlab.core.plain import Document
+from cardlab.split.rows import REMEDY, Json, Row, check_prose, kind_of, parsed, pieces_of, rows_of
 
 TEXT, MESSAGES, COMPLETION = "text", "messages", "prompt and completion"
-REMEDY = (
-    "give a text (.txt), or rows (.jsonl, .ndjson, .json, .csv, .parquet) with text, messages, prompt and completion,"
-    " or instruction and output"
-)
-_LINES = (".jsonl", ".ndjson")
-_ROWS = (*_LINES, ".json", ".csv", ".parquet")
-# Prose and programs: files that are trained on as they stand.
-_TEXTS = (
-    *("", ".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".adoc", ".org", ".log", ".srt"),
-    *(".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".rs", ".go", ".java", ".kt", ".scala", ".js", ".ts"),
-    *(".rb", ".pl", ".php", ".lua", ".jl", ".r", ".m", ".swift", ".cs", ".hs", ".ml", ".sh", ".sql", ".v", ".sv"),
-)
 _HALF = re.compile("[\ud800-\udfff]")
 _USED = ("text", "messages", "prompt", "completion", "instruction", "input", "output", "tools")
 # What other trainers read from these would change what is learned.
@@ -53,10 +36,7 @@ _ALPACA = (
     "### Response:\n",
 )
 
-Json = Any
-"""A value of a JSON text: what it holds is asked where it is read."""
 Turns = tuple[Mapping[str, Json], ...]
-Row = Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,182 +82,99 @@ class Samples:
         return content_hash([sample.id for sample in self.samples])
 
 
-def read_samples(path: str) -> Samples:
-    """The samples of a file; .parquet needs the extra `data`.
+@dataclass(slots=True, kw_only=True)
+class Read:
+    """What was met in a file as far as it was read.
+
+    Attributes:
+        form: of its samples, "" before the first.
+        count: of its samples.
+        alpaca: some have instruction and output.
+        unused: the first columns that are not used.
+        halves: of characters, which were replaced.
+    """
+
+    form: str = ""
+    count: int = 0
+    alpaca: bool = False
+    unused: list[str] = field(default_factory=list)
+    halves: int = 0
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        """What was assumed, replaced or not used in the file of that name, in words."""
+        found = []
+        if self.alpaca:
+            found.append(
+                f"{name}: instruction, input and output in Alpaca's own prompt text (for the chat template of the model"
+                " give messages)"
+            )
+        if self.unused:
+            found.append(f"columns of {name} that are not used: {', '.join(self.unused)}")
+        if self.halves:
+            found.append(f"{self.halves} half character(s) of {name} were replaced by U+FFFD")
+        return tuple(found)
+
+
+class SampleReader:
+    """Reads a file of rows once, a sample at a time; `read` says what was met so far.
+
+    Args:
+        told: of the bytes of the file; see `rows_of`.
 
     Raises UsageError naming the file, and the line where there is one: not there, no samples, mixed, incomplete, or of
-    another form. MissingDependencyError for a parquet file without the library.
+    another form. MissingDependencyError for a parquet file without its library.
     """
-    ending = Path(path).suffix.lower()
-    if ending not in (*_ROWS, *_TEXTS):
-        raise UsageError(f"{path}: data in the form {ending!r} are not read", remedy=REMEDY)
-    if ending == ".parquet":
-        return _of_rows(path, _parquet(path))
-    text = _read(path)
-    if ending in _TEXTS:
-        _check_prose(path, text)
-        return _finished(TEXT, [({"text": text}, path)], path, [])
-    if ending == ".csv":
-        return _of_rows(path, _csv(path, text))
-    if ending == ".json":
-        return _of_rows(path, _json(path, text))
-    return _of_rows(path, _lines(path, text))
+
+    def __init__(self, path: str, told: Bytes | None = None) -> None:
+        self._path, self._told = path, told
+        self.read = Read()
+
+    def __iter__(self) -> Iterator[Sample]:
+        read, first = self.read, ""
+        halves = _Halves()
+        for plain, where in rows_of(self._path, self._told):
+            if not isinstance(plain, dict):
+                raise UsageError(f"{where} is no object with columns", remedy=REMEDY)
+            row = _said(plain)
+            form, columns = _form(row, where)
+            if read.form and form != read.form:
+                raise UsageError(
+                    f"{where} has {form}, and {first} has {read.form}", remedy="give one form in each file"
+                )
+            if not read.form:
+                read.form, first = form, where
+            read.count += 1
+            read.alpaca = read.alpaca or "instruction" in row
+            _add_unused(read.unused, row)
+            # Halves of characters that stand alone have no UTF-8 and become U+FFFD, as any reader shows them.
+            whole = halves.out_of(columns)
+            read.halves = halves.replaced
+            yield Sample(id=content_hash(whole), where=where, **whole)
+        if not read.count:
+            raise UsageError(f"{self._path} has no samples", remedy=REMEDY)
+
+
+def _add_unused(unused: list[str], row: Row) -> None:
+    for key in row:
+        if key not in _USED and len(unused) < 10 and str(key)[:40] not in unused:
+            unused.append(str(key)[:40])
+
+
+def read_samples(path: str) -> Samples:
+    """All samples of a file at once; .parquet needs the extra `data`. Errors as `SampleReader`."""
+    if not kind_of(path):
+        check_prose(path)
+        text = "".join(pieces_of(path))
+        sample = Sample(id=content_hash({"text": text}), where=path, text=text)
+        return Samples(form=TEXT, samples=(sample,), name=path)
+    reader = SampleReader(path)
+    samples = tuple(reader)
+    return Samples(form=reader.read.form, samples=samples, name=path, notes=reader.read.notes(path))
 
 
 def alpaca_prompt(instruction: str, more: str = "") -> str:
     """The prompt that Alpaca's models were trained with, up to the response; `more` is the column input."""
     return _ALPACA[bool(more)].format(instruction=instruction, input=more)
-
-
-def _read(path: str) -> str:
-    try:
-        return decode(Path(path).read_bytes(), path)
-    except OSError as error:
-        raise UsageError(f"the data {path} cannot be read: {error.strerror or error}", remedy=REMEDY) from error
-    except BadDataError as error:
-        raise UsageError(f"the data {path} cannot be read: {error.message}", remedy=error.remedy) from error
-
-
-def _check_prose(path: str, text: str) -> None:
-    """Raise UsageError for JSON under the name of a text: its braces would be trained on."""
-    begin = text.lstrip()
-    if begin[:1] not in ("{", "["):
-        return
-    for part, what, ending in ((begin.split("\n", 1)[0], "JSON lines", ".jsonl"), (begin, "JSON", ".json")):
-        try:
-            found = json.loads(part)
-        except (ValueError, RecursionError):
-            continue
-        # A line like [1] may stand in any text; an object or a list of them is data.
-        if isinstance(found, dict) or (isinstance(found, list) and found and isinstance(found[0], dict)):
-            raise UsageError(f"{path} holds {what}, not a text", remedy=f"let its name end in {ending}")
-
-
-class _TwiceError(ValueError):
-    """A key stands twice in an object: JSON readers keep the last and drop the other."""
-
-
-def _once(pairs: list[tuple[str, Json]]) -> Document:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise _TwiceError(next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n])))
-    return found
-
-
-def _no_constant(name: str) -> Json:
-    raise ValueError(name)
-
-
-def _loads(text: str) -> Json:
-    """As JSON says: Python's own NaN and Infinity are none. Raises ValueError, RecursionError."""
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-
-
-def _parsed(text: str, where: str) -> Json:
-    try:
-        return _loads(text)
-    except _TwiceError as error:
-        raise UsageError(f"{where} names {str(error)[:40]!r} twice", remedy="leave one of them out") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is no JSON", remedy=REMEDY) from error
-
-
-def _lines(path: str, text: str) -> Iterator[tuple[Json, str]]:
-    # Only a line feed ends a line of JSON: what else Python counts as one may stand in a string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip(" \t\r"):
-            where = f"{path} line {number}"
-            yield _parsed(line, where), where
-
-
-def _json(path: str, text: str) -> Iterable[tuple[Json, str]]:
-    """The entries of a list; many tools write JSON lines under this name, so these are read too."""
-    try:
-        whole = _loads(text)
-    except _TwiceError as error:
-        raise UsageError(f"{path} names {str(error)[:40]!r} twice", remedy="leave one of them out") from error
-    except (ValueError, RecursionError) as error:
-        if text.lstrip().startswith("{"):
-            return _lines(path, text)
-        raise UsageError(f"{path} is no JSON", remedy=REMEDY) from error
-    if isinstance(whole, list):
-        return [(entry, f"{path} entry {number}") for number, entry in enumerate(whole, start=1)]
-    return [(whole, f"{path} line 1")]
-
-
-def _csv(path: str, text: str) -> Iterator[tuple[Json, str]]:
-    # Python's bound of a field, 128 KiB, is for files of strangers; a document may be longer.
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = next(reader, [])
-        if len(set(header)) < len(header):
-            raise UsageError(f"{path} has two columns of one name", remedy="name every column once")
-        begin = reader.line_num + 1
-        for row in reader:
-            where, begin = f"{path} line {begin}", reader.line_num + 1
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise UsageError(
-                    f"{where} has {len(row)} values and the header {len(header)}",
-                    remedy="put values with commas or line ends in double quotes",
-                )
-            yield dict(zip(header, row, strict=True)), where
-    except csv.Error as error:
-        raise UsageError(f"{path} line {reader.line_num} is no CSV: {error}", remedy="write it anew as CSV") from error
-    finally:
-        csv.field_size_limit(before)
-
-
-def _parquet(path: str) -> Iterator[tuple[Json, str]]:
-    if not Path(path).is_file():
-        raise UsageError(f"the data {path} cannot be read: no such file", remedy=REMEDY)
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{path}: parquet is read by the datasets package", remedy="pip install 'cardlab[data]'"
-        ) from error
-    datasets.disable_progress_bars()
-    # Its cache would keep a second copy of the user's data for good.
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            table = datasets.Dataset.from_parquet(path, cache_dir=folder, keep_in_memory=True)
-        except Exception as error:
-            said = " ".join(str(error).split())[:200]
-            raise UsageError(f"{path} is no parquet file: {said}", remedy="write it anew, or as .jsonl") from error
-        for number, row in enumerate(table, start=1):
-            yield row, f"{path} row {number}"
-
-
-def _of_rows(path: str, rows: Iterable[tuple[Json, str]]) -> Samples:
-    found: list[tuple[Document, str]] = []
-    form, first, alpaca = "", "", False
-    unused: dict[str, None] = {}
-    for plain, where in rows:
-        if not isinstance(plain, dict):
-            raise UsageError(f"{where} is no object with columns", remedy=REMEDY)
-        row = _said(plain)
-        own, columns = _form(row, where)
-        if form and own != form:
-            raise UsageError(f"{where} has {own}, and {first} has {form}", remedy="give one form in each file")
-        if not form:
-            form, first = own, where
-        found.append((columns, where))
-        alpaca = alpaca or "instruction" in row
-        unused |= dict.fromkeys(key for key in row if key not in _USED)
-    if not found:
-        raise UsageError(f"{path} has no samples", remedy=REMEDY)
-    notes = []
-    if alpaca:
-        notes.append(
-            f"{path}: instruction, input and output in Alpaca's own prompt text (for the chat template of the model"
-            " give messages)"
-        )
-    if unused:
-        notes.append(f"columns of {path} that are not used: {', '.join(str(key)[:40] for key in list(unused)[:10])}")
-    return _finished(form, found, path, notes)
 
 
 def _said(row: Row) -> Document:
@@ -400,7 +297,7 @@ def _without_null(value: Json) -> Json:
 def _tools(row: Row, where: str) -> Document:
     value = row.get("tools")
     if isinstance(value, str):
-        value = _parsed(value, f"{where}: tools")
+        value = parsed(value, f"{where}: tools")
     if value is None or value == []:
         return {}
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
@@ -418,18 +315,6 @@ def _kind(value: Json) -> str:
         if isinstance(value, kind):
             return name
     return type(value).__name__
-
-
-def _finished(form: str, rows: Iterable[tuple[Document, str]], path: str, notes: list[str]) -> Samples:
-    """Halves of characters that stand alone have no UTF-8 and become U+FFFD, as any reader shows them."""
-    halves = _Halves()
-    samples = []
-    for columns, where in rows:
-        whole = halves.out_of(columns)
-        samples.append(Sample(id=content_hash(whole), where=where, **whole))
-    if halves.replaced:
-        notes.append(f"{halves.replaced} half character(s) of {path} were replaced by U+FFFD")
-    return Samples(form=form, samples=tuple(samples), name=path, notes=tuple(notes))
 
 
 class _Halves:

@@ -20,6 +20,7 @@ from cardlab.core.errors import BadDataError, MissingDependencyError, RunError, 
 from cardlab.core.files import decode
 from cardlab.core.plain import Document
 from cardlab.profilers.runtime.checkpoint import model_folder
+from cardlab.split.parting import BYTES_PARTING, Parting, parting_of
 
 Tokens = npt.NDArray[np.int64]
 BYTES = "bytes"
@@ -39,6 +40,7 @@ class TextTokenizer:
         vocabulary: one more than the highest number it can make.
         end: what stands between two documents, None where no such token is known.
         folder: of the tokenizer.json, None for bytes.
+        parting: where a long text may be parted.
     """
 
     digest: str
@@ -47,6 +49,7 @@ class TextTokenizer:
     end: int | None = None
     tool: Any = None
     folder: Path | None = None
+    parting: Parting = BYTES_PARTING
 
     def encode(self, documents: Sequence[str]) -> Tokens:
         """Token numbers of all documents, one after the other; int64 [N].
@@ -71,7 +74,7 @@ class TextTokenizer:
         """
         if self.tool is None:
             return [list(text.encode("utf-8")) for text in texts]
-        return [encoded.ids for encoded in self._encoded(texts, special)]
+        return [encoded.ids for encoded in self._encoded(texts, special, places=False)]
 
     def rows_of(self, texts: Sequence[str], special: Sequence[bool]) -> list[list[int]]:
         """As `rows`, with or without special tokens for each text by itself."""
@@ -83,12 +86,28 @@ class TextTokenizer:
 
     def with_begins(self, text: str) -> tuple[list[int], list[int]]:
         """Token numbers of a text without special tokens around it, and the character at which each begins."""
-        (found,) = self._encoded([text], special=False)
+        (found,) = self._encoded([text], special=False, places=True)
         return found.ids, [begin for begin, _ in found.offsets]
 
-    def _encoded(self, texts: Sequence[str], special: bool) -> list[Any]:
+    def affixes(self) -> tuple[list[int], list[int]] | None:
+        """What the tokenizer itself puts before and behind a text; None where it does something else with one."""
+        texts = ["a", "b c"]
         try:
-            return list(self.tool.encode_batch(list(texts), add_special_tokens=special))
+            plain, around = self.rows(texts, special=False), self.rows(texts)
+        except UsageError:
+            return None
+        size = len(plain[0])
+        for begin in range(len(around[0]) - size + 1):
+            before, behind = around[0][:begin], around[0][begin + size :]
+            if all([*before, *own, *behind] == found for own, found in zip(plain, around, strict=True)):
+                return before, behind
+        return None
+
+    def _encoded(self, texts: Sequence[str], special: bool, places: bool) -> list[Any]:
+        # Without the place of each token in the text, which take most of the memory.
+        encode = self.tool.encode_batch if places else getattr(self.tool, "encode_batch_fast", self.tool.encode_batch)
+        try:
+            return list(encode(list(texts), add_special_tokens=special))
         except BaseException as error:
             if not _is_of_tokenizers(error):
                 raise
@@ -168,7 +187,15 @@ def _read(path: Path) -> TextTokenizer:
     if vocabulary < 1:
         raise UsageError(f"{path} has no tokens", remedy=_NAME_IT)
     digest = hashlib.sha256(f"{end}/{text}".encode()).hexdigest()[:32]
-    return TextTokenizer(digest=digest, origin=str(path), vocabulary=vocabulary, end=end, tool=tool, folder=path.parent)
+    return TextTokenizer(
+        digest=digest,
+        origin=str(path),
+        vocabulary=vocabulary,
+        end=end,
+        tool=tool,
+        folder=path.parent,
+        parting=parting_of(plain),
+    )
 
 
 def _none(path: Path) -> UsageError:

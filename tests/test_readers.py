@@ -256,11 +256,9 @@ def test_only_the_entry_point_catches_everything() -> None:
                     if names & {"Exception", "BaseException", "all"}:
                         found.append(f"{file.relative_to(ROOT)}:{node.lineno}")
     # The tokenizers library raises bare Exception, and its panics are not even that; some hundred configuration classes
-    # of transformers refuse with whatever error they come to, and so do readers of parquet and the templates that a
-    # model's maker wrote.
+    # of transformers refuse with whatever error they come to, and so do the templates that a model's maker wrote.
     others = {
         "split/tokenizer.py",
-        "split/samples.py",
         "split/encoding.py",
         "profilers/runtime/families/generic.py",
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from cardlab.workflows.expectation import Expected, Serving, expected_by_device
 from cardlab.workflows.labels import keep_label
 from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
+from cardlab.workflows.reporting import open_reports
 from cardlab.workflows.run_adapters import checkpoint, mend_adapters, write_adapters
 from cardlab.workflows.run_checks import check_against, check_options, check_steps, check_unchanged
 from cardlab.workflows.run_data import check_data, files_of, names_of
@@ -401,6 +402,7 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
         link=serving.link,
     )
     frequency = ServerFrequency(platform)
+    reports = open_reports(options.report_to, settings, Path(options.out), journal.progress.turns, progress)
 
     closed = checkpoint(journal, options)
     # A server that was killed between a round's end and its checkpoint.
@@ -408,6 +410,7 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
 
     def keep(turn: FinishedTurn) -> None:
         store.rounds.add(round_record(settings, turn))
+        reports.add(turn)
         finished(settings, journal, turn)
 
     patience = Patience(join_s=serving.wait_s, silence_s=options.silence_s)
@@ -419,6 +422,7 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
         patience=patience,
         callbacks=RunCallbacks(finished=keep, closed=closed, note=progress, watch=serving.watch),
     )
-    server.run()
+    with closing(reports):
+        server.run()
     folder = write_adapters(Path(options.out) / "adapters", journal)
     return FinishedRun(settings=settings, turns=tuple(journal.progress.turns), adapters=folder)

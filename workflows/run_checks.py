@@ -15,6 +15,7 @@ from cardlab.split.schedule import check_plan
 from cardlab.split.settings import AUTOCASTS, RunSettings, check_computing, check_cut
 from cardlab.split.weights import open_weights
 from cardlab.workflows.options.run import RunOptions, TrainingOptions
+from cardlab.workflows.reporting import check_reports
 from cardlab.workflows.run_data import devices_of, files_of, tokenizer_of
 
 # What a journal says already; anything else that a resumed run was given would be dropped.
@@ -39,7 +40,7 @@ _RESUMABLE = frozenset(
         "--silence",
         "--model",
     )
-    + ("--devices", "--bind", "--key", "--allow", "--platform", "--name", "--wait")
+    + ("--devices", "--bind", "--key", "--allow", "--platform", "--name", "--wait", "--report-to")
 )
 
 
@@ -48,6 +49,7 @@ _OF_DEVICES = frozenset(("--data", "--tokenizer", "--chat-template", "--train-on
 
 def check_options(options: TrainingOptions) -> None:
     """Raise UsageError for options that are none, contradict each other, or have no effect."""
+    check_reports(options.report_to)
     if isinstance(options, RunOptions):
         _check_files(options)
     if options.learning_rate is not None and not 0.0 < options.learning_rate < float("inf"):

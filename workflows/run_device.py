@@ -17,16 +17,16 @@ from cardlab.profilers.runtime.quantization import NONE, choose_quantization
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.keys import make_keys
 from cardlab.split.recipe import recipe_of
-from cardlab.split.samples import Samples
 from cardlab.split.settings import PRIVACY, Inputs, RunSettings, check_computing, check_task, check_tokenizer
 from cardlab.split.shaping import parse_link
 from cardlab.split.tokenizer import TextTokenizer, open_tokenizer
+from cardlab.split.training_file import TrainingFile
 from cardlab.split.weights import open_weights
 from cardlab.workflows.connect import Say, connect, require_zmq, silent
 from cardlab.workflows.options.run import DeviceOptions, KeysOptions
 from cardlab.workflows.settings import load_settings
 from cardlab.workflows.targets import split_targets
-from cardlab.workflows.training_data import choice_of, prepare_data, read_data
+from cardlab.workflows.training_data import choice_of, prepare_data, read_data, tokens_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ def run_device(options: DeviceOptions, progress: Say = silent) -> DeviceDone:
     shape = parse_link(options.link, planned=True)
     shard = _shard(options.shard)
     # Before the server knows of this device: a missing file would keep the others waiting.
-    text = read_text(options)
+    text = read_text(options, progress)
     transport = connect(options.server, options.key, options.server_key, shape)
     platform = open_real(options.platform, options.name)
     try:
@@ -102,17 +102,21 @@ def write_keys(options: KeysOptions) -> tuple[Path, Path]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """What a device trains on: samples, and the tokenizer as far as it is known before the run is."""
+    """What a device trains on: a file, and the tokenizer as far as it is known before the run is."""
 
-    samples: Samples
+    file: TrainingFile
     tokenizer: TextTokenizer | None
 
 
-def read_text(options: DeviceOptions) -> Text:
+def read_text(options: DeviceOptions, progress: Say = silent) -> Text:
     """The data, and the tokenizer that was named or lies in the model folder that was; errors as `read_data`."""
     model, tokenizer = options.model, options.tokenizer
     known = None if model is None and tokenizer is None else open_tokenizer(model or "", tokenizer)
-    return Text(samples=read_data(options.data, choice_of(options), known), tokenizer=known)
+    choice = choice_of(options)
+    file = read_data(options.data, choice, known)
+    if known is not None:
+        tokens_of(file, choice, known, progress)
+    return Text(file=file, tokenizer=known)
 
 
 def _equipment(
@@ -138,7 +142,7 @@ def _equipment(
             f"the frozen weights of {here.model} are not the server's ({weights.origin})",
             remedy="copy the server's model folder here and name it with --model",
         )
-    prepared = prepare_data(text.samples, choice_of(options), tokenizer, settings, shard)
+    prepared = prepare_data(text.file, choice_of(options), tokenizer, settings, shard)
     for line in prepared.notes:
         say(line)
     runtime = open_runtime(platform)
@@ -163,7 +167,7 @@ def _equipment(
         data=prepared.digest,
         dtype=execution.dtype,
         quantization=execution.quantization or NONE,
-        names=f"{text.samples.name}, tokens: {tokenizer.origin}",
+        names=f"{text.file.name}, tokens: {tokenizer.origin}",
     )
     return Equipment(half, prepared.batches.mini_batch, inputs)
 

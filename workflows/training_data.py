@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from cardlab.core.errors import UsageError
 from cardlab.core.identity import content_hash
 from cardlab.split.batches import PACKED, PADDED, SampleBatches, TrainingData
-from cardlab.split.data import Batches, corpus_of, read_training
-from cardlab.split.encoding import EncodedSamples, encode_samples, open_template, train_on_of, uses_template
-from cardlab.split.samples import TEXT, Samples
+from cardlab.split.data import Batches
+from cardlab.split.encoding import open_template, train_on_of
+from cardlab.split.samples import TEXT
 from cardlab.split.settings import RunSettings
 from cardlab.split.tokenizer import TextTokenizer
+from cardlab.split.training_file import Encoding, TrainingFile, TrainingTokens, check_rows, make_tokens, open_training
+from cardlab.workflows.connect import Say, silent
 from cardlab.workflows.options.run import DeviceOptions, RunOptions
 
 
@@ -51,113 +53,62 @@ def choice_of(options: RunOptions | DeviceOptions) -> DataChoice:
     return DataChoice(chat_template=options.chat_template, train_on=options.train_on, packing=options.packing)
 
 
-def read_data(path: str | None, choice: DataChoice, tokenizer: TextTokenizer | None) -> Samples:
-    """The samples of a file, the bundled text for None, and whether the choice fits them.
+def read_data(path: str | None, choice: DataChoice, tokenizer: TextTokenizer | None) -> TrainingFile:
+    """A file, or the bundled text for None, and whether the choice fits it.
 
     Args:
-        tokenizer: None where it is known only once the run is.
+        tokenizer: None where it is known only once the run is: then all of the file is read for what is wrong with it,
+            which is found out while its tokens are made otherwise.
 
-    Raises UsageError, MissingDependencyError: as `read_samples`; for a choice that has no effect on these data, and for
+    Raises UsageError, MissingDependencyError: as `SampleReader`; for a choice that has no effect on these data, and for
     conversations without a chat template.
     """
-    samples = read_training(path)
-    train_on_of(samples.form, samples.name, choice.train_on)
-    if choice.packing and len(samples.samples) == 1:
+    file = open_training(path, choice.chat_template)
+    train_on_of(file.form, file.name, choice.train_on)
+    if choice.packing and file.single:
         raise UsageError(
-            f"{samples.name} has one sample: there is nothing to pack",
+            f"{file.name} has one sample: there is nothing to pack",
             remedy="leave --packing out, or give more samples",
         )
-    if uses_template(samples, choice.chat_template) and tokenizer is not None:
+    if tokenizer is None:
+        check_rows(file)
+    elif file.conversational:
         open_template(tokenizer, choice.chat_template)
-    return samples
+    return file
+
+
+def tokens_of(file: TrainingFile, choice: DataChoice, tokenizer: TextTokenizer, note: Say = silent) -> TrainingTokens:
+    """The tokens of a file that was read for this choice, from the cache or made now; errors as `make_tokens`."""
+    windows = _windows(file, choice)
+    encoding = Encoding(
+        tokenizer=tokenizer, windows=windows, chat_template=choice.chat_template, train_on=choice.train_on
+    )
+    return make_tokens(file, encoding, note)
 
 
 def prepare_data(
-    samples: Samples, choice: DataChoice, tokenizer: TextTokenizer, settings: RunSettings, shard: tuple[int, int]
+    file: TrainingFile, choice: DataChoice, tokenizer: TextTokenizer, settings: RunSettings, shard: tuple[int, int]
 ) -> Prepared:
-    """Mini-batches of samples that were read for this choice.
+    """Mini-batches of a file that was read for this choice.
 
     Args:
         shard: (j, M): the device takes every M-th window or sample, from the j-th.
 
     Raises UsageError for a sample that cannot be encoded, RunError where too little is left to train on.
     """
-    task = settings.task
-    vocabulary = task.architecture.vocab_size
-    if samples.form == TEXT and not choice.packing:
-        corpus = corpus_of(samples)
-        windows = Batches(
-            tokenizer.encode(corpus.documents),
-            batch=task.batch,
-            sequence=task.sequence,
-            vocabulary=vocabulary,
-            seed=settings.seed,
-            shard=shard,
-        )
-        digest = content_hash([corpus.digest, list(shard)])
-        return Prepared(batches=windows, digest=digest, notes=window_words(samples, tokenizer))
-    _check_feedback(choice, settings)
-    encoded = encode_samples(samples, tokenizer, train_on=choice.train_on, chat_template=choice.chat_template)
-    batches = _sample_batches(encoded, choice, tokenizer, settings, shard)
+    _check_feedback(file, choice, settings)
+    tokens = tokens_of(file, choice, tokenizer)
+    notes = _words(file, tokens, choice, tokenizer, settings)
+    batches, own = _batches(file, tokens, choice, tokenizer, settings, shard)
+    if isinstance(batches, Batches):
+        return Prepared(batches=batches, digest=content_hash([tokens.digest, list(shard)]), notes=notes)
     layout = PACKED if choice.packing else PADDED
-    digest = content_hash([samples.digest, list(shard), layout, encoded.train_on, encoded.digest])
-    notes = (*_sample_words(samples, encoded, choice, tokenizer, settings), *batches.notes)
-    return Prepared(batches=batches, digest=digest, notes=notes)
-
-
-def _check_feedback(choice: DataChoice, settings: RunSettings) -> None:
-    if settings.error_feedback and not choice.packing:
-        raise UsageError(
-            "--error-feedback adds what was lost to gradients of the same shape, and padded samples have others",
-            remedy="give --packing, or leave --error-feedback out",
-        )
-
-
-def _sample_batches(
-    encoded: EncodedSamples,
-    choice: DataChoice,
-    tokenizer: TextTokenizer,
-    settings: RunSettings,
-    shard: tuple[int, int],
-) -> SampleBatches:
-    task = settings.task
-    return SampleBatches(
-        encoded.samples,
-        batch=task.batch,
-        sequence=task.sequence,
-        vocabulary=task.architecture.vocab_size,
-        seed=settings.seed,
-        packing=choice.packing,
-        padding=tokenizer.end or 0,
-        shard=shard,
-    )
-
-
-def _sample_words(
-    samples: Samples, encoded: EncodedSamples, choice: DataChoice, tokenizer: TextTokenizer, settings: RunSettings
-) -> tuple[str, ...]:
-    """What is said of samples that are padded or packed, whoever takes which of them."""
-    padded = (
-        "samples are padded to the longest of their mini-batch, and a prediction is for"
-        f" {settings.task.sequence} tokens (--seq)"
-    )
-    return (
-        f"tokens of {samples.name}: {tokenizer.origin}",
-        f"{len(samples.samples)} samples: {samples.form}",
-        *samples.notes,
-        *encoded.notes,
-        *(() if choice.packing else (padded,)),
-    )
-
-
-def window_words(samples: Samples, tokenizer: TextTokenizer) -> tuple[str, ...]:
-    """What data and tokens of texts are that are cut into windows."""
-    between = tokenizer.between(len(samples.samples))
-    return (f"tokens of {samples.name}: {tokenizer.origin}", *((between,) if between else ()), *samples.notes)
+    digest = content_hash([tokens.digest, list(shard), layout, tokens.train_on, tokens.encoding])
+    return Prepared(batches=batches, digest=digest, notes=(*notes, *own))
 
 
 def data_words(
-    samples: Samples,
+    file: TrainingFile,
     choice: DataChoice,
     tokenizer: TextTokenizer,
     settings: RunSettings,
@@ -165,15 +116,81 @@ def data_words(
 ) -> tuple[str, ...]:
     """What `prepare_data` would say to each of these devices, and its errors, before any process is started.
 
-    Texts in windows are not made tokens for it: a large one takes minutes, and each device makes them anyway.
+    The tokens that are made for it are those that the devices take.
     """
-    if samples.form == TEXT and not choice.packing:
-        return window_words(samples, tokenizer)
-    _check_feedback(choice, settings)
-    encoded = encode_samples(samples, tokenizer, train_on=choice.train_on, chat_template=choice.chat_template)
+    _check_feedback(file, choice, settings)
+    tokens = tokens_of(file, choice, tokenizer)
     own = [
         f"{name}: {note}"
         for name, shard in shards.items()
-        for note in _sample_batches(encoded, choice, tokenizer, settings, shard).notes
+        for note in _batches(file, tokens, choice, tokenizer, settings, shard)[1]
     ]
-    return (*_sample_words(samples, encoded, choice, tokenizer, settings), *own)
+    return (*_words(file, tokens, choice, tokenizer, settings), *own)
+
+
+def _windows(file: TrainingFile, choice: DataChoice) -> bool:
+    """Whether texts are cut into rows one after the other."""
+    return file.form == TEXT and not choice.packing
+
+
+def _check_feedback(file: TrainingFile, choice: DataChoice, settings: RunSettings) -> None:
+    if settings.error_feedback and not choice.packing and not _windows(file, choice):
+        raise UsageError(
+            "--error-feedback adds what was lost to gradients of the same shape, and padded samples have others",
+            remedy="give --packing, or leave --error-feedback out",
+        )
+
+
+def _batches(
+    file: TrainingFile,
+    tokens: TrainingTokens,
+    choice: DataChoice,
+    tokenizer: TextTokenizer,
+    settings: RunSettings,
+    shard: tuple[int, int],
+) -> tuple[Batches | SampleBatches, tuple[str, ...]]:
+    """Mini-batches of one device, and what is said of them."""
+    task = settings.task
+    vocabulary = task.architecture.vocab_size
+    if tokens.stored.samples is None or _windows(file, choice):
+        windows = Batches(
+            tokens.stored,
+            batch=task.batch,
+            sequence=task.sequence,
+            vocabulary=vocabulary,
+            seed=settings.seed,
+            shard=shard,
+        )
+        return windows, ()
+    samples = SampleBatches(
+        tokens.stored.samples,
+        batch=task.batch,
+        sequence=task.sequence,
+        vocabulary=vocabulary,
+        seed=settings.seed,
+        packing=choice.packing,
+        padding=tokenizer.end or 0,
+        shard=shard,
+    )
+    return samples, samples.notes
+
+
+def _words(
+    file: TrainingFile, tokens: TrainingTokens, choice: DataChoice, tokenizer: TextTokenizer, settings: RunSettings
+) -> tuple[str, ...]:
+    """What data and tokens are, whoever takes which of them."""
+    origin = f"tokens of {file.name}: {tokenizer.origin}"
+    if _windows(file, choice):
+        between = tokenizer.between(tokens.count)
+        return (origin, *((between,) if between else ()), *tokens.read_notes)
+    padded = (
+        "samples are padded to the longest of their mini-batch, and a prediction is for"
+        f" {settings.task.sequence} tokens (--seq)"
+    )
+    return (
+        origin,
+        f"{tokens.count} samples: {file.form}",
+        *tokens.read_notes,
+        *tokens.encoded_notes,
+        *(() if choice.packing else (padded,)),
+    )

@@ -109,6 +109,7 @@ VALUES = {
     "--readonly": "--readonly",
     "--reference": "100",
     "--repeats": "3",
+    "--report-to": "csv",
     "--resume": "--resume",
     "--rounds": "3",
     "--rtt-ms": "40",
@@ -275,6 +276,8 @@ BASES = (
             "--wire-dtype": "bfloat16",
             "--link": "10mbit",
             # Where it is written, how fast it is computed, and how long a silence is borne: nothing was silent.
+            # It is written beside the answer: tests/workflows/test_reporting.py.
+            "--report-to": None,
             "--out": None,
             "--threads": None,
             "--silence": None,
@@ -306,6 +309,8 @@ BASES = (
             "--cut": "1",
             "--dtype": "bfloat16",
             "--wire-dtype": "bfloat16",
+            # It is written beside the answer: tests/workflows/test_reporting.py.
+            "--report-to": None,
             "--out": None,
             "--threads": None,
             "--silence": None,

@@ -66,7 +66,7 @@ def test_parquet_is_read_by_datasets(tmp_path: Path) -> None:
 def test_parquet_without_its_library_names_the_extra(tmp_path: Path, monkeypatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'cardlab\[data\]'"):
         read_samples(written(tmp_path, "a.parquet", b"PAR1"))
 

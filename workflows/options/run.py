@@ -111,6 +111,9 @@ class TrainingOptions(Checked):
     silence_s: Annotated[
         float, Opt("Seconds without a sign of life before a side counts as dead.", flag="--silence")
     ] = 10.0
+    report_to: Annotated[
+        str, Opt("Where each round is reported to: none, or some of csv,tensorboard,trackio,wandb.")
+    ] = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
