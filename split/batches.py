@@ -13,7 +13,7 @@ Which rows a mini-batch has depends on the seed and its number only, so a round 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from cardlab.core.errors import RunError
 from cardlab.split.encoding import Encoded
+from cardlab.split.held_out import NoRowsError, Part, side_of
 from cardlab.split.token_file import StoredSamples, first_learned
 
 if TYPE_CHECKING:
@@ -56,8 +57,13 @@ class MiniBatch:
 class TrainingData(Protocol):
     """Mini-batches by number, from 0."""
 
+    rows: int
+
     def mini_batch(self, number: int) -> MiniBatch:
         """Mini-batch `number`."""
+
+    def each(self) -> Iterator[MiniBatch]:
+        """Every row once."""
 
 
 _Labelled = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
@@ -108,11 +114,13 @@ class SampleBatches:
         packing: several samples in a row.
         padding: token that stands where there is none.
         shard: (j, M): this device takes samples j, j+M, ...
+        part: only the samples of that side, which are then shared out; None for all.
 
     Attributes:
+        rows: of this device's data.
         notes: what was cut off or left out, in words.
 
-    Raises RunError where nothing is left to train on.
+    Raises NoRowsError where nothing is left, RunError for tokens that the model does not have.
     """
 
     def __init__(
@@ -126,10 +134,14 @@ class SampleBatches:
         packing: bool = False,
         padding: int = 0,
         shard: tuple[int, int] = (0, 1),
+        part: Part | None = None,
     ) -> None:
         held = samples if isinstance(samples, StoredSamples) else samples_of(samples)
         count = len(held.firsts)
-        mine = np.arange(shard[0], count, shard[1])
+        places = np.arange(count)
+        if part is not None:
+            places = part.of(held.tokens[held.offsets[n] : held.offsets[n + 1]] for n in range(count))
+        mine = places[shard[0] :: shard[1]]
         # The first token of a row is predicted from nothing.
         kept = mine[held.firsts[mine] < sequence]
         whole = held.offsets[kept + 1] - held.offsets[kept]
@@ -145,8 +157,9 @@ class SampleBatches:
                 f" {sequence} (--seq)"
             )
         if not len(kept):
-            raise RunError(
-                f"the data have {count} samples: none with a token to learn within {sequence} for each of"
+            raise NoRowsError(
+                f"the data have {len(places)} samples{side_of(part)}: none with a token to learn within {sequence} for"
+                f" each of"
                 f" {shard[1]} device(s)",
                 remedy="give more samples, or a longer --seq",
             )
@@ -157,20 +170,30 @@ class SampleBatches:
             )
         lengths = np.minimum(whole, sequence)
         # Row r has the samples places[begins[r]:begins[r + 1]].
-        places, begins = _packed(lengths, sequence) if packing else (None, np.arange(len(kept) + 1))
-        rows = len(begins) - 1
+        order, begins = _packed(lengths, sequence) if packing else (None, np.arange(len(kept) + 1))
+        self.rows = len(begins) - 1
         if packing:
-            filled = int(lengths.sum()) / (rows * sequence)
-            notes.append(f"{len(kept)} samples are packed into {rows} rows of {sequence} tokens, {filled:.0%} full")
+            filled = int(lengths.sum()) / (self.rows * sequence)
+            notes.append(
+                f"{len(kept)} samples are packed into {self.rows} rows of {sequence} tokens, {filled:.0%} full"
+            )
         self.notes = tuple(notes)
         self._samples, self._sequence = held, sequence
-        self._places, self._begins = kept if places is None else kept[places], begins
+        self._places, self._begins = kept if order is None else kept[order], begins
         self._packing, self._padding = packing, padding
-        self._order = Order(rows, batch, seed)
+        self._order, self._size = Order(self.rows, batch, seed), batch
 
     def mini_batch(self, number: int) -> MiniBatch:
         """Mini-batch `number` (from 0), int64 [B, S] with S up to the sequence length."""
-        groups = [self._places[self._begins[row] : self._begins[row + 1]] for row in self._order.of(number)]
+        return self._read(self._order.of(number))
+
+    def each(self) -> Iterator[MiniBatch]:
+        """Every row once, in mini-batches of which the last may be smaller."""
+        for begin in range(0, self.rows, self._size):
+            yield self._read(range(begin, min(begin + self._size, self.rows)))
+
+    def _read(self, rows: Iterable[int]) -> MiniBatch:
+        groups = [self._places[self._begins[row] : self._begins[row + 1]] for row in rows]
         samples = [[self._tokens_and_labels(int(place)) for place in group] for group in groups]
         return self._packed(samples) if self._packing else self._padded([group[0] for group in samples])
 

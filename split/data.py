@@ -10,6 +10,7 @@ so that a round made again after a fault is the same round. Several devices on o
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ import numpy as np
 from cardlab.core.errors import RunError, UsageError
 from cardlab.core.identity import content_hash
 from cardlab.split.batches import MiniBatch, Order, Rows
+from cardlab.split.held_out import NoRowsError, Part, side_of
 from cardlab.split.samples import TEXT, Sample, Samples, read_samples
 from cardlab.split.token_file import StoredTokens
 from cardlab.split.tokenizer import Tokens, byte_tokens, open_tokenizer
@@ -37,6 +39,10 @@ class Batches:
         tokens: the whole text, in memory or mapped from a file, of which a mini-batch reads its own windows.
         vocabulary: of the model; every token must be below it.
         shard: (j, M): this device takes windows j, j+M, ...
+        part: only the windows of that side, which are then shared out; None for all.
+
+    Attributes:
+        rows: windows of this device.
     """
 
     def __init__(
@@ -48,13 +54,19 @@ class Batches:
         vocabulary: int,
         seed: int = 0,
         shard: tuple[int, int] = (0, 1),
+        part: Part | None = None,
     ) -> None:
         self._tokens = tokens.tokens if isinstance(tokens, StoredTokens) else tokens
         size = len(self._tokens)
-        count = len(range(shard[0], size // sequence, shard[1]))
-        if count < 1:
-            raise RunError(
-                f"the data have {size} tokens: no window of {sequence} for each of {shard[1]} device(s)",
+        whole = size // sequence
+        # Windows by number; None for all of them.
+        self._kept = None
+        if part is not None:
+            self._kept = part.of(self._tokens[n * sequence : (n + 1) * sequence] for n in range(whole))
+        self.rows = len(range(shard[0], whole if self._kept is None else len(self._kept), shard[1]))
+        if self.rows < 1:
+            raise NoRowsError(
+                f"the data have {size} tokens: no window of {sequence}{side_of(part)} for each of {shard[1]} device(s)",
                 remedy="give a longer text, or a shorter --seq",
             )
         highest = tokens.highest if isinstance(tokens, StoredTokens) else int(tokens.max())
@@ -63,15 +75,19 @@ class Batches:
                 f"the data have token {highest} and the model a vocabulary of {vocabulary}",
                 remedy="byte tokens need at least 256; name the tokenizer.json of the model with --tokenizer",
             )
-        self._sequence, self._shard = sequence, shard
-        self._order = Order(count, batch, seed)
+        self._sequence, self._shard, self._size = sequence, shard, batch
+        self._order = Order(self.rows, batch, seed)
 
     def batch(self, number: int) -> torch.Tensor:
         """Mini-batch `number` (from 0), int64 [B, S]; every pass over the windows has an order of its own."""
+        return self._read(self._order.of(number))
+
+    def _read(self, places: Iterable[int]) -> torch.Tensor:
         import torch
 
         # Every M-th window and not a block: texts change along their way, and shards should not.
-        begins = [(self._shard[0] + row * self._shard[1]) * self._sequence for row in self._order.of(number)]
+        numbers = [self._shard[0] + row * self._shard[1] for row in places]
+        begins = [(n if self._kept is None else int(self._kept[n])) * self._sequence for n in numbers]
         rows = [self._tokens[begin : begin + self._sequence] for begin in begins]
         return torch.from_numpy(np.stack(rows).astype(np.int64))
 
@@ -79,6 +95,12 @@ class Batches:
         """The same with its labels, which are the tokens themselves."""
         ids = self.batch(number)
         return MiniBatch(ids, ids, Rows())
+
+    def each(self) -> Iterator[MiniBatch]:
+        """Every window once, in mini-batches of which the last may be smaller."""
+        for begin in range(0, self.rows, self._size):
+            ids = self._read(range(begin, min(begin + self._size, self.rows)))
+            yield MiniBatch(ids, ids, Rows())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,6 +97,11 @@ class FinishedTurn:
         return float(sum(self.terms.values()))
 
     @property
+    def grad_norm(self) -> float | None:
+        """Of the whole model at the last step, before clipping; None without clipping."""
+        return self.gradient_norms[-1] if self.gradient_norms else None
+
+    @property
     def loss(self) -> float:
         """Mean over the mini-batches."""
         return sum(self.losses) / len(self.losses)

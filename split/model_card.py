@@ -10,8 +10,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from cardlab.core.records.training import best_quality, qualities
 from cardlab.core.text import si
-from cardlab.split.journal import FinishedTurn, Progress
+from cardlab.split.journal import Progress
 from cardlab.split.rates import rate_words
 from cardlab.split.settings import RunSettings
 
@@ -34,7 +35,7 @@ def model_card(progress: Progress, weights: str) -> str:
     lines += [f"# LoRA adapters of {settings.task.model}", ""]
     state = "" if progress.done else f" (unfinished: {progress.closed} of {settings.rounds} rounds)"
     lines += [f"Trained by split learning with cardlab {settings.version}, run {settings.run}{state}.", ""]
-    lines += [*_training(progress, weights), "", *_devices(progress), "", *_cost(progress.turns)]
+    lines += [*_training(progress, weights), "", *_devices(progress), "", *_cost(progress)]
     return "\n".join(lines) + "\n"
 
 
@@ -94,8 +95,9 @@ def _devices(progress: Progress) -> list[str]:
     return lines
 
 
-def _cost(turns: Sequence[FinishedTurn]) -> list[str]:
-    """Totals over all rounds, as observed."""
+def _cost(progress: Progress) -> list[str]:
+    """Totals over all rounds, as observed, and what held-out rows say."""
+    turns = progress.turns
     joules = [turn.energy_j for turn in turns]
     known = [value for value in joules if value is not None]
     energy = si(sum(known), "J") if len(known) == len(joules) else _NONE
@@ -107,5 +109,20 @@ def _cost(turns: Sequence[FinishedTurn]) -> list[str]:
         f"* Sent by devices: {si(float(sum(t.up_bytes + t.adapter_bytes for t in turns)), 'B')}; received by devices:"
         f" {si(float(sum(t.down_bytes + t.adapter_bytes for t in turns)), 'B')} (adapters included).",
         "",
-        "Training loss says nothing of held-out text; none was evaluated.",
+        *_quality(progress),
     ]
+
+
+def _quality(progress: Progress) -> list[str]:
+    found = qualities(progress.judged)
+    best = best_quality(found.values())
+    if best is None:
+        return ["Training loss says nothing of held-out text; none was evaluated."]
+    shown = dict.fromkeys((min(found), best.number, max(found)))
+    lines = ["## Held-out rows", "", "| after round | loss | perplexity | accuracy | tokens |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {number} | {found[number].loss:.4f} | {found[number].perplexity:.2f} | {found[number].accuracy:.1%} |"
+        f" {found[number].tokens} |"
+        for number in shown
+    ]
+    return [*lines, "", f"The loss was lowest after round {best.number}."]

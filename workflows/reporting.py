@@ -26,7 +26,8 @@ from typing import Protocol, TextIO
 from cardlab.core.errors import MissingDependencyError, UsageError
 from cardlab.core.plain import Document, to_plain
 from cardlab.core.records.plan import TERMS
-from cardlab.split.journal import FinishedTurn
+from cardlab.core.records.training import Quality, qualities
+from cardlab.split.journal import FinishedTurn, Progress
 from cardlab.split.rates import rate_of
 from cardlab.split.settings import RunSettings
 from cardlab.workflows.connect import Say, silent
@@ -37,11 +38,17 @@ CSV_NAME = "metrics.csv"
 STEP = "train/global_step"
 # Attributes of a finished turn that not every run has, and what they are called; None and not there are the same.
 OPTIONAL: Mapping[str, str] = {
-    "eval_loss": "eval/loss",
     "grad_norm": "train/grad_norm",
     "epoch": "train/epoch",
     "tokens": "cardlab/tokens",
     "device_energy_j": "cardlab/device_energy_j",
+}
+# Attributes of what held-out rows say of a round.
+EVALUATED: Mapping[str, str] = {
+    "loss": "eval/loss",
+    "perplexity": "eval/perplexity",
+    "accuracy": "eval/mean_token_accuracy",
+    "elapsed_s": "eval/runtime",
 }
 MEASURED: Mapping[str, str] = {
     "delay_s": "cardlab/delay_s",
@@ -59,6 +66,7 @@ MEASURED: Mapping[str, str] = {
 # Every column is there from the begin, so that a value that comes late has its place.
 COLUMNS = (
     *("run", "cardlab/round", "cardlab/device", STEP, "train/loss", "train/learning_rate"),
+    *EVALUATED.values(),
     *(name for name in OPTIONAL.values() if not name.startswith("cardlab/")),
     *MEASURED.values(),
     *(f"cardlab/{term}_s" for term in TERMS),
@@ -138,6 +146,31 @@ class Reports:
         for target in list(self.targets):
             self._tried(target, partial(target.add, entry))
 
+    def judge(self, quality: Quality) -> None:
+        """What held-out rows say of a round, after its turns."""
+        entry = self.judgement(quality)
+        for target in list(self.targets):
+            self._tried(target, partial(target.add, entry))
+
+    def judgement(self, quality: Quality) -> Entry:
+        """What is said of a quality: of all devices, at the step that was reached."""
+        steps = self._steps.values()
+        step = max(steps, default=0) if self.settings.parallel else sum(steps)
+        values = {name: float(getattr(quality, attribute)) for attribute, name in EVALUATED.items()}
+        return Entry(
+            round=quality.number, device="", step=step, values={**values, STEP: step, "cardlab/round": quality.number}
+        )
+
+    def earlier(self, turns: Sequence[FinishedTurn], judged: Mapping[int, Quality]) -> list[Entry]:
+        """All of a run so far, in order: each round's turns, then what was thought of them."""
+        found = [self.judgement(judged[0])] if 0 in judged else []
+        for place, turn in enumerate(turns):
+            found.append(self.entry(turn))
+            ends = place + 1 == len(turns) or turns[place + 1].round != turn.round
+            if ends and turn.round in judged:
+                found.append(self.judgement(judged[turn.round]))
+        return found
+
     def entry(self, turn: FinishedTurn) -> Entry:
         """What is said of a turn, which counts as the next one."""
         settings = self.settings
@@ -172,19 +205,18 @@ class Reports:
             self.targets.remove(target)
 
 
-def open_reports(
-    text: str, settings: RunSettings, out: Path, turns: Sequence[FinishedTurn] = (), say: Say = silent
-) -> Reports:
+def open_reports(text: str, out: Path, progress: Progress, say: Say = silent) -> Reports:
     """The targets that were asked for.
 
     Args:
-        turns: that are finished already, of a run that goes on.
+        progress: of the run, which may go on: what is finished already is reported first.
 
     Raises UsageError where OUT/metrics.csv is somebody else's; MissingDependencyError for a package that cannot be
     loaded.
     """
+    settings = progress.settings
     reports = Reports(settings=settings, targets=[], say=say)
-    earlier = [reports.entry(turn) for turn in turns]
+    earlier = reports.earlier(progress.turns, qualities(progress.judged))
     config = _config(settings)
     for name in targets_of(text):
         try:

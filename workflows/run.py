@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cardlab.core.errors import Interrupted, UsageError
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.task import Execution
+from cardlab.core.records.training import Quality, TrainQuality, qualities
 from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
@@ -58,11 +59,13 @@ class FinishedRun(Tabular):
         settings: as all parties agreed on them.
         turns: finished rounds of devices, in order.
         adapters: folder of the trained adapters for PEFT.
+        judged: what held-out rows say, by round; 0 is before the first.
     """
 
     settings: RunSettings
     turns: tuple[FinishedTurn, ...]
     adapters: Path
+    judged: Mapping[int, Quality] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
@@ -77,6 +80,7 @@ class FinishedRun(Tabular):
                 "device": turn.device,
                 "cut": turn.cut,
                 "loss": turn.loss,
+                "eval_loss": None if turn.round not in self.judged else self.judged[turn.round].loss,
                 "delay_s": turn.delay_s,
                 **{f"{term}_s": seconds for term, seconds in turn.terms.items()},
                 "waiting_s": turn.waiting_s,
@@ -85,6 +89,15 @@ class FinishedRun(Tabular):
             }
             for turn in self.turns
         ]
+
+
+def quality_line(quality: Quality) -> str:
+    """What held-out rows say of a round, for people."""
+    when = f"after round {quality.number}" if quality.number else "before the first round"
+    return (
+        f"held out {when}: loss {quality.loss:.4f}, perplexity {quality.perplexity:.2f}, accuracy"
+        f" {quality.accuracy:.1%} of {quality.tokens} tokens; {quality.elapsed_s:.2f} s"
+    )
 
 
 # Told of each finished turn, beside the settings and the journal.
@@ -180,6 +193,8 @@ def _device_words(options: RunOptions, execution: Execution) -> list[str]:
         "--tokenizer": options.tokenizer,
         "--chat-template": options.chat_template,
         "--train-on": options.train_on,
+        "--eval-data": options.eval_data,
+        "--eval-share": None if options.eval_share is None else str(options.eval_share),
         "--link": options.link,
         "--dtype": execution.dtype,
         "--quantization": execution.quantization or NONE,
@@ -251,7 +266,14 @@ def _prepared(store: Store, options: TrainingOptions, place: _Place) -> Iterator
             platform=platform,
             execution=decided.execution,
             schedule=Schedule(
-                plan, settings.cut, expected.predictions, settings.codec, predicts=settings.autocast is None
+                plan,
+                settings.cut,
+                expected.predictions,
+                settings.codec,
+                predicts=settings.autocast is None,
+                cuts=settings.cuts,
+                # Devices of a local run stand for the plan's by their labels: they are all this machine.
+                keys={} if isinstance(options, RunOptions) else _keys(plan, store),
             ),
             transport=transport,
             journal=journal,
@@ -357,7 +379,22 @@ def _over(journal: Journal, progress: Say) -> FinishedRun:
     folder = journal.folder / "adapters"
     with locked(journal.folder):
         mend_adapters(folder, journal)
-    return FinishedRun(settings=journal.settings, turns=journal.progress.turns, adapters=folder)
+    return FinishedRun(
+        settings=journal.settings,
+        turns=journal.progress.turns,
+        adapters=folder,
+        judged=qualities(journal.progress.judged),
+    )
+
+
+def _keys(plan: Plan | None, store: Store) -> dict[str, str]:
+    """Labels of a plan's devices by the key of the hardware that was profiled; none for hardware of several labels."""
+    if plan is None:
+        return {}
+    devices = [store.runs.get(uid).run.device for uid in plan.runs]
+    labels = {d.device for d in plan.rounds[0].devices}
+    known = {(device.key, device.name) for device in devices if device.name in labels}
+    return {key: name for key, name in known if sum(1 for other, _ in known if other == key) == 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,9 +439,10 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
         link=serving.link,
     )
     frequency = ServerFrequency(platform)
-    reports = open_reports(options.report_to, settings, Path(options.out), journal.progress.turns, progress)
+    reports = open_reports(options.report_to, Path(options.out), journal.progress, progress)
 
-    closed = checkpoint(journal, options)
+    losses = {number: found.loss for number, found in qualities(journal.progress.judged).items()}
+    closed = checkpoint(journal, options, losses)
     # A server that was killed between a round's end and its checkpoint.
     closed(journal.closed)
 
@@ -413,6 +451,14 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
         reports.add(turn)
         finished(settings, journal, turn)
 
+    def judged(found: Sequence[TrainQuality]) -> None:
+        for one in found:
+            store.rounds.judge(one)
+        (quality,) = qualities(found).values()
+        losses[quality.number] = quality.loss
+        reports.judge(quality)
+        progress(quality_line(quality))
+
     patience = Patience(join_s=serving.wait_s, silence_s=options.silence_s)
     server = Server(
         ServerParts(
@@ -420,9 +466,14 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
         ),
         devices=serving.devices,
         patience=patience,
-        callbacks=RunCallbacks(finished=keep, closed=closed, note=progress, watch=serving.watch),
+        callbacks=RunCallbacks(finished=keep, judged=judged, closed=closed, note=progress, watch=serving.watch),
     )
     with closing(reports):
         server.run()
     folder = write_adapters(Path(options.out) / "adapters", journal)
-    return FinishedRun(settings=settings, turns=tuple(journal.progress.turns), adapters=folder)
+    return FinishedRun(
+        settings=settings,
+        turns=tuple(journal.progress.turns),
+        adapters=folder,
+        judged=qualities(journal.progress.judged),
+    )

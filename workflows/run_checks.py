@@ -17,6 +17,7 @@ from cardlab.split.weights import open_weights
 from cardlab.workflows.options.run import RunOptions, TrainingOptions
 from cardlab.workflows.reporting import check_reports
 from cardlab.workflows.run_data import devices_of, files_of, tokenizer_of
+from cardlab.workflows.targets import split_cuts
 
 # What a journal says already; anything else that a resumed run was given would be dropped.
 _RESUMABLE = frozenset(
@@ -36,6 +37,8 @@ _RESUMABLE = frozenset(
         "--chat-template",
         "--train-on",
         "--packing",
+        "--eval-data",
+        "--eval-share",
         "--link",
         "--silence",
         "--model",
@@ -44,7 +47,10 @@ _RESUMABLE = frozenset(
 )
 
 
-_OF_DEVICES = frozenset(("--data", "--tokenizer", "--chat-template", "--train-on", "--packing", "--link", "--model"))
+_OF_DEVICES = frozenset(
+    ("--data", "--tokenizer", "--chat-template", "--train-on", "--packing", "--eval-data", "--eval-share")
+    + ("--link", "--model")
+)
 
 
 def check_options(options: TrainingOptions) -> None:
@@ -78,6 +84,14 @@ def check_options(options: TrainingOptions) -> None:
         codec_named(options.codec)
     if options.schedule not in SCHEDULES:
         raise UsageError(f"{options.schedule!r} is no schedule", remedy=f"use one of: {', '.join(SCHEDULES)}")
+    if options.rounds is not None and options.max_steps is not None:
+        raise UsageError("--rounds and --max-steps say the same twice", remedy="give one of them")
+    if options.cuts is not None and options.plan is not None:
+        raise UsageError("a plan has the cuts of its devices", remedy="leave --cuts out")
+    if options.deadline_s is not None and not 0.0 < options.deadline_s < float("inf"):
+        raise UsageError(f"--deadline is {options.deadline_s:g}", remedy="give a number above 0")
+    if isinstance(options, RunOptions):
+        _check_local(options)
     if options.max_grad_norm is not None and not 0.0 < options.max_grad_norm < float("inf"):
         raise UsageError(f"--max-grad-norm is {options.max_grad_norm:g}", remedy="give a number above 0")
     if options.autocast not in (None, *AUTOCASTS):
@@ -94,6 +108,27 @@ def _check_resumed(options: TrainingOptions, allowed: frozenset[str]) -> None:
             f"{settled[0]} has no effect on an unfinished run, which goes on as it began",
             remedy=f"leave {settled[0]} out, or begin another run in another --out",
         )
+
+
+def _check_local(options: RunOptions) -> None:
+    """Raise UsageError for what has no effect on the devices of this machine."""
+    judges = options.eval_data is not None or options.eval_share is not None
+    for flag, given_here in (("--patience", options.patience is not None), ("--eval-every", options.eval_every != 1)):
+        if given_here and not judges:
+            raise UsageError(
+                f"{flag} has no effect without held-out rows", remedy="give --eval-share 0.05 or --eval-data FILE"
+            )
+    if options.plan is not None:
+        return
+    count = devices_of(options)
+    if options.participants is not None and options.participants > count:
+        raise UsageError(
+            f"--participants is {options.participants}, and there are {count} device(s)", remedy="give fewer"
+        )
+    there = {f"device-{n}" for n in range(1, count + 1)}
+    unknown = [name for name in split_cuts(options.cuts) or {} if name not in there]
+    if unknown:
+        raise UsageError(f"--cuts names {unknown[0]!r}, no device of this run", remedy="use device-1, device-2, ...")
 
 
 def _check_files(options: RunOptions) -> None:
@@ -177,4 +212,5 @@ def check_against(options: TrainingOptions, plan: Plan | None, task: Task) -> No
                 f"the plan is for {plan.local_epochs} local epoch(s)", remedy="leave --local-epochs out, or plan again"
             )
     elif options.cut is not None:
-        check_cut(task, options.cut)
+        for cut in (options.cut, *(split_cuts(options.cuts) or {}).values()):
+            check_cut(task, cut)

@@ -168,8 +168,14 @@ def _equipment(
         dtype=execution.dtype,
         quantization=execution.quantization or NONE,
         names=f"{text.file.name}, tokens: {tokenizer.origin}",
+        rows=prepared.batches.rows,
+        held_out_rows=0 if prepared.held_out is None else prepared.held_out.rows,
+        batch=options.batch,
     )
-    return Equipment(half, prepared.batches.mini_batch, inputs)
+    if options.batch not in (None, settings.task.batch):
+        say(f"mini-batches of {options.batch} row(s), not of the run's {settings.task.batch}: nothing is predicted")
+    held_out = (lambda: iter(())) if prepared.held_out is None else prepared.held_out.each
+    return Equipment(half, prepared.batches.mini_batch, inputs, held_out)
 
 
 def _own_task(announced: Task, model: str | None) -> Task:

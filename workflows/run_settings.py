@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cardlab.core.errors import UsageError
 from cardlab.core.identity import new_uid
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.task import Execution, Task
@@ -18,7 +19,7 @@ from cardlab.split.settings import RunSettings
 from cardlab.split.weights import open_weights
 from cardlab.workflows.options.run import TrainingOptions
 from cardlab.workflows.run_data import tokenizer_of
-from cardlab.workflows.targets import lora_of, split_pattern, split_targets
+from cardlab.workflows.targets import lora_of, split_cuts, split_pattern, split_targets
 
 DEFAULT_MODEL = "tiny-llama"
 # The first round pays for caches and first allocations; a median needs some beside it.
@@ -70,13 +71,14 @@ def settings_of(options: TrainingOptions, plan: Plan | None, task: Task, executi
     """A new run as asked, what was not said taken from the plan."""
     named = [] if plan is None else [d.codec for d in plan.rounds[0].devices if d.codec not in (None, "none")]
     parallel = options.parallel or (plan is not None and plan.scheme == "sft")
+    epochs = options.local_epochs or (plan.local_epochs if plan is not None and plan.local_epochs else None)
+    epochs = epochs or options.accumulate
     return RunSettings(
         run=new_uid(),
         task=task,
         # A plan of one round stands for any number of equal ones.
-        rounds=options.rounds or (len(plan.rounds) if plan is not None and len(plan.rounds) > 1 else DEFAULT_ROUNDS),
-        epochs=options.local_epochs
-        or (plan.local_epochs if plan is not None and plan.local_epochs else options.accumulate),
+        rounds=_rounds(options, plan, epochs),
+        epochs=epochs,
         learning_rate=DEFAULT_RATE if options.learning_rate is None else options.learning_rate,
         schedule=options.schedule,
         warmup_steps=options.warmup_steps,
@@ -92,6 +94,11 @@ def settings_of(options: TrainingOptions, plan: Plan | None, task: Task, executi
         server_sharing=sharing_of(options.server_sharing, plan, parallel),
         plan=None if plan is None else plan.uid,
         cut=options.cut,
+        cuts=split_cuts(options.cuts) or {},
+        eval_every=options.eval_every,
+        patience=options.patience,
+        participants=options.participants,
+        deadline_s=options.deadline_s,
         # Devices compare it with their own: halves of different models would train without an error, and wrong.
         weights=open_weights(task, options.seed).fingerprint,
         computing=load_computing(task.model),
@@ -99,6 +106,19 @@ def settings_of(options: TrainingOptions, plan: Plan | None, task: Task, executi
         dtype=execution.dtype,
         quantization=execution.quantization,
     )
+
+
+def _rounds(options: TrainingOptions, plan: Plan | None, epochs: int) -> int:
+    """Rounds as asked, else the plan's. Raises UsageError for steps that are no whole rounds."""
+    if options.max_steps is not None:
+        each = epochs // options.accumulate
+        if each < 1 or options.max_steps % each:
+            raise UsageError(
+                f"--max-steps is {options.max_steps}, and a round has {epochs / options.accumulate:g} step(s)",
+                remedy="give whole rounds of steps",
+            )
+        return options.max_steps // each
+    return options.rounds or (len(plan.rounds) if plan is not None and len(plan.rounds) > 1 else DEFAULT_ROUNDS)
 
 
 def profiled_execution(plan: Plan | None, store: Store, key: str) -> Execution | None:

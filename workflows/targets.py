@@ -10,16 +10,25 @@ from cardlab.core.records.task import Lora
 
 def split_pattern(text: str | None) -> dict[str, int] | None:
     """Ranks of "down_proj=4,q_proj=16" by module name, in their order. Raises UsageError for another form."""
+    return _numbers(text, "--lora-rank-pattern", "MODULE=RANK")
+
+
+def split_cuts(text: str | None) -> dict[str, int] | None:
+    """Cuts of "board=2,laptop=4" by device, in their order. Raises UsageError for another form."""
+    return _numbers(text, "--cuts", "NAME=CUT")
+
+
+def _numbers(text: str | None, flag: str, form: str) -> dict[str, int] | None:
     if text is None:
         return None
     found: dict[str, int] = {}
     for part in (p.strip() for p in text.split(",") if p.strip()):
-        name, equals, rank = part.partition("=")
-        if not (name.strip() and equals and rank.strip().isdecimal()) or name.strip() in found:
-            raise UsageError(f"--lora-rank-pattern has {part!r}", remedy="write MODULE=RANK, separated by commas")
-        found[name.strip()] = int(rank)
+        name, equals, number = part.rpartition("=")
+        if not (name.strip() and equals and number.strip().isdecimal()) or name.strip() in found:
+            raise UsageError(f"{flag} has {part!r}", remedy=f"write {form}, separated by commas")
+        found[name.strip()] = int(number)
     if not found:
-        raise UsageError("--lora-rank-pattern names no module", remedy="write MODULE=RANK, or leave it out")
+        raise UsageError(f"{flag} names nothing", remedy=f"write {form}, or leave it out")
     return found
 
 

@@ -10,6 +10,7 @@ from cardlab.core.identity import content_hash
 from cardlab.split.batches import PACKED, PADDED, SampleBatches, TrainingData
 from cardlab.split.data import Batches
 from cardlab.split.encoding import open_template, train_on_of
+from cardlab.split.held_out import NoRowsError, Part
 from cardlab.split.samples import TEXT
 from cardlab.split.settings import RunSettings
 from cardlab.split.tokenizer import TextTokenizer
@@ -26,11 +27,30 @@ class DataChoice:
         chat_template: file, None for the tokenizer's own.
         train_on: "all" or "completion", None for what the data have.
         packing: several samples in a row.
+        eval_share: share of the rows that is held out of training, None for none.
+        eval_data: file of held-out rows, None for none.
+        batch: rows of a mini-batch, None for those of the run.
+
+    Raises UsageError for both ways at once, and a share that is none.
     """
 
     chat_template: str | None = None
     train_on: str | None = None
     packing: bool = False
+    eval_share: float | None = None
+    eval_data: str | None = None
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.eval_share is not None and self.eval_data is not None:
+            raise UsageError("--eval-share and --eval-data are two ways to the same", remedy="give one of them")
+        if self.eval_share is not None:
+            Part(self.eval_share, held_out=True)
+
+    @property
+    def judges(self) -> bool:
+        """Whether rows are to be held out."""
+        return self.eval_share is not None or self.eval_data is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,18 +59,27 @@ class Prepared:
 
     Attributes:
         batches: by number.
+        held_out: rows that adapters are judged by, None without.
         digest: equal exactly where two train on the same.
         notes: data, tokens and what was assumed, for the person before the screen.
     """
 
     batches: TrainingData
+    held_out: TrainingData | None
     digest: str
     notes: tuple[str, ...]
 
 
 def choice_of(options: RunOptions | DeviceOptions) -> DataChoice:
     """The choice that these options make."""
-    return DataChoice(chat_template=options.chat_template, train_on=options.train_on, packing=options.packing)
+    return DataChoice(
+        chat_template=options.chat_template,
+        train_on=options.train_on,
+        packing=options.packing,
+        eval_share=options.eval_share,
+        eval_data=options.eval_data,
+        batch=options.batch if isinstance(options, DeviceOptions) else None,
+    )
 
 
 def read_data(path: str | None, choice: DataChoice, tokenizer: TextTokenizer | None) -> TrainingFile:
@@ -99,12 +128,64 @@ def prepare_data(
     _check_feedback(file, choice, settings)
     tokens = tokens_of(file, choice, tokenizer)
     notes = _words(file, tokens, choice, tokenizer, settings)
-    batches, own = _batches(file, tokens, choice, tokenizer, settings, shard)
-    if isinstance(batches, Batches):
-        return Prepared(batches=batches, digest=content_hash([tokens.digest, list(shard)]), notes=notes)
-    layout = PACKED if choice.packing else PADDED
-    digest = content_hash([tokens.digest, list(shard), layout, tokens.train_on, tokens.encoding])
-    return Prepared(batches=batches, digest=digest, notes=(*notes, *own))
+    batches, own = _batches(file, tokens, choice, tokenizer, settings, shard, _left(choice))
+    judged = _held_out(file, tokens, choice, tokenizer, settings, shard)
+    if judged.rows is None and choice.judges and shard[1] == 1:
+        raise _nothing_held_out(choice)
+    what: list[object] = [tokens.digest, list(shard)]
+    if not isinstance(batches, Batches):
+        what += [PACKED if choice.packing else PADDED, tokens.train_on, tokens.encoding]
+    # What is held out is not trained on, so another share is other data.
+    what += [judged.what] if choice.judges else []
+    return Prepared(
+        batches=batches, held_out=judged.rows, digest=content_hash(what), notes=(*notes, *own, *judged.notes)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldOut:
+    """Held-out rows of one device, None where it has none; what they are for a digest, and in words."""
+
+    rows: Batches | SampleBatches | None = None
+    what: object = None
+    notes: tuple[str, ...] = ()
+
+
+def _nothing_held_out(choice: DataChoice) -> UsageError:
+    asked = f"--eval-data {choice.eval_data}" if choice.eval_share is None else f"--eval-share {choice.eval_share:g}"
+    return UsageError(
+        f"{asked} holds out no row that could be judged", remedy="give a larger share, more data, or a shorter --seq"
+    )
+
+
+def _left(choice: DataChoice) -> Part | None:
+    return None if choice.eval_share is None else Part(choice.eval_share, held_out=False)
+
+
+def _held_out(
+    file: TrainingFile,
+    tokens: TrainingTokens,
+    choice: DataChoice,
+    tokenizer: TextTokenizer,
+    settings: RunSettings,
+    shard: tuple[int, int],
+) -> _HeldOut:
+    what: object = choice.eval_share
+    part, origin = None, choice.eval_data
+    if choice.eval_data is not None:
+        file = read_data(choice.eval_data, choice, tokenizer)
+        tokens = tokens_of(file, choice, tokenizer)
+        what = tokens.digest
+    elif choice.eval_share is not None:
+        part = Part(choice.eval_share, held_out=True)
+        origin = f"a share of {choice.eval_share:g}, by a hash of their tokens"
+    else:
+        return _HeldOut()
+    try:
+        found, _ = _batches(file, tokens, choice, tokenizer, settings, shard, part)
+    except NoRowsError:
+        return _HeldOut(what=what)
+    return _HeldOut(found, what, (f"held out: {found.rows} row(s) of {origin}; the server sees them too",))
 
 
 def data_words(
@@ -120,11 +201,14 @@ def data_words(
     """
     _check_feedback(file, choice, settings)
     tokens = tokens_of(file, choice, tokenizer)
-    own = [
-        f"{name}: {note}"
-        for name, shard in shards.items()
-        for note in _batches(file, tokens, choice, tokenizer, settings, shard)[1]
-    ]
+    own, judging = [], 0
+    for name, shard in shards.items():
+        notes = _batches(file, tokens, choice, tokenizer, settings, shard, _left(choice))[1]
+        judged = _held_out(file, tokens, choice, tokenizer, settings, shard)
+        judging += judged.rows is not None
+        own += [f"{name}: {note}" for note in (*notes, *judged.notes)]
+    if choice.judges and not judging:
+        raise _nothing_held_out(choice)
     return (*_words(file, tokens, choice, tokenizer, settings), *own)
 
 
@@ -148,6 +232,7 @@ def _batches(
     tokenizer: TextTokenizer,
     settings: RunSettings,
     shard: tuple[int, int],
+    part: Part | None,
 ) -> tuple[Batches | SampleBatches, tuple[str, ...]]:
     """Mini-batches of one device, and what is said of them."""
     task = settings.task
@@ -155,22 +240,24 @@ def _batches(
     if tokens.stored.samples is None or _windows(file, choice):
         windows = Batches(
             tokens.stored,
-            batch=task.batch,
+            batch=choice.batch or task.batch,
             sequence=task.sequence,
             vocabulary=vocabulary,
             seed=settings.seed,
             shard=shard,
+            part=part,
         )
         return windows, ()
     samples = SampleBatches(
         tokens.stored.samples,
-        batch=task.batch,
+        batch=choice.batch or task.batch,
         sequence=task.sequence,
         vocabulary=vocabulary,
         seed=settings.seed,
         packing=choice.packing,
         padding=tokenizer.end or 0,
         shard=shard,
+        part=part,
     )
     return samples, samples.notes
 

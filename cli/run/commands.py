@@ -31,7 +31,7 @@ def run(options: RunOptions, shared: Shared) -> None:
     # Made before the run: a database that cannot be written is found out before hours are spent.
     with open_shared(shared, create=True) as store:
         done = run_local(store, options, note, _finished)
-    print_run(done.settings, done.turns, done.adapters, as_json=shared.json)
+    print_run(done, as_json=shared.json)
 
 
 @command(app, ServerOptions, name="server")
@@ -42,7 +42,7 @@ def server(options: ServerOptions, shared: Shared) -> None:
 
     with open_shared(shared, create=True) as store:
         done = run_server(store, options, note, _finished)
-    print_run(done.settings, done.turns, done.adapters, as_json=shared.json)
+    print_run(done, as_json=shared.json)
 
 
 def _finished(settings: RunSettings, journal: Journal, turn: FinishedTurn) -> None:

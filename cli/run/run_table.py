@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.core.plain import Document
 from cardlab.core.records.plan import TERMS
+from cardlab.core.records.training import Quality, best_quality
 from cardlab.core.text import NOT_MEASURED, duration, milliseconds, percent, si
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.settings import RunSettings
+from cardlab.workflows.run import FinishedRun
 
 # Of a long run the last rows stand for the rest, which --json has.
 _MOST_ROWS = 40
@@ -45,12 +46,12 @@ def left_s(settings: RunSettings, turns: Sequence[FinishedTurn]) -> float:
     return max(0.0, each_s - so_far_s) + (settings.rounds - now) * each_s
 
 
-def print_run(settings: RunSettings, turns: Sequence[FinishedTurn], adapters: Path, *, as_json: bool) -> None:
+def print_run(done: FinishedRun, *, as_json: bool) -> None:
     """The whole run as JSON, or one line for each round and device."""
     if as_json:
-        print_json(run_document(settings, turns, adapters))
+        print_json(run_document(done))
         return
-    task = settings.task
+    settings, turns, task = done.settings, done.turns, done.settings.task
     print_table(
         f"run {settings.run[:12]}: {task.model} {task.batch} x {task.sequence}, {task.lora.words}, {task.optimizer},"
         f" {settings.epochs} mini-batch(es) a round, {settings.wire_dtype} on the link; times in ms",
@@ -60,7 +61,14 @@ def print_run(settings: RunSettings, turns: Sequence[FinishedTurn], adapters: Pa
     )
     if len(turns) > _MOST_ROWS:
         print_line(_summary(turns))
-    print_line(f"adapters for PEFT: {adapters}")
+    best = best_quality(done.judged.values())
+    if best is not None:
+        first, last = (done.judged[number] for number in (min(done.judged), max(done.judged)))
+        print_line(
+            f"held-out loss {first.loss:.4f} after round {first.number}, {last.loss:.4f} after round {last.number};"
+            f" lowest {best.loss:.4f} after round {best.number}"
+        )
+    print_line(f"adapters for PEFT: {done.adapters}")
     print_line(f"next: card validate {settings.run[:12]}")
 
 
@@ -73,10 +81,10 @@ def _summary(turns: Sequence[FinishedTurn]) -> str:
     )
 
 
-def run_document(settings: RunSettings, turns: Iterable[FinishedTurn], adapters: Path) -> Document:
+def run_document(done: FinishedRun) -> Document:
     """The document of `card run --json` (keys fixed by the design, section 8)."""
-    rounds: dict[int, list[Document]] = {}
-    for turn in turns:
+    settings, rounds = done.settings, dict[int, list[Document]]()
+    for turn in done.turns:
         rounds.setdefault(turn.round, []).append(
             {
                 "device": turn.device,
@@ -87,6 +95,8 @@ def run_document(settings: RunSettings, turns: Iterable[FinishedTurn], adapters:
                 "waiting_s": turn.waiting_s,
                 "elapsed_s": turn.elapsed_s,
                 "losses": list(turn.losses),
+                "tokens": turn.tokens,
+                "gradient_norms": list(turn.gradient_norms) or None,
                 "frequency_hz": turn.frequency_hz,
                 "server_energy_j": turn.energy_j,
                 "predicted_terms": dict(turn.predicted) or None,
@@ -95,8 +105,26 @@ def run_document(settings: RunSettings, turns: Iterable[FinishedTurn], adapters:
     return {
         "run_id": settings.run,
         "plan_id": settings.plan,
-        "rounds": [{"round": number, "devices": found} for number, found in sorted(rounds.items())],
-        "adapters": str(adapters.absolute()),
+        "rounds": [
+            {"round": number, "eval_loss": None, **_judged(done.judged.get(number)), "devices": found}
+            for number, found in sorted(rounds.items())
+        ],
+        "before": _judged(done.judged.get(0)) or None,
+        "adapters": str(done.adapters.absolute()),
+    }
+
+
+def _judged(quality: Quality | None) -> Document:
+    """What held-out rows say of a round; nothing where none were asked."""
+    if quality is None:
+        return {}
+    return {
+        "eval_loss": quality.loss,
+        "eval_perplexity": quality.perplexity,
+        "eval_accuracy": quality.accuracy,
+        "eval_tokens": quality.tokens,
+        "eval_s": quality.elapsed_s,
+        "eval_up_bytes": quality.up_bytes,
     }
 
 

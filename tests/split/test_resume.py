@@ -20,6 +20,7 @@ from cardlab.split.adapters import AdapterSet, initial_adapters
 from cardlab.split.device import Equipment, SplitDevice
 from cardlab.split.journal import Conditions, Journal
 from cardlab.workflows.options.run import RunOptions, ServerOptions
+from cardlab.workflows.run import FinishedRun
 from cardlab.workflows.run_resume import finished_already, going_on
 from tests import records
 from tests.cli.run import Result, command
@@ -169,9 +170,15 @@ def test_a_long_run_ends_in_its_last_rows_and_a_summary(capsys: pytest.CaptureFi
     from cardlab.cli.run.run_table import print_run
 
     turns = [turn(n, losses=(float(n),)) for n in range(1, 3001)]
-    print_run(run_settings(small_task(tmp_path), rounds=3000), turns, Path("a"), as_json=False)
+    print_run(
+        FinishedRun(settings=run_settings(small_task(tmp_path), rounds=3000), turns=tuple(turns), adapters=Path("a")),
+        as_json=False,
+    )
     said = capsys.readouterr().out
     assert said.count("board") == 40 and "the last 40 of 3000 turns" in said
     assert "loss 1.0000 in round 1, 3000.0000 in round 3000" in said
-    print_run(run_settings(small_task(tmp_path), rounds=3000), turns, Path("a"), as_json=True)
+    print_run(
+        FinishedRun(settings=run_settings(small_task(tmp_path), rounds=3000), turns=tuple(turns), adapters=Path("a")),
+        as_json=True,
+    )
     assert capsys.readouterr().out.count('"device": "board"') == 3000

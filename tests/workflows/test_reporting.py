@@ -15,9 +15,14 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from collections.abc import Sequence
+
 from cardlab.core.errors import MissingDependencyError, UsageError
+from cardlab.core.records.device import Device
 from cardlab.core.records.plan import TERMS
+from cardlab.core.records.training import TrainQuality, qualities
 from cardlab.profilers.runtime import resolve_task
+from cardlab.split.journal import Progress
 from cardlab.split.settings import RunSettings
 from cardlab.workflows import reporting
 from cardlab.workflows.reporting import COLUMNS, Reports, check_reports, open_reports, targets_of
@@ -43,6 +48,43 @@ def turn(number: int, device: str = "one", **more: Any) -> Any:
     return SimpleNamespace(round=number, device=device, **{**known, **sizes, **times, **losses, **more})
 
 
+def progress(turns: Sequence[Any] = (), judged: tuple[TrainQuality, ...] = ()) -> Progress:
+    return Progress(settings=SETTINGS, started_at="2026-11-21T10:00:00Z", turns=tuple(turns), judged=judged)
+
+
+def judged(number: int, loss: float, device: str = "one", tokens: int = 100) -> TrainQuality:
+    return TrainQuality(
+        uid=f"{number}-{device}",
+        run=SETTINGS.run,
+        device=Device(key=device, name=device, platform="cpu"),
+        number=number,
+        cut=1,
+        loss=loss,
+        tokens=tokens,
+        correct=tokens // 4,
+        elapsed_s=0.5,
+        up_bytes=1000,
+    )
+
+
+def test_held_out_rows_are_reported_once_a_round_and_again_when_the_run_goes_on(tmp_path: Path) -> None:
+    found = (judged(0, 5.0), judged(1, 4.0), judged(1, 1.0, "two", 300))
+    reports = open_reports("csv", tmp_path, progress([turn(1), turn(1, "two"), turn(2)], found))
+    reports.judge(qualities([judged(2, 3.0)])[2])
+    reports.close()
+    rows = table(tmp_path)
+    assert [(r["cardlab/round"], r["cardlab/device"], r["eval/loss"], r["train/loss"] != "") for r in rows] == [
+        ("0", "", "5.0", False),
+        ("1", "one", "", True),
+        ("1", "two", "", True),
+        # Every token counts the same: 100 of one, 300 of the other.
+        ("1", "", "1.75", False),
+        ("2", "one", "", True),
+        ("2", "", "3.0", False),
+    ]
+    assert rows[3]["eval/mean_token_accuracy"] == "0.25"
+
+
 def table(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -50,8 +92,8 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 def test_names_are_those_of_the_trainer(tmp_path: Path) -> None:
     reports = Reports(settings=SETTINGS, targets=[])
-    first = reports.entry(turn(1, energy_j=3.0, eval_loss=1.5, grad_norm=0.25))
-    assert first.values["train/loss"] == 4.0 and first.values["eval/loss"] == 1.5
+    first = reports.entry(turn(1, energy_j=3.0, grad_norm=0.25))
+    assert first.values["train/loss"] == 4.0
     assert first.values["train/grad_norm"] == 0.25 and first.values["train/global_step"] == first.step == 3
     # The rate of the last of its mini-batches: 2 of 12 are done.
     assert first.values["train/learning_rate"] == pytest.approx(0.1 * (1 - 2 / 12))
@@ -65,20 +107,20 @@ def test_names_are_those_of_the_trainer(tmp_path: Path) -> None:
 
 
 def test_a_table_goes_on_without_doubling_and_with_what_a_crash_lost(tmp_path: Path) -> None:
-    reports = open_reports("csv", SETTINGS, tmp_path)
+    reports = open_reports("csv", tmp_path, progress())
     reports.add(turn(1))
     reports.close()
     # The second was finished and kept, and the process died before it was reported.
-    again = open_reports("csv", SETTINGS, tmp_path, [turn(1), turn(2)])
-    again.add(turn(3, "two", eval_loss=9.0))
+    again = open_reports("csv", tmp_path, progress([turn(1), turn(2)]))
+    again.add(turn(3, "two", grad_norm=9.0))
     rows = table(tmp_path)
     again.close()
     assert [(row["cardlab/round"], row["train/global_step"]) for row in rows] == [("1", "3"), ("2", "6"), ("3", "9")]
-    assert tuple(rows[0]) == COLUMNS and rows[0]["eval/loss"] == "" and rows[2]["eval/loss"] == "9.0"
+    assert tuple(rows[0]) == COLUMNS and rows[0]["train/grad_norm"] == "" and rows[2]["train/grad_norm"] == "9.0"
     assert rows[2]["cardlab/device"] == "two" and {row["run"] for row in rows} == {"a" * 32}
     (tmp_path / "metrics.csv").write_text("mine,and,not,cardlab's\n")
     with pytest.raises(UsageError, match="is no list of metrics of cardlab; move it away"):
-        open_reports("csv", SETTINGS, tmp_path)
+        open_reports("csv", tmp_path, progress())
 
 
 def test_targets_are_named_and_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +140,7 @@ def test_targets_are_named_and_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_target_that_fails_is_said_once_and_the_others_go_on(tmp_path: Path) -> None:
     said: list[str] = []
-    reports = open_reports("csv", SETTINGS, tmp_path, say=said.append)
+    reports = open_reports("csv", tmp_path, progress(), say=said.append)
 
     class Broken:
         name = "broken"
@@ -160,10 +202,10 @@ def test_tensorboard_has_every_round_once(tmp_path: Path, no_network: list[objec
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    reports = open_reports("tensorboard", SETTINGS, tmp_path)
+    reports = open_reports("tensorboard", tmp_path, progress())
     reports.add(turn(1))
     reports.close()
-    again = open_reports("tensorboard", SETTINGS, tmp_path, [turn(1), turn(2)])
+    again = open_reports("tensorboard", tmp_path, progress([turn(1), turn(2)]))
     again.add(turn(3))
     again.close()
     read = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -180,7 +222,7 @@ def test_wandb_is_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_ne
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     said: list[str] = []
-    reports = open_reports("wandb", SETTINGS, tmp_path, say=said.append)
+    reports = open_reports("wandb", tmp_path, progress(), say=said.append)
     reports.add(turn(1))
     reports.close()
     assert said == [] and no_network == []
@@ -195,7 +237,7 @@ def test_trackio_is_here(
     monkeypatch.delenv("TRACKIO_SPACE_ID", raising=False)
     pytest.importorskip("trackio")
     said: list[str] = []
-    reports = open_reports("trackio", SETTINGS, tmp_path, say=said.append)
+    reports = open_reports("trackio", tmp_path, progress(), say=said.append)
     reports.add(turn(1))
     reports.close()
     assert said == [] and no_network == []

@@ -14,6 +14,8 @@ _TOKENIZER = "A tokenizer.json or its folder; bytes for none."
 _DATA = "Text, or rows in .jsonl, .json, .csv, .parquet: text, messages, prompt and completion, or Alpaca's columns."
 _TRAIN_ON = "The loss is on all tokens or, of prompts and conversations, on the completion: all or completion."
 _PACKING = "Several samples in a row; else each is padded, and texts are cut into rows one after the other."
+_EVAL_DATA = "Held-out rows, of the same forms as --data, that judge the adapters of each round."
+_EVAL_SHARE = "Share of the rows that is held out of --data for that, by a hash of their tokens."
 _TEMPLATE = "A chat template (jinja) for conversations."
 _SHAPE = "100mbit,5ms or UP/DOWN,DELAY; planned: the rates of an sft plan."
 
@@ -94,6 +96,26 @@ class TrainingOptions(Checked):
     ] = None
     error_feedback: Annotated[bool, Opt("Add what the codec lost of a gradient to the next one.")] = False
     seed: Annotated[int, Opt("Of initial adapters, made weights and the order of the data.", panel=_TRAINING)] = 0
+    eval_every: Annotated[
+        int, Opt("Rounds from one evaluation of held-out rows to the next.", low=1, panel=_TRAINING)
+    ] = 1
+    patience: Annotated[
+        int | None,
+        Opt("End after so many evaluations in a row without a lower held-out loss.", low=1, panel=_TRAINING),
+    ] = None
+    max_steps: Annotated[
+        int | None, Opt("Steps of a device in the whole run, instead of --rounds.", low=1, panel=_TRAINING)
+    ] = None
+    participants: Annotated[
+        int | None, Opt("Devices that take part in a round, drawn by the seed.", low=1, shown="all")
+    ] = None
+    deadline_s: Annotated[
+        float | None,
+        Opt("Seconds that a device's round may take before it is given up.", flag="--deadline", shown="none"),
+    ] = None
+    cuts: Annotated[
+        str | None, Opt("Devices with a cut of their own, without a plan: NAME=C,NAME=C.", shown="none")
+    ] = None
     parallel: Annotated[
         bool, Opt("Devices at once, adapters averaged, instead of one after the other.", panel=_TRAINING)
     ] = False
@@ -131,6 +153,8 @@ class RunOptions(TrainingOptions):
         str | None, Opt(_TRAIN_ON, shown="completion where there are prompts, else all", panel=_DATA_PANEL)
     ] = None
     packing: Annotated[bool, Opt(_PACKING, panel=_DATA_PANEL)] = False
+    eval_data: Annotated[str | None, Opt(_EVAL_DATA, shown="none", panel=_DATA_PANEL)] = None
+    eval_share: Annotated[float | None, Opt(_EVAL_SHARE, shown="none", panel=_DATA_PANEL)] = None
     link: Annotated[
         str | None,
         Opt(f"Shape each device's link: {_SHAPE}", shown="an sft plan's rates, as fast as it goes"),
@@ -170,6 +194,8 @@ class DeviceOptions(Checked):
         str | None, Opt(_TRAIN_ON, shown="completion where there are prompts, else all", panel=_DATA_PANEL)
     ] = None
     packing: Annotated[bool, Opt(_PACKING, panel=_DATA_PANEL)] = False
+    eval_data: Annotated[str | None, Opt(_EVAL_DATA, shown="none", panel=_DATA_PANEL)] = None
+    eval_share: Annotated[float | None, Opt(_EVAL_SHARE, shown="none", panel=_DATA_PANEL)] = None
     threads: Annotated[int, Opt("CPU threads that compute.", low=1, panel=_HERE)] = 1
     dtype: Annotated[
         str,
@@ -181,6 +207,7 @@ class DeviceOptions(Checked):
         str,
         Opt("Frozen weights here: none, int8, nf4 or nf4-double; auto is as the model's files.", panel=_HERE),
     ] = "auto"
+    batch: Annotated[int | None, Opt("Sequences in this device's mini-batches.", low=1, shown="the run's")] = None
     lora_rank: Annotated[int | None, Opt("Refuse a run of another rank.", panel=_LORA)] = None
     lora_alpha: Annotated[float | None, Opt("Refuse a run of another alpha.", panel=_LORA)] = None
     lora_targets: Annotated[str | None, Opt("Refuse a run on other modules.", panel=_LORA)] = None

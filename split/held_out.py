@@ -1,0 +1,53 @@
+"""Rows that are kept out of training, so that a run can be judged by what it did not see.
+
+Which ones is said by their tokens alone: the same row is held out on every machine, in every order of a file and beside
+whatever other rows, and a row that stands twice is never on both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cardlab.core.errors import RunError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One side of the rows: those that are held out at this share of all, or those that are left.
+
+    Raises UsageError for a share that is none.
+    """
+
+    share: float
+    held_out: bool
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.share < 1.0:
+            raise UsageError(
+                f"a share of {self.share:g} cannot be held out", remedy="give one above 0 and below 1, like 0.05"
+            )
+
+    def of(self, rows: Iterable[npt.NDArray[np.signedinteger]]) -> npt.NDArray[np.int64]:
+        """Places of this side's rows, given the tokens of each."""
+        limit = int(self.share * 2.0**64)
+        found = [place for place, row in enumerate(rows) if (_number(row) < limit) is self.held_out]
+        return np.asarray(found, dtype=np.int64)
+
+
+class NoRowsError(RunError):
+    """Data that have no row for a device, or none on one side of the held-out share."""
+
+
+def side_of(part: Part | None) -> str:
+    """Which side is meant, in words behind a noun; "" for all rows."""
+    return "" if part is None else " that is held out" if part.held_out else " that is left to train on"
+
+
+def _number(row: npt.NDArray[np.signedinteger]) -> int:
+    data = np.ascontiguousarray(row, dtype="<i4").tobytes()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
