@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from cardlab.split.halves import Half
 from cardlab.split.journal import Journal
 from cardlab.split.recipe import recipe_of
 from cardlab.split.schedule import Assignment, Schedule
-from cardlab.split.settings import RunSettings
+from cardlab.split.settings import Inputs, RunSettings
 from cardlab.split.shaping import parse_link
 from cardlab.split.weights import open_weights
 from tests.split.models import EXECUTION, RATE, batches
@@ -68,6 +68,9 @@ class Trial:
     error_feedback: bool = False
     accumulate: int = 1
     max_grad_norm: float | None = None
+    deadline_s: float | None = None
+    rows: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     rates: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     silence_s: float = 4.0
     port: int = 0
@@ -90,7 +93,10 @@ class Trial:
         return self.folder / "out"
 
     def data(self) -> dict[str, Any]:
-        return {n: batches(self.task, (i, len(self.cuts))) for i, n in enumerate(self.names)}
+        return {
+            n: batches(replace(self.task, batch=self.sizes.get(n, self.task.batch)), (i, len(self.cuts)))
+            for i, n in enumerate(self.names)
+        }
 
     def fork(self, name: str, work: Callable[[], Any]) -> int:
         """Run `work` in a process of its own; what it returns goes to NAME.json, an error to NAME.err."""
@@ -143,6 +149,7 @@ class Trial:
                 error_feedback=self.error_feedback,
                 accumulate=self.accumulate,
                 max_grad_norm=self.max_grad_norm,
+                deadline_s=self.deadline_s,
                 parallel=self.parallel,
                 server_sharing=self.sharing,
                 cut=1,
@@ -196,7 +203,8 @@ class Trial:
                 half = Half(self.task, EXECUTION, open_weights(self.task, 0), "device", recipe_of(settings))
                 if doom is not None:
                     doom(transport, half)
-                equipped.append(Equipment(half, self.data()[name].mini_batch))
+                inputs = Inputs(rows=self.rows.get(name, 1), batch=self.sizes.get(name))
+                equipped.append(Equipment(half, self.data()[name].mini_batch, inputs))
                 return equipped[0]
 
             description = Device(key=f"cpu:{name}", name=name, platform="cpu")
