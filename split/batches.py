@@ -22,13 +22,14 @@ import numpy.typing as npt
 
 from cardlab.core.errors import RunError
 from cardlab.split.encoding import Encoded
-from cardlab.split.held_out import NoRowsError, Part, side_of
+from cardlab.split.held_out import NoRowsError, Shard, side_of
 from cardlab.split.token_file import StoredSamples, first_learned
 
 if TYPE_CHECKING:
     import torch
 
 NO_LOSS = -100
+_WHOLE = Shard()
 PADDED, PACKED = "padded", "packed"
 
 
@@ -113,8 +114,7 @@ class SampleBatches:
         vocabulary: of the model; every token must be below it.
         packing: several samples in a row.
         padding: token that stands where there is none.
-        shard: (j, M): this device takes samples j, j+M, ...
-        part: only the samples of that side, which are then shared out; None for all.
+        shard: (j, M): this device takes samples j, j+M, ...; a `Shard` may take them of one side of the held-out share.
 
     Attributes:
         rows: of this device's data.
@@ -133,15 +133,17 @@ class SampleBatches:
         seed: int = 0,
         packing: bool = False,
         padding: int = 0,
-        shard: tuple[int, int] = (0, 1),
-        part: Part | None = None,
+        shard: tuple[int, int] | Shard = _WHOLE,
     ) -> None:
+        shard = Shard(*shard)
         held = samples if isinstance(samples, StoredSamples) else samples_of(samples)
         count = len(held.firsts)
         places = np.arange(count)
-        if part is not None:
-            places = part.of(held.tokens[held.offsets[n] : held.offsets[n + 1]] for n in range(count))
-        mine = places[shard[0] :: shard[1]]
+        if shard.part is not None:
+            # What is cut off is neither trained on nor judged: two that differ there only are one row.
+            ends = np.minimum(held.offsets[1:], held.offsets[:-1] + sequence)
+            places = shard.part.of(held.tokens[held.offsets[n] : ends[n]] for n in range(count))
+        mine = places[shard.place :: shard.of]
         # The first token of a row is predicted from nothing.
         kept = mine[held.firsts[mine] < sequence]
         whole = held.offsets[kept + 1] - held.offsets[kept]
@@ -158,9 +160,9 @@ class SampleBatches:
             )
         if not len(kept):
             raise NoRowsError(
-                f"the data have {len(places)} samples{side_of(part)}: none with a token to learn within {sequence} for"
-                f" each of"
-                f" {shard[1]} device(s)",
+                f"the data have {len(places)} samples{side_of(shard.part)}: none with a token to learn within"
+                f" {sequence} for each of"
+                f" {shard.of} device(s)",
                 remedy="give more samples, or a longer --seq",
             )
         if max(held.highest, padding) >= vocabulary:

@@ -49,7 +49,7 @@ def keep_checkpoints(
     keep: int = 1,
     quality: Mapping[int, float] | None = None,
 ) -> Checkpoints:
-    """Add the adapters of a round, and let go of those that are neither among the newest nor the best.
+    """Add the adapters of a round, and remove those that are neither among the newest nor the best.
 
     Args:
         number: of the round.

@@ -20,7 +20,7 @@ import numpy as np
 from cardlab.core.errors import RunError, UsageError
 from cardlab.core.identity import content_hash
 from cardlab.split.batches import MiniBatch, Order, Rows
-from cardlab.split.held_out import NoRowsError, Part, side_of
+from cardlab.split.held_out import NoRowsError, Shard, side_of
 from cardlab.split.samples import TEXT, Sample, Samples, read_samples
 from cardlab.split.token_file import StoredTokens
 from cardlab.split.tokenizer import Tokens, byte_tokens, open_tokenizer
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 
+_WHOLE = Shard()
 BUNDLED = "the bundled text"
 
 
@@ -38,8 +39,7 @@ class Batches:
     Args:
         tokens: the whole text, in memory or mapped from a file, of which a mini-batch reads its own windows.
         vocabulary: of the model; every token must be below it.
-        shard: (j, M): this device takes windows j, j+M, ...
-        part: only the windows of that side, which are then shared out; None for all.
+        shard: (j, M): this device takes windows j, j+M, ...; a `Shard` may take them of one side of the held-out share.
 
     Attributes:
         rows: windows of this device.
@@ -53,20 +53,21 @@ class Batches:
         sequence: int,
         vocabulary: int,
         seed: int = 0,
-        shard: tuple[int, int] = (0, 1),
-        part: Part | None = None,
+        shard: tuple[int, int] | Shard = _WHOLE,
     ) -> None:
+        shard = Shard(*shard)
         self._tokens = tokens.tokens if isinstance(tokens, StoredTokens) else tokens
         size = len(self._tokens)
         whole = size // sequence
         # Windows by number; None for all of them.
         self._kept = None
-        if part is not None:
-            self._kept = part.of(self._tokens[n * sequence : (n + 1) * sequence] for n in range(whole))
-        self.rows = len(range(shard[0], whole if self._kept is None else len(self._kept), shard[1]))
+        if shard.part is not None:
+            self._kept = shard.part.of(self._tokens[n * sequence : (n + 1) * sequence] for n in range(whole))
+        self.rows = len(range(shard.place, whole if self._kept is None else len(self._kept), shard.of))
         if self.rows < 1:
             raise NoRowsError(
-                f"the data have {size} tokens: no window of {sequence}{side_of(part)} for each of {shard[1]} device(s)",
+                f"the data have {size} tokens: no window of {sequence}{side_of(shard.part)} for each of"
+                f" {shard.of} device(s)",
                 remedy="give a longer text, or a shorter --seq",
             )
         highest = tokens.highest if isinstance(tokens, StoredTokens) else int(tokens.max())
@@ -86,7 +87,7 @@ class Batches:
         import torch
 
         # Every M-th window and not a block: texts change along their way, and shards should not.
-        numbers = [self._shard[0] + row * self._shard[1] for row in places]
+        numbers = [self._shard.place + row * self._shard.of for row in places]
         begins = [(n if self._kept is None else int(self._kept[n])) * self._sequence for n in numbers]
         rows = [self._tokens[begin : begin + self._sequence] for begin in begins]
         return torch.from_numpy(np.stack(rows).astype(np.int64))

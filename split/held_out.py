@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,19 @@ class Part:
         limit = int(self.share * 2.0**64)
         found = [place for place, row in enumerate(rows) if (_number(row) < limit) is self.held_out]
         return np.asarray(found, dtype=np.int64)
+
+
+class Shard(NamedTuple):
+    """Whose rows: every M-th, from the j-th; of one side of the held-out share only, None for all rows.
+
+    Attributes:
+        place: j, from 0.
+        of: M.
+    """
+
+    place: int = 0
+    of: int = 1
+    part: Part | None = None
 
 
 class NoRowsError(RunError):

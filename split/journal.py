@@ -237,6 +237,21 @@ class Journal:
         return self._now.settings
 
     @property
+    def inputs(self) -> Mapping[str, Inputs]:
+        """What each device that ever was ready trains with, by label."""
+        return self._now.inputs
+
+    @property
+    def judged(self) -> tuple[TrainQuality, ...]:
+        """What held-out rows said, in order."""
+        return self._now.judged
+
+    @property
+    def went_on_after(self) -> int:
+        """Rounds that were over when the run was last made longer; 0 where it never was."""
+        return next((change.after for change in reversed(self._now.changes) if change.rounds is not None), 0)
+
+    @property
     def closed(self) -> int:
         """Rounds that are over."""
         return self._now.closed

@@ -151,8 +151,10 @@ class Server:
         """
         self._wait_for(self._devices)
         try:
-            # A server that was killed between a round and its evaluation makes that one now.
-            self._evaluate(self._journal.closed)
+            self._name_absent()
+            # A server that was killed before the evaluation of a round makes it now, unless a device has gone on.
+            if not self._journal.finished_in(self._journal.closed + 1):
+                self._evaluate(self._journal.closed)
             while self._journal.closed < self.settings.rounds and not self._is_enough():
                 self._make(self._journal.closed + 1)
                 # Judged first: whoever is told may keep these adapters as the best.
@@ -163,6 +165,11 @@ class Server:
             self._frequency.release()
         self._journal.close_round(done=True)
         return self.adapters
+
+    def _name_absent(self) -> None:
+        absent = [name for name in self.settings.cuts if name not in self._members.ready()]
+        if absent:
+            self._callbacks.note(f"--cuts names {', '.join(absent)}: no such device is here yet")
 
     def _make(self, number: int) -> None:
         """Try that round until a device has finished it. Raises RunError where a deadline lets none."""
@@ -180,11 +187,12 @@ class Server:
 
     def _is_enough(self) -> bool:
         """Whether `patience` evaluations in a row did not lower the loss."""
-        found = list(qualities(self._journal.progress.judged).values())
+        found = list(qualities(self._journal.judged).values())
         best, patience = best_quality(found), self.settings.patience
         if best is None or patience is None:
             return False
-        since = sum(1 for one in found if one.number > best.number)
+        # A run that was made longer is given the same patience anew.
+        since = sum(1 for one in found if one.number > max(best.number, self._journal.went_on_after))
         if since >= patience:
             self._callbacks.note(
                 f"the held-out loss was lowest after round {best.number} ({best.loss:.4f}) and not lowered in the"
@@ -195,17 +203,14 @@ class Server:
     def _evaluate(self, number: int) -> None:
         """Let the devices judge the adapters after that round by their held-out rows, if that is due."""
         every, last = self.settings.eval_every, self.settings.rounds
-        if number in qualities(self._journal.progress.judged) or (number % every and number != last):
+        if number in qualities(self._journal.judged) or (number % every and number != last):
             return
         ready = self._members.ready()
         # The first round's cuts, before any.
         at = max(number, 1)
         members = [ready[name] for name in sorted(ready, key=natural) if ready[name].inputs.held_out_rows]
-        if not members and self.settings.patience is not None:
-            raise RunError(
-                "the run is to end by its held-out loss, and no device has held-out rows",
-                remedy="start devices with --eval-share or --eval-data, or leave --patience out",
-            )
+        if not members:
+            self._note_unjudged(number)
         for member in members:
             assignment = self._schedule.at(at, member.planned, member.device.key)
             subject = Subject(
@@ -224,6 +229,19 @@ class Server:
             self._journal.judge(*done)
             self._callbacks.judged(done)
 
+    def _note_unjudged(self, number: int) -> None:
+        """Nobody judges a round. Raises RunError where nobody ever could and the run is to end by it."""
+        known = any(inputs.held_out_rows for inputs in self._journal.inputs.values())
+        if known:
+            self._callbacks.note(f"round {number} is not judged: no device with held-out rows is here")
+        elif self.settings.patience is not None:
+            raise RunError(
+                "the run is to end by its held-out loss, and no device has held-out rows",
+                remedy="start devices with --eval-share or --eval-data, or leave --patience out",
+            )
+        elif self.settings.eval_every > 1 and number == 0:
+            self._callbacks.note("--eval-every has no effect yet: no device has held-out rows")
+
     def _judged(self) -> list[TrainQuality]:
         """Answer the devices that judge until each has finished or was given up."""
         done = []
@@ -239,6 +257,11 @@ class Server:
                 else:
                     name, number = evaluation.subject.device.name, evaluation.subject.number
                     self._callbacks.note(f"the held-out rows of {name} are missing in the evaluation of round {number}")
+                    self._transport.send(peer, Abandoned(round=None, reason="its evaluation took too long"))
+                    member = self._members.of(peer)
+                    # It joins again when it hears that; until then it waits for an answer that does not come.
+                    if member is not None:
+                        member.ready = False
                 del self._judging[peer]
         return done
 
@@ -259,8 +282,9 @@ class Server:
         if wanted is None:
             return order
         # By a number of each own, so that who comes or leaves changes nobody else's turn.
-        candidates = sorted((set(ready) - set(failed)) | finished, key=lambda name: self._lot(number, name))
-        return [name for name in order if name in candidates[:wanted]]
+        others = set(ready) - set(failed) - finished
+        drawn = sorted(others, key=lambda name: self._lot(number, name))[: max(0, wanted - len(finished))]
+        return [name for name in order if name in drawn or name in finished]
 
     def _lot(self, number: int, name: str) -> str:
         return content_hash({"seed": self.settings.seed, "round": number, "device": name})

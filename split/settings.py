@@ -121,7 +121,12 @@ def check_inputs(name: str, now: Inputs, before: Inputs) -> None:
     """Raise RefusalError if a device that has finished rounds came back to train on something else."""
     for what, new, old, option in (
         ("the tokens of another tokenizer", now.tokenizer, before.tokenizer, "--tokenizer"),
-        ("other data", now.data, before.data, "--data (and --shard, --train-on, --packing, --chat-template)"),
+        (
+            "other data",
+            now.data,
+            before.data,
+            "--data (and --shard, --train-on, --packing, --chat-template, --eval-share, --eval-data)",
+        ),
         (f"another dtype ({now.dtype}, not {before.dtype})", now.dtype, before.dtype, "--dtype"),
         (
             f"weights in another form ({now.quantization}, not {before.quantization})",

@@ -10,7 +10,7 @@ from pathlib import Path
 from cardlab.core.errors import Interrupted, UsageError
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.task import Execution
-from cardlab.core.records.training import Quality, TrainQuality, qualities
+from cardlab.core.records.training import Quality, TrainQuality, comparable, qualities
 from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
@@ -441,7 +441,9 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
     frequency = ServerFrequency(platform)
     reports = open_reports(options.report_to, Path(options.out), journal.progress, progress)
 
-    losses = {number: found.loss for number, found in qualities(journal.progress.judged).items()}
+    losses: dict[int, float] = {}
+    judged_so_far = qualities(journal.progress.judged)
+    losses |= {one.number: one.loss for one in comparable(judged_so_far.values())}
     closed = checkpoint(journal, options, losses)
     # A server that was killed between a round's end and its checkpoint.
     closed(journal.closed)
@@ -455,7 +457,10 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
         for one in found:
             store.rounds.judge(one)
         (quality,) = qualities(found).values()
-        losses[quality.number] = quality.loss
+        judged_so_far[quality.number] = quality
+        # The best is looked for among rounds that the same rows judged.
+        losses.clear()
+        losses.update({one.number: one.loss for one in comparable(judged_so_far.values())})
         reports.judge(quality)
         progress(quality_line(quality))
 

@@ -121,10 +121,6 @@ def _check_local(options: RunOptions) -> None:
     if options.plan is not None:
         return
     count = devices_of(options)
-    if options.participants is not None and options.participants > count:
-        raise UsageError(
-            f"--participants is {options.participants}, and there are {count} device(s)", remedy="give fewer"
-        )
     there = {f"device-{n}" for n in range(1, count + 1)}
     unknown = [name for name in split_cuts(options.cuts) or {} if name not in there]
     if unknown:
@@ -192,6 +188,16 @@ def check_steps(settings: RunSettings) -> None:
         raise UsageError(
             "--max-grad-norm clips the gradient of one device and its server, and a batched server has one for all",
             remedy="give --server-sharing serial, or leave --max-grad-norm out",
+        )
+    if settings.server_sharing == BATCHED and settings.deadline_s is not None:
+        raise UsageError(
+            "--deadline is for a device's own round, and a batched server lets all wait for the slowest",
+            remedy="give --server-sharing serial, or leave --deadline out",
+        )
+    if settings.server_sharing == BATCHED and set(settings.cuts.values()) - {settings.cut}:
+        raise UsageError(
+            "a batched server needs one cut, and --cuts names others",
+            remedy="give --server-sharing serial, or leave --cuts out",
         )
     steps = settings.rounds * settings.epochs // settings.accumulate
     if settings.warmup_steps >= steps:

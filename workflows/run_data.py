@@ -68,4 +68,10 @@ def check_data(options: TrainingOptions, settings: RunSettings, plan: Plan | Non
         tokenizer.check_fits(task.model, task.architecture.vocab_size)
     if not isinstance(options, RunOptions):
         return ()
-    return data_notes_of(options, settings, names_of(options, Schedule(plan, settings.cut).devices))
+    names = names_of(options, Schedule(plan, settings.cut).devices)
+    if settings.participants is not None and settings.participants >= len(names):
+        raise UsageError(
+            f"--participants is {settings.participants}, and there are {len(names)} device(s)",
+            remedy="give fewer, or leave it out: all take part",
+        )
+    return data_notes_of(options, settings, names)

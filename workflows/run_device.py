@@ -114,6 +114,8 @@ def read_text(options: DeviceOptions, progress: Say = silent) -> Text:
     known = None if model is None and tokenizer is None else open_tokenizer(model or "", tokenizer)
     choice = choice_of(options)
     file = read_data(options.data, choice, known)
+    if choice.eval_data is not None:
+        read_data(choice.eval_data, choice, known)
     if known is not None:
         tokens_of(file, choice, known, progress)
     return Text(file=file, tokenizer=known)
@@ -170,7 +172,7 @@ def _equipment(
         names=f"{text.file.name}, tokens: {tokenizer.origin}",
         rows=prepared.batches.rows,
         held_out_rows=0 if prepared.held_out is None else prepared.held_out.rows,
-        batch=options.batch,
+        batch=None if options.batch == settings.task.batch else options.batch,
     )
     if options.batch not in (None, settings.task.batch):
         say(f"mini-batches of {options.batch} row(s), not of the run's {settings.task.batch}: nothing is predicted")

@@ -10,7 +10,7 @@ from cardlab.core.identity import content_hash
 from cardlab.split.batches import PACKED, PADDED, SampleBatches, TrainingData
 from cardlab.split.data import Batches
 from cardlab.split.encoding import open_template, train_on_of
-from cardlab.split.held_out import NoRowsError, Part
+from cardlab.split.held_out import NoRowsError, Part, Shard
 from cardlab.split.samples import TEXT
 from cardlab.split.settings import RunSettings
 from cardlab.split.tokenizer import TextTokenizer
@@ -173,9 +173,14 @@ def _held_out(
     what: object = choice.eval_share
     part, origin = None, choice.eval_data
     if choice.eval_data is not None:
-        file = read_data(choice.eval_data, choice, tokenizer)
+        file, trained = read_data(choice.eval_data, choice, tokenizer), tokens
         tokens = tokens_of(file, choice, tokenizer)
         what = tokens.digest
+        if what == trained.digest:
+            raise UsageError(
+                f"--eval-data {choice.eval_data} has what is trained on",
+                remedy="give other rows, or hold some out with --eval-share",
+            )
     elif choice.eval_share is not None:
         part = Part(choice.eval_share, held_out=True)
         origin = f"a share of {choice.eval_share:g}, by a hash of their tokens"
@@ -244,8 +249,7 @@ def _batches(
             sequence=task.sequence,
             vocabulary=vocabulary,
             seed=settings.seed,
-            shard=shard,
-            part=part,
+            shard=Shard(*shard, part),
         )
         return windows, ()
     samples = SampleBatches(
@@ -256,8 +260,7 @@ def _batches(
         seed=settings.seed,
         packing=choice.packing,
         padding=tokenizer.end or 0,
-        shard=shard,
-        part=part,
+        shard=Shard(*shard, part),
     )
     return samples, samples.notes
 

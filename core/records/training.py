@@ -110,10 +110,16 @@ def qualities(judged: Iterable[TrainQuality]) -> dict[int, Quality]:
 
 def best_quality(found: Iterable[Quality]) -> Quality | None:
     """The lowest loss among those of the same rows as the last one; the earliest of equal ones, None without any."""
+    return min(comparable(found), key=lambda one: one.loss, default=None)
+
+
+def comparable(found: Iterable[Quality]) -> list[Quality]:
+    """Those that were judged by the same devices as the last one.
+
+    A device that was away took its rows with it: a mean of others says nothing of these.
+    """
     known = list(found)
-    # A device that was away took its rows with it: a mean of others says nothing of these.
-    same = [one for one in known if one.devices == known[-1].devices]
-    return min(same, key=lambda one: one.loss, default=None)
+    return [one for one in known if one.devices == known[-1].devices]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from cardlab.core.records.device import Device
 from cardlab.core.records.task import Task
 from cardlab.profilers.devices import open_platform
 from cardlab.profilers.runtime.build import build_meta
+from cardlab.split.batches import MiniBatch
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.device_transport import DeviceTransport
 from cardlab.split.halves import Half
@@ -190,6 +191,8 @@ class Trial:
         link: str | None = None,
         server_s: float = 90.0,
         before: Callable[[DeviceTransport], None] | None = None,
+        held_out: Callable[[], Iterator[MiniBatch]] | None = None,
+        held_out_rows: int = 0,
     ) -> int:
         """Start a device; `doom` may spoil it when its model is built, `before` earlier."""
 
@@ -203,8 +206,8 @@ class Trial:
                 half = Half(self.task, EXECUTION, open_weights(self.task, 0), "device", recipe_of(settings))
                 if doom is not None:
                     doom(transport, half)
-                inputs = Inputs(rows=self.rows.get(name, 1), batch=self.sizes.get(name))
-                equipped.append(Equipment(half, self.data()[name].mini_batch, inputs))
+                inputs = Inputs(rows=self.rows.get(name, 1), batch=self.sizes.get(name), held_out_rows=held_out_rows)
+                equipped.append(Equipment(half, self.data()[name].mini_batch, inputs, held_out or (lambda: iter(()))))
                 return equipped[0]
 
             description = Device(key=f"cpu:{name}", name=name, platform="cpu")

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +21,16 @@ from cardlab.core.records.device import Device
 from cardlab.core.records.training import TrainQuality, best_quality, qualities
 from cardlab.db import open_store
 from cardlab.split.adapters import initial_adapters
-from cardlab.split.batches import SampleBatches
+from cardlab.split.batches import MiniBatch, SampleBatches
 from cardlab.split.data import Batches
-from cardlab.split.held_out import NoRowsError, Part
+from cardlab.split.encoding import encode_samples
+from cardlab.split.held_out import NoRowsError, Part, Shard
 from cardlab.split.journal import Journal
+from cardlab.split.samples import read_samples
+from cardlab.split.tokenizer import byte_tokens
 from tests.cli.run import command
 from tests.split.models import Unsplit, batches, halves, small_task
+from tests.split.processes import Trial
 from tests.split.test_sample_batches import data_of
 
 LEFT, OUT = Part(0.3, held_out=False), Part(0.3, held_out=True)
@@ -39,7 +46,7 @@ def rows_of(data: Batches | SampleBatches) -> list[bytes]:
 
 
 def windows(tokens: np.ndarray, part: Part | None, shard: tuple[int, int] = (0, 1)) -> Batches:
-    return Batches(tokens, batch=3, sequence=8, vocabulary=300, part=part, shard=shard)
+    return Batches(tokens, batch=3, sequence=8, vocabulary=300, shard=Shard(*shard, part))
 
 
 def test_no_row_is_trained_on_and_judged_and_none_is_lost() -> None:
@@ -61,7 +68,7 @@ def test_no_row_is_trained_on_and_judged_and_none_is_lost() -> None:
 
 def test_samples_are_held_out_whole(tmp_path: Path) -> None:
     whole, left, out = (
-        rows_of(data_of(tmp_path, "completion", False, part=part))
+        rows_of(data_of(tmp_path, "completion", False, shard=Shard(0, 1, part)))
         for part in (None, Part(0.4, held_out=False), Part(0.4, held_out=True))
     )
     assert out and sorted(left + out) == sorted(whole) and not set(left) & set(out)
@@ -185,6 +192,47 @@ def document_tokens(done) -> int:
     return done.document["rounds"][0]["eval_tokens"]
 
 
+def test_a_device_that_slept_while_it_judged_comes_back(tmp_path: Path) -> None:
+    task = small_task(tmp_path)
+    trial = Trial(tmp_path, task, {"a": [1], "b": [2]}, rounds=2, epochs=1, silence_s=2.0)
+    slept = tmp_path / "slept"
+
+    def held_out() -> Iterator[MiniBatch]:
+        if not slept.exists():
+            slept.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        yield batches(task).mini_batch(0)
+
+    try:
+        server = trial.server()
+        device = trial.device("a", held_out=held_out, held_out_rows=task.batch)
+        other = trial.device("b")
+        trial.until(lambda: "the held-out rows of a are missing in the evaluation of round 0" in trial.log("server"))
+        os.kill(device, signal.SIGCONT)
+        assert [trial.wait(child, 60.0) for child in (server, device, other)] == [0, 0, 0], trial.log("server")
+    finally:
+        trial.end()
+    progress = trial.journal().progress
+    # Another device's turn may come before it is back; the last round has both.
+    assert {turn.device for turn in progress.turns if turn.round == 2} == {"a", "b"}
+    assert [one.number for one in progress.judged] == [1, 2]
+
+
+def test_what_is_cut_off_makes_no_second_row(tmp_path: Path) -> None:
+    rows = "".join(json.dumps({"text": f"{'same ' * 6}{n}"}) + "\n" for n in range(40))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    encoded = encode_samples(read_samples(str(tmp_path / "rows.jsonl")), byte_tokens("none"), train_on=None)
+    sides = []
+    for part in (Part(0.5, held_out=True), Part(0.5, held_out=False)):
+        try:
+            sides.append(
+                SampleBatches(encoded.samples, batch=2, sequence=16, vocabulary=300, shard=Shard(0, 1, part)).rows
+            )
+        except NoRowsError:
+            sides.append(0)
+    assert sorted(sides) == [0, 40]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -198,9 +246,19 @@ def document_tokens(done) -> int:
         (["--cuts", "nobody=1"], "--cuts names 'nobody'"),
         (["--cuts", "device-1=9"], "cut 9 leaves one side"),
         (["--participants", "2"], "--participants is 2, and there are 1 device(s)"),
+        (
+            ["--deadline", "9", "--parallel", "--devices", "2", "--server-sharing", "batched"],
+            "a batched server lets all wait for the slowest",
+        ),
+        (
+            ["--cuts", "device-1=2", "--parallel", "--devices", "2", "--server-sharing", "batched"],
+            "a batched server needs one cut",
+        ),
+        (["--eval-data", "rows.jsonl"], "has what is trained on"),
         (["--deadline", "0"], "--deadline is 0"),
     ],
 )
 def test_what_has_no_effect_is_refused_before_anything_begins(tmp_path: Path, words: list[str], said: str) -> None:
-    run(tmp_path, *words).failed_in_one_line(2, said)
+    own = [str(tmp_path / word) if word.endswith(".jsonl") else word for word in words]
+    run(tmp_path, *own).failed_in_one_line(2, said)
     assert not (tmp_path / "out").exists()
