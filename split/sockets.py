@@ -18,6 +18,7 @@ import contextlib
 import queue
 import struct
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -57,7 +58,7 @@ class Arrived:
     arrived_s: float
 
 
-class SocketThread(threading.Thread):
+class SocketThread(threading.Thread, ABC):
     """The thread that owns the sockets; messages go in by `put` and come out by `take`.
 
     Whatever may block (a socket that lingers, the context's end, a guard that does not answer) blocks this thread and
@@ -82,13 +83,13 @@ class SocketThread(threading.Thread):
         """File number to poll: readable when something was handed over, or the end is near."""
         return self._ear.fileno()
 
+    @abstractmethod
     def serve(self) -> None:
         """Carry messages until `stopping` is set."""
-        raise NotImplementedError
 
+    @abstractmethod
     def release(self) -> None:
         """Close what the thread owns; `run` ends the context after it."""
-        raise NotImplementedError
 
     def run(self) -> None:
         """Serve, then release everything."""

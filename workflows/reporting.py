@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +28,7 @@ from cardlab.core.plain import Document, to_plain
 from cardlab.core.records.plan import TERMS
 from cardlab.core.records.training import Quality, qualities
 from cardlab.split.journal import FinishedTurn, Progress
-from cardlab.split.rates import rate_of
+from cardlab.split.rates import CONSTANT, rate_of
 from cardlab.split.settings import RunSettings
 from cardlab.workflows.connect import Say, silent
 
@@ -39,9 +39,7 @@ STEP = "train/global_step"
 # Attributes of a finished turn that not every run has, and what they are called; None and not there are the same.
 OPTIONAL: Mapping[str, str] = {
     "grad_norm": "train/grad_norm",
-    "epoch": "train/epoch",
     "tokens": "cardlab/tokens",
-    "device_energy_j": "cardlab/device_energy_j",
 }
 # Attributes of what held-out rows say of a round.
 EVALUATED: Mapping[str, str] = {
@@ -79,8 +77,7 @@ class Entry:
     """One round of one device.
 
     Attributes:
-        step: mini-batches that the adapters have learned from: of all devices one after the other, of this one in
-            parallel.
+        step: of the optimizer, as transformers counts: of all devices one after the other, of this one in parallel.
         values: by name; what is not known is left out.
     """
 
@@ -133,11 +130,18 @@ def check_reports(text: str) -> None:
 
 @dataclass
 class Reports:
-    """All targets of a run; `add` each finished turn in order, and `close`."""
+    """All targets of a run; `add` each finished turn in order, and `close`.
+
+    Attributes:
+        rates: learning rates by the round from which they held, where a resumed run was given another.
+        stretched_after: rounds that were over when the run was last given another length; 0 where it never was.
+    """
 
     settings: RunSettings
     targets: list[Target]
     say: Say = silent
+    rates: Sequence[tuple[int, float]] = ()
+    stretched_after: int = 0
     _steps: dict[str, int] = field(default_factory=dict)
 
     def add(self, turn: FinishedTurn) -> None:
@@ -174,12 +178,12 @@ class Reports:
     def entry(self, turn: FinishedTurn) -> Entry:
         """What is said of a turn, which counts as the next one."""
         settings = self.settings
-        mine = self._steps.get(turn.device, 0) + len(turn.losses)
+        mine = self._steps.get(turn.device, 0) + len(turn.losses) // settings.accumulate
         self._steps[turn.device] = mine
         step = mine if settings.parallel else sum(self._steps.values())
         values: dict[str, float | None] = {
             "train/loss": turn.loss,
-            "train/learning_rate": rate_of(settings)((turn.round - 1) * settings.epochs + len(turn.losses) - 1),
+            "train/learning_rate": self._rate(turn),
             STEP: step,
             "cardlab/round": turn.round,
             **{name: getattr(turn, attribute) for attribute, name in MEASURED.items()},
@@ -188,6 +192,15 @@ class Reports:
         }
         known = {name: float(value) for name, value in values.items() if value is not None}
         return Entry(round=turn.round, device=turn.device, step=step, values=known)
+
+    def _rate(self, turn: FinishedTurn) -> float | None:
+        """Learning rate of a turn's last step; None where it fell towards the end of a run of another length."""
+        settings = self.settings
+        if turn.round <= self.stretched_after and settings.schedule != CONSTANT:
+            return None
+        held = [rate for first, rate in self.rates if first <= turn.round]
+        settings = replace(settings, learning_rate=held[-1] if held else settings.learning_rate)
+        return rate_of(settings)((turn.round - 1) * settings.epochs + len(turn.losses) - 1)
 
     def close(self) -> None:
         """The run is over, however it ended."""
@@ -215,7 +228,8 @@ def open_reports(text: str, out: Path, progress: Progress, say: Say = silent) ->
     loaded.
     """
     settings = progress.settings
-    reports = Reports(settings=settings, targets=[], say=say)
+    stretched = max((change.after for change in progress.changes if change.rounds is not None), default=0)
+    reports = Reports(settings=settings, targets=[], say=say, rates=progress.rates, stretched_after=stretched)
     earlier = reports.earlier(progress.turns, qualities(progress.judged))
     config = _config(settings)
     for name in targets_of(text):

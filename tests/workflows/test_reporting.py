@@ -22,7 +22,7 @@ from cardlab.core.records.device import Device
 from cardlab.core.records.plan import TERMS
 from cardlab.core.records.training import TrainQuality, qualities
 from cardlab.profilers.runtime import resolve_task
-from cardlab.split.journal import Progress
+from cardlab.split.journal import Change, Progress
 from cardlab.split.settings import RunSettings
 from cardlab.workflows import reporting
 from cardlab.workflows.reporting import COLUMNS, Reports, check_reports, open_reports, targets_of
@@ -83,6 +83,22 @@ def test_held_out_rows_are_reported_once_a_round_and_again_when_the_run_goes_on(
         ("2", "", "3.0", False),
     ]
     assert rows[3]["eval/mean_token_accuracy"] == "0.25"
+
+
+def test_a_run_that_went_on_reports_each_round_at_its_own_rate(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, schedule="constant", learning_rate=0.5, accumulate=3)
+    turns = (turn(1), turn(2))
+    began = progress(turns)
+    went_on = replace(began, settings=settings, rates=((1, 0.1), (2, 0.5)))
+    open_reports("csv", tmp_path, went_on).close()
+    rows = table(tmp_path)
+    assert [row["train/learning_rate"] for row in rows] == ["0.1", "0.5"]
+    # Three mini-batches make a step.
+    assert [row["train/global_step"] for row in rows] == ["1", "2"]
+    # What fell towards another end is not known any more.
+    longer = Change(after=1, turns=1, at="2026-11-21T10:00:00Z", rounds=4)
+    open_reports("csv", tmp_path, replace(began, changes=(longer,))).close()
+    assert [row["train/learning_rate"] == "" for row in table(tmp_path)] == [True, False]
 
 
 def table(folder: Path) -> list[dict[str, str]]:
