@@ -35,7 +35,7 @@ from cardlab.workflows import RunOptions
 from cardlab.workflows.run import run
 
 # Hidden size, layers, tokens of a row: a mini-batch of four rows takes about .2 s and 1 s on one thread of a server.
-SIZES = {"tiny": (64, 4, 32), "fifth": (256, 8, 128), "one": (512, 8, 128)}
+SIZES = {"tiny": (64, 4, 32), "fifth": (256, 8, 128), "one": (512, 8, 208)}
 BATCH, RATE, TARGETS = 4, 1e-3, ("q_proj", "v_proj")
 
 
@@ -104,6 +104,7 @@ def split(work: Work, number: int) -> Turn:
         sequence=work.sequence,
         dtype="float32",
         lora_targets=",".join(TARGETS),
+        optimizer="sgd",
         learning_rate=RATE,
         out=str(work.out / f"split-{number}"),
     )

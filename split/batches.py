@@ -23,7 +23,7 @@ import numpy.typing as npt
 from cardlab.core.errors import RunError
 from cardlab.split.encoding import Encoded
 from cardlab.split.held_out import NoRowsError, Shard, side_of
-from cardlab.split.token_file import StoredSamples, first_learned
+from cardlab.split.token_file import StoredSamples, TokenArray, first_learned
 
 if TYPE_CHECKING:
     import torch
@@ -104,6 +104,12 @@ def samples_of(encoded: Sequence[Encoded]) -> StoredSamples:
     )
 
 
+def sample_rows(held: StoredSamples, sequence: int) -> Iterator[TokenArray]:
+    """The tokens of each sample, without what is cut off: it is neither trained on nor judged."""
+    ends = np.minimum(held.offsets[1:], held.offsets[:-1] + sequence)
+    return (held.tokens[begin:end] for begin, end in zip(held.offsets[:-1], ends, strict=True))
+
+
 class SampleBatches:
     """Mini-batches of samples.
 
@@ -140,9 +146,8 @@ class SampleBatches:
         count = len(held.firsts)
         places = np.arange(count)
         if shard.part is not None:
-            # What is cut off is neither trained on nor judged: two that differ there only are one row.
-            ends = np.minimum(held.offsets[1:], held.offsets[:-1] + sequence)
-            places = shard.part.of(held.tokens[held.offsets[n] : ends[n]] for n in range(count))
+            # Two that differ in what is cut off only are one row.
+            places = shard.part.of(sample_rows(held, sequence))
         mine = places[shard.place :: shard.of]
         # The first token of a row is predicted from nothing.
         kept = mine[held.firsts[mine] < sequence]

@@ -22,7 +22,7 @@ from cardlab.core.identity import content_hash
 from cardlab.split.batches import MiniBatch, Order, Rows
 from cardlab.split.held_out import NoRowsError, Shard, side_of
 from cardlab.split.samples import TEXT, Sample, Samples, read_samples
-from cardlab.split.token_file import StoredTokens
+from cardlab.split.token_file import StoredTokens, TokenArray
 from cardlab.split.tokenizer import Tokens, byte_tokens, open_tokenizer
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 _WHOLE = Shard()
 BUNDLED = "the bundled text"
+
+
+def window_rows(tokens: Tokens | TokenArray, sequence: int) -> Iterator[TokenArray]:
+    """The tokens of each whole window."""
+    return (tokens[n * sequence : (n + 1) * sequence] for n in range(len(tokens) // sequence))
 
 
 class Batches:
@@ -62,7 +67,7 @@ class Batches:
         # Windows by number; None for all of them.
         self._kept = None
         if shard.part is not None:
-            self._kept = shard.part.of(self._tokens[n * sequence : (n + 1) * sequence] for n in range(whole))
+            self._kept = shard.part.of(window_rows(self._tokens, sequence))
         self.rows = len(range(shard.place, whole if self._kept is None else len(self._kept), shard.of))
         if self.rows < 1:
             raise NoRowsError(

@@ -57,6 +57,16 @@ class NoRowsError(RunError):
     """Data that have no row for a device, or none on one side of the held-out share."""
 
 
+def seen_in_training(
+    judged: Iterable[npt.NDArray[np.signedinteger]], trained: Iterable[npt.NDArray[np.signedinteger]]
+) -> tuple[int, int]:
+    """How many of the held-out rows are trained on too, and how many there are, given the tokens of each."""
+    numbers = [_number(row) for row in judged]
+    wanted = set(numbers)
+    met = {number for row in trained if (number := _number(row)) in wanted}
+    return sum(number in met for number in numbers), len(numbers)
+
+
 def side_of(part: Part | None) -> str:
     """Which side is meant, in words behind a noun; "" for all rows."""
     return "" if part is None else " that is held out" if part.held_out else " that is left to train on"

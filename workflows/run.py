@@ -44,6 +44,7 @@ from cardlab.workflows.run_data import check_data, files_of, names_of
 from cardlab.workflows.run_device import open_real
 from cardlab.workflows.run_resume import finished_already, going_on
 from cardlab.workflows.run_settings import (
+    passes_made,
     profiled_execution,
     settings_of,
     task_of,
@@ -311,7 +312,7 @@ def _resumed(
         check_steps(settings)
     check_unchanged(options, settings)
     plan = None if settings.plan is None else store.plans.get(settings.plan)
-    data_notes = check_data(options, settings, plan)
+    data_notes = check_data(options, settings, plan).notes
     dtype = settings.dtype if options.dtype == "auto" and settings.dtype else options.dtype
     asked = (settings.quantization or NONE) if options.quantization == AUTO else options.quantization
     execution = open_runtime(platform).resolve_execution(
@@ -350,10 +351,11 @@ def _begun(
     )
     begun = None if options.adapters is None else load_peft(Path(options.adapters), task)
     settings = settings_of(options, plan, task, execution)
-    check_steps(settings)
     if options.adapters is not None:
         settings = replace(settings, adapters=described_peft(Path(options.adapters)))
-    data_notes = check_data(options, settings, plan)
+    data = check_data(options, settings, plan)
+    settings, notes = passes_made(options, settings, data.rows)
+    check_steps(settings)
     Journal.check_vacant(out)
 
     def keep() -> Journal:
@@ -367,7 +369,7 @@ def _begun(
             journal.commit(begun)
         return journal
 
-    return _Decided(settings=settings, plan=plan, execution=execution, data_notes=data_notes, notes=(), keep=keep)
+    return _Decided(settings=settings, plan=plan, execution=execution, data_notes=data.notes, notes=notes, keep=keep)
 
 
 def _over(journal: Journal, progress: Say) -> FinishedRun:

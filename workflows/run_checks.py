@@ -110,8 +110,25 @@ def _check_resumed(options: TrainingOptions, allowed: frozenset[str]) -> None:
         )
 
 
+def _check_passes(options: RunOptions) -> None:
+    """Raise UsageError for passes over the data that are none, or that something else says already."""
+    if options.epochs is None:
+        return
+    if not 0.0 < options.epochs < float("inf"):
+        raise UsageError(f"--epochs is {options.epochs:g}", remedy="give a number above 0")
+    for flag, given_here in (("--rounds", options.rounds), ("--max-steps", options.max_steps)):
+        if given_here is not None:
+            raise UsageError(f"{flag} and --epochs say the same twice", remedy="give one of them")
+    if options.participants is not None:
+        raise UsageError(
+            "--epochs counts the rounds of a device that takes part in each, and --participants draws some",
+            remedy="give --rounds instead",
+        )
+
+
 def _check_local(options: RunOptions) -> None:
     """Raise UsageError for what has no effect on the devices of this machine."""
+    _check_passes(options)
     judges = options.eval_data is not None or options.eval_share is not None
     for flag, given_here in (("--patience", options.patience is not None), ("--eval-every", options.eval_every != 1)):
         if given_here and not judges:

@@ -8,7 +8,7 @@ from cardlab.split.schedule import Schedule
 from cardlab.split.settings import RunSettings
 from cardlab.split.tokenizer import TextTokenizer, open_tokenizer
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
-from cardlab.workflows.training_data import choice_of, data_words, read_data
+from cardlab.workflows.training_data import Known, choice_of, known_data, read_data
 
 
 def files_of(options: RunOptions) -> tuple[str, ...]:
@@ -34,18 +34,23 @@ def names_of(options: RunOptions, planned: tuple[str, ...]) -> tuple[str, ...]:
     return planned or tuple(f"device-{n}" for n in range(1, devices_of(options) + 1))
 
 
-def data_notes_of(options: RunOptions, settings: RunSettings, names: tuple[str, ...]) -> tuple[str, ...]:
+def known_of(options: RunOptions, settings: RunSettings, names: tuple[str, ...]) -> Known:
     """What the devices train on, before any of them is started; errors as `read_data` and `prepare_data`."""
     files, choice = files_of(options), choice_of(options)
     tokenizer = open_tokenizer(settings.task.model, options.tokenizer)
     if len(files) < 2:
         samples = read_data(files[0] if files else None, choice, tokenizer)
         shards = {name: (place, len(names)) for place, name in enumerate(names)}
-        return data_words(samples, choice, tokenizer, settings, shards)
-    return tuple(
-        f"{name}: {line.removeprefix(f'{name}: ')}"
+        return known_data(samples, choice, tokenizer, settings, shards)
+    each = {
+        name: known_data(read_data(path, choice, tokenizer), choice, tokenizer, settings, {name: (0, 1)})
         for name, path in zip(names, files, strict=True)
-        for line in data_words(read_data(path, choice, tokenizer), choice, tokenizer, settings, {name: (0, 1)})
+    }
+    return Known(
+        notes=tuple(
+            f"{name}: {line.removeprefix(f'{name}: ')}" for name, known in each.items() for line in known.notes
+        ),
+        rows=max(known.rows or 0 for known in each.values()),
     )
 
 
@@ -57,7 +62,7 @@ def tokenizer_of(options: TrainingOptions, model: str) -> TextTokenizer | None:
     return found if given is not None or found.tool is not None or isinstance(options, RunOptions) else None
 
 
-def check_data(options: TrainingOptions, settings: RunSettings, plan: Plan | None) -> tuple[str, ...]:
+def check_data(options: TrainingOptions, settings: RunSettings, plan: Plan | None) -> Known:
     """What the devices of a local run train on; what is wrong with data and tokenizer, before anything is started.
 
     Errors as `read_data` and `prepare_data`.
@@ -67,11 +72,11 @@ def check_data(options: TrainingOptions, settings: RunSettings, plan: Plan | Non
     if tokenizer is not None:
         tokenizer.check_fits(task.model, task.architecture.vocab_size)
     if not isinstance(options, RunOptions):
-        return ()
+        return Known()
     names = names_of(options, Schedule(plan, settings.cut).devices)
     if settings.participants is not None and settings.participants >= len(names):
         raise UsageError(
             f"--participants is {settings.participants}, and there are {len(names)} device(s)",
             remedy="give fewer, or leave it out: all take part",
         )
-    return data_notes_of(options, settings, names)
+    return known_of(options, settings, names)

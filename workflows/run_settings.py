@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from cardlab.split.peft_files import read_lora
 from cardlab.split.rates import rate_words
 from cardlab.split.settings import RunSettings
 from cardlab.split.weights import open_weights
-from cardlab.workflows.options.run import TrainingOptions
+from cardlab.workflows.options.run import RunOptions, TrainingOptions
 from cardlab.workflows.run_data import tokenizer_of
 from cardlab.workflows.targets import lora_of, split_cuts, split_pattern, split_targets
 
@@ -25,6 +27,9 @@ DEFAULT_MODEL = "tiny-llama"
 # The first round pays for caches and first allocations; a median needs some beside it.
 DEFAULT_ROUNDS = 3
 DEFAULT_RATE = 1e-3
+# A plan is for the optimizer of its profiles. A run without one is there to train, and plain SGD hardly moves LoRA
+# adapters, which start at a product of 0.
+DEFAULT_OPTIMIZER = "adamw"
 
 
 def task_of(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
@@ -46,7 +51,7 @@ def task_of(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
         "dora": options.dora or None,
         "optimizer": options.optimizer,
     }
-    planned: dict[str, Any] = {}
+    planned: dict[str, Any] = {"optimizer": DEFAULT_OPTIMIZER}
     if base is not None:
         planned = {
             "batch": base.batch,
@@ -119,6 +124,22 @@ def _rounds(options: TrainingOptions, plan: Plan | None, epochs: int) -> int:
             )
         return options.max_steps // each
     return options.rounds or (len(plan.rounds) if plan is not None and len(plan.rounds) > 1 else DEFAULT_ROUNDS)
+
+
+def passes_made(
+    options: TrainingOptions, settings: RunSettings, rows: int | None
+) -> tuple[RunSettings, tuple[str, ...]]:
+    """The same with the rounds that --epochs takes, and how many these are, in words.
+
+    Args:
+        rows: of the device that has most of them.
+    """
+    if not isinstance(options, RunOptions) or options.epochs is None or rows is None:
+        return settings, ()
+    mini_batches = ceil(options.epochs * rows / settings.task.batch)
+    made = replace(settings, rounds=ceil(mini_batches / settings.epochs))
+    words = f"{options.epochs:g} pass(es) over {rows} row(s) are {mini_batches} mini-batch(es): {made.rounds} round(s)"
+    return made, (words,)
 
 
 def profiled_execution(plan: Plan | None, store: Store, key: str) -> Execution | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cardlab.core.errors import UsageError
 from cardlab.core.identity import content_hash
-from cardlab.split.batches import PACKED, PADDED, SampleBatches, TrainingData
-from cardlab.split.data import Batches
+from cardlab.split.batches import PACKED, PADDED, SampleBatches, TrainingData, sample_rows
+from cardlab.split.data import Batches, window_rows
 from cardlab.split.encoding import open_template, train_on_of
-from cardlab.split.held_out import NoRowsError, Part, Shard
+from cardlab.split.held_out import NoRowsError, Part, Shard, seen_in_training
 from cardlab.split.samples import TEXT
 from cardlab.split.settings import RunSettings
+from cardlab.split.token_file import TokenArray
 from cardlab.split.tokenizer import TextTokenizer
 from cardlab.split.training_file import Encoding, TrainingFile, TrainingTokens, check_rows, make_tokens, open_training
 from cardlab.workflows.connect import Say, silent
@@ -129,7 +130,7 @@ def prepare_data(
     tokens = tokens_of(file, choice, tokenizer)
     notes = _words(file, tokens, choice, tokenizer, settings)
     batches, own = _batches(file, tokens, choice, tokenizer, settings, shard, _left(choice))
-    judged = _held_out(file, tokens, choice, tokenizer, settings, shard)
+    judged = _held_out(_judging(file, tokens, choice, tokenizer, settings), choice, tokenizer, settings, shard)
     if judged.rows is None and choice.judges and shard[1] == 1:
         raise _nothing_held_out(choice)
     what: list[object] = [tokens.digest, list(shard)]
@@ -162,59 +163,130 @@ def _left(choice: DataChoice) -> Part | None:
     return None if choice.eval_share is None else Part(choice.eval_share, held_out=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judging:
+    """Where held-out rows come from, whoever judges by which of them.
+
+    Attributes:
+        file, tokens: their own file's, or the data's.
+        part: the side of the data's rows, None for all of a file.
+        what: for a digest.
+        origin, seen: in words; "" where none of them is trained on.
+    """
+
+    file: TrainingFile
+    tokens: TrainingTokens
+    part: Part | None
+    what: object
+    origin: str
+    seen: str = ""
+
+
+def _judging(
+    file: TrainingFile, tokens: TrainingTokens, choice: DataChoice, tokenizer: TextTokenizer, settings: RunSettings
+) -> _Judging | None:
+    """None where nothing is held out. Raises UsageError where all of it is trained on."""
+    if choice.eval_data is not None:
+        own = read_data(choice.eval_data, choice, tokenizer)
+        found = tokens_of(own, choice, tokenizer)
+        return _Judging(
+            file=own,
+            tokens=found,
+            part=None,
+            what=found.digest,
+            origin=choice.eval_data,
+            seen=_seen(choice, (own, found), (file, tokens), settings.task.sequence),
+        )
+    if choice.eval_share is None:
+        return None
+    return _Judging(
+        file=file,
+        tokens=tokens,
+        part=Part(choice.eval_share, held_out=True),
+        what=choice.eval_share,
+        origin=f"a share of {choice.eval_share:g}, by a hash of their tokens",
+    )
+
+
 def _held_out(
-    file: TrainingFile,
-    tokens: TrainingTokens,
+    judging: _Judging | None,
     choice: DataChoice,
     tokenizer: TextTokenizer,
     settings: RunSettings,
     shard: tuple[int, int],
 ) -> _HeldOut:
-    what: object = choice.eval_share
-    part, origin = None, choice.eval_data
-    if choice.eval_data is not None:
-        file, trained = read_data(choice.eval_data, choice, tokenizer), tokens
-        tokens = tokens_of(file, choice, tokenizer)
-        what = tokens.digest
-        if what == trained.digest:
-            raise UsageError(
-                f"--eval-data {choice.eval_data} has what is trained on",
-                remedy="give other rows, or hold some out with --eval-share",
-            )
-    elif choice.eval_share is not None:
-        part = Part(choice.eval_share, held_out=True)
-        origin = f"a share of {choice.eval_share:g}, by a hash of their tokens"
-    else:
+    if judging is None:
         return _HeldOut()
     try:
-        found, _ = _batches(file, tokens, choice, tokenizer, settings, shard, part)
+        found, _ = _batches(judging.file, judging.tokens, choice, tokenizer, settings, shard, judging.part)
     except NoRowsError:
-        return _HeldOut(what=what)
-    return _HeldOut(found, what, (f"held out: {found.rows} row(s) of {origin}; the server sees them too",))
+        return _HeldOut(what=judging.what)
+    words = f"held out: {found.rows} row(s) of {judging.origin}; the server sees them too"
+    return _HeldOut(found, judging.what, (words, *((judging.seen,) if judging.seen else ())))
 
 
-def data_words(
+def _seen(
+    choice: DataChoice,
+    judged: tuple[TrainingFile, TrainingTokens],
+    trained: tuple[TrainingFile, TrainingTokens],
+    sequence: int,
+) -> str:
+    """In words, how many rows of --eval-data are trained on too; "" for none. Raises UsageError where all are."""
+    both, count = seen_in_training(_rows(*judged, choice, sequence), _rows(*trained, choice, sequence))
+    if both and both == count or judged[1].digest == trained[1].digest:
+        raise UsageError(
+            f"--eval-data {choice.eval_data} has what is trained on",
+            remedy="give other rows, or hold some out with --eval-share",
+        )
+    if not both:
+        return ""
+    return f"{both} of {count} rows of {choice.eval_data} are trained on too: the held-out loss is lower for it"
+
+
+def _rows(file: TrainingFile, tokens: TrainingTokens, choice: DataChoice, sequence: int) -> Iterator[TokenArray]:
+    """The tokens of each row, or of each sample of packed rows."""
+    if tokens.stored.samples is None or _windows(file, choice):
+        return window_rows(tokens.stored.tokens, sequence)
+    return sample_rows(tokens.stored.samples, sequence)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of the devices' data before any process is started.
+
+    Attributes:
+        notes: what `prepare_data` says to each device.
+        rows: to train on, of the device that has most; None where that is not known here.
+    """
+
+    notes: tuple[str, ...] = ()
+    rows: int | None = None
+
+
+def known_data(
     file: TrainingFile,
     choice: DataChoice,
     tokenizer: TextTokenizer,
     settings: RunSettings,
     shards: Mapping[str, tuple[int, int]],
-) -> tuple[str, ...]:
-    """What `prepare_data` would say to each of these devices, and its errors, before any process is started.
+) -> Known:
+    """What is known of the data of each of these devices; errors as `prepare_data`.
 
     The tokens that are made for it are those that the devices take.
     """
     _check_feedback(file, choice, settings)
     tokens = tokens_of(file, choice, tokenizer)
-    own, judging = [], 0
+    own, count, rows = [], 0, []
+    judging = _judging(file, tokens, choice, tokenizer, settings)
     for name, shard in shards.items():
-        notes = _batches(file, tokens, choice, tokenizer, settings, shard, _left(choice))[1]
-        judged = _held_out(file, tokens, choice, tokenizer, settings, shard)
-        judging += judged.rows is not None
+        batches, notes = _batches(file, tokens, choice, tokenizer, settings, shard, _left(choice))
+        rows.append(batches.rows)
+        judged = _held_out(judging, choice, tokenizer, settings, shard)
+        count += judged.rows is not None
         own += [f"{name}: {note}" for note in (*notes, *judged.notes)]
-    if choice.judges and not judging:
+    if choice.judges and not count:
         raise _nothing_held_out(choice)
-    return (*_words(file, tokens, choice, tokenizer, settings), *own)
+    return Known(notes=(*_words(file, tokens, choice, tokenizer, settings), *own), rows=max(rows))
 
 
 def _windows(file: TrainingFile, choice: DataChoice) -> bool:

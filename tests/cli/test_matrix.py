@@ -79,6 +79,7 @@ VALUES = {
     "--eval-every": "2",
     "--patience": "2",
     "--max-steps": "2",
+    "--epochs": "0.01",
     "--participants": "1",
     "--cuts": "device-1=2",
     "--local": "--local",
@@ -281,6 +282,7 @@ BASES = (
             "--cut": "1",
             "--dtype": "bfloat16",
             "--wire-dtype": "bfloat16",
+            "--optimizer": "sgd",
             "--link": "10mbit",
             # Where it is written, how fast it is computed, and how long a silence is borne: nothing was silent.
             # It is written beside the answer: tests/workflows/test_reporting.py.
@@ -316,6 +318,7 @@ BASES = (
             "--cut": "1",
             "--dtype": "bfloat16",
             "--wire-dtype": "bfloat16",
+            "--optimizer": "sgd",
             # It is written beside the answer: tests/workflows/test_reporting.py.
             "--report-to": None,
             "--out": None,
@@ -338,7 +341,7 @@ BASES = (
             "--dtype": "bfloat16",
             "--server": "127.0.0.1:1",
             "--shard": "2/2",
-            "--optimizer": "adamw",
+            "--optimizer": "sgd",
             "--threads": None,
             "--silence": None,
             "--wait": None,

@@ -188,6 +188,27 @@ def test_a_file_of_held_out_rows(tmp_path: Path) -> None:
     assert document_tokens(done) == 4 * len("99 it is")
 
 
+def test_passes_over_the_data_are_counted_in_rounds(tmp_path: Path) -> None:
+    # 60 rows of two devices in mini-batches of 3: 10 of them are a pass of each.
+    done = run(tmp_path, "--epochs", "1.5", "--local-epochs", "4", "--devices", "2")
+    assert done.code == 0, done.err
+    assert "1.5 pass(es) over 30 row(s) are 15 mini-batch(es): 4 round(s)" in done.err
+    assert len(done.document["rounds"]) == 4
+
+
+def test_held_out_rows_that_are_trained_on_are_named_or_refused(tmp_path: Path) -> None:
+    rows = [json.dumps({"prompt": f"say {n} ", "completion": f"{n} it is"}) for n in range(60)]
+    held_out = tmp_path / "eval.jsonl"
+    # Another order and other file: not the same file, and all of it known.
+    held_out.write_text("\n".join(reversed(rows[:7])))
+    run(tmp_path, "--rounds", "1", "--eval-data", str(held_out)).failed_in_one_line(2, "has what is trained on")
+    assert not (tmp_path / "out").exists()
+    held_out.write_text("\n".join([*rows[:2], '{"prompt": "say 99 ", "completion": "99 it is"}']))
+    done = run(tmp_path, "--rounds", "1", "--eval-data", str(held_out))
+    assert done.code == 0, done.err
+    assert f"2 of 3 rows of {held_out} are trained on too" in done.err
+
+
 def document_tokens(done) -> int:
     return done.document["rounds"][0]["eval_tokens"]
 
@@ -254,6 +275,9 @@ def test_what_is_cut_off_makes_no_second_row(tmp_path: Path) -> None:
             ["--cuts", "device-1=2", "--parallel", "--devices", "2", "--server-sharing", "batched"],
             "a batched server needs one cut",
         ),
+        (["--epochs", "2", "--rounds", "2"], "--rounds and --epochs say the same twice"),
+        (["--epochs", "0"], "--epochs is 0"),
+        (["--epochs", "2", "--devices", "3", "--participants", "2"], "--participants draws some"),
         (["--eval-data", "rows.jsonl"], "has what is trained on"),
         (["--deadline", "0"], "--deadline is 0"),
     ],

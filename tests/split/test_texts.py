@@ -269,7 +269,10 @@ def test_a_local_run_trains_on_the_tokens_of_its_model_and_says_so(tmp_path: Pat
     done = command("card", *words)
     assert done.code == 0, done.err
     assert "tokens of t.jsonl: model/tokenizer.json" in done.err and "a newline between two" in done.err
-    assert "no trained weights" in done.err and "hardly moves" in done.err
+    assert "no trained weights" in done.err and "adamw without weight decay" in done.err
+    # What trains is the default; what is for timing says so.
+    timed = command("card", *words, "--optimizer", "sgd", "--out", "timed")
+    assert timed.code == 0 and "hardly moves" in timed.err
     # A finished run is not overwritten unasked.
     command("card", *words).failed_in_one_line(1, "holds a finished run", "--out")
     alike = command("card", *words, "--tokenizer", "bytes", "--out", "bytes", "--json")

@@ -31,7 +31,7 @@ class TrainingOptions(Checked):
     rounds: Annotated[
         int | None, Opt("Rounds.", low=1, shown="the plan's, 3, with --resume the run's", panel=_TRAINING)
     ] = None
-    optimizer: Annotated[str | None, Opt("sgd or adamw.", shown="the plan's, sgd", panel=_TRAINING)] = None
+    optimizer: Annotated[str | None, Opt("sgd or adamw.", shown="the plan's, adamw", panel=_TRAINING)] = None
     threads: Annotated[int, Opt("CPU threads that compute.", low=1, panel=_HERE)] = 1
     out: Annotated[str, Opt("Folder for journal and adapters.")] = "card-run"
     batch: Annotated[int | None, Opt("Sequences in a mini-batch.", low=1, shown="the plan's, 1", panel=_TASK)] = None
@@ -158,6 +158,10 @@ class RunOptions(TrainingOptions):
     link: Annotated[
         str | None,
         Opt(f"Shape each device's link: {_SHAPE}", shown="an sft plan's rates, as fast as it goes"),
+    ] = None
+    epochs: Annotated[
+        float | None,
+        Opt("Passes over the rows of the device that has most of them, instead of --rounds.", panel=_TRAINING),
     ] = None
 
 
