@@ -28,7 +28,7 @@ card plan --from-db --uplink-mbps 50 --downlink-mbps 100 --local-epochs 5 > demo
 cat demo/plan.txt
 echo
 echo "== 6. a real split run of tiny-llama (2 processes, 2 layers on the device), held against its own prediction"
-profile-device --model tiny-llama --batch 4 --seq 64 --dtype float32 --no-whole-step --repeats 8 > demo/tiny.txt
+profile-device --model tiny-llama --batch 4 --seq 64 --dtype float32 --optimizer adamw --no-whole-step --repeats 8 > demo/tiny.txt
 calibrate fit > demo/fits-tiny.txt
 card run --local --model tiny-llama --batch 4 --seq 64 --dtype float32 --cut 2 --rounds 5 --out demo/run > demo/run.txt
 tail -n 3 demo/run.txt

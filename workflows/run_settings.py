@@ -51,7 +51,7 @@ def task_of(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
         "dora": options.dora or None,
         "optimizer": options.optimizer,
     }
-    planned: dict[str, Any] = {"optimizer": DEFAULT_OPTIMIZER}
+    planned: dict[str, Any] = {"optimizer": DEFAULT_OPTIMIZER} if plan is None else {}
     if base is not None:
         planned = {
             "batch": base.batch,
