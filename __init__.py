@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cardlab.calibrate.best_frequency import best_frequency
     from cardlab.db import open_store
     from cardlab.profilers.measure.open import open_device
     from cardlab.workflows.accuracy import accuracy
@@ -47,6 +48,7 @@ _MODULE = {
     "answer_probes": "cardlab.workflows.links",
     "bundled_models": "cardlab.workflows.models",
     "supported_models": "cardlab.workflows.models",
+    "best_frequency": "cardlab.calibrate.best_frequency",
     "calibrate_sensor": "cardlab.workflows.exchange",
     "check_store": "cardlab.workflows.database",
     "doctor": "cardlab.workflows.doctor",
@@ -85,6 +87,7 @@ __all__ = [
     "__version__",
     "accuracy",
     "answer_probes",
+    "best_frequency",
     "bundled_models",
     "calibrate_sensor",
     "check_store",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cardlab.calibrate.best_frequency import begin_search, check_searchable, following
 from cardlab.core import plausible
 from cardlab.core.errors import NotSupportedError, ProfileError, UsageError
 from cardlab.core.records.measurement import PlannedPoint, Profile
@@ -48,6 +49,7 @@ from cardlab.workflows.labels import keep_label
 from cardlab.workflows.observers import SilentObserver
 from cardlab.workflows.opening import Opening, opened
 from cardlab.workflows.options.profile import ProfileOptions
+from cardlab.workflows.search import left_out, search_words, searched, searches
 from cardlab.workflows.settings import load_settings
 from cardlab.workflows.targets import split_pattern, split_targets
 
@@ -106,6 +108,7 @@ def profile(
             whole_step=options.whole_step,
             resume=options.resume,
             deadline=deadline,
+            following=following if searches(options) else None,
             power_per_segment=options.power_per_segment,
             memory_budget_bytes=_memory_budget(options, platform),
             options={
@@ -124,6 +127,9 @@ def profile(
                 say(f"warning: {found}")
         if not measured.complete:
             say(_unreached(measured, options.budget))
+        if searches(options):
+            best = searched(behind_sensors(kept.runs, measured))
+            say(search_words(best, _left_out_s(options, platform, workload, measured)))
         if options.compression:
             uid = _codecs(kept, workload, platform, say, deadline)
             say(f"codecs: run {uid[:12]}" if uid else f"codecs: not reached within the budget of {options.budget}")
@@ -236,6 +242,11 @@ def check_options(options: ProfileOptions) -> None:
         raise UsageError(
             "--readonly measures at the frequencies as found, and --memory-frequencies names others",
             remedy="leave one of them out",
+        )
+    if searches(options) and options.memory_frequencies is not None:
+        raise UsageError(
+            "--frequencies best looks for one frequency, and --memory-frequencies sweeps another one too",
+            remedy="leave --memory-frequencies out, or name --frequencies",
         )
     # Only a value that differs from the default was certainly asked for.
     if options.readonly and options.frequencies != ProfileOptions().frequencies:
@@ -351,6 +362,16 @@ def _workload(options: ProfileOptions, platform: HardwareDevice) -> Workload:
     return Workload(execution=execution, task=task, analysis=engine.analyse(task, execution, **given))
 
 
+def _left_out_s(
+    options: ProfileOptions, platform: HardwareDevice, workload: Workload, measured: Profile
+) -> float | None:
+    """Time in the device's that the frequencies left out would have taken; None for a load, whose length varies."""
+    timing_s, step_s = timing_seconds(platform, workload, TimingPolicy(repeats=options.repeats))
+    if timing_s is None:
+        return None
+    return estimate_seconds(platform, left_out(measured), timing_s, step_s) - idle_s(platform)
+
+
 def _planned(options: ProfileOptions, platform: HardwareDevice) -> tuple[PlannedPoint, ...]:
     if options.power_per_segment and platform.meter is None:
         raise UsageError(
@@ -359,6 +380,9 @@ def _planned(options: ProfileOptions, platform: HardwareDevice) -> tuple[Planned
         )
     if options.readonly:
         return plan_points((), SWEEP_SEED)
+    if searches(options):
+        check_searchable(platform.frequencies(), platform.meter is not None, platform.identity.name)
+        return begin_search(platform.frequencies())
     memory = choose_memory_frequencies(platform.memory_frequencies(), options.memory_frequencies)
     if not memory:
         return plan_points(choose_frequencies(platform.frequencies(), options.frequencies), SWEEP_SEED)

@@ -23,10 +23,11 @@ def profile_device(options: ProfileOptions, shared: Shared) -> None:
         return
     from cardlab.cli.profile.live import make_observer
     from cardlab.cli.profile.profile_text import print_profile
+    from cardlab.workflows.search import searched_document
 
     with opening(shared) as store, make_observer(quiet=shared.json) as observer:
         measured = profile(store, options, observer, note)
-    print_profile(measured, shared.json)
+    print_profile(measured, shared.json, searched_document(options, measured))
 
 
 def _dry_run(options: ProfileOptions, shared: Shared) -> None:

@@ -12,9 +12,9 @@ from cardlab.core.text import NOT_MEASURED, data_size, milliseconds, percent, si
 from cardlab.reports.views.profile import profile_document
 
 
-def print_profile(profile: Profile, as_json: bool) -> None:
-    """A profile as JSON, or as tables."""
-    document = profile_document(profile)
+def print_profile(profile: Profile, as_json: bool, more: Document | None = None) -> None:
+    """A profile as JSON, with `more` keys where there are some, or as tables."""
+    document = profile_document(profile) | (more or {})
     if as_json:
         print_json(document)
         return

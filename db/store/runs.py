@@ -186,8 +186,11 @@ class Runs(Repository):
                 for key, name, boot, first, last in session.execute(query)
             )
 
-    def unfinished(self, run: Run) -> Profile | None:
-        """The newest incomplete run with the same device, task, workload and execution as `run`."""
+    def unfinished(self, run: Run, *, complete: bool = False) -> Profile | None:
+        """The newest incomplete run with the same device, task, workload and execution as `run`.
+
+        `complete`: also one that has done all it planned, where that was the same as in `run`.
+        """
         # Only the newest: whoever began another run afterwards has given the older one up.
         query = (
             select(RunRow)
@@ -206,7 +209,8 @@ class Runs(Repository):
             if row is None:
                 return None
             profile = _profile(session, row, False)
-        return None if profile.complete else profile
+        same = complete and profile.run.planned == run.planned
+        return None if profile.complete and not same else profile
 
     def summaries(self) -> tuple[RunSummary, ...]:
         """All runs, newest first."""

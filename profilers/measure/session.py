@@ -12,7 +12,7 @@ within the one that was cut short, the segments that were measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +32,9 @@ from cardlab.profilers.measure.samples import WorkTiming
 from cardlab.profilers.measure.timing import Progress
 from cardlab.profilers.measure.wholestep import time_whole_step
 from cardlab.profilers.runtime.workbench import Workload
+
+# Points that a search still takes, about.
+_EXPECTED_MORE = 3
 
 
 class Observer(Protocol):
@@ -72,6 +75,7 @@ class Request:
         memory_budget_bytes: memory that the device side of a cut may take, None if unknown.
         power_per_segment: also run each segment alone under the meter.
         deadline: when the command's time ends; what it does not hold is left undone, to be resumed.
+        following: is asked after the planned points for one more, given what was measured; None where these are all.
         options: resolved options to store with the run, for people.
     """
 
@@ -84,6 +88,7 @@ class Request:
     memory_budget_bytes: int | None = None
     power_per_segment: bool = False
     deadline: Deadline | None = None
+    following: Callable[[Profile], PlannedPoint | None] | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -113,15 +118,29 @@ def run_session(store: Store, device: HardwareDevice, request: Request, observer
             # At the end, because the whole model takes the most memory: should it fail, the sweep is stored.
             last = number == len(pending)
             visitor.visit(planned, done.get(planned.index), whole_step=last and request.whole_step)
+        _visit_more(store, run, request, visitor, done)
     except BudgetSpent:
         # What was measured is stored; the run is not complete, which whoever asked for it says.
         pass
     return store.runs.get(run.uid)
 
 
+def _visit_more(store: Store, run: Run, request: Request, visitor: _Visitor, done: Mapping[int, Point]) -> None:
+    """Points that nobody planned: which ones is known only by what was measured before."""
+    if request.following is None:
+        return
+    while (planned := request.following(store.runs.get(run.uid))) is not None:
+        count = planned.index + 1
+        # How many there will be is not known: each gets the time of one of a few that are left.
+        visitor.measurer.share_time(_EXPECTED_MORE)
+        visitor.observer.point_started(planned, count, count)
+        visitor.visit(planned, done.get(planned.index), whole_step=False)
+
+
 def _begin(store: Store, device: HardwareDevice, request: Request, observer: Observer) -> tuple[Run, dict[int, Point]]:
     run = new_run(device, request)
-    unfinished = store.runs.unfinished(run) if request.resume else None
+    # A run that finds its points as it goes may have done all it planned and not be at its end.
+    unfinished = store.runs.unfinished(run, complete=request.following is not None) if request.resume else None
     if unfinished is None:
         store.runs.begin(run)
         observer.run_started(run, False)

@@ -9,6 +9,7 @@ from cardlab.core.options import Checked, Opt
 
 _TASK, _LORA, _DEVICE, _EFFORT = "Task", "LoRA", "Device", "Effort"
 _PLATFORMS = "auto, nvidia, nvidia:INDEX, jetson, cpu, or simulated:NAME."
+_FREQUENCIES = "all, max, a number, 600MHz,1200MHz, or best: as few as tell the one of least energy."
 _TARGETS = "Module names, separated by commas; default: the family's own."
 
 
@@ -55,7 +56,7 @@ class ProfileOptions(Checked):
     gradient_checkpointing: Annotated[bool, Opt("Gradient checkpointing.", flag="--checkpointing", panel=_TASK)] = False
     optimizer: Annotated[str, Opt("sgd or adamw.", panel=_TASK)] = "sgd"
     platform: Annotated[str, Opt(_PLATFORMS, panel=_DEVICE)] = "auto"
-    frequencies: Annotated[str, Opt("all, max, a number of frequencies, or 600MHz,1200MHz.", panel=_EFFORT)] = "8"
+    frequencies: Annotated[str, Opt(_FREQUENCIES, panel=_EFFORT)] = "8"
     repeats: Annotated[int | None, Opt("Take exactly this many samples of each segment.", panel=_EFFORT)] = None
     budget: Annotated[
         str | None,

@@ -1,0 +1,168 @@
+"""The frequency of least energy of a step, found with as few points as it takes.
+
+    first points -> measured -> believed -> known within 2 % at 95 %?  yes: the answer
+                       ^------ the point that tells most <------------  no
+
+A frequency that a device does not keep (power cap, heat) is no choice, and none above it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cardlab.calibrate.data import SAME_CLOCK
+from cardlab.calibrate.next_point import Belief, StepPoint, believe, first_points
+from cardlab.core.errors import BadDataError
+from cardlab.core.quantity import Estimate, sum_of
+from cardlab.core.records.measurement import PlannedPoint, Point, Profile
+from cardlab.core.records.workload import PHASES, Analysis
+from cardlab.core.tables import Cell, Tabular
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestFrequency(Tabular):
+    """The frequency at which a step spends least energy, among those that a device offers and keeps.
+
+    Attributes:
+        frequency_hz: the choice.
+        regret95: it spends at most this much more than the true best, as a share, at 95 %.
+        known: whether that is within 2 %.
+        saving: share of the energy at the highest frequency that it saves; saving_ci95 its interval.
+        slower: share by which a step takes longer there than at the highest frequency.
+        highest_hz: the highest frequency that is kept.
+        measured: frequencies that were measured, of `offered`.
+        curve: (frequency Hz, energy of a step J, its 2.5 % and 97.5 % bounds J), ascending.
+    """
+
+    frequency_hz: float
+    regret95: float
+    known: bool
+    saving: float
+    saving_ci95: tuple[float, float]
+    slower: float
+    highest_hz: float
+    measured: int
+    offered: int
+    curve: tuple[tuple[float, float, float, float], ...]
+
+    def rows(self) -> list[dict[str, Cell]]:
+        """A row an offered frequency: energy of a step with its interval (J)."""
+        return [
+            {"frequency_hz": hz, "energy_j": energy, "energy_low_j": low, "energy_high_j": high}
+            for hz, energy, low, high in self.curve
+        ]
+
+
+def best_frequency(profile: Profile) -> BestFrequency:
+    """What a profile says of the frequency of least energy.
+
+    Raises BadDataError where it has no power or fewer than two frequencies that were kept.
+    """
+    offered, points = _offered(profile), tuple(_points(profile))
+    belief = believe(offered, [point for point in points if point.frequency_hz in offered])
+    mean, low, high = belief.saving()
+    seconds = belief.seconds[:, belief.best] / belief.seconds[:, -1]
+    bounds = np.quantile(belief.energies_j, (0.025, 0.975), axis=0)
+    curve = zip(belief.offered_hz, belief.energies_j.mean(axis=0), *bounds, strict=True)
+    return BestFrequency(
+        frequency_hz=belief.best_hz,
+        regret95=belief.regret95,
+        known=belief.known,
+        saving=mean,
+        saving_ci95=(low, high),
+        slower=float(seconds.mean()) - 1.0,
+        highest_hz=float(belief.offered_hz[-1]),
+        measured=int(belief.measured.sum()),
+        offered=len(profile.run.offered_hz or ()),
+        curve=tuple((float(hz), float(mid), float(a), float(b)) for hz, mid, a, b in curve),
+    )
+
+
+def begin_search(offered_hz: tuple[float, ...]) -> tuple[PlannedPoint, ...]:
+    """The points to begin with."""
+    return tuple(PlannedPoint(index=n, requested_hz=hz) for n, hz in enumerate(first_points(offered_hz)))
+
+
+def following(profile: Profile) -> PlannedPoint | None:
+    """The point to measure next; None where the optimum is known, or nothing is left that would tell more."""
+    offered, visited = _offered(profile), {point.requested_hz for point in profile.points if point.done}
+    index = max((point.index for point in profile.points), default=-1) + 1
+    begun = next((p for p in profile.points if not p.done and p.requested_hz not in visited), None)
+    if begun is not None:
+        return PlannedPoint(index=begun.index, requested_hz=begun.requested_hz)
+    if not offered:
+        return None
+    # Beyond the points nothing is known: the ends of what is kept come first.
+    for end in (offered[-1], offered[0]):
+        if end not in visited:
+            return PlannedPoint(index=index, requested_hz=end)
+    points = [point for point in _points(profile) if point.frequency_hz in offered]
+    if len({point.frequency_hz for point in points}) < 2:
+        return None
+    belief = _without(believe(offered, points), visited)
+    wanted = None if belief.known else belief.next_hz()
+    return None if wanted is None else PlannedPoint(index=index, requested_hz=wanted)
+
+
+def _without(belief: Belief, visited: set[float | None]) -> Belief:
+    """The same where what was visited and gave no number is not asked for again."""
+    return replace(belief, measured=belief.measured | np.isin(belief.offered_hz, [hz for hz in visited if hz]))
+
+
+def _offered(profile: Profile) -> tuple[float, ...]:
+    """Offered frequencies that are kept, as far as the points say, ascending."""
+    caps = [
+        point.operating.frequency_hz
+        for point in profile.points
+        if point.operating is not None and point.operating.throttled and point.operating.frequency_hz is not None
+    ]
+    cap = min(caps, default=float("inf")) * (1.0 + SAME_CLOCK)
+    return tuple(sorted(hz for hz in profile.run.offered_hz or () if hz <= cap))
+
+
+def _points(profile: Profile) -> Iterator[StepPoint]:
+    """Power and time of a step at each done point that kept its frequency."""
+    for point in profile.points:
+        state = point.operating
+        if state is None or state.throttled or point.requested_hz is None:
+            continue
+        power, seconds = point.total_power(), _step_time(profile.run.analysis, point)
+        if power is None or power.estimate is None or seconds is None:
+            continue
+        yield StepPoint(
+            frequency_hz=point.requested_hz,
+            power_w=power.estimate.value,
+            seconds=seconds.value,
+            power_error=_share(power.estimate),
+            seconds_error=_share(seconds),
+        )
+
+
+def _step_time(analysis: Analysis | None, point: Point) -> Estimate | None:
+    if analysis is None:
+        parts = [m.estimate for m in point.measurements if m.quantity == "latency"]
+    else:
+        parts = [point.sum_of_segments(analysis, phase) for phase in PHASES]
+    known = [part for part in parts if part is not None]
+    return sum_of(known) if known and len(known) == len(parts) else None
+
+
+def _share(estimate: Estimate) -> float:
+    return 0.0 if estimate.stderr is None else estimate.stderr / estimate.value
+
+
+def check_searchable(offered_hz: tuple[float, ...], has_meter: bool, name: str) -> None:
+    """Raise BadDataError for a device whose energy over its frequencies cannot be measured."""
+    if not offered_hz:
+        raise BadDataError(
+            f"--frequencies best has nothing to choose: the frequency of {name} cannot be held",
+            remedy="leave it out, or see what is lacking: profile-device doctor",
+        )
+    if not has_meter:
+        raise BadDataError(
+            f"--frequencies best looks for least energy, and {name} has no power meter",
+            remedy="leave it out, or see what is lacking: profile-device doctor",
+        )
