@@ -429,7 +429,8 @@ DIRECTIONS = {
     "--link": "test_a_measured_link_is_the_rate_that_is_typed",
     "--pareto": "test_what_is_added_to_a_plan_leaves_the_plan_as_it_is",
     "--sensitivity": "test_what_is_added_to_a_plan_leaves_the_plan_as_it_is",
-    # Not in these worlds: boards that were profiled at several frequencies, names of one model, profiles at multiples of a batch, curves of accuracy, drawings.
+    # Not in these worlds: boards profiled at several frequencies, names of one model, profiles at multiples of a
+    # batch, curves of accuracy, drawings.
     "--device-frequencies": None,
     "--model": None,
     "--server-sharing": None,
