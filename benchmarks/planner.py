@@ -4,7 +4,8 @@
 
 speed: device decisions per second of the batch solvers (compiled before the clock starts, best of 5),
 beside a vectorised numpy brute force over [devices, cuts, frequencies] in chunks, same process, same
-problem. quality: a stated truth (below), a fleet whose constants are known to 5 %, a channel that is
+problem; the rows "boards" choose the device's own frequency too: 32 cuts x 64 server x 16 device
+frequencies. quality: a stated truth (below), a fleet whose constants are known to 5 %, a channel that is
 drawn with fading each round and known when the round is planned, and a deadline 1.2 times the shortest
 round that memory allows; how many planned rounds miss it, with and without the guard band, and by
 datasheet constants.
@@ -28,6 +29,7 @@ import numpy as np
 
 from cardlab.card.link.channel import draw_rates
 from cardlab.card.problem.objective import Range, Table, table
+from cardlab.card.problem.offer import Offer
 from cardlab.card.problem.problem import PaperServer, Problem
 from cardlab.card.problem.scenario import Constraints, LinkSpec, Objective
 from cardlab.card.solvers.batch import solve_batch
@@ -139,6 +141,80 @@ def numpy_brute_force(problem: Problem, clocks: Array, chunk: int = 64) -> Array
             cuts = (own <= limits.device_energy_j) & (need[part] <= room[part, None])
             kept = shared & cuts[:, :, None] & (delay <= limits.deadline_s) & (energy <= limits.server_energy_j)
             cost = np.where(kept, cost, np.inf)
+        best[part] = cost.min(axes)
+    return best
+
+
+def boards(devices: int, *, energy: str, device_energy: str, seed: int = SEED) -> Problem:
+    """A fleet whose devices choose among 16 frequencies, beside a server of 64: 32 cuts."""
+    rng = np.random.default_rng(seed)
+    base, cuts = fleet(devices, paper=False, energy=energy, seed=seed), np.arange(1, 33)
+    clocks, own_hz = np.linspace(0.246e9, 2.46e9, 64), np.linspace(0.306e9, 1.3e9, 16)
+    server_s = (33 - cuts)[:, None] * (0.002 + 1e11 / 6144 / clocks) + (0.03 + 4e11 / 6144 / clocks)
+    power = 60 + 20 * (clocks / 1e9) * np.maximum(0.7, clocks / 2.46e9) ** 2
+    at_most = 2e11 / rng.uniform(0.4e12, 5.4e12, devices)
+    layer_s = at_most[:, None] * (0.2 + 0.8 * own_hz[-1] / own_hz)
+    draws = rng.uniform(6, 30, (devices, 1))
+    zero = np.broadcast_to(0.0, (devices, cuts.size))
+    offer = Offer(
+        frequency_hz=np.broadcast_to(own_hz, (devices, 16)),
+        device_s=np.ascontiguousarray(cuts[None, :, None] * layer_s[:, None, :]),
+        power_w=3.0 + draws * (own_hz / 1.3e9) ** 2.2,
+        wait_power_w=np.broadcast_to(2.0 + 1.5 * own_hz / 1.3e9, (devices, 16)),
+    )
+    return replace(
+        base,
+        cuts=cuts,
+        frequency_hz=clocks,
+        device_s=offer.device_s[:, :, -1],
+        encode_s=zero,
+        decode_s=zero,
+        server_s=server_s * (1 + 0.02 * rng.standard_normal(server_s.shape)),
+        power_w=power * (1 + 0.02 * rng.standard_normal(64)),
+        wait_power_w=0.4 * power,
+        up_bytes=np.full(cuts.size, 2e6),
+        down_bytes=np.full(cuts.size, 2e6),
+        adapter_bytes=cuts * 1e5,
+        device_memory_bytes=np.broadcast_to(1e9 + cuts * 2e8, (devices, cuts.size)),
+        server_memory_bytes=np.full(cuts.size, np.nan),
+        transmit_power_w=rng.uniform(0.5, 2.0, devices),
+        receive_power_w=rng.uniform(0.2, 1.0, devices),
+        objective=replace(base.objective, device_energy=device_energy, device_energy_weight=0.5),
+        offer=offer,
+    )
+
+
+def numpy_boards(problem: Problem, chunk: int = 4) -> Array:
+    """Best cost of each device over every cut, server frequency and device frequency, [chunk, C, F, G] at a time."""
+    epochs, limits, w = problem.objective.local_epochs, problem.constraints, problem.objective.weight
+    offer, whole = problem.offer, problem.objective.device_energy == "round"
+    busy = (epochs * problem.server_s)[None, :, :, None]
+    power, wait = problem.power_w[None, None, :, None], problem.wait_power_w[None, None, :, None]
+    best = np.empty(len(problem.uplink_bps))
+    for start in range(0, best.size, chunk):
+        part = slice(start, start + chunk)
+        up, down = 1 / problem.uplink_bps[part, None], 1 / problem.downlink_bps[part, None]
+        up_s = 8 * (epochs * problem.up_bytes + problem.adapter_bytes) * up
+        down_s = 8 * (epochs * problem.down_bytes + problem.adapter_bytes) * down
+        own_s = epochs * offer.device_s[part][:, :, None, :]
+        delay = own_s + (up_s + down_s)[:, :, None, None] + busy
+        energy = power * busy
+        if problem.objective.energy == "round":
+            energy = energy + wait * (delay - busy)
+        own = offer.power_w[part][:, None, None, :] * own_s
+        if whole:
+            radio = problem.transmit_power_w[part, None] * up_s + problem.receive_power_w[part, None] * down_s
+            own = own + offer.wait_power_w[part][:, None, None, :] * (delay - own_s) + radio[:, :, None, None]
+        axes = (1, 2, 3)
+        cost = 0.0
+        for weight, value in ((w, delay), (1 - w, energy), (problem.objective.device_energy_weight, own)):
+            low = value.min(axes, keepdims=True)
+            cost = cost + weight * (value - low) / (value.max(axes, keepdims=True) - low)
+        if limits.deadline_s is not None:
+            kept = (delay <= limits.deadline_s) & (energy <= limits.server_energy_j) & (own <= limits.device_energy_j)
+            fits = problem.device_memory_bytes[part] <= problem.device_memory_limit_bytes[part, None]
+            kept = kept & (fits & (problem.cuts >= limits.min_device_layers))[:, :, None, None]
+            cost = np.where(kept & (power <= limits.server_power_w), cost, np.inf)
         best[part] = cost.min(axes)
     return best
 
@@ -328,6 +404,52 @@ def speed(devices: int) -> list[dict[str, object]]:
     return rows
 
 
+def speed_of_boards(devices: int) -> list[dict[str, object]]:
+    """The same where devices choose their own frequency."""
+    rows = []
+    for energy, device_energy, limited in (
+        ("busy", "compute", False),
+        ("busy", "compute", True),
+        ("round", "compute", False),
+        ("round", "compute", True),
+        ("round", "round", False),
+        ("round", "round", True),
+    ):
+        problem = boards(devices, energy=energy, device_energy=device_energy)
+        few = boards(256, energy=energy, device_energy=device_energy)
+        if limited:
+            problem, few = constrained_boards(problem), constrained_boards(few)
+        answer = solve_batch(problem)
+        took = seconds(lambda p=problem: solve_batch(p))
+        brute = min(seconds(lambda p=few, c=c: numpy_boards(p, c), 2) for c in (1, 2, 4))
+        found, reference = solve_batch(few), numpy_boards(few)
+        gap = float(np.nanmax(np.where(np.isfinite(reference), found.cost - reference, -np.inf)))
+        agree = bool((found.feasible == np.isfinite(reference)).all())
+        rows.append(
+            {
+                "case": f"boards, {energy}, device {device_energy}{', all limits' if limited else ''}",
+                "million_per_s": devices / took / 1e6,
+                "numpy_million_per_s": few.offer.device_s.shape[0] / brute / 1e6,
+                "times_faster": (devices / took) / (few.offer.device_s.shape[0] / brute),
+                "feasible": float(answer.feasible.mean()),
+                "worst_regret": gap,
+                "same_feasible": agree,
+            }
+        )
+        print(
+            "{case:40s} {million_per_s:6.3f} M/s  numpy {numpy_million_per_s:.5f} M/s {times_faster:4.0f} x "
+            "feasible {feasible:.0%}   regret {worst_regret:.1e}".format(**rows[-1])
+        )
+    return rows
+
+
+def constrained_boards(problem: Problem) -> Problem:
+    """The same fleet with a memory limit, deadline, power, energy and device energy cap and least layers."""
+    whole = problem.objective.device_energy == "round"
+    limits = replace(constrained(problem).constraints, device_energy_j=60.0 if whole else 40.0)
+    return replace(constrained(problem), constraints=limits)
+
+
 def main() -> None:
     """Run what is asked for and print it; --json gives one document."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -338,7 +460,7 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, dict] = {}
     if options.what in ("speed", "all"):
-        found["speed"] = speed(options.devices)
+        found["speed"] = [*speed(options.devices), *speed_of_boards(min(options.devices, 20_000))]
     if options.what in ("quality", "all"):
         found["quality"] = {}
         for weight in (0.2, 0.5, 0.8):

@@ -18,7 +18,7 @@ import numpy as np
 from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.check import check_scenario
 from cardlab.card.problem.problem import Problem
-from cardlab.card.problem.scenario import CHANNELS, LinkSpec, Scenario
+from cardlab.card.problem.scenario import CHANNELS, DeviceSpec, LinkSpec, Scenario
 from cardlab.card.schemes.card.baselines import baselines, mean_baselines, mean_outcome
 from cardlab.card.schemes.card.fleet import choose, is_fleet
 from cardlab.card.schemes.card.planning import plan_rounds, problems_of, solve
@@ -101,14 +101,17 @@ def draw_fleet(scenario: Scenario, fleet: int, devices: int | None = None) -> Sc
     chosen = rng.integers(0, len(scenario.devices), size)
     speeds = rng.lognormal(0.0, SPREAD, size)
     drawn = tuple(
-        replace(
-            scenario.devices[i],
-            name=f"{scenario.devices[i].name}-{n}",
-            frequency_hz=scenario.devices[i].frequency_hz * speed,
-        )
-        for n, (i, speed) in enumerate(zip(chosen, speeds, strict=True))
+        _faster(scenario.devices[i], speed, n) for n, (i, speed) in enumerate(zip(chosen, speeds, strict=True))
     )
     return replace(scenario, devices=drawn)
+
+
+def _faster(device: DeviceSpec, speed: float, number: int) -> DeviceSpec:
+    name = f"{device.name}-{number}"
+    if device.frequencies_hz or device.kappa_w_per_hz3 is not None:
+        # Its frequencies and what they draw are the board's: a quicker one does more in each cycle.
+        return replace(device, name=name, cores=device.cores * speed)
+    return replace(device, name=name, frequency_hz=device.frequency_hz * speed)
 
 
 def simulate_job(job: Job) -> Simulated:

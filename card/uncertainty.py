@@ -21,6 +21,7 @@ from cardlab.card.problem.constraints import limits_of
 from cardlab.card.problem.delay import round_bytes
 from cardlab.card.problem.objective import Table, cost, ranges, table
 from cardlab.card.problem.problem import Problem
+from cardlab.card.solvers.together import columns_of
 from cardlab.core.errors import PlanError
 from cardlab.core.records.plan import DelayTerms
 
@@ -31,7 +32,8 @@ ATTRIBUTION_DRAWS = 40
 class Source:
     """One source: what it adds in each draw; None where it adds nothing.
 
-    Shapes: device_s [N,C], of the device with index `device`, and server_s [N,C,F] seconds per mini-batch,
+    Shapes: device_s [N,C], or [N,C,G] where devices choose among G frequencies, of the device with index `device`, and
+    server_s [N,C,F] seconds per mini-batch,
     power_w and wait_power_w [N,F], up_s_per_bit and down_s_per_bit [N,M], of each device's link.
     """
 
@@ -56,9 +58,7 @@ class Uncertainty:
         """The problem as draw n has it; with `only`, that source alone is uncertain."""
         sources = self.sources if only is None else (only,)
         return replace(
-            problem,
-            # Wide normal draws can pass zero, and a negative time would be a gift.
-            device_s=np.maximum(_devices(problem.device_s, sources, n), 1e-12),
+            _with_device_times(problem, sources, n),
             server_s=np.maximum(_plus(problem.server_s, [s.server_s for s in sources], n), 1e-12),
             uplink_bps=_rates(problem.uplink_bps, [s.up_s_per_bit for s in sources], n),
             downlink_bps=_rates(problem.downlink_bps, [s.down_s_per_bit for s in sources], n),
@@ -102,7 +102,8 @@ def relative_uncertainty(
     rng = np.random.default_rng(seed)
     sources = []
     for m, name in enumerate(problem.devices):
-        added = (_factor(rng, device, draws)[:, None] - 1.0) * problem.device_s[m]
+        times = problem.device_s[m] if problem.offer is None else problem.offer.device_s[m]
+        added = (_factor(rng, device, draws).reshape(-1, *(1,) * times.ndim) - 1.0) * times
         sources.append(Source(name=f"speed of {name}", device=m, device_s=added))
     speed = _factor(rng, server, draws)[:, None, None] - 1.0
     sources.append(Source(name="speed of the server", server_s=speed * problem.server_s))
@@ -127,17 +128,19 @@ def with_guard(problem: Problem, uncertainty: Uncertainty | None) -> Problem:
             remedy="plan --from-db with fits that have draws, or leave out deadline_confidence",
         )
     epochs = problem.objective.local_epochs
-    device = np.zeros(problem.device_s.shape)
+    device = np.zeros((*problem.device_s.shape, problem.offered))
     for source in uncertainty.sources:
         if source.device is not None and source.device_s is not None:
-            device[source.device] += epochs**2 * (source.device_s**2).mean(axis=0)
+            spread = (source.device_s**2).mean(axis=0)
+            device[source.device] += epochs**2 * spread.reshape(problem.cuts.size, -1)
     sent = round_bytes(epochs, problem.up_bytes, problem.down_bytes, problem.adapter_bytes)
     for size, way in zip(sent, ("up_s_per_bit", "down_s_per_bit"), strict=True):
         spread = _variance([getattr(s, way) for s in uncertainty.sources], (len(problem.devices),))
-        device += spread[:, None] * (8.0 * np.asarray(size)) ** 2
+        device += (spread[:, None] * (8.0 * np.asarray(size)) ** 2)[:, :, None]
     # Independent sources: variances add up, and their root is the spread of the delay.
     server = epochs**2 * _variance([s.server_s for s in uncertainty.sources], problem.server_s.shape)
-    spread_s = np.sqrt(device[:, :, None] + server[None, :, :])
+    # Columns as in a table: server frequencies, and at each of them the device's.
+    spread_s = np.sqrt(device[:, :, None, :] + server[None, :, :, None]).reshape(*problem.device_s.shape, -1)
     return replace(problem, guard_s=NormalDist().inv_cdf(confidence) * spread_s)
 
 
@@ -149,13 +152,15 @@ def certainties(problem: Problem, choices: Sequence[tuple[int, int]], uncertaint
     terms: list[list[DelayTerms]] = [[] for _ in choices]
     for n in range(uncertainty.draws):
         drawn = uncertainty.drawn(problem, n)
-        for m, (t, costs) in enumerate(_costs(drawn)):
+        found = _costs(drawn)
+        best = _best_cuts(drawn, found)
+        for m, (t, _) in enumerate(found):
             cut, frequency = choices[m]
-            best = np.unravel_index(int(np.argmin(costs)), costs.shape)
             # A draw in which nothing is feasible confirms no cut.
-            same[n, m] = np.isfinite(costs[best]) and best[0] == cut
+            same[n, m] = best[m] == cut
             delay[n, m] = t.delay_s[cut, frequency]
-            terms[m].append(drawn.terms(m, cut, float(t.server_s[cut, frequency])))
+            held = drawn.at_offered(t.device_place(frequency))
+            terms[m].append(held.terms(m, cut, float(t.server_s[cut, frequency])))
             if t.energy_j is not None:
                 energy[n, m] = t.energy_j[cut, frequency]
     linked = any(s.up_s_per_bit is not None or s.down_s_per_bit is not None for s in uncertainty.sources)
@@ -217,16 +222,37 @@ def _costs(problem: Problem) -> list[tuple[Table, Array]]:
     return found
 
 
+def _best_cuts(problem: Problem, found: Sequence[tuple[Table, Array]]) -> list[int]:
+    """Index of the cut that each device would get; -1 for all of them where there is no plan."""
+    cap_j = problem.constraints.fleet_energy_j
+    pairs = [(costs, t.device_energy_j) for t, costs in found if t.device_energy_j is not None]
+    if cap_j is not None and len(pairs) == len(found):
+        columns = columns_of(pairs, cap_j)
+        return (
+            [-1] * len(found)
+            if columns is None
+            else [i // t.delay_s.shape[1] for i, (t, _) in zip(columns, found, strict=True)]
+        )
+    best = [np.unravel_index(int(np.argmin(costs)), costs.shape) for _, costs in found]
+    return [int(b[0]) if np.isfinite(costs[b]) else -1 for b, (_, costs) in zip(best, found, strict=True)]
+
+
 def _factor(rng: np.random.Generator, sigma: float, count: int) -> Array:
     return np.asarray(rng.lognormal(0.0, sigma, count))
 
 
-def _devices(base: Array, sources: Sequence[Source], n: int) -> Array:
+def _with_device_times(problem: Problem, sources: Sequence[Source], n: int) -> Problem:
+    """The problem with the times of its devices as draw n has them, at every frequency they may choose."""
+    base = problem.device_s if problem.offer is None else problem.offer.device_s
     total: Array = base.copy()
     for source in sources:
         if source.device is not None and source.device_s is not None:
             total[source.device] += source.device_s[n]
-    return total
+    # Wide normal draws can pass zero, and a negative time would be a gift.
+    total = np.maximum(total, 1e-12)
+    if problem.offer is None:
+        return replace(problem, device_s=total)
+    return replace(problem, offer=replace(problem.offer, device_s=total))
 
 
 def _plus(base: Array, added: list[Array | None], n: int) -> Array:

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("core", "db", "profilers", "calibrate", "card", "split", "reports", "workflows", "cli")
 # Loops for numba: their parameters are arrays in NamedTuples, or are what the machine code is made of.
-KERNELS = ("kernels.py", "hull_kernels.py")
+KERNELS = ("kernels.py", "hull_kernels.py", "device_kernels.py")
 
 
 @cache

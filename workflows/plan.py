@@ -111,6 +111,9 @@ def _check_scheme(options: PlanOptions, scheme: str, *, has_curve: bool) -> None
         raise UsageError(
             "--pareto, --sensitivity and --confidence are for --scheme card", remedy="leave them out with sft"
         )
+    for flag in ("--device-weight", "--device-energy", "--max-fleet-energy"):
+        if scheme == "sft" and flag in asked:
+            raise UsageError(f"{flag} has no effect on scheme sft, which weighs no energy", remedy=f"leave {flag} out")
     if "--min-accuracy" in asked and not has_curve:
         raise UsageError(
             "--min-accuracy has no effect: the scenario has no accuracy curve",
@@ -167,6 +170,9 @@ def _objective(base: Objective, options: PlanOptions) -> Objective:
         "local_epochs": options.local_epochs,
         "compression": options.compression,
         "energy": options.energy,
+        "device_energy_weight": options.device_weight,
+        "device_energy": options.device_energy,
+        "device_frequencies": options.device_frequencies,
     }
     objective = replace(base, **{k: v for k, v in given.items() if v is not None})
     check_objective(objective)
@@ -180,6 +186,7 @@ def _constraints(base: Constraints, options: PlanOptions) -> Constraints:
         "server_power_w": options.max_server_power_w,
         "server_energy_j": options.max_server_energy_j,
         "device_energy_j": options.max_device_energy_j,
+        "fleet_energy_j": options.max_fleet_energy_j,
         "min_device_layers": options.min_device_layers,
     }
     return replace(base, **{k: v for k, v in given.items() if v is not None})
@@ -252,6 +259,9 @@ def _given(device: CalibratedDevice) -> Given:
         downlink_bps=device.downlink_bps,
         memory_bytes=device.memory_bytes,
         power_w=device.power_w,
+        frequencies_hz=device.frequencies_hz,
+        transmit_power_w=device.transmit_power_w,
+        receive_power_w=device.receive_power_w,
     )
 
 
@@ -287,11 +297,13 @@ def _check_file(file: CalibratedScenario, options: PlanOptions, scheme: str) -> 
     if scheme != "sft" and file.sft is not None:
         raise UsageError("[sft] has no effect on scheme card", remedy="leave it out, or use --scheme sft")
     if scheme == "sft":
-        for key in ("weight", "weight_on", "range", "device_energy_weight", "benchmark"):
+        for key in ("weight", "weight_on", "range", "device_energy_weight", "device_energy", "benchmark"):
             if key in file.given:
                 raise UsageError(f"[objective] {key} has no effect on scheme sft", remedy=f"leave {key} out")
         if file.objective.energy != "busy":
             raise UsageError("scheme sft counts busy energy", remedy='leave energy out, or write energy = "busy"')
+        if file.constraints.fleet_energy_j is not None:
+            raise UsageError("fleet_energy_j is for scheme card", remedy="leave it out with sft")
         if file.constraints.deadline_confidence is not None:
             raise UsageError("deadline_confidence is for scheme card", remedy="leave it out with sft")
         _check_shared(file, options)
@@ -348,10 +360,13 @@ def _assumed(options: PlanOptions, file: CalibratedScenario, scheme: str) -> tup
     return (*words, *(_link_defaults(None) if options.channel is not None else ()))
 
 
+_TYPED = ("memory_bytes", "power_w", "transmit_power_w", "receive_power_w")
+
+
 def _of_the_file(file: CalibratedScenario) -> list[tuple[str, float]]:
     """What a file gives in place of what was measured."""
     parties = [*file.devices, *(() if file.server is None else (file.server,))]
-    every = [(f"{key} of {p.name}", getattr(p, key, None)) for p in parties for key in ("memory_bytes", "power_w")]
+    every = [(f"{key} of {p.name}", getattr(p, key, None)) for p in parties for key in _TYPED]
     return [(name, value) for name, value in every if value is not None]
 
 

@@ -1,7 +1,8 @@
 """Scenario files over calibrated devices: who takes part, what they share and what is wanted; constants are measured.
 
     [server]     name, memory_bytes
-    [[devices]]  name, uplink_bps, downlink_bps, memory_bytes, power_w
+    [[devices]]  name, uplink_bps, downlink_bps, memory_bytes, power_w,
+                 frequencies_hz, transmit_power_w, receive_power_w
     [objective], [constraints], [link], [sft], scheme, rounds as in a scenario that gives every number
 
 Names are labels or keys of the database, LABEL@MODE for a power mode. What a measurement or a fit says cannot be said
@@ -38,13 +39,19 @@ class CalibratedServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibratedDevice:
-    """A device by its label, with its link; rates in bit/s, `memory_bytes` and `power_w` in place of what was found."""
+    """A device by its label, with its link; rates in bit/s, `memory_bytes` and `power_w` in place of what was found.
+
+    `frequencies_hz` are the only ones it may choose among; the powers of its radio are measured nowhere.
+    """
 
     name: str
     uplink_bps: float | None = None
     downlink_bps: float | None = None
     memory_bytes: float | None = None
     power_w: float | None = None
+    frequencies_hz: tuple[float, ...] = ()
+    transmit_power_w: float | None = None
+    receive_power_w: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

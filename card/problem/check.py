@@ -9,12 +9,15 @@ from cardlab.card.link.snr_maps import snr_map
 from cardlab.card.problem.scenario import (
     BENCHMARKS,
     CHANNELS,
+    DEVICE_ENERGIES,
+    DEVICE_FREQUENCIES,
     ENERGIES,
     FADINGS,
     RANGES,
     SCHEMES,
     WEIGHT_ON,
     Constraints,
+    DeviceSpec,
     LinkSpec,
     Objective,
     Scenario,
@@ -53,6 +56,7 @@ def check_scenario(scenario: Scenario) -> None:
     if scenario.link is not None:
         check_link(scenario.link)
     _devices(scenario)
+    _device_choices(scenario)
     check_constraints(scenario.constraints, scenario.task.layers)
     check_sft(scenario.sft)
 
@@ -69,12 +73,14 @@ def check_objective(objective: Objective) -> None:
     _choice("objective", "weight_on", objective.weight_on, WEIGHT_ON)
     _choice("objective", "range", objective.range, RANGES)
     _choice("objective", "energy", objective.energy, ENERGIES)
+    _choice("objective", "device_energy", objective.device_energy, DEVICE_ENERGIES)
+    _choice("objective", "device_frequencies", objective.device_frequencies, DEVICE_FREQUENCIES)
     _choice("objective", "benchmark", objective.benchmark, BENCHMARKS)
 
 
 def check_constraints(limits: Constraints, layers: int) -> None:
     """Raise ScenarioError if a limit makes no sense for a model of that many layers."""
-    for key in ("deadline_s", "server_power_w", "server_energy_j", "device_energy_j"):
+    for key in ("deadline_s", "server_power_w", "server_energy_j", "device_energy_j", "fleet_energy_j"):
         _positive("constraints", key, getattr(limits, key))
     _plausible(plausible.SERVER_POWER, "constraints", "server_power_w", limits.server_power_w)
     if limits.min_device_layers is not None and not 1 <= limits.min_device_layers < layers:
@@ -179,7 +185,13 @@ _OF_DEVICES = {
     "downlink_bps": plausible.LINK_RATE,
     "memory_bytes": plausible.MEMORY,
     "power_w": plausible.POWER,
+    "wait_power_w": plausible.POWER,
+    "idle_power_w": plausible.POWER,
+    "transmit_power_w": plausible.POWER,
+    "receive_power_w": plausible.POWER,
 }
+# A power of the radio may be 0: a cable draws none worth counting.
+_OR_NONE = ("static_power_w", "wait_power_w", "idle_power_w", "transmit_power_w", "receive_power_w")
 
 
 def _devices(scenario: Scenario) -> None:
@@ -199,8 +211,10 @@ def _devices(scenario: Scenario) -> None:
             "downlink_bps",
             "memory_bytes",
             "power_w",
+            "kappa_w_per_hz3",
         ):
             _positive("devices", key, getattr(device, key), who, index)
+        _own_powers(device, who, index)
         for key, bounds in _OF_DEVICES.items():
             _plausible(bounds, "devices", key, getattr(device, key), who, index)
         if scenario.link is None and (device.uplink_bps is None or device.downlink_bps is None):
@@ -213,13 +227,63 @@ def _devices(scenario: Scenario) -> None:
             )
 
 
+def _own_powers(device: DeviceSpec, who: str, index: int) -> None:
+    """What a device gives of its frequencies and powers."""
+    for key in _OR_NONE:
+        value = getattr(device, key)
+        if value is not None and not value >= 0:
+            raise _misfit("devices", key, f"is {value:g}", "give 0 or more", index, who)
+    listed = device.frequencies_hz
+    for hz in listed:
+        _positive("devices", "frequencies_hz", hz, who, index)
+        _plausible(plausible.FREQUENCY, "devices", "frequencies_hz", hz, who, index)
+    if listed and device.frequency_hz not in listed:
+        problem = f"does not hold its frequency_hz, {device.frequency_hz:g}"
+        raise _misfit("devices", "frequencies_hz", problem, "add it, or hold one that is listed", index, who)
+    if device.kappa_w_per_hz3 is not None and device.power_w is not None:
+        raise _misfit("devices", "power_w", "stands beside kappa_w_per_hz3", "leave one of them out", index, who)
+    if device.static_power_w is not None and device.kappa_w_per_hz3 is None:
+        raise _misfit(
+            "devices", "static_power_w", "has no effect without kappa_w_per_hz3", "give both, or power_w", index, who
+        )
+
+
+def _device_choices(scenario: Scenario) -> None:
+    """Where devices choose their frequency, some must have a choice, and its power must be known for all or none."""
+    if scenario.objective.device_frequencies == "held":
+        return
+    if not any(len(set(device.frequencies_hz)) > 1 for device in scenario.devices):
+        raise _misfit(
+            "objective",
+            "device_frequencies",
+            'is "all", and no device lists frequencies to choose among',
+            'give frequencies_hz in [[devices]], or use "held" (--device-frequencies held)',
+        )
+    for index, device in enumerate(scenario.devices):
+        if device.power_w is not None and len(set(device.frequencies_hz)) > 1:
+            raise _misfit(
+                "devices",
+                "power_w",
+                "is of one frequency, and the device may choose among several",
+                "give kappa_w_per_hz3 and static_power_w instead",
+                index,
+                f"device {device.name!r}: ",
+            )
+
+
 def check_party(table: str, party: CalibratedParty, index: int = 0) -> None:
     """Raise ScenarioError where what a file gives of a calibrated party makes no sense; None was not given."""
     who = f"device {party.name!r}: " if table == "devices" else ""
     for key, bounds in _OF_DEVICES.items():
         value = getattr(party, key, None)
-        _positive(table, key, value, who, index)
+        if key not in _OR_NONE:
+            _positive(table, key, value, who, index)
+        elif value is not None and not value >= 0:
+            raise _misfit(table, key, f"is {value:g}", "give 0 or more", index, who)
         _plausible(bounds, table, key, value, who, index)
+    for hz in getattr(party, "frequencies_hz", ()):
+        _positive(table, "frequencies_hz", hz, who, index)
+        _plausible(plausible.FREQUENCY, table, "frequencies_hz", hz, who, index)
 
 
 def _misfit(table: str, key: str, problem: str, remedy: str, index: int = 0, who: str = "") -> MisfitError:

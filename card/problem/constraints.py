@@ -1,4 +1,4 @@
-"""Constraints as masks over cut and frequency, and in words when none is left."""
+"""Constraints as masks over cut and frequencies, and in words when none is left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cardlab.card.problem.arrays import Array, Mask
-from cardlab.card.problem.objective import Table
+from cardlab.card.problem.objective import Table, device_power_remedy, unknown_device_power
 from cardlab.card.problem.problem import Problem
 from cardlab.core.errors import InfeasibleError, PlanError
 from cardlab.core.text import data_size, si
@@ -118,25 +118,28 @@ def check_caps(problem: Problem) -> None:
                 f"a cap on the server's {words} cannot be kept: its power is not known",
                 remedy=f"measure it with a meter, or leave {option} out",
             )
-    if caps.device_energy_j is not None:
-        unknown = [name for name, w in zip(problem.devices, problem.device_power_w, strict=True) if np.isnan(w)]
-        if unknown:
+    for cap, words, option in (
+        (caps.device_energy_j, "a device's energy", "--max-device-energy"),
+        (caps.fleet_energy_j, "the devices' energy", "--max-fleet-energy"),
+    ):
+        lacking = None if cap is None else unknown_device_power(problem)
+        if lacking is not None:
             raise PlanError(
-                f"a cap on a device's energy cannot be kept: the power of {unknown[0]} is not known",
-                remedy="measure it with a meter, or leave --max-device-energy out",
+                f"a cap on {words} cannot be kept: {lacking}",
+                remedy=device_power_remedy(problem, f"leave {option} out"),
             )
 
 
 def limits_of(
     problem: Problem, m: int, t: Table, cuts: Array | None = None, frequencies: Array | None = None
 ) -> Limits:
-    """The constraints of device m over its table; `cuts` [C] and `frequencies` [F], bool, admit only some."""
+    """The constraints of device m over its table; `cuts` [C] and server `frequencies` [F], bool, admit only some."""
     shape = t.delay_s.shape
     measures = Measures(
         delay_s=t.delay_s if problem.guard_s is None else t.delay_s + problem.guard_s[m],
         server_power_w=None if t.power_w is None else np.broadcast_to(t.power_w, shape),
         server_energy_j=t.energy_j,
-        device_energy_j=None if t.device_energy_j is None else _over(t.device_energy_j, shape),
+        device_energy_j=t.device_energy_j,
         layers=_over(problem.cuts.astype(float), shape),
         device_memory_bytes=_over(problem.device_memory_bytes[m], shape),
         device_memory_limit_bytes=float(problem.device_memory_limit_bytes[m]),
@@ -149,7 +152,7 @@ def limits_of(
     if cuts is not None:
         feasible &= np.asarray(cuts, dtype=bool)[:, None]
     if frequencies is not None:
-        feasible &= np.asarray(frequencies, dtype=bool)[None, :]
+        feasible &= np.repeat(np.asarray(frequencies, dtype=bool), t.offered)[None, :]
     return Limits((shape[0], shape[1]), limits, feasible)
 
 

@@ -44,6 +44,7 @@ def datasheet_problem(
         # Through one known point, as one reads it off a datasheet; measured curves are flatter at low frequencies.
         power_w=None if power_w is None else power_w[top] * (frequencies / frequencies[top]) ** 3,
         wait_power_w=None,
+        offer=None,
         objective=replace(problem.objective, energy=energy),
         guard_s=None,
     )

@@ -122,6 +122,12 @@ def round_bytes(
     return epochs * up_bytes + adapter_bytes, epochs * down_bytes + adapter_bytes
 
 
+def on_air_s(epochs: float, each: MiniBatch, once: OncePerRound, link: Link) -> tuple[Quantity, Quantity]:
+    """Seconds of a round that a device sends and that it receives, adapters included; latency sends nothing."""
+    up_bits, down_bits = epochs * each.up_bits + once.adapter_bits, epochs * each.down_bits + once.adapter_bits
+    return up_bits * s_per_bit(link.uplink_bps), down_bits * s_per_bit(link.downlink_bps)
+
+
 def delay_terms(terms: RoundTerms) -> DelayTerms:
     """The terms of one device as the record that a plan keeps; each must be one number."""
     return DelayTerms(**{name: float(value) for name, value in terms._asdict().items()})

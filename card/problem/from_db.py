@@ -12,6 +12,7 @@ from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.check import check_constraints
 from cardlab.card.problem.codec_times import Codecs, codecs_of
 from cardlab.card.problem.datasheet import datasheet_problem
+from cardlab.card.problem.device_offers import DeviceChoices, curves_of, held_hz, held_power_w
 from cardlab.card.problem.inputs import PlanInputs
 from cardlab.card.problem.measured import (
     Fits,
@@ -112,6 +113,9 @@ def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
     profiles = [newest_profile(store, party, task) for party in parties]
     server_profile = newest_profile(store, serving, task)
     fits = server_fits(store, server, task, server_profile)
+    choices = None
+    if request.objective.device_frequencies == "all":
+        choices = _choices(store, request, parties, profiles)
     codecs = codecs_of(store, [p.run.device.key for p in profiles], server.key, task.uid)
     found = _Assembly(
         request=request,
@@ -123,9 +127,29 @@ def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
         fits=fits,
         server_profile=server_profile,
         codecs=codecs,
+        choices=choices,
         shared_keys=_shared_keys(store, [*profiles, server_profile]),
     )
     return found.gathered(rounds)
+
+
+def _choices(store: Store, request: Request, parties: Sequence[Party], profiles: Sequence[Profile]) -> DeviceChoices:
+    """What each device offers. Raises PlanError where none has a choice, or its power is known for one frequency."""
+    given = request.of_each(len(parties))
+    rows = zip(parties, profiles, given, strict=True)
+    choices = DeviceChoices(tuple(curves_of(store, p.label, profile, g) for p, profile, g in rows))
+    if not any(curves.frequency_hz.size > 1 for curves in choices.curves):
+        raise PlanError(
+            "no device has a frequency to choose: each was profiled at one",
+            remedy="profile a device at several (profile-device --frequencies 8), or use --device-frequencies held",
+        )
+    for curves, one in zip(choices.curves, given, strict=True):
+        if one.power_w is not None and curves.frequency_hz.size > 1:
+            raise PlanError(
+                f"power_w of {curves.label!r} is of one frequency, and {curves.label!r} may choose among several",
+                remedy="leave power_w out, or use --device-frequencies held",
+            )
+    return choices
 
 
 def _link(store: Store, request: Request) -> Link | None:
@@ -183,13 +207,14 @@ class _Assembly:
     fits: Fits
     server_profile: Profile
     codecs: Codecs
+    choices: DeviceChoices | None
     shared_keys: tuple[str, ...]
 
     def gathered(self, rounds: int) -> Gathered:
         """The problems and what they were made of."""
         problem, assumed = self._problem()
         cuts: Array = problem.cuts.astype(np.float64)
-        used = self._used()
+        used = [*self._used(), *(() if self.choices is None else self.choices.fits)]
         measured = Measured(
             profiles=self.profiles,
             labels=problem.devices,
@@ -197,6 +222,7 @@ class _Assembly:
             cuts=cuts,
             fits=self.fits,
             frequencies=problem.frequency_hz,
+            device_sources=() if self.choices is None else self.choices.sources(cuts),
         )
         return Gathered(
             problems=self._rounds(problem, rounds, self.request.link),
@@ -268,6 +294,12 @@ class _Assembly:
             device_power_w=np.array(
                 [g.power_w or device_power_w(p) for g, p in zip(self._given(), self.profiles, strict=True)]
             ),
+            device_frequency_hz=np.array([held_hz(p) for p in self.profiles]),
+            device_wait_power_w=np.array([held_power_w(p, "wait_power") for p in self.profiles]),
+            device_idle_power_w=np.array([_or_nan(idle_power_w(p)) for p in self.profiles]),
+            transmit_power_w=np.array([_or_nan(g.transmit_power_w) for g in self._given()]),
+            receive_power_w=np.array([_or_nan(g.receive_power_w) for g in self._given()]),
+            offer=None if self.choices is None else self.choices.offer(layers),
             objective=objective,
             constraints=self.request.constraints,
             provenance=tuple(
@@ -385,10 +417,11 @@ class _Assembly:
     def _marks(self) -> list[str]:
         """What the fits' own warnings and the flags of the devices' times say, the same words once."""
         said: dict[str, list[str]] = {}
-        for fit in self._used():
+        of_devices = () if self.choices is None else self.choices.fits
+        for fit in [*self._used(), *of_devices]:
             what = subject(fit.quantity, segment=fit.segment, phase=fit.phase, rail=fit.rail)
             for warning in fit.warnings:
-                said.setdefault(f"fits of {self.server.name}: {warning}", []).append(what)
+                said.setdefault(f"fits of {fit.device_name}: {warning}", []).append(what)
         for profile in self.profiles:
             for segment, phase in device_parts(self.task.architecture):
                 measurement = best_point(profile).find("latency", segment, phase)
@@ -403,6 +436,7 @@ class _Assembly:
         devices = [p.run.device for p in self.profiles]
         notes.extend(_origin_notes(devices, self.server))
         notes.extend(self._marks())
+        notes.extend(() if self.choices is None else self.choices.said)
         notes.extend(self.shared_keys)
         if self.link is not None:
             notes.append(f"link {self.link.name!r}, measured {self.link.measured_at}")
@@ -413,7 +447,8 @@ class _Assembly:
 
 def _assumed_of(given: Given) -> tuple[Provenance, ...]:
     """The origin of what somebody gave in place of what was measured; rates are of a link, and are typed anyway."""
-    return () if given.memory_bytes is None and given.power_w is None else (Provenance.of(Origin.ASSUMED),)
+    typed = (given.memory_bytes, given.power_w, given.transmit_power_w, given.receive_power_w)
+    return () if all(value is None for value in typed) else (Provenance.of(Origin.ASSUMED),)
 
 
 def _shared_keys(store: Store, profiles: Sequence[Profile]) -> tuple[str, ...]:

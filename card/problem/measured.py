@@ -146,25 +146,35 @@ def idle_power_w(profile: Profile) -> float | None:
     return None if idle is None else idle.value
 
 
-def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> Fits:
-    """The selected fits of the server by (quantity, segment, phase), of the profile's execution.
+def fits_of(store: Store, device: Device, task: Task, profile: Profile, *, same_state: bool = False) -> Fits:
+    """The selected fits of a device by (quantity, segment, phase), of the profile's execution.
 
     Powers are those of the rail that covers the whole device. Where several power modes or memory frequencies
-    were measured, those of the profile's best point count. Raises PlanError naming a part without a fit.
+    were measured, those of the profile's best point count; with `same_state` no others do.
     """
     state, rail = best_point(profile).operating, profile.total_rail
     # Latency and power belong to a power mode and a memory frequency: a fit of another one would mix two machines.
     here = (None, None) if state is None else (state.power_mode, state.memory_hz)
     found: dict[tuple[str, str | None, str | None], Fit] = {}
-    for stored in store.fits.newest(device=server.key, task=task.uid, selected_only=True):
+    for stored in store.fits.newest(device=device.key, task=task.uid, selected_only=True):
         fit = stored.fit
         key = (fit.quantity, fit.segment, fit.phase)
         if fit.execution not in (None, profile.run.execution.uid):
             continue
         if fit.quantity in ("power", "wait_power") and rail is not None and fit.rail != rail:
             continue
-        if key not in found or (fit.power_mode, fit.memory_hz) == here:
+        there = (fit.power_mode, fit.memory_hz) == here
+        if there or (key not in found and not same_state):
             found[key] = fit
+    return found
+
+
+def server_fits(store: Store, server: Device, task: Task, profile: Profile) -> Fits:
+    """The selected fits of the server by (quantity, segment, phase), of the profile's execution.
+
+    Raises PlanError naming a part without a fit.
+    """
+    found = fits_of(store, server, task, profile)
     for segment, phase in server_parts(task.architecture):
         if ("latency", segment, phase) not in found:
             raise PlanError(
@@ -180,10 +190,18 @@ def server_frequencies(profile: Profile, fits: Fits) -> Array:
     [NaN] where the device has no frequency control, which only constant laws can be evaluated at. Raises PlanError
     where laws depend on the frequency and the run does not say what was offered: any choice would be a guess.
     """
-    offered = profile.run.offered_hz
     axis = latency_fit(fits, server_parts(architecture_of(profile))[0]).x
     if axis.min is None or axis.max is None:
         return np.array([np.nan])
+    return within(profile, axis.min, axis.max)
+
+
+def within(profile: Profile, low_hz: float, high_hz: float) -> Array:
+    """The frequencies that a run says its device offered, between those its fits cover.
+
+    Raises PlanError where it does not say any.
+    """
+    offered = profile.run.offered_hz
     if not offered:
         raise PlanError(
             f"run {profile.run.uid[:12]} of {profile.run.device.name!r} does not say which frequencies were offered",
@@ -191,9 +209,9 @@ def server_frequencies(profile: Profile, fits: Fits) -> Array:
         )
     frequencies = np.unique(np.array(offered, dtype=float))
     # Half a percent of room: the frequency read back under load is never quite the one requested.
-    inside = frequencies[(frequencies >= axis.min * 0.995) & (frequencies <= axis.max * 1.005)]
+    inside = frequencies[(frequencies >= low_hz * 0.995) & (frequencies <= high_hz * 1.005)]
     # Nothing offered lies where the fits hold; the highest one measured is the nearest that is known.
-    return inside if inside.size else np.array([axis.max])
+    return inside if inside.size else np.array([high_hz])
 
 
 def server_seconds(fits: Fits, architecture: Architecture, cuts: Array, frequencies: Array) -> Array:
@@ -246,6 +264,7 @@ class Measured:
         architecture: of the task.
         cuts: layers on the device [C].
         fits: of the server; frequencies: what it offers, Hz [F].
+        device_sources: of each device that chooses its frequency [M]; empty where all hold theirs.
     """
 
     profiles: Sequence[Profile]
@@ -254,6 +273,7 @@ class Measured:
     cuts: Array
     fits: Fits
     frequencies: Array
+    device_sources: tuple[Source, ...] = ()
 
 
 def uncertainty_of(measured: Measured, links: Sequence[Source] = ()) -> Uncertainty:
@@ -266,14 +286,14 @@ def uncertainty_of(measured: Measured, links: Sequence[Source] = ()) -> Uncertai
         sources.append(
             Source(
                 name=f"server {' '.join(part)}",
-                server_s=count[None, :, None] * _spread(fit, frequencies)[:, None, :],
+                server_s=count[None, :, None] * spread_of(fit, frequencies)[:, None, :],
             )
         )
     power, wait = fits.get(("power", None, None)), fits.get(("wait_power", None, None))
     if power is not None:
-        sources.append(Source(name="server power", power_w=_spread(power, frequencies)))
+        sources.append(Source(name="server power", power_w=spread_of(power, frequencies)))
         if wait is not None:
-            sources.append(Source(name="server waiting power", wait_power_w=_spread(wait, frequencies)))
+            sources.append(Source(name="server waiting power", wait_power_w=spread_of(wait, frequencies)))
         # A meter's gain error does not average out over points: it moves the whole curve.
         gain = power.meter_systematic
         if gain:
@@ -283,13 +303,20 @@ def uncertainty_of(measured: Measured, links: Sequence[Source] = ()) -> Uncertai
             sources.append(
                 Source(name="server power meter", power_w=off * curve(power, frequencies), wait_power_w=waiting)
             )
+    if measured.device_sources:
+        return Uncertainty(sources=(*sources, *measured.device_sources), draws=DRAWS)
     for m, (profile, label) in enumerate(zip(measured.profiles, measured.labels, strict=True)):
-        added = np.zeros((DRAWS, cuts.size))
-        for part, (_, stderr) in _segment_times(profile).items():
-            seed = (profile.run.uid, *part)
-            added += stderr * _normal(*seed)[:, None] * on_device(architecture, part[0], cuts)
-        sources.append(Source(name=f"times of {label}", device=m, device_s=added))
+        sources.append(Source(name=f"times of {label}", device=m, device_s=held_spread_s(profile, cuts)))
     return Uncertainty(sources=tuple(sources), draws=DRAWS)
+
+
+def held_spread_s(profile: Profile, cuts: Array) -> Array:
+    """What draws add to a device's seconds at its best point [N,C]."""
+    added = np.zeros((DRAWS, cuts.size))
+    for part, (_, stderr) in _segment_times(profile).items():
+        seed = (profile.run.uid, *part)
+        added += stderr * _normal(*seed)[:, None] * on_device(architecture_of(profile), part[0], cuts)
+    return added
 
 
 def link_source(link: Link, *, up: Mask, down: Mask) -> Source | None:
@@ -322,7 +349,7 @@ def _message_spread(link: Link, way: str) -> Array | None:
     return np.asarray((1.0 / slow_bps - 1.0 / quick_bps) / (2.0 * 1.96) * _normal(link.uid, way))
 
 
-def _spread(fit: Fit, frequencies: Array) -> Array:
+def spread_of(fit: Fit, frequencies: Array) -> Array:
     """What draws of a fit add to its curve [N,F]: parameters, and one misfit for the fit."""
     # Fits may keep fewer draws than are asked for here; repeating them keeps their spread.
     drawn = np.resize(fit.predict_draws(_at(fit, frequencies)), (DRAWS, frequencies.size))

@@ -27,12 +27,17 @@ class Given:
         uplink_bps, downlink_bps: its link, bit/s.
         memory_bytes: limit in place of what its profile found.
         power_w: of the whole device at work, in place of what its meter read.
+        frequencies_hz: the only ones it may choose among, where devices choose; empty leaves all.
+        transmit_power_w, receive_power_w: what its radio draws while it sends and receives, which nothing measures.
     """
 
     uplink_bps: float | None = None
     downlink_bps: float | None = None
     memory_bytes: float | None = None
     power_w: float | None = None
+    frequencies_hz: tuple[float, ...] = ()
+    transmit_power_w: float | None = None
+    receive_power_w: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

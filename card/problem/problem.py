@@ -21,11 +21,20 @@ from cardlab.card.problem.delay import (
     RoundTerms,
     delay_terms,
     moving_s,
+    on_air_s,
     round_seconds,
     round_terms,
 )
-from cardlab.card.problem.energy import device_energy_j
-from cardlab.card.problem.scenario import Constraints, Objective, Scenario
+from cardlab.card.problem.energy import (
+    DeviceJoules,
+    DevicePowers,
+    DeviceTimes,
+    device_energy_j,
+    device_joules,
+    device_round_j,
+)
+from cardlab.card.problem.offer import Offer, OneDevice, offer_of
+from cardlab.card.problem.scenario import Constraints, DeviceSpec, Objective, Scenario
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.plan import DelayTerms
 
@@ -62,6 +71,13 @@ class Problem:
         device_memory_bytes, device_memory_limit_bytes: [M,C], [M]; NaN is unknown or no limit.
         server_memory_bytes, server_memory_limit_bytes: [C] and a number.
         device_power_w: [M], NaN unknown.
+        device_frequency_hz: what each device holds [M], NaN unknown.
+        device_wait_power_w: of each device waiting with that frequency held [M], NaN unknown.
+        device_idle_power_w: of each device with nothing to do [M], NaN unknown.
+        transmit_power_w, receive_power_w: what each device's radio adds while it sends and receives [M], NaN unknown.
+        device_price_per_j: cost that a joule of each device's own energy adds to the objective [M]; None adds none.
+        offer: the frequencies devices choose among; None where each holds its own. `device_s` and the powers above are
+            then of no consequence.
         switch_s: seconds that every round takes to switch over.
         device_layer_s, server_layer_s: seconds to fetch one layer on a device [M] and on the server; NaN unknown, None
             where moving a cut takes no time (a scenario).
@@ -93,6 +109,13 @@ class Problem:
     server_memory_bytes: Array
     server_memory_limit_bytes: float = np.nan
     device_power_w: Array
+    device_frequency_hz: Array | None = None
+    device_wait_power_w: Array | None = None
+    device_idle_power_w: Array | None = None
+    transmit_power_w: Array | None = None
+    receive_power_w: Array | None = None
+    device_price_per_j: Array | None = None
+    offer: Offer | None = None
     switch_s: float = 0.0
     device_layer_s: Array | None = None
     server_layer_s: float = np.nan
@@ -108,6 +131,10 @@ class Problem:
 
         `server_s` is what one mini-batch takes on the server: it depends on the frequency that is chosen there.
         """
+        each, once, link = self._round_parts(device, cut, server_s)
+        return round_terms(self.objective.local_epochs, each, once, link)
+
+    def _round_parts(self, device: Places, cut: Places, server_s: Quantity) -> tuple[MiniBatch, OncePerRound, Link]:
         each = MiniBatch(
             device_s=self.device_s[device, cut],
             encode_s=self.encode_s[device, cut],
@@ -126,7 +153,7 @@ class Problem:
             downlink_bps=self.downlink_bps[device],
             latency_s=0.0 if self.latency_s is None else self.latency_s[device],
         )
-        return round_terms(self.objective.local_epochs, each, once, link)
+        return each, once, link
 
     def fixed_s(self, m: int) -> Array:
         """Round delay of device m without the server's compute [C]."""
@@ -137,12 +164,52 @@ class Problem:
         devices, cuts = np.arange(len(self.devices)), np.arange(self.cuts.size)
         return np.asarray(round_seconds(self.round_terms(devices[:, None], cuts[None, :], 0.0)))
 
-    def device_energy_j(self, m: int) -> Array | None:
-        """Energy of device m's own compute in a round [C], None if its power is not known."""
-        power_w = float(self.device_power_w[m])
-        if np.isnan(power_w):
-            return None
-        return np.asarray(device_energy_j(power_w, self.objective.local_epochs, self.device_s[m]))
+    @property
+    def offered(self) -> int:
+        """How many frequencies a device has to choose among, G; 1 where it holds its own."""
+        return 1 if self.offer is None else self.offer.count
+
+    def at_offered(self, places: int | Index) -> Problem:
+        """The problem with every device at the offered frequency of that index, one for all or one each [M]."""
+        if self.offer is None:
+            return self
+        offer = self.offer
+        each = slice(None) if isinstance(places, int) else np.arange(places.size)
+        # For one place these are views: a device is looked at frequency by frequency, and a fleet's times are many.
+        device_s = offer.device_s[each, :, places]
+        return replace(
+            self,
+            device_s=device_s,
+            device_frequency_hz=offer.frequency_hz[each, places],
+            device_power_w=offer.power_w[each, places],
+            device_wait_power_w=offer.wait_power_w[each, places],
+            offer=None,
+        )
+
+    def device_joules(self, device: Places, cut: Places, delay_s: Quantity) -> DeviceJoules:
+        """Energy of a device's round by term, for rounds of these delays; NaN where a power is not known."""
+        each, once, link = self._round_parts(device, cut, 0.0)
+        up_s, down_s = on_air_s(self.objective.local_epochs, each, once, link)
+        powers = DevicePowers(
+            compute_w=self.device_power_w[device],
+            waiting_w=_of(self.device_wait_power_w, device),
+            transmit_w=_of(self.transmit_power_w, device),
+            receive_w=_of(self.receive_power_w, device),
+        )
+        times = DeviceTimes(
+            compute_s=self.objective.local_epochs * each.device_s, up_s=up_s, down_s=down_s, round_s=delay_s
+        )
+        return device_joules(powers, times)
+
+    def device_energy_j(self, m: int, delay_s: Array) -> Array | None:
+        """Energy of device m in rounds of these delays [C,F], counted as the objective says; None unknown."""
+        epochs, whole = self.objective.local_epochs, slice(None)
+        if self.objective.device_energy == "compute":
+            own = np.asarray(device_energy_j(float(self.device_power_w[m]), epochs, self.device_s[m]))[:, None]
+        else:
+            of_cut = self.device_joules(m, whole, delay_s.T)
+            own = np.asarray(device_round_j(of_cut)).T
+        return None if np.isnan(own).any() else np.broadcast_to(own, delay_s.shape)
 
     def moved_from(self, before: Index) -> Problem:
         """The problem of a round whose devices had these cuts [M] in the round before.
@@ -226,7 +293,13 @@ def problem_from_scenario(scenario: Scenario) -> Problem:
         device_memory_limit_bytes=_or_nan([d.memory_bytes for d in devices]),
         server_memory_bytes=task.server_base_bytes + (task.layers - layers) * task.server_bytes_per_layer,
         server_memory_limit_bytes=float("nan") if server.memory_bytes is None else server.memory_bytes,
-        device_power_w=_or_nan([d.power_w for d in devices]),
+        device_power_w=np.array([_device_power(d, np.array([d.frequency_hz]))[0] for d in devices]),
+        device_frequency_hz=np.array([d.frequency_hz for d in devices], dtype=float),
+        device_wait_power_w=_or_nan([d.wait_power_w for d in devices]),
+        device_idle_power_w=_or_nan([d.idle_power_w for d in devices]),
+        transmit_power_w=_or_nan([d.transmit_power_w for d in devices]),
+        receive_power_w=_or_nan([d.receive_power_w for d in devices]),
+        offer=_device_offer(scenario, device_flop),
         objective=scenario.objective,
         constraints=scenario.constraints,
         continuous=continuous,
@@ -244,11 +317,39 @@ def _device_flop(scenario: Scenario, cuts: Index) -> Array:
     return np.asarray(task.layer_forward_flop + first_backward + (cuts - 1) * layer, dtype=float)
 
 
+def _device_power(device: DeviceSpec, frequency_hz: Array) -> Array:
+    """Power at work at each frequency [G], W; NaN unknown."""
+    if device.kappa_w_per_hz3 is not None:
+        return np.asarray((device.static_power_w or 0.0) + device.kappa_w_per_hz3 * frequency_hz**3)
+    return np.full(frequency_hz.size, np.nan if device.power_w is None else device.power_w)
+
+
+def _device_offer(scenario: Scenario, device_flop: Array) -> Offer | None:
+    if scenario.objective.device_frequencies == "held":
+        return None
+    each = []
+    for d in scenario.devices:
+        frequency_hz = np.unique(np.array(d.frequencies_hz or (d.frequency_hz,), dtype=float))
+        each.append(
+            OneDevice(
+                frequency_hz=frequency_hz,
+                device_s=device_flop[:, None] / (frequency_hz * d.delta * d.cores),
+                power_w=_device_power(d, frequency_hz),
+                wait_power_w=np.full(frequency_hz.size, np.nan if d.wait_power_w is None else d.wait_power_w),
+            )
+        )
+    return offer_of(each)
+
+
 def _paper_power(scenario: Scenario, frequencies: Array) -> Array | None:
     server = scenario.server
     if server.kappa_w_per_hz3 is None:
         return None
     return np.asarray(server.static_power_w + server.kappa_w_per_hz3 * frequencies**3)
+
+
+def _of(power_w: Array | None, device: Places) -> Quantity:
+    return np.nan if power_w is None else power_w[device]
 
 
 def _or_nan(values: list[float | None]) -> Array:

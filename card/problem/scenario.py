@@ -17,6 +17,8 @@ CHANNELS = ("good", "normal", "poor")
 FADINGS = ("rayleigh", "none")
 WEIGHT_ON = ("delay", "energy")
 SCHEMES = ("card", "sft")
+DEVICE_ENERGIES = ("compute", "round")
+DEVICE_FREQUENCIES = ("held", "all")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,13 @@ class ServerSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceSpec:
-    """A device by the paper's model, with its link; rates in bit/s."""
+    """A device by the paper's model, with its link; rates in bit/s.
+
+    It holds `frequency_hz`; `frequencies_hz` are those it offers where devices may choose theirs. Its power at work is
+    `power_w`, of the frequency it holds, or static + kappa f^3, of any. `wait_power_w` is drawn while it waits with its
+    frequency held, `idle_power_w` while other devices have their turn, and `transmit_power_w` and `receive_power_w` by
+    its radio alone, on top of waiting.
+    """
 
     name: str
     frequency_hz: float
@@ -75,6 +83,13 @@ class DeviceSpec:
     downlink_bps: float | None = None
     memory_bytes: float | None = None
     power_w: float | None = None
+    frequencies_hz: tuple[float, ...] = ()
+    kappa_w_per_hz3: float | None = None
+    static_power_w: float | None = None
+    wait_power_w: float | None = None
+    idle_power_w: float | None = None
+    transmit_power_w: float | None = None
+    receive_power_w: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +119,10 @@ class Objective:
     before constraints; "common" all devices together; "cut_only" all cuts at the highest frequency;
     "per_cut" as box for delay, and for energy all frequencies at the cut in hand. `energy` is how server energy
     is counted. `compression` is phi. `device_energy_weight` adds that weight times the device's own
-    energy, scaled to its range over cuts. `benchmark` is the frequency of the plans beside: "best" their own
-    optimum, "max" the highest.
+    energy, scaled to its range over cuts and frequencies as the server's is. `device_energy` is how that is counted:
+    "compute" its own compute, "round" the whole round, radio and waiting included. `device_frequencies` "held" leaves
+    each device at its frequency, "all" chooses among those it offers. `benchmark` is the frequency of the plans beside:
+    "best" their own optimum, "max" the highest.
     """
 
     weight: float = 0.2
@@ -115,6 +132,8 @@ class Objective:
     local_epochs: int = 1
     compression: float = 1.0
     device_energy_weight: float = 0.0
+    device_energy: str = "compute"
+    device_frequencies: str = "held"
     benchmark: str = "best"
 
 
@@ -122,7 +141,8 @@ class Objective:
 class Constraints:
     """Limits; None is no limit.
 
-    `deadline_s` and the energies bound each device's round. With `deadline_confidence` (0.5 to 1) the
+    `deadline_s` and the energies bound each device's round, `fleet_energy_j` the energies of all devices in a round
+    together. With `deadline_confidence` (0.5 to 1) the
     deadline must hold with that probability under the uncertainty of the constants, not only on average.
     """
 
@@ -132,6 +152,7 @@ class Constraints:
     server_power_w: float | None = None
     server_energy_j: float | None = None
     device_energy_j: float | None = None
+    fleet_energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,7 +41,7 @@ _TABLES = {
     "sft": SftSpec,
 }
 # Options that do nothing unless they are given.
-_QUIET = ("device_energy_weight", "benchmark")
+_QUIET = ("device_energy_weight", "device_energy", "device_frequencies", "benchmark")
 _TOP = ("scheme", "rounds", "devices", *_TABLES)
 
 

@@ -18,11 +18,23 @@ from cardlab.card.problem.delay import Link, MiniBatch, OncePerRound, round_seco
 from cardlab.card.problem.energy import server_busy_s
 from cardlab.card.problem.objective import Range, check_energy, delay_weight, energy_is_known
 from cardlab.card.problem.problem import PaperServer, Problem
+from cardlab.card.solvers.device_kernels import device_batch, kept_points
 from cardlab.card.solvers.enumeration import common_range
 from cardlab.card.solvers.hull_kernels import admitted_points, hull_vertex, prefix_minimum, table_batch
 from cardlab.card.solvers.hulls import energy_parts, hull_table
-from cardlab.card.solvers.kernels import ROUND, compiled, energy_interval, paper_batch
-from cardlab.card.solvers.records import Cuts, Envelopes, Fleet, PaperAnswer, PaperModel, Rule, Spans, TableAnswer
+from cardlab.card.solvers.kernels import OWN_ROUND, ROUND, compiled, energy_interval, paper_batch
+from cardlab.card.solvers.records import (
+    Cuts,
+    DeviceAnswer,
+    Envelopes,
+    Fleet,
+    OfferedFleet,
+    PaperAnswer,
+    PaperModel,
+    Rule,
+    Spans,
+    TableAnswer,
+)
 from cardlab.core.errors import PlanError
 
 # Devices that one thread takes at a time: some milliseconds of work, and arrays that fit a core's cache.
@@ -35,13 +47,14 @@ class BatchAnswer:
 
     cut: layers on the device, 0 where no choice keeps the limits; place: index of that cut, -1 there;
     frequency_hz, cost: NaN there; listed: index of the frequency among the listed ones, -1 there and where the
-    server takes any frequency.
+    server takes any frequency; offered: index of the device's own frequency, 0 where it holds one, -1 there.
     """
 
     cut: Index
     place: Index
     frequency_hz: Array
     listed: Index
+    offered: Index
     cost: Array
 
     @property
@@ -51,8 +64,16 @@ class BatchAnswer:
 
 
 def batch_applies(problem: Problem) -> bool:
-    """Whether `solve_batch` takes the problem: ranges box or common, and no guard band."""
-    return problem.objective.range in ("box", "common") and problem.guard_s is None
+    """Whether `solve_batch` takes the problem: ranges box or common, no guard band, and of devices that choose their
+    frequency or are charged for whole rounds, tables."""
+    listed = problem.continuous is None or not with_devices(problem)
+    return problem.objective.range in ("box", "common") and problem.guard_s is None and listed
+
+
+def with_devices(problem: Problem) -> bool:
+    """Whether more than a device's cut decides what it costs: its frequency, its whole round, a price of its own."""
+    whole = problem.objective.device_energy == "round"
+    return problem.offer is not None or whole or problem.device_price_per_j is not None
 
 
 def solve_batch(
@@ -73,6 +94,13 @@ def solve_batch(
     if problem.guard_s is not None:
         raise PlanError("a batch knows no guard band", remedy="plan the devices one by one")
     fleet, cuts, rule = _fleet(problem, excluded), _cuts(problem, admitted), _rule(problem)
+    if with_devices(problem):
+        if problem.continuous is not None:
+            raise PlanError(
+                "a batch whose devices choose their frequency needs a server with listed ones",
+                remedy="list frequencies_hz in [server], or plan the devices one by one",
+            )
+        return _offered(problem, fleet, cuts, rule, threads or _cores())
     if problem.continuous is None:
         return _table(problem, fleet, cuts, rule, threads or _cores())
     return _paper(problem, problem.continuous, fleet, cuts, rule, threads or _cores())
@@ -160,7 +188,7 @@ def _cuts(problem: Problem, only: Mask | None) -> Cuts:
 def _rule(problem: Problem) -> Rule:
     limits, weight = problem.constraints, delay_weight(problem)
     # A device without known power keeps every cap on its energy, as in the enumeration.
-    own_known = not np.isnan(problem.device_power_w).all()
+    own_known = problem.offer is not None or not np.isnan(problem.device_power_w).all()
     paper, highest_hz = problem.continuous, np.inf
     if paper is not None and paper.kappa_w_per_hz3 and limits.server_power_w is not None:
         # A cap below the static power leaves no frequency at all, which is a highest one of 0.
@@ -223,13 +251,67 @@ def _table(problem: Problem, fleet: Fleet, cuts: Cuts, rule: Rule, threads: int)
     return _answer(problem, cut, problem.frequency_hz[listed], np.where(cut < 0, -1, listed), cost)
 
 
-def _answer(problem: Problem, place: Index, frequency_hz: Array, listed: Index, cost: Array) -> BatchAnswer:
+def _offered(problem: Problem, fleet: Fleet, cuts: Cuts, rule: Rule, threads: int) -> BatchAnswer:
+    """Tables whose devices choose their frequency, pay for whole rounds, or have a price of their own."""
+    offered = _offered_fleet(problem, fleet)
+    # The fleet's own times are 0 there: what the device takes comes on top, at each of its frequencies.
+    least_s, most_s = (rule.epochs * float(end) for end in (offered.device_s.min(), offered.device_s.max()))
+    spans = _wait_span(offered.fleet, cuts, rule) if problem.objective.energy == "round" else (0.0, 0.0)
+    waits = (spans[0] + least_s, spans[1] + most_s) if problem.objective.energy == "round" else spans
+    hulls, envelopes = hull_table(problem, waits), _envelopes(problem, waits)
+    count = len(problem.uplink_bps)
+    cut, point, place = (np.empty(count, np.int64) for _ in range(3))
+    cost = np.empty(count)
+    kernel = compiled(device_batch, hull_vertex, prefix_minimum, kept_points, *OWN_ROUND)
+
+    def solve(part: slice) -> None:
+        out = DeviceAnswer(cut=cut[part], point=point[part], offered=place[part], cost=cost[part])
+        kernel(offered.part(part), cuts, rule, hulls, envelopes, out)
+
+    _in_blocks(solve, count, threads)
+    listed = hulls.frequency[np.maximum(cut, 0), np.maximum(point, 0)]
+    return _answer(problem, cut, problem.frequency_hz[listed], np.where(cut < 0, -1, listed), cost, place)
+
+
+def _offered_fleet(problem: Problem, fleet: Fleet) -> OfferedFleet:
+    count, offer = len(problem.uplink_bps), problem.offer
+    whole = problem.objective.device_energy == "round"
+    unknown = np.full(count, np.nan)
+    power_w, waiting_w = problem.device_power_w[:, None], unknown[:, None]
+    if problem.device_wait_power_w is not None:
+        waiting_w = problem.device_wait_power_w[:, None]
+    device_s = problem.device_s[:, :, None]
+    if offer is not None:
+        device_s, power_w, waiting_w = offer.device_s, offer.power_w, offer.wait_power_w
+    radio = [unknown if w is None else w for w in (problem.transmit_power_w, problem.receive_power_w)]
+    price = problem.device_price_per_j
+
+    def known(power: Array) -> Array:
+        # What is not known is not weighed and not capped (`check_energy`, `check_caps`), and so any number will do.
+        return np.ascontiguousarray(np.nan_to_num(power, nan=0.0))
+
+    return OfferedFleet(
+        fleet=fleet._replace(device_s=np.zeros((count, problem.cuts.size))),
+        device_s=np.ascontiguousarray(device_s),
+        power_w=known(power_w),
+        waiting_w=known(waiting_w) if whole else np.zeros(power_w.shape),
+        transmit_w=known(radio[0]),
+        receive_w=known(radio[1]),
+        price_per_j=np.empty(0) if price is None else np.ascontiguousarray(price),
+        whole_round=whole,
+    )
+
+
+def _answer(
+    problem: Problem, place: Index, frequency_hz: Array, listed: Index, cost: Array, offered: Index | None = None
+) -> BatchAnswer:
     none = place < 0
     return BatchAnswer(
         cut=np.where(none, 0, problem.cuts[np.maximum(place, 0)]),
         place=place,
         frequency_hz=np.where(none, np.nan, frequency_hz),
         listed=listed,
+        offered=np.where(none, -1, 0 if offered is None else offered),
         cost=np.where(none, np.nan, cost),
     )
 

@@ -10,6 +10,10 @@ Every limit admits an interval of frequencies at each cut, so only the ends, f* 
 limit begins to hold can be optimal. An energy cap Q leaves the frequencies between two roots of
 
     kappa f^3 - q f + P0 = 0,      q = (Q - P_wait A(c)) / W(c)
+
+Where devices choose among frequencies g, every column of the table is a pair (f, g), and a continuous server has the
+candidates of each g. A device that is charged for its whole round makes a second of the server dearer by a_o P_wait(g),
+with a_o what a joule of its own costs, which adds to w/dD above.
 """
 
 from __future__ import annotations
@@ -20,10 +24,11 @@ import numpy as np
 
 from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.constraints import Limits, limits_of
-from cardlab.card.problem.energy import device_energy_j, server_busy_s
+from cardlab.card.problem.energy import device_energy_j, device_round_j, server_busy_s
 from cardlab.card.problem.objective import (
     Range,
     Table,
+    common_of,
     cost,
     delay_weight,
     ranges,
@@ -38,7 +43,10 @@ _INSIDE = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One cut (index) and frequency (index into `table`) of one device, with the whole table behind it."""
+    """One cut (index) and frequency (column of `table`) of one device, with the whole table behind it.
+
+    `costs` are inf where a limit is not kept. `capped`: the fleet's energy cap took away a better choice.
+    """
 
     cut: int
     frequency: int
@@ -46,6 +54,7 @@ class Choice:
     table: Table
     costs: Array
     limits: Limits
+    capped: bool = False
 
 
 def extreme_frequencies(problem: Problem) -> Array:
@@ -72,7 +81,12 @@ def common_range(problem: Problem) -> Range:
     At one cut and frequency energy follows the waiting time in a straight line, so it is extreme at the device that
     waits least or most.
     """
-    points = server_points(problem, None if problem.continuous is None else extreme_frequencies(problem))
+    at = None if problem.continuous is None else extreme_frequencies(problem)
+    return common_of([_extremes_at(problem.at_offered(g), at) for g in range(problem.offered)])
+
+
+def _extremes_at(problem: Problem, at: Array | None) -> Range:
+    points = server_points(problem, at)
     fixed = problem.every_fixed_s()
     epochs = problem.objective.local_epochs
     busy = np.asarray(server_busy_s(epochs, points.server_s))
@@ -81,10 +95,20 @@ def common_range(problem: Problem) -> Range:
     if points.power_w is not None:
         found = server_energy_j(problem, busy, delays, points.power_w, points.wait_power_w)
         energy = None if found is None else (np.array(found.min()), np.array(found.max()))
-    own = np.asarray(device_energy_j(problem.device_power_w[:, None], epochs, problem.device_s))
+    own = _own_extremes(problem, fixed, busy)
     known = own[~np.isnan(own)]
     device = (float(known.min()), float(known.max())) if known.size else None
     return Range((float(delays.min()), float(delays.max())), energy, device)
+
+
+def _own_extremes(problem: Problem, fixed_s: Array, busy_s: Array) -> Array:
+    """Least and most of each device's own energy at each cut; it never falls as the server takes longer."""
+    if problem.objective.device_energy == "compute":
+        epochs = problem.objective.local_epochs
+        return np.asarray(device_energy_j(problem.device_power_w[:, None], epochs, problem.device_s))
+    places = np.arange(len(problem.devices))[:, None], np.arange(problem.cuts.size)[None, :]
+    ends = [fixed_s + end[None, :] for end in (busy_s.min(axis=1), busy_s.max(axis=1))]
+    return np.stack([np.asarray(device_round_j(problem.device_joules(*places, delay_s))) for delay_s in ends])
 
 
 def best_choice(
@@ -112,28 +136,63 @@ def best_choice(
 
 def _candidates(problem: Problem, paper: PaperServer, m: int, extent: Range) -> Array:
     low, high = float(problem.frequency_hz.min()), float(problem.frequency_hz.max())
-    limits = problem.constraints
-    frequencies = [extreme_frequencies(problem), stationary(problem, paper, extent, high).ravel()]
+    frequencies = [extreme_frequencies(problem)]
+    for g in range(problem.offered):
+        frequencies += _candidates_at(problem.at_offered(g), paper, m, extent)
+    return np.unique(np.clip(np.concatenate(frequencies), low, high))
+
+
+def _candidates_at(problem: Problem, paper: PaperServer, m: int, extent: Range) -> list[Array]:
+    """Those of one device frequency."""
+    limits, fixed_s = problem.constraints, problem.fixed_s(m)
+    waiting_w = 0.0
+    if problem.objective.device_energy == "round" and problem.device_wait_power_w is not None:
+        waiting_w = float(np.nan_to_num(problem.device_wait_power_w[m], nan=0.0))
+    added = waiting_w * price_per_j(problem, m, extent)
+    frequencies = [stationary(problem, paper, extent, float(problem.frequency_hz.max()), added).ravel()]
     work_s = problem.objective.local_epochs * paper.flop / paper.flop_per_hz
     if limits.deadline_s is not None:
         # The slowest frequency that still meets the deadline at each cut.
         # Cuts that miss the deadline before the server has begun give no frequency.
-        left_s = limits.deadline_s - problem.fixed_s(m)
-        frequencies.append(work_s[left_s > 0] / left_s[left_s > 0] * (1.0 + _INSIDE))
+        frequencies.append(_slowest(work_s, limits.deadline_s - fixed_s))
+    if waiting_w > 0.0 and limits.device_energy_j is not None:
+        # What is left of the cap when the server has taken no time is waited away.
+        spent_j = problem.device_energy_j(m, fixed_s[:, None])
+        if spent_j is not None:
+            frequencies.append(_slowest(work_s, (limits.device_energy_j - spent_j[:, 0]) / waiting_w))
     kappa = paper.kappa_w_per_hz3
     if kappa and limits.server_power_w is not None and limits.server_power_w > paper.static_power_w:
         frequencies.append(np.cbrt([(limits.server_power_w - paper.static_power_w) / kappa]) * (1.0 - _INSIDE))
     if kappa and limits.server_energy_j is not None:
         waiting_j = np.zeros_like(work_s)
         if problem.objective.energy == "round" and problem.wait_power_w is not None:
-            waiting_j = problem.wait_power_w[0] * problem.fixed_s(m)
+            waiting_j = problem.wait_power_w[0] * fixed_s
         static_w = 0.0 if problem.objective.energy == "above_idle" else paper.static_power_w
         frequencies.append(energy_cap_frequencies(kappa, static_w, (limits.server_energy_j - waiting_j) / work_s))
-    return np.unique(np.clip(np.concatenate(frequencies), low, high))
+    return frequencies
 
 
-def stationary(problem: Problem, paper: PaperServer, extent: Range, highest: float) -> Array:
-    """f* of the module docstring (one, or one per cut); the highest frequency where energy plays no part."""
+def _slowest(work_s: Array, left_s: Array) -> Array:
+    """Frequencies at which the server's work takes just what is left [C]; none where nothing is."""
+    return np.asarray(work_s[left_s > 0] / left_s[left_s > 0] * (1.0 + _INSIDE))
+
+
+def price_per_j(problem: Problem, m: int, extent: Range) -> float:
+    """What a joule of device m's own energy adds to the cost."""
+    price = 0.0 if problem.device_price_per_j is None else float(problem.device_price_per_j[m])
+    if problem.objective.device_energy_weight > 0.0 and extent.device_energy_j is not None:
+        low, high = extent.device_energy_j
+        price += problem.objective.device_energy_weight / (high - low) if high > low else 0.0
+    return price
+
+
+def stationary(
+    problem: Problem, paper: PaperServer, extent: Range, highest: float, per_second_more: float = 0.0
+) -> Array:
+    """f* of the module docstring (one, or one per cut); the highest frequency where energy plays no part.
+
+    `per_second_more`: cost of a second of the round beside that of delay.
+    """
     weight = delay_weight(problem)
     if weight >= 1.0 or extent.energy_j is None or not paper.kappa_w_per_hz3:
         return np.array([highest])
@@ -144,7 +203,7 @@ def stationary(problem: Problem, paper: PaperServer, extent: Range, highest: flo
     weighed = d_energy[d_energy > 0]
     if not weighed.size:
         return np.array([highest])
-    per_second = (weight / d_delay if d_delay > 0 else 0.0) + (1.0 - weight) * static_w / weighed
+    per_second = per_second_more + (weight / d_delay if d_delay > 0 else 0.0) + (1.0 - weight) * static_w / weighed
     return np.asarray(np.cbrt(per_second * weighed / (2.0 * paper.kappa_w_per_hz3 * (1.0 - weight))))
 
 

@@ -21,12 +21,13 @@ from cardlab.card.problem.delay import (
     MiniBatch,
     OncePerRound,
     air_s,
+    on_air_s,
     round_seconds,
     round_terms,
     s_per_bit,
     there_and_back_s,
 )
-from cardlab.card.problem.energy import device_energy_j
+from cardlab.card.problem.energy import device_energy_j, device_joules, device_round_j
 from cardlab.card.solvers.records import Cuts, Fleet, PaperAnswer, PaperModel, Rule
 
 P = ParamSpec("P")
@@ -80,6 +81,12 @@ def _stamped(function: Helper, helpers: tuple[Helper, ...]) -> Helper:
 
 def away_s(fleet: Fleet, cuts: Cuts, rule: Rule, m: int, c: int) -> float:
     """Round delay of device m at cut c without the server's compute: what the server waits."""
+    each, once, link = round_parts(fleet, cuts, rule, m, c)
+    return float(round_seconds(round_terms(rule.epochs, each, once, link)))
+
+
+def round_parts(fleet: Fleet, cuts: Cuts, rule: Rule, m: int, c: int) -> tuple[MiniBatch, OncePerRound, Link]:
+    """What the round of device m at cut c is made of, the server's compute left out."""
     codec_s = fleet.codec_s[m, c] if fleet.codec_s.shape[0] > 0 else 0.0
     handling_s = fleet.handling_s[m, c] if fleet.handling_s.shape[0] > 0 else 0.0
     each = MiniBatch(
@@ -92,7 +99,14 @@ def away_s(fleet: Fleet, cuts: Cuts, rule: Rule, m: int, c: int) -> float:
     )
     once = OncePerRound(adapter_bits=cuts.adapter_bits[c], handling_s=handling_s, switch_s=rule.switch_s)
     link = Link(uplink_bps=fleet.uplink_bps[m], downlink_bps=fleet.downlink_bps[m], latency_s=fleet.latency_s[m])
-    return float(round_seconds(round_terms(rule.epochs, each, once, link)))
+    return each, once, link
+
+
+def air_of(fleet: Fleet, cuts: Cuts, rule: Rule, m: int, c: int) -> tuple[float, float]:
+    """Seconds of a round that device m sends and receives at cut c."""
+    each, once, link = round_parts(fleet, cuts, rule, m, c)
+    up_s, down_s = on_air_s(rule.epochs, each, once, link)
+    return float(up_s), float(down_s)
 
 
 def own_energy_j(fleet: Fleet, rule: Rule, m: int, c: int) -> float:
@@ -101,7 +115,19 @@ def own_energy_j(fleet: Fleet, rule: Rule, m: int, c: int) -> float:
 
 
 # What every kernel over devices calls, for `compiled`.
-ROUND = (away_s, own_energy_j, device_energy_j, round_seconds, round_terms, air_s, s_per_bit, there_and_back_s)
+ROUND = (
+    away_s,
+    round_parts,
+    own_energy_j,
+    device_energy_j,
+    round_seconds,
+    round_terms,
+    air_s,
+    s_per_bit,
+    there_and_back_s,
+)
+# And what one calls where devices choose their frequency.
+OWN_ROUND = (*ROUND, air_of, on_air_s, device_joules, device_round_j)
 
 
 def energy_interval(kappa: float, static_w: float, q: float) -> tuple[float, float]:

@@ -64,6 +64,42 @@ class Fleet(NamedTuple):
         )
 
 
+class OfferedFleet(NamedTuple):
+    """A fleet whose devices choose among G frequencies.
+
+    Attributes:
+        fleet: the rest of it; its own times and powers are 0 there.
+        device_s: seconds per mini-batch [M,C,G].
+        power_w: of the whole device at work [M,G].
+        waiting_w: what it draws while it waits [M,G], 0 where only its compute counts.
+        transmit_w, receive_w: of its radio [M].
+        price_per_j: cost of a joule beside its weight [M]; empty where there is none.
+        whole_round: whether a device is charged for its whole round.
+    """
+
+    fleet: Fleet
+    device_s: Array
+    power_w: Array
+    waiting_w: Array
+    transmit_w: Array
+    receive_w: Array
+    price_per_j: Array
+    whole_round: bool
+
+    def part(self, chosen: slice) -> OfferedFleet:
+        """Only these devices."""
+        return OfferedFleet(
+            fleet=self.fleet.part(chosen),
+            device_s=self.device_s[chosen],
+            power_w=self.power_w[chosen],
+            waiting_w=self.waiting_w[chosen],
+            transmit_w=self.transmit_w[chosen],
+            receive_w=self.receive_w[chosen],
+            price_per_j=self.price_per_j[chosen],
+            whole_round=self.whole_round,
+        )
+
+
 class Cuts(NamedTuple):
     """What differs from cut to cut [C].
 
@@ -197,4 +233,13 @@ class TableAnswer(NamedTuple):
 
     cut: Index
     point: Index
+    cost: Array
+
+
+class DeviceAnswer(NamedTuple):
+    """To be filled [M]: as `TableAnswer`, and the index of the device's own frequency."""
+
+    cut: Index
+    point: Index
+    offered: Index
     cost: Array

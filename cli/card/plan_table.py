@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.drawing import drawn
-from cardlab.core.records.plan import Decision, Plan
+from cardlab.core.records.plan import ENERGY_TERMS, Decision, Plan
 from cardlab.core.text import NOT_MEASURED, percent, si
 from cardlab.reports.views.parts import Bars, Chart
 from cardlab.reports.views.plan import plan_document
@@ -21,6 +21,7 @@ def print_plan(made: Plan, as_json: bool, charts: Sequence[Chart | Bars] | None 
         print_table(_title(made), _SHARED_COLUMNS, [_shared_row(d) for d in made.rounds[0].devices])
     else:
         print_table(_title(made), _COLUMNS, [_row(d) for d in made.rounds[0].devices])
+    _print_device_energy(made)
     if not _alike(made):
         print_line("rounds differ by their links; this is the first, --json has all")
     print_line()
@@ -43,6 +44,27 @@ def print_plan(made: Plan, as_json: bool, charts: Sequence[Chart | Bars] | None 
     if made.assumptions:
         print_line(f"assumed: {'; '.join(made.assumptions)}")
     print_line(f"origins: {made.provenance}")
+
+
+def _print_device_energy(made: Plan) -> None:
+    """What devices spend in the first round, where anything of it is known."""
+    found = [(d, d.device_energy_terms) for d in made.rounds[0].devices if d.device_energy_terms is not None]
+    spent = [(d, t) for d, t in found if len(t.unknown) < len(ENERGY_TERMS)]
+    if not any(d.device_energy_j is not None for d, _ in spent):
+        return
+    rows = [
+        (
+            d.device,
+            si(d.device_frequency_hz, "Hz"),
+            *(si(getattr(t, name), "J") for name in ENERGY_TERMS),
+            NOT_MEASURED if t.total is None else si(t.total, "J"),
+            f"{', '.join(t.unknown)} not known" if t.unknown else "",
+        )
+        for d, t in spent
+    ]
+    columns = ("device", "its frequency", *ENERGY_TERMS, "total", "")
+    print_line()
+    print_table(f"device energy by term, counted as {made.device_energy}", columns, rows)
 
 
 def _print_more(made: Plan) -> None:

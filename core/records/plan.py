@@ -45,11 +45,44 @@ TERMS = tuple(f.name for f in fields(DelayTerms))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceEnergyTerms:
+    """Energy of one device in a round, J, by what it is spent on; None where its power is not known.
+
+    Attributes:
+        compute: its own layers, at its frequency.
+        transmit, receive: what its radio adds while bits are on the air.
+        waiting: the rest of its own round, its frequency held.
+        idle: while other devices have their turn or are still busy.
+    """
+
+    compute: float | None
+    transmit: float | None
+    receive: float | None
+    waiting: float | None
+    idle: float | None
+
+    @property
+    def total(self) -> float | None:
+        """All of the round, J; None if one term is not known: without it the sum would look like a cheap device."""
+        values = [getattr(self, name) for name in ENERGY_TERMS]
+        return None if None in values else float(sum(values))
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Names of the terms that are not known."""
+        return tuple(name for name in ENERGY_TERMS if getattr(self, name) is None)
+
+
+ENERGY_TERMS = tuple(f.name for f in fields(DeviceEnergyTerms))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative:
     """Another choice for the same device and round, and how much worse it is.
 
     Attributes:
         cut, frequency_hz: the choice; frequency_hz is None where frequencies are not modelled.
+        device_frequency_hz: of the device, None where it is not known or not chosen.
         delay_s, server_energy_j: what it costs; energy None without power data.
         cost: value of the objective, None where it does not apply.
         margin: its cost minus that of the chosen one.
@@ -61,6 +94,7 @@ class Alternative:
     server_energy_j: float | None = None
     cost: float | None = None
     margin: float | None = None
+    device_frequency_hz: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +106,9 @@ class Decision:
         frequency_hz: server frequency; None where the server's frequency cannot be chosen.
         delay_s, delay_ci95: round delay and its 95 % interval, None if unknown.
         terms_ci95: intervals of the terms whose uncertainty is known, by name.
-        server_energy_j, device_energy_j: None without power data.
+        device_frequency_hz: what the device holds; None where it is not known.
+        server_energy_j, device_energy_j: None without power data; the device's is counted as the plan says.
+        device_energy_terms: all of the device's round by term; None in plans of older versions.
         cost: value of the objective.
         cut_probability: share of calibration draws that choose this cut, None without draws.
         binding: constraints that hold with equality or cut off the unconstrained optimum, in words.
@@ -97,6 +133,8 @@ class Decision:
     server_energy_j: float | None
     server_energy_ci95: tuple[float, float] | None = None
     device_energy_j: float | None = None
+    device_frequency_hz: float | None = None
+    device_energy_terms: DeviceEnergyTerms | None = None
     cost: float
     cut_probability: float | None = None
     binding: tuple[str, ...] = ()
@@ -177,6 +215,7 @@ class Plan(Tabular):
         uid: identity.
         scheme: "card" or "sft".
         energy: how server energy is counted: "busy", "above_idle", "round", or None without power.
+        device_energy: how device energy is counted: "compute" or "round".
         rounds: decisions.
         outcome: of the plan.
         baselines: "server_only", "device_only", ... at equal conditions.
@@ -199,6 +238,7 @@ class Plan(Tabular):
     uid: str
     scheme: str
     energy: str | None
+    device_energy: str = "compute"
     rounds: tuple[PlannedRound, ...]
     outcome: Outcome
     baselines: Mapping[str, Outcome] = field(default_factory=dict)
@@ -249,9 +289,15 @@ class Plan(Tabular):
                 **{f"{term}_s": getattr(d.delay_terms, term) for term in TERMS},
                 "server_energy_j": d.server_energy_j,
                 "device_energy_j": d.device_energy_j,
+                "device_frequency_hz": d.device_frequency_hz,
+                **{f"device_{term}_j": _term(d.device_energy_terms, term) for term in ENERGY_TERMS},
                 "cost": d.cost,
                 "cut_probability": d.cut_probability,
             }
             for r in self.rounds
             for d in r.devices
         ]
+
+
+def _term(terms: DeviceEnergyTerms | None, name: str) -> float | None:
+    return None if terms is None else getattr(terms, name)

@@ -325,6 +325,53 @@ def test_a_cap_on_a_device_gives_layers_back(fleet, asked):
     assert capped["cut"] < deep["cut"] and capped["device_energy_j"] <= 0.9 * deep["device_energy_j"]
 
 
+def test_a_cap_on_all_devices_is_that_of_the_only_one(fleet, asked):
+    """The fault that it is for: a cap on the sum that is taken for one on each, or for none."""
+    world, measured = fleet
+    held = replace(asked, order=(0,))
+    deep = first(said(fleet, replace(held, least_layers=3)))
+    limit = 0.9 * deep["device_energy_j"]
+    capped = first(said(fleet, replace(held, device_energy_j=limit)))
+    words = (*plan_words(world, held), "--max-fleet-energy", repr(limit), "--db", str(measured.database))
+    together = first(done("card", *words))
+    assert (together["cut"], together["frequency_hz"]) == (capped["cut"], capped["frequency_hz"])
+    two = replace(asked, order=(0, 1))
+    free = said(fleet, two)
+    spent = sum(d["device_energy_j"] for d in free["rounds"][0]["devices"])
+    words = (*plan_words(world, two), "--max-fleet-energy", repr(0.99 * spent), "--db", str(measured.database))
+    result = command("card", *words)
+    if result.code == 0:
+        devices = result.document["rounds"][0]["devices"]
+        assert sum(d["device_energy_j"] for d in devices) <= 0.99 * spent
+    else:
+        result.failed_in_one_line(1, "--max-fleet-energy")
+
+
+def test_more_weight_on_a_devices_energy_never_makes_it_more(fleet, asked):
+    world, measured = fleet
+    place, spent = ("--db", str(measured.database)), []
+    for weight in ("0", "0.5", "5"):
+        words = (*plan_words(world, replace(asked, order=(0,))), "--device-weight", weight, *place)
+        spent.append(first(done("card", *words))["device_energy_j"])
+    assert spent == sorted(spent, reverse=True)
+
+
+def test_a_whole_round_takes_more_than_the_compute_in_it(fleet, asked, tmp_path):
+    world, measured = fleet
+    text = scenario_text(world, replace(asked, order=(0,))).replace(
+        "[objective]", "transmit_power_w = 1.0\nreceive_power_w = 0.5\n[objective]"
+    )
+    (tmp_path / "radio.toml").write_text(text)
+    words = ("plan", "--from-db", "--scenario", str(tmp_path / "radio.toml"), "--json", "--db", str(measured.database))
+    compute, whole = (first(done("card", *words, "--device-energy", kind)) for kind in ("compute", "round"))
+    assert compute["device_energy_j"] == pytest.approx(compute["device_energy_terms"]["compute"])
+    own = {name: value for name, value in whole["device_energy_terms"].items() if name != "idle"}
+    if None in own.values():
+        assert whole["device_energy_j"] is None and own["waiting"] is None
+    else:
+        assert whole["device_energy_j"] == pytest.approx(sum(own.values())) and own["transmit"] > 0
+
+
 def test_a_worse_channel_takes_longer(fleet, asked, tmp_path):
     world, measured = fleet
     # Without fading: a draw that gives no link is drawn again, and then the worse channel may have the luckier round.
@@ -365,6 +412,9 @@ DIRECTIONS = {
     "--max-server-power": "test_a_limit_is_kept_and_costs",
     "--max-server-energy": "test_a_limit_is_kept_and_costs",
     "--max-device-energy": "test_a_cap_on_a_device_gives_layers_back",
+    "--max-fleet-energy": "test_a_cap_on_all_devices_is_that_of_the_only_one",
+    "--device-weight": "test_more_weight_on_a_devices_energy_never_makes_it_more",
+    "--device-energy": "test_a_whole_round_takes_more_than_the_compute_in_it",
     "--min-device-layers": "test_a_limit_is_kept_and_costs",
     "--batch": "test_what_is_added_to_a_plan_leaves_the_plan_as_it_is",
     "--seq": "test_what_is_added_to_a_plan_leaves_the_plan_as_it_is",
@@ -379,7 +429,9 @@ DIRECTIONS = {
     "--link": "test_a_measured_link_is_the_rate_that_is_typed",
     "--pareto": "test_what_is_added_to_a_plan_leaves_the_plan_as_it_is",
     "--sensitivity": "test_what_is_added_to_a_plan_leaves_the_plan_as_it_is",
-    # Not in these worlds: names of one model, profiles at multiples of a batch, curves of accuracy, drawings.
+    # Not in these worlds: boards profiled at several frequencies, names of one model, profiles at multiples of a
+    # batch, curves of accuracy, drawings.
+    "--device-frequencies": None,
     "--model": None,
     "--server-sharing": None,
     "--min-accuracy": None,

@@ -68,6 +68,16 @@ class PlanOptions(Checked):
     max_device_energy_j: Annotated[
         float | None, Opt("Cap on a device's energy a round, J.", flag="--max-device-energy", panel=_LIMITS)
     ] = None
+    max_fleet_energy_j: Annotated[
+        float | None, Opt("Cap on all devices' energy a round, J.", flag="--max-fleet-energy", panel=_LIMITS)
+    ] = None
+    device_frequencies: Annotated[
+        str | None, Opt("held (each its own), or all: chosen with the cut.", shown="held")
+    ] = None
+    device_weight: Annotated[float | None, Opt("Weight on the device's own energy, 0 or more.", shown="0")] = None
+    device_energy: Annotated[
+        str | None, Opt("A device's energy: compute, or round (radio and waiting too).", shown="compute")
+    ] = None
     min_device_layers: Annotated[int | None, Opt("Least layers on a device.", shown="1", panel=_LIMITS)] = None
     pareto: Annotated[bool, Opt("Add the Pareto front of the first round.", panel="Output")] = False
     sensitivity: Annotated[bool, Opt("Add what changed settings would decide.", panel="Output")] = False

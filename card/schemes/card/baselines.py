@@ -8,6 +8,7 @@ optimum, or the highest (`benchmark = "max"`): the paper does not say which it u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from cardlab.card.problem.objective import Range, table
 from cardlab.card.problem.problem import Problem
 from cardlab.card.schemes.card.fleet import fixed_outcome, is_fleet
 from cardlab.card.solvers.enumeration import Choice, best_choice
+from cardlab.card.solvers.together import choices_of
 from cardlab.core.errors import InfeasibleError
 from cardlab.core.records.plan import Outcome
 
@@ -52,23 +54,20 @@ def fixed_cut(problem: Problem, extents: Sequence[Range], index: int) -> Outcome
     admitted[index] = 1.0
     # The paper does not say at which frequency its benchmarks run, and the headline figures depend on it.
     frequencies = _top_frequency(problem) if problem.objective.benchmark == "max" else None
-    parts = []
-    for m in range(len(problem.devices)):
-        try:
-            choice = best_choice(problem, m, extents[m], admitted, frequencies)
-        except InfeasibleError:
-            return None
-        parts.append(parts_of(choice))
-    return outcome_of(parts)
+    try:
+        return outcome_of([parts_of(choice) for choice in choices_of(problem, extents, admitted, frequencies)])
+    except InfeasibleError:
+        return None
 
 
 def as_decided_by(problem: Problem, other: Problem, other_extents: Sequence[Range]) -> Outcome | None:
     """What `problem` makes of the cuts and frequencies that `other`, with its own constants, decides.
 
-    Frequencies are matched to the nearest one the server offers. Limits are those `other` believes to keep.
-    None if it finds a device without a feasible choice.
+    Frequencies are matched to the nearest one the server offers; devices hold their own. Limits are those `other`
+    believes to keep. None if it finds a device without a feasible choice.
     """
     parts = []
+    problem = replace(problem, offer=None)
     for m in range(len(problem.devices)):
         try:
             choice = best_choice(other, m, other_extents[m])
@@ -80,7 +79,7 @@ def as_decided_by(problem: Problem, other: Problem, other_extents: Sequence[Rang
         t = table(problem, m, at)
         frequency = 0 if np.isnan(t.frequency_hz).all() else int(np.argmin(np.abs(t.frequency_hz - frequency_hz)))
         energy = None if t.energy_j is None else float(t.energy_j[cut, frequency])
-        own = None if t.device_energy_j is None else float(t.device_energy_j[cut])
+        own = None if t.device_energy_j is None else float(t.device_energy_j[cut, frequency])
         parts.append((float(t.delay_s[cut, frequency]), energy, own))
     return outcome_of(parts)
 
@@ -129,5 +128,5 @@ def parts_of(choice: Choice) -> Parts:
     """Delay, server energy and device energy of a choice."""
     t = choice.table
     energy = None if t.energy_j is None else float(t.energy_j[choice.cut, choice.frequency])
-    own = None if t.device_energy_j is None else float(t.device_energy_j[choice.cut])
+    own = None if t.device_energy_j is None else float(t.device_energy_j[choice.cut, choice.frequency])
     return float(t.delay_s[choice.cut, choice.frequency]), energy, own

@@ -9,7 +9,8 @@ import numpy as np
 from cardlab.card.problem.problem import Problem
 from cardlab.card.schemes.card.baselines import outcome_of, parts_of
 from cardlab.card.schemes.card.fleet import choose, is_fleet
-from cardlab.card.solvers.enumeration import best_choice, extents_of
+from cardlab.card.solvers.enumeration import extents_of
+from cardlab.card.solvers.together import choices_of
 from cardlab.core.records.plan import Outcome
 
 
@@ -31,7 +32,7 @@ def decided(problem: Problem) -> Decided:
             frequencies_hz=tuple(_or_none(value) for value in fleet.frequency_hz.tolist()),
             outcome=fleet.outcome,
         )
-    choices = [best_choice(problem, m, extent) for m, extent in enumerate(extents_of(problem))]
+    choices = choices_of(problem, extents_of(problem))
     return Decided(
         cuts=tuple(int(problem.cuts[choice.cut]) for choice in choices),
         frequencies_hz=tuple(_or_none(float(choice.table.frequency_hz[choice.frequency])) for choice in choices),

@@ -15,9 +15,11 @@ import numpy as np
 from cardlab.card.problem.arrays import Array, Index
 from cardlab.card.problem.constraints import Limit, Measures, limits_on
 from cardlab.card.problem.delay import RoundTerms, delay_terms_of_each, round_seconds
+from cardlab.card.problem.energy import device_round_j
 from cardlab.card.problem.objective import ranges, server_energy_j, table
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import Constraints
+from cardlab.card.schemes.device_energy import energy_terms
 from cardlab.card.solvers.batch import BatchAnswer, batch_applies, solve_batch
 from cardlab.card.solvers.enumeration import best_choice, common_range
 from cardlab.card.uncertainty import Certainty
@@ -30,7 +32,9 @@ BATCH_FROM = 256
 
 def is_fleet(problem: Problem) -> bool:
     """Whether the problem is decided as a fleet: enough devices, and rules that the batch solver knows."""
-    return len(problem.devices) >= BATCH_FROM and batch_applies(problem)
+    # A cap on all devices together joins what a batch decides apart.
+    together = problem.constraints.fleet_energy_j is not None
+    return len(problem.devices) >= BATCH_FROM and batch_applies(problem) and not together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,8 @@ class FleetChoice:
     Attributes:
         place: index of the cut, -1 for none.
         listed: index of the server's frequency among the listed ones, 0 where it takes any.
-        frequency_hz, cost: of the choice.
+        offered: index of the device's own frequency among those it offers, 0 where it holds one.
+        frequency_hz, cost: of the choice; device_frequency_hz: NaN also where it is not known.
         terms: seconds of the round; delay_s: their sum.
         server_power_w, server_energy_j: None where the server's power is not known.
         device_energy_j: NaN where the device's power is not known.
@@ -48,7 +53,9 @@ class FleetChoice:
 
     place: Index
     listed: Index
+    offered: Index
     frequency_hz: Array
+    device_frequency_hz: Array
     cost: Array
     terms: RoundTerms
     delay_s: Array
@@ -83,11 +90,22 @@ def _refuse(problem: Problem, m: int) -> None:
 
 
 def _choice(problem: Problem, answer: BatchAnswer) -> FleetChoice:
-    return choice_at(problem, answer.place, np.maximum(answer.listed, 0), answer.frequency_hz, answer.cost)
+    at = Places(place=answer.place, listed=np.maximum(answer.listed, 0), offered=np.maximum(answer.offered, 0))
+    return choice_at(problem, at, answer.frequency_hz, answer.cost)
 
 
-def choice_at(problem: Problem, place: Index, listed: Index, frequency_hz: Array, cost: Array) -> FleetChoice:
-    """What a choice of each device costs: indices of cut and listed frequency, the frequency, its cost [M]."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Indices [M] of a choice of each device: its cut, the server's listed frequency, its own offered one."""
+
+    place: Index
+    listed: Index
+    offered: Index
+
+
+def choice_at(problem: Problem, at: Places, frequency_hz: Array, cost: Array) -> FleetChoice:
+    """What a choice of each device costs, at these server frequencies; its cost is given [M]."""
+    problem, place, listed = problem.at_offered(at.offered), at.place, at.listed
     paper, cut, each = problem.continuous, np.maximum(place, 0), np.arange(place.size)
     power_w = None if problem.power_w is None else problem.power_w[listed]
     wait_w = None if problem.wait_power_w is None else problem.wait_power_w[listed]
@@ -102,14 +120,28 @@ def choice_at(problem: Problem, place: Index, listed: Index, frequency_hz: Array
     return FleetChoice(
         place=place,
         listed=listed,
+        offered=at.offered,
         frequency_hz=frequency_hz,
+        device_frequency_hz=_held_hz(problem),
         cost=cost,
         terms=terms,
         delay_s=delay_s,
         server_power_w=power_w,
         server_energy_j=None if power_w is None else server_energy_j(problem, busy_s, delay_s, power_w, wait_w),
-        device_energy_j=np.asarray(problem.device_power_w * terms.device),
+        device_energy_j=_own_energy_j(problem, cut, terms, delay_s),
     )
+
+
+def _own_energy_j(problem: Problem, cut: Index, terms: RoundTerms, delay_s: Array) -> Array:
+    """Energy of each device [M], counted as the objective says; NaN where a power is not known."""
+    if problem.objective.device_energy == "compute":
+        return np.asarray(problem.device_power_w * terms.device)
+    return np.asarray(device_round_j(problem.device_joules(np.arange(cut.size), cut, delay_s)))
+
+
+def _held_hz(problem: Problem) -> Array:
+    held = problem.device_frequency_hz
+    return np.full(len(problem.devices), np.nan) if held is None else held
 
 
 def limits_on_choice(problem: Problem, chosen: FleetChoice) -> tuple[Limit, ...]:
@@ -138,7 +170,9 @@ def fixed_outcome(problem: Problem, index: int) -> Outcome | None:
     count = len(problem.devices)
     top = 0 if np.isnan(problem.frequency_hz).all() else int(np.argmax(problem.frequency_hz))
     highest_hz = np.full(count, problem.frequency_hz[top])
-    chosen = choice_at(problem, np.full(count, index), np.full(count, top), highest_hz, np.full(count, np.nan))
+    # The last offered frequency is the highest.
+    at = Places(place=np.full(count, index), listed=np.full(count, top), offered=np.full(count, problem.offered - 1))
+    chosen = choice_at(problem, at, highest_hz, np.full(count, np.nan))
     kept = all(bool(limit.kept.all()) for limit in limits_on_choice(problem, chosen))
     return chosen.outcome if kept else None
 
@@ -150,6 +184,8 @@ def decisions_of(problem: Problem, chosen: FleetChoice, sure: Sequence[Certainty
     terms = delay_terms_of_each(chosen.terms, chosen.place.size)
     energies, own = _numbers(chosen.server_energy_j, chosen), _numbers(chosen.device_energy_j, chosen)
     frequencies, delays = _numbers(chosen.frequency_hz, chosen), chosen.delay_s.tolist()
+    held = _numbers(chosen.device_frequency_hz, chosen)
+    spent = energy_terms(problem.at_offered(chosen.offered), chosen.place, chosen.delay_s, float(chosen.delay_s.sum()))
     found = []
     for m, (name, certain) in enumerate(zip(problem.devices, sure, strict=True)):
         found.append(
@@ -164,6 +200,8 @@ def decisions_of(problem: Problem, chosen: FleetChoice, sure: Sequence[Certainty
                 server_energy_j=energies[m],
                 server_energy_ci95=None if certain is None or energies[m] is None else certain.server_energy_ci95,
                 device_energy_j=own[m],
+                device_frequency_hz=held[m],
+                device_energy_terms=spent[m],
                 cost=float(chosen.cost[m]),
                 cut_probability=None if certain is None else certain.cut_probability,
                 binding=binding[m],
@@ -199,6 +237,7 @@ def _runner_up(problem: Problem, chosen: FleetChoice) -> list[Alternative | None
     """By device, the best choice with another cut."""
     other = _choice(problem, solve_batch(problem, excluded=chosen.place))
     frequencies, energies = _numbers(other.frequency_hz, other), _numbers(other.server_energy_j, other)
+    held = _numbers(other.device_frequency_hz, other)
     rows = zip(other.place.tolist(), other.delay_s.tolist(), other.cost.tolist(), chosen.cost.tolist(), strict=True)
     return [
         None
@@ -210,6 +249,7 @@ def _runner_up(problem: Problem, chosen: FleetChoice) -> list[Alternative | None
             server_energy_j=energies[m],
             cost=cost,
             margin=cost - best,
+            device_frequency_hz=held[m],
         )
         for m, (place, delay_s, cost, best) in enumerate(rows)
     ]

@@ -18,7 +18,9 @@ from cardlab.card.problem.scenario import Scenario
 from cardlab.card.schemes.card.baselines import as_decided_by, baselines, mean_baselines, mean_outcome, outcome_of
 from cardlab.card.schemes.card.fleet import choose, decisions_of, is_fleet
 from cardlab.card.schemes.card.waiting import waiting_note
-from cardlab.card.solvers.enumeration import Choice, best_choice, extents_of
+from cardlab.card.schemes.device_energy import energy_terms
+from cardlab.card.solvers.enumeration import Choice, extents_of
+from cardlab.card.solvers.together import FLEET_CAP, choices_of
 from cardlab.card.uncertainty import Certainty, Uncertainty, certainties, contributions, with_guard
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import union_of
@@ -80,6 +82,7 @@ def plan_rounds(
         uid=new_uid(),
         scheme="card",
         energy=None if first.problem.power_w is None else first.problem.objective.energy,
+        device_energy=first.problem.objective.device_energy,
         rounds=tuple(PlannedRound(round=n, devices=r.decisions) for n, r in enumerate(rounds, start=1)),
         outcome=mean_outcome([_outcome(r.decisions) for r in rounds]),
         # Each of them has cuts of its own: what the decided ones cost to move is no part of theirs.
@@ -143,13 +146,21 @@ def _solved(problem: Problem, uncertainty: Uncertainty | None) -> _Solved:
     if is_fleet(problem):
         return _solved_fleet(problem, uncertainty)
     extents = extents_of(problem)
-    choices = [best_choice(problem, m, extent) for m, extent in enumerate(extents)]
+    choices = choices_of(problem, extents)
     places = [(choice.cut, choice.frequency) for choice in choices]
     sure: list[Certainty | None] = [None] * len(choices)
     if uncertainty is not None:
         sure = list(certainties(problem, places, uncertainty))
     decisions = tuple(_decision(problem, m, choice, extents[m], sure[m]) for m, choice in enumerate(choices))
-    return _Solved(problem, extents, decisions, places)
+    return _Solved(problem, extents, _with_terms(problem, choices, decisions), places)
+
+
+def _with_terms(problem: Problem, choices: Sequence[Choice], decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+    """The decisions with what each device spends in a round that lasts as long as all of them, one after another."""
+    held = problem.at_offered(np.array([choice.table.device_place(choice.frequency) for choice in choices]))
+    delay_s = np.array([d.delay_s for d in decisions])
+    terms = energy_terms(held, np.array([choice.cut for choice in choices]), delay_s, float(delay_s.sum()))
+    return tuple(replace(d, device_energy_terms=t) for d, t in zip(decisions, terms, strict=True))
 
 
 def _solved_fleet(problem: Problem, uncertainty: Uncertainty | None) -> _Solved:
@@ -190,15 +201,21 @@ def _decision(problem: Problem, m: int, choice: Choice, extent: Range, sure: Cer
         cut=int(problem.cuts[choice.cut]),
         frequency_hz=_frequency(choice, choice.frequency),
         delay_s=float(t.delay_s[choice.cut, choice.frequency]),
-        delay_terms=problem.terms(m, choice.cut, float(t.server_s[choice.cut, choice.frequency])),
+        delay_terms=problem.at_offered(t.device_place(choice.frequency)).terms(
+            m, choice.cut, float(t.server_s[choice.cut, choice.frequency])
+        ),
         delay_ci95=None if sure is None else sure.delay_ci95,
         terms_ci95={} if sure is None else sure.terms_ci95,
         server_energy_j=energy,
         server_energy_ci95=None if sure is None or energy is None else sure.server_energy_ci95,
-        device_energy_j=None if own is None else float(own[choice.cut]),
+        device_energy_j=None if own is None else float(own[choice.cut, choice.frequency]),
+        device_frequency_hz=_device_frequency(choice, choice.frequency),
         cost=choice.cost,
         cut_probability=None if sure is None else sure.cut_probability,
-        binding=choice.limits.binding(unconstrained, choice.cut, choice.frequency),
+        binding=(
+            *choice.limits.binding(unconstrained, choice.cut, choice.frequency),
+            *((FLEET_CAP,) if choice.capped else ()),
+        ),
         runner_up=_runner_up(problem, choice),
         provenance=problem.provenance[m],
     )
@@ -206,6 +223,11 @@ def _decision(problem: Problem, m: int, choice: Choice, extent: Range, sure: Cer
 
 def _frequency(choice: Choice, frequency: int) -> float | None:
     frequency_hz = float(choice.table.frequency_hz[frequency])
+    return None if np.isnan(frequency_hz) else frequency_hz
+
+
+def _device_frequency(choice: Choice, frequency: int) -> float | None:
+    frequency_hz = float(choice.table.device_frequency_hz[frequency])
     return None if np.isnan(frequency_hz) else frequency_hz
 
 
@@ -224,4 +246,5 @@ def _runner_up(problem: Problem, choice: Choice) -> Alternative | None:
         server_energy_j=None if t.energy_j is None else float(t.energy_j[cut, frequency]),
         cost=float(others[cut, frequency]),
         margin=float(others[cut, frequency]) - choice.cost,
+        device_frequency_hz=_device_frequency(choice, frequency),
     )

@@ -75,7 +75,11 @@ def sensitivity(problem: Problem) -> tuple[Sensitivity, ...]:
     settings: dict[str, Callable[[float], Problem]] = {
         "uplink": lambda k: replace(problem, uplink_bps=problem.uplink_bps * k),
         "downlink": lambda k: replace(problem, downlink_bps=problem.downlink_bps * k),
-        "device speed": lambda k: replace(problem, device_s=problem.device_s / k),
+        "device speed": lambda k: replace(
+            problem,
+            device_s=problem.device_s / k,
+            offer=None if problem.offer is None else problem.offer.faster(k),
+        ),
         "server speed": lambda k: _server_speed(problem, k),
         "weight": lambda k: replace(
             problem, objective=replace(problem.objective, weight=min(problem.objective.weight * k, 1.0))
