@@ -18,6 +18,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Text,
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -347,6 +348,20 @@ class TrainRoundRow(Row):
     rows: Mapped[int | None] = mapped_column(BigInteger)
     tokens: Mapped[int | None] = mapped_column(BigInteger)
     gradient_norms: Mapped[list[Any] | None]
+    temperature_c: Mapped[float | None]
+    predicted_energy_j: Mapped[float | None]
+    predicted_device_energy_j: Mapped[float | None]
+    # What the device read of itself; all of them None where it sent nothing.
+    device_held_hz: Mapped[float | None]
+    device_refusal: Mapped[str | None] = mapped_column(Text)
+    device_frequency_hz: Mapped[float | None]
+    device_memory_hz: Mapped[float | None]
+    device_cpu_hz: Mapped[float | None]
+    device_temperature_c: Mapped[float | None]
+    device_power_mode: Mapped[str | None] = mapped_column(String(80))
+    device_throttled: Mapped[bool | None]
+    device_power_w: Mapped[float | None]
+    device_energy_j: Mapped[float | None]
     document: Mapped[Document]
 
 

@@ -7,17 +7,20 @@ its end. So a device that was killed is simply started again, and one that lost 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cardlab import __version__
 from cardlab.core.errors import CardlabError, RunError
 from cardlab.core.records.device import Device
+from cardlab.core.records.training import DeviceReading
 from cardlab.split.adapters import pack_adapters, unpack_adapters
 from cardlab.split.batches import NO_LOSS, MiniBatch
 from cardlab.split.codecs.base import Packed
 from cardlab.split.codecs.registry import pack_tensor, unpack_tensor, warm_codec
 from cardlab.split.device_transport import CONNECT_S, DeviceTransport
+from cardlab.split.frequency import OwnReadings, Watched
 from cardlab.split.laps import Laps, now_s
 from cardlab.split.protocol import (
     Abandoned,
@@ -142,6 +145,7 @@ class SplitDevice:
         transport: connecting already.
         description: who this device is; its name is its label in the run.
         equip: makes the equipment for the announced settings; raises RunError for a mismatch.
+        readings: of this device's own frequency and power; None reads and holds nothing.
         note: is told what a person wants to know.
     """
 
@@ -151,9 +155,11 @@ class SplitDevice:
         description: Device,
         equip: Callable[[RunSettings], Equipment],
         *,
+        readings: OwnReadings | None = None,
         patience: DevicePatience | None = None,
         note: Callable[[str], None] = lambda _text: None,
     ) -> None:
+        self._readings = readings
         self._transport, self._description, self._equip = transport, description, equip
         self._patience = patience or DevicePatience()
         self._note = note
@@ -362,16 +368,17 @@ class SplitDevice:
         # What the server did before sending; its times are on its own timer.
         laps.merge(start.terms, start.sent_s - this.offset_s)
         laps.mark("adapters", arrived_s)
-        adapters = unpack_adapters(start.adapters, settings.task, range(start.cut))
-        laps.mark("adapters")
-        # Frozen layers come from the disk here; the adapters only after them.
-        half.set_cut(start.cut)
-        laps.mark("switch")
-        half.load(adapters)
-        laps.mark("adapters")
-        for epoch in range(settings.epochs):
-            self._mini_batch(this, epoch)
-        packed = pack_adapters(half.export())
+        with self._watched(start.frequency_hz) as watched:
+            # Frozen layers come from the disk here, and the frequency is set; the adapters only after them.
+            half.set_cut(start.cut)
+            laps.mark("switch")
+            half.load(unpack_adapters(start.adapters, settings.task, range(start.cut)))
+            laps.mark("adapters")
+            for epoch in range(settings.epochs):
+                self._mini_batch(this, epoch)
+                if watched is not None:
+                    watched.look()
+            packed = pack_adapters(half.export())
         laps.mark("adapters")
         answer = AdaptersReturn(
             round=start.round,
@@ -381,9 +388,13 @@ class SplitDevice:
             down_bytes=this.down_bytes,
             rtt_s=self._transport.rtt_s,
             norms=this.norms,
+            reading=DeviceReading() if watched is None else watched.reading,
             adapters=packed,
         )
         self._transport.send(answer)
+
+    def _watched(self, frequency_hz: float | None) -> AbstractContextManager[Watched | None]:
+        return nullcontext() if self._readings is None else self._readings.round(frequency_hz)
 
     def _mini_batch(self, this: _DeviceRound, epoch: int) -> None:
         """One forward and backward pass."""

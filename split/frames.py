@@ -20,7 +20,7 @@ from cardlab.split.codecs.base import WIRE_BYTES, Buffer, Packed
 from cardlab.split.refusals import FrameError, RefusalCode, TensorError
 
 # 2: refusals carry codes, and a probe's answer is a message of its own. 3: norms and tokens of a step travel.
-PROTOCOL = 3
+PROTOCOL = 4
 MAGIC = b"CLSP"
 _PREFIX = struct.Struct(">4sHHII")
 _MAX_HEAD_BYTES = 4 * 2**20

@@ -27,7 +27,7 @@ from cardlab.core.plain import Document, from_plain, to_plain
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
 from cardlab.core.records.plan import TERMS
-from cardlab.core.records.training import TrainQuality
+from cardlab.core.records.training import DeviceReading, TrainQuality
 from cardlab.split.adapters import AdapterSet, flat, unflat
 from cardlab.split.journal_files import FORMAT, HEAD, STEPS, Steps, from_first, put
 from cardlab.split.settings import Inputs, RunSettings, check_inputs, check_same_tokenizer
@@ -55,6 +55,9 @@ class FinishedTurn:
             energy of their own.
         predicted, predicted_ci95, predicted_delay_ci95: what was expected, where anything was.
         predicted_provenance: what that was made of; None where nothing was expected, or in older journals.
+        predicted_energy_j, predicted_device_energy_j: of the server and of the device, as a meter counts.
+        temperature_c: of the server under load, None where it cannot be read.
+        device_reading: what the device read of itself; None in older journals.
     """
 
     round: int
@@ -79,6 +82,10 @@ class FinishedTurn:
     gradient_norms: tuple[float, ...] = ()
     rows: int = 1
     tokens: int | None = None
+    predicted_energy_j: float | None = None
+    predicted_device_energy_j: float | None = None
+    temperature_c: float | None = None
+    device_reading: DeviceReading | None = None
 
     def __post_init__(self) -> None:
         if set(self.terms) != set(TERMS) or not {*self.predicted, *self.predicted_ci95} <= set(TERMS):

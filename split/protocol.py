@@ -30,14 +30,14 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from cardlab.core.errors import RunError
 from cardlab.core.plain import from_plain, to_plain
 from cardlab.core.records.device import Device
 from cardlab.core.records.plan import SHARINGS, TERMS
-from cardlab.core.records.training import WAITING
+from cardlab.core.records.training import WAITING, DeviceReading
 from cardlab.split.codecs.base import WIRE_BYTES, Buffer, Packed
 from cardlab.split.codecs.registry import codec_named
 from cardlab.split.frames import Frame, pack_frame, unpack_frame
@@ -49,6 +49,7 @@ from cardlab.split.shaping import PlannedRates
 MAX_PROBE_BYTES = 2**28
 _MAX_TEXT = 4000
 _MAX_NORMS = 100_000
+_MAX_MODE = 80
 _MAX_COUNT = 2**31
 _MAX_BYTES = 2**40
 # LAYER/PARAMETER, and #MOMENT behind it for the state of the optimizer.
@@ -134,6 +135,36 @@ class Facts:
             raise self.wrong(key, "no rates up and down")
         up_bps, down_bps = (self.positive(f"{key}.{name}", value[name]) for name in ("uplink_bps", "downlink_bps"))
         return PlannedRates(uplink_bps=up_bps, downlink_bps=down_bps)
+
+    def reading(self, key: str) -> DeviceReading:
+        """What a device read of itself: numbers that are not negative, short words, yes or no; each may be null."""
+        value = self.take(key)
+        names = {one.name for one in fields(DeviceReading)}
+        if not isinstance(value, dict) or set(value) != names:
+            raise self.wrong(key, "no reading of a device")
+        own = Facts(self._kind, {f"{key}.{name}": value[name] for name in value})
+        mode, throttled = own.optional_text(f"{key}.power_mode"), own.take(f"{key}.throttled")
+        if not (throttled is None or isinstance(throttled, bool)) or len(mode or "") > _MAX_MODE:
+            raise self.wrong(key, "no reading of a device")
+        return DeviceReading(
+            held_hz=own.optional_number(f"{key}.held_hz", 0.0),
+            refusal=own.optional_text(f"{key}.refusal"),
+            frequency_hz=own.optional_number(f"{key}.frequency_hz", 0.0),
+            memory_hz=own.optional_number(f"{key}.memory_hz", 0.0),
+            cpu_hz=own.optional_number(f"{key}.cpu_hz", 0.0),
+            temperature_c=own.optional_number(f"{key}.temperature_c", -273.15),
+            power_mode=mode,
+            throttled=throttled,
+            power_w=own.optional_number(f"{key}.power_w", 0.0),
+            energy_j=own.optional_number(f"{key}.energy_j", 0.0),
+        )
+
+    def optional_text(self, key: str) -> str | None:
+        """A text of a decent length, or null."""
+        if key in self._left and self._left[key] is None:
+            del self._left[key]
+            return None
+        return self.text(key)
 
     def close(self) -> None:
         """FrameError for a fact that was not taken."""
@@ -298,6 +329,7 @@ class RoundStart(Message):
     Attributes:
         codec: of smashed data and gradients in this round.
         link: what the plan gives this device's link, None where it gives nothing.
+        frequency_hz: what the device is to hold, None for as it is.
         sent_s, terms: when it was sent, and what passed before by term.
         adapters: of layers 0..cut-1, by "LAYER/PARAMETER" and "LAYER/PARAMETER#MOMENT".
     """
@@ -308,6 +340,7 @@ class RoundStart(Message):
     cut: int
     codec: str
     link: PlannedRates | None
+    frequency_hz: float | None = None
     sent_s: float
     terms: Mapping[str, float]
     adapters: Mapping[str, Packed]
@@ -326,8 +359,16 @@ class RoundStart(Message):
         """As `Message.from_head`."""
         number, cut, codec = facts.whole("round", 1), facts.whole("cut", 1), facts.text("codec")
         _check_codec(facts, "codec", codec)
-        link, sent_s, terms = facts.rates("link"), facts.number("sent_s"), facts.terms("terms")
-        return cls(round=number, cut=cut, codec=codec, link=link, sent_s=sent_s, terms=terms, adapters=dict(tensors))
+        return cls(
+            round=number,
+            cut=cut,
+            codec=codec,
+            link=facts.rates("link"),
+            frequency_hz=facts.optional_number("frequency_hz", 1.0),
+            sent_s=facts.number("sent_s"),
+            terms=facts.terms("terms"),
+            adapters=dict(tensors),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -436,6 +477,7 @@ class AdaptersReturn(Message):
         up_bytes, down_bytes: payload of the round's mini-batches.
         rtt_s: shortest round trip seen, None before the first.
         norms: of the device's gradients of the last step, as those of `Activations`.
+        reading: what the device read of itself over the round.
         adapters: as those of `RoundStart`.
     """
 
@@ -448,6 +490,7 @@ class AdaptersReturn(Message):
     down_bytes: int
     rtt_s: float | None
     norms: tuple[float, ...] | None = None
+    reading: DeviceReading = field(default_factory=DeviceReading)
     adapters: Mapping[str, Packed]
 
     def __post_init__(self) -> None:
@@ -469,6 +512,7 @@ class AdaptersReturn(Message):
             down_bytes=facts.whole("down_bytes", 0, _MAX_BYTES),
             rtt_s=facts.optional_number("rtt_s", 0.0),
             norms=facts.norms("norms"),
+            reading=facts.reading("reading"),
             adapters=dict(tensors),
         )
 

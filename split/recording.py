@@ -98,4 +98,8 @@ def round_record(settings: RunSettings, turn: FinishedTurn) -> TrainRound:
         rows=turn.rows,
         tokens=turn.tokens,
         gradient_norms=turn.gradient_norms,
+        temperature_c=turn.temperature_c,
+        device_reading=turn.device_reading,
+        predicted_energy_j=turn.predicted_energy_j,
+        predicted_device_energy_j=turn.predicted_device_energy_j,
     )

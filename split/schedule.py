@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from cardlab.core.errors import RunError
 from cardlab.core.quantity import Provenance
-from cardlab.core.records.plan import TERMS, Plan
+from cardlab.core.records.plan import TERMS, Decision, Plan
 from cardlab.core.records.task import Task
 from cardlab.split.refusals import RefusalCode, RefusalError
 from cardlab.split.settings import check_cut
@@ -17,23 +17,26 @@ from cardlab.split.settings import check_cut
 class Prediction:
     """What was expected of one round of one device, seconds, and what that was made of.
 
-    A term that is not there was not predicted.
+    A term that is not there was not predicted; neither was an energy of None, J, of what a meter counts over the round.
     """
 
     terms: Mapping[str, float] = field(default_factory=dict)
     terms_ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     delay_ci95: tuple[float, float] | None = None
     provenance: Provenance | None = None
+    server_energy_j: float | None = None
+    device_energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """Cut, server frequency (None as it is), codec (None: the run's), rates of the device's share of the band in bit/s
-    (None: not planned) and what is expected."""
+    """Cut, frequencies of server and device (None as they are), codec (None: the run's), rates of the device's share of
+    the band in bit/s (None: not planned) and what is expected."""
 
     cut: int
     codec: str | None = None
     frequency_hz: float | None = None
+    device_frequency_hz: float | None = None
     uplink_bps: float | None = None
     downlink_bps: float | None = None
     expected: Prediction = field(default_factory=Prediction)
@@ -135,6 +138,9 @@ class Schedule:
             terms_ci95=decision.terms_ci95,
             delay_ci95=decision.delay_ci95,
             provenance=decision.provenance,
+            # Busy energy, or energy above idle, is another quantity than a meter's.
+            server_energy_j=decision.server_energy_j if self._plan.energy == "round" else None,
+            device_energy_j=metered_energy(decision),
         )
         # The first round loads every layer, from which the plan begins.
         lacking = frozenset(self._plan.not_predicted) | (frozenset({"switch"}) if number == 1 else frozenset())
@@ -146,10 +152,19 @@ class Schedule:
             cut=decision.cut,
             codec=decision.codec,
             frequency_hz=decision.frequency_hz,
+            device_frequency_hz=decision.device_frequency_hz,
             uplink_bps=decision.uplink_bps,
             downlink_bps=decision.downlink_bps,
             expected=expected,
         )
+
+
+def metered_energy(decision: Decision) -> float | None:
+    """What a device's own meter counts in its round, J: all of it but idling; None if a part is not known."""
+    terms = decision.device_energy_terms
+    parts = () if terms is None else (terms.compute, terms.transmit, terms.receive, terms.waiting)
+    known = [part for part in parts if part is not None]
+    return sum(known) if known and len(known) == len(parts) else None
 
 
 def _without(expected: Prediction, terms: frozenset[str]) -> Prediction:
@@ -158,6 +173,8 @@ def _without(expected: Prediction, terms: frozenset[str]) -> Prediction:
         terms={term: value for term, value in expected.terms.items() if term not in terms},
         terms_ci95={term: span for term, span in expected.terms_ci95.items() if term not in terms},
         provenance=expected.provenance,
+        server_energy_j=expected.server_energy_j,
+        device_energy_j=expected.device_energy_j,
     )
 
 

@@ -22,11 +22,12 @@ from cardlab.core.order import natural
 from cardlab.core.records.device import Device
 from cardlab.core.records.plan import BATCHED
 from cardlab.core.records.training import TrainQuality, best_quality, qualities
+from cardlab.profilers.devices.device import State
 from cardlab.split.adapters import AdapterSet, averaged, initial_adapters
 from cardlab.split.batched import BatchedSteps, common_cut
 from cardlab.split.codecs.registry import warm_codec
 from cardlab.split.evaluation import Evaluation, Subject
-from cardlab.split.frequency import EnergyMeter, ServerFrequency
+from cardlab.split.frequency import EnergyMeter, HeldFrequency
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.journal_files import DiskError
 from cardlab.split.laps import now_s
@@ -96,7 +97,7 @@ class ServerParts:
     half: Half
     schedule: Schedule
     journal: Journal
-    frequency: ServerFrequency
+    frequency: HeldFrequency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +139,7 @@ class Server:
         self._devices = max(devices, 1)
         silence_s, note = self._patience.silence_s, self._callbacks.note
         self._members = Members(parts.transport, self.settings, self._admit, silence_s, note)
-        self._read_hz: float | None = None
+        self._read = State()
         self._residuals: dict[str, torch.Tensor | None] = {}
         self._judging: dict[bytes, Evaluation] = {}
         seeded = initial_adapters(self.settings.task, self.settings.seed, parts.half.magnitudes)
@@ -328,7 +329,7 @@ class Server:
         power_w = meter.power_w
         # The meter's window is a little longer than the turn: power is its mean, time is the turn's.
         energy_j = None if power_w is None else power_w * turn.finished.elapsed_s
-        done = replace(turn.finished, frequency_hz=self._read_hz, energy_j=energy_j, power_w=power_w)
+        done = replace(self._with_state(turn.finished), energy_j=energy_j, power_w=power_w)
         self.adapters = turn.adapters
         self._journal.commit(self.adapters, done)
         self._keep(turn, done)
@@ -343,7 +344,7 @@ class Server:
         if not finished:
             return False
         # The round's energy belongs to all of them: only the power is theirs.
-        done = [replace(f, frequency_hz=self._read_hz, power_w=meter.power_w) for _, f in finished]
+        done = [replace(self._with_state(f), power_w=meter.power_w) for _, f in finished]
         self.adapters = averaged([turn.adapters for turn, _ in finished], [turn.rows for turn, _ in finished])
         self._journal.commit(self.adapters, *done, close=True)
         for (turn, _), kept in zip(finished, done, strict=True):
@@ -361,7 +362,7 @@ class Server:
     @contextmanager
     def _measured(self) -> Iterator[EnergyMeter]:
         meter = EnergyMeter(self._frequency.platform)
-        self._read_hz = None
+        self._read = State()
         with meter.recording():
             yield meter
         self._shared.forget()
@@ -418,12 +419,15 @@ class Server:
             for turn in [turns[place] for place in error.places]:
                 self._give_up(turn, active, error.message)
                 self._members.refuse(turn.peer, error)
-        self._read_frequency()
+        self._read_state()
 
-    def _read_frequency(self) -> None:
+    def _read_state(self) -> None:
         """Once in each round, under load."""
-        if self._read_hz is None:
-            self._read_hz = self._frequency.read_hz()
+        if self._read == State():
+            self._read = self._frequency.read()
+
+    def _with_state(self, turn: FinishedTurn) -> FinishedTurn:
+        return replace(turn, frequency_hz=self._read.frequency_hz, temperature_c=self._read.temperature_c)
 
     def _check_alive(self, turn: Turn, active: dict[bytes, Turn]) -> None:
         member = self._members.of(turn.peer)
@@ -492,11 +496,11 @@ class Server:
                     self._members.ask_to_join(peer)
             case Activations() if turn is not None:
                 answer = turn.mini_batch(message, arrived_s, shared=len(active) > 1)
-                self._read_frequency()
+                self._read_state()
                 return answer
             case AdaptersReturn() if turn is not None:
                 turn.finish(message, arrived_s)
-                self._read_frequency()
+                self._read_state()
             case HeldOut() | Evaluated() if evaluation is None:
                 if self._members.of(peer) is None:
                     self._members.ask_to_join(peer)

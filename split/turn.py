@@ -207,6 +207,7 @@ class Turn:
             cut=self.cut,
             codec=self.codec,
             link=self._link(),
+            frequency_hz=self.assignment.device_frequency_hz,
             sent_s=sent_s,
             terms=laps.terms,
             adapters=adapters,
@@ -306,6 +307,9 @@ class Turn:
             predicted_ci95=dict(expected.terms_ci95),
             predicted_delay_ci95=expected.delay_ci95,
             predicted_provenance=expected.provenance,
+            predicted_energy_j=expected.server_energy_j,
+            predicted_device_energy_j=expected.device_energy_j,
+            device_reading=message.reading,
         )
 
     def _finish_step(self, norms: Sequence[float] | None) -> None:

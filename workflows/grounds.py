@@ -8,7 +8,7 @@ from dataclasses import fields
 from cardlab.core.errors import NotFoundError
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import Run, RunKind
-from cardlab.core.records.plan import Plan
+from cardlab.core.records.plan import Decision, Plan
 from cardlab.core.records.task import Execution
 from cardlab.core.records.training import TrainRound
 from cardlab.core.text import si
@@ -16,6 +16,8 @@ from cardlab.db.store import Store
 
 # A frequency is read back within this of the one that was asked for.
 _SAME_HZ = 0.01
+# Frequencies that nobody holds wander.
+_SAME_STATE_HZ = 0.05
 _KINDS = (RunKind.PROFILE,)
 
 
@@ -36,7 +38,11 @@ def grounds_of(store: Store, run: Run, rounds: Sequence[TrainRound]) -> tuple[st
     except NotFoundError:
         return (f"plan {uid[:12]} is no longer here: what it was made for is not known",)
     measured = _runs_of(store, plan)
-    lines = [*_machines(store, plan, measured, run, rounds), *_frequencies(plan, rounds)]
+    lines = [
+        *_machines(store, plan, measured, run, rounds),
+        *_frequencies(plan, rounds),
+        *_states(store, measured, rounds),
+    ]
     return tuple(dict.fromkeys(lines))
 
 
@@ -106,6 +112,7 @@ def _execution(who: str, measured: Sequence[Run], run: Run) -> Iterator[str]:
 def _frequencies(plan: Plan, rounds: Iterable[TrainRound]) -> Iterator[str]:
     for r in rounds:
         decision = plan.decision(r.number, r.device.name)
+        yield from _own_frequency(decision, r)
         asked = None if decision is None else decision.frequency_hz
         if asked is None:
             continue
@@ -113,6 +120,40 @@ def _frequencies(plan: Plan, rounds: Iterable[TrainRound]) -> Iterator[str]:
             yield f"the server was to run at {si(asked, 'Hz')} for {r.device.name}: at which it ran could not be read"
         elif abs(r.frequency_hz / asked - 1.0) > _SAME_HZ:
             yield f"the server was to run at {si(asked, 'Hz')} for {r.device.name}, and did not"
+
+
+def _own_frequency(decision: Decision | None, r: TrainRound) -> Iterator[str]:
+    asked, reading = None if decision is None else decision.device_frequency_hz, r.device_reading
+    if asked is None or reading is None:
+        return
+    if reading.refusal is not None:
+        yield f"device {r.device.name} was to run at {si(asked, 'Hz')} and could not be held there: {reading.refusal}"
+    elif reading.frequency_hz is None:
+        yield f"device {r.device.name} was to run at {si(asked, 'Hz')}: at which it ran could not be read"
+    elif abs(reading.frequency_hz / asked - 1.0) > _SAME_HZ:
+        yield f"device {r.device.name} was to run at {si(asked, 'Hz')}, and read {si(reading.frequency_hz, 'Hz')}"
+
+
+def _states(store: Store, measured: Sequence[Run], rounds: Iterable[TrainRound]) -> Iterator[str]:
+    """Power mode, memory and CPU frequency of a device that were others than in its profile."""
+    for r in rounds:
+        reading = r.device_reading
+        points = [p for run in measured if run.device.key == r.device.key for p in store.runs.get(run.uid).points]
+        states = [point.operating for point in points if point.operating is not None]
+        if reading is None or not states:
+            continue
+        who = f"device {r.device.name}"
+        modes = {state.power_mode for state in states}
+        if reading.power_mode is not None and reading.power_mode not in modes and None not in modes:
+            were = ", ".join(sorted(map(str, modes)))
+            yield f"{who} ran in power mode {reading.power_mode}, and was measured in {were}"
+        for name, said in (("memory_hz", "its memory at"), ("cpu_hz", "its CPU at")):
+            ran = getattr(reading, name)
+            known = [hz for state in states if (hz := getattr(state, name)) is not None]
+            if ran and known and not any(abs(ran / hz - 1.0) <= _SAME_STATE_HZ for hz in known):
+                low, high = si(min(known), "Hz"), si(max(known), "Hz")
+                span = low if low == high else f"{low} to {high}"
+                yield f"{who} ran with {said} {si(ran, 'Hz')}, and was measured at {span}"
 
 
 def _word(value: object) -> str:

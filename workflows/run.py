@@ -411,7 +411,7 @@ class _Serving:
 
 
 def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Finished) -> FinishedRun:
-    from cardlab.split.frequency import ServerFrequency
+    from cardlab.split.frequency import HeldFrequency
     from cardlab.split.halves import Half
 
     options = serving.options
@@ -440,7 +440,7 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
         notes=prepared.expected_notes,
         link=serving.link,
     )
-    frequency = ServerFrequency(platform)
+    frequency = HeldFrequency(platform)
     reports = open_reports(options.report_to, Path(options.out), journal.progress, progress)
 
     losses: dict[int, float] = {}

@@ -15,6 +15,7 @@ from cardlab.profilers.runtime.execution import import_torch
 from cardlab.profilers.runtime.families import attention_of
 from cardlab.profilers.runtime.quantization import NONE, choose_quantization
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
+from cardlab.split.frequency import OwnReadings
 from cardlab.split.keys import make_keys
 from cardlab.split.recipe import recipe_of
 from cardlab.split.settings import PRIVACY, Inputs, RunSettings, check_computing, check_task, check_tokenizer
@@ -71,7 +72,8 @@ def run_device(options: DeviceOptions, progress: Say = silent) -> DeviceDone:
 
         progress(PRIVACY)
         patience = DevicePatience(connect_s=options.wait_s, silence_s=options.silence_s, server_s=options.wait_s)
-        device = SplitDevice(transport, platform.identity, equip, patience=patience, note=progress)
+        readings = OwnReadings(platform, progress)
+        device = SplitDevice(transport, platform.identity, equip, readings=readings, patience=patience, note=progress)
         try:
             done = device.run()
         except KeyboardInterrupt:
@@ -79,6 +81,8 @@ def run_device(options: DeviceOptions, progress: Say = silent) -> DeviceDone:
                 f"interrupted; {device.done.rounds} round(s) of {platform.identity.name} are stored at the server",
                 remedy="give the same command again to take part in the rounds that are left",
             ) from None
+        finally:
+            readings.release()
     finally:
         transport.close()
         platform.close()

@@ -10,6 +10,7 @@ from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.parameters import Shared, command
 from cardlab.cli.stores import open_shared
 from cardlab.core.plain import to_plain
+from cardlab.core.records.checks import SERVER
 from cardlab.core.text import milliseconds, percent, si
 from cardlab.workflows.options.card import ValidateOptions
 
@@ -73,7 +74,12 @@ def validate(options: ValidateOptions, shared: Shared) -> None:
 def _energy(check: EnergyCheck) -> str:
     sides = f"observed {si(check.observed_j, 'J')}, predicted {si(check.predicted_j, 'J')}"
     why = "" if check.reason is None else f" ({check.reason})"
-    return f"server's energy in a round of {check.device}: {sides}, error {percent(check.error)}{why}"
+    whose = "server's energy in a round of" if check.party == SERVER else "own energy in a round of"
+    state = [] if check.frequency_hz is None else [f"read at {si(check.frequency_hz, 'Hz')}"]
+    state += [] if check.planned_hz is None else [f"planned {si(check.planned_hz, 'Hz')}"]
+    state += [] if check.temperature_c is None else [f"{check.temperature_c:.0f} C"]
+    held = f"; {', '.join(state)}" if state else ""
+    return f"{whose} {check.device}: {sides}, error {percent(check.error)}{why}{held}"
 
 
 def _row(check: TermCheck) -> tuple[str, ...]:

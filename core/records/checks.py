@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from cardlab.core.quantity import Provenance, union_of
-from cardlab.core.records.plan import TERMS, Plan
+from cardlab.core.records.plan import TERMS, Decision, Plan
 from cardlab.core.records.training import TrainPhase, TrainRound
 
 TOTAL = "delay"
@@ -50,25 +50,36 @@ class TermCheck:
         return self.ci95[0] <= self.observed_s <= self.ci95[1]
 
 
+SERVER, DEVICE = "server", "device"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyCheck:
-    """The server's energy in a round of one device, medians over rounds, joules.
+    """The energy of one party in a round of one device, medians over rounds, joules.
 
     Attributes:
-        observed_j: by the server's meter, None without one.
+        device: whose rounds.
+        party: "server", or "device" for the device itself.
+        observed_j: by the party's meter, None without one.
         predicted_j: by the plan, None where it says none or counts other than the whole round.
         ci95: interval of the prediction, None where its uncertainty is not known.
         error: fraction of the observed value; None unless both are there.
         reason: why there is no error, in words; None where there is one.
+        planned_hz, frequency_hz: what the plan asks for and what was read under load, None where unknown.
+        temperature_c: as read under load.
     """
 
     device: str
+    party: str = SERVER
     observed_j: float | None
     predicted_j: float | None
     ci95: Interval | None
     error: float | None
     reason: str | None
     rounds: int
+    planned_hz: float | None = None
+    frequency_hz: float | None = None
+    temperature_c: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,43 +111,90 @@ def check_rounds(rounds: Sequence[TrainRound]) -> tuple[TermCheck, ...]:
 
 
 def check_energies(rounds: Sequence[TrainRound], plan: Plan | None) -> tuple[EnergyCheck, ...]:
-    """The server's energy in each device's rounds against what the plan says of them."""
+    """The energy of server and device in each device's rounds against what the plan says of them.
+
+    A device whose energy was neither measured nor planned has no line of its own.
+    """
     found = []
     for name in dict.fromkeys(r.device.name for r in rounds):
         mine = [r for r in rounds if r.device.name == name]
         planned = [None if plan is None else plan.decision(r.number, name) for r in mine]
-        # A meter reads the whole round; busy energy, or energy above idle, is another quantity.
-        comparable = plan is not None and plan.energy == "round"
-        decided = [d for d in planned if d is not None and comparable]
-        observed = [r.energy_j for r in mine if r.energy_j is not None]
-        predicted = [d.server_energy_j for d in decided if d.server_energy_j is not None]
-        spans = [d.server_energy_ci95 for d in decided if d.server_energy_ci95 is not None]
-        reason = None
-        if plan is None:
-            reason = "no plan says it"
-        elif not comparable:
-            reason = f"the plan counts {plan.energy or 'no'} energy, a meter that of the whole round"
-        elif not predicted:
-            reason = "the plan says none"
-        elif not observed:
-            reason = "the server's power was not measured"
-        observed_j = median(observed) if observed else None
-        predicted_j = median(predicted) if predicted else None
-        error = None
-        if reason is None and observed_j and predicted_j is not None:
-            error = (predicted_j - observed_j) / observed_j
-        found.append(
-            EnergyCheck(
-                device=name,
-                observed_j=observed_j,
-                predicted_j=predicted_j,
-                ci95=(median(low for low, _ in spans), median(high for _, high in spans)) if spans else None,
-                error=error,
-                reason=reason,
-                rounds=len(observed),
-            )
-        )
+        decided = [d for d in planned if d is not None]
+        found.append(_of_server(name, mine, decided, plan))
+        device = _of_device(name, mine, decided, plan)
+        if device.observed_j is not None or device.predicted_j is not None:
+            found.append(device)
     return tuple(found)
+
+
+def _of_server(name: str, rounds: Sequence[TrainRound], decided: Sequence[Decision], plan: Plan | None) -> EnergyCheck:
+    # A meter reads the whole round; busy energy, or energy above idle, is another quantity.
+    comparable = plan is not None and plan.energy == "round"
+    spans = [d.server_energy_ci95 for d in decided if comparable and d.server_energy_ci95 is not None]
+    observed = _known(r.energy_j for r in rounds)
+    predicted = _known(d.server_energy_j for d in decided if comparable)
+    reason = None
+    if plan is None:
+        reason = "no plan says it"
+    elif not comparable:
+        reason = f"the plan counts {plan.energy or 'no'} energy, a meter that of the whole round"
+    elif not predicted:
+        reason = "the plan says none"
+    elif not observed:
+        reason = "the server's power was not measured"
+    return EnergyCheck(
+        device=name,
+        observed_j=_median(observed),
+        predicted_j=_median(predicted),
+        ci95=(median(low for low, _ in spans), median(high for _, high in spans)) if spans else None,
+        error=None if reason else _error(observed, predicted),
+        reason=reason,
+        rounds=len(observed),
+        planned_hz=_median(_known(d.frequency_hz for d in decided)),
+        frequency_hz=_median(_known(r.frequency_hz for r in rounds)),
+        temperature_c=_median(_known(r.temperature_c for r in rounds)),
+    )
+
+
+def _of_device(name: str, rounds: Sequence[TrainRound], decided: Sequence[Decision], plan: Plan | None) -> EnergyCheck:
+    readings = [r.device_reading for r in rounds if r.device_reading is not None]
+    observed = _known(reading.energy_j for reading in readings)
+    predicted = _known(r.predicted_device_energy_j for r in rounds)
+    unknown = [term for d in decided if d.device_energy_terms is not None for term in d.device_energy_terms.unknown]
+    reason = None
+    if plan is None:
+        reason = "no plan says it"
+    elif not predicted:
+        lacking = [term for term in dict.fromkeys(unknown) if term != "idle"]
+        reason = f"the plan does not know its {', '.join(lacking)}" if lacking else "the plan says none"
+    elif not observed:
+        reason = "the device's power was not measured"
+    return EnergyCheck(
+        device=name,
+        party=DEVICE,
+        observed_j=_median(observed),
+        predicted_j=_median(predicted),
+        ci95=None,
+        error=None if reason else _error(observed, predicted),
+        reason=reason,
+        rounds=len(observed),
+        planned_hz=_median(_known(d.device_frequency_hz for d in decided)),
+        frequency_hz=_median(_known(reading.frequency_hz for reading in readings)),
+        temperature_c=_median(_known(reading.temperature_c for reading in readings)),
+    )
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return median(values) if values else None
+
+
+def _error(observed: Sequence[float], predicted: Sequence[float]) -> float | None:
+    there = median(observed)
+    return (median(predicted) - there) / there if there else None
 
 
 def terms_off(checks: Iterable[TermCheck]) -> tuple[TermOff, ...]:

@@ -123,6 +123,29 @@ def comparable(found: Iterable[Quality]) -> list[Quality]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceReading:
+    """What a device read of itself over one of its rounds, from its begin to its adapters' return; None: it cannot.
+
+    Attributes:
+        held_hz: frequency that it held; None where it was asked for none, or could not.
+        refusal: why it did not hold what was asked for, in words; None where it did.
+        frequency_hz, memory_hz, cpu_hz, temperature_c, power_mode, throttled: as read under load.
+        power_w, energy_j: of the whole device, mean and over its round.
+    """
+
+    held_hz: float | None = None
+    refusal: str | None = None
+    frequency_hz: float | None = None
+    memory_hz: float | None = None
+    cpu_hz: float | None = None
+    temperature_c: float | None = None
+    power_mode: str | None = None
+    throttled: bool | None = None
+    power_w: float | None = None
+    energy_j: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRound:
     """One finished round of one device.
 
@@ -146,6 +169,10 @@ class TrainRound:
         rows: of the device's data, |D_m|; None where it was not recorded.
         tokens: that were trained on, padding apart; None where they were not counted.
         gradient_norms: of the whole model at each step before clipping; () without clipping.
+        temperature_c: of the server under load, None where it cannot be read.
+        device_reading: what the device read of itself; None in rounds of older versions.
+        predicted_energy_j, predicted_device_energy_j: of the server and of the device over the round, as meters count;
+            None where the plan says none.
         details: further facts, for people only.
     """
 
@@ -173,4 +200,8 @@ class TrainRound:
     rows: int | None = None
     tokens: int | None = None
     gradient_norms: tuple[float, ...] = ()
+    temperature_c: float | None = None
+    device_reading: DeviceReading | None = None
+    predicted_energy_j: float | None = None
+    predicted_device_energy_j: float | None = None
     details: Mapping[str, object] = field(default_factory=dict)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cardlab.core.errors import NotFoundError
 from cardlab.core.identity import content_hash
 from cardlab.core.quantity import Provenance
-from cardlab.core.records.training import TrainPhase, TrainQuality, TrainRound
+from cardlab.core.records.training import DeviceReading, TrainPhase, TrainQuality, TrainRound
 from cardlab.db.schema import DeviceRow, PlanRow, RunRow, TrainPhaseRow, TrainQualityRow, TrainRoundRow
 from cardlab.db.store.convert import interval
 from cardlab.db.store.devices import store_device, to_device
 from cardlab.db.store.repository import Repository, find_uid
 
+# Fields of a device's reading, columns of the same name behind "device_".
+_READ = tuple(f.name for f in fields(DeviceReading))
 # Fields of a quality that are columns of the same name.
 _JUDGED = ("number", "cut", "loss", "tokens", "correct", "elapsed_s", "up_bytes")
 
@@ -57,6 +61,10 @@ class Rounds(Repository):
                 rows=finished.rows,
                 tokens=finished.tokens,
                 gradient_norms=list(finished.gradient_norms) or None,
+                temperature_c=finished.temperature_c,
+                predicted_energy_j=finished.predicted_energy_j,
+                predicted_device_energy_j=finished.predicted_device_energy_j,
+                **{f"device_{name}": getattr(finished.device_reading, name, None) for name in _READ},
                 document=dict(finished.details),
             )
             session.add(row)
@@ -156,8 +164,17 @@ def _record(session: Session, row: TrainRoundRow, run_uid: str) -> TrainRound:
         rows=row.rows,
         tokens=row.tokens,
         gradient_norms=tuple(float(norm) for norm in row.gradient_norms or ()),
+        temperature_c=row.temperature_c,
+        device_reading=_reading(row),
+        predicted_energy_j=row.predicted_energy_j,
+        predicted_device_energy_j=row.predicted_device_energy_j,
         details=row.document,
     )
+
+
+def _reading(row: TrainRoundRow) -> DeviceReading | None:
+    found = {name: getattr(row, f"device_{name}") for name in _READ}
+    return None if all(value is None for value in found.values()) else DeviceReading(**found)
 
 
 def _phase(row: TrainPhaseRow) -> TrainPhase:

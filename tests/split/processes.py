@@ -26,6 +26,7 @@ from cardlab.profilers.runtime.build import build_meta
 from cardlab.split.batches import MiniBatch
 from cardlab.split.device import DevicePatience, Equipment, SplitDevice
 from cardlab.split.device_transport import DeviceTransport
+from cardlab.split.frequency import OwnReadings
 from cardlab.split.halves import Half
 from cardlab.split.journal import Journal
 from cardlab.split.recipe import recipe_of
@@ -37,17 +38,25 @@ from tests.split.models import EXECUTION, RATE, batches
 
 
 class Cuts(Schedule):
-    """A cut for each round and device, as a plan would give, and the rates of its link where there are any."""
+    """A cut for each round and device, as a plan would give, the rates of its link and the frequency it is to hold
+    where there are any."""
 
-    def __init__(self, cuts: dict[str, list[int]], rates: dict[str, list[tuple[float, float]]]) -> None:
+    def __init__(
+        self,
+        cuts: dict[str, list[int]],
+        rates: dict[str, list[tuple[float, float]]],
+        holds: dict[str, list[float]] | None = None,
+    ) -> None:
         super().__init__(None, 1)
-        self.cuts, self.rates = cuts, rates
+        self.cuts, self.rates, self.holds = cuts, rates, holds or {}
 
     def at(self, number: int, device: str, key: str | None = None) -> Assignment:
         rates = self.rates.get(device, [(None, None)])
         up_bps, down_bps = rates[(number - 1) % len(rates)]
         cut = self.cuts[device][(number - 1) % len(self.cuts[device])]
-        return Assignment(cut=cut, uplink_bps=up_bps, downlink_bps=down_bps)
+        holds = self.holds.get(device)
+        hold_hz = None if holds is None else holds[(number - 1) % len(holds)]
+        return Assignment(cut=cut, uplink_bps=up_bps, downlink_bps=down_bps, device_frequency_hz=hold_hz)
 
 
 @dataclass
@@ -73,6 +82,7 @@ class Trial:
     rows: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     rates: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    holds: dict[str, list[float]] = field(default_factory=dict)
     silence_s: float = 4.0
     port: int = 0
     children: list[int] = field(default_factory=list)
@@ -134,7 +144,7 @@ class Trial:
         """Start the server; `doom` may spoil its half before it runs."""
 
         def work() -> Any:
-            from cardlab.split.frequency import ServerFrequency
+            from cardlab.split.frequency import HeldFrequency
             from cardlab.split.server import Patience, RunCallbacks, Server, ServerParts
             from cardlab.split.server_transport import ServerTransport
 
@@ -166,9 +176,9 @@ class Trial:
                 ServerParts(
                     transport=transport,
                     half=half,
-                    schedule=schedule or Cuts(self.cuts, self.rates),
+                    schedule=schedule or Cuts(self.cuts, self.rates, self.holds),
                     journal=journal,
-                    frequency=ServerFrequency(open_platform("cpu")),
+                    frequency=HeldFrequency(open_platform("cpu")),
                 ),
                 devices=devices or len(self.cuts),
                 callbacks=RunCallbacks(note=say),
@@ -193,8 +203,9 @@ class Trial:
         before: Callable[[DeviceTransport], None] | None = None,
         held_out: Callable[[], Iterator[MiniBatch]] | None = None,
         held_out_rows: int = 0,
+        board: Path | None = None,
     ) -> int:
-        """Start a device; `doom` may spoil it when its model is built, `before` earlier."""
+        """Start a device; `doom` may spoil it when its model is built, `before` earlier; `board`: root of its /sys."""
 
         def work() -> Any:
             transport = DeviceTransport("127.0.0.1", port or self.port, shape=parse_link(link, planned=True))
@@ -212,10 +223,13 @@ class Trial:
 
             description = Device(key=f"cpu:{name}", name=name, platform="cpu")
             patience = DevicePatience(connect_s=30.0, handshake_s=30.0, silence_s=self.silence_s, server_s=server_s)
-            device = SplitDevice(transport, description, equip, patience=patience, note=say)
+            readings = None if board is None else OwnReadings(open_platform("cpu", sysfs_root=board), say)
+            device = SplitDevice(transport, description, equip, readings=readings, patience=patience, note=say)
             try:
                 done = device.run()
             finally:
+                if readings is not None:
+                    readings.release()
                 transport.close()
             return {"rounds": done.rounds, "losses": done.losses}
 

@@ -29,7 +29,7 @@ from cardlab.db import open_store
 from cardlab.profilers.devices import open_platform
 from cardlab.split.adapters import initial_adapters
 from cardlab.split.data import Batches, read_tokens
-from cardlab.split.frequency import EnergyMeter, ServerFrequency
+from cardlab.split.frequency import EnergyMeter, HeldFrequency
 from cardlab.split.journal import FinishedTurn, Journal
 from cardlab.split.keys import is_loopback, split_address
 from cardlab.split.laps import Laps
@@ -197,17 +197,17 @@ def test_a_local_tokenizer_is_used(tmp_path: Path) -> None:
 
 def test_the_frequency_is_held_where_the_platform_can_and_given_back() -> None:
     platform = open_platform("simulated:rtx-4060-ti")
-    server = ServerFrequency(platform)
+    server = HeldFrequency(platform)
     wanted = platform.frequencies()[40]
-    free_hz = server.read_hz()
+    free_hz = server.read().frequency_hz
     server.hold(wanted)
     with EnergyMeter(platform).recording() as meter:
         platform.timer.sleep(5.0)
     assert platform.state().frequency_hz == pytest.approx(wanted, rel=0.01) and server.refusal is None
     assert meter.power_w is None or meter.power_w > 0
     server.hold(None)
-    assert server.read_hz() == free_hz
-    other = ServerFrequency(open_platform("cpu", sysfs_root="/nonexistent"))
+    assert server.read().frequency_hz == free_hz
+    other = HeldFrequency(open_platform("cpu", sysfs_root="/nonexistent"))
     other.hold(1e9)
     assert other.refusal is not None
     other.release()

@@ -18,9 +18,10 @@ pytestmark = pytest.mark.torch
 
 from cardlab import __version__
 from cardlab.core.errors import RunError
+from cardlab.core.plain import to_plain
 from cardlab.core.records.device import Device
 from cardlab.core.records.plan import TERMS
-from cardlab.core.records.training import WAITING
+from cardlab.core.records.training import WAITING, DeviceReading
 from cardlab.split import protocol
 from cardlab.split.codecs.base import Packed
 from cardlab.split.codecs.registry import pack_tensor
@@ -80,6 +81,7 @@ BUILT: dict[type[Message], st.SearchStrategy[Message]] = {
         cut=st.integers(3, 9),
         codec=st.sampled_from(("none", "dense:4")),
         link=st.none() | rates,
+        frequency_hz=st.none() | st.floats(1e8, 3e9),
         sent_s=seconds,
         terms=terms,
         adapters=adapters,
@@ -113,6 +115,15 @@ BUILT: dict[type[Message], st.SearchStrategy[Message]] = {
         up_bytes=st.integers(0, 2**39),
         down_bytes=st.integers(0, 2**39),
         rtt_s=st.none() | st.floats(0.0, 10.0),
+        reading=st.builds(
+            DeviceReading,
+            held_hz=st.none() | st.floats(1e8, 3e9),
+            refusal=st.none() | texts,
+            temperature_c=st.none() | st.floats(-40.0, 120.0),
+            power_mode=st.none() | st.just("15W"),
+            throttled=st.sampled_from((None, True, False)),
+            power_w=st.none() | st.floats(0.0, 400.0),
+        ),
         adapters=adapters,
     ),
     protocol.Evaluate: st.builds(
@@ -157,6 +168,19 @@ OUT_OF_RANGE: dict[tuple[str, str], tuple[object, ...]] = {
     ("adapters", "up_bytes"): (-1, 2**41),
     ("adapters", "down_bytes"): (-1, 2**41),
     ("adapters", "rtt_s"): (-1e-3,),
+    ("round", "frequency_hz"): (0, -1.0, 0.5),
+    ("adapters", "reading"): tuple(
+        to_plain(DeviceReading()) | wrong
+        for wrong in (
+            {"power_w": -1.0},
+            {"energy_j": "x"},
+            {"throttled": 1},
+            {"power_mode": "x" * 81},
+            {"refusal": 5},
+            {"temperature_c": -300.0},
+            {"more": 1},
+        )
+    ),
     ("probe", "size_bytes"): (0, 3, 2**28 + 1),
     ("round", "link"): ({}, {"uplink_bps": 1e6}, {"uplink_bps": 1e6, "downlink_bps": 0}, {"uplink_bps": "x"}),
     ("refused", "code"): ("takes part already", ""),
@@ -170,6 +194,7 @@ OPTIONAL = {
     ("ready", "batch"),
     ("adapters", "rtt_s"),
     ("round", "link"),
+    ("round", "frequency_hz"),
 }
 ANY = st.sampled_from(MESSAGES).flatmap(lambda kind: BUILT[kind])
 

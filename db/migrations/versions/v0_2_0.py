@@ -54,6 +54,13 @@ _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
         ("rows", sa.BigInteger()),
         ("tokens", sa.BigInteger()),
         ("gradient_norms", sa.JSON(none_as_null=True)),
+        *((name, sa.Double()) for name in ("temperature_c", "predicted_energy_j", "predicted_device_energy_j")),
+        ("device_held_hz", sa.Double()),
+        ("device_refusal", sa.Text()),
+        *((f"device_{name}", sa.Double()) for name in ("frequency_hz", "memory_hz", "cpu_hz", "temperature_c")),
+        ("device_power_mode", sa.String(80)),
+        ("device_throttled", sa.Boolean()),
+        *((f"device_{name}", sa.Double()) for name in ("power_w", "energy_j")),
     ),
     "train_phase": (
         ("ci_low", sa.Double()),
