@@ -109,6 +109,16 @@ class FinishedTurn:
         return self.gradient_norms[-1] if self.gradient_norms else None
 
     @property
+    def device_energy_j(self) -> float | None:
+        """Of the device over its round; None without a meter."""
+        return None if self.device_reading is None else self.device_reading.energy_j
+
+    @property
+    def device_frequency_hz(self) -> float | None:
+        """Of the device under load; None where it cannot be read."""
+        return None if self.device_reading is None else self.device_reading.frequency_hz
+
+    @property
     def loss(self) -> float:
         """Mean over the mini-batches."""
         return sum(self.losses) / len(self.losses)

@@ -55,6 +55,8 @@ MEASURED: Mapping[str, str] = {
     "energy_j": "cardlab/server_energy_j",
     "power_w": "cardlab/server_power_w",
     "frequency_hz": "cardlab/server_frequency_hz",
+    "device_energy_j": "cardlab/device_energy_j",
+    "device_frequency_hz": "cardlab/device_frequency_hz",
     "up_bytes": "cardlab/up_bytes",
     "down_bytes": "cardlab/down_bytes",
     "adapter_bytes": "cardlab/adapter_bytes",

@@ -74,7 +74,7 @@ class FinishedRun(Tabular):
         return self.settings.run
 
     def rows(self) -> list[dict[str, Cell]]:
-        """A row a round and device: loss, delay and its terms (s), frequency (Hz) and energy (J) of the server."""
+        """A row a round and device: loss, delay and its terms (s), frequency (Hz) and energy (J) of both sides."""
         return [
             {
                 "round": turn.round,
@@ -87,6 +87,8 @@ class FinishedRun(Tabular):
                 "waiting_s": turn.waiting_s,
                 "frequency_hz": turn.frequency_hz,
                 "server_energy_j": turn.energy_j,
+                "device_frequency_hz": turn.device_frequency_hz,
+                "device_energy_j": turn.device_energy_j,
             }
             for turn in self.turns
         ]

@@ -52,11 +52,14 @@ def print_run(done: FinishedRun, *, as_json: bool) -> None:
         print_json(run_document(done))
         return
     settings, turns, task = done.settings, done.turns, done.settings.task
+    # Few devices meter themselves, and the table is wide.
+    metered = any(turn.device_energy_j is not None for turn in turns)
+    own = ("device frequency", "device energy") if metered else ()
     print_table(
         f"run {settings.run[:12]}: {task.model} {task.batch} x {task.sequence}, {task.lora.words}, {task.optimizer},"
         f" {settings.epochs} mini-batch(es) a round, {settings.wire_dtype} on the link; times in ms",
-        ("round", "device", "cut", "loss", "delay", *TERMS, "waiting", "frequency", "energy"),
-        [_row(turn) for turn in turns[-_MOST_ROWS:]],
+        ("round", "device", "cut", "loss", "delay", *TERMS, "waiting", "frequency", "energy", *own),
+        [(*_row(turn), *_own_row(turn)[: len(own)]) for turn in turns[-_MOST_ROWS:]],
         left=2,
     )
     if len(turns) > _MOST_ROWS:
@@ -99,6 +102,8 @@ def run_document(done: FinishedRun) -> Document:
                 "gradient_norms": list(turn.gradient_norms) or None,
                 "frequency_hz": turn.frequency_hz,
                 "server_energy_j": turn.energy_j,
+                "device_frequency_hz": turn.device_frequency_hz,
+                "device_energy_j": turn.device_energy_j,
                 "predicted_terms": dict(turn.predicted) or None,
             }
         )
@@ -140,3 +145,9 @@ def _row(turn: FinishedTurn) -> tuple[str, ...]:
         NOT_MEASURED if turn.frequency_hz is None else si(turn.frequency_hz, "Hz"),
         si(turn.energy_j, "J"),
     )
+
+
+def _own_row(turn: FinishedTurn) -> tuple[str, str]:
+    """What the device read of itself."""
+    hz = turn.device_frequency_hz
+    return NOT_MEASURED if hz is None else si(hz, "Hz"), si(turn.device_energy_j, "J")
