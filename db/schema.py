@@ -284,6 +284,8 @@ class LinkRow(Row):
     uplink_high_bps: Mapped[float | None]
     downlink_low_bps: Mapped[float | None]
     downlink_high_bps: Mapped[float | None]
+    transmit_power_w: Mapped[float | None]
+    receive_power_w: Mapped[float | None]
     document: Mapped[Document]
 
 

@@ -105,6 +105,11 @@ def serve_probe(transport: ServerTransport, *, until_idle_s: float, note: Callab
     return answered
 
 
+def exchange(transport: DeviceTransport, up_bytes: int, down_bytes: int) -> tuple[float, float]:
+    """One message up and one down, each of its size: seconds on their ways. Raises RunError without an answer."""
+    return _one(transport, _payload(up_bytes), down_bytes)
+
+
 def _one(transport: DeviceTransport, payload: Packed, message_bytes: int) -> tuple[float, float]:
     sent_s = transport.send(Probe(size_bytes=message_bytes, payload=payload))
     answer, back_s = _answer(transport)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from cardlab.core.quantity import MEASURED, Provenance
 from cardlab.core.records.link import Link
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
+from cardlab.profilers.devices import HardwareDevice, open_platform
 from cardlab.workflows.connect import PORT, Say, connect, server_keys, silent
 from cardlab.workflows.opening import Opening, opened
 from cardlab.workflows.options.card import LinkOptions
+from cardlab.workflows.settings import load_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +36,8 @@ class MeasuredLink:
 _WAYS: dict[str, tuple[frozenset[str], str]] = {
     "serve": (frozenset(("--serve", "--bind", "--key", "--allow", "--idle")), "--serve"),
     "measure": (
-        frozenset(("--server", "--name", "--message-bytes", "--messages", "--link", "--key", "--server-key")),
+        frozenset(("--server", "--name", "--message-bytes", "--messages", "--link", "--key", "--server-key"))
+        | {"--energy", "--platform"},
         "--server",
     ),
     "import": (frozenset(("--file", "--name", "--downlink")), "an iperf3 file"),
@@ -84,6 +89,7 @@ def answer_probes(options: LinkOptions, progress: Say = silent) -> int:
 def measure_link(store: Store | Opening, options: LinkOptions) -> MeasuredLink:
     """On the device: measure the link to `server`, and store it."""
     from cardlab.split.probe import measure_link as measure
+    from cardlab.split.radio import measure_radio
     from cardlab.split.shaping import parse_link
 
     if options.server is None:
@@ -91,11 +97,13 @@ def measure_link(store: Store | Opening, options: LinkOptions) -> MeasuredLink:
     check_link(options, "measure")
     # With the transport of a split run: its framing and encryption are part of the rates that plans use.
     shape = parse_link(options.shape)
-    transport = connect(options.server, options.key, options.server_key, shape)
-    try:
-        rates = measure(transport, message_bytes=options.message_bytes, messages=options.messages)
-    finally:
-        transport.close()
+    with _metered(options) as platform:
+        transport = connect(options.server, options.key, options.server_key, shape)
+        try:
+            rates = measure(transport, message_bytes=options.message_bytes, messages=options.messages)
+            radio = None if platform is None else measure_radio(platform, transport, options.message_bytes)
+        finally:
+            transport.close()
     link = Link(
         uid=new_uid(),
         name=options.name,
@@ -108,11 +116,33 @@ def measure_link(store: Store | Opening, options: LinkOptions) -> MeasuredLink:
         measured_at=utc_now(),
         uplink_range_bps=rates.uplink_range_bps,
         downlink_range_bps=rates.downlink_range_bps,
+        transmit_power_w=None if radio is None else radio.transmit_w,
+        receive_power_w=None if radio is None else radio.receive_w,
         # A shaped link is no property of the place, so the record says what was imposed.
         details={"tool": "cardlab", "shaped": options.shape, **to_plain(rates)},
     )
     opened(store).links.add(link)
     return MeasuredLink(link=link, messages=rates.messages, message_bytes=rates.message_bytes)
+
+
+@contextmanager
+def _metered(options: LinkOptions) -> Iterator[HardwareDevice | None]:
+    """The device whose rail is read, before anything is sent; None where energy was not asked for."""
+    if not options.energy:
+        if options.platform is not None:
+            raise UsageError("--platform names a meter, and nothing is metered", remedy="add --energy, or leave it out")
+        yield None
+        return
+    platform = open_platform(options.platform or "auto", label=load_settings().name)
+    try:
+        if platform.torch_device is None or platform.meter is None:
+            raise UsageError(
+                f"{platform.identity.name} has no power meter that reads while messages travel",
+                remedy="leave --energy out, or see what is lacking: profile-device doctor",
+            )
+        yield platform
+    finally:
+        platform.close()
 
 
 def import_link(store: Store | Opening, options: LinkOptions) -> Link:

@@ -67,6 +67,10 @@ def _show(found: MeasuredLink) -> None:
         ends = "" if span is None else f" ({si(span[0], 'bit/s')} .. {si(span[1], 'bit/s')})"
         print_line(f"  {word} {si(value, 'bit/s')}{ends}")
     print_line(f"  round trip {si(link.rtt_s, 's')}")
+    if link.transmit_power_w is not None:
+        print_line(
+            f"  on its way a message adds {si(link.transmit_power_w, 'W')} up and {si(link.receive_power_w, 'W')} down"
+        )
     print_line(f"next: card plan --from-db --link {link.name}")
 
 

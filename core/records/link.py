@@ -32,6 +32,8 @@ class Link:
         provenance: where the numbers come from.
         measured_at: UTC, ISO 8601.
         uplink_range_bps, downlink_range_bps: slowest and quickest message, None where messages were not timed apart.
+        transmit_power_w, receive_power_w: what messages on their way add to the power of the device that measured, as
+            its rail has it; None where it was not metered.
         details: further plain facts (file, tool), for people only.
     """
 
@@ -45,6 +47,8 @@ class Link:
     measured_at: str
     uplink_range_bps: tuple[float, float] | None = None
     downlink_range_bps: tuple[float, float] | None = None
+    transmit_power_w: float | None = None
+    receive_power_w: float | None = None
     details: Mapping[str, object] = field(default_factory=dict)
 
     @property

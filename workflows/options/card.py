@@ -123,6 +123,10 @@ class LinkOptions(Checked):
     )
     messages: Annotated[int, Opt("Messages of each direction.", low=3)] = 10
     shape: Annotated[str | None, Opt("Shape the link as in card run.", flag="--link")] = None
+    energy: Annotated[bool, Opt("Also measure what sending and receiving adds to this device's power.")] = False
+    platform: Annotated[
+        str | None, Opt("Whose meter: nvidia, nvidia:INDEX, jetson or cpu; with --energy.", shown="auto")
+    ] = None
     key: Annotated[str | None, Opt("Own key file (card run keys).", panel="Keys")] = None
     server_key: Annotated[str | None, Opt("Public key file of the server.", panel="Keys")] = None
     allow: Annotated[tuple[str, ...], Opt("Public key file of a device to answer.", panel="Keys")] = ()

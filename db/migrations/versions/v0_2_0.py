@@ -38,6 +38,7 @@ _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
     "link": (
         ("message_bytes", sa.BigInteger()),
         *((f"{way}_{end}_bps", sa.Double()) for way in ("uplink", "downlink") for end in ("low", "high")),
+        *((f"{way}_power_w", sa.Double()) for way in ("transmit", "receive")),
     ),
     "train_round": (
         ("delay_ci_low", sa.Double()),
