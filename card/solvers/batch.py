@@ -255,9 +255,10 @@ def _offered(problem: Problem, fleet: Fleet, cuts: Cuts, rule: Rule, threads: in
     """Tables whose devices choose their frequency, pay for whole rounds, or have a price of their own."""
     offered = _offered_fleet(problem, fleet)
     # The fleet's own times are 0 there: what the device takes comes on top, at each of its frequencies.
-    least_s, most_s = (rule.epochs * float(end) for end in (offered.device_s.min(), offered.device_s.max()))
-    spans = _wait_span(offered.fleet, cuts, rule) if problem.objective.energy == "round" else (0.0, 0.0)
-    waits = (spans[0] + least_s, spans[1] + most_s) if problem.objective.energy == "round" else spans
+    waits = (0.0, 0.0)
+    if problem.objective.energy == "round":
+        others, own = _wait_span(offered.fleet, cuts, rule), (offered.device_s.min(), offered.device_s.max())
+        waits = (others[0] + rule.epochs * float(own[0]), others[1] + rule.epochs * float(own[1]))
     hulls, envelopes = hull_table(problem, waits), _envelopes(problem, waits)
     count = len(problem.uplink_bps)
     cut, point, place = (np.empty(count, np.int64) for _ in range(3))
@@ -268,7 +269,8 @@ def _offered(problem: Problem, fleet: Fleet, cuts: Cuts, rule: Rule, threads: in
         out = DeviceAnswer(cut=cut[part], point=point[part], offered=place[part], cost=cost[part])
         kernel(offered.part(part), cuts, rule, hulls, envelopes, out)
 
-    _in_blocks(solve, count, threads)
+    # Each of them has as many choices as a block of those that have none.
+    _in_blocks(solve, count, threads, max(_BLOCK // problem.offered, 256))
     listed = hulls.frequency[np.maximum(cut, 0), np.maximum(point, 0)]
     return _answer(problem, cut, problem.frequency_hz[listed], np.where(cut < 0, -1, listed), cost, place)
 
@@ -316,9 +318,9 @@ def _answer(
     )
 
 
-def _in_blocks(solve: Callable[[slice], None], count: int, threads: int) -> None:
+def _in_blocks(solve: Callable[[slice], None], count: int, threads: int, block: int = _BLOCK) -> None:
     """Solve blocks of devices on threads; the kernels hold no interpreter lock."""
-    parts = [slice(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK)]
+    parts = [slice(start, min(start + block, count)) for start in range(0, count, block)]
     # The first one alone, so that threads do not compile the same kernel side by side.
     solve(parts[0])
     with ThreadPoolExecutor(threads) as pool:

@@ -43,14 +43,15 @@ def device_batch(
 ) -> None:
     """The best cut, point and device frequency of every device."""
     fleet = offered.fleet
-    devices, cut_count, choices = offered.device_s.shape
+    device_s, power_w, waiting_w = offered.device_s, offered.power_w, offered.waiting_w
+    devices, cut_count, choices = device_s.shape
     count, server_s = hulls.points.size, hulls.points.server_s
     busy_j, wait_w, level_s, chains, spans = hulls.busy_j, hulls.wait_w, hulls.level_s, hulls.chains, fleet.spans
     below, hull_size, hull, slope = chains.below, chains.size, chains.hull, chains.slope
     energy_j, levels = hulls.points.energy_j, level_s.size
     we, wo, cap_j, own_cap_j = rule.energy_weight, rule.device_weight, rule.server_energy_j, rule.device_energy_j
-    base, near_s, far_s = np.empty(cut_count), np.empty(cut_count), np.empty(cut_count)
-    bound = np.empty(cut_count)
+    lines, base_j, slope_w = envelopes.size, envelopes.base_j, envelopes.slope_w
+    near_s, bound = np.empty(cut_count), np.empty(cut_count)
     away, fixed_j = np.empty((cut_count, choices)), np.zeros((cut_count, choices))
     relaxed = np.empty((cut_count, choices))
     least_wait_w = np.inf
@@ -62,50 +63,65 @@ def device_batch(
         ranged = spans.delay_min_s.shape[0] == 0
         price = offered.price_per_j[m] if offered.price_per_j.shape[0] > 0 else 0.0
         own = wo > 0.0 or own_cap_j < np.inf or price > 0.0
+        transmit_w, receive_w = offered.transmit_w[m], offered.receive_w[m]
+        least_at, most_at = 0, 0
         p_min = np.inf
         for g in range(choices):
-            p_min = min(p_min, offered.waiting_w[m, g])
+            p_min = min(p_min, waiting_w[m, g])
         for c in range(cut_count):
             b = away_s(fleet, cuts, rule, m, c)
-            base[c] = b
-            up_s, down_s = air_of(fleet, cuts, rule, m, c)
             low, high = np.inf, -np.inf
             for g in range(choices):
-                t = rule.epochs * offered.device_s[m, c, g]
-                a = b + t
+                a = b + rule.epochs * device_s[m, c, g]
                 away[c, g] = a
-                low, high = min(low, a), max(high, a)
-            near_s[c], far_s[c] = low, high
-            if own:
+                if a < low:
+                    low = a
+                if a > high:
+                    high = a
+            near_s[c] = low
+            if own and offered.whole_round:
+                up_s, down_s = air_of(fleet, cuts, rule, m, c)
                 for g in range(choices):
-                    if offered.whole_round:
-                        powers = DevicePowers(
-                            compute_w=offered.power_w[m, g],
-                            waiting_w=offered.waiting_w[m, g],
-                            transmit_w=offered.transmit_w[m],
-                            receive_w=offered.receive_w[m],
-                        )
-                        times = DeviceTimes(
-                            compute_s=rule.epochs * offered.device_s[m, c, g],
-                            up_s=up_s,
-                            down_s=down_s,
-                            round_s=away[c, g],
-                        )
-                        fixed_j[c, g] = device_round_j(device_joules(powers, times))
-                    else:
-                        fixed_j[c, g] = device_energy_j(offered.power_w[m, g], rule.epochs, offered.device_s[m, c, g])
+                    powers = DevicePowers(
+                        compute_w=power_w[m, g], waiting_w=waiting_w[m, g], transmit_w=transmit_w, receive_w=receive_w
+                    )
+                    times = DeviceTimes(
+                        compute_s=rule.epochs * device_s[m, c, g], up_s=up_s, down_s=down_s, round_s=away[c, g]
+                    )
+                    fixed_j[c, g] = device_round_j(device_joules(powers, times))
+            elif own:
+                for g in range(choices):
+                    fixed_j[c, g] = device_energy_j(power_w[m, g], rule.epochs, device_s[m, c, g])
             if ranged:
-                d_min, d_max = min(d_min, low + envelopes.busy_min_s[c]), max(d_max, high + envelopes.busy_max_s[c])
+                shortest_s, longest_s = envelopes.busy_min_s[c], envelopes.busy_max_s[c]
+                d_min, d_max = min(d_min, low + shortest_s), max(d_max, high + longest_s)
                 if wo > 0.0:
                     for g in range(choices):
-                        p = offered.waiting_w[m, g]
-                        o_min = min(o_min, fixed_j[c, g] + p * envelopes.busy_min_s[c])
-                        o_max = max(o_max, fixed_j[c, g] + p * envelopes.busy_max_s[c])
+                        p, joules = waiting_w[m, g], fixed_j[c, g]
+                        if joules + p * shortest_s < o_min:
+                            o_min = joules + p * shortest_s
+                        if joules + p * longest_s > o_max:
+                            o_max = joules + p * longest_s
                 if we > 0.0:
-                    for j in range(envelopes.size[0, c]):
-                        e_min = min(e_min, envelopes.base_j[0, c, j] + low * envelopes.slope_w[0, c, j])
-                    for j in range(envelopes.size[1, c]):
-                        e_max = max(e_max, envelopes.base_j[1, c, j] + high * envelopes.slope_w[1, c, j])
+                    # An envelope's lines stand in the order in which they take over: heights fall and then rise.
+                    j = min(least_at, lines[0, c] - 1)
+                    energy = base_j[0, c, j] + low * slope_w[0, c, j]
+                    while j + 1 < lines[0, c] and base_j[0, c, j + 1] + low * slope_w[0, c, j + 1] < energy:
+                        j += 1
+                        energy = base_j[0, c, j] + low * slope_w[0, c, j]
+                    while j > 0 and base_j[0, c, j - 1] + low * slope_w[0, c, j - 1] < energy:
+                        j -= 1
+                        energy = base_j[0, c, j] + low * slope_w[0, c, j]
+                    least_at, e_min = j, min(e_min, energy)
+                    j = min(most_at, lines[1, c] - 1)
+                    energy = base_j[1, c, j] + high * slope_w[1, c, j]
+                    while j + 1 < lines[1, c] and base_j[1, c, j + 1] + high * slope_w[1, c, j + 1] > energy:
+                        j += 1
+                        energy = base_j[1, c, j] + high * slope_w[1, c, j]
+                    while j > 0 and base_j[1, c, j - 1] + high * slope_w[1, c, j - 1] > energy:
+                        j -= 1
+                        energy = base_j[1, c, j] + high * slope_w[1, c, j]
+                    most_at, e_max = j, max(e_max, energy)
         if not ranged:
             d_min, d_max = spans.delay_min_s[m], spans.delay_max_s[m]
             e_min, e_max = spans.energy_min_j[m], spans.energy_max_j[m]
@@ -143,13 +159,13 @@ def device_batch(
                 server = (1.0 - share) * (steep_s * server_s[c, i] + a_e * energy_j[k, c, i]) + share * (
                     steep_s * server_s[c, j] + a_e * energy_j[k + 1, c, j]
                 )
-            least = np.inf
+            per_s, per_w, least = a_d + a_e * least_wait_w, a_o * quickest_s, np.inf
+            offset = server - a_e * least_wait_w * a - per_w * p_min
             for g in range(choices):
-                away_c, p = away[c, g], offered.waiting_w[m, g]
-                value = a_d * away_c + a_o * fixed_j[c, g] + a_o * (p - p_min) * quickest_s
-                value += a_e * least_wait_w * (away_c - a) + server
+                value = offset + per_s * away[c, g] + a_o * fixed_j[c, g] + per_w * waiting_w[m, g]
                 relaxed[c, g] = value
-                least = min(least, value)
+                if value < least:
+                    least = value
             bound[c] = least
         for _ in range(cut_count):
             c = 0
@@ -159,11 +175,17 @@ def device_batch(
             if bound[c] >= best:
                 break
             bound[c] = np.inf
-            for g in range(choices):
+            # The most promising frequency first: most others then need no look.
+            first = 0
+            for g in range(1, choices):
+                if relaxed[c, g] < relaxed[c, first]:
+                    first = g
+            for step in range(choices):
+                g = first if step == 0 else step - 1 if step <= first else step
                 # A hair of room: the bound is the same sum in another order.
                 if relaxed[c, g] > best + 1e-12 * (1.0 + abs(best)):
                     continue
-                a, p, spent_j = away[c, g], offered.waiting_w[m, g], fixed_j[c, g]
+                a, p, spent_j = away[c, g], waiting_w[m, g], fixed_j[c, g]
                 n = count[c]
                 last_s = server_s[c, n - 1]
                 if a + last_s > rule.deadline_s or (own and spent_j + p * last_s > own_cap_j):
@@ -185,6 +207,28 @@ def device_batch(
                         continue
                     if energy <= cap_j:
                         best, best_cut, best_point, best_g = value, c, i, g
+                        continue
+                elif whole:
+                    # Between two levels the chord through their hulls is below every choice.
+                    while k < levels - 2 and level_s[k + 1] < a:
+                        k += 1
+                    while k > 0 and level_s[k] > a:
+                        k -= 1
+                    steep_g = a_s / a_e if a_e > 0.0 else np.inf
+                    near = hull_vertex(steep_g, near, hull_size[k, c], slope[k, c])
+                    i = hull[k, c, near]
+                    j = hull[k + 1, c, hull_vertex(steep_g, near, hull_size[k + 1, c], slope[k + 1, c])]
+                    share = (a - level_s[k]) / (level_s[k + 1] - level_s[k])
+                    value = (1.0 - share) * (a_s * server_s[c, i] + a_e * energy_j[k, c, i]) + share * (
+                        a_s * server_s[c, j] + a_e * energy_j[k + 1, c, j]
+                    )
+                    if offset + value > best + 1e-12 * (1.0 + abs(best)):
+                        continue
+                    energy = busy_j[c, i] + a * wait_w[c, i]
+                    if i == j and energy <= cap_j:
+                        value = offset + a_s * server_s[c, i] + a_e * energy
+                        if value < best:
+                            best, best_cut, best_point, best_g = value, c, i, g
                         continue
                 # What the hull names is no choice that keeps the energy cap, or no hull is exact at this waiting time.
                 for i in range(n):
