@@ -297,8 +297,8 @@ class _Assembly:
             device_frequency_hz=np.array([held_hz(p) for p in self.profiles]),
             device_wait_power_w=np.array([held_power_w(p, "wait_power") for p in self.profiles]),
             device_idle_power_w=np.array([_or_nan(idle_power_w(p)) for p in self.profiles]),
-            transmit_power_w=np.array([_or_nan(g.transmit_power_w) for g in self._given()]),
-            receive_power_w=np.array([_or_nan(g.receive_power_w) for g in self._given()]),
+            transmit_power_w=self._radio_w("transmit_power_w"),
+            receive_power_w=self._radio_w("receive_power_w"),
             offer=None if self.choices is None else self.choices.offer(layers),
             objective=objective,
             constraints=self.request.constraints,
@@ -429,6 +429,12 @@ class _Assembly:
                     said.setdefault(f"times of {profile.run.device.name}: {flag}", []).append(f"{segment} {phase}")
         return [f"{words} ({', '.join(dict.fromkeys(where))})" for words, where in said.items()]
 
+    def _radio_w(self, name: str) -> Array:
+        """What each device's radio adds, W: as given, else as the link's own device metered it; NaN unknown."""
+        metered = None if self.link is None else getattr(self.link, name)
+        given = [getattr(g, name) for g in self._given()]
+        return np.array([_or_nan(metered if value is None else value) for value in given])
+
     def _notes(self) -> tuple[str, ...]:
         notes = []
         if ("power", None, None) not in self.fits:
@@ -440,6 +446,11 @@ class _Assembly:
         notes.extend(self.shared_keys)
         if self.link is not None:
             notes.append(f"link {self.link.name!r}, measured {self.link.measured_at}")
+            metered = [d.name for d, g in zip(devices, self._given(), strict=True) if g.transmit_power_w is None]
+            if self.link.transmit_power_w is not None and metered:
+                notes.append(
+                    f"radio power of {', '.join(metered)}: that of the device that measured link {self.link.name!r}"
+                )
         elif self.request.link is not None:
             notes.append(f"channel {self.request.link.channel}, SNR mapping {self.request.link.snr_mapping}")
         return tuple(notes)

@@ -228,9 +228,13 @@ BASES = (
     Base(
         name="link",
         words=("card", "link", "{data}/up.json", "--name", "field"),
-        values={"--downlink": "{data}/down.json"},
+        values={"--downlink": "{data}/down.json", "--energy": "--energy"},
     ),
-    Base(name="links", words=("card", "link"), values={"--serve": "--serve --idle 0.3 --bind 127.0.0.1:5999"}),
+    Base(
+        name="links",
+        words=("card", "link"),
+        values={"--serve": "--serve --idle 0.3 --bind 127.0.0.1:5999", "--energy": "--energy"},
+    ),
     Base(
         name="report of a plan",
         words=("card", "report", "--out", "{folder}/page.html"),
