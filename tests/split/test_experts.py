@@ -244,7 +244,10 @@ def test_a_type_whose_tensors_are_split_on_loading_is_refused_by_the_operation(t
     assert split == whole
 
 
-def test_a_run_on_a_folder_of_single_experts_trains(folder: Path, tmp_path: Path) -> None:
+def test_a_run_on_a_folder_of_single_experts_trains(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     out = str(tmp_path / "out")
     said = command(
         "card", "run", "--local", "--cut", "1", "--seq", "16", "--rounds", "1", "--model", str(folder), "--out", out
