@@ -61,7 +61,7 @@ def flat(nested: Any) -> list[float]:
     return [loss for each in nested for own in each for loss in own]
 
 
-@pytest.mark.parametrize(("form", "packing", "devices"), [("messages", False, 3), ("completion", True, 1)])
+@pytest.mark.parametrize(("form", "packing", "devices"), [("messages", False, 3), ("text", True, 1)])
 def test_a_run_equals_the_plain_loop(tmp_path: Path, form: str, packing: bool, devices: int) -> None:
     steps = 12 if devices == 3 else 10
     assert differences(tmp_path, form, packing, devices, 2, steps // 2 // devices) == (steps, 0.0)
