@@ -99,6 +99,11 @@ def read_rows(path: Path, tool: Any) -> list[Sample]:
             given = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
             said = tool.apply_chat_template(row["messages"], **given)
             found.append((list(said["input_ids"]), [bool(bit) for bit in said["assistant_masks"]]))
+        elif isinstance(row.get("prompt"), list):
+            given = {"tokenize": True, "return_dict": True}
+            asked = tool.apply_chat_template(row["prompt"], add_generation_prompt=True, **given)["input_ids"]
+            ids = list(tool.apply_chat_template(row["prompt"] + row["completion"], **given)["input_ids"])
+            found.append((ids, [place >= len(asked) for place in range(len(ids))]))
         elif "prompt" in row:
             ids = [*tool(row["prompt"] + row["completion"])["input_ids"], tool.eos_token_id]
             begin = len(tool(row["prompt"])["input_ids"])
@@ -110,7 +115,10 @@ def read_rows(path: Path, tool: Any) -> list[Sample]:
 
 
 def packed(samples: list[Sample], room: int) -> list[list[Sample]]:
-    """Best-fit decreasing: the longest first, each into the fullest row that still has room for it."""
+    """Best-fit decreasing: the longest first, each into the fullest row that still has room for it.
+
+    Of several such rows that which came to be so first, as TRL has it.
+    """
     rows: list[list[Sample]] = []
     left: list[int] = []
     touched: list[int] = []
@@ -118,7 +126,7 @@ def packed(samples: list[Sample], room: int) -> list[list[Sample]]:
         size = len(sample[0])
         fitting = [n for n, space in enumerate(left) if space >= size]
         if fitting:
-            row = min(fitting, key=lambda n: (left[n], -touched[n]))
+            row = min(fitting, key=lambda n: (left[n], touched[n]))
         else:
             row = len(rows)
             rows.append([])
@@ -190,7 +198,7 @@ class Data:
 def trained(
     model_folder: Path, begin: Path, data: list[Data], recipe: Recipe, rounds: int, steps: int
 ) -> tuple[list[list[list[float]]], dict[str, torch.Tensor]]:
-    """Losses [round][device][mini-batch] of devices in turn, each taking `steps` a round; adapters as PEFT saves them."""
+    """Losses [round][device][mini-batch] of devices in turn, each taking `steps` a round, and adapters as PEFT saves."""
     from peft import PeftModel, get_peft_model_state_dict
     from transformers import AutoModelForCausalLM, get_scheduler
 
