@@ -198,7 +198,7 @@ class Data:
 def trained(
     model_folder: Path, begin: Path, data: list[Data], recipe: Recipe, rounds: int, steps: int
 ) -> tuple[list[list[list[float]]], dict[str, torch.Tensor]]:
-    """Losses [round][device][mini-batch] of devices in turn, each taking `steps` a round, and adapters as PEFT saves."""
+    """Losses [round][device][mini-batch] of devices in turn, each taking `steps` a round, and PEFT's adapters."""
     from peft import PeftModel, get_peft_model_state_dict
     from transformers import AutoModelForCausalLM, get_scheduler
 
