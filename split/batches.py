@@ -13,6 +13,7 @@ Which rows a mini-batch has depends on the seed and its number only, so a round 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -242,7 +243,7 @@ class SampleBatches:
 
 
 def packed(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Which samples of these lengths share a row of that room: best-fit decreasing, as TRL's default.
+    """Which samples of these lengths share a row of that room: best-fit decreasing, with the rows of TRL's default.
 
     Returns places in `lengths`, row by row. No length may exceed the room.
     """
@@ -253,7 +254,7 @@ def packed(lengths: Sequence[int], room: int) -> list[list[int]]:
 def _packed(lengths: npt.NDArray[np.int64], room: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """As `packed`: all places, row by row, and where each row begins among them."""
     rows = 0
-    left: dict[int, list[int]] = {}
+    left: dict[int, deque[int]] = {}
     rooms: list[int] = []
     order = np.argsort(-lengths, kind="stable")
     row_of = np.empty(len(order), dtype=np.int64)
@@ -261,7 +262,7 @@ def _packed(lengths: npt.NDArray[np.int64], room: int) -> tuple[npt.NDArray[np.i
         found = bisect_left(rooms, need)
         if found < len(rooms):
             space = rooms[found]
-            row = left[space].pop()
+            row = left[space].popleft()
             if not left[space]:
                 del left[space], rooms[found]
         else:
@@ -272,7 +273,7 @@ def _packed(lengths: npt.NDArray[np.int64], room: int) -> tuple[npt.NDArray[np.i
         if rest:
             if rest not in left:
                 insort(rooms, rest)
-            left.setdefault(rest, []).append(row)
+            left.setdefault(rest, deque()).append(row)
     begins = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.bincount(row_of, minlength=rows))])
     return order[np.argsort(row_of, kind="stable")], begins
 

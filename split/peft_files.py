@@ -126,12 +126,22 @@ def _lora(plain: Mapping[str, Any]) -> Lora:
     return Lora(
         rank=int(plain["r"]),
         alpha=float(plain["lora_alpha"]),
-        targets=tuple(sorted(targets)),
+        targets=tuple(sorted({_inside(name) for name in targets})),
         rank_pattern=dict(sorted(ranks.items())) or None,
         dropout=float(plain.get("lora_dropout") or 0.0),
         rslora=bool(plain.get("use_rslora")),
         dora=bool(plain.get("use_dora")),
     )
+
+
+def _inside(name: str) -> str:
+    """A module's path in its layer: in a small model PEFT names those of each ("model.layers.0.mlp.up_proj").
+
+    Where they are not those of every layer, a tensor will be missing.
+    """
+    parts = name.split(".")
+    number = next((place for place, part in enumerate(parts) if part.isdecimal()), -1)
+    return ".".join(parts[number + 1 :])
 
 
 def load_peft(folder: Path, task: Task) -> AdapterSet:

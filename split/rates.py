@@ -23,11 +23,14 @@ def rate_of(settings: RunSettings) -> Callable[[int], float]:
     last, warm = settings.rounds * settings.epochs // settings.accumulate, settings.warmup_steps
 
     def rate(number: int) -> float:
-        step = number // settings.accumulate
+        step, span = number // settings.accumulate, max(1, last - warm)
+        # Quotients and products in transformers' order: another one differs in the last bit, and so would the weights.
         if step < warm:
-            return settings.learning_rate * step / warm
-        done = min(1.0, (step - warm) / max(1, last - warm))
-        falls = {LINEAR: 1.0 - done, COSINE: 0.5 * (1.0 + math.cos(math.pi * done))}
+            return settings.learning_rate * (step / warm)
+        falls = {
+            LINEAR: max(0, last - step) / span,
+            COSINE: 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warm) / span))),
+        }
         return settings.learning_rate * falls.get(settings.schedule, 1.0)
 
     return rate

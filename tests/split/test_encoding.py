@@ -200,6 +200,11 @@ def test_every_sample_is_packed_once_and_none_is_split() -> None:
     assert len(rows) <= 11 / 9 * sum(lengths) / 64 + 1
 
 
+def test_of_rows_with_the_same_room_the_first_is_filled_as_by_trl() -> None:
+    # TRL's pack_dataset (1.16) of these lengths, and so the same rows in every mini-batch.
+    assert packed([6, 2, 6, 2], 8) == [[0, 1], [2, 3]]
+
+
 def test_every_sample_is_seen_once_in_a_pass_and_shards_share_none() -> None:
     samples = [sample(4, 0, 10 * n) for n in range(10)]
     one, two = (batches(samples, shard=(j, 2), batch=5) for j in (0, 1))

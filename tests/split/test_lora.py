@@ -14,11 +14,11 @@ pytestmark = pytest.mark.torch
 
 from cardlab.core.errors import ProfileError, RunError, UsageError
 from cardlab.core.records.task import Execution
-from cardlab.profilers.runtime import analyse
+from cardlab.profilers.runtime import analyse, resolve_task
 from cardlab.split.adapters import initial_adapters, size_bytes
-from cardlab.split.peft_files import load_peft, save_peft
+from cardlab.split.peft_files import load_peft, read_lora, save_peft
 from cardlab.workflows.targets import split_pattern
-from tests.split.models import SMALL, Unsplit, batches, largest_difference, loaded_by_peft, small_task
+from tests.split.models import SMALL, Unsplit, batches, largest_difference, loaded_by_peft, model_file, small_task
 from tests.split.test_halves import split_steps
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -127,6 +127,27 @@ def test_nonsense_is_refused(tmp_path: Path, options: dict[str, Any], error: typ
 def test_a_pattern_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--lora-rank-pattern"):
         split_pattern(text)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_modules_that_peft_names_layer_by_layer_are_found(tmp_path: Path, whole: bool) -> None:
+    """As it does for "all-linear" in models of few layers; some layers only are refused by what is missing."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {k: v for k, v in SMALL["llama"].items() if k != "model_type"} | {"num_hidden_layers": 2}
+    names: Any = "all-linear" if whole else ["model.layers.0.mlp.up_proj"]
+    model = get_peft_model(LlamaForCausalLM(LlamaConfig(**sizes)), LoraConfig(r=4, target_modules=names))
+    model.save_pretrained(str(tmp_path / "peft"))
+    lora = read_lora(tmp_path / "peft")
+    assert not any("layers" in target for target in lora.targets)
+    shape = {"lora_rank": 4, "lora_alpha": lora.alpha, "lora_targets": list(lora.targets)}
+    task = resolve_task(model_file(tmp_path, num_hidden_layers=2), sequence=24, **shape)
+    if whole:
+        assert len(load_peft(tmp_path / "peft", task)[1].parameters) == 14
+    else:
+        with pytest.raises(RunError, match=r"lack mlp.up_proj.lora_A.weight of layer 2"):
+            load_peft(tmp_path / "peft", task)
 
 
 def test_adapters_of_peft_are_taken_as_they_are(tmp_path: Path) -> None:
