@@ -169,7 +169,8 @@ def _check_budget(platform: HardwareDevice, given: str | None, budget_s: float |
 class DryRun:
     """What a profile would visit, and about how long it would take in the device's time, s.
 
-    `reached` is how many of the points the budget is expected to hold.
+    `reached` is how many of the points the budget is expected to hold; `searches`: more points follow, which ones only
+    measuring tells.
     """
 
     device: str
@@ -177,6 +178,7 @@ class DryRun:
     estimated_s: float
     reached: int
     virtual: bool = False
+    searches: bool = False
 
 
 def dry_run(options: ProfileOptions) -> DryRun:
@@ -205,6 +207,7 @@ def dry_run(options: ProfileOptions) -> DryRun:
             estimated_s=seconds,
             reached=reached,
             virtual=platform.identity.platform == "simulated",
+            searches=searches(options),
         )
 
 

@@ -37,7 +37,13 @@ def _dry_run(options: ProfileOptions, shared: Shared) -> None:
     if shared.json:
         points = [{"requested_hz": p.requested_hz, "memory_hz": p.memory_hz, "anchor": p.anchor} for p in found.planned]
         print_json(
-            {"device": found.device, "points": points, "estimated_s": found.estimated_s, "reached": found.reached}
+            {
+                "device": found.device,
+                "points": points,
+                "estimated_s": found.estimated_s,
+                "reached": found.reached,
+                "searches": found.searches,
+            }
         )
         return
     time = " of its own, virtual time" if found.virtual else ""
@@ -48,3 +54,5 @@ def _dry_run(options: ProfileOptions, shared: Shared) -> None:
         asked = "frequency as found" if p.requested_hz is None else si(p.requested_hz, "Hz")
         memory = "" if p.memory_hz is None else f", memory {si(p.memory_hz, 'Hz')}"
         print_line(f"  {asked}{memory}{' (anchor)' if p.anchor else ''}")
+    if found.searches:
+        print_line("  and then whichever tells most, until the best is known: 2 to 6 more, usually")

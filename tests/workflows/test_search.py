@@ -80,6 +80,11 @@ def test_where_nothing_can_be_chosen_or_metered_it_is_refused() -> None:
     refused.failed_in_one_line(1, "--frequencies best")
 
 
+def test_a_dry_run_says_that_more_points_follow() -> None:
+    said = command("profile-device", *BOARD, *TASK, "--frequencies", "best", "--dry-run")
+    assert "3 operating point(s)" in said.out and "and then whichever tells most" in said.out
+
+
 def test_a_profile_without_energy_says_so() -> None:
     options = ProfileOptions(
         model="tiny-llama", batch=8, sequence=256, platform="simulated:agx-orin-1", frequencies="max", whole_step=False
