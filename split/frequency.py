@@ -12,37 +12,60 @@ from cardlab.split.laps import now_s
 
 
 class HeldFrequency:
-    """Holds the frequency that a plan asks for; where the platform offers none, says at which one it ran.
+    """Holds the frequency that a plan asks for, else the nearest below it that can be held; says what it does not.
 
     Attributes:
         platform: of the party.
         held_hz: what is held now, None where nothing is.
-        refusal: why the platform did not hold a frequency, for people; None if it did or was not asked.
+        refusal: why it is not what was asked for last, for people; None where it is, or where nothing was asked for.
     """
 
     def __init__(self, platform: HardwareDevice) -> None:
         self.platform = platform
         self._stack = contextlib.ExitStack()
+        self._asked_hz: float | None = None
+        # By frequency: a platform that refused one is not asked for it each round.
+        self._refused: dict[float, str] = {}
         self.held_hz: float | None = None
         self.refusal: str | None = None
 
     def hold(self, frequency_hz: float | None) -> str | None:
         """Hold that frequency from now on; None lets it run free.
 
-        Returns why the platform does not, the first time; it stays in `refusal`.
+        Returns why the platform does not, the first time for each frequency; it stays in `refusal`.
         """
-        # A platform that refused once is not asked each round.
-        if frequency_hz == self.held_hz or (frequency_hz is not None and self.refusal is not None):
+        if frequency_hz == self._asked_hz:
             return None
         self.release()
+        self._asked_hz = frequency_hz
         if frequency_hz is None:
             return None
+        known = self._refused.get(frequency_hz)
+        why = known or self._tried(frequency_hz)
+        if why is None:
+            return None
+        other_hz = self._below(frequency_hz)
+        held = other_hz is not None and self._tried(other_hz) is None
+        if known is None:
+            at = f"it holds {other_hz / 1e6:.0f} MHz instead" if held and other_hz else "it runs as it was found"
+            self._refused[frequency_hz] = f"{why}; {at}"
+        self.refusal = self._refused[frequency_hz]
+        return self.refusal if known is None else None
+
+    def _tried(self, frequency_hz: float) -> str | None:
+        """Why that frequency cannot be held; None where it is held now."""
         try:
             self._stack.enter_context(self.platform.locked(frequency_hz))
-            self.held_hz = frequency_hz
         except DeviceError as error:
-            self.refusal = str(error)
-        return self.refusal
+            return error.message
+        self.held_hz = frequency_hz
+        return None
+
+    def _below(self, frequency_hz: float) -> float | None:
+        """The highest offered frequency below that one, else the lowest; None where none other can be held."""
+        offered = [hz for hz in self.platform.frequencies() if hz != frequency_hz]
+        below = [hz for hz in offered if hz < frequency_hz]
+        return max(below) if below else min(offered, default=None)
 
     def read(self) -> State:
         """Frequencies, temperature and throttling as the platform reads them now."""
@@ -51,7 +74,7 @@ class HeldFrequency:
     def release(self) -> None:
         """Restore the frequency as it was found."""
         self._stack.close()
-        self.held_hz = None
+        self.held_hz = self._asked_hz = self.refusal = None
 
 
 class EnergyMeter:
@@ -88,7 +111,7 @@ class OwnReadings:
         refused = self._frequency.hold(frequency_hz)
         if refused is not None:
             self._note(f"the frequency of this device is not the planned one: {refused}")
-        watched = Watched(self._frequency, frequency_hz)
+        watched = Watched(self._frequency)
         with watched.recording():
             yield watched
 
@@ -100,8 +123,8 @@ class OwnReadings:
 class Watched:
     """One round of a device, watched by itself."""
 
-    def __init__(self, frequency: HeldFrequency, asked_hz: float | None) -> None:
-        self._frequency, self._asked_hz = frequency, asked_hz
+    def __init__(self, frequency: HeldFrequency) -> None:
+        self._frequency = frequency
         self._meter, self._state = EnergyMeter(frequency.platform), State()
         self._begin_s = self._end_s = now_s()
         self._looked = False
@@ -122,10 +145,9 @@ class Watched:
     def reading(self) -> DeviceReading:
         """What was read; once the recording has ended."""
         state, power_w = self._state, self._meter.power_w
-        held = self._asked_hz is not None and self._frequency.held_hz == self._asked_hz
         return DeviceReading(
-            held_hz=self._asked_hz if held else None,
-            refusal=None if held or self._asked_hz is None else self._frequency.refusal,
+            held_hz=self._frequency.held_hz,
+            refusal=self._frequency.refusal,
             frequency_hz=state.frequency_hz,
             memory_hz=state.memory_hz,
             cpu_hz=state.cpu_hz,

@@ -127,7 +127,7 @@ class DeviceReading:
     """What a device read of itself over one of its rounds, from its begin to its adapters' return; None: it cannot.
 
     Attributes:
-        held_hz: frequency that it held; None where it was asked for none, or could not.
+        held_hz: frequency that it held, another than was asked for where there is a refusal; None where it held none.
         refusal: why it did not hold what was asked for, in words; None where it did.
         frequency_hz, memory_hz, cpu_hz, temperature_c, power_mode, throttled: as read under load.
         power_w, energy_j: of the whole device, mean and over its round.

@@ -139,6 +139,24 @@ def test_a_killed_device_leaves_a_frequency_that_restore_puts_back(tmp_path: Pat
     assert settings(files) == found
 
 
+def test_a_frequency_that_the_board_does_not_offer_falls_back_to_the_nearest_below(tmp_path: Path) -> None:
+    """As where a power mode caps it: the run goes on at what can be held, and says so once for each frequency."""
+    task, root = small_task(tmp_path), tmp_path / "a"
+    files = board(root)
+    found = settings(files)
+    trial = Trial(tmp_path, task, {"a": [1]}, rounds=4, holds={"a": [3.7e9, 1.2e9]}, silence_s=30.0)
+    try:
+        children = [trial.server(), started(trial, "a", root)]
+        assert [trial.wait(child) for child in children] == [0, 0], trial.log("server")
+    finally:
+        trial.end()
+    assert [reading.held_hz for reading in readings(trial, "a")] == [3.2e9, 1.2e9, 3.2e9, 1.2e9]
+    said = "does not offer 3700 MHz; it holds 3200 MHz instead"
+    for reading in readings(trial, "a")[::2]:
+        assert reading.refusal is not None and said in reading.refusal
+    assert trial.log("a").count(said) == 1 and settings(files) == found
+
+
 def test_a_board_that_cannot_hold_it_says_so_and_trains_all_the_same(tmp_path: Path) -> None:
     """Neither cpufreq nor a meter: named once, N/A and never 0."""
     task, root = small_task(tmp_path), tmp_path / "bare"
