@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +23,7 @@ from tests.split.processes import Trial
 
 MIB = 2**20
 # ZeroMQ's own, those of the sockets and the one that computes; a thread a device would be more than these.
-MOST_THREADS = 12
+MOST_THREADS = 8
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def trials() -> Iterator[list[Trial]]:
         trial.end()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Seen:
     """Of a process while it ran: most threads, and memory by the number of finished turns."""
 
@@ -40,21 +42,23 @@ class Seen:
     memory: dict[int, int]
 
 
-def watched(process: int, turns: Path) -> Seen:
-    """Look at a process until it has ended and waits to be asked how."""
-    seen = Seen(0, {})
+def watched(process: int, turns: Path) -> dict[str, Any]:
+    """Look at a process until it has ended."""
+    threads, memory = 0, dict[int, int]()
     while True:
-        status = Path(f"/proc/{process}/status").read_text()
+        try:
+            status = Path(f"/proc/{process}/status").read_text()
+        except OSError:
+            break
         facts = {key: value.split() for key, _, value in (line.partition(":") for line in status.splitlines())}
-        if facts["State"][0] == "Z":
-            return seen
         # A process that is about to end has no memory left.
         if "VmRSS" not in facts:
-            continue
+            break
         finished = turns.read_text().count("\n") if turns.exists() else 0
-        seen.threads = max(seen.threads, int(facts["Threads"][0]))
-        seen.memory[finished] = max(seen.memory.get(finished, 0), int(facts["VmRSS"][0]) * 1024)
-        time.sleep(0.02)
+        threads = max(threads, int(facts["Threads"][0]))
+        memory[finished] = max(memory.get(finished, 0), int(facts["VmRSS"][0]) * 1024)
+        time.sleep(0.01)
+    return {"threads": threads, "memory": memory}
 
 
 def fleet(folder: Path, trials: list[Trial], count: int, rounds: int, sharing: str) -> tuple[Trial, Seen]:
@@ -65,10 +69,13 @@ def fleet(folder: Path, trials: list[Trial], count: int, rounds: int, sharing: s
     trial = Trial(folder, task, cuts, rounds=rounds, epochs=2, parallel=True, sharing=sharing, silence_s=60.0)
     trials.append(trial)
     server = trial.server(join_s=300.0)
+    # A process too: this one has no thread before it forks, and twenty forks take longer than a round.
+    watcher = trial.fork("watcher", lambda: watched(server, trial.out / "turns.jsonl"))
     devices = [trial.device(name, server_s=300.0) for name in trial.names]
-    seen = watched(server, trial.out / "turns.jsonl")
-    codes = [trial.wait(server), *(trial.wait(device) for device in devices)]
-    assert codes == [0] * (count + 1), trial.log("server")
+    codes = [trial.wait(process, 400.0) for process in (server, watcher, *devices)]
+    assert codes == [0] * (count + 2), trial.log("server")
+    found = json.loads((folder / "watcher.json").read_text())
+    seen = Seen(found["threads"], {int(n): size for n, size in found["memory"].items()})
     turns = trial.journal().progress.turns
     assert sorted((t.round, t.device) for t in turns) == [(n, d) for n in range(1, rounds + 1) for d in trial.names]
     assert "abandoned" not in trial.log("server") and "made again" not in trial.log("server")
