@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterator
 from cardlab.core.errors import DeviceError
 from cardlab.core.records.training import DeviceReading
 from cardlab.profilers.devices.device import HardwareDevice, State
+from cardlab.profilers.devices.power import Recording
 from cardlab.split.laps import now_s
+
+# What a rail may be silent for at the ends of a block, before its mean says nothing of the block.
+_UNSEEN_UPDATES, _UNSEEN_SHARE = 3.0, 0.2
 
 
 class HeldFrequency:
@@ -78,25 +82,49 @@ class HeldFrequency:
 
 
 class EnergyMeter:
-    """Mean power of a block; `power_w` is None without a meter or without a whole update."""
+    """Mean power of a block.
+
+    Attributes:
+        power_w: None without a meter, without a whole update, and where the meter was lost for some of the block.
+        problem: what was wrong with the meter, in words; None where nothing was, or where there is none.
+    """
 
     def __init__(self, platform: HardwareDevice) -> None:
         self._platform = platform
         self.power_w: float | None = None
+        self.problem: str | None = None
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[EnergyMeter]:
-        """Record the rail that covers the whole device while the block runs."""
+        """Record the rail that covers the whole device while the block runs; what the block raises passes."""
         meter = self._platform.meter
         if meter is None:
             yield self
             return
-        with meter.recording() as recording:
-            yield self
+        begin_s, ended = self._platform.timer.now(), False
+        try:
+            with meter.recording() as recording:
+                yield self
+                ended = True
+        except (DeviceError, OSError) as error:
+            # Of the meter, once the block has ended: a round is worth more than its joules.
+            if not ended:
+                raise
+            self.problem = str(error)
+            return
+        self._take(recording, self._platform.timer.now() - begin_s)
+
+    def _take(self, recording: Recording, took_s: float) -> None:
         # The energy of a party is that of the whole device, whatever other rails there are.
         trace = next((t for t in recording.traces.values() if t.rail.total), None)
         mean = None if trace is None else trace.mean(self._platform.provenance)
-        self.power_w = None if mean is None else mean.value
+        if trace is None or mean is None:
+            return
+        seen_s = trace.end_s[-1] - trace.end_s[0] + trace.update_s
+        if took_s - seen_s > max(_UNSEEN_UPDATES * trace.update_s, _UNSEEN_SHARE * took_s):
+            self.problem = f"the rail {trace.rail.name} was read for {seen_s:.1f} of {took_s:.1f} s"
+            return
+        self.power_w = mean.value
 
 
 class OwnReadings:
@@ -104,6 +132,7 @@ class OwnReadings:
 
     def __init__(self, platform: HardwareDevice, note: Callable[[str], None]) -> None:
         self._frequency, self._note = HeldFrequency(platform), note
+        self._said: set[str] = set()
 
     @contextlib.contextmanager
     def round(self, frequency_hz: float | None) -> Iterator[Watched]:
@@ -114,6 +143,9 @@ class OwnReadings:
         watched = Watched(self._frequency)
         with watched.recording():
             yield watched
+        if watched.problem is not None and not self._said:
+            self._said.add(watched.problem)
+            self._note(f"the energy of this device is not known: {watched.problem}")
 
     def release(self) -> None:
         """Restore the frequency as it was found."""
@@ -140,6 +172,11 @@ class Watched:
         """Read the state, once: to be called under load."""
         if not self._looked:
             self._looked, self._state = True, self._frequency.read()
+
+    @property
+    def problem(self) -> str | None:
+        """What was wrong with the meter."""
+        return self._meter.problem
 
     @property
     def reading(self) -> DeviceReading:

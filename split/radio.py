@@ -71,7 +71,7 @@ def _mean(
         took_s = now_s() - begin_s
     if meter.power_w is None:
         raise DeviceError(
-            f"the meter of {platform.identity.name} gave no whole update in {took_s:.0f} s",
+            meter.problem or f"the meter of {platform.identity.name} gave no whole update in {took_s:.0f} s",
             remedy="leave --energy out, or see what is lacking: profile-device doctor",
         )
     return meter.power_w, min(max(on_air_s / took_s, 1e-3), 1.0)

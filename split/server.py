@@ -139,7 +139,7 @@ class Server:
         self._devices = max(devices, 1)
         silence_s, note = self._patience.silence_s, self._callbacks.note
         self._members = Members(parts.transport, self.settings, self._admit, silence_s, note)
-        self._read = State()
+        self._read, self._meter_said = State(), False
         self._residuals: dict[str, torch.Tensor | None] = {}
         self._judging: dict[bytes, Evaluation] = {}
         seeded = initial_adapters(self.settings.task, self.settings.seed, parts.half.magnitudes)
@@ -365,6 +365,9 @@ class Server:
         self._read = State()
         with meter.recording():
             yield meter
+        if meter.problem is not None and not self._meter_said:
+            self._meter_said = True
+            self._callbacks.note(f"the server's energy is not known: {meter.problem}")
         self._shared.forget()
 
     def _begin(self, number: int, name: str, steps: Steps) -> Turn | None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ from cardlab.workflows import DeviceOptions, PlanOptions, ProfileOptions, Server
 from cardlab.workflows.run import run_server
 from tests.profilers.devices.test_cpu import policy, put, settings, zone
 
-TASK = {"model": "tiny-llama", "batch": 4, "sequence": 64}
+TASK: dict[str, Any] = {"model": "tiny-llama", "batch": 4, "sequence": 64}
 RATE_BPS = 1e6
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,9 @@ def power(root: Path) -> None:
             khz = float(speed) if speed.isdigit() else 1_800_000.0
             energy_uj += watts(khz) * (now - then) * 1e6
             then = now
+            if (root / "gone").exists():
+                counter.unlink(missing_ok=True)
+                return
             for file, value in ((counter, energy_uj), (base / "scaling_cur_freq", khz)):
                 # The reader must never find a file empty, as it never finds the kernel's.
                 draft = file.with_suffix(".new")
@@ -155,6 +159,36 @@ def test_a_frequency_that_the_board_does_not_offer_falls_back_to_the_nearest_bel
     for reading in readings(trial, "a")[::2]:
         assert reading.refusal is not None and said in reading.refusal
     assert trial.log("a").count(said) == 1 and settings(files) == found
+
+
+def test_a_rail_that_is_lost_in_a_round_is_named_and_its_joules_are_not_guessed(tmp_path: Path) -> None:
+    task, root = small_task(tmp_path, batch=8, sequence=96), tmp_path / "a"
+    board(root)
+    counter = root / "sys/class/powercap/intel-rapl:0/energy_uj"
+
+    def lost(_transport: object, half: Any) -> None:
+        forward, calls = half.forward, list[None]()
+
+        def spoiled(*given: Any) -> Any:
+            calls.append(None)
+            if len(calls) == 70:
+                # What the kernel says of a counter that may no longer be read.
+                (root / "gone").touch()
+            return forward(*given)
+
+        half.forward = spoiled
+
+    trial = Trial(tmp_path, task, {"a": [2]}, rounds=2, epochs=60, silence_s=30.0)
+    try:
+        children = [trial.server(), started(trial, "a", root, doom=lost)]
+        assert [trial.wait(child) for child in children] == [0, 0], trial.log("server")
+    finally:
+        trial.end()
+    first, second = readings(trial, "a")
+    assert first.power_w is not None and first.energy_j is not None
+    assert second.power_w is None and second.energy_j is None
+    assert trial.log("a").count("the energy of this device is not known") == 1
+    assert not counter.exists()
 
 
 def test_a_board_that_cannot_hold_it_says_so_and_trains_all_the_same(tmp_path: Path) -> None:

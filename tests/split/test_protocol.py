@@ -25,6 +25,7 @@ from cardlab.core.records.training import WAITING, DeviceReading
 from cardlab.split import protocol
 from cardlab.split.codecs.base import Packed
 from cardlab.split.codecs.registry import pack_tensor
+from cardlab.split.facts import Facts
 from cardlab.split.frames import PROTOCOL, Frame, pack_frame
 from cardlab.split.protocol import MESSAGES, Message, decode, encode
 from cardlab.split.refusals import FrameError, NotFiniteError, RefusalCode, RefusalError, code_of
@@ -365,7 +366,7 @@ def test_numbers_that_json_does_not_have_are_refused() -> None:
         value = json.loads(head)["head"]["loss"]
         assert not math.isfinite(value)
         with pytest.raises(FrameError) as refused:
-            protocol.Stored.from_head(protocol.Facts("stored", {"round": 1, "loss": value, "delay_s": 0.0}), {})
+            protocol.Stored.from_head(Facts("stored", {"round": 1, "loss": value, "delay_s": 0.0}), {})
         assert refused.value.code is RefusalCode.FIELD
 
 

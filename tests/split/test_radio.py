@@ -5,6 +5,7 @@ measured."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -40,13 +41,14 @@ class Readings(PowerMeter):
 
     @contextmanager
     def recording(self) -> Iterator[Recording]:
-        watts = self._watts.pop(0)
+        watts, begin_s = self._watts.pop(0), time.monotonic()
 
         class One(Recording):
             @property
             def traces(self) -> Mapping[str, RailTrace]:
-                known = () if watts is None else (watts, watts, watts)
-                times = tuple(0.01 * (n + 1) for n in range(len(known)))
+                count = 0 if watts is None else int((time.monotonic() - begin_s) / 0.01)
+                known = (watts or 0.0,) * count
+                times = tuple(0.01 * (n + 1) for n in range(count))
                 trace = RailTrace(
                     rail=RAIL, end_s=times, power_w=known, update_s=0.01, quantisation_w=0.01, source="written down"
                 )

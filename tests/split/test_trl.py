@@ -31,10 +31,11 @@ CHATS = {
 
 
 def rows_of(form: str) -> list[dict[str, object]]:
-    return {**ROWS, **CHATS}[form]
+    found: dict[str, Any] = {**ROWS, **CHATS}
+    return list(found[form])
 
 
-class InOurOrder(trl.SFTTrainer):
+class InOurOrder(trl.SFTTrainer):  # type: ignore[misc,name-defined]
     """TRL's trainer, taking rows in the order of a run and keeping each loss as it is."""
 
     rows: list[int]
