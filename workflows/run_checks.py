@@ -20,6 +20,8 @@ from cardlab.workflows.run_data import devices_of, files_of, tokenizer_of
 from cardlab.workflows.targets import split_cuts
 
 # What a journal says already; anything else that a resumed run was given would be dropped.
+# AdamW multiplies it by ten, and torch's kernels take float32.
+_HIGHEST_RATE = 1e30
 _RESUMABLE = frozenset(
     (
         "--local",
@@ -58,8 +60,11 @@ def check_options(options: TrainingOptions) -> None:
     check_reports(options.report_to)
     if isinstance(options, RunOptions):
         _check_files(options)
-    if options.learning_rate is not None and not 0.0 < options.learning_rate < float("inf"):
-        raise UsageError(f"--learning-rate is {options.learning_rate:g}", remedy="give a number above 0")
+    if options.learning_rate is not None and not 0.0 < options.learning_rate <= _HIGHEST_RATE:
+        raise UsageError(
+            f"--learning-rate is {options.learning_rate:g}",
+            remedy=f"give a number above 0 and up to {_HIGHEST_RATE:g}",
+        )
     if options.keep_checkpoints is not None and options.save_every is None:
         raise UsageError("--keep-checkpoints has no effect without checkpoints", remedy="give --save-every N too")
     if options.resume:

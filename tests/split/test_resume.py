@@ -149,6 +149,8 @@ def test_a_device_that_stayed_takes_the_new_rate(tmp_path: Path) -> None:
 def test_a_rate_that_is_none_is_refused_on_resume_too(tmp_path: Path) -> None:
     unfinished(tmp_path)
     again("--learning-rate", "0").failed_in_one_line(2, "--learning-rate is 0")
+    # AdamW's first step multiplies it by ten, which torch ends with an error of its own.
+    again("--learning-rate", "1e38").failed_in_one_line(2, "--learning-rate is 1e+38")
     again("--seed", "3").failed_in_one_line(2, "--seed has no effect")
     assert ServerOptions().learning_rate is None
 
