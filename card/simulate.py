@@ -15,6 +15,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from cardlab.card.budget import Budgeted, with_budget
 from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.check import check_scenario
 from cardlab.card.problem.problem import Problem
@@ -30,11 +31,12 @@ SPREAD = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One channel and fleet of a simulation."""
+    """One channel and fleet of a simulation; `device_budget_j` of each device for all rounds, None without."""
 
     scenario: Scenario
     channel: str | None
     fleet: int
+    device_budget_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,7 @@ class Simulated:
         baselines: (delay, energy) by name.
         least_cut_share: share of device-rounds at the least cut, by device.
         cuts: mean cut by device.
+        budget: the same rounds with a budget of each device's energy; None where none was given.
     """
 
     channel: str | None
@@ -61,6 +64,7 @@ class Simulated:
     baselines: dict[str, tuple[float, float | None]]
     least_cut_share: tuple[float, ...] = ()
     cuts: tuple[float, ...] = ()
+    budget: Budgeted | None = None
 
 
 def jobs(scenario: Scenario, channels: Sequence[str], fleets: int, devices: int | None = None) -> list[Job]:
@@ -119,6 +123,9 @@ def simulate_job(job: Job) -> Simulated:
     names = tuple(d.name for d in job.scenario.devices)
     try:
         found = _totals(job.scenario)
+        budget = None
+        if job.device_budget_j is not None:
+            budget = with_budget(problems_of(job.scenario), job.device_budget_j)
     except InfeasibleError as error:
         return Simulated(
             channel=job.channel,
@@ -139,6 +146,7 @@ def simulate_job(job: Job) -> Simulated:
         # A model's least cut is one layer, in every scheme.
         least_cut_share=tuple((found.cuts == 1.0).mean(axis=0).tolist()),
         cuts=tuple(found.cuts.mean(axis=0).tolist()),
+        budget=budget,
     )
 
 

@@ -114,6 +114,11 @@ def _check_scheme(options: PlanOptions, scheme: str, *, has_curve: bool) -> None
     for flag in ("--device-weight", "--device-energy", "--max-fleet-energy"):
         if scheme == "sft" and flag in asked:
             raise UsageError(f"{flag} has no effect on scheme sft, which weighs no energy", remedy=f"leave {flag} out")
+    if scheme == "sft" and options.device_frequencies not in (None, "held"):
+        raise UsageError(
+            f"--device-frequencies {options.device_frequencies} is for --scheme card: the quickest is best in sft",
+            remedy="leave it out with sft",
+        )
     if "--min-accuracy" in asked and not has_curve:
         raise UsageError(
             "--min-accuracy has no effect: the scenario has no accuracy curve",
@@ -297,7 +302,10 @@ def _check_file(file: CalibratedScenario, options: PlanOptions, scheme: str) -> 
     if scheme != "sft" and file.sft is not None:
         raise UsageError("[sft] has no effect on scheme card", remedy="leave it out, or use --scheme sft")
     if scheme == "sft":
-        for key in ("weight", "weight_on", "range", "device_energy_weight", "device_energy", "benchmark"):
+        for key in (
+            *("weight", "weight_on", "range", "benchmark"),
+            *("device_energy_weight", "device_energy", "device_frequencies"),
+        ):
             if key in file.given:
                 raise UsageError(f"[objective] {key} has no effect on scheme sft", remedy=f"leave {key} out")
         if file.objective.energy != "busy":

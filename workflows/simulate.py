@@ -68,12 +68,27 @@ def simulate(options: SimulateOptions | None = None, progress: Count | None = No
         base = replace(base, scheme=asked.scheme)
     if base.scheme == "sft" and asked.weight is not None:
         raise UsageError("--weight has no effect on scheme sft, which has no weight", remedy="leave --weight out")
+    _check_budget(asked.device_budget_j, base.scheme)
     check_scenario(base)
-    todo = jobs_of(base, asked.channels, asked.fleets, asked.devices)
+    drawn = jobs_of(base, asked.channels, asked.fleets, asked.devices)
+    todo = [replace(job, device_budget_j=asked.device_budget_j) for job in drawn]
     simulated = simulate_jobs(
         todo, workers=asked.workers, scheduler=asked.scheduler, progress=progress or (lambda _done, _count: None)
     )
     return Simulation(scenario=asked.scenario, scheme=base.scheme, rounds=asked.rounds, jobs=tuple(simulated))
+
+
+def _check_budget(budget_j: float | None, scheme: str) -> None:
+    if budget_j is None:
+        return
+    # Written as `not value > 0` so that NaN is refused too.
+    if not budget_j > 0:
+        raise UsageError(f"--device-budget-j is {budget_j:g}", remedy="give a number above 0")
+    if scheme == "sft":
+        raise UsageError(
+            "--device-budget-j has no effect on scheme sft, which weighs no energy",
+            remedy="leave it out, or use --scheme card",
+        )
 
 
 def _job(p: Simulated) -> str:

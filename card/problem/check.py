@@ -57,6 +57,7 @@ def check_scenario(scenario: Scenario) -> None:
         check_link(scenario.link)
     _devices(scenario)
     _device_choices(scenario)
+    _shared_scheme(scenario)
     check_constraints(scenario.constraints, scenario.task.layers)
     check_sft(scenario.sft)
 
@@ -246,6 +247,19 @@ def _own_powers(device: DeviceSpec, who: str, index: int) -> None:
         raise _misfit(
             "devices", "static_power_w", "has no effect without kappa_w_per_hz3", "give both, or power_w", index, who
         )
+
+
+def _shared_scheme(scenario: Scenario) -> None:
+    """Scheme sft weighs no energy: what only moves energy about has no effect there."""
+    if scenario.scheme != "sft":
+        return
+    objective, usual = scenario.objective, Objective()
+    for key in ("device_energy", "device_frequencies"):
+        value = getattr(objective, key)
+        if value != getattr(usual, key):
+            raise _misfit("objective", key, f"is {value!r}, which is for scheme card", "leave it out with sft")
+    if scenario.constraints.fleet_energy_j is not None:
+        raise _misfit("constraints", "fleet_energy_j", "is for scheme card", "leave it out with sft")
 
 
 def _device_choices(scenario: Scenario) -> None:

@@ -37,6 +37,39 @@ def simulate(options: SimulateOptions, shared: Shared) -> None:
         ("channel", "fleet", "delay", "server energy", "delay vs device only", "energy vs server only", "mean cuts"),
         [_row(p) for p in found.jobs],
     )
+    _print_budgets(found.jobs)
+
+
+def _print_budgets(jobs: Sequence[Simulated]) -> None:
+    """The rounds with a budget beside those without, device by device."""
+    rows = []
+    for p in jobs:
+        if p.budget is not None:
+            each = zip(p.devices, p.budget.spent_j, p.budget.myopic_j, p.budget.frequency_hz, strict=True)
+            rows += [
+                (p.channel or "as given", str(p.fleet), name, si(spent, "J"), si(alone, "J"), si(hz, "Hz"))
+                for name, spent, alone, hz in each
+            ]
+    if not rows:
+        return
+    (limit,) = {p.budget.budget_j for p in jobs if p.budget is not None}
+    columns = ("channel", "fleet", "device", "energy of all rounds", "without the budget", "mean frequency")
+    print_table(f"with a budget of {si(limit, 'J')} for each device", columns, rows)
+    totals = [
+        (
+            p.channel or "as given",
+            str(p.fleet),
+            "kept" if p.budget.kept else "not kept",
+            f"{p.budget.cost:.4f}",
+            f"{p.budget.myopic_cost:.4f}",
+            si(p.budget.delay_s, "s"),
+            si(p.budget.server_energy_j, "J"),
+        )
+        for p in jobs
+        if p.budget is not None
+    ]
+    head = ("channel", "fleet", "budget", "cost", "cost without", "delay", "server energy")
+    print_table("means over rounds of sums over devices, with the budget", head, totals)
 
 
 def _print_shared(scenario: str, rounds: int, jobs: Sequence[Simulated]) -> None:

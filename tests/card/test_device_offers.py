@@ -163,6 +163,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "a fleet's cap that nothing meets": ("", {"max_fleet_energy_j": 1e-6}, "fleet energy cap", "--max-fleet-energy"),
     "a choice there is none of": ("", {"device_frequencies": "some"}, "device_frequencies is 'some'", "held, all"),
     "a weight below nothing": ("", {"device_weight": -1.0}, "is -1", "0 or more"),
+    "sft takes the quickest": ("", {"scheme": "sft", "device_weight": None}, "is for --scheme card", "leave it out"),
     "sft weighs no energy": ("", {"scheme": "sft"}, "--device-weight has no effect", "leave --device-weight out"),
 }
 

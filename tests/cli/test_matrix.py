@@ -47,6 +47,7 @@ VALUES = {
     "--data": "{folder}/nothing.txt",
     "--deadline": "0.1",
     "--device": "board",
+    "--device-budget-j": "7",
     "--device-energy": "round",
     "--device-frequencies": "all",
     "--device-weight": "0.6",

@@ -97,6 +97,9 @@ class SimulateOptions(Checked):
     devices: Annotated[int | None, Opt("Devices of each fleet.", low=1, shown="the scenario's")] = None
     weight: Annotated[float | None, Opt("Weight on delay, 0 to 1.")] = None
     scheme: Annotated[str | None, Opt("card or sft.", shown="the scenario's")] = None
+    device_budget_j: Annotated[
+        float | None, Opt("Energy of each device for all rounds, J: kept by a price that follows what is spent.")
+    ] = None
     workers: Annotated[int, Opt("Processes.", low=1)] = 1
     scheduler: Annotated[str | None, Opt("Address of a Dask scheduler, instead of processes.")] = None
 
