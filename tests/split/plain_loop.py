@@ -53,7 +53,7 @@ class Recipe:
         return [str(word) for pair in given.items() for word in pair]
 
 
-class Drawn(torch.nn.Module):
+class Drawn(torch.nn.Module):  # type: ignore[misc]
     """Dropout whose mask is that of the seed, the place in the model and the mini-batch."""
 
     def __init__(self, share: float, place: str, now: dict[str, int]) -> None:

@@ -141,7 +141,7 @@ def test_modules_that_peft_names_layer_by_layer_are_found(tmp_path: Path, whole:
     model.save_pretrained(str(tmp_path / "peft"))
     lora = read_lora(tmp_path / "peft")
     assert not any("layers" in target for target in lora.targets)
-    shape = {"lora_rank": 4, "lora_alpha": lora.alpha, "lora_targets": list(lora.targets)}
+    shape: dict[str, Any] = {"lora_rank": 4, "lora_alpha": lora.alpha, "lora_targets": list(lora.targets)}
     task = resolve_task(model_file(tmp_path, num_hidden_layers=2), sequence=24, **shape)
     if whole:
         assert len(load_peft(tmp_path / "peft", task)[1].parameters) == 14
