@@ -60,7 +60,7 @@ def by_trl(folder: Path, model: Path, begin: Path, form: str, packing: bool, dat
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base = AutoModelForCausalLM.from_pretrained(str(model), dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(str(model))
     arguments = SFTConfig(
         output_dir=str(folder / "trl"),
         max_steps=STEPS,
