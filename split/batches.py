@@ -24,7 +24,7 @@ import numpy.typing as npt
 from cardlab.core.errors import RunError
 from cardlab.split.encoding import Encoded
 from cardlab.split.held_out import NoRowsError, Shard, side_of
-from cardlab.split.token_file import StoredSamples, TokenArray, first_learned
+from cardlab.split.token_file import NOWHERE, StoredSamples, TokenArray, first_learned
 
 if TYPE_CHECKING:
     import torch
@@ -163,6 +163,11 @@ class SampleBatches:
             notes.append(
                 f"{len(mine) - len(kept)} of {len(mine)} samples are left out: no token with a loss among their first"
                 f" {sequence} (--seq)"
+            )
+        if len(mine) and (held.firsts[mine] == NOWHERE).all():
+            raise NoRowsError(
+                f"none of {len(mine)} samples has a token to learn{side_of(shard.part)}: no answer, or an empty one",
+                remedy="give samples with a completion or an assistant's turn, or --train-on all",
             )
         if not len(kept):
             raise NoRowsError(

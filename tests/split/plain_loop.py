@@ -202,7 +202,7 @@ def trained(
     from peft import PeftModel, get_peft_model_state_dict
     from transformers import AutoModelForCausalLM, get_scheduler
 
-    base = AutoModelForCausalLM.from_pretrained(str(model_folder), dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(str(model_folder))
     model = PeftModel.from_pretrained(base, str(begin), is_trainable=True)
     model.train()
     now = {"seed": recipe.seed, "number": 0}

@@ -174,6 +174,9 @@ def test_what_is_cut_off_or_left_out_is_counted() -> None:
     assert found.mini_batch(1).ids.shape[1] == 8
     with pytest.raises(RunError, match="1 samples: none with a token to learn within 8"):
         batches([sample(12, 8)])
+    # A longer --seq would not help.
+    with pytest.raises(RunError, match="none of 2 samples has a token to learn.*an assistant's turn"):
+        batches([sample(4, 4), sample(6, 6)])
     with pytest.raises(RunError, match="for each of 2 device"):
         batches([sample(4)], shard=(1, 2))
     with pytest.raises(RunError, match="token 13 and the model a vocabulary of 13"):

@@ -71,7 +71,7 @@ def answers(adapters: Path, things: list[str]) -> dict[str, str]:
     from transformers import AutoTokenizer
 
     tool = AutoTokenizer.from_pretrained(str(adapters))
-    model = AutoPeftModelForCausalLM.from_pretrained(str(adapters), dtype=torch.float32).merge_and_unload().eval()
+    model = AutoPeftModelForCausalLM.from_pretrained(str(adapters)).merge_and_unload().eval()
     end = tool.convert_tokens_to_ids("<|im_end|>")
     found = {}
     for thing in things:

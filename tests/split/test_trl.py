@@ -12,11 +12,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 pytest.importorskip("zmq")
 # In no extra: CONTRIBUTING.md says how to run this.
-trl = pytest.importorskip("trl")
-datasets = pytest.importorskip("datasets")
+pytest.importorskip("trl")
 pytestmark = pytest.mark.torch
 
+from datasets import Dataset
 from safetensors.torch import load_file
+from trl import SFTConfig, SFTTrainer
 
 from tests.cli.run import command
 from tests.split.chats import MARKED, chat_folder, turns, write_rows
@@ -25,7 +26,7 @@ from tests.split.test_sixty_steps import ASKED, ROWS
 
 RECIPE = Recipe(dropout=0.0, accumulate=1)
 STEPS = 20
-CHATS = {
+CHATS: dict[str, list[dict[str, object]]] = {
     "conversational": [{"prompt": turns(ask), "completion": turns("x", answer)[1:]} for ask, answer in ASKED],
 }
 
@@ -35,7 +36,7 @@ def rows_of(form: str) -> list[dict[str, object]]:
     return list(found[form])
 
 
-class InOurOrder(trl.SFTTrainer):  # type: ignore[misc,name-defined]
+class InOurOrder(SFTTrainer):  # type: ignore[misc]
     """TRL's trainer, taking rows in the order of a run and keeping each loss as it is."""
 
     rows: list[int]
@@ -60,8 +61,8 @@ def by_trl(folder: Path, model: Path, begin: Path, form: str, packing: bool, dat
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base = AutoModelForCausalLM.from_pretrained(str(model), dtype=torch.float32)
-    arguments = trl.SFTConfig(
+    base = AutoModelForCausalLM.from_pretrained(str(model))
+    arguments = SFTConfig(
         output_dir=str(folder / "trl"),
         max_steps=STEPS,
         per_device_train_batch_size=RECIPE.batch,
@@ -84,7 +85,7 @@ def by_trl(folder: Path, model: Path, begin: Path, form: str, packing: bool, dat
     trainer = InOurOrder(
         model=PeftModel.from_pretrained(base, str(begin), is_trainable=True),
         args=arguments,
-        train_dataset=datasets.Dataset.from_list(rows_of(form)),
+        train_dataset=Dataset.from_list(rows_of(form)),
         processing_class=AutoTokenizer.from_pretrained(str(model)),
     )
     # Its rows are named by their tokens: in another order where it packed, and none may be missing.
