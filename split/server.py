@@ -156,6 +156,8 @@ class Server:
             # A server that was killed before the evaluation of a round makes it now, unless a device has gone on.
             if not self._journal.finished_in(self._journal.closed + 1):
                 self._evaluate(self._journal.closed)
+                # Or between that and the round's checkpoint, whose place among the best is known only now.
+                self._callbacks.closed(self._journal.closed)
             while self._journal.closed < self.settings.rounds and not self._is_enough():
                 self._make(self._journal.closed + 1)
                 # Judged first: whoever is told may keep these adapters as the best.

@@ -449,8 +449,6 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
     judged_so_far = qualities(journal.progress.judged)
     losses |= {one.number: one.loss for one in comparable(judged_so_far.values())}
     closed = checkpoint(journal, options, losses)
-    # A server that was killed between a round's end and its checkpoint.
-    closed(journal.closed)
 
     def keep(turn: FinishedTurn) -> None:
         store.rounds.add(round_record(settings, turn))
