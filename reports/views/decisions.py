@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cardlab.core.records.plan import TERMS, Decision, Outcome, Plan, PlannedRound
+from cardlab.core.records.plan import ENERGY_TERMS, TERMS, Decision, Outcome, Plan, PlannedRound
 from cardlab.reports.views.parts import ORIGIN, Axis, Bars, Cell, Chart, Column, Part, Section, Series, Table
 
 # A chart is some 340 units wide: more rounds would lie on each other.
@@ -52,6 +52,7 @@ def _decisions(first: PlannedRound) -> Table:
             *(d.delay_ci95 or (None, None)),
             d.server_energy_j,
             *(d.server_energy_ci95 or (None, None)),
+            d.device_frequency_hz,
             d.device_energy_j,
             d.cost,
             d.cut_probability,
@@ -75,6 +76,7 @@ def _decisions(first: PlannedRound) -> Table:
             Column(name="server energy", unit="J"),
             Column(name="server energy, 95 % from", unit="J"),
             Column(name="server energy, 95 % to", unit="J"),
+            Column(name="device frequency", **_CLOCK),
             Column(name="device energy", unit="J"),
             Column(name="cost", unit="1"),
             Column(name="certainty of the cut", unit="1", shown="%"),
@@ -93,6 +95,8 @@ def _costs(plan: Plan) -> Section:
     if any(d.server_energy_j is not None or d.device_energy_j is not None for d in first.devices):
         parts.append(energy_bars(first))
     parts.append(_terms_table(first))
+    if any(d.device_energy_j is not None for d in first.devices):
+        parts.append(_energy_table(first))
     return Section(title=f"Delay and energy of round {first.round} by term", parts=tuple(parts))
 
 
@@ -140,6 +144,19 @@ def _terms_table(planned: PlannedRound) -> Table:
     return Table(
         key="delay-terms",
         caption="delay terms, round totals with all local epochs; they add up to the delay",
+        columns=(Column(name="device"), *columns, ORIGIN),
+        rows=rows,
+    )
+
+
+def _energy_table(planned: PlannedRound) -> Table:
+    """What devices spend by term; what is not known is N/A, and then so is the total."""
+    found = [(d, d.device_energy_terms) for d in planned.devices if d.device_energy_terms is not None]
+    rows = tuple((d.device, *(getattr(t, n) for n in ENERGY_TERMS), t.total, str(d.provenance)) for d, t in found)
+    columns = (*(Column(name=n, unit="J") for n in ENERGY_TERMS), Column(name="total", unit="J"))
+    return Table(
+        key="device-energy-terms",
+        caption="energy of each device in the round, by what it is spent on",
         columns=(Column(name="device"), *columns, ORIGIN),
         rows=rows,
     )

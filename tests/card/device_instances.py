@@ -28,10 +28,12 @@ LIMITS = (
 RANGES = ("box", "common", "cut_only", "per_cut")
 
 
-def random_problem(seed: int, limits: tuple[str, ...] = (), *, batch: bool = True, paper: bool = False) -> Problem:
-    """`batch` draws only ranges that the batch solver knows; `paper` has a server with any frequency."""
+def random_problem(
+    seed: int, limits: tuple[str, ...] = (), *, batch: bool = True, paper: bool = False, many: int | None = None
+) -> Problem:
+    """`batch`: only ranges that the batch solver knows; `paper`: the server takes any frequency; `many` devices."""
     rng = np.random.default_rng([22, seed])
-    devices = 2 if "fleet_energy" in limits else int(rng.integers(1, 4))
+    devices = 2 if "fleet_energy" in limits else many or int(rng.integers(1, 4))
     cuts = np.arange(1, int(rng.integers(3, 8)))
     count, offered, points = cuts.size, int(rng.integers(1, 6)), int(rng.integers(1, 9))
     shape = (devices, count)

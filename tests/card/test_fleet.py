@@ -15,6 +15,7 @@ from cardlab.card.simulate import draw_fleet, jobs, on_channel, simulate
 from cardlab.card.uncertainty import with_guard
 from cardlab.core.errors import InfeasibleError
 from cardlab.core.plain import to_plain
+from tests.card import device_instances
 from tests.card.instances import random_problem
 from tests.golden.answers import differences
 
@@ -55,6 +56,22 @@ def test_a_fleet_is_planned_as_its_devices_one_by_one(kind, limits, monkeypatch)
             feasible += "infeasible" not in together
     # Where one device of many has no choice the whole plan has none; the words are then the same.
     assert feasible or "deadline" in limits or "energy" in limits or "device_energy" in limits
+
+
+@pytest.mark.parametrize("limits", [(), ("deadline", "device_memory"), ("device_energy",)], ids=str)
+def test_a_fleet_that_chooses_its_frequencies_is_planned_as_its_devices_one_by_one(limits, monkeypatch):
+    feasible = 0
+    for seed in range(8):
+        problem = device_instances.random_problem(seed, limits, many=MANY)
+        for benchmark in ("best", "max"):
+            asked = replace(problem, objective=replace(problem.objective, benchmark=benchmark))
+            assert fleet.is_fleet(asked)
+            together = made(asked)
+            with monkeypatch.context() as one_by_one:
+                one_by_one.setattr(fleet, "BATCH_FROM", 10**9)
+                assert differences(made(asked), together, f"{seed}") == []
+            feasible += "infeasible" not in together
+    assert feasible or limits
 
 
 def test_a_front_is_that_of_the_devices_one_by_one(monkeypatch):

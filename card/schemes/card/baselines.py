@@ -53,7 +53,10 @@ def fixed_cut(problem: Problem, extents: Sequence[Range], index: int) -> Outcome
     admitted = np.zeros(problem.cuts.size)
     admitted[index] = 1.0
     # The paper does not say at which frequency its benchmarks run, and the headline figures depend on it.
-    frequencies = _top_frequency(problem) if problem.objective.benchmark == "max" else None
+    frequencies = None
+    if problem.objective.benchmark == "max":
+        # The highest of both sides; a device's last offered one is its highest.
+        problem, frequencies = problem.at_offered(problem.offered - 1), _top_frequency(problem)
     try:
         return outcome_of([parts_of(choice) for choice in choices_of(problem, extents, admitted, frequencies)])
     except InfeasibleError:
