@@ -70,12 +70,23 @@ def _print_device_energy(made: Plan) -> None:
 def _print_more(made: Plan) -> None:
     """What was asked for beside the plan, and the largest contribution to its uncertainty."""
     if made.pareto:
+        # Where devices' energy is no price of the plan it is the same column of many.
+        third = any(p.device_weight for p in made.pareto)
         rows = [
-            (f"{p.weight:.3f}", si(p.delay_s, "s"), si(p.server_energy_j, "J"), " ".join(map(str, p.cuts)))
+            (
+                f"{p.weight:.3f}",
+                *((f"{p.device_weight:g}",) if third else ()),
+                si(p.delay_s, "s"),
+                si(p.server_energy_j, "J"),
+                *((si(p.device_energy_j, "J"),) if third else ()),
+                " ".join(map(str, p.cuts)),
+            )
             for p in made.pareto
         ]
+        own, theirs = (("device weight",), ("device energy",)) if third else ((), ())
+        head = ("weight", *own, "delay", "server energy", *theirs, "cuts")
         print_line()
-        print_table("Pareto front of the first round", ("weight", "delay", "server energy", "cuts"), rows)
+        print_table("Pareto front of the first round", head, rows)
     if made.sensitivity:
         changed = [
             (

@@ -177,8 +177,9 @@ class TradeOff:
 
     Attributes:
         weight: the weight on delay at which this point is the optimum.
-        delay_s, server_energy_j: sums over devices.
-        cuts, frequencies_hz: of each device, in the order of the round.
+        device_weight: that on the devices' energy, 0 where it does not count.
+        delay_s, server_energy_j, device_energy_j: sums over devices; device_energy_j None where a power is not known.
+        cuts, frequencies_hz, device_frequencies_hz: of each device, in the order of the round.
     """
 
     weight: float
@@ -186,6 +187,9 @@ class TradeOff:
     server_energy_j: float
     cuts: tuple[int, ...]
     frequencies_hz: tuple[float | None, ...]
+    device_weight: float = 0.0
+    device_energy_j: float | None = None
+    device_frequencies_hz: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

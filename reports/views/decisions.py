@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cardlab.core.records.plan import ENERGY_TERMS, TERMS, Decision, Outcome, Plan, PlannedRound
+from cardlab.core.records.plan import ENERGY_TERMS, TERMS, Decision, Outcome, Plan, PlannedRound, TradeOff
 from cardlab.reports.views.parts import ORIGIN, Axis, Bars, Cell, Chart, Column, Part, Section, Series, Table
 
 # A chart is some 340 units wide: more rounds would lie on each other.
@@ -228,10 +228,12 @@ def trade_chart(plan: Plan) -> Chart | None:
     single = len(plan.rounds) == 1
     series = []
     if plan.pareto:
-        front = sorted((p.delay_s, p.server_energy_j, f"weight {p.weight:.3g}") for p in plan.pareto)
+        front = sorted((p.delay_s, p.server_energy_j, _weights(p)) for p in plan.pareto)
         pairs = tuple(zip(*((d, e) for d, e, _ in front), strict=True))
         name = "Pareto front" if single else "Pareto front of the first round"
-        series.append(Series(name=name, style="dashed", colour=0, x=pairs[0], y=pairs[1]))
+        # A line through a surface would go to and fro.
+        if not any(p.device_weight for p in plan.pareto):
+            series.append(Series(name=name, style="dashed", colour=0, x=pairs[0], y=pairs[1]))
         weights = tuple(w for *_, w in front)
         series.append(Series(name="its points", style="points", colour=0, x=pairs[0], y=pairs[1], labels=weights))
     # A sum over some of the devices would pass for a cheap plan.
@@ -254,6 +256,11 @@ def trade_chart(plan: Plan) -> Chart | None:
     )
 
 
+def _weights(point: TradeOff) -> str:
+    own = f", {point.device_weight:g} on devices" if point.device_weight else ""
+    return f"weight {point.weight:.3g}{own}"
+
+
 def _one(name: str, style: str, colour: int, x: float, y: float) -> Series:
     return Series(name=name, style=style, colour=colour, x=(x,), y=(y,), labels=(name,))
 
@@ -264,8 +271,10 @@ def _pareto_table(plan: Plan) -> Table:
             p.weight,
             p.delay_s,
             p.server_energy_j,
+            p.device_energy_j,
             " ".join(map(str, p.cuts)),
             " ".join("N/A" if f is None else f"{f / 1e6:.5g}" for f in p.frequencies_hz),
+            " ".join("N/A" if f is None else f"{f / 1e6:.5g}" for f in p.device_frequencies_hz) or "N/A",
             str(plan.provenance),
         )
         for p in plan.pareto
@@ -277,8 +286,10 @@ def _pareto_table(plan: Plan) -> Table:
             Column(name="weight on delay", unit="1"),
             Column(name="delay", unit="s"),
             Column(name="server energy", unit="J"),
+            Column(name="device energy", unit="J"),
             Column(name="cuts"),
             Column(name="server frequencies (MHz)"),
+            Column(name="device frequencies (MHz)"),
             ORIGIN,
         ),
         rows=rows,

@@ -93,6 +93,29 @@ def test_a_device_takes_the_frequency_at_which_its_layers_cost_least(tmp_path: P
     assert any("CPU at 2.2 GHz" in note for note in found.notes)
 
 
+def test_the_front_weighs_delay_server_and_device_energy(tmp_path: Path) -> None:
+    """Three prices: no point is beaten in all of them, and the ends are those of each price alone."""
+    _, found = made(tmp_path, replace(ASKED, pareto=True))
+    points = [(p.delay_s, p.server_energy_j, p.device_energy_j or 0.0) for p in found.pareto]
+    assert len(set(points)) == len(points) > 5 and all(p.device_energy_j for p in found.pareto)
+    assert not any(
+        other != point and all(a <= b for a, b in zip(other, point, strict=True))
+        for other in points
+        for point in points
+    )
+    for weight, price in ((1.0, 0), (0.0, 1)):
+        alone, plan_of_it = made(tmp_path, replace(ASKED, device_weight=0.0, weight=weight))
+        assert min(p[price] for p in points) == pytest.approx(
+            (plan_of_it.outcome.delay_s, alone.server_energy_j)[price], rel=1e-9
+        )
+    frugal, _ = made(tmp_path, replace(ASKED, device_weight=10.0, weight=0.0))
+    assert min(p[2] for p in points) <= (frugal.device_energy_j or 0.0) * (1 + 1e-9)
+    assert len({p.device_frequencies_hz for p in found.pareto}) > 1
+    # A device that holds its frequency and whose energy has no weight is no price: the front is that of two.
+    _, held = made(tmp_path, replace(ASKED, device_frequencies=None, device_weight=None, pareto=True))
+    assert {p.device_weight for p in held.pareto} == {0.0}
+
+
 def test_a_frequency_that_was_not_measured_is_offered_by_the_fits(tmp_path: Path) -> None:
     options = replace(ASKED, scenario=scenario(tmp_path, "frequencies_hz = [7e8]"), from_db=True)
     with pytest.raises(PlanError, match="no device has a frequency to choose"):

@@ -16,10 +16,12 @@ from cardlab.core.records.plan import Outcome
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """Cut and server frequency of each device (None where it cannot be chosen), and what the round costs."""
+    """Cut, server frequency and own frequency of each device (None where it cannot be chosen or is not known), and what
+    the round costs."""
 
     cuts: tuple[int, ...]
     frequencies_hz: tuple[float | None, ...]
+    device_frequencies_hz: tuple[float | None, ...]
     outcome: Outcome
 
 
@@ -30,12 +32,16 @@ def decided(problem: Problem) -> Decided:
         return Decided(
             cuts=tuple(problem.cuts[fleet.place].tolist()),
             frequencies_hz=tuple(_or_none(value) for value in fleet.frequency_hz.tolist()),
+            device_frequencies_hz=tuple(_or_none(value) for value in fleet.device_frequency_hz.tolist()),
             outcome=fleet.outcome,
         )
     choices = choices_of(problem, extents_of(problem))
     return Decided(
         cuts=tuple(int(problem.cuts[choice.cut]) for choice in choices),
         frequencies_hz=tuple(_or_none(float(choice.table.frequency_hz[choice.frequency])) for choice in choices),
+        device_frequencies_hz=tuple(
+            _or_none(float(choice.table.device_frequency_hz[choice.frequency])) for choice in choices
+        ),
         outcome=outcome_of([parts_of(choice) for choice in choices]),
     )
 

@@ -2,7 +2,8 @@
 
 The front: every weight w on delay makes one optimum of sum D / range D against sum E / range E with ranges
 common to all devices, and none of those is worse than another in both. It holds the supported points of
-the front; limits are kept.
+the front; limits are kept. Where the devices' own energy counts (they choose their frequency, or it has a weight) it is
+a third price, and each w is tried with several weights on it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from cardlab.core.errors import InfeasibleError, PlanError
 from cardlab.core.records.plan import Plan, Sensitivity, TradeOff
 
 WEIGHTS = 41
+# Of a surface: fewer along the delay, and from no weight on the devices' energy to where it decides alone.
+SURFACE_WEIGHTS = 15
+DEVICE_WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
 FACTORS = (0.5, 0.8, 1.25, 2.0)
 
 
@@ -32,32 +36,49 @@ def with_sensitivity(plan: Plan, problem: Problem) -> Plan:
 
 
 def pareto(problem: Problem) -> tuple[TradeOff, ...]:
-    """Supported Pareto front of (sum of delays, sum of server energies), fastest last."""
+    """Supported Pareto front of (sum of delays, sum of server energies), fastest last.
+
+    Where the devices' energy counts it is a third of them, and the front a surface.
+    """
     if problem.power_w is None:
         raise PlanError("the server has no power data: there is no front", remedy="leave out --pareto")
-    found = []
-    for weight in np.linspace(0.0, 1.0, WEIGHTS):
-        objective = replace(
-            problem.objective,
-            weight=float(weight),
-            weight_on="delay",
-            # With ranges of their own, devices would be weighed differently and the sums would not be a front.
-            range="common",
-            device_energy_weight=0.0,
-        )
-        found_at = decided(replace(problem, objective=objective))
-        total = found_at.outcome
-        assert total.server_energy_j is not None
-        found.append(
-            TradeOff(
-                weight=float(weight),
-                delay_s=total.delay_s,
-                server_energy_j=total.server_energy_j,
-                cuts=found_at.cuts,
-                frequencies_hz=found_at.frequencies_hz,
-            )
-        )
-    return _front(found)
+    third = _counts_devices(problem)
+    found = [
+        _best(problem, float(weight), device_weight)
+        for weight in np.linspace(0.0, 1.0, SURFACE_WEIGHTS if third else WEIGHTS)
+        for device_weight in (DEVICE_WEIGHTS if third else (0.0,))
+    ]
+    return _surface(found) if third else _front(found)
+
+
+def _counts_devices(problem: Problem) -> bool:
+    """Whether the devices' own energy is known and a matter of the plan."""
+    counts = problem.offer is not None or problem.objective.device_energy_weight > 0.0
+    return counts and decided(problem).outcome.device_energy_j is not None
+
+
+def _best(problem: Problem, weight: float, device_weight: float) -> TradeOff:
+    objective = replace(
+        problem.objective,
+        weight=weight,
+        weight_on="delay",
+        # With ranges of their own, devices would be weighed differently and the sums would not be a front.
+        range="common",
+        device_energy_weight=device_weight,
+    )
+    found = decided(replace(problem, objective=objective))
+    total = found.outcome
+    assert total.server_energy_j is not None
+    return TradeOff(
+        weight=weight,
+        device_weight=device_weight,
+        delay_s=total.delay_s,
+        server_energy_j=total.server_energy_j,
+        device_energy_j=total.device_energy_j,
+        cuts=found.cuts,
+        frequencies_hz=found.frequencies_hz,
+        device_frequencies_hz=found.device_frequencies_hz,
+    )
 
 
 def _front(points: list[TradeOff]) -> tuple[TradeOff, ...]:
@@ -68,6 +89,21 @@ def _front(points: list[TradeOff]) -> tuple[TradeOff, ...]:
         if not kept or point.delay_s < kept[-1].delay_s:
             kept.append(point)
     return tuple(kept)
+
+
+def _surface(points: list[TradeOff]) -> tuple[TradeOff, ...]:
+    """Those no other point beats in all three, each once, by falling delay."""
+
+    def prices(point: TradeOff) -> tuple[float, float, float]:
+        return point.delay_s, point.server_energy_j, point.device_energy_j or 0.0
+
+    each = {prices(point): point for point in reversed(points)}
+    kept = [
+        point
+        for price, point in each.items()
+        if not any(other != price and all(a <= b for a, b in zip(other, price, strict=True)) for other in each)
+    ]
+    return tuple(sorted(kept, key=lambda point: -point.delay_s))
 
 
 def sensitivity(problem: Problem) -> tuple[Sensitivity, ...]:
