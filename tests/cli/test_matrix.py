@@ -299,6 +299,9 @@ BASES = (
             "--out": None,
             "--threads": None,
             "--silence": None,
+            "--cuts": "device-1=1",
+            # A round that keeps it is the same round: tests/split/test_strengths.py.
+            "--deadline": None,
             # It writes beside the answer: tests/split/test_saved.py.
             "--save-every": None,
         },
@@ -337,6 +340,9 @@ BASES = (
             # How long it waits for a device: one comes. It alone is no other run in parallel; more might have come.
             "--wait": None,
             "--parallel": None,
+            # A round that keeps it is the same round, and more devices might have come: tests/split/test_strengths.py.
+            "--deadline": None,
+            "--participants": None,
             # It names the machine of the stored run: tests/split/test_commands.py.
             "--name": None,
         },

@@ -84,7 +84,7 @@ FAULTS = {
         function=delay.round_terms, old="device=epochs * each.device_s", new="device=each.device_s"
     ),
     "the rail of a part for the whole": Fault(
-        function=measured.server_fits, old="fit.rail != rail", new="fit.rail == rail"
+        function=measured.fits_of, old="fit.rail != rail", new="fit.rail == rail"
     ),
     "a stale fit without a word": Fault(
         function=freshness._lines,

@@ -41,7 +41,7 @@ SETTINGS = RunSettings(
 
 def turn(number: int, device: str = "one", **more: Any) -> Any:
     """A finished turn as far as it is reported."""
-    known = dict.fromkeys(("energy_j", "power_w", "frequency_hz", "rtt_s"))
+    known = dict.fromkeys(("energy_j", "power_w", "frequency_hz", "rtt_s", "device_energy_j", "device_frequency_hz"))
     sizes = {"up_bytes": 100, "down_bytes": 50, "adapter_bytes": 7, "cut": 2}
     times = {"delay_s": 2.0, "waiting_s": 0.5, "elapsed_s": 2.5, "terms": dict.fromkeys(TERMS, 0.25)}
     losses = {"losses": (1.0, 2.0, 3.0), "loss": 4.0 / number}
