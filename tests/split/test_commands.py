@@ -342,7 +342,7 @@ def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
         (("--model", "gpt2"), "is not the server's"),
         (("--lora-rank", "4"), "lora.rank is 4 on this device and 8"),
         (("--lora-targets", "k_proj"), "lora.targets"),
-        (("--optimizer", "adamw"), "optimizer"),
+        (("--optimizer", "sgd"), "optimizer"),
         (("--data", "missing.txt"), "missing.txt"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, tuple) else "",
