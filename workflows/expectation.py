@@ -8,6 +8,7 @@ import numpy as np
 
 from cardlab.calibrate.freshness import stale_of
 from cardlab.card.problem.from_db import Gathered, Request, gather
+from cardlab.card.problem.parties import task_name
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import Objective
 from cardlab.card.uncertainty import certainties
@@ -84,8 +85,11 @@ def _expected(
     found = gather(store, request)
     # Model, batch and sequence do not name the LoRA settings: the fits may be of another task.
     if found.task.uid != settings.task.uid:
+        ran = settings.task
+        other = "" if found.task.optimizer == ran.optimizer else f" (profile-device --optimizer {ran.optimizer})"
         raise NotFoundError(
-            "the fits are of this model with other LoRA or training settings", remedy="profile and fit the same task"
+            f"the fits are of {task_name(found.task)}, and the run is {task_name(ran)}{other}",
+            remedy="profile and fit the same task",
         )
     _check_execution(store, found, serving)
     if settings.cut is None:
