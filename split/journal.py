@@ -237,13 +237,15 @@ class Journal:
         self._whole: Progress | None = progress
         # None of an older format, whose file holds everything.
         self._steps = steps
+        # Asked for, and on disk only with the first thing that is done under it.
+        self._asked: _Step | None = None
         self._finished: dict[int, set[str]] = {}
         self._names: set[str] = set()
         self._index(self._turns)
 
     @property
     def progress(self) -> Progress:
-        """All that is on disk; put together when it is asked for."""
+        """All that is on disk, and a change that is not yet; put together when it is asked for."""
         if self._whole is None:
             self._whole = replace(self._now, turns=tuple(self._turns))
         return self._whole
@@ -378,9 +380,16 @@ class Journal:
             self._add(_Step(closed=self._now.closed + 1))
 
     def change(self, change: Change) -> None:
-        """Go on with other settings; a run with rounds left is not done any more."""
+        """Go on with other settings; a run with rounds left is not done any more.
+
+        It is on disk with the first turn, verdict or end that follows. A run whose devices are refused stays as it was.
+        """
+        if self._steps is None:
+            # An older journal is written anew as it is, before it holds what was only asked for.
+            self._convert()
         more = (change.rounds or self.settings.rounds) > self.closed
-        self._add(_Step(change=change, done=False if more else None))
+        self._asked = _Step(change=change, done=False if more else None)
+        self._now, self._whole = _after(self._now, self._asked), None
 
     def finished_in(self, number: int) -> set[str]:
         """Devices that finished that round."""
@@ -390,8 +399,11 @@ class Journal:
         if self._steps is None:
             self._convert()
         assert self._steps is not None
-        plain = {key: value for key, value in to_plain(step).items() if value not in (None, [])}
-        self._steps.add(plain)
+        # A device that is let in has done nothing yet.
+        if self._asked is not None and step.inputs is None:
+            asked, self._asked = self._asked, None
+            self._steps.add(_plain(asked))
+        self._steps.add(_plain(step))
         self._now = _after(self._now, step)
         self._turns += step.turns
         self._index(step.turns)
@@ -410,6 +422,10 @@ class Journal:
         for turn in turns:
             self._finished.setdefault(turn.round, set()).add(turn.device)
             self._names.add(turn.device)
+
+
+def _plain(step: _Step) -> Document:
+    return {key: value for key, value in to_plain(step).items() if value not in (None, [])}
 
 
 def _head(progress: Progress) -> bytes:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cardlab.core.errors import UsageError
-from cardlab.split.journal import Change, Conditions, Journal
+from cardlab.db.times import utc_now
+from cardlab.split.journal import Change, Conditions, Journal, locked
 from cardlab.split.rates import CONSTANT
 from cardlab.split.settings import RunSettings
 from cardlab.workflows.options.run import TrainingOptions
@@ -31,12 +32,13 @@ class Going:
 def finished_already(options: TrainingOptions) -> Journal | None:
     """The run to resume, where all its rounds are made and no more are asked for; None for any other.
 
-    Raises UsageError for options that such a run cannot follow.
+    A run that is to have as many rounds as it has made is ended here. Raises UsageError for options that such a run
+    cannot follow.
     """
     if not options.resume:
         return None
     journal = Journal.resume(Path(options.out))
-    if not journal.progress.done:
+    if not journal.progress.done and not _ended(options, journal):
         return None
     _check_rounds(options, journal)
     if options.rounds is not None and options.rounds > journal.closed:
@@ -48,6 +50,17 @@ def finished_already(options: TrainingOptions) -> Journal | None:
             remedy="give more --rounds too",
         )
     return journal
+
+
+def _ended(options: TrainingOptions, journal: Journal) -> bool:
+    """End a run whose rounds are over and that is to have no more; False where it is to go on."""
+    made = journal.closed
+    if options.rounds != made or not made or journal.finished_in(made + 1):
+        return False
+    with locked(journal.folder):
+        journal.change(Change(after=made, turns=len(journal.turns), at=utc_now(), rounds=made))
+        journal.close_round(done=True)
+    return True
 
 
 def _check_rounds(options: TrainingOptions, journal: Journal) -> None:

@@ -234,6 +234,12 @@ def test_what_was_changed_when_a_run_went_on_is_kept_with_its_rounds(tmp_path: P
     journal.close_round(done=True)
     assert journal.progress.done
     journal.change(Change(after=3, turns=1, at=WHEN, rounds=5))
+    assert journal.settings.rounds == 5 and not journal.progress.done
+    # A device that is let in, or refused, has made nothing of it yet: the run is finished, as it was.
+    journal.admit("board", Inputs(data="a"))
+    before = Journal.resume(tmp_path / "out").progress
+    assert before.done and before.settings.rounds != 5 and len(before.changes) == 1
+    journal.commit(initial_adapters(task, 0), turn(4), close=True)
     for found in (journal, Journal.resume(tmp_path / "out")):
         progress = found.progress
         assert (progress.settings.rounds, progress.settings.learning_rate, progress.done) == (5, 5e-3, False)

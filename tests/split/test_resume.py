@@ -184,3 +184,21 @@ def test_a_long_run_ends_in_its_last_rows_and_a_summary(capsys: pytest.CaptureFi
         as_json=True,
     )
     assert capsys.readouterr().out.count('"device": "board"') == 3000
+
+
+def test_a_run_that_is_refused_stays_finished_and_one_that_is_long_enough_is_ended(tmp_path: Path) -> None:
+    """Other data are refused on resume: nothing of the longer run stays behind, and an unfinished one can be ended."""
+    (tmp_path / "a.txt").write_text("one text, and some more of it. " * 40)
+    (tmp_path / "b.txt").write_text("another text, of which nothing was seen. " * 40)
+    assert command(*RUN, "--data", "a.txt", "--out", "run").code == 0
+    steps = (tmp_path / "run" / "turns.jsonl").read_bytes()
+    refused = again("--rounds", "5", "--data", "b.txt")
+    refused.failed_in_one_line(1, "other data")
+    assert Journal.resume(tmp_path / "run").progress.done
+    assert (tmp_path / "run" / "turns.jsonl").read_bytes() == steps
+    (tmp_path / "other").mkdir()
+    unfinished(tmp_path / "other", closed=2, rounds=9)
+    over = again("--rounds", "2", out="other/run")
+    assert over.code == 0 and "has made its 2 round(s): nothing is left to do" in over.err, over.err
+    progress = Journal.resume(tmp_path / "other" / "run").progress
+    assert progress.done and progress.settings.rounds == 2
