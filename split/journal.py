@@ -350,11 +350,15 @@ class Journal:
         """
         known = self._now.inputs
         check_same_tokenizer(name, inputs, known)
-        before = known.get(name)
+        self.check_inputs(name, inputs)
+        if known.get(name) != inputs:
+            self._add(_Step(inputs={**known, name: inputs}))
+
+    def check_inputs(self, name: str, inputs: Inputs) -> None:
+        """Raise RefusalError for what is not what a device trained with in its rounds so far."""
+        before = self._now.inputs.get(name)
         if before is not None and name in self._names:
             check_inputs(name, inputs, before)
-        if before != inputs:
-            self._add(_Step(inputs={**known, name: inputs}))
 
     def commit(self, adapters: AdapterSet, *turns: FinishedTurn, close: bool = False) -> None:
         """Keep the adapters and the turns that led to them; when this returns, both are on disk. Raises DiskError."""

@@ -122,7 +122,9 @@ def check_inputs(name: str, now: Inputs, before: Inputs) -> None:
     for what, new, old, option in (
         ("the tokens of another tokenizer", now.tokenizer, before.tokenizer, "--tokenizer"),
         (
-            "other data",
+            "other data"
+            if now.names != before.names
+            else "other rows of a file of that name (or the file has changed)",
             now.data,
             before.data,
             "--data (and --shard, --train-on, --packing, --chat-template, --eval-share, --eval-data)",

@@ -29,7 +29,7 @@ from cardlab.split.recording import begin_run, round_record
 from cardlab.split.schedule import Schedule
 from cardlab.split.server import Patience, RunCallbacks, Server, ServerParts
 from cardlab.split.server_transport import ServerTransport
-from cardlab.split.settings import PRIVACY, RunSettings
+from cardlab.split.settings import PRIVACY, Inputs, RunSettings
 from cardlab.split.shaping import PLANNED, parse_link
 from cardlab.split.weights import open_weights
 from cardlab.workflows.connect import PORT, Say, require_zmq, server_keys, silent
@@ -314,7 +314,10 @@ def _resumed(
         check_steps(settings)
     check_unchanged(options, settings)
     plan = None if settings.plan is None else store.plans.get(settings.plan)
-    data_notes = check_data(options, settings, plan).notes
+    known = check_data(options, settings, plan)
+    # Before a process is started that would find the same.
+    for name, (digest, words) in known.inputs.items():
+        journal.check_inputs(name, replace(journal.inputs.get(name, Inputs()), data=digest, names=words))
     dtype = settings.dtype if options.dtype == "auto" and settings.dtype else options.dtype
     asked = (settings.quantization or NONE) if options.quantization == AUTO else options.quantization
     execution = open_runtime(platform).resolve_execution(
@@ -330,7 +333,7 @@ def _resumed(
         return journal
 
     return _Decided(
-        settings=settings, plan=plan, execution=execution, data_notes=data_notes, notes=going.notes, keep=keep
+        settings=settings, plan=plan, execution=execution, data_notes=known.notes, notes=going.notes, keep=keep
     )
 
 

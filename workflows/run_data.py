@@ -51,6 +51,7 @@ def known_of(options: RunOptions, settings: RunSettings, names: tuple[str, ...])
             f"{name}: {line.removeprefix(f'{name}: ')}" for name, known in each.items() for line in known.notes
         ),
         rows=max(known.rows or 0 for known in each.values()),
+        inputs={name: one for known in each.values() for name, one in known.inputs.items()},
     )
 
 

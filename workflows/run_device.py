@@ -27,7 +27,7 @@ from cardlab.workflows.connect import Say, connect, require_zmq, silent
 from cardlab.workflows.options.run import DeviceOptions, KeysOptions
 from cardlab.workflows.settings import load_settings
 from cardlab.workflows.targets import split_targets
-from cardlab.workflows.training_data import choice_of, prepare_data, read_data, tokens_of
+from cardlab.workflows.training_data import choice_of, data_name, prepare_data, read_data, tokens_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +173,7 @@ def _equipment(
         data=prepared.digest,
         dtype=execution.dtype,
         quantization=execution.quantization or NONE,
-        names=f"{text.file.name}, tokens: {tokenizer.origin}",
+        names=data_name(text.file, tokenizer),
         rows=prepared.batches.rows,
         held_out_rows=0 if prepared.held_out is None else prepared.held_out.rows,
         batch=None if options.batch == settings.task.batch else options.batch,

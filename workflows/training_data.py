@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cardlab.core.errors import UsageError
 from cardlab.core.identity import content_hash
@@ -133,14 +133,28 @@ def prepare_data(
     judged = _held_out(_judging(file, tokens, choice, tokenizer, settings), choice, tokenizer, settings, shard)
     if judged.rows is None and choice.judges and shard[1] == 1:
         raise _nothing_held_out(choice)
+    digest = _digest(tokens, batches, choice, judged, shard)
+    return Prepared(batches=batches, held_out=judged.rows, digest=digest, notes=(*notes, *own, *judged.notes))
+
+
+def data_name(file: TrainingFile, tokenizer: TextTokenizer) -> str:
+    """What a device trains on, for people."""
+    return f"{file.name}, tokens: {tokenizer.origin}"
+
+
+def _digest(
+    tokens: TrainingTokens,
+    batches: Batches | SampleBatches,
+    choice: DataChoice,
+    judged: _HeldOut,
+    shard: tuple[int, int],
+) -> str:
     what: list[object] = [tokens.digest, list(shard)]
     if not isinstance(batches, Batches):
         what += [PACKED if choice.packing else PADDED, tokens.train_on, tokens.encoding]
     # What is held out is not trained on, so another share is other data.
     what += [judged.what] if choice.judges else []
-    return Prepared(
-        batches=batches, held_out=judged.rows, digest=content_hash(what), notes=(*notes, *own, *judged.notes)
-    )
+    return content_hash(what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,10 +271,12 @@ class Known:
     Attributes:
         notes: what `prepare_data` says to each device.
         rows: to train on, of the device that has most; None where that is not known here.
+        inputs: by label, the digest of what a device trains on and its name for people.
     """
 
     notes: tuple[str, ...] = ()
     rows: int | None = None
+    inputs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def known_data(
@@ -276,17 +292,19 @@ def known_data(
     """
     _check_feedback(file, choice, settings)
     tokens = tokens_of(file, choice, tokenizer)
-    own, count, rows = [], 0, []
+    own, count, rows, inputs = [], 0, [], {}
     judging = _judging(file, tokens, choice, tokenizer, settings)
     for name, shard in shards.items():
-        batches, notes = _batches(file, tokens, choice, tokenizer, settings, shard, _left(choice))
+        batches, said = _batches(file, tokens, choice, tokenizer, settings, shard, _left(choice))
         rows.append(batches.rows)
         judged = _held_out(judging, choice, tokenizer, settings, shard)
         count += judged.rows is not None
-        own += [f"{name}: {note}" for note in (*notes, *judged.notes)]
+        inputs[name] = (_digest(tokens, batches, choice, judged, shard), data_name(file, tokenizer))
+        own += [f"{name}: {note}" for note in (*said, *judged.notes)]
     if choice.judges and not count:
         raise _nothing_held_out(choice)
-    return Known(notes=(*_words(file, tokens, choice, tokenizer, settings), *own), rows=max(rows))
+    notes = (*_words(file, tokens, choice, tokenizer, settings), *own)
+    return Known(notes=notes, rows=max(rows), inputs=inputs)
 
 
 def _windows(file: TrainingFile, choice: DataChoice) -> bool:

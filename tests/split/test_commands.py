@@ -440,8 +440,8 @@ def test_a_run_with_a_codec_is_held_against_that_codecs_bytes(tmp_path: Path) ->
     """Uncompressed bytes would predict an uplink many times too slow; without a profile of the codec there is none."""
     task = ("--model", "tiny-llama", "--batch", "4", "--seq", "128", "--dtype", "float32")
     codec, link = "topk:0.1:8", "20mbit"
-    run = ("card", "run", "--local", *task, "--cut", "2", "--rounds", "3", "--codec", codec, "--link", link)
-    run = (*run, "--optimizer", "sgd")
+    sized = ("--cut", "2", "--rounds", "3", "--optimizer", "sgd")
+    run = ("card", "run", "--local", *task, *sized, "--codec", codec, "--link", link)
     # Named by hand: neither the runs below nor later profiles call it by the host's name again.
     assert command("profile-device", *task, "--name", "here", "--no-whole-step", "--repeats", "3").code == 0
     assert command("calibrate", "fit").code == 0

@@ -192,8 +192,12 @@ def test_a_run_that_is_refused_stays_finished_and_one_that_is_long_enough_is_end
     (tmp_path / "b.txt").write_text("another text, of which nothing was seen. " * 40)
     assert command(*RUN, "--data", "a.txt", "--out", "run").code == 0
     steps = (tmp_path / "run" / "turns.jsonl").read_bytes()
-    refused = again("--rounds", "5", "--data", "b.txt")
-    refused.failed_in_one_line(1, "other data")
+    log = (tmp_path / "run" / "device-1.log").stat().st_mtime_ns
+    again("--rounds", "5", "--data", "b.txt").failed_in_one_line(1, "other data")
+    other_rows = "other rows of a file of that name"
+    again("--rounds", "5", "--data", "a.txt", "--eval-share", "0.2").failed_in_one_line(1, other_rows, "--eval-share")
+    # Before any process was started.
+    assert (tmp_path / "run" / "device-1.log").stat().st_mtime_ns == log
     assert Journal.resume(tmp_path / "run").progress.done
     assert (tmp_path / "run" / "turns.jsonl").read_bytes() == steps
     (tmp_path / "other").mkdir()
