@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cardlab.core.errors import RunError
+from cardlab.core.errors import CardlabError, RunError
 from cardlab.core.records.device import Device
 from cardlab.split.protocol import Abandoned, Hello, Message, Refused, Welcome
 from cardlab.split.refusals import RefusalCode, RefusalError, code_of
@@ -94,9 +94,15 @@ class Members:
 
     def refuse(self, peer: bytes, error: RunError) -> None:
         """Tell a device why not, and forget it."""
-        said = Refused(code=code_of(error), message=error.message[:_MAX_WORDS], remedy=error.remedy[:_MAX_WORDS])
-        self._transport.send(peer, said)
+        self._transport.send(peer, _refusal(error))
         self.drop(peer, error.message)
+
+    def refuse_all(self, error: CardlabError) -> None:
+        """Tell every device why there is nothing to wait for any more, and forget them."""
+        said = _refusal(error, "the server ends: ")
+        for member in self._by_name.values():
+            self._transport.send(member.peer, said)
+        self._by_name.clear()
 
     def tell_all(self, message: Message) -> None:
         """Send to every device."""
@@ -116,3 +122,9 @@ class Members:
                 remedy="give each device a --name of its own",
             )
         self.drop(other.peer, "another process took its place")
+
+
+def _refusal(error: CardlabError, where: str = "") -> Refused:
+    return Refused(
+        code=code_of(error), message=f"{where}{error.message}"[:_MAX_WORDS], remedy=error.remedy[:_MAX_WORDS]
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from cardlab.core.errors import RunError
+from cardlab.core.errors import CardlabError, RunError
 
 
 class RefusalCode(str, Enum):
@@ -90,6 +90,6 @@ class NotFiniteError(RefusalError):
         self.places = places
 
 
-def code_of(error: RunError) -> RefusalCode:
+def code_of(error: CardlabError) -> RefusalCode:
     """The code that the other side is told for this error."""
     return error.code if isinstance(error, RefusalError) else RefusalCode.FAILED

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cardlab.core.errors import RunError
+from cardlab.core.errors import CardlabError, RunError
 from cardlab.core.identity import content_hash
 from cardlab.core.order import natural
 from cardlab.core.records.device import Device
@@ -148,8 +148,20 @@ class Server:
     def run(self) -> AdapterSet:
         """Make the rounds that are left; returns the adapters.
 
-        Raises RunError when no device is left and none comes in time.
+        Raises RunError when no device is left and none comes in time. Devices are told why the run ends.
         """
+        try:
+            return self._run()
+        except DiskError as error:
+            # It goes on with --resume, and devices wait for that.
+            self._members.tell_all(Abandoned(round=None, reason=f"the server ends: {error.message}"))
+            raise
+        except CardlabError as error:
+            # On machines of their own they would wait for a server that does not come back.
+            self._members.refuse_all(error)
+            raise
+
+    def _run(self) -> AdapterSet:
         self._wait_for(self._devices)
         try:
             self._name_absent()

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from cardlab.core.errors import BadDataError, MissingDependencyError, RunError, UsageError
 from cardlab.core.files import decode
 from cardlab.core.plain import Document
-from cardlab.profilers.runtime.checkpoint import model_folder
+from cardlab.profilers.runtime.checkpoint import has_weights, model_folder
 from cardlab.split.parting import BYTES_PARTING, Parting, parting_of
 
 Tokens = npt.NDArray[np.int64]
@@ -136,9 +136,10 @@ def byte_tokens(why: str) -> TextTokenizer:
 
 
 def open_tokenizer(model: str, given: str | None = None) -> TextTokenizer:
-    """The tokenizer that was named (a file, its folder, or "bytes"), else that of the model's folder, else bytes.
+    """The tokenizer that was named (a file, its folder, or "bytes"), else that of the model's folder.
 
-    Raises UsageError for a file that is none, and for a model folder whose tokenizer is of another library.
+    A configuration without weights has seen no tokens yet and takes bytes. Raises UsageError for a file that is none,
+    and for weights without a tokenizer, or with one of another library: they were trained on tokens, not on bytes.
     """
     if given == BYTES:
         return byte_tokens("as asked for")
@@ -151,15 +152,27 @@ def open_tokenizer(model: str, given: str | None = None) -> TextTokenizer:
     folder = model_folder(model)
     if folder is None:
         return byte_tokens("a bundled configuration has no tokenizer")
-    if (folder / _FILE).exists():
-        return _read(folder / _FILE)
+    own = own_tokenizer(model)
+    if own is not None:
+        return own
     other = next((name for name in _OTHERS if (folder / name).exists()), None)
     if other is not None:
         raise UsageError(
             f"{folder} has {other} and no {_FILE}",
             remedy=f"let transformers write one (AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)), {_OR_BYTES}",
         )
-    return byte_tokens(f"{folder} has no {_FILE}")
+    if has_weights(model):
+        raise UsageError(
+            f"{folder} has weights and no {_FILE}",
+            remedy=f"copy the model's {_FILE} there, name it with --tokenizer, {_OR_BYTES}",
+        )
+    return byte_tokens(f"{folder} has neither weights nor a {_FILE}")
+
+
+def own_tokenizer(model: str) -> TextTokenizer | None:
+    """The tokenizer.json of a model's folder; None where there is none. Raises UsageError for a file that is none."""
+    folder = model_folder(model)
+    return None if folder is None or not (folder / _FILE).exists() else _read(folder / _FILE)
 
 
 _OR_BYTES = "or give --tokenizer bytes"

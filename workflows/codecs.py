@@ -7,6 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from cardlab.card.problem.codec_times import COMPRESSION, HANDLING
+from cardlab.core.errors import UsageError
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import MEASURED, Estimate
 from cardlab.core.records.measurement import CodecCost, Measurement, OperatingPoint, PlannedPoint, Run, RunKind
@@ -40,11 +41,15 @@ def profile_codecs(
     """
     from cardlab.split.accuracy import TrainingSubject, check_tokens, program_text
     from cardlab.split.codec_profile import CODECS, PASSES, profile_codecs
-    from cardlab.split.tokenizer import open_tokenizer
+    from cardlab.split.tokenizer import byte_tokens, open_tokenizer
     from cardlab.split.weights import FileWeights, open_weights
 
     weights = open_weights(task, 0)
-    tokenizer = open_tokenizer(task.model)
+    try:
+        tokenizer = open_tokenizer(task.model)
+    except UsageError as error:
+        # Activations of other tokens than the model's are still what a codec is timed with.
+        tokenizer = byte_tokens(error.message)
     tokenizer.check_fits(task.model, task.architecture.vocab_size)
     tokens = tokenizer.encode([program_text()])
     check_tokens(tokens, task)

@@ -21,6 +21,7 @@ from cardlab.profilers.runtime.execution import import_torch
 from cardlab.profilers.runtime.families import attention_of
 from cardlab.profilers.runtime.quantization import AUTO, NONE, choose_quantization
 from cardlab.split.adapters import state_bytes
+from cardlab.split.checkpoints import best_kept
 from cardlab.split.journal import Conditions, FinishedTurn, Journal, check_room, locked
 from cardlab.split.keys import split_address
 from cardlab.split.peft_files import described_peft, load_peft
@@ -38,7 +39,7 @@ from cardlab.workflows.labels import keep_label
 from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
 from cardlab.workflows.reporting import open_reports
-from cardlab.workflows.run_adapters import checkpoint, mend_adapters, write_adapters
+from cardlab.workflows.run_adapters import CHECKPOINTS, checkpoint, mend_adapters, write_adapters
 from cardlab.workflows.run_checks import check_against, check_options, check_steps, check_unchanged
 from cardlab.workflows.run_data import check_data, files_of, names_of
 from cardlab.workflows.run_device import open_real
@@ -61,12 +62,14 @@ class FinishedRun(Tabular):
         turns: finished rounds of devices, in order.
         adapters: folder of the trained adapters for PEFT.
         judged: what held-out rows say, by round; 0 is before the first.
+        best_adapters: folder of the adapters of lowest held-out loss; None where no round after the first was judged.
     """
 
     settings: RunSettings
     turns: tuple[FinishedTurn, ...]
     adapters: Path
     judged: Mapping[int, Quality] = field(default_factory=dict)
+    best_adapters: Path | None = None
 
     @property
     def run_id(self) -> str:
@@ -391,6 +394,7 @@ def _over(journal: Journal, progress: Say) -> FinishedRun:
         turns=journal.progress.turns,
         adapters=folder,
         judged=qualities(journal.progress.judged),
+        best_adapters=best_kept(journal.folder / CHECKPOINTS),
     )
 
 
@@ -486,4 +490,5 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
         turns=tuple(journal.progress.turns),
         adapters=folder,
         judged=qualities(journal.progress.judged),
+        best_adapters=best_kept(journal.folder / CHECKPOINTS),
     )

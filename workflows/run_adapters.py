@@ -16,11 +16,12 @@ from cardlab.split.journal import Journal, Progress
 from cardlab.split.journal_files import put, writing
 from cardlab.split.model_card import model_card
 from cardlab.split.peft_files import is_saved, save_peft
-from cardlab.split.tokenizer import open_tokenizer
+from cardlab.split.tokenizer import own_tokenizer
 from cardlab.split.weights import open_weights
 from cardlab.workflows.options.run import RunExportOptions, TrainingOptions
 
 CARD = "README.md"
+CHECKPOINTS = "checkpoints"
 # What tools that load adapters look for beside them.
 _OF_TOKENIZERS = (
     "tokenizer.json",
@@ -69,16 +70,22 @@ def mend_adapters(folder: Path, journal: Journal) -> None:
 def checkpoint(
     journal: Journal, options: TrainingOptions, quality: Mapping[int, float] | None = None
 ) -> Callable[[int], None]:
-    """What keeps the adapters of a round that is over, where `save_every` asks for them; RunError as `write_adapters`.
+    """What keeps the adapters of a round that is over, where `save_every` asks for them or it is the best so far.
+
+    Raises RunError as `write_adapters`.
 
     Args:
         quality: held-out loss by round as far as it is known; read each time.
     """
 
     def keep(number: int) -> None:
-        if options.save_every is None or number == 0 or number % options.save_every:
+        every, known = options.save_every, quality or {}
+        due = every is not None and number % every == 0
+        # Whoever ends by no improvement goes on a while after the best, whose adapters would be lost.
+        leads = number in known and number == min(known, key=lambda n: (known[n], n))
+        if number == 0 or not (due or leads):
             return
-        folder = journal.folder / "checkpoints"
+        folder = journal.folder / CHECKPOINTS
         # A round that goes on has changed the adapters already.
         if number in kept_rounds(folder) or journal.finished_in(number + 1):
             return
@@ -86,6 +93,7 @@ def checkpoint(
             folder,
             number,
             lambda place: write_adapters(place, journal),
+            every=every,
             keep=options.keep_checkpoints or 1,
             quality=quality,
         )
@@ -133,10 +141,10 @@ def _tokenizer_files(progress: Progress) -> dict[str, bytes]:
     settings = progress.settings
     used = {settings.tokenizer, *(inputs.tokenizer for inputs in progress.inputs.values())} - {None, ""}
     try:
-        own = open_tokenizer(settings.task.model)
+        own = own_tokenizer(settings.task.model)
     except CardlabError:
         return {}
-    if own.folder is None or used - {own.digest}:
+    if own is None or own.folder is None or used - {own.digest}:
         return {}
     there = [own.folder / name for name in _OF_TOKENIZERS if (own.folder / name).is_file()]
     with writing(own.folder):

@@ -6,7 +6,7 @@ from cardlab.core.errors import UsageError
 from cardlab.core.records.plan import Plan
 from cardlab.split.schedule import Schedule
 from cardlab.split.settings import RunSettings
-from cardlab.split.tokenizer import TextTokenizer, open_tokenizer
+from cardlab.split.tokenizer import TextTokenizer, open_tokenizer, own_tokenizer
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
 from cardlab.workflows.training_data import Known, choice_of, known_data, read_data
 
@@ -58,9 +58,10 @@ def known_of(options: RunOptions, settings: RunSettings, names: tuple[str, ...])
 def tokenizer_of(options: TrainingOptions, model: str) -> TextTokenizer | None:
     """The tokenizer of the run; None where the server has none of its own and takes that of the first device."""
     given = options.tokenizer if isinstance(options, (RunOptions, ServerOptions)) else None
-    found = open_tokenizer(model, given)
-    # A server without text knows nothing of its devices' tokens.
-    return found if given is not None or found.tool is not None or isinstance(options, RunOptions) else None
+    if given is None and not isinstance(options, RunOptions):
+        # A server without text knows nothing of its devices' tokens.
+        return own_tokenizer(model)
+    return open_tokenizer(model, given)
 
 
 def check_data(options: TrainingOptions, settings: RunSettings, plan: Plan | None) -> Known:

@@ -13,7 +13,7 @@ from cardlab.core.records.plan import Plan
 from cardlab.core.records.task import Execution, Task
 from cardlab.db.store import Store
 from cardlab.profilers.runtime import resolve_task
-from cardlab.profilers.runtime.configs import dropout_note, load_computing
+from cardlab.profilers.runtime.configs import dropout_note, load_architecture, load_computing
 from cardlab.split.batched import sharing_of
 from cardlab.split.peft_files import read_lora
 from cardlab.split.rates import rate_words
@@ -27,6 +27,8 @@ DEFAULT_MODEL = "tiny-llama"
 # The first round pays for caches and first allocations; a median needs some beside it.
 DEFAULT_ROUNDS = 3
 DEFAULT_RATE = 1e-3
+# Or all positions of a model that has fewer.
+DEFAULT_SEQUENCE = 512
 # A plan is for the optimizer of its profiles. A run without one is there to train, and plain SGD hardly moves LoRA
 # adapters, which start at a product of 0.
 DEFAULT_OPTIMIZER = "adamw"
@@ -69,6 +71,8 @@ def task_of(options: TrainingOptions, plan: Plan | None, store: Store) -> Task:
         planned |= {name: value for name, value in own.items() if name != "adapter_dtype"}
     known = planned | {name: value for name, value in asked.items() if value is not None}
     model = options.model if options.model is not None else base.model if base else DEFAULT_MODEL
+    if "sequence" not in known:
+        known["sequence"] = min(DEFAULT_SEQUENCE, load_architecture(model).max_positions)
     return resolve_task(model, **known, quantised=True)
 
 
@@ -135,11 +139,23 @@ def passes_made(
         rows: of the device that has most of them.
     """
     if not isinstance(options, RunOptions) or options.epochs is None or rows is None:
-        return settings, ()
+        return settings, _steps_taken(options, settings, rows)
     mini_batches = ceil(options.epochs * rows / settings.task.batch)
     made = replace(settings, rounds=ceil(mini_batches / settings.epochs))
     words = f"{options.epochs:g} pass(es) over {rows} row(s) are {mini_batches} mini-batch(es): {made.rounds} round(s)"
     return made, (words,)
+
+
+def _steps_taken(options: TrainingOptions, settings: RunSettings, rows: int | None) -> tuple[str, ...]:
+    """How much the run trains, in words; a few steps train nothing, and nothing else says that they are few."""
+    each, mini_batches = settings.epochs // settings.accumulate, settings.rounds * settings.epochs
+    words = f"{settings.rounds} round(s) of {each} step(s) of each device"
+    if rows is None:
+        return (words,)
+    share = mini_batches * settings.task.batch / rows
+    words += f": {share:.3g} pass(es) over {rows} row(s)"
+    asked = options.rounds is not None or options.max_steps is not None or options.plan is not None
+    return (words if asked or share >= 1.0 else f"{words}; --epochs 1 makes a whole one",)
 
 
 def profiled_execution(plan: Plan | None, store: Store, key: str) -> Execution | None:

@@ -71,6 +71,8 @@ def print_run(done: FinishedRun, *, as_json: bool) -> None:
             f"held-out loss {first.loss:.4f} after round {first.number}, {last.loss:.4f} after round {last.number};"
             f" lowest {best.loss:.4f} after round {best.number}"
         )
+        if done.best_adapters is not None:
+            print_line(f"adapters of lowest held-out loss: {done.best_adapters}")
     print_line(f"adapters for PEFT: {done.adapters}")
     print_line(f"next: card validate {settings.run[:12]}")
 
@@ -116,6 +118,7 @@ def run_document(done: FinishedRun) -> Document:
         ],
         "before": _judged(done.judged.get(0)) or None,
         "adapters": str(done.adapters.absolute()),
+        "best_adapters": None if done.best_adapters is None else str(done.best_adapters.absolute()),
     }
 
 

@@ -72,6 +72,12 @@ def model_folder(model: str) -> Path | None:
     return path if path.is_dir() else path.parent
 
 
+def has_weights(model: str) -> bool:
+    """Whether safetensors files lie in the folder of a model; they are not opened. Raises ProfileError."""
+    folder = model_folder(model)
+    return folder is not None and bool(_files(folder, whole=not _is_lone_file(model))[0])
+
+
 def find_checkpoint(task: Task) -> Checkpoint | None:
     """The checked checkpoint of a task's model, None where it is a configuration without weights.
 

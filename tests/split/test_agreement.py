@@ -23,6 +23,8 @@ from cardlab.split.adapters import initial_adapters
 from cardlab.split.journal import Journal, locked
 from cardlab.split.refusals import RefusalCode, RefusalError
 from cardlab.split.settings import Inputs, check_computing, check_tokenizer
+from cardlab.workflows import ServerOptions
+from cardlab.workflows.run_data import tokenizer_of
 from tests.cli.run import Result, command
 from tests.split.models import SMALL, small_task
 from tests.split.test_commands import ended, listening, port, role, roles  # noqa: F401 - fixtures
@@ -143,6 +145,17 @@ def with_weights(folder: Path) -> Path:
     LlamaForCausalLM(LlamaConfig(**sizes, bos_token_id=0, eos_token_id=3)).save_pretrained(str(folder))
     tokenizer_file(folder)
     return folder
+
+
+def test_weights_without_their_tokenizer_are_not_trained_on_bytes_unasked(tmp_path: Path) -> None:
+    folder = with_weights(tmp_path / "base")
+    (folder / "tokenizer.json").unlink()
+    words = ("card", "run", "--local", "--cut", "1", "--seq", "8", "--rounds", "1", "--model", str(folder))
+    words = (*words, "--out", str(tmp_path / "out"))
+    command(*words).failed_in_one_line(2, "has weights and no tokenizer.json", "--tokenizer bytes")
+    assert command(*words, "--tokenizer", "bytes").code == 0
+    # A server has no text: its devices' tokenizer is taken.
+    assert tokenizer_of(ServerOptions(cut=1, model=str(folder)), str(folder)) is None
 
 
 def test_a_device_with_another_rope_or_tokenizer_is_refused_when_it_joins(tmp_path: Path, roles, port) -> None:  # noqa: F811

@@ -314,6 +314,21 @@ def test_a_port_in_use_is_refused(port) -> None:
     assert not Path("card-run").exists()
 
 
+@pytest.mark.alone
+def test_a_server_that_ends_by_an_error_tells_its_devices(tmp_path: Path, port, roles) -> None:
+    where = f"127.0.0.1:{port}"
+    server = role(roles, "run", "server", "--bind", where, "--cut", "1", "--devices", "2", "--wait", "15", *QUICK)
+    listening(port)
+    device = role(roles, "run", "device", "--server", where, "--name", "east")
+    done = ended(server)
+    told = time.monotonic()
+    theirs = ended(device)
+    # It waits minutes for a server that may come back.
+    assert time.monotonic() - told < 5.0
+    done.failed_in_one_line(1, "1 of 2 device(s) came within 15 s")
+    theirs.failed_in_one_line(1, "the server ends: 1 of 2 device(s) came within 15 s", "card run device")
+
+
 def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
     from cardlab.profilers.runtime import resolve_task
     from cardlab.split.adapters import initial_adapters

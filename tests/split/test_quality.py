@@ -177,6 +177,29 @@ def test_a_run_ends_when_held_out_rows_are_predicted_no_better(tmp_path: Path) -
     assert "the run ends here" in done.err and "lowest after round 0" in done.err
 
 
+def test_a_run_that_went_past_its_best_keeps_the_best_adapters(tmp_path: Path) -> None:
+    """Early stopping ends rounds after the best; the adapters of that one are what was wanted."""
+    # A rate that learns first and falls apart then.
+    words = ("--eval-share", "0.3", "--learning-rate", "0.5", "--patience", "3")
+    done = run(tmp_path, "--rounds", "30", *words)
+    assert done.code == 0, done.err
+    losses = [r["eval_loss"] for r in done.document["rounds"]]
+    best = 1 + losses.index(min(losses))
+    assert (
+        "the run ends here" in done.err
+        and best < len(losses)
+        and losses[best - 1] < done.document["before"]["eval_loss"]
+    )
+    kept = Path(done.document["best_adapters"])
+    assert kept == tmp_path / "out" / "checkpoints" / f"round-{best}"
+    assert [path.name for path in kept.parent.glob("round-*")] == [kept.name]
+    (other, name) = (tmp_path / "other", "adapter_model.safetensors")
+    other.mkdir()
+    again = run(other, "--rounds", str(best), "--eval-share", "0.3", "--learning-rate", "0.5")
+    assert again.code == 0, again.err
+    assert (kept / name).read_bytes() == (other / "out" / "adapters" / name).read_bytes()
+
+
 def test_a_file_of_held_out_rows(tmp_path: Path) -> None:
     (tmp_path / "eval.jsonl").write_text('{"prompt": "say 99 ", "completion": "99 it is"}\n' * 4)
     done = run(tmp_path, "--rounds", "1", "--eval-data", str(tmp_path / "eval.jsonl"), "--devices", "2")

@@ -47,6 +47,14 @@ def test_the_newest_and_the_best_stay_and_are_named(tmp_path: Path) -> None:
     assert keep_checkpoints(tmp_path / "plain", 1, made).best is None
 
 
+def test_the_best_alone_stays_where_no_round_is_due(tmp_path: Path) -> None:
+    found = [keep_checkpoints(tmp_path / "c", n, made, every=None, quality={2: 3.0, 5: 2.0}) for n in (2, 5)]
+    assert [(each.kept, each.last, each.best) for each in found] == [((2,), None, 2), ((5,), None, 5)]
+    # Beside those that are due, a better one between two of them does not count as one of the newest.
+    some = [keep_checkpoints(tmp_path / "d", n, made, every=4, quality={4: 3.0, 5: 2.0, 8: 4.0}) for n in (4, 5, 8)]
+    assert [(each.kept, each.last, each.best) for each in some] == [((4,), 4, 4), ((4, 5), 4, 5), ((5, 8), 8, 5)]
+
+
 def test_a_checkpoint_that_fails_leaves_those_before(tmp_path: Path) -> None:
     keep_checkpoints(tmp_path / "c", 1, made)
 

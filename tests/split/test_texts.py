@@ -142,7 +142,7 @@ def test_the_tokenizer_of_the_model_folder_is_taken_and_said(tmp_path: Path) -> 
 def test_bytes_are_taken_only_where_there_is_no_tokenizer_and_said(tmp_path: Path) -> None:
     assert "bundled configuration has no tokenizer" in open_tokenizer("tiny-llama").origin
     folder = model(tmp_path / "model")
-    assert "has no tokenizer.json" in open_tokenizer(str(folder)).origin
+    assert "has neither weights nor a tokenizer.json" in open_tokenizer(str(folder)).origin
     for name in ("tokenizer.model", "vocab.json", "spiece.model"):
         (folder / name).write_bytes(b"x")
         with pytest.raises(UsageError, match=rf"has {name} and no tokenizer.json.*--tokenizer bytes"):
