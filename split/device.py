@@ -197,7 +197,8 @@ class SplitDevice:
 
     def _join(self) -> None:
         """Hello, welcome, ready. A label that is still taken by a dead process becomes free after a while."""
-        until_s = now_s() + max(self._patience.handshake_s, 2.0 * self._patience.silence_s)
+        trying_s = max(self._patience.handshake_s, 2.0 * self._patience.silence_s)
+        until_s, said = now_s() + trying_s, False
         while True:
             self._session = self._transport.session
             self._transport.send(Hello(version=__version__, device=self._description))
@@ -212,6 +213,9 @@ class SplitDevice:
             except RefusalError as refused:
                 if refused.code is not RefusalCode.NAME_TAKEN or now_s() > until_s:
                     raise
+                if not said:
+                    self._note(f"{refused.message}; if that one has died, its place is free in up to {trying_s:g} s")
+                    said = True
                 self._transport.check_open(0.5)
                 continue
             if isinstance(came.message, Welcome):

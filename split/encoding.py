@@ -263,7 +263,7 @@ class SampleEncoder:
         if self._given is not None and self._template is None:
             raise _no_effect(self._name)
         end = self._tokenizer.end
-        notes = [_loss_words(self._form, self.train_on)]
+        notes = [loss_words(self._form, self.train_on)]
         if self._template is not None:
             notes.append(f"chat template: {self._template.origin}")
         if self._has_texts:
@@ -287,7 +287,8 @@ def encode_samples(
     return EncodedSamples(samples=tuple(found), train_on=encoder.train_on, digest=encoder.digest, notes=encoder.notes())
 
 
-def _loss_words(form: str, chosen: str) -> str:
+def loss_words(form: str, chosen: str) -> str:
+    """Which tokens of samples of a form have a loss, in words; `chosen` as `train_on_of` says."""
     if chosen == ALL:
         return "the loss is on all tokens"
     return "the loss is on the completions" if form == COMPLETION else "the loss is on the assistant's turns"

@@ -444,7 +444,11 @@ def check_room(folder: Path, state_bytes: int) -> None:
         state_bytes: of adapters and optimizer state.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    disk = shutil.disk_usage(there)
+    # File systems of the kernel have no size, and one that is mounted read-only takes nothing of root's either.
+    if disk.total == 0 or not os.access(there, os.W_OK):
+        raise RunError(f"{folder} cannot be written: {there} takes no files", remedy="name another folder with --out")
+    free = disk.free
     if free < 2 * state_bytes:
         raise RunError(
             f"{folder} has room for {free // 2**20} MiB, and a run keeps {2 * state_bytes // 2**20 + 1} MiB there",

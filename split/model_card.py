@@ -82,8 +82,9 @@ def _devices(progress: Progress) -> list[str]:
     source = "given by hand" if plan is None else f"by plan {plan[:12]}"
     lines = ["## Devices", "", f"Cuts (layers on the device) {source}.", ""]
     lines += [
-        "| device | data | frozen weights | cuts | loss, first round | loss, last round |",
-        "|---|---|---|---|---|---|",
+        "| device | data | rows | held out | a mini-batch | computes in | frozen weights | cuts | loss, first round"
+        " | loss, last round |",
+        f"|{'---|' * 10}",
     ]
     for name in dict.fromkeys(turn.device for turn in progress.turns):
         own = [turn for turn in progress.turns if turn.device == name]
@@ -91,26 +92,35 @@ def _devices(progress: Progress) -> list[str]:
         data = _NONE if inputs is None else f"{inputs.names or _NONE} (digest {inputs.data[:12] or _NONE})"
         cuts = ", ".join(str(cut) for cut in dict.fromkeys(turn.cut for turn in own))
         kept = {"": _NONE, "none": "dense"}.get(form := "" if inputs is None else inputs.quantization, form)
-        lines.append(f"| {name} | {data} | {kept} | {cuts} | {own[0].loss:.4f} | {own[-1].loss:.4f} |")
+        rows = [_NONE] * 4
+        if inputs is not None:
+            batch = inputs.batch or progress.settings.task.batch
+            rows = [str(inputs.rows), str(inputs.held_out_rows), str(batch), inputs.dtype or _NONE]
+        cells = (name, data, *rows, kept, cuts, f"{own[0].loss:.4f}", f"{own[-1].loss:.4f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def _cost(progress: Progress) -> list[str]:
     """Totals over all rounds, as observed, and what held-out rows say."""
     turns = progress.turns
-    joules = [turn.energy_j for turn in turns]
-    known = [value for value in joules if value is not None]
-    energy = si(sum(known), "J") if len(known) == len(joules) else _NONE
     return [
         "## Cost, as observed",
         "",
         f"* Round delays, summed over devices: {si(sum(turn.delay_s for turn in turns), 's')}.",
-        f"* Server energy: {energy}.",
+        f"* Server energy: {_joules([turn.energy_j for turn in turns])}; devices' energy, together:"
+        f" {_joules([turn.device_energy_j for turn in turns])}.",
         f"* Sent by devices: {si(float(sum(t.up_bytes + t.adapter_bytes for t in turns)), 'B')}; received by devices:"
         f" {si(float(sum(t.down_bytes + t.adapter_bytes for t in turns)), 'B')} (adapters included).",
         "",
         *_quality(progress),
     ]
+
+
+def _joules(each: Sequence[float | None]) -> str:
+    """Their sum; a sum of some of them would be taken for that of all."""
+    known = [value for value in each if value is not None]
+    return si(sum(known), "J") if len(known) == len(each) else _NONE
 
 
 def _quality(progress: Progress) -> list[str]:

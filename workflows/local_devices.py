@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -48,6 +48,7 @@ class LocalDevices:
         own: those of each device alone, in the order of the names.
         out: folder for their logs.
         threads: CPU threads of each.
+        note: is told of a device that was killed.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class LocalDevices:
         own: Sequence[Sequence[str]],
         out: Path,
         threads: int,
+        note: Callable[[str], None] = lambda _text: None,
     ) -> None:
-        self._names, self._port, self._out, self._threads = names, port, out, threads
+        self._names, self._port, self._out, self._threads, self._note = names, port, out, threads, note
+        self._killed: set[str] = set()
         self._words = {name: [*mine, *words] for name, mine in zip(names, own, strict=True)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -97,6 +100,10 @@ class LocalDevices:
         # Negative codes are signals: whoever killed a device may start it again.
         failed = [name for name, code in codes.items() if code is not None and code > 0]
         if not failed and any(code is None for code in codes.values()):
+            for name, code in codes.items():
+                if code is not None and code < 0 and name not in self._killed:
+                    self._killed.add(name)
+                    self._note(f"{name} was killed (signal {-code}): the run goes on without it")
             return
         name = (failed or list(codes))[0]
         raise RunError(

@@ -173,7 +173,7 @@ def _equipment(
         data=prepared.digest,
         dtype=execution.dtype,
         quantization=execution.quantization or NONE,
-        names=data_name(text.file, tokenizer),
+        names=data_name(text.file, choice_of(options), tokenizer),
         rows=prepared.batches.rows,
         held_out_rows=0 if prepared.held_out is None else prepared.held_out.rows,
         batch=None if options.batch == settings.task.batch else options.batch,

@@ -27,6 +27,8 @@ DEFAULT_MODEL = "tiny-llama"
 # The first round pays for caches and first allocations; a median needs some beside it.
 DEFAULT_ROUNDS = 3
 DEFAULT_RATE = 1e-3
+# A thousand times beyond what trains LoRA adapters on either side.
+_USUAL_RATES = (1e-8, 10.0)
 # Or all positions of a model that has fewer.
 DEFAULT_SEQUENCE = 512
 # A plan is for the optimizer of its profiles. A run without one is there to train, and plain SGD hardly moves LoRA
@@ -172,6 +174,8 @@ def training_notes(settings: RunSettings) -> tuple[str, ...]:
     notes += [settings.task.lora.words] if settings.task.lora.rank_pattern else []
     rate = settings.learning_rate
     words = rate_words(settings)
+    if not _USUAL_RATES[0] <= rate <= _USUAL_RATES[1]:
+        notes.append(f"--learning-rate {rate:g} is far from what trains adapters, 0.00001 to 0.01 usually")
     notes += [] if words is None else [words]
     notes += [f"weight decay {settings.weight_decay:g}"] if settings.weight_decay else []
     if settings.accumulate > 1:

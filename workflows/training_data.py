@@ -9,7 +9,7 @@ from cardlab.core.errors import UsageError
 from cardlab.core.identity import content_hash
 from cardlab.split.batches import PACKED, PADDED, SampleBatches, TrainingData, sample_rows
 from cardlab.split.data import Batches, window_rows
-from cardlab.split.encoding import open_template, train_on_of
+from cardlab.split.encoding import loss_words, open_template, train_on_of
 from cardlab.split.held_out import NoRowsError, Part, Shard, seen_in_training
 from cardlab.split.samples import TEXT
 from cardlab.split.settings import RunSettings
@@ -137,9 +137,13 @@ def prepare_data(
     return Prepared(batches=batches, held_out=judged.rows, digest=digest, notes=(*notes, *own, *judged.notes))
 
 
-def data_name(file: TrainingFile, tokenizer: TextTokenizer) -> str:
+def data_name(file: TrainingFile, choice: DataChoice, tokenizer: TextTokenizer) -> str:
     """What a device trains on, for people."""
-    return f"{file.name}, tokens: {tokenizer.origin}"
+    how = ""
+    if not _windows(file, choice):
+        chosen = loss_words(file.form, train_on_of(file.form, file.name, choice.train_on))
+        how = f" ({chosen}, {'packed' if choice.packing else 'padded'})"
+    return f"{file.name}{how}, tokens: {tokenizer.origin}"
 
 
 def _digest(
@@ -299,7 +303,7 @@ def known_data(
         rows.append(batches.rows)
         judged = _held_out(judging, choice, tokenizer, settings, shard)
         count += judged.rows is not None
-        inputs[name] = (_digest(tokens, batches, choice, judged, shard), data_name(file, tokenizer))
+        inputs[name] = (_digest(tokens, batches, choice, judged, shard), data_name(file, choice, tokenizer))
         own += [f"{name}: {note}" for note in (*said, *judged.notes)]
     if choice.judges and not count:
         raise _nothing_held_out(choice)
@@ -341,7 +345,7 @@ def _batches(
             seed=settings.seed,
             shard=Shard(*shard, part),
         )
-        return windows, ()
+        return windows, _repeated(windows.rows, choice.batch or task.batch)
     samples = SampleBatches(
         tokens.stored.samples,
         batch=choice.batch or task.batch,
@@ -352,7 +356,12 @@ def _batches(
         padding=tokenizer.end or 0,
         shard=Shard(*shard, part),
     )
-    return samples, samples.notes
+    return samples, (*samples.notes, *_repeated(samples.rows, choice.batch or task.batch))
+
+
+def _repeated(rows: int, batch: int) -> tuple[str, ...]:
+    """That a mini-batch has rows more than once, in words."""
+    return (f"a mini-batch of {batch} has rows more than once: there are {rows}",) if batch > rows else ()
 
 
 def _words(

@@ -151,7 +151,6 @@ def test_weights_without_their_tokenizer_are_not_trained_on_bytes_unasked(tmp_pa
     folder = with_weights(tmp_path / "base")
     (folder / "tokenizer.json").unlink()
     words = ("card", "run", "--local", "--cut", "1", "--seq", "8", "--rounds", "1", "--model", str(folder))
-    words = (*words, "--out", str(tmp_path / "out"))
     command(*words).failed_in_one_line(2, "has weights and no tokenizer.json", "--tokenizer bytes")
     assert command(*words, "--tokenizer", "bytes").code == 0
     # A server has no text: its devices' tokenizer is taken.

@@ -29,11 +29,12 @@ def test_adapters_say_what_they_were_trained_on_and_what_it_cost(
     assert card.startswith('---\nbase_model: "tiny-llama"\nlibrary_name: "peft"\n')
     assert "made from seed 0 (no trained weights)" in card and "falls to 0 by the end (linear)" in card
     for name in ("device-1", "device-2"):
-        own = [turn for turn in progress.turns if turn.device == name]
+        own, rows = [turn for turn in progress.turns if turn.device == name], progress.inputs[name].rows
         [line] = [line for line in card.splitlines() if line.startswith(f"| {name} |")]
         assert f"{own[0].loss:.4f} | {own[-1].loss:.4f}" in line and progress.inputs[name].data[:12] in line
+        assert f"| {rows} | 0 | 1 | {progress.inputs[name].dtype} | dense | 2 |" in line and rows > 1
     # No meter here, and so no joules; with one of two rounds measured the sum is not known either.
-    assert "Server energy: N/A" in card
+    assert "Server energy: N/A" in card and "devices' energy, together: N/A" in card
     measured = tuple(replace(turn, energy_j=2.0) for turn in progress.turns)
     assert "Server energy: 8 J" in model_card(replace(progress, turns=measured), "x")
     assert "Server energy: N/A" in model_card(replace(progress, turns=(*measured[1:], progress.turns[0])), "x")

@@ -19,6 +19,7 @@ pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
 from cardlab.split.journal import Journal
+from cardlab.workflows.local_devices import LocalDevices
 from tests.cli.run import command
 from tests.conftest import missing
 from tests.split.test_commands import ended, listening, port, role, roles  # noqa: F401 - fixtures
@@ -85,6 +86,35 @@ def test_a_disk_without_room_is_found_before_anything_is_begun(small_disk: Path)
     result = command("card", *WORDS, "--rounds", "1", "--out", str(small_disk / "run"))
     result.failed_in_one_line(1, "has room for 0 MiB", "make room")
     assert not (small_disk / "run").exists()
+
+
+def test_a_place_that_takes_no_files_is_not_called_full(tmp_path: Path) -> None:
+    command("card", *WORDS, "--rounds", "1", "--out", "/proc/run").failed_in_one_line(1, "takes no files", "--out")
+
+
+def test_a_device_of_a_local_run_that_was_killed_is_named_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    devices = LocalDevices(["a", "b"], 1, [], [[], []], tmp_path, 1, said.append)
+    sleeping = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    devices._running = dict(zip("ab", sleeping, strict=True))
+    try:
+        devices.check()
+        sleeping[0].kill()
+        sleeping[0].wait()
+        devices.check()
+        devices.check()
+    finally:
+        sleeping[1].kill()
+        sleeping[1].wait()
+    assert said == ["a was killed (signal 9): the run goes on without it"]
+
+
+def test_a_mini_batch_that_takes_rows_twice_and_a_rate_that_trains_nothing_are_said(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"text": "one one"}\n{"text": "two two"}\n')
+    done = command("card", *WORDS, "--rounds", "1", "--batch", "4", "--data", "t.jsonl", "--learning-rate", "1e-12")
+    assert done.code == 0 and "a mini-batch of 4 has rows more than once: there are 1" in done.err, done.err
+    assert "--learning-rate 1e-12 is far from what trains adapters" in done.err
+    assert "1 round(s) of 1 step(s) of each device: 4 pass(es) over 1 row(s)" in done.err
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
