@@ -103,6 +103,7 @@ def split(work: Work, number: int) -> Turn:
         batch=BATCH,
         sequence=work.sequence,
         dtype="float32",
+        tokenizer="bytes",
         lora_targets=",".join(TARGETS),
         optimizer="sgd",
         learning_rate=RATE,

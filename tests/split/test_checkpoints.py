@@ -424,7 +424,7 @@ def test_a_folder_that_is_gone_gives_no_random_weights(folder: Path) -> None:
 
 def test_a_run_on_quantised_or_pickled_weights_ends_before_it_begins(folder: Path, monkeypatch) -> None:
     monkeypatch.chdir(folder.parent)
-    words = ("run", "--local", "--cut", "1", "--seq", "16", "--rounds", "1", "--model", "model")
+    words = ("run", "--local", "--cut", "1", "--seq", "16", "--rounds", "1", "--model", "model", "--tokenizer", "bytes")
     kept = (folder / "model.safetensors").read_bytes()
     change(folder, packed("awq"))
     command("card", *words).failed_in_one_line(1, "quantised checkpoint (awq")

@@ -250,6 +250,7 @@ def test_a_run_on_a_folder_of_single_experts_trains(
     monkeypatch.chdir(tmp_path)
     out = str(tmp_path / "out")
     said = command(
-        "card", "run", "--local", "--cut", "1", "--seq", "16", "--rounds", "1", "--model", str(folder), "--out", out
+        *("card", "run", "--local", "--cut", "1", "--seq", "16", "--rounds", "1"),
+        *("--model", str(folder), "--tokenizer", "bytes", "--out", out),
     )
     assert said.code == 0, said.err

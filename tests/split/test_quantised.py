@@ -231,7 +231,7 @@ def test_a_run_goes_on_with_the_form_that_it_began_with(
     tmp_path: Path, dense: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    task = ("--model", str(dense), "--cut", "2", "--seq", "16", "--rounds", "1")
+    task = ("--model", str(dense), "--cut", "2", "--seq", "16", "--rounds", "1", "--tokenizer", "bytes")
     begun = command("card", "run", "--local", *task, "--quantization", "nf4", "--out", "a")
     assert begun.code == 0, begun.err
     assert Journal.resume(tmp_path / "a").progress.settings.quantization == "nf4"
