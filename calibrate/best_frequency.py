@@ -16,7 +16,7 @@ import numpy as np
 from cardlab.calibrate.data import SAME_CLOCK
 from cardlab.calibrate.next_point import Belief, StepPoint, believe, first_points
 from cardlab.core.errors import BadDataError
-from cardlab.core.quantity import Estimate, sum_of
+from cardlab.core.quantity import Estimate, Provenance, sum_of, union_of
 from cardlab.core.records.measurement import PlannedPoint, Point, Profile
 from cardlab.core.records.workload import PHASES, Analysis
 from cardlab.core.tables import Cell, Tabular
@@ -35,6 +35,7 @@ class BestFrequency(Tabular):
         highest_hz: the highest frequency that is kept.
         measured: frequencies that were measured, of `offered`.
         curve: (frequency Hz, energy of a step J, its 2.5 % and 97.5 % bounds J), ascending.
+        provenance: of the points that it rests on.
     """
 
     frequency_hz: float
@@ -47,6 +48,7 @@ class BestFrequency(Tabular):
     measured: int
     offered: int
     curve: tuple[tuple[float, float, float, float], ...]
+    provenance: Provenance
 
     def rows(self) -> list[dict[str, Cell]]:
         """A row an offered frequency: energy of a step with its interval (J)."""
@@ -61,8 +63,9 @@ def best_frequency(profile: Profile) -> BestFrequency:
 
     Raises BadDataError where it has no power or fewer than two frequencies that were kept.
     """
-    offered, points = _offered(profile), tuple(_points(profile))
-    belief = believe(offered, [point for point in points if point.frequency_hz in offered])
+    offered, readings = _offered(profile), tuple(_points(profile))
+    kept = [reading for reading in readings if reading.point.frequency_hz in offered]
+    belief = believe(offered, [reading.point for reading in kept])
     mean, low, high = belief.saving()
     seconds = belief.seconds[:, belief.best] / belief.seconds[:, -1]
     bounds = np.quantile(belief.energies_j, (0.025, 0.975), axis=0)
@@ -78,6 +81,7 @@ def best_frequency(profile: Profile) -> BestFrequency:
         measured=int(belief.measured.sum()),
         offered=len(profile.run.offered_hz or ()),
         curve=tuple((float(hz), float(mid), float(a), float(b)) for hz, mid, a, b in curve),
+        provenance=union_of(reading.provenance for reading in kept),
     )
 
 
@@ -99,7 +103,7 @@ def following(profile: Profile) -> PlannedPoint | None:
     for end in (offered[-1], offered[0]):
         if end not in visited:
             return PlannedPoint(index=index, requested_hz=end)
-    points = [point for point in _points(profile) if point.frequency_hz in offered]
+    points = [reading.point for reading in _points(profile) if reading.point.frequency_hz in offered]
     if len({point.frequency_hz for point in points}) < 2:
         return None
     belief = _without(believe(offered, points), visited)
@@ -114,16 +118,21 @@ def _without(belief: Belief, visited: set[float | None]) -> Belief:
 
 def _offered(profile: Profile) -> tuple[float, ...]:
     """Offered frequencies that are kept, as far as the points say, ascending."""
-    caps = [
-        point.operating.frequency_hz
-        for point in profile.points
-        if point.operating is not None and point.operating.throttled and point.operating.frequency_hz is not None
-    ]
+    throttled = [point for point in profile.points if point.operating is not None and point.operating.throttled]
+    caps = [p.operating.frequency_hz for p in throttled if p.operating and p.operating.frequency_hz is not None]
     cap = min(caps, default=float("inf")) * (1.0 + SAME_CLOCK)
-    return tuple(sorted(hz for hz in profile.run.offered_hz or () if hz <= cap))
+    # One that was throttled is no choice even where its clock was read as asked for: between two reads it was not.
+    lost = min((p.requested_hz for p in throttled if p.requested_hz is not None), default=float("inf"))
+    return tuple(sorted(hz for hz in profile.run.offered_hz or () if hz <= cap and hz < lost))
 
 
-def _points(profile: Profile) -> Iterator[StepPoint]:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    point: StepPoint
+    provenance: Provenance
+
+
+def _points(profile: Profile) -> Iterator[_Reading]:
     """Power and time of a step at each done point that kept its frequency."""
     for point in profile.points:
         state = point.operating
@@ -132,13 +141,14 @@ def _points(profile: Profile) -> Iterator[StepPoint]:
         power, seconds = point.total_power(), _step_time(profile.run.analysis, point)
         if power is None or power.estimate is None or seconds is None:
             continue
-        yield StepPoint(
+        found = StepPoint(
             frequency_hz=point.requested_hz,
             power_w=power.estimate.value,
             seconds=seconds.value,
             power_error=_share(power.estimate),
             seconds_error=_share(seconds),
         )
+        yield _Reading(found, union_of((power.estimate.provenance, seconds.provenance)))
 
 
 def _step_time(analysis: Analysis | None, point: Point) -> Estimate | None:

@@ -147,7 +147,8 @@ class Schedule:
         if lacking:
             expected = replace(_without(expected, lacking), delay_ci95=expected.delay_ci95)
         if decision.codec is None and self._codec != "none":
-            expected = _without(expected, _OF_CODEC)
+            # A meter counts the seconds that a codec takes and those of its bytes on the air.
+            expected = replace(_without(expected, _OF_CODEC), server_energy_j=None, device_energy_j=None)
         return Assignment(
             cut=decision.cut,
             codec=decision.codec,

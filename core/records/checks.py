@@ -132,21 +132,27 @@ def _of_server(name: str, rounds: Sequence[TrainRound], decided: Sequence[Decisi
     comparable = plan is not None and plan.energy == "round"
     spans = [d.server_energy_ci95 for d in decided if comparable and d.server_energy_ci95 is not None]
     observed = _known(r.energy_j for r in rounds)
-    predicted = _known(d.server_energy_j for d in decided if comparable)
+    # What the run kept, since it knows what it does otherwise than the plan.
+    predicted = _known(r.predicted_energy_j for r in rounds) if comparable else []
     reason = None
     if plan is None:
         reason = "no plan says it"
     elif not comparable:
         reason = f"the plan counts {plan.energy or 'no'} energy, a meter that of the whole round"
     elif not predicted:
-        reason = "the plan says none"
+        said = any(d.server_energy_j is not None for d in decided)
+        reason = (
+            "the run kept no prediction: it has a codec that the plan has not, or is of an older version"
+            if said
+            else "the plan says none"
+        )
     elif not observed:
         reason = "the server's power was not measured"
     return EnergyCheck(
         device=name,
         observed_j=_median(observed),
         predicted_j=_median(predicted),
-        ci95=(median(low for low, _ in spans), median(high for _, high in spans)) if spans else None,
+        ci95=(median(low for low, _ in spans), median(high for _, high in spans)) if spans and predicted else None,
         error=None if reason else _error(observed, predicted),
         reason=reason,
         rounds=len(observed),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,17 @@ def test_a_plans_devices_are_known_by_their_hardware_before_their_label(tmp_path
     assert schedule.planned("west", "hw:east", {"east"}) == "west"
     with pytest.raises(RefusalError, match="the plan names no device 'guest'"):
         schedule.planned("guest", "hw:guest")
+
+
+def test_joules_planned_without_a_codec_are_not_those_of_a_run_with_one(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    decided = tuple(
+        replace(each, devices=tuple(replace(d, server_energy_j=3.0) for d in each.devices)) for each in plan.rounds
+    )
+    plan = replace(plan, energy="round", rounds=decided)
+    assert Schedule(plan).at(2, "east").expected.server_energy_j == 3.0
+    packed = Schedule(plan, codec="dense:8").at(2, "east").expected
+    assert packed.server_energy_j is None and set(packed.terms) == {"device", "server", "adapters", "switch"}
 
 
 def test_labels_are_in_the_order_in_which_people_count() -> None:

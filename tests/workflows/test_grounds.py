@@ -49,6 +49,7 @@ def ran(store: Store, made: Plan | None, device: Device = BOARD, **changes: obje
         values: dict[str, object] = {
             "frequency_hz": None if decision is None else decision.frequency_hz,
             "energy_j": None,
+            "predicted_energy_j": None if decision is None else decision.server_energy_j,
             **of_round,
         }
         store.rounds.add(
@@ -140,6 +141,9 @@ def test_energy_that_cannot_be_compared_says_why(store: Store) -> None:
     unread, unplanned = ran(store, made).energies[0], ran(store, None, energy_j=3.0).energies[0]
     assert unread.error is None and unread.reason == "the server's power was not measured"
     assert unplanned.error is None and unplanned.predicted_j is None and unplanned.reason == "no plan says it"
+    # A codec that the plan does not have takes time and sends other bytes: the run then predicts no energy.
+    [other] = ran(store, made, energy_j=3.0, predicted_energy_j=None).energies
+    assert other.error is None and other.ci95 is None and "a codec that the plan has not" in (other.reason or "")
     busy = check_energies(ran(store, made, energy_j=3.0).rounds, replace(made, energy="busy"))[0]
     # The energy of its busy time is another quantity than what a meter reads over the round.
     assert busy.error is None and busy.predicted_j is None and "counts busy energy" in (busy.reason or "")

@@ -36,6 +36,7 @@ def test_a_search_finds_what_the_whole_sweep_finds() -> None:
     whole = energies(swept)
     # 2 % of the optimum, and as much for a sweep that visits each frequency at another heat.
     assert whole[best["frequency_hz"]] <= 1.04 * min(whole.values())
+    assert best["provenance"] == {"how": "derived", "origins": ["simulated"]}
     assert best["known"] and best["measured"] < best["offered"] == 11
     low, high = best["saving_ci95"]
     saved = 1.0 - whole[best["frequency_hz"]] / whole[max(whole)]
@@ -71,6 +72,21 @@ def test_a_frequency_that_is_not_kept_is_no_choice(monkeypatch: pytest.MonkeyPat
     assert found.highest_hz < 1300e6 and found.frequency_hz <= found.highest_hz
     kept = {p.requested_hz for p in measured.points if p.operating is not None and not p.operating.throttled}
     assert found.highest_hz in kept
+
+
+def test_a_throttled_visit_is_no_choice_where_its_clock_reads_as_asked_for() -> None:
+    options = ProfileOptions(
+        model="tiny-llama", batch=8, sequence=256, platform="simulated:agx-orin-1", frequencies="4", whole_step=False
+    )
+    with open_store(":memory:") as store:
+        measured = profile(store, options)
+    highest = max(point.requested_hz or 0.0 for point in measured.points)
+    points = tuple(
+        replace(p, operating=replace(p.operating, throttled=True)) if p.operating and p.requested_hz == highest else p
+        for p in measured.points
+    )
+    assert best_frequency(measured).highest_hz == highest
+    assert best_frequency(replace(measured, points=points)).highest_hz < highest
 
 
 def test_where_nothing_can_be_chosen_or_metered_it_is_refused() -> None:
