@@ -48,7 +48,6 @@ class LocalDevices:
         own: those of each device alone, in the order of the names.
         out: folder for their logs.
         threads: CPU threads of each.
-        note: is told of a device that was killed.
     """
 
     def __init__(
@@ -59,9 +58,8 @@ class LocalDevices:
         own: Sequence[Sequence[str]],
         out: Path,
         threads: int,
-        note: Callable[[str], None] = lambda _text: None,
     ) -> None:
-        self._names, self._port, self._out, self._threads, self._note = names, port, out, threads, note
+        self._names, self._port, self._out, self._threads = names, port, out, threads
         self._killed: set[str] = set()
         self._words = {name: [*mine, *words] for name, mine in zip(names, own, strict=True)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -94,8 +92,11 @@ class LocalDevices:
             except subprocess.TimeoutExpired:
                 process.kill()
 
-    def check(self) -> None:
-        """Raise RunError when a device ended by an error of its own, or none is left; a killed one may come back."""
+    def check(self, note: Callable[[str], None]) -> None:
+        """Raise RunError when a device ended by an error of its own, or none is left; a killed one may come back.
+
+        `note` is told once of each that was killed.
+        """
         codes = {name: process.poll() for name, process in self._running.items()}
         # Negative codes are signals: whoever killed a device may start it again.
         failed = [name for name, code in codes.items() if code is not None and code > 0]
@@ -103,7 +104,7 @@ class LocalDevices:
             for name, code in codes.items():
                 if code is not None and code < 0 and name not in self._killed:
                     self._killed.add(name)
-                    self._note(f"{name} was killed (signal {-code}): the run goes on without it")
+                    note(f"{name} was killed (signal {-code}): the run goes on without it")
             return
         name = (failed or list(codes))[0]
         raise RunError(

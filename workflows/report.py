@@ -77,7 +77,7 @@ def _plan_report(store: Store, options: PlanReportOptions) -> Report:
     if made is None and trained is None:
         raise NotFoundError(f"{store.location} holds no plan", remedy="make one with: card plan")
     planned = () if made is None else plan_sections(made)
-    ran = () if trained is None else run_sections(trained.run, trained.rounds, trained.checks)
+    ran = () if trained is None else run_sections(trained.run, trained.rounds, trained.checks, trained.judged)
     # What was asked for by its id comes first.
     sections = [*ran, *planned] if options.run is not None else [*planned, *ran]
     if made is not None:

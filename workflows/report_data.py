@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from cardlab.calibrate.constants import delta_curve, delta_from_latency
 from cardlab.calibrate.freshness import staleness
@@ -18,7 +18,7 @@ from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Profile, Run, RunKind
 from cardlab.core.records.meter import MeterCalibration
 from cardlab.core.records.plan import Plan
-from cardlab.core.records.training import TrainRound
+from cardlab.core.records.training import Quality, TrainRound, qualities
 from cardlab.core.tables import Cell, Tabular
 from cardlab.db.store import Store
 from cardlab.db.store.meters import behind_sensors, stored_meters
@@ -88,7 +88,8 @@ def deltas_of(
 class SplitRun(Tabular):
     """A split run with its rounds and what was predicted of them.
 
-    `notes`: in what the run was not what its plan was made for; `expected_notes`: marks of what was predicted of it.
+    `notes`: in what the run was not what its plan was made for; `expected_notes`: marks of what was predicted of it;
+    `judged`: what held-out rows say, by round; 0 is before the first.
     """
 
     run: Run
@@ -97,6 +98,7 @@ class SplitRun(Tabular):
     energies: tuple[EnergyCheck, ...] = ()
     notes: tuple[str, ...] = ()
     expected_notes: tuple[str, ...] = ()
+    judged: Mapping[int, Quality] = field(default_factory=dict)
 
     @property
     def plan(self) -> str | None:
@@ -144,6 +146,7 @@ def split_run(store: Store, uid: str) -> SplitRun:
         energies=check_energies(rounds, plan),
         notes=grounds_of(store, profile.run, rounds),
         expected_notes=profile.run.expected_notes if plan is None else plan.notes,
+        judged=qualities(store.rounds.judged_in(profile.run.uid)),
     )
 
 

@@ -177,10 +177,14 @@ def run(store: Store, options: RunOptions, progress: Say = silent, finished: Fin
         for line in (PRIVACY, *((said,) if said else ()), *prepared.data_notes, *prepared.notes):
             progress(line)
         port = prepared.transport.port
-        with LocalDevices(names, port, words, own, Path(options.out), options.threads, progress) as devices:
+        with LocalDevices(names, port, words, own, Path(options.out), options.threads) as devices:
             # Devices load torch and the model side by side on the same cores, which may take minutes.
             serving = _Serving(
-                options=options, devices=len(names), wait_s=300.0, link=options.link, watch=devices.check
+                options=options,
+                devices=len(names),
+                wait_s=300.0,
+                link=options.link,
+                watch=lambda: devices.check(progress),
             )
             done = _serve(prepared, serving, progress, finished)
             # Leaving the block ends them by a signal; they are let come to their own end first.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from cardlab.core.order import natural
 from cardlab.core.quantity import Provenance, union_of
 from cardlab.core.records.checks import TOTAL as DELAY
 from cardlab.core.records.checks import TermCheck
 from cardlab.core.records.measurement import Run
 from cardlab.core.records.plan import TERMS
-from cardlab.core.records.training import TrainPhase, TrainRound
+from cardlab.core.records.training import Quality, TrainPhase, TrainRound
 from cardlab.reports.views.parts import Axis, Bars, Cell, Chart, Column, Part, Section, Series, Table, file_key
 
 ROUND = Axis(label="round", unit="1", shown="1")
@@ -17,8 +18,19 @@ ROUND = Axis(label="round", unit="1", shown="1")
 LEAST_SHARE = 0.02
 
 
-def run_sections(run: Run, rounds: Sequence[TrainRound], checks: Sequence[TermCheck]) -> tuple[Section, ...]:
-    """The report of a split run; `checks` are medians over its rounds, the delay under the term "delay"."""
+def run_sections(
+    run: Run,
+    rounds: Sequence[TrainRound],
+    checks: Sequence[TermCheck],
+    judged: Mapping[int, Quality] | None = None,
+) -> tuple[Section, ...]:
+    """The report of a split run.
+
+    Args:
+        checks: medians over its rounds, the delay under the term "delay".
+        judged: what held-out rows say, by round; 0 is before the first.
+    """
+    judged = judged or {}
     devices = tuple(dict.fromkeys(r.device.name for r in rounds))
     head = _head(run, rounds, devices)
     if not rounds:
@@ -30,7 +42,8 @@ def run_sections(run: Run, rounds: Sequence[TrainRound], checks: Sequence[TermCh
         head,
         Section(title="Predicted against observed", parts=(_bars(run, checks), _checks_table(run, checks))),
         Section(
-            title="Run, round by round", parts=(*by_round, _loss(run, rounds, devices), _rounds_table(run, rounds))
+            title="Run, round by round",
+            parts=(*by_round, _loss(run, rounds, devices, judged), *_quality(judged), _rounds_table(run, rounds)),
         ),
         Section(title="Every term of every round", parts=(_terms_table(run, rounds),)),
     )
@@ -205,7 +218,7 @@ def _term_chart(run: Run, device: str, rounds: Sequence[TrainRound], phases: Seq
     )
 
 
-def _loss(run: Run, rounds: Sequence[TrainRound], devices: Sequence[str]) -> Chart:
+def _loss(run: Run, rounds: Sequence[TrainRound], devices: Sequence[str], judged: Mapping[int, Quality]) -> Chart:
     series = []
     for i, name in enumerate(devices):
         known = [(float(r.number), r.loss) for r in rounds if r.device.name == name and r.loss is not None]
@@ -214,13 +227,55 @@ def _loss(run: Run, rounds: Sequence[TrainRound], devices: Sequence[str]) -> Cha
             Series(name=name, style="line", colour=i, x=x, y=y),
             Series(name=f"{name}, each round", style="points", colour=i, x=x, y=y),
         ]
+    held_out = ""
+    if judged:
+        x, y = tuple(map(float, judged)), tuple(quality.loss for quality in judged.values())
+        series.append(Series(name="held-out rows", style="dashed", colour=len(devices), x=x, y=y))
+        held_out = " Held-out rows are judged after the round, with the adapters as they are then."
     return Chart(
         key="run-loss",
         title="loss by round",
-        note=f"Mean over the mini-batches of a round; {run.provenance}.",
+        note=f"Mean over the mini-batches of a round; {run.provenance}.{held_out}",
         x=ROUND,
         y=Axis(label="loss", unit="1", shown="1"),
         series=tuple(s for s in series if s.x),
+    )
+
+
+def _quality(judged: Mapping[int, Quality]) -> tuple[Table, ...]:
+    """What held-out rows say beside what saying it cost; nothing where none were held out."""
+    if not judged:
+        return ()
+    rows = tuple(
+        (
+            str(number),
+            quality.loss,
+            quality.perplexity,
+            quality.accuracy,
+            str(quality.tokens),
+            ", ".join(sorted(quality.devices, key=natural)),
+            quality.elapsed_s,
+            float(quality.up_bytes),
+        )
+        for number, quality in judged.items()
+    )
+    return (
+        Table(
+            key="run-held-out",
+            caption="held-out rows after each round that was judged (0: before the first); seconds and bytes of the"
+            " evaluation stand in no round",
+            columns=(
+                Column(name="round"),
+                Column(name="loss", unit="1"),
+                Column(name="perplexity", unit="1"),
+                Column(name="accuracy", unit="1", shown="%"),
+                Column(name="tokens"),
+                Column(name="rows of"),
+                Column(name="took", unit="s"),
+                Column(name="sent", unit="B"),
+            ),
+            rows=rows,
+        ),
     )
 
 

@@ -115,7 +115,8 @@ def test_a_model_folder_is_trained_on_its_own_weights(tmp_path: Path) -> None:
             parameter.mul_(2.0)
     model.save_pretrained(str(tmp_path / "model"))
     run = ("card", "run", "--local", "--cut", "2", "--rounds", "1", "--seq", "32", "--batch", "2", "--dtype", "float32")
-    done = command(*run, "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--json")
+    model_words = ("--model", str(tmp_path / "model"), "--tokenizer", "bytes")
+    done = command(*run, *model_words, "--out", str(tmp_path / "out"), "--json")
     assert done.code == 0, done.err
     assert "1 file(s)" in done.err
     from cardlab.split.data import Batches, read_tokens

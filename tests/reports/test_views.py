@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cardlab.core.records.plan import TERMS
+from cardlab.core.records.training import Quality
 from cardlab.core.tables import Cell
 from cardlab.db import open_store
 from cardlab.reports.views.decisions import plan_sections
@@ -160,6 +161,32 @@ def test_a_run_holds_every_term_of_every_round_against_its_prediction(world_db: 
     lines = run_sections(ran.run, nothing, ())[0].lines
     assert "Nothing was predicted." in lines[-1]
     assert "No round was finished." in run_sections(ran.run, (), ())[0].warnings
+
+
+def test_held_out_rows_stand_beside_the_loss_of_the_rounds(world_db: Path) -> None:
+    with open_store(world_db, create=False) as store:
+        ran = split_run(store, world.RUN_UID[:6])
+    assert not ran.judged and not any(
+        getattr(p, "key", "") == "run-held-out" for s in run_sections(ran.run, ran.rounds, ran.checks) for p in s.parts
+    )
+    told = {
+        number: Quality(
+            number=number,
+            loss=loss,
+            accuracy=0.5,
+            tokens=64,
+            elapsed_s=0.25,
+            up_bytes=4096,
+            devices=frozenset({"bench"}),
+        )
+        for number, loss in ((0, 3.0), (2, 1.0))
+    }
+    sections = run_sections(ran.run, ran.rounds, ran.checks, told)
+    held_out = next(s for s in chart(sections, "loss by round").series if s.name == "held-out rows")
+    assert (held_out.x, held_out.y) == ((0.0, 2.0), (3.0, 1.0))
+    first, second = table(sections, "run-held-out")
+    assert (first["round"], first["loss"], first["sent"], first["rows of"]) == ("0", 3.0, 4096.0, "bench")
+    assert second["perplexity"] == pytest.approx(2.718281828)
 
 
 def test_a_prediction_has_the_origin_of_what_predicted_it(world_db: Path) -> None:

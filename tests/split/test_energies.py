@@ -162,9 +162,9 @@ def joules(fleet: Fleet, port: int) -> None:  # noqa: F811
         )
     fleet.done("hub", "calibrate", "fit")
     (fleet.folder / "lab.toml").write_text(SCENARIO)
-    words = ("--from-db", "--scenario", "lab.toml", "--energy", "round", "--device-energy", "round", "--json")
-    words = (*words, "--device-frequencies", "all", "--device-weight", "1", "--local-epochs", "4")
-    made = fleet.done("hub", "card", "plan", *words, "--wire-dtype", "float32").document
+    counted = ("--from-db", "--scenario", "lab.toml", "--energy", "round", "--device-energy", "round", "--json")
+    asked = ("--device-frequencies", "all", "--device-weight", "1", "--local-epochs", "4", "--wire-dtype", "float32")
+    made = fleet.done("hub", "card", "plan", *counted, *asked).document
     chosen = {d["device"]: d["device_frequency_hz"] for d in made["rounds"][0]["devices"]}
     assert chosen == dict.fromkeys(BOARDS, 1.5e9)
     where, link = f"127.0.0.1:{port}", f"{RATE_MBPS}mbit"

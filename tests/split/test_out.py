@@ -94,15 +94,15 @@ def test_a_place_that_takes_no_files_is_not_called_full(tmp_path: Path) -> None:
 
 def test_a_device_of_a_local_run_that_was_killed_is_named_once(tmp_path: Path) -> None:
     said: list[str] = []
-    devices = LocalDevices(["a", "b"], 1, [], [[], []], tmp_path, 1, said.append)
+    devices = LocalDevices(["a", "b"], 1, [], [[], []], tmp_path, 1)
     sleeping = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
     devices._running = dict(zip("ab", sleeping, strict=True))
     try:
-        devices.check()
+        devices.check(said.append)
         sleeping[0].kill()
         sleeping[0].wait()
-        devices.check()
-        devices.check()
+        devices.check(said.append)
+        devices.check(said.append)
     finally:
         sleeping[1].kill()
         sleeping[1].wait()

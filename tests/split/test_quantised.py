@@ -212,7 +212,7 @@ def test_a_checkpoint_that_contradicts_itself_is_one_line(
     monkeypatch.chdir(tmp_path)
     broken(stored[form], tmp_path / "model", form, how)
     run = ("card", "run", "--local", "--model", "./model", "--cut", "2", "--rounds", "1", "--seq", "16")
-    result = command(*run, "--out", "out")
+    result = command(*run, "--tokenizer", "bytes", "--out", "out")
     result.failed_in_one_line(1, words)
 
 
