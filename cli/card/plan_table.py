@@ -80,8 +80,7 @@ def _print_side_by_side(made: Plan) -> None:
         (
             s.label,
             s.setting,
-            si(s.server_frequency_hz, "Hz"),
-            si(s.device_frequency_hz, "Hz"),
+            *(("-", "-") if s.device is None else (si(s.server_frequency_hz, "Hz"), si(s.device_frequency_hz, "Hz"))),
             si(s.delay_s, "s"),
             si(s.server_energy_j, "J"),
             si(s.server_j_per_token, "J"),
@@ -90,7 +89,17 @@ def _print_side_by_side(made: Plan) -> None:
         )
         for s in found.settings
     ]
-    columns = ("device", "at", "server", "its own", "delay", "server energy", "a token", "device energy", "a token")
+    columns = (
+        "device",
+        "setting",
+        "server at",
+        "device at",
+        "delay",
+        "server energy",
+        "a token",
+        "device energy",
+        "a token",
+    )
     print_line()
     print_table("the same cuts at other frequencies, energy a round and a token", columns, rows)
     for note in found.notes:

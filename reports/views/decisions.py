@@ -178,8 +178,7 @@ def _settings(plan: Plan) -> Section:
         (
             s.label,
             s.setting,
-            s.server_frequency_hz,
-            s.device_frequency_hz,
+            *(("-", "-") if s.device is None else (s.server_frequency_hz, s.device_frequency_hz)),
             s.delay_s,
             s.server_energy_j,
             s.server_j_per_token,
