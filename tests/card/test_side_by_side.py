@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from cardlab.calibrate.service import fit_store, gather
+from cardlab.core.errors import PlanError
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import OperatingPoint, PlannedPoint
 from cardlab.core.records.plan import Plan
 from cardlab.core.records.side_by_side import GOVERNOR, HIGHEST, PLANNED, Setting, SideBySide
 from cardlab.core.records.task import Execution
+from cardlab.core.records.workload import PHASES
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.workflows import PlanOptions
@@ -250,6 +252,10 @@ def test_fits_leave_out_the_governor_only_where_something_was_held(tmp_path: Pat
         swept = [g for g in gather(store) if g.subject.quantity == "power" and g.subject.rail == "board"]
         assert [r.value for g in swept for r in g.readings if r.value == 77.0] == []
         assert [(len(g.readings), g.governed) for g in swept] == [(7, 1)]
+        # With its memory left alone too it would make a subject of its own, of one point.
+        slow = OperatingPoint(frequency_hz=GPU["hz"], throttled=False, memory_hz=4.05e8)
+        add_governed(store, SERVER, GPU, state=slow)
+        assert {g.subject.memory_hz for g in gather(store)} == {None}
         fits = fit_store(store, device=SERVER.key, created_at=LATER)
     told = [w for f in fits if f.quantity == "power" and f.rail == "board" for w in f.warnings]
     assert any(w.startswith("1 points left to the governor are left out") for w in told)
@@ -267,6 +273,37 @@ def test_a_point_in_the_middle_of_a_sweep_is_not_its_best(tmp_path: Path) -> Non
         found = store.runs.get(run.uid)
     assert found.best_point is not None and found.best_point.requested_hz == 9e8
     assert found.governed_point is not None and found.governed_point.index == 0
+
+
+def test_where_the_governor_went_is_no_frequency_to_choose(tmp_path: Path) -> None:
+    """A board that was held at one frequency has that one, whatever else its run measured."""
+    planned = (PlannedPoint(index=0), *(replace(p, index=1) for p in HELD))
+    with open_store(tmp_path / "x.db") as store:
+        add_server(store)
+        made_run = records.run(device=BOARD, planned=planned, offered_hz=(6e8, 1e9))
+        store.runs.begin(made_run)
+        for point, hz in zip(planned, (6e8, 1e9), strict=True):
+            uid = store.runs.begin_point(made_run.uid, point)
+            parts = [("embedding", "forward"), *((s, p) for s in ("first_layer", "layer") for p in PHASES)]
+            rows = [*(records.latency(*part, 0.01) for part in parts), records.power(hz / 1e8)]
+            store.runs.finish_point(uid, OperatingPoint(frequency_hz=hz, throttled=False), *rows)
+        # Taken for a choice it would ask for fits, which one frequency needs none of.
+        with pytest.raises(PlanError, match="no device has a frequency to choose"):
+            plan(store, replace(ASKED, device_frequencies="all"))
+        _, found = made(store)
+    spent_j = {s.setting: s.device_energy_j or 0.0 for s in found.settings}
+    assert {s.setting: s.device_frequency_hz for s in found.settings} == {GOVERNOR: 6e8, HIGHEST: 1e9, PLANNED: 1e9}
+    # 10 W and 6 W for equally long.
+    assert spent_j[HIGHEST] == spent_j[PLANNED] == pytest.approx(spent_j[GOVERNOR] / 0.6)
+
+
+def test_the_newest_point_left_to_the_governor_counts(database: Path) -> None:
+    with held(database) as store:
+        add_governed(store, BOARD, {**JETSON, "hz": 6e8})
+        uid = add_governed(store, BOARD, {**JETSON, "hz": 7e8}, started_at="2026-11-23T10:00:00.000000Z")
+        _, found = made(store)
+    assert found.of(GOVERNOR).device_frequency_hz == 7e8
+    assert any(f"governor's default of board: run {uid[:12]}, read 700 MHz" in note for note in found.notes)
 
 
 def test_another_power_mode_or_execution_is_another_machine(tmp_path: Path) -> None:
