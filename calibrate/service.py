@@ -2,7 +2,8 @@
 
 A subject is one curve: device, task or workload, execution, quantity, segment, phase, rail, power mode
 and memory frequency. All finished points of all runs of a subject enter its fit, so a second sweep adds to
-the first. Points measured at a frequency that cannot be read make a constant: one value, no extrapolation.
+the first. Points measured at a frequency that cannot be read make a constant: one value, no extrapolation. Points
+whose frequency was left to the governor enter only where none was held: a law is of frequencies that are held.
 """
 
 from __future__ import annotations
@@ -45,15 +46,17 @@ class Reading:
     throttled: bool | None
     contended: bool
     host_bound: bool
+    held: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """All points of one subject, in the order they were measured."""
+    """All points of one subject, in the order they were measured; `governed` more had no frequency held."""
 
     subject: FitSubject
     readings: tuple[Reading, ...]
     frequency_max_hz: float | None
+    governed: int = 0
 
 
 def fit_store(
@@ -103,7 +106,19 @@ def gather(store: Store, *, device: str | None = None) -> tuple[Group, ...]:
                 # By the key alone: a device that was renamed between two runs is still one subject.
                 newest[subject.key] = _worst_of(subject, newest.get(subject.key))
                 readings.setdefault(subject.key, []).append(reading)
-    return tuple(Group(newest[key], tuple(r), limits.get(newest[key].device)) for key, r in readings.items())
+    # The memory's frequency is the governor's too where the compute frequency is, and so makes no other subject here.
+    held = {_but_memory(newest[key]) for key, found in readings.items() if any(r.held for r in found)}
+    groups = []
+    for key, found in readings.items():
+        kept = tuple(r for r in found if r.held) if _but_memory(newest[key]) in held else tuple(found)
+        if kept:
+            left_out = len(found) - len(kept)
+            groups.append(Group(newest[key], kept, limits.get(newest[key].device), left_out))
+    return tuple(groups)
+
+
+def _but_memory(subject: FitSubject) -> tuple[object, ...]:
+    return replace(subject, memory_hz=None).key
 
 
 def _worst_of(subject: FitSubject, before: FitSubject | None) -> FitSubject:
@@ -115,7 +130,7 @@ def _worst_of(subject: FitSubject, before: FitSubject | None) -> FitSubject:
 def fit_group(group: Group, law: str = "auto", intervals: Intervals = "covariance") -> tuple[Fit, ...]:
     """The fits of one subject: every law tried, the chosen one marked; () if it has no law of that name."""
     runs, spread = len({r.run for r in group.readings}), run_spread(group.readings)
-    told = (*_marks(group.readings), *_changed(runs, spread))
+    told = (*_marks(group.readings), *_governed(group.governed), *_changed(runs, spread))
     return tuple(
         replace(fit, warnings=(*fit.warnings, *told), runs=runs, run_spread=spread)
         for fit in _fits_of(group, law, intervals)
@@ -133,6 +148,10 @@ def _marks(readings: Sequence[Reading]) -> tuple[str, ...]:
         (unknown, "ran at an unknown frequency and are left out"),
     )
     return tuple(f"{marked} of {count} points {words}" for marked, words in marks if marked)
+
+
+def _governed(count: int) -> tuple[str, ...]:
+    return (f"{count} points left to the governor are left out: no frequency was held there",) if count else ()
 
 
 def _changed(runs: int, spread: float | None) -> tuple[str, ...]:
@@ -236,7 +255,9 @@ def _readings(profile: Profile, meters: Meters) -> Iterable[tuple[FitSubject, Re
         for measurement in point.measurements:
             if measurement.quantity in (*FITTED_POWERS, "latency") and measurement.estimate is not None:
                 subject = _subject(run, task, execution, point.operating, measurement)
-                yield subject, _reading(run.uid, point, measurement)
+                # Of an import it is not said who held what: its frequencies are as the file has them.
+                held = point.held or run.kind is RunKind.IMPORT
+                yield subject, _reading(run.uid, point, measurement, held)
 
 
 def _subject(run: Run, task: str | None, execution: str, state: OperatingPoint, m: Measurement) -> FitSubject:
@@ -258,7 +279,7 @@ def _subject(run: Run, task: str | None, execution: str, state: OperatingPoint, 
     )
 
 
-def _reading(run: str, point: Point, m: Measurement) -> Reading:
+def _reading(run: str, point: Point, m: Measurement, held: bool) -> Reading:
     state, estimate = point.operating, m.estimate
     assert state is not None and estimate is not None
     return Reading(
@@ -272,6 +293,7 @@ def _reading(run: str, point: Point, m: Measurement) -> Reading:
         throttled=state.throttled,
         contended=state.contended,
         host_bound=HOST_BOUND in m.flags,
+        held=held,
     )
 
 

@@ -13,6 +13,7 @@ from cardlab.card.problem.parties import Given
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import CHANNELS, SCHEMES, Constraints, LinkSpec, Objective, Scenario, SftSpec
 from cardlab.card.schemes.card.planning import plan_rounds, problems_of
+from cardlab.card.schemes.card.side_by_side import side_by_side
 from cardlab.card.schemes.card.tradeoffs import with_pareto, with_sensitivity
 from cardlab.card.schemes.sft.from_db import instance_from_database
 from cardlab.card.schemes.sft.planning import plan_instance
@@ -255,6 +256,7 @@ def _from_database(store: Store, options: PlanOptions, file: CalibratedScenario)
         compression = options.compression or (objective.compression if "compression" in file.given else None)
         return store.plans.add(_shared_plan(store, found, options, file, compression), utc_now())
     made = plan_rounds(found.problems, uncertainty=found.uncertainty, datasheet=found.datasheet, inputs=found.inputs)
+    made = replace(made, side_by_side=side_by_side(found.problem, made.rounds[0], found.governors, found.task))
     return store.plans.add(_extended(made, found.problem, options), utc_now())
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cardlab.calibrate.best_frequency import begin_search, check_searchable, following
 from cardlab.core import plausible
-from cardlab.core.errors import NotSupportedError, ProfileError, UsageError
+from cardlab.core.errors import DeviceBusyError, DeviceError, NotSupportedError, ProfileError, UsageError
 from cardlab.core.records.measurement import PlannedPoint, Profile
 from cardlab.core.records.presence import two_hosts
 from cardlab.core.records.task import Execution
@@ -58,6 +58,10 @@ _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 # Any fixed number: devices with equal tables are visited in the same order, so that their sweeps can be
 # compared.
 SWEEP_SEED = 20241130
+_LEFT_TO_THE_GOVERNOR = (
+    "measured with the frequency left to the governor: plans show it beside theirs, and where frequencies were held too"
+    " neither fits nor plans are made from it"
+)
 # What an external command computes with is not known.
 EXTERNAL = Execution(dtype="unknown", attention="unknown")
 
@@ -93,6 +97,7 @@ def profile(
             _check_codecs(workload, platform)
         if options.resume and _taken_over(platform):
             say("the frequency that the process which died had left locked was put back")
+        _check_unheld(platform, planned)
         for line in abandoned_locks():
             say(f"warning: {line}")
         if platform.identity_problem is not None:
@@ -127,6 +132,8 @@ def profile(
                 say(f"warning: {found}")
         if not measured.complete:
             say(_unreached(measured, options.budget))
+        if options.readonly and platform.frequencies():
+            say(_LEFT_TO_THE_GOVERNOR)
         if searches(options):
             best = searched(behind_sensors(kept.runs, measured))
             say(search_words(best, _left_out_s(options, platform, workload, measured)))
@@ -134,6 +141,23 @@ def profile(
             uid = _codecs(kept, workload, platform, say, deadline)
             say(f"codecs: run {uid[:12]}" if uid else f"codecs: not reached within the budget of {options.budget}")
         return behind_sensors(kept.runs, measured)
+
+
+def _check_unheld(platform: HardwareDevice, planned: Iterable[PlannedPoint]) -> None:
+    """Raise DeviceError where the frequency as found would be one that a process of ours holds, or left held.
+
+    It is kept as what the governor does, which such a frequency is not.
+    """
+    if all(point.requested_hz is not None for point in planned):
+        return
+    for journal in journals():
+        if journal.device_key != platform.identity.key:
+            continue
+        if not journal.abandoned:
+            raise DeviceBusyError("another process holds this device's frequencies", remedy="wait for it to finish")
+        raise DeviceError(
+            "a process that died left this device's frequency locked", remedy="release it with: profile-device restore"
+        )
 
 
 def _taken_over(platform: HardwareDevice) -> bool:

@@ -177,17 +177,20 @@ def _plan_of(store: Store, rounds: Sequence[TrainRound]) -> Plan | None:
 
 
 def newest_runs(store: Store, device: str) -> list[Profile]:
-    """The newest run of each task or load, complete ones first choice."""
+    """The newest run of each task or load, complete ones first choice, and of those the ones that held a frequency."""
     newest: dict[object, Profile] = {}
     for kind in KINDS:
         for profile in store.runs.select(kind=kind, device=device):
             run = profile.run
             key = run.workload if run.task is None else (run.task.uid, run.execution.uid)
-            # Runs come oldest first: a newer one wins, unless it is incomplete and would push out a complete
-            # one.
-            if key not in newest or profile.complete or not newest[key].complete:
+            # Runs come oldest first: a newer one wins, unless it would push out one that says more.
+            if key not in newest or _worth(profile) >= _worth(newest[key]):
                 newest[key] = profile
     return list(newest.values())
+
+
+def _worth(profile: Profile) -> tuple[bool, bool]:
+    return profile.complete, profile.holds
 
 
 def curves_of(fits: Sequence[Fit], groups: Iterable[Group]) -> tuple[Curve, ...]:

@@ -28,6 +28,7 @@ from cardlab.card.problem.measured import (
     held_spread_s,
     latency_fit,
     on_device,
+    power_at,
     spread_of,
     within,
 )
@@ -151,8 +152,7 @@ def held_hz(profile: Profile) -> float:
 
 def held_power_w(profile: Profile, quantity: str) -> float:
     """A power of the whole device at its best point, W; NaN where it was not measured."""
-    measurement = best_point(profile).total_power(quantity)
-    return float("nan") if measurement is None or measurement.estimate is None else measurement.estimate.value
+    return power_at(best_point(profile), quantity)
 
 
 def curves_of(store: Store, label: str, profile: Profile, given: Given) -> DeviceCurves:
@@ -192,6 +192,9 @@ def _same_state(profile: Profile) -> list[Point]:
     for point in profile.points:
         state = point.operating
         if best is None or state is None or not point.times_a_layer:
+            continue
+        # Where the governor went is no frequency to choose.
+        if profile.holds and not point.held:
             continue
         if (state.power_mode, state.memory_hz) == (best.power_mode, best.memory_hz):
             found[point.requested_hz] = point

@@ -13,6 +13,7 @@ from cardlab.card.problem.check import check_constraints
 from cardlab.card.problem.codec_times import Codecs, codecs_of
 from cardlab.card.problem.datasheet import datasheet_problem
 from cardlab.card.problem.device_offers import DeviceChoices, curves_of, held_hz, held_power_w
+from cardlab.card.problem.governed import Governors, governors_of
 from cardlab.card.problem.inputs import PlanInputs
 from cardlab.card.problem.measured import (
     Fits,
@@ -63,6 +64,7 @@ class Gathered:
 
     `statistics` are problems on draws of the channel that are not those of the rounds (the rounds' own problem where
     nothing is drawn); `local_s` is the time of the whole model on each device for a mini-batch [M], NaN unknown.
+    `governors`: what the parties do where nobody holds their frequency.
     """
 
     problems: tuple[Problem, ...]
@@ -76,6 +78,7 @@ class Gathered:
     fits: tuple[str, ...]
     runs: tuple[str, ...]
     codecs: Codecs
+    governors: Governors
     links: tuple[str, ...]
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]
@@ -127,6 +130,7 @@ def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
         fits=fits,
         server_profile=server_profile,
         codecs=codecs,
+        governors=governors_of(store, server_profile, [p.label for p in parties], profiles),
         choices=choices,
         shared_keys=_shared_keys(store, [*profiles, server_profile]),
     )
@@ -207,6 +211,7 @@ class _Assembly:
     fits: Fits
     server_profile: Profile
     codecs: Codecs
+    governors: Governors
     choices: DeviceChoices | None
     shared_keys: tuple[str, ...]
 
@@ -238,6 +243,7 @@ class _Assembly:
                 dict.fromkeys([*(p.run.uid for p in self.profiles), self.server_profile.run.uid, *self.codecs.runs])
             ),
             codecs=self.codecs,
+            governors=self.governors,
             links=() if self.link is None else (self.link.uid,),
             assumptions=(*self.request.assumed, *assumed),
             notes=self._notes(),

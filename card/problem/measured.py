@@ -55,14 +55,21 @@ def best_point(profile: Profile) -> Point:
 
 
 def _segment_times(profile: Profile) -> dict[Part, tuple[float, float]]:
-    """Seconds and their standard error (0 if unknown) of every part a device needs."""
-    point, found = best_point(profile), {}
-    for part in device_parts(architecture_of(profile)):
+    """Seconds and their standard error (0 if unknown) of every part a device needs, at its best point."""
+    return times_at(best_point(profile), profile.run.device.name, device_parts(architecture_of(profile)))
+
+
+def times_at(point: Point, name: str, parts: Sequence[Part]) -> dict[Part, tuple[float, float]]:
+    """Seconds and their standard error (0 if unknown) of these parts at a point of the device of that name.
+
+    Raises PlanError for a part without a time.
+    """
+    found = {}
+    for part in parts:
         estimate = point.latency(*part)
         if estimate is None:
             raise PlanError(
-                f"{profile.run.device.name!r} lacks the time of {part[0]} {part[1]}",
-                remedy="go on with profile-device --resume",
+                f"{name!r} lacks the time of {part[0]} {part[1]}", remedy="go on with profile-device --resume"
             )
         found[part] = (estimate.value, estimate.stderr or 0.0)
     return found
@@ -99,9 +106,25 @@ def _counts(layers: Sequence[str], segment: str) -> Array:
 
 
 def device_seconds(profile: Profile, cuts: Array) -> Array:
-    """Seconds per mini-batch of the device's side at each cut [C]."""
-    times, architecture = _segment_times(profile), architecture_of(profile)
+    """Seconds per mini-batch of the device's side at each cut [C], at its best point."""
+    return device_seconds_at(best_point(profile), profile, cuts)
+
+
+def device_seconds_at(point: Point, profile: Profile, cuts: Array) -> Array:
+    """The same at any point of its profile. Raises PlanError for a part without a time."""
+    architecture = architecture_of(profile)
+    times = times_at(point, profile.run.device.name, device_parts(architecture))
     return np.asarray(sum(v * on_device(architecture, segment, cuts) for (segment, _), (v, _) in times.items()))
+
+
+def server_seconds_at(point: Point, profile: Profile, cuts: Array) -> Array:
+    """Seconds per mini-batch of the server's side at each cut [C], at a point of its profile.
+
+    Raises PlanError for a part without a time.
+    """
+    architecture = architecture_of(profile)
+    times = times_at(point, profile.run.device.name, server_parts(architecture))
+    return np.asarray(sum(v * on_server(architecture, segment, cuts) for (segment, _), (v, _) in times.items()))
 
 
 def device_memory_bytes(profile: Profile, cuts: Array) -> Array:
@@ -130,7 +153,12 @@ def whole_seconds(profile: Profile) -> float:
 
 def device_power_w(profile: Profile) -> float:
     """Power of the whole device at its point, W; NaN without a meter."""
-    measurement = best_point(profile).total_power()
+    return power_at(best_point(profile))
+
+
+def power_at(point: Point, quantity: str = "power") -> float:
+    """A power of the whole device at a point, W; NaN where it was not measured."""
+    measurement = point.total_power(quantity)
     return float("nan") if measurement is None or measurement.estimate is None else measurement.estimate.value
 
 

@@ -1,8 +1,8 @@
 """Who takes part in a plan from a database, and on which task.
 
 The task is the only one that all parties share, else the one that is named. Of each device its newest
-complete run of that task counts; LABEL@MODE asks for the power mode MODE. The server is the only GPU
-server of the database, unless one is named; one device may be both (a local run).
+complete run of that task counts, one that held a frequency first; LABEL@MODE asks for the power mode MODE.
+The server is the only GPU server of the database, unless one is named; one device may be both (a local run).
 """
 
 from __future__ import annotations
@@ -190,10 +190,11 @@ def _tasks_of(store: Store, party: Party) -> dict[str, Task]:
 
 
 def _in_modes(store: Store, party: Party, task: Task | None) -> list[Profile]:
-    """Complete profiles with points in the power mode that was asked for, oldest first."""
+    """Complete profiles with points in the power mode that was asked for, in the order of `Runs.finished`."""
     uid = None if task is None else task.uid
     profiles = [p for p in store.runs.select(device=party.device.key, task=uid) if p.complete]
-    return [p for p in profiles if any(_in_mode(point, party.mode) for point in p.points)]
+    found = [p for p in profiles if any(_in_mode(point, party.mode) for point in p.points)]
+    return sorted(found, key=lambda p: p.holds)
 
 
 def _in_mode(point: Point, mode: str | None) -> bool:
@@ -238,3 +239,40 @@ def task_name(task: Task) -> str:
     shape = f"{task.batch}x{task.sequence}"
     variants = lora.words.removeprefix(f"LoRA rank {lora.rank}")
     return f"{task.model} {shape} r={lora.rank}{variants} on {'+'.join(lora.targets)} {task.optimizer}"
+
+
+def profile_command(like: Profile, batch: int | None = None) -> str:
+    """The command that measures the machine of a profile in the same way, at another batch where one is given."""
+    run = like.run
+    task, execution, device = run.task, run.execution, run.device
+    assert task is not None
+    named = {
+        "--model": task.model,
+        "--batch": batch or task.batch,
+        "--seq": task.sequence,
+        "--dtype": execution.dtype,
+        "--quantization": execution.quantization,
+        "--attention": execution.attention if execution.attention != "sdpa" else None,
+        "--threads": execution.threads if execution.threads != 1 else None,
+        "--lora-rank": task.lora.rank,
+        "--lora-alpha": f"{task.lora.alpha:g}",
+        "--lora-targets": ",".join(task.lora.targets),
+        "--adapter-dtype": task.lora.dtype if task.lora.dtype != "float32" else None,
+        "--lora-rank-pattern": ",".join(f"{name}={rank}" for name, rank in (task.lora.rank_pattern or {}).items())
+        or None,
+        "--lora-dropout": f"{task.lora.dropout:g}" if task.lora.dropout else None,
+        "--optimizer": task.optimizer,
+        "--platform": f"simulated:{device.model}" if device.platform == "simulated" else None,
+        "--name": device.name,
+    }
+    switches = [
+        flag
+        for flag, on in (
+            ("--checkpointing", task.gradient_checkpointing),
+            ("--rslora", task.lora.rslora),
+            ("--dora", task.lora.dora),
+        )
+        if on
+    ]
+    words = [f"{option} {value}" for option, value in named.items() if value is not None]
+    return " ".join(["profile-device", *words, *switches])

@@ -11,6 +11,9 @@ from cardlab.core.text import NOT_MEASURED, percent, si
 from cardlab.reports.views.parts import Bars, Chart
 from cardlab.reports.views.plan import plan_document
 
+# Of each the command that helps is a long line.
+_MOST_LACKS = 2
+
 
 def print_plan(made: Plan, as_json: bool, charts: Sequence[Chart | Bars] | None = None) -> None:
     """A plan as JSON, or as one table with what was assumed."""
@@ -22,6 +25,7 @@ def print_plan(made: Plan, as_json: bool, charts: Sequence[Chart | Bars] | None 
     else:
         print_table(_title(made), _COLUMNS, [_row(d) for d in made.rounds[0].devices])
     _print_device_energy(made)
+    _print_side_by_side(made)
     if not _alike(made):
         print_line("rounds differ by their links; this is the first, --json has all")
     print_line()
@@ -65,6 +69,46 @@ def _print_device_energy(made: Plan) -> None:
     columns = ("device", "its frequency", *ENERGY_TERMS, "total", "")
     print_line()
     print_table(f"device energy by term, counted as {made.device_energy}", columns, rows)
+
+
+def _print_side_by_side(made: Plan) -> None:
+    """The first round's cuts at the governor's default, at the highest frequencies and as planned."""
+    found = made.side_by_side
+    if found is None:
+        return
+    rows = [
+        (
+            s.label,
+            s.setting,
+            *(("-", "-") if s.device is None else (si(s.server_frequency_hz, "Hz"), si(s.device_frequency_hz, "Hz"))),
+            si(s.delay_s, "s"),
+            si(s.server_energy_j, "J"),
+            si(s.server_j_per_token, "J"),
+            si(s.device_energy_j, "J"),
+            si(s.device_j_per_token, "J"),
+        )
+        for s in found.settings
+    ]
+    columns = (
+        "device",
+        "setting",
+        "server at",
+        "device at",
+        "delay",
+        "server energy",
+        "a token",
+        "device energy",
+        "a token",
+    )
+    print_line()
+    print_table("the same cuts at other frequencies, energy a round and a token", columns, rows)
+    for note in found.notes:
+        print_line(f"note: {note}")
+    for lack in found.lacks[:_MOST_LACKS]:
+        print_line(f"N/A: {lack.reason}; {lack.remedy}")
+    more = len(found.lacks) - _MOST_LACKS
+    if more > 0:
+        print_line(f"N/A: {more} more reasons; --json and card report have all")
 
 
 def _print_more(made: Plan) -> None:

@@ -43,7 +43,7 @@ class RunKind(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedPoint:
-    """A point the run intends to visit; requested_hz None means the frequency as found."""
+    """A point the run intends to visit; requested_hz None means the frequency as found: the governor's default."""
 
     index: int
     requested_hz: float | None = None
@@ -230,6 +230,11 @@ class Point:
         """Whether the point was measured to its end."""
         return self.operating is not None
 
+    @property
+    def held(self) -> bool:
+        """Whether its frequency was held; else the hardware's governor had it."""
+        return self.requested_hz is not None
+
     def find(self, quantity: str, segment: str | None = None, phase: str | None = None) -> Measurement | None:
         """The newest measurement of that quantity, segment and phase, None if there is none."""
         for measurement in reversed(self.measurements):
@@ -376,12 +381,30 @@ class Profile(Tabular):
     def best_point(self) -> Point | None:
         """The point at the highest compute frequency that was not throttled; None if no time can be trusted.
 
-        A contended point that --repeats kept is better than none, and worse than any clean one.
+        A contended point that --repeats kept is better than none, and worse than any clean one. Where frequencies were
+        held, only points of those count.
         """
-        good = [p for p in self.points if p.operating is not None and not p.operating.throttled and p.times_a_layer]
+        good = [p for p in self._swept if p.operating is not None and not p.operating.throttled and p.times_a_layer]
         # Better a disturbed time than none, where --repeats kept one.
         quiet = [p for p in good if not p.flagged] or good
         return max(quiet, key=_speed, default=None)
+
+    @property
+    def holds(self) -> bool:
+        """Whether a frequency was held at any of its points."""
+        return any(point.held for point in self.points)
+
+    @property
+    def _swept(self) -> tuple[Point, ...]:
+        # What a governor did says nothing of a frequency that is held, and a plan holds frequencies.
+        return tuple(p for p in self.points if p.held or not self.holds)
+
+    @property
+    def governed_point(self) -> Point | None:
+        """The newest finished point with the frequency left to the governor, one with times first; None without one."""
+        found = [p for p in self.points if p.done and not p.held]
+        timed = [p for p in found if p.times_a_layer] or found
+        return timed[-1] if timed else None
 
     @property
     def memory_limit_bytes(self) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from cardlab.core.quantity import Provenance
+from cardlab.core.records.side_by_side import SideBySide
 from cardlab.core.tables import Cell, Tabular
 
 # How a server computes the mini-batches of devices that train at once: one after the other, or all as one.
@@ -231,6 +232,8 @@ class Plan(Tabular):
             largest first; empty without calibration draws.
         pareto: choices of the whole round none of which is better in both delay and energy; on request.
         sensitivity: what becomes of the plan when one setting changes; on request.
+        side_by_side: the first round at the governor's default, at the highest frequencies and as planned; None for a
+            scenario, for sft, and in plans of older versions.
         task: uid of the task that all parties share; None for a scenario, which names no model.
         local_epochs: mini-batches in a round, T; None in plans of older versions.
         compression: fraction of activation and gradient bytes that remains; None likewise.
@@ -252,6 +255,7 @@ class Plan(Tabular):
     uncertainty: Mapping[str, float] = field(default_factory=dict)
     pareto: tuple[TradeOff, ...] = ()
     sensitivity: tuple[Sensitivity, ...] = ()
+    side_by_side: SideBySide | None = None
     provenance: Provenance
     task: str | None = None
     local_epochs: int | None = None

@@ -137,7 +137,10 @@ class Runs(Repository):
             return tuple(_profile(session, row, False) for row in session.scalars(query).all())
 
     def finished(self, device: str, *, kind: RunKind = RunKind.PROFILE) -> tuple[tuple[str, Task | None], ...]:
-        """Uid and task of each complete run of a device (its key), oldest first; measurements are not read."""
+        """Uid and task of each complete run of a device (its key); measurements are not read.
+
+        Oldest first, and those that held no frequency before all others: the last one is what a plan is made from.
+        """
         done = _points_done()
         query = (
             select(RunRow, TaskRow, done.c.done)
@@ -148,11 +151,25 @@ class Runs(Repository):
             .order_by(RunRow.started_at)
         )
         with self.reading() as session:
+            found = [row for row in session.execute(query) if (row[2] or 0) >= len(row[0].planned)]
+            # What the governor did, measured after a sweep, must not take the sweep's place.
+            found.sort(key=lambda row: _holds(row[0]))
             return tuple(
-                (run.uid, None if task is None else task_record(task, run.task_label))
-                for run, task, count in session.execute(query)
-                if (count or 0) >= len(run.planned)
+                (run.uid, None if task is None else task_record(task, run.task_label)) for run, task, _ in found
             )
+
+    def governed(self, device: str, task: str) -> tuple[str, ...]:
+        """Uids of profiles of a device (its key) and a task with a point left to the governor, oldest first."""
+        query = (
+            select(RunRow)
+            .join(DeviceRow, DeviceRow.id == RunRow.device_id)
+            .join(TaskRow, TaskRow.id == RunRow.task_id)
+            .where(RunRow.kind == RunKind.PROFILE.value, DeviceRow.key == device, TaskRow.uid == task)
+            .order_by(RunRow.started_at)
+        )
+        with self.reading() as session:
+            runs = session.scalars(query).all()
+            return tuple(run.uid for run in runs if any(p.get("requested_hz") is None for p in run.planned))
 
     def rails(self, device: str) -> tuple[str, ...]:
         """Rails that a power of a device (its key) was measured on, by name."""
@@ -223,6 +240,10 @@ class Runs(Repository):
         )
         with self.reading() as session:
             return tuple(_summary(run, device, count or 0) for run, device, count in session.execute(query))
+
+
+def _holds(run: RunRow) -> bool:
+    return any(planned.get("requested_hz") is not None for planned in run.planned)
 
 
 def _points_done() -> Subquery:

@@ -14,7 +14,14 @@ _CLOCK = {"unit": "Hz", "shown": "MHz"}
 
 def plan_sections(plan: Plan) -> tuple[Section, ...]:
     """The report of a plan; sections without content are left out."""
-    sections = (_head(plan), _costs(plan), _rounds(plan), _alternatives(plan), _sensitivity(plan))
+    sections = (
+        _head(plan),
+        _costs(plan),
+        _settings(plan),
+        _rounds(plan),
+        _alternatives(plan),
+        _sensitivity(plan),
+    )
     return tuple(s for s in sections if s.parts or s.lines)
 
 
@@ -159,6 +166,51 @@ def _energy_table(planned: PlannedRound) -> Table:
         caption="energy of each device in the round, by what it is spent on",
         columns=(Column(name="device"), *columns, ORIGIN),
         rows=rows,
+    )
+
+
+def _settings(plan: Plan) -> Section:
+    """The same cuts at the governor's default, at the highest frequencies and as planned."""
+    title, found = "At the governor's default, at the highest, as planned", plan.side_by_side
+    if found is None:
+        return Section(title=title)
+    rows = tuple(
+        (
+            s.label,
+            s.setting,
+            *(("-", "-") if s.device is None else (s.server_frequency_hz, s.device_frequency_hz)),
+            s.delay_s,
+            s.server_energy_j,
+            s.server_j_per_token,
+            s.device_energy_j,
+            s.device_j_per_token,
+            "; ".join(lack.reason for lack in s.lacks) or "-",
+            str(s.provenance),
+        )
+        for s in found.settings
+    )
+    table = Table(
+        key="side-by-side",
+        caption=f"energy a round and a token; server energy counted as {plan.energy or 'N/A'}, device energy as"
+        f" {plan.device_energy}",
+        columns=(
+            Column(name="device"),
+            Column(name="setting"),
+            Column(name="server frequency", **_CLOCK),
+            Column(name="device frequency", **_CLOCK),
+            Column(name="delay", unit="s"),
+            Column(name="server energy", unit="J"),
+            Column(name="server energy a token", unit="J"),
+            Column(name="device energy", unit="J"),
+            Column(name="device energy a token", unit="J"),
+            Column(name="not known"),
+            ORIGIN,
+        ),
+        rows=rows,
+    )
+    lines = [f"Note: {note}." for note in found.notes]
+    return Section(
+        title=title, lines=tuple(lines + [f"N/A: {k.reason}; {k.remedy}." for k in found.lacks]), parts=(table,)
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from cardlab.core.plain import Document, to_plain
 from cardlab.core.records.plan import Decision, DelayTerms, Outcome, Plan
+from cardlab.core.records.side_by_side import SideBySide
 
 
 def plan_document(plan: Plan) -> Document:
@@ -31,6 +32,7 @@ def plan_document(plan: Plan) -> Document:
         "uncertainty": dict(plan.uncertainty),
         "pareto": to_plain(plan.pareto),
         "sensitivity": to_plain(plan.sensitivity),
+        "side_by_side": None if plan.side_by_side is None else _side_by_side(plan.side_by_side),
         "rounds": [
             {
                 "round": r.round,
@@ -63,6 +65,17 @@ def _decision(d: Decision) -> Document:
             "delay_s": _beside(d.delay_ci95, d),
             "server_energy_j": None if d.server_energy_j is None else _beside(d.server_energy_ci95, d),
         },
+    }
+
+
+def _side_by_side(found: SideBySide) -> Document:
+    """Rows as they are from Python, and what explains them."""
+    return {
+        "rows": [
+            {**row, "lacks": to_plain(setting.lacks), "provenance": setting.provenance.as_plain()}
+            for row, setting in zip(found.rows(), found.settings, strict=True)
+        ],
+        "notes": list(found.notes),
     }
 
 

@@ -71,7 +71,9 @@ class ProfileOptions(Checked):
     name: Annotated[str | None, Opt("Label of the device.", panel=_DEVICE)] = None
     resume: Annotated[bool, Opt("Go on with the newest unfinished run of the same kind.", panel=_EFFORT)] = False
     dry_run: Annotated[bool, Opt("Say what would be measured and how long it takes.", panel=_EFFORT)] = False
-    readonly: Annotated[bool, Opt("Lock no frequency: measure at the frequency as found.", panel=_EFFORT)] = False
+    readonly: Annotated[bool, Opt("Lock no frequency: measure as found, what the governor does.", panel=_EFFORT)] = (
+        False
+    )
     whole_step: Annotated[bool, Opt("Also measure one real training step of the whole model.", panel=_EFFORT)] = True
     compression: Annotated[
         bool, Opt("Also measure size, error and speed of each codec at each cut.", panel=_EFFORT)

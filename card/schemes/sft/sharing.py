@@ -16,7 +16,7 @@ import numpy as np
 from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.from_db import Gathered
 from cardlab.card.problem.measured import architecture_of, best_point
-from cardlab.card.problem.parties import Party, newest_profile
+from cardlab.card.problem.parties import Party, newest_profile, profile_command
 from cardlab.core.errors import PlanError
 from cardlab.core.records.measurement import Profile
 from cardlab.core.records.workload import HEAD, PHASES
@@ -150,40 +150,3 @@ def _words(known: list[int], count: int, raised: bool, *, kinds: tuple[str, ...]
     if raised:
         words.append("more mini-batches at once were measured no slower than fewer: taken as equally slow")
     return tuple(words)
-
-
-def profile_command(like: Profile, batch: int) -> str:
-    """The command that measures the machine of a profile in the same way at another batch."""
-    run = like.run
-    task, execution, device = run.task, run.execution, run.device
-    assert task is not None
-    named = {
-        "--model": task.model,
-        "--batch": batch,
-        "--seq": task.sequence,
-        "--dtype": execution.dtype,
-        "--quantization": execution.quantization,
-        "--attention": execution.attention if execution.attention != "sdpa" else None,
-        "--threads": execution.threads if execution.threads != 1 else None,
-        "--lora-rank": task.lora.rank,
-        "--lora-alpha": f"{task.lora.alpha:g}",
-        "--lora-targets": ",".join(task.lora.targets),
-        "--adapter-dtype": task.lora.dtype if task.lora.dtype != "float32" else None,
-        "--lora-rank-pattern": ",".join(f"{name}={rank}" for name, rank in (task.lora.rank_pattern or {}).items())
-        or None,
-        "--lora-dropout": f"{task.lora.dropout:g}" if task.lora.dropout else None,
-        "--optimizer": task.optimizer,
-        "--platform": f"simulated:{device.model}" if device.platform == "simulated" else None,
-        "--name": device.name,
-    }
-    switches = [
-        flag
-        for flag, on in (
-            ("--checkpointing", task.gradient_checkpointing),
-            ("--rslora", task.lora.rslora),
-            ("--dora", task.lora.dora),
-        )
-        if on
-    ]
-    words = [f"{option} {value}" for option, value in named.items() if value is not None]
-    return " ".join(["profile-device", *words, *switches])
