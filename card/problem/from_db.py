@@ -51,7 +51,7 @@ from cardlab.core.records.workload import Analysis
 from cardlab.core.text import subject
 from cardlab.db.store import Store
 
-__all__ = ["UNTIMED", "Gathered", "Request", "gather"]
+__all__ = ["UNTIMED", "Gathered", "Request", "TakingPart", "device_choices", "gather", "gather_of"]
 
 UNTIMED = "encode, decode and the handling of adapters take no time (not measured: profile-device --compression)"
 _NUMBERED = "encode and decode take no time (compression as a number names no codec that was timed)"
@@ -105,6 +105,28 @@ def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
     Raises NotFoundError or PlanError naming what is missing and the option or command that gives it.
     """
     link = _link(store, request)
+    return _assembled(store, request, link, _taking_part(store, request)).gathered(rounds)
+
+
+def gather_of(store: Store, request: Request, taking_part: TakingPart, rounds: int = 1) -> Gathered:
+    """The same of these parties: one of them may stand for a device that is only being measured."""
+    return _assembled(store, request, _link(store, request), taking_part).gathered(rounds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakingPart:
+    """Who takes part, and what is known of each; `choices` None where devices hold their frequency."""
+
+    task: Task
+    server: Device
+    server_profile: Profile
+    server_fits: Fits
+    parties: Sequence[Party]
+    profiles: Sequence[Profile]
+    choices: DeviceChoices | None
+
+
+def _taking_part(store: Store, request: Request) -> TakingPart:
     server = find_server(store, request)
     parties = find_devices(store, request, server)
     serving = Party(device=server)
@@ -112,25 +134,38 @@ def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
     check_constraints(request.constraints, task.architecture.layers)
     profiles = [newest_profile(store, party, task) for party in parties]
     server_profile = newest_profile(store, serving, task)
-    fits = server_fits(store, server, task, server_profile)
-    choices = None
-    if request.objective.device_frequencies == "all":
-        choices = _choices(store, request, parties, profiles)
-    codecs = codecs_of(store, [p.run.device.key for p in profiles], server.key, task.uid)
-    found = _Assembly(
-        request=request,
-        link=link,
-        server=server,
+    return TakingPart(
         task=task,
+        server=server,
+        server_profile=server_profile,
+        server_fits=server_fits(store, server, task, server_profile),
         parties=parties,
         profiles=profiles,
-        fits=fits,
-        server_profile=server_profile,
-        codecs=codecs,
-        choices=choices,
-        shared_keys=_shared_keys(store, [*profiles, server_profile]),
+        choices=device_choices(store, request, parties, profiles),
     )
-    return found.gathered(rounds)
+
+
+def _assembled(store: Store, request: Request, link: Link | None, who: TakingPart) -> _Assembly:
+    return _Assembly(
+        request=request,
+        link=link,
+        server=who.server,
+        task=who.task,
+        parties=who.parties,
+        profiles=who.profiles,
+        fits=who.server_fits,
+        server_profile=who.server_profile,
+        codecs=codecs_of(store, [p.run.device.key for p in who.profiles], who.server.key, who.task.uid),
+        choices=who.choices,
+        shared_keys=_shared_keys(store, [*who.profiles, who.server_profile]),
+    )
+
+
+def device_choices(
+    store: Store, request: Request, parties: Sequence[Party], profiles: Sequence[Profile]
+) -> DeviceChoices | None:
+    """What each device offers, as its fits say; None where devices hold their frequency."""
+    return _choices(store, request, parties, profiles) if request.objective.device_frequencies == "all" else None
 
 
 def _choices(store: Store, request: Request, parties: Sequence[Party], profiles: Sequence[Profile]) -> DeviceChoices:

@@ -1,0 +1,129 @@
+"""What each choice of a plan loses in each draw of a party that is being measured.
+
+A draw is a plan of its own: its tables, its ranges, its limits. In it a choice of cut, server frequency and device
+frequency loses
+
+    (U - min U) / min(1 + W, V)
+    V = min U + w Dmin/(Dmax - Dmin) + (1 - w) Emin/(Emax - Emin) + W E_dev,min/(E_dev,max - E_dev,min)
+
+with U the cost of `objective`. Its ranges make a price of a second and of a joule, and V is what the best choice pays at
+these prices; 1 + W is the most that U can differ. So a loss of .02 is 2 % of the best plan's own price, and never more
+than 2 % of the ranges. A choice that breaks a limit in a draw loses 1; where no choice keeps the limits none loses
+anything, since none is better. With a range for each cut there is no one price, and 1 + W counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cardlab.card.problem.arrays import Array, Index
+from cardlab.card.problem.being_measured import OpenPlan, PartyDraws
+from cardlab.card.problem.constraints import limits_of
+from cardlab.card.problem.objective import Range, Table, common_of, cost, delay_weight, ranges, table
+from cardlab.card.problem.problem import Problem
+
+# Losses that are kept as they are computed; of larger tables they are computed again.
+_KEPT = 50_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenDecision:
+    """What the choices of one device in one round lose.
+
+    Attributes:
+        device: its index; problem: index of the round's problem.
+        cut, server_hz, device_hz: of each choice that is best in some draw, or on average [K]; NaN unknown.
+        regrets: [N,K].
+        feasible: share of the draws in which some choice keeps every limit.
+    """
+
+    device: int
+    problem: int
+    cut: Index
+    server_hz: Array
+    device_hz: Array
+    regrets: Array
+    feasible: float
+
+
+def open_decisions(plan: OpenPlan, draws: PartyDraws) -> tuple[OpenDecision, ...]:
+    """Every decision that depends on the party, with what its choices lose in each draw."""
+    return tuple(_decision(plan, draws, p, m) for p in range(len(plan.problems)) for m in plan.deciding)
+
+
+@dataclass(frozen=True, slots=True)
+class _Losses:
+    """What the choices of a device lose [C,K], from its table; `feasible`: whether any keeps the limits."""
+
+    table: Table
+    lost: Array
+    feasible: bool
+
+
+def _decision(plan: OpenPlan, draws: PartyDraws, p: int, m: int) -> OpenDecision:
+    problem = plan.problems[p]
+    others = _extent_of_others(plan, problem, draws)
+
+    def every() -> Iterator[_Losses]:
+        return (_losses(plan.with_party(problem, draws, n), m, others) for n in range(draws.count))
+
+    first = next(every())
+    kept = list(every()) if first.lost.size * draws.count <= _KEPT else None
+    total, best, feasible = np.zeros(first.lost.size), set[int](), 0
+    for found in kept or every():
+        total += found.lost.ravel()
+        feasible += found.feasible
+        if found.feasible:
+            best.add(int(np.argmin(found.lost)))
+    chosen = np.array(sorted({int(np.argmin(total)), *best}), dtype=np.int64)
+    cut, column = np.divmod(chosen, first.lost.shape[1])
+    return OpenDecision(
+        device=m,
+        problem=p,
+        cut=problem.cuts[cut],
+        server_hz=first.table.frequency_hz[column],
+        device_hz=first.table.device_frequency_hz[column],
+        regrets=np.stack([found.lost.ravel()[chosen] for found in kept or every()]),
+        feasible=feasible / draws.count,
+    )
+
+
+def _losses(problem: Problem, m: int, others: Range | None) -> _Losses:
+    t = table(problem, m)
+    extent = ranges(problem, [t])[0]
+    if others is not None:
+        extent = common_of([extent, others])
+    elif problem.objective.range == "common":
+        extent = ranges(problem, [table(problem, i) for i in range(len(problem.devices))])[0]
+    feasible = limits_of(problem, m, t).feasible
+    if not feasible.any():
+        return _Losses(t, np.zeros(feasible.shape), False)
+    costs = cost(problem, t, extent)
+    least = float(costs[feasible].min())
+    return _Losses(t, np.where(feasible, np.minimum((costs - least) / _scale(problem, extent, least), 1.0), 1.0), True)
+
+
+def _scale(problem: Problem, extent: Range, least: float) -> float:
+    """What a difference of cost is held against."""
+    own, weight = problem.objective.device_energy_weight, delay_weight(problem)
+    # Of the server's energy there may be a range for each cut, of no weight.
+    energy_j = extent.energy_j if weight < 1.0 else None
+    if energy_j is not None and np.size(energy_j[0]) > 1:
+        return 1.0 + own
+    ends = None if energy_j is None else (float(energy_j[0]), float(energy_j[1]))
+    priced = ((weight, extent.delay_s), (1.0 - weight, ends), (own, extent.device_energy_j))
+    price = least + sum(part * span[0] / (span[1] - span[0]) for part, span in priced if span and span[1] > span[0])
+    # Energy above idle may be next to nothing, or less.
+    return min(1.0 + own, price) if price > 0.0 else 1.0 + own
+
+
+def _extent_of_others(plan: OpenPlan, problem: Problem, draws: PartyDraws) -> Range | None:
+    """The range of the other devices, which no draw changes; None where it does not count or follows the server."""
+    others = [i for i in range(len(problem.devices)) if i != plan.device]
+    if problem.objective.range != "common" or plan.device is None or not others:
+        return None
+    drawn = plan.with_party(problem, draws, 0)
+    return ranges(drawn, [table(drawn, i) for i in others])[0]
