@@ -230,7 +230,7 @@ class PlanSearch:
         belief = OpenDecisions(
             offered_hz=draws.frequency_hz,
             readings=readings,
-            regrets=tuple(one.regrets for one in decisions),
+            regrets=(*(one.regrets for one in decisions), *_whether_any(decisions)),
             measured=np.isin(draws.frequency_hz, visited),
         )
         return belief, decisions
@@ -283,6 +283,12 @@ def _between(offered_hz: Array, at_hz: Array, shares: Array) -> Array:
     order = np.argsort(at_hz, kind="stable")
     where, known = np.log(offered_hz), np.log(at_hz[order])
     return np.array([np.interp(where, known, column[order]) for column in shares.T])
+
+
+def _whether_any(decisions: Sequence[OpenDecision]) -> list[Array]:
+    """Where some draws have a plan and others have none: what saying either loses, all or nothing [N,2]."""
+    open_yet = [one.kept for one in decisions if 0.0 < one.feasible < 1.0]
+    return [np.stack([~kept, kept], axis=1).astype(float) for kept in open_yet]
 
 
 def _seen(points: Sequence[Point], quantity: str) -> list[Seen]:
@@ -348,6 +354,13 @@ def _check_others(store: Store, asked: PlanAsked, run: Run) -> None:
     """Raise ScenarioError for a party that was not profiled for the task."""
     own, task = (run.device.name, run.device.key), run.task
     assert task is not None
+    named = {str(asked.request.server), *asked.request.devices}
+    other = next((d for d in store.devices.all() if d.name == own[0] and d.key != own[1]), None)
+    if other is not None and own[0] in named:
+        raise ScenarioError(
+            f"--for-plan {asked.name}: {store.location} knows another {own[0]!r} ({other.key})",
+            remedy="call this device otherwise with --name, and write that name in the scenario",
+        )
     known = {name: d.key for d in store.devices.all() for name in (d.name, d.key)}
     for label in dict.fromkeys([str(asked.request.server), *asked.request.devices]):
         if label in own:
@@ -385,7 +398,7 @@ class BestForPlan(Tabular):
         scenario: name and digest of the scenario.
         device: label of the party that was measured; serves: it is the server.
         decisions: of each device that depends on it, in each round with rates of its own.
-        regret95: they lose at most this share of the cost's span against the best plan, at 95 %.
+        regret95: they cost at most this much more than the best plan (`schemes.card.open_plan`), as a share, at 95 %.
         known: whether that is within 2 %.
         feasible: share of what is believed in which every limit can be kept.
         measured: frequencies that were measured, of `offered`.
@@ -443,13 +456,13 @@ def found_for_plan(search: PlanSearch, profile: Profile) -> BestForPlan:
             remedy="measure at two or more: profile-device --frequencies best --for-plan FILE",
         )
     belief, decisions = found
-    feasible = float(np.mean([one.feasible for one in decisions]))
-    if feasible == 0.0:
-        raise BadDataError(
-            f"no choice keeps the limits of {search.asked.name}",
-            remedy="say which: card plan --from-db --scenario FILE",
-        )
     names = search.open.problems[0].devices
+    hardest = min(decisions, key=lambda one: one.feasible)
+    if hardest.feasible == 0.0:
+        raise BadDataError(
+            f"no choice of {names[hardest.device]!r} keeps the limits of {search.asked.name}",
+            remedy="loosen its [constraints]: calibrate fit and card plan say which",
+        )
     return BestForPlan(
         scenario=search.asked.identity,
         device=part.label,
@@ -462,11 +475,11 @@ def found_for_plan(search: PlanSearch, profile: Profile) -> BestForPlan:
                 server_frequency_hz=_or_none(one.server_hz[place]),
                 device_frequency_hz=_or_none(one.device_hz[place]),
             )
-            for one, place in zip(decisions, belief.best, strict=True)
+            for one, place in zip(decisions, belief.best[: len(decisions)], strict=True)
         ),
         regret95=belief.regret95,
         known=belief.known,
-        feasible=feasible,
+        feasible=hardest.feasible,
         measured=int(belief.measured.sum()),
         offered=len(part.allowed_hz),
         assumptions=search.assumptions,
@@ -495,14 +508,12 @@ def _found_words(found: BestForPlan, left_out_s: float | None) -> str:
     )
     if not found.known:
         return (
-            f"warning: {words}; not known yet: up to {found.regret95:.1%} of the cost's span above the best plan at"
-            " 95 %; go on with: --resume and the same --for-plan"
+            f"warning: {words}; not known yet: up to {found.regret95:.1%} dearer than the best plan at 95 %;"
+            " go on with: --resume and the same --for-plan"
         )
     saved = f", about {duration(left_out_s)} saved" if left_out_s and found.measured < found.offered else ""
     limits = "" if found.feasible == 1.0 else f"; limits can be kept in {found.feasible:.0%} of what is believed"
-    return (
-        f"{words}{saved}; within {max(found.regret95, 0.001):.1%} of the cost's span of the best plan at 95 %{limits}"
-    )
+    return f"{words}{saved}; at most {max(found.regret95, 0.001):.1%} dearer than the best plan at 95 %{limits}"
 
 
 def _choice_words(one: PlannedChoice) -> str:

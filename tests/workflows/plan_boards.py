@@ -9,19 +9,28 @@ from pathlib import Path
 import numpy as np
 
 from cardlab.calibrate.best_frequency import begin_search, following
-from cardlab.card.problem.being_measured import PartyDraws
+from cardlab.card.problem.being_measured import PartyDraws, side_seconds
+from cardlab.card.problem.objective import table
 from cardlab.card.solvers.enumeration import best_choice, extents_of
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import Estimate
 from cardlab.core.records.device import Device
-from cardlab.core.records.measurement import Measurement, MeterReading, OperatingPoint, PlannedPoint, Point, Profile, Run
+from cardlab.core.records.measurement import (
+    Measurement,
+    MeterReading,
+    OperatingPoint,
+    PlannedPoint,
+    Point,
+    Profile,
+    Run,
+)
 from cardlab.core.records.task import Task
 from cardlab.core.records.workload import Analysis, CutCost
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.profilers.devices.simulated.catalogue import DEVICES
 from cardlab.profilers.devices.simulated.physics import Physics
-from cardlab.workflows.for_plan import PlanSearch, plan_search, read_plan
+from cardlab.workflows.for_plan import BestForPlan, PlanSearch, found_for_plan, plan_search, read_plan
 from tests import records
 from tests.card.database import add_device, add_server
 
@@ -149,30 +158,24 @@ def searched(search: PlanSearch, run: Run, truth: Mapping[float, Truth], noise: 
         points.append(visited(truth[planned.requested_hz or 0.0], planned, noise))
 
 
-def true_problem(search: PlanSearch, run: Run, truth: Mapping[float, Truth]):
-    """The plan with everything of the device known."""
+def whole_truth(search: PlanSearch, run: Run, truth: Mapping[float, Truth]) -> PartyDraws:
+    """Everything of the device as it is: one draw."""
     whole = [
         visited(truth[hz], PlannedPoint(index=n, requested_hz=hz), None) for n, hz in enumerate(search.part.allowed_hz)
     ]
-    from cardlab.card.problem.being_measured import side_seconds
-
-    problem = search.open.problems[0]
-    cuts = problem.cuts.astype(float)
+    cuts = search.open.problems[0].cuts.astype(float)
     seconds = np.array([side_seconds(run, point, cuts, serves=search.part.serves) for point in whole]).T
     hz = np.array(search.part.allowed_hz)
     power, wait = (np.array([[getattr(truth[f], name) for f in hz]]) for name in ("power_w", "wait_power_w"))
-    draws = PartyDraws(
-        frequency_hz=hz, seconds=seconds[None], power_w=power, wait_power_w=wait, idle_power_w=3.0
-    )
-    return search.open.with_party(problem, draws, 0)
+    return PartyDraws(frequency_hz=hz, seconds=seconds[None], power_w=power, wait_power_w=wait, idle_power_w=3.0)
 
 
-def true_regret(search: PlanSearch, run: Run, truth: Mapping[float, Truth], found) -> tuple[float, float]:
+def true_regret(search: PlanSearch, run: Run, truth: Mapping[float, Truth], found: BestForPlan) -> tuple[float, float]:
     """What the decisions lose against brute force with full knowledge: of the cost's span, and of what is paid.
 
     The second takes cost as prices: w D / (Dmax - Dmin) + ..., whose zero is no delay and no energy.
     """
-    problem = true_problem(search, run, truth)
+    problem = search.open.with_party(search.open.problems[0], whole_truth(search, run, truth), 0)
     lost, paid = [], []
     for m, extent in enumerate(extents_of(problem)):
         decision = next((d for d in found.decisions if d.device == problem.devices[m]), None)
@@ -181,7 +184,7 @@ def true_regret(search: PlanSearch, run: Run, truth: Mapping[float, Truth], foun
         best = best_choice(problem, m, extent)
         t = best.table
         row = int(np.flatnonzero(problem.cuts == decision.cut)[0])
-        same = np.isclose(t.frequency_hz, decision.server_frequency_hz)
+        same = np.isclose(t.frequency_hz, decision.server_frequency_hz or np.nan)
         if decision.device_frequency_hz is not None:
             same &= np.isclose(t.device_frequency_hz, decision.device_frequency_hz)
         column = int(np.flatnonzero(same)[0])
@@ -217,10 +220,55 @@ def scenario(folder: Path, draw: np.random.Generator, *, serves: bool, limit: st
         f"transmit_power_w = 1.5\nreceive_power_w = 1.0\n"
         for name in names
     )
-    own = f'device_energy_weight = {float(draw.uniform(0.2, 1.5)):.3f}\ndevice_frequencies = "all"\n'
+    own = f'device_energy_weight = {float(draw.uniform(0.02, 0.6)):.3f}\ndevice_frequencies = "all"\n'
     kind = f'device_energy = "{draw.choice(("compute", "round"))}"\n'
     objective = f"[objective]\nweight = {float(draw.uniform(0.1, 0.7)):.3f}\n" + ("" if serves else own + kind)
     path = folder / "asked.toml"
     constraints = f"[constraints]\n{limit}\n" if limit else ""
     path.write_text(f'[server]\nname = "{"card" if serves else "gpu"}"\n{parties}{objective}{constraints}')
     return str(path)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search came to: what its decisions lose (of the ranges, and of what is paid), points, and the bound."""
+
+    lost: float
+    paid: float
+    measured: int
+    offered: int
+    regret95: float
+    cuts: tuple[int, ...]
+
+
+def search_board(store: Store, folder: Path, draw: np.random.Generator, *, serves: bool, limited: bool) -> Outcome:
+    """One board or card that nobody has met, searched; with a limit that some choices break, where that is asked."""
+    layer_s = float(draw.uniform(0.0008, 0.004 if serves else 0.006))
+    truth = device_of(draw, SERVERS if serves else BOARDS, layer_s)
+    kind, name = ("nvidia", "card") if serves else ("jetson", "board")
+    run = run_of(Device(key=f"{kind}:new", name=name, platform=kind, memory_bytes=8 * 2**30), truth)
+    state = draw.bit_generator.state
+    search = plan_search(store, read_plan(scenario(folder, draw, serves=serves)), run, metered=True)
+    if limited:
+        limit = limit_of(search, run, truth, draw)
+        draw.bit_generator.state = state
+        search = plan_search(store, read_plan(scenario(folder, draw, serves=serves, limit=limit)), run, metered=True)
+    found = found_for_plan(search, searched(search, run, truth, draw))
+    lost, paid = true_regret(search, run, truth, found)
+    cuts = tuple(d.cut for d in found.decisions)
+    return Outcome(lost, paid, found.measured, found.offered, found.regret95, cuts)
+
+
+def limit_of(search: PlanSearch, run: Run, truth: Mapping[float, Truth], draw: np.random.Generator) -> str:
+    """A limit that some of the choices keep."""
+    problem = search.open.with_party(search.open.problems[0], whole_truth(search, run, truth), 0)
+    each = [table(problem, m) for m in search.open.deciding]
+    # Of the slowest of them: the others keep it sooner.
+    values = {
+        "deadline_s": np.max([t.delay_s for t in each], axis=0),
+        "server_energy_j": np.max([np.zeros(1) if t.energy_j is None else t.energy_j for t in each], axis=0),
+        "device_energy_j": np.asarray(each[0].device_energy_j, dtype=float),
+    }
+    names = ("deadline_s", "server_energy_j") if search.part.serves else tuple(values)
+    name = str(draw.choice(names))
+    return f"{name} = {float(np.quantile(values[name], draw.uniform(0.1, 0.5))):.6f}"

@@ -6,9 +6,9 @@ frequency loses
     (U - min U) / min(1 + W, V)
     V = min U + w Dmin/(Dmax - Dmin) + (1 - w) Emin/(Emax - Emin) + W E_dev,min/(E_dev,max - E_dev,min)
 
-with U the cost of `objective`. Its ranges make a price of a second and of a joule, and V is what the best choice pays at
-these prices; 1 + W is the most that U can differ. So a loss of .02 is 2 % of the best plan's own price, and never more
-than 2 % of the ranges. A choice that breaks a limit in a draw loses 1; where no choice keeps the limits none loses
+with U the cost of `objective`. Its ranges make a price of a second and of a joule, and V is what the best choice pays
+at these prices; 1 + W is the most that U can differ. So a loss of .02 is 2 % of the best plan's own price, and never
+more than 2 % of the ranges. A choice that breaks a limit in a draw loses 1; where no choice keeps the limits none loses
 anything, since none is better. With a range for each cut there is no one price, and 1 + W counts.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cardlab.card.problem.arrays import Array, Index
+from cardlab.card.problem.arrays import Array, Index, Mask
 from cardlab.card.problem.being_measured import OpenPlan, PartyDraws
 from cardlab.card.problem.constraints import limits_of
 from cardlab.card.problem.objective import Range, Table, common_of, cost, delay_weight, ranges, table
@@ -37,7 +37,7 @@ class OpenDecision:
         device: its index; problem: index of the round's problem.
         cut, server_hz, device_hz: of each choice that is best in some draw, or on average [K]; NaN unknown.
         regrets: [N,K].
-        feasible: share of the draws in which some choice keeps every limit.
+        kept: whether some choice keeps every limit, of each draw [N].
     """
 
     device: int
@@ -46,7 +46,12 @@ class OpenDecision:
     server_hz: Array
     device_hz: Array
     regrets: Array
-    feasible: float
+    kept: Mask
+
+    @property
+    def feasible(self) -> float:
+        """Share of the draws in which some choice keeps every limit."""
+        return float(self.kept.mean())
 
 
 def open_decisions(plan: OpenPlan, draws: PartyDraws) -> tuple[OpenDecision, ...]:
@@ -71,11 +76,11 @@ def _decision(plan: OpenPlan, draws: PartyDraws, p: int, m: int) -> OpenDecision
         return (_losses(plan.with_party(problem, draws, n), m, others) for n in range(draws.count))
 
     first = next(every())
-    kept = list(every()) if first.lost.size * draws.count <= _KEPT else None
-    total, best, feasible = np.zeros(first.lost.size), set[int](), 0
-    for found in kept or every():
+    again = list(every()) if first.lost.size * draws.count <= _KEPT else None
+    total, best, kept = np.zeros(first.lost.size), set[int](), []
+    for found in again or every():
         total += found.lost.ravel()
-        feasible += found.feasible
+        kept.append(found.feasible)
         if found.feasible:
             best.add(int(np.argmin(found.lost)))
     chosen = np.array(sorted({int(np.argmin(total)), *best}), dtype=np.int64)
@@ -86,8 +91,8 @@ def _decision(plan: OpenPlan, draws: PartyDraws, p: int, m: int) -> OpenDecision
         cut=problem.cuts[cut],
         server_hz=first.table.frequency_hz[column],
         device_hz=first.table.device_frequency_hz[column],
-        regrets=np.stack([found.lost.ravel()[chosen] for found in kept or every()]),
-        feasible=feasible / draws.count,
+        regrets=np.stack([found.lost.ravel()[chosen] for found in again or every()]),
+        kept=np.array(kept, dtype=bool),
     )
 
 
