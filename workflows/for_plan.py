@@ -39,6 +39,8 @@ from cardlab.workflows.plan import calibrated_request
 # Rounds with rates of their own that are decided on: each costs as much as one alone.
 ROUNDS = 8
 _SEED = 20241130
+# Of two cards with 150 frequencies each a plan has a million choices, and 400 draws of it take minutes.
+_MANY, _FEWER = 20_000, 4
 # Of a scenario's name, where it is kept.
 _LONGEST = 150
 _OF_MEASURED = "leave it out: --for-plan takes a scenario that names devices of the database"
@@ -213,17 +215,19 @@ class PlanSearch:
     assumptions: tuple[str, ...]
 
     def judge(self, profile: Profile, offered_hz: tuple[float, ...]) -> OpenDecisions | None:
-        """What the points say of the plan; None where fewer than two frequencies say something."""
+        """What the points of a stored run say of the plan; None where fewer than two frequencies say something."""
         found = self.decided(behind_sensors(self.store.runs, profile), offered_hz)
         return None if found is None else found[0]
 
     def decided(
         self, profile: Profile, offered_hz: tuple[float, ...]
     ) -> tuple[OpenDecisions, tuple[OpenDecision, ...]] | None:
-        """The same with the decisions it is about."""
+        """The same of a profile whose powers are behind their sensors, with the decisions it is about."""
         draws = self._draws(profile, offered_hz)
         if draws is None:
             return None
+        if self._choices(draws) > _MANY:
+            draws = draws.every(_FEWER)
         decisions = open_decisions(self.open, draws)
         visited = [point.requested_hz or np.nan for point in self._points(profile, offered_hz)]
         readings = (draws.seconds.sum(axis=1), *(() if draws.power_w is None else (draws.power_w,)))
@@ -234,6 +238,11 @@ class PlanSearch:
             measured=np.isin(draws.frequency_hz, visited),
         )
         return belief, decisions
+
+    def _choices(self, draws: PartyDraws) -> int:
+        problem = self.open.problems[0]
+        servers = 1 if self.part.serves else problem.frequency_hz.size
+        return problem.cuts.size * servers * draws.frequency_hz.size
 
     def _points(self, profile: Profile, offered_hz: tuple[float, ...]) -> list[Point]:
         """Points that say something of everything that the plan asks of the device."""
@@ -435,7 +444,8 @@ def best_for_plan(store: Store, profile: Profile, scenario: str) -> BestForPlan:
 
     Args:
         store: holds the other parties, and the fits of those that choose a frequency.
-        profile: of the party that was measured, at two frequencies or more.
+        profile: of the party that was measured, at two frequencies or more, as `profile` returns it (powers behind
+            calibrated sensors).
         scenario: a file as `card plan --from-db --scenario` takes it.
 
     Raises:
@@ -449,7 +459,7 @@ def best_for_plan(store: Store, profile: Profile, scenario: str) -> BestForPlan:
 def found_for_plan(search: PlanSearch, profile: Profile) -> BestForPlan:
     """The same of a search that is at hand."""
     part = search.part
-    found = search.decided(behind_sensors(search.store.runs, profile), kept_hz(profile, part.allowed_hz))
+    found = search.decided(profile, kept_hz(profile, part.allowed_hz))
     if found is None:
         raise BadDataError(
             f"fewer than two frequencies of {part.label!r} say what {search.asked.name} needs",

@@ -13,7 +13,7 @@ import numpy as np
 from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.check import check_constraints
 from cardlab.card.problem.device_offers import DeviceChoices, DeviceCurves, curves_of
-from cardlab.card.problem.from_db import Request, TakingPart, device_choices
+from cardlab.card.problem.from_db import Request, TakingPart, check_powers, device_choices
 from cardlab.card.problem.measured import (
     Fits,
     architecture_of,
@@ -55,6 +55,11 @@ class PartyDraws:
     def count(self) -> int:
         """N."""
         return len(self.seconds)
+
+    def every(self, step: int) -> PartyDraws:
+        """One in so many of the draws."""
+        power_w, wait_w = (None if p is None else p[::step] for p in (self.power_w, self.wait_power_w))
+        return replace(self, seconds=self.seconds[::step], power_w=power_w, wait_power_w=wait_w)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +150,7 @@ def taking_part(store: Store, request: Request, run: Run, *, serves: bool, meter
                 for p, found, g in rows
             )
         )
+        check_powers(choices, given)
     return TakingPart(
         task=task,
         server=server.device,

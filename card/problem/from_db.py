@@ -51,7 +51,7 @@ from cardlab.core.records.workload import Analysis
 from cardlab.core.text import subject
 from cardlab.db.store import Store
 
-__all__ = ["UNTIMED", "Gathered", "Request", "TakingPart", "device_choices", "gather", "gather_of"]
+__all__ = ["UNTIMED", "Gathered", "Request", "TakingPart", "check_powers", "device_choices", "gather", "gather_of"]
 
 UNTIMED = "encode, decode and the handling of adapters take no time (not measured: profile-device --compression)"
 _NUMBERED = "encode and decode take no time (compression as a number names no codec that was timed)"
@@ -178,13 +178,18 @@ def _choices(store: Store, request: Request, parties: Sequence[Party], profiles:
             "no device has a frequency to choose: each was profiled at one",
             remedy="profile a device at several (profile-device --frequencies 8), or use --device-frequencies held",
         )
+    check_powers(choices, given)
+    return choices
+
+
+def check_powers(choices: DeviceChoices, given: Sequence[Given]) -> None:
+    """Raise PlanError where a power that holds for one frequency is given of a device that may take several."""
     for curves, one in zip(choices.curves, given, strict=True):
         if one.power_w is not None and curves.frequency_hz.size > 1:
             raise PlanError(
                 f"power_w of {curves.label!r} is of one frequency, and {curves.label!r} may choose among several",
                 remedy="leave power_w out, or use --device-frequencies held",
             )
-    return choices
 
 
 def _link(store: Store, request: Request) -> Link | None:

@@ -19,6 +19,7 @@ from cardlab.card.solvers.enumeration import best_choice, extents_of
 from cardlab.core.errors import BadDataError, CardlabError, ScenarioError, UsageError
 from cardlab.core.records.device import Device
 from cardlab.db.store import Store
+from cardlab.workflows import for_plan
 from cardlab.workflows.for_plan import best_for_plan, found_for_plan, plan_search, read_plan
 from cardlab.workflows.options.card import PlanOptions
 from cardlab.workflows.plan import calibrated_request
@@ -322,3 +323,18 @@ def test_a_second_device_of_that_name_is_no_party(known: Store, tmp_path: Path) 
     twin = run_of(replace(BOARD, name="known-0"), TRUTH)
     with pytest.raises(ScenarioError, match="knows another 'known-0'"):
         plan_search(known, read_plan(asked(tmp_path, LAB.replace("board", "known-0"))), twin, metered=True)
+
+
+def test_of_a_million_choices_fewer_draws_are_taken(
+    known: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They decide the same: the draws are of one belief, and each is a whole plan."""
+    run = run_of(BOARD, TRUTH)
+    search = plan_search(known, read_plan(asked(tmp_path, LAB)), run, metered=True)
+    profile = searched(search, run, TRUTH, np.random.default_rng(1))
+    whole = search.decided(profile, search.part.allowed_hz)
+    monkeypatch.setattr(for_plan, "_MANY", 10)
+    few = search.decided(profile, search.part.allowed_hz)
+    assert whole is not None and few is not None
+    assert (whole[0].regrets[0].shape[0], few[0].regrets[0].shape[0]) == (400, 100)
+    assert few[0].regret95 == pytest.approx(whole[0].regret95, abs=0.005) and few[0].known

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cardlab import best_for_plan, open_store
+from cardlab.db.store.meters import behind_sensors
 from tests.cli.run import Result, command
 from tests.conftest import surround
 
@@ -79,6 +80,23 @@ def test_a_board_is_measured_for_a_plan_and_card_plan_makes_it(lab: Path) -> Non
     # A step of the table beside it at most: laws are fitted to the points, and a belief is none of them.
     assert abs(device["frequency_hz"] - decided["server_frequency_hz"]) <= 100e6
     assert abs(device["device_frequency_hz"] - decided["device_frequency_hz"]) <= 102e6
+
+
+def test_a_calibrated_sensor_counts_once(lab: Path) -> None:
+    """The fault that it is for: the line by corrected powers, and JSON by powers that were corrected twice."""
+    assert command("profile-device", *BOARD, *TASK, "--frequencies", "max").code == 0
+    file = lab.with_name("meter.csv")
+    file.write_text("reference_w,sensor_w\n" + "".join(f"{w},{0.5 * w + 2.0}\n" for w in (5, 10, 20, 30, 40)))
+    assert command("calibrate", "meter", "--reference", str(file), "--device", "board").code == 0
+    measured = command(*BEST, "--for-plan", str(lab), "--json")
+    assert measured.code == 0, measured.err
+    found = measured.document["best_for_plan"]
+    with open_store(lab.with_name("lab.db")) as store:
+        stored = store.runs.get(measured.document["run_id"])
+        again = best_for_plan(store, behind_sensors(store.runs, stored), str(lab))
+        as_read = best_for_plan(store, stored, str(lab))
+    assert again.regret95 == found["regret95"] != as_read.regret95
+    assert f"at most {max(found['regret95'], 0.001):.1%} dearer" in measured.err
 
 
 def test_a_server_is_measured_for_the_plan_of_its_devices(lab: Path) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from cardlab.card.problem.arrays import Array, Index, Mask
 from cardlab.card.problem.being_measured import OpenPlan, PartyDraws
@@ -26,7 +27,8 @@ from cardlab.card.problem.objective import Range, Table, common_of, cost, delay_
 from cardlab.card.problem.problem import Problem
 
 # Losses that are kept as they are computed; of larger tables they are computed again.
-_KEPT = 50_000_000
+_KEPT = 30_000_000
+Losses = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,45 +61,38 @@ def open_decisions(plan: OpenPlan, draws: PartyDraws) -> tuple[OpenDecision, ...
     return tuple(_decision(plan, draws, p, m) for p in range(len(plan.problems)) for m in plan.deciding)
 
 
-@dataclass(frozen=True, slots=True)
-class _Losses:
-    """What the choices of a device lose [C,K], from its table; `feasible`: whether any keeps the limits."""
-
-    table: Table
-    lost: Array
-    feasible: bool
-
-
 def _decision(plan: OpenPlan, draws: PartyDraws, p: int, m: int) -> OpenDecision:
     problem = plan.problems[p]
     others = _extent_of_others(plan, problem, draws)
 
-    def every() -> Iterator[_Losses]:
-        return (_losses(plan.with_party(problem, draws, n), m, others) for n in range(draws.count))
+    def every() -> Iterator[tuple[Losses, bool]]:
+        """Of each draw what its choices lose [C K], and whether any keeps the limits."""
+        for n in range(draws.count):
+            drawn = plan.with_party(problem, draws, n)
+            yield _losses(drawn, m, table(drawn, m), others)
 
-    first = next(every())
-    again = list(every()) if first.lost.size * draws.count <= _KEPT else None
-    total, best, kept = np.zeros(first.lost.size), set[int](), []
-    for found in again or every():
-        total += found.lost.ravel()
-        kept.append(found.feasible)
-        if found.feasible:
-            best.add(int(np.argmin(found.lost)))
+    t = table(plan.with_party(problem, draws, 0), m)
+    again = list(every()) if t.delay_s.size * draws.count <= _KEPT else None
+    total, best, kept = np.zeros(t.delay_s.size), set[int](), []
+    for lost, feasible in again or every():
+        total += lost
+        kept.append(feasible)
+        if feasible:
+            best.add(int(np.argmin(lost)))
     chosen = np.array(sorted({int(np.argmin(total)), *best}), dtype=np.int64)
-    cut, column = np.divmod(chosen, first.lost.shape[1])
+    cut, column = np.divmod(chosen, t.delay_s.shape[1])
     return OpenDecision(
         device=m,
         problem=p,
         cut=problem.cuts[cut],
-        server_hz=first.table.frequency_hz[column],
-        device_hz=first.table.device_frequency_hz[column],
-        regrets=np.stack([found.lost.ravel()[chosen] for found in again or every()]),
+        server_hz=t.frequency_hz[column],
+        device_hz=t.device_frequency_hz[column],
+        regrets=np.stack([lost[chosen] for lost, _ in again or every()]).astype(float),
         kept=np.array(kept, dtype=bool),
     )
 
 
-def _losses(problem: Problem, m: int, others: Range | None) -> _Losses:
-    t = table(problem, m)
+def _losses(problem: Problem, m: int, t: Table, others: Range | None) -> tuple[Losses, bool]:
     extent = ranges(problem, [t])[0]
     if others is not None:
         extent = common_of([extent, others])
@@ -105,10 +100,12 @@ def _losses(problem: Problem, m: int, others: Range | None) -> _Losses:
         extent = ranges(problem, [table(problem, i) for i in range(len(problem.devices))])[0]
     feasible = limits_of(problem, m, t).feasible
     if not feasible.any():
-        return _Losses(t, np.zeros(feasible.shape), False)
+        return np.zeros(feasible.size, dtype=np.float32), False
     costs = cost(problem, t, extent)
     least = float(costs[feasible].min())
-    return _Losses(t, np.where(feasible, np.minimum((costs - least) / _scale(problem, extent, least), 1.0), 1.0), True)
+    lost = np.where(feasible, np.minimum((costs - least) / _scale(problem, extent, least), 1.0), 1.0)
+    # As many as choices times draws: half the width is exact enough for shares.
+    return lost.ravel().astype(np.float32), True
 
 
 def _scale(problem: Problem, extent: Range, least: float) -> float:
