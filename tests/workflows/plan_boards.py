@@ -10,7 +10,8 @@ import numpy as np
 
 from cardlab.calibrate.best_frequency import begin_search, following
 from cardlab.card.problem.being_measured import PartyDraws, side_seconds
-from cardlab.card.problem.objective import table
+from cardlab.card.problem.objective import Range, table
+from cardlab.card.problem.problem import Problem
 from cardlab.card.solvers.enumeration import best_choice, extents_of
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import Estimate
@@ -190,15 +191,20 @@ def true_regret(search: PlanSearch, run: Run, truth: Mapping[float, Truth], foun
         column = int(np.flatnonzero(same)[0])
         more = float(best.costs[row, column] - best.cost)
         lost.append(more / (1.0 + problem.objective.device_energy_weight))
-        w, (low, high) = problem.objective.weight, extent.delay_s
-        price = best.cost + w * low / (high - low)
-        if extent.energy_j is not None:
-            price += (1 - w) * float(extent.energy_j[0]) / float(extent.energy_j[1] - extent.energy_j[0])
-        if problem.objective.device_energy_weight and extent.device_energy_j is not None:
-            low, high = extent.device_energy_j
-            price += problem.objective.device_energy_weight * low / (high - low)
-        paid.append(more / price)
+        paid.append(more / price_of(problem, extent, best.cost))
     return float(np.mean(lost)), float(np.mean(paid))
+
+
+def price_of(problem: Problem, extent: Range, least: float) -> float:
+    """What the best choice pays where cost is prices of a second and of a joule: its zero is no delay and no energy."""
+    w, own, (low, high) = problem.objective.weight, problem.objective.device_energy_weight, extent.delay_s
+    price = least + w * low / (high - low)
+    if extent.energy_j is not None:
+        price += (1 - w) * float(extent.energy_j[0]) / float(extent.energy_j[1] - extent.energy_j[0])
+    if own and extent.device_energy_j is not None:
+        low, high = extent.device_energy_j
+        price += own * low / (high - low) if high > low else 0.0
+    return price
 
 
 def world(folder: Path) -> Store:

@@ -11,6 +11,7 @@ import pytest
 
 from cardlab.calibrate.next_point import KNOWN
 from cardlab.calibrate.open_decisions import OpenDecisions
+from cardlab.card.problem.being_measured import PartyDraws
 from cardlab.card.problem.from_db import gather
 from cardlab.card.problem.objective import table
 from cardlab.card.problem.problem import Problem
@@ -148,21 +149,47 @@ def test_in_each_draw_the_best_choice_is_the_planners(known: Store, tmp_path: Pa
     other = f'[[devices]]\nname = "known-0"\n{RATES}'
     text = LAB.replace("[objective]", f'{other}[objective]\nrange = "{kind}"')
     text = text.replace("gpu", "card").replace("board", "known-1") if serves else text
-    limit = f"[constraints]\ndeadline_s = {0.4 if serves else 0.3}\n"
+    limit = "[constraints]\ndeadline_s = 0.6\n"
     run = run_of(CARD if serves else BOARD, TRUTH)
     if serves:
         text = text.replace('device_frequencies = "all"\n', "")
     search = plan_search(known, read_plan(asked(tmp_path, text + limit)), run, metered=True)
-    draws = plan_boards.whole_truth(search, run, TRUTH)
-    problem = search.open.with_party(search.open.problems[0], draws, 0)
+    draws = two_draws(plan_boards.whole_truth(search, run, TRUTH))
     decisions = open_decisions(search.open, draws)
     assert [d.device for d in decisions] == ([0, 1] if serves else [0])
-    for decision in decisions:
-        best = best_choice(problem, decision.device, extents_of(problem)[decision.device])
-        place = int(np.argmin(decision.regrets[0]))
-        assert decision.cut[place] == problem.cuts[best.cut]
-        assert decision.server_hz[place] == best.table.frequency_hz[best.frequency]
-        np.testing.assert_equal(decision.device_hz[place], best.table.device_frequency_hz[best.frequency])
+    for n in (0, 1):
+        problem = search.open.with_party(search.open.problems[0], draws, n)
+        for decision in decisions:
+            extent = extents_of(problem)[decision.device]
+            best = best_choice(problem, decision.device, extent)
+            t, found = best.table, decision.regrets[n]
+            place = int(np.argmin(found))
+            assert decision.cut[place] == problem.cuts[best.cut]
+            assert decision.server_hz[place] == t.frequency_hz[best.frequency]
+            np.testing.assert_equal(decision.device_hz[place], t.device_frequency_hz[best.frequency])
+            scale = 1.0 + problem.objective.device_energy_weight
+            if kind != "per_cut":
+                scale = min(scale, plan_boards.price_of(problem, extent, best.cost))
+            for k, cut in enumerate(decision.cut):
+                column = np.isclose(t.frequency_hz, decision.server_hz[k])
+                column &= np.isclose(t.device_frequency_hz, decision.device_hz[k], equal_nan=True)
+                more = (
+                    best.costs[int(np.flatnonzero(problem.cuts == cut)[0]), int(np.flatnonzero(column)[0])] - best.cost
+                )
+                assert found[k] == pytest.approx(min(more / scale, 1.0), abs=1e-6)
+    # The two draws have a best choice each, so that what the other one loses is seen.
+    assert kind == "cut_only" or all(decision.regrets.max() > 0.001 for decision in decisions)
+
+
+def two_draws(draws: PartyDraws) -> PartyDraws:
+    """As it is, and with the power of the high frequencies at the low ones."""
+    assert draws.power_w is not None and draws.wait_power_w is not None
+    return replace(
+        draws,
+        seconds=np.concatenate([draws.seconds, 1.05 * draws.seconds]),
+        power_w=np.concatenate([draws.power_w, draws.power_w[:, ::-1]]),
+        wait_power_w=np.concatenate([draws.wait_power_w, draws.wait_power_w[:, ::-1]]),
+    )
 
 
 def test_a_choice_that_breaks_a_limit_is_not_taken_for_a_little_less_cost(known: Store, tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cardlab import best_for_plan, open_store
 from cardlab.db.store.meters import behind_sensors
+from cardlab.profilers.devices import HardwareDevice, open_platform
 from tests.cli.run import Result, command
 from tests.conftest import surround
 
@@ -97,6 +99,22 @@ def test_a_calibrated_sensor_counts_once(lab: Path) -> None:
         as_read = best_for_plan(store, stored, str(lab))
     assert again.regret95 == found["regret95"] != as_read.regret95
     assert f"at most {max(found['regret95'], 0.001):.1%} dearer" in measured.err
+
+
+def test_a_device_is_found_by_the_label_that_the_database_knows(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has to repeat --name: the board was given its label once, and calls itself as its maker does."""
+
+    def real(name: str, *, label: str | None) -> HardwareDevice:
+        found = open_platform(name)
+        found.identity = replace(found.identity, name=label or "tegra-ubuntu")
+        return found
+
+    monkeypatch.setattr("cardlab.workflows.profile.open_platform", real)
+    words = ("profile-device", "--platform", "simulated:agx-orin-1:x", *TASK, "--frequencies")
+    assert command(*words, "max", "--name", "board").code == 0
+    measured = command(*words, "best", "--for-plan", str(lab), "--budget", "90s", "--json")
+    assert measured.code == 0, measured.err
+    assert measured.document["device"]["name"] == "board" and measured.document["for_plan"]
 
 
 def test_a_server_is_measured_for_the_plan_of_its_devices(lab: Path) -> None:
