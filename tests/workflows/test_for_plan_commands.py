@@ -12,6 +12,7 @@ import pytest
 from cardlab import best_for_plan, open_store
 from cardlab.db.store.meters import behind_sensors
 from cardlab.profilers.devices import HardwareDevice, open_platform
+from cardlab.workflows.for_plan import plan_search, read_plan
 from tests.cli.run import Result, command
 from tests.conftest import surround
 
@@ -97,6 +98,9 @@ def test_a_calibrated_sensor_counts_once(lab: Path) -> None:
         stored = store.runs.get(measured.document["run_id"])
         again = best_for_plan(store, behind_sensors(store.runs, stored), str(lab))
         as_read = best_for_plan(store, stored, str(lab))
+        search = plan_search(store, read_plan(str(lab)), stored.run, metered=True)
+        judged = search.judge(stored, search.part.allowed_hz)
+    assert judged is not None and judged.regret95 == found["regret95"]
     assert again.regret95 == found["regret95"] != as_read.regret95
     assert f"at most {max(found['regret95'], 0.001):.1%} dearer" in measured.err
 
