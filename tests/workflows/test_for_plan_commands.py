@@ -146,7 +146,7 @@ def test_a_search_goes_on_for_the_plan_that_it_was_begun_for(lab: Path) -> None:
     # The same scenario, from another folder.
     moved = lab.parent / "moved"
     moved.mkdir()
-    whole = command(*BEST, "--for-plan", shutil.copy(lab, moved / "lab.toml"), "--json", "--resume")
+    whole = command(*BEST, "--for-plan", shutil.copy(str(lab), str(moved / "lab.toml")), "--json", "--resume")
     assert points(whole)[: len(done)] == done and len(points(whole)) >= 3
     assert whole.document["run_id"] == cut.document["run_id"] and whole.document["best_for_plan"]["known"]
 
