@@ -353,7 +353,10 @@ def _ones(problem: Problem, hz: Array, metered: bool) -> PartyDraws:
 
 
 def _assumed(problems: Sequence[Problem]) -> tuple[str, ...]:
-    words = ["the other parties and the link are as known: their uncertainty is not counted"]
+    words = [
+        "the other parties and the link are as known: their uncertainty is not counted",
+        "between its points a side of a cut has an interpolated share of a step's time",
+    ]
     if len(problems) > ROUNDS:
         words.append(f"the first {ROUNDS} of {len(problems)} rounds stand for all")
     return tuple(words)
@@ -500,12 +503,16 @@ def _or_none(hz: float) -> float | None:
     return None if np.isnan(hz) else float(hz)
 
 
-def plan_words(search: PlanSearch, measured: Profile, left_out_s: float | None) -> str:
-    """One line for people; `left_out_s`: what measuring the other frequencies would have taken, None if unknown."""
+def plan_words(search: PlanSearch, measured: Profile, left_out_s: float | None) -> tuple[str, ...]:
+    """What was found, and what was assumed, a line each.
+
+    `left_out_s`: what measuring the other frequencies would have taken, None if unknown.
+    """
     try:
-        return _found_words(found_for_plan(search, measured), left_out_s)
+        found = found_for_plan(search, measured)
     except BadDataError as error:
-        return f"warning: the plan is not decided: {error}"
+        return (f"warning: the plan is not decided: {error}",)
+    return _found_words(found, left_out_s), f"assumed: {'; '.join(found.assumptions)}"
 
 
 def _found_words(found: BestForPlan, left_out_s: float | None) -> str:

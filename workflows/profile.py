@@ -144,7 +144,8 @@ def profile(
             say(_unreached(measured, options.budget))
         if search is not None:
             left_s = _left_out_s(options, platform, workload, measured, search.part.allowed_hz)
-            say(plan_words(search, behind_sensors(kept.runs, measured), left_s))
+            for line in plan_words(search, behind_sensors(kept.runs, measured), left_s):
+                say(line)
         elif searches(options):
             best = searched(behind_sensors(kept.runs, measured))
             say(search_words(best, _left_out_s(options, platform, workload, measured)))
