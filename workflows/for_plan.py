@@ -206,12 +206,16 @@ def _allowed(asked: PlanAsked, index: int, offered_hz: tuple[float, ...]) -> tup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSearch:
-    """A plan with one party open, ready to be asked what another point of it would tell."""
+    """A plan with one party open, ready to be asked what another point of it would tell.
+
+    `rounds`: the first round of each of its problems.
+    """
 
     store: Store
     asked: PlanAsked
     part: Part
     open: OpenPlan
+    rounds: tuple[int, ...]
     assumptions: tuple[str, ...]
 
     def judge(self, profile: Profile, offered_hz: tuple[float, ...]) -> OpenDecisions | None:
@@ -319,12 +323,17 @@ def plan_search(store: Store, asked: PlanAsked, run: Run, *, metered: bool) -> P
     try:
         who = taking_part(store, request, run, serves=part.serves, metered=metered)
         found = gather_of(store, request, who, asked.file.rounds or 1)
-        problems = tuple({id(p): p for p in found.problems}.values())
+        # Rounds differ in their rates alone; those with the same are decided once.
+        first: dict[tuple[bytes, bytes], tuple[int, Problem]] = {}
+        for number, problem in enumerate(found.problems, start=1):
+            first.setdefault((problem.uplink_bps.tobytes(), problem.downlink_bps.tobytes()), (number, problem))
+        problems = tuple(problem for _, problem in first.values())
         search = PlanSearch(
             store=store,
             asked=asked,
             part=part,
             open=OpenPlan(problems=problems[:ROUNDS], device=part.index),
+            rounds=tuple(number for number, _ in first.values()),
             assumptions=(*found.assumptions, *_assumed(problems)),
         )
         # With a party in it that takes a watt: what nobody knows of the others is said now.
@@ -482,7 +491,7 @@ def found_for_plan(search: PlanSearch, profile: Profile) -> BestForPlan:
         serves=part.serves,
         decisions=tuple(
             PlannedChoice(
-                round=one.problem + 1,
+                round=search.rounds[one.problem],
                 device=names[one.device],
                 cut=int(one.cut[place]),
                 server_frequency_hz=_or_none(one.server_hz[place]),

@@ -365,3 +365,16 @@ def test_of_a_million_choices_fewer_draws_are_taken(
     assert whole is not None and few is not None
     assert (whole[0].regrets[0].shape[0], few[0].regrets[0].shape[0]) == (400, 100)
     assert few[0].regret95 == pytest.approx(whole[0].regret95, abs=0.005) and few[0].known
+
+
+def test_rounds_with_rates_of_their_own_are_decided_each(known: Store, tmp_path: Path) -> None:
+    """A drawn channel: every round is a plan of its own, and they are known together."""
+    text = 'rounds = 3\n[link]\nchannel = "normal"\nfading = "rayleigh"\n' + LAB.replace(RATES, "")
+    run = run_of(BOARD, TRUTH)
+    search = plan_search(known, read_plan(asked(tmp_path, text)), run, metered=True)
+    found = found_for_plan(search, searched(search, run, TRUTH, np.random.default_rng(1)))
+    assert [d.round for d in found.decisions] == [1, 2, 3] and found.known
+    rates = {(float(p.uplink_bps[0]), float(p.downlink_bps[0])) for p in search.open.problems}
+    assert len(rates) == len(search.open.problems) == 3
+    steady = text.replace("rayleigh", "none")
+    assert len(plan_search(known, read_plan(asked(tmp_path, steady)), run, metered=True).open.problems) == 1
