@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from cardlab.core.laws.base import Array, SeparableLaw
 from cardlab.core.laws.latency import AffineInverse
 from cardlab.core.laws.power import PowerLaw, Ridge, StaticCubic, StaticLinearCubic
 
+Mask = NDArray[np.bool_]
 # The optimum counts as known when the chosen frequency spends at most this much more than the best, at 95 %.
 KNOWN = 0.02
 # Three points fit nearly every law.
@@ -59,6 +61,14 @@ class StepPoint:
     seconds_error: float = 0.0
 
 
+class Seen(NamedTuple):
+    """A value at one offered frequency, and its relative standard error, 0 where that is not known."""
+
+    frequency_hz: float
+    value: float
+    error: float = 0.0
+
+
 @dataclass(frozen=True)
 class Belief:
     """What is believed of the energy of a piece of work.
@@ -72,7 +82,7 @@ class Belief:
     offered_hz: Array
     seconds: Array
     energies_j: Array
-    measured: NDArray[np.bool_]
+    measured: Mask
 
     @cached_property
     def regrets(self) -> Array:
@@ -139,24 +149,27 @@ def believe(offered_hz: Sequence[float], points: Sequence[StepPoint]) -> Belief:
     offered = np.asarray(sorted(offered_hz), dtype=float)
     at = np.asarray([int(np.argmin(np.abs(offered - point.frequency_hz))) for point in points])
     draw = np.random.default_rng(_SEED)
-    power = _Curves(
-        offered,
-        at,
-        np.asarray([p.power_w for p in points]),
-        np.asarray([p.power_error for p in points]),
-        (StaticCubic(), StaticLinearCubic(), PowerLaw(), Ridge()),
-    )
-    seconds = _Curves(
-        offered,
-        at,
-        np.asarray([p.seconds for p in points]),
-        np.asarray([p.seconds_error for p in points]),
-        (AffineInverse(),),
-    )
     measured = np.zeros(offered.size, dtype=bool)
     measured[at] = True
-    times = seconds.drawn(draw)
-    return Belief(offered, times, power.drawn(draw) * times, measured)
+    times = drawn_seconds(offered, [Seen(p.frequency_hz, p.seconds, p.seconds_error) for p in points], draw)
+    powers = drawn_powers(offered, [Seen(p.frequency_hz, p.power_w, p.power_error) for p in points], draw)
+    return Belief(offered, times, powers * times, measured)
+
+
+def drawn_seconds(offered_hz: Array, seen: Sequence[Seen], draw: np.random.Generator) -> Array:
+    """Curves of the time of a piece of work [DRAWS, G] that agree with what was seen."""
+    return _curves(offered_hz, seen, (AffineInverse(),)).drawn(draw)
+
+
+def drawn_powers(offered_hz: Array, seen: Sequence[Seen], draw: np.random.Generator) -> Array:
+    """Curves of a power [DRAWS, G] that agree with what was seen."""
+    return _curves(offered_hz, seen, (StaticCubic(), StaticLinearCubic(), PowerLaw(), Ridge())).drawn(draw)
+
+
+def _curves(offered_hz: Array, seen: Sequence[Seen], laws: Sequence[SeparableLaw]) -> _Curves:
+    at = np.asarray([int(np.argmin(np.abs(offered_hz - one.frequency_hz))) for one in seen])
+    values, errors = np.asarray([one.value for one in seen]), np.asarray([one.error for one in seen])
+    return _Curves(offered_hz, at, values, errors, laws)
 
 
 class _Curves:

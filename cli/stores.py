@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 from cardlab.cli.parameters import Shared
@@ -24,8 +25,11 @@ def open_shared(shared: Shared, *, create: bool = False) -> Store:
 
 
 @contextmanager
-def opening(shared: Shared) -> Iterator[Callable[[], Store]]:
-    """What opens the store of a command that writes, once it is known that there is something to write."""
+def opening(shared: Shared, *, create: bool = True) -> Iterator[Callable[[], Store]]:
+    """What opens the store of a command that writes, once it is known that there is something to write.
+
+    Asked again, it is the same store. Without `create` there must be one.
+    """
     with ExitStack() as stack:
         # Nothing to close where nothing was opened.
-        yield lambda: stack.enter_context(open_shared(shared, create=True))
+        yield cache(lambda: stack.enter_context(open_shared(shared, create=create)))

@@ -131,6 +131,7 @@ class RunRow(Row):
     memory_budget_bytes: Mapped[int | None] = mapped_column(BigInteger)
     sitting: Mapped[str | None] = mapped_column(String(64))
     expected_notes: Mapped[Lines | None]
+    for_plan: Mapped[str | None] = mapped_column(String(200))
     options: Mapped[Document]
     provenance: Mapped[Document]
     started_at: Mapped[str] = mapped_column(String(40), index=True)

@@ -9,6 +9,7 @@ from cardlab.card import load_scenario, solve
 from cardlab.card.problem.calibrated_file import CalibratedDevice, CalibratedScenario, load_calibrated
 from cardlab.card.problem.check import check_objective, check_scenario
 from cardlab.card.problem.from_db import Gathered, Request, gather
+from cardlab.card.problem.governed import governors_of
 from cardlab.card.problem.parties import Given
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import CHANNELS, SCHEMES, Constraints, LinkSpec, Objective, Scenario, SftSpec
@@ -227,9 +228,24 @@ def _changed(scenario: Scenario, options: PlanOptions) -> Scenario:
 def _from_database(store: Store, options: PlanOptions, file: CalibratedScenario) -> Plan:
     """A plan with measured constants; what the command line says wins over what the file says."""
     scheme = options.scheme or file.scheme or SCHEMES[0]
+    request = calibrated_request(options, file)
+    found = gather(store, request, options.rounds or file.rounds or 1)
+    found = replace(found, notes=(*found.notes, *stale_of(store, found.fits)))
+    if scheme == "sft":
+        compression = options.compression or (file.objective.compression if "compression" in file.given else None)
+        return store.plans.add(_shared_plan(store, found, options, file, compression), utc_now())
+    made = plan_rounds(found.problems, uncertainty=found.uncertainty, datasheet=found.datasheet, inputs=found.inputs)
+    governors = governors_of(store, found.server_profile, found.problem.devices, found.profiles)
+    made = replace(made, side_by_side=side_by_side(found.problem, made.rounds[0], governors, found.task))
+    return store.plans.add(_extended(made, found.problem, options), utc_now())
+
+
+def calibrated_request(options: PlanOptions, file: CalibratedScenario) -> Request:
+    """What a plan from the database is asked by these options and this file. Raises UsageError where they collide."""
+    scheme = options.scheme or file.scheme or SCHEMES[0]
     _check_file(file, options, scheme)
     objective = _objective(file.objective, options)
-    request = Request(
+    return Request(
         server=options.server or (None if file.server is None else file.server.name),
         devices=options.devices or tuple(d.name for d in file.devices),
         given=() if options.devices else tuple(_given(d) for d in file.devices),
@@ -250,14 +266,6 @@ def _from_database(store: Store, options: PlanOptions, file: CalibratedScenario)
         constraints=_constraints(file.constraints, options),
         assumed=_assumed(options, file, scheme),
     )
-    found = gather(store, request, options.rounds or file.rounds or 1)
-    found = replace(found, notes=(*found.notes, *stale_of(store, found.fits)))
-    if scheme == "sft":
-        compression = options.compression or (objective.compression if "compression" in file.given else None)
-        return store.plans.add(_shared_plan(store, found, options, file, compression), utc_now())
-    made = plan_rounds(found.problems, uncertainty=found.uncertainty, datasheet=found.datasheet, inputs=found.inputs)
-    made = replace(made, side_by_side=side_by_side(found.problem, made.rounds[0], found.governors, found.task))
-    return store.plans.add(_extended(made, found.problem, options), utc_now())
 
 
 def _given(device: CalibratedDevice) -> Given:

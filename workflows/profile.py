@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from cardlab.calibrate.best_frequency import begin_search, check_searchable, following
 from cardlab.core import plausible
@@ -35,7 +36,7 @@ from cardlab.profilers.measure.estimate import (
     whole_step_seconds,
 )
 from cardlab.profilers.measure.runtimes import open_runtime
-from cardlab.profilers.measure.session import Observer, Request, restore, run_session
+from cardlab.profilers.measure.session import Observer, Request, new_run, restore, run_session
 from cardlab.profilers.measure.sweep import (
     choose_frequencies,
     choose_memory_frequencies,
@@ -45,6 +46,7 @@ from cardlab.profilers.measure.sweep import (
 from cardlab.profilers.runtime.quantization import choose_quantization
 from cardlab.profilers.runtime.workbench import Workload
 from cardlab.workflows.connect import Say, silent
+from cardlab.workflows.for_plan import PlanAsked, part_of, plan_search, plan_words, read_plan
 from cardlab.workflows.labels import keep_label
 from cardlab.workflows.observers import SilentObserver
 from cardlab.workflows.opening import Opening, opened
@@ -89,8 +91,13 @@ def profile(
     with _opened(options) as platform:
         # From here on everything counts: loading, measuring, waiting, codecs.
         deadline = Deadline.after(platform.timer, budget_s)
+        asked = None if options.for_plan is None else read_plan(options.for_plan)
+        # What others must have measured is there before anything is measured here.
+        kept = None if asked is None else opened(store)
+        if kept is not None:
+            keep_label(kept, platform, options.name)
         # Before the workload, which takes seconds to load and to measure.
-        planned = _planned(options, platform)
+        planned = _planned(options, platform, asked)
         _check_budget(platform, options.budget, budget_s)
         workload = _workload(options, platform)
         if options.compression:
@@ -103,8 +110,9 @@ def profile(
         if platform.identity_problem is not None:
             say(f"warning: {platform.identity_problem}")
         # Only now, so that options or a device that cannot be used leave no empty database behind.
-        kept = opened(store)
-        keep_label(kept, platform, options.name)
+        if kept is None:
+            kept = opened(store)
+            keep_label(kept, platform, options.name)
         request = Request(
             workload=workload,
             planned=planned,
@@ -114,6 +122,7 @@ def profile(
             resume=options.resume,
             deadline=deadline,
             following=following if searches(options) else None,
+            for_plan=None if asked is None else asked.identity,
             power_per_segment=options.power_per_segment,
             memory_budget_bytes=_memory_budget(options, platform),
             options={
@@ -123,6 +132,12 @@ def profile(
                 "whole_step": options.whole_step,
             },
         )
+        search = None
+        if asked is not None:
+            search = plan_search(kept, asked, new_run(platform, request), metered=platform.meter is not None)
+            request = replace(
+                request, following=partial(following, judge=search.judge, allowed_hz=search.part.allowed_hz)
+            )
         began_at = utc_now()
         measured = run_session(kept, platform, request, progress or SilentObserver())
         if options.resume and measured.run.started_at >= began_at:
@@ -134,7 +149,11 @@ def profile(
             say(_unreached(measured, options.budget))
         if options.readonly and platform.frequencies():
             say(_LEFT_TO_THE_GOVERNOR)
-        if searches(options):
+        if search is not None:
+            left_s = _left_out_s(options, platform, workload, measured, search.part.allowed_hz)
+            for line in plan_words(search, behind_sensors(kept.runs, measured), left_s):
+                say(line)
+        elif searches(options):
             best = searched(behind_sensors(kept.runs, measured))
             say(search_words(best, _left_out_s(options, platform, workload, measured)))
         if options.compression:
@@ -212,7 +231,7 @@ def dry_run(options: ProfileOptions) -> DryRun:
     with _opened(options) as platform:
         # The workload is resolved too: a wrong one is named before anybody waits for it.
         workload = _workload(options, platform)
-        planned = _planned(options, platform)
+        planned = _planned(options, platform, None if options.for_plan is None else read_plan(options.for_plan))
         _check_budget(platform, options.budget, budget_s)
         timing_s, step_s = timing_seconds(platform, workload, TimingPolicy(repeats=options.repeats))
         seconds, reached = estimate_seconds(platform, planned, timing_s, step_s), len(planned)
@@ -275,12 +294,24 @@ def check_options(options: ProfileOptions) -> None:
             "--frequencies best looks for one frequency, and --memory-frequencies sweeps another one too",
             remedy="leave --memory-frequencies out, or name --frequencies",
         )
+    if options.for_plan is not None:
+        _check_for_plan(options)
     # Only a value that differs from the default was certainly asked for.
     if options.readonly and options.frequencies != ProfileOptions().frequencies:
         raise UsageError(
             "--readonly measures at the frequency as found, and --frequencies names others",
             remedy="leave one of them out",
         )
+
+
+def _check_for_plan(options: ProfileOptions) -> None:
+    if not searches(options):
+        raise UsageError(
+            "--for-plan says what --frequencies best looks for",
+            remedy="add --frequencies best, or leave --for-plan out",
+        )
+    if options.load_command is not None:
+        raise UsageError("--for-plan measures for a plan of a model", remedy="name a --model, or leave --for-plan out")
 
 
 # A load has no task, so these would be dropped in silence; the flag is named in the refusal.
@@ -390,16 +421,20 @@ def _workload(options: ProfileOptions, platform: HardwareDevice) -> Workload:
 
 
 def _left_out_s(
-    options: ProfileOptions, platform: HardwareDevice, workload: Workload, measured: Profile
+    options: ProfileOptions,
+    platform: HardwareDevice,
+    workload: Workload,
+    measured: Profile,
+    allowed_hz: tuple[float, ...] | None = None,
 ) -> float | None:
     """Time in the device's that the frequencies left out would have taken; None for a load, whose length varies."""
     timing_s, step_s = timing_seconds(platform, workload, TimingPolicy(repeats=options.repeats))
     if timing_s is None:
         return None
-    return estimate_seconds(platform, left_out(measured), timing_s, step_s) - idle_s(platform)
+    return estimate_seconds(platform, left_out(measured, allowed_hz), timing_s, step_s) - idle_s(platform)
 
 
-def _planned(options: ProfileOptions, platform: HardwareDevice) -> tuple[PlannedPoint, ...]:
+def _planned(options: ProfileOptions, platform: HardwareDevice, asked: PlanAsked | None) -> tuple[PlannedPoint, ...]:
     if options.power_per_segment and platform.meter is None:
         raise UsageError(
             f"--power-per-segment has no effect: {platform.identity.name} has no power meter",
@@ -407,6 +442,9 @@ def _planned(options: ProfileOptions, platform: HardwareDevice) -> tuple[Planned
         )
     if options.readonly:
         return plan_points((), SWEEP_SEED)
+    if asked is not None:
+        part = part_of(asked, platform.identity, platform.frequencies(), metered=platform.meter is not None)
+        return begin_search(part.allowed_hz)
     if searches(options):
         check_searchable(platform.frequencies(), platform.meter is not None, platform.identity.name)
         return begin_search(platform.frequencies())

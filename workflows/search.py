@@ -7,6 +7,9 @@ from cardlab.core.errors import BadDataError
 from cardlab.core.plain import Document, to_plain
 from cardlab.core.records.measurement import PlannedPoint, Profile
 from cardlab.core.text import duration
+from cardlab.db.store import Store
+from cardlab.workflows.for_plan import BestForPlan, best_for_plan
+from cardlab.workflows.opening import Opening, opened
 from cardlab.workflows.options.profile import ProfileOptions
 
 BEST = "best"
@@ -25,18 +28,30 @@ def searched(measured: Profile) -> BestFrequency | str:
         return error.message
 
 
-def searched_document(options: ProfileOptions, measured: Profile) -> Document:
+def searched_document(store: Store | Opening, options: ProfileOptions, measured: Profile) -> Document:
     """What a search found, as JSON has it; {} where nothing was searched for."""
     if not searches(options):
         return {}
+    if options.for_plan is not None:
+        decided = for_plan(opened(store), options.for_plan, measured)
+        return {"best_for_plan": None if isinstance(decided, str) else to_plain(decided)}
     found = searched(measured)
     return {"best_frequency": None if isinstance(found, str) else to_plain(found)}
 
 
-def left_out(measured: Profile) -> tuple[PlannedPoint, ...]:
-    """Offered frequencies that the search did not visit."""
+def for_plan(store: Store, scenario: str, measured: Profile) -> BestForPlan | str:
+    """What a plan decides by a profile, else why nothing is known of it."""
+    try:
+        return best_for_plan(store, measured, scenario)
+    except BadDataError as error:
+        return error.message
+
+
+def left_out(measured: Profile, allowed_hz: tuple[float, ...] | None = None) -> tuple[PlannedPoint, ...]:
+    """Offered frequencies (of those allowed) that the search did not visit."""
     visited = {point.requested_hz for point in measured.points}
-    left = [hz for hz in measured.run.offered_hz or () if hz not in visited]
+    every = (measured.run.offered_hz or ()) if allowed_hz is None else allowed_hz
+    left = [hz for hz in every if hz not in visited]
     return tuple(PlannedPoint(index=n, requested_hz=hz) for n, hz in enumerate(left))
 
 

@@ -86,20 +86,23 @@ _SHARED = ("bandwidth_hz", "spectrum", "server_sharing", "blocks", "codec", "bit
 _WITHOUT = "leave it out, or plan without --from-db"
 
 
-def load_calibrated(name_or_path: str | Path) -> CalibratedScenario:
-    """The file's scenario. Raises ScenarioError naming file, line and key of what is wrong or is measured."""
-    return parse_calibrated(*scenario_text(name_or_path))
+def load_calibrated(name_or_path: str | Path, *, instead: str = _WITHOUT) -> CalibratedScenario:
+    """The file's scenario. Raises ScenarioError naming file, line and key of what is wrong or is measured.
+
+    `instead` is the remedy for a key that the database knows.
+    """
+    return parse_calibrated(*scenario_text(name_or_path), instead=instead)
 
 
-def parse_calibrated(text: str, source: str = "scenario") -> CalibratedScenario:
+def parse_calibrated(text: str, source: str = "scenario", *, instead: str = _WITHOUT) -> CalibratedScenario:
     """The scenario over calibrated devices that a TOML text describes; `source` names it in messages."""
     document, reader = read_toml(text, source), Reader(text, source)
     for key in document:
         if key == "task":
-            raise reader.error("", key, "comes from the database", _WITHOUT)
+            raise reader.error("", key, "comes from the database", instead)
         if key not in _TOP:
             raise reader.error("", key, "is no key of a scenario", f"known keys: {', '.join(_TOP)}")
-    _refuse_measured(document, reader)
+    _refuse_measured(document, reader, instead)
     values: dict[str, Any] = {n: reader.spec(kind, document[n], n) for n, kind in _TABLES.items() if n in document}
     if "sft" in document:
         values["sft"] = reader.spec(SftSpec, document["sft"], "sft")
@@ -115,7 +118,7 @@ def parse_calibrated(text: str, source: str = "scenario") -> CalibratedScenario:
     return found
 
 
-def _refuse_measured(document: dict[str, Any], reader: Reader) -> None:
+def _refuse_measured(document: dict[str, Any], reader: Reader, instead: str) -> None:
     measured = {
         "server": {f.name for f in fields(ServerSpec)} - {f.name for f in fields(CalibratedServer)},
         "devices": {f.name for f in fields(DeviceSpec)} - {f.name for f in fields(CalibratedDevice)},
@@ -126,7 +129,7 @@ def _refuse_measured(document: dict[str, Any], reader: Reader) -> None:
         for index, one in enumerate(found if isinstance(found, list) else [found]):
             for key in one if isinstance(one, dict) else ():
                 if key in keys:
-                    raise reader.error(table, key, "comes from the database", _WITHOUT, index)
+                    raise reader.error(table, key, "comes from the database", instead, index)
 
 
 def _check(found: CalibratedScenario) -> None:

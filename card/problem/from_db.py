@@ -13,7 +13,6 @@ from cardlab.card.problem.check import check_constraints
 from cardlab.card.problem.codec_times import Codecs, codecs_of
 from cardlab.card.problem.datasheet import datasheet_problem
 from cardlab.card.problem.device_offers import DeviceChoices, curves_of, held_hz, held_power_w
-from cardlab.card.problem.governed import Governors, governors_of
 from cardlab.card.problem.inputs import PlanInputs
 from cardlab.card.problem.measured import (
     Fits,
@@ -52,7 +51,7 @@ from cardlab.core.records.workload import Analysis
 from cardlab.core.text import subject
 from cardlab.db.store import Store
 
-__all__ = ["UNTIMED", "Gathered", "Request", "gather"]
+__all__ = ["UNTIMED", "Gathered", "Request", "TakingPart", "check_powers", "device_choices", "gather", "gather_of"]
 
 UNTIMED = "encode, decode and the handling of adapters take no time (not measured: profile-device --compression)"
 _NUMBERED = "encode and decode take no time (compression as a number names no codec that was timed)"
@@ -64,7 +63,7 @@ class Gathered:
 
     `statistics` are problems on draws of the channel that are not those of the rounds (the rounds' own problem where
     nothing is drawn); `local_s` is the time of the whole model on each device for a mini-batch [M], NaN unknown.
-    `governors`: what the parties do where nobody holds their frequency.
+    `server_profile`, `profiles`: what the parties' own numbers were read from; devices [M] as in the problem.
     """
 
     problems: tuple[Problem, ...]
@@ -78,7 +77,8 @@ class Gathered:
     fits: tuple[str, ...]
     runs: tuple[str, ...]
     codecs: Codecs
-    governors: Governors
+    server_profile: Profile
+    profiles: tuple[Profile, ...]
     links: tuple[str, ...]
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]
@@ -108,6 +108,28 @@ def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
     Raises NotFoundError or PlanError naming what is missing and the option or command that gives it.
     """
     link = _link(store, request)
+    return _assembled(store, request, link, _taking_part(store, request)).gathered(rounds)
+
+
+def gather_of(store: Store, request: Request, taking_part: TakingPart, rounds: int = 1) -> Gathered:
+    """The same of these parties: one of them may stand for a device that is only being measured."""
+    return _assembled(store, request, _link(store, request), taking_part).gathered(rounds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakingPart:
+    """Who takes part, and what is known of each; `choices` None where devices hold their frequency."""
+
+    task: Task
+    server: Device
+    server_profile: Profile
+    server_fits: Fits
+    parties: Sequence[Party]
+    profiles: Sequence[Profile]
+    choices: DeviceChoices | None
+
+
+def _taking_part(store: Store, request: Request) -> TakingPart:
     server = find_server(store, request)
     parties = find_devices(store, request, server)
     serving = Party(device=server)
@@ -115,26 +137,38 @@ def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
     check_constraints(request.constraints, task.architecture.layers)
     profiles = [newest_profile(store, party, task) for party in parties]
     server_profile = newest_profile(store, serving, task)
-    fits = server_fits(store, server, task, server_profile)
-    choices = None
-    if request.objective.device_frequencies == "all":
-        choices = _choices(store, request, parties, profiles)
-    codecs = codecs_of(store, [p.run.device.key for p in profiles], server.key, task.uid)
-    found = _Assembly(
-        request=request,
-        link=link,
-        server=server,
+    return TakingPart(
         task=task,
+        server=server,
+        server_profile=server_profile,
+        server_fits=server_fits(store, server, task, server_profile),
         parties=parties,
         profiles=profiles,
-        fits=fits,
-        server_profile=server_profile,
-        codecs=codecs,
-        governors=governors_of(store, server_profile, [p.label for p in parties], profiles),
-        choices=choices,
-        shared_keys=_shared_keys(store, [*profiles, server_profile]),
+        choices=device_choices(store, request, parties, profiles),
     )
-    return found.gathered(rounds)
+
+
+def _assembled(store: Store, request: Request, link: Link | None, who: TakingPart) -> _Assembly:
+    return _Assembly(
+        request=request,
+        link=link,
+        server=who.server,
+        task=who.task,
+        parties=who.parties,
+        profiles=who.profiles,
+        fits=who.server_fits,
+        server_profile=who.server_profile,
+        codecs=codecs_of(store, [p.run.device.key for p in who.profiles], who.server.key, who.task.uid),
+        choices=who.choices,
+        shared_keys=_shared_keys(store, [*who.profiles, who.server_profile]),
+    )
+
+
+def device_choices(
+    store: Store, request: Request, parties: Sequence[Party], profiles: Sequence[Profile]
+) -> DeviceChoices | None:
+    """What each device offers, as its fits say; None where devices hold their frequency."""
+    return _choices(store, request, parties, profiles) if request.objective.device_frequencies == "all" else None
 
 
 def _choices(store: Store, request: Request, parties: Sequence[Party], profiles: Sequence[Profile]) -> DeviceChoices:
@@ -147,13 +181,18 @@ def _choices(store: Store, request: Request, parties: Sequence[Party], profiles:
             "no device has a frequency to choose: each was profiled at one",
             remedy="profile a device at several (profile-device --frequencies 8), or use --device-frequencies held",
         )
+    check_powers(choices, given)
+    return choices
+
+
+def check_powers(choices: DeviceChoices, given: Sequence[Given]) -> None:
+    """Raise PlanError where a power that holds for one frequency is given of a device that may take several."""
     for curves, one in zip(choices.curves, given, strict=True):
         if one.power_w is not None and curves.frequency_hz.size > 1:
             raise PlanError(
                 f"power_w of {curves.label!r} is of one frequency, and {curves.label!r} may choose among several",
                 remedy="leave power_w out, or use --device-frequencies held",
             )
-    return choices
 
 
 def _link(store: Store, request: Request) -> Link | None:
@@ -211,7 +250,6 @@ class _Assembly:
     fits: Fits
     server_profile: Profile
     codecs: Codecs
-    governors: Governors
     choices: DeviceChoices | None
     shared_keys: tuple[str, ...]
 
@@ -243,7 +281,8 @@ class _Assembly:
                 dict.fromkeys([*(p.run.uid for p in self.profiles), self.server_profile.run.uid, *self.codecs.runs])
             ),
             codecs=self.codecs,
-            governors=self.governors,
+            server_profile=self.server_profile,
+            profiles=tuple(self.profiles),
             links=() if self.link is None else (self.link.uid,),
             assumptions=(*self.request.assumed, *assumed),
             notes=self._notes(),

@@ -120,7 +120,7 @@ def _can_serve(device: Device) -> bool:
 def find_devices(store: Store, request: Request, server: Device) -> list[Party]:
     """The named devices, else all but the server and imports. Raises PlanError naming --device."""
     if request.devices:
-        parties = [_party(store, label) for label in request.devices]
+        parties = [find_party(store, label) for label in request.devices]
         for party in parties:
             if parties.count(party) > 1:
                 raise PlanError(f"device {party.label!r} is named twice", remedy="name each --device once")
@@ -148,7 +148,8 @@ def _told_apart(parties: list[Party]) -> list[Party]:
     return parties
 
 
-def _party(store: Store, label: str) -> Party:
+def find_party(store: Store, label: str) -> Party:
+    """The device of that label or key, or of LABEL@MODE. Raises NotFoundError."""
     try:
         return Party(device=store.devices.resolve(label))
     except NotFoundError:

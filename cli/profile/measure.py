@@ -25,9 +25,11 @@ def profile_device(options: ProfileOptions, shared: Shared) -> None:
     from cardlab.cli.profile.profile_text import print_profile
     from cardlab.workflows.search import searched_document
 
-    with opening(shared) as store, make_observer(quiet=shared.json) as observer:
+    # Whoever measures for a plan needs a database that holds its other parties.
+    with opening(shared, create=options.for_plan is None) as store, make_observer(quiet=shared.json) as observer:
         measured = profile(store, options, observer, note)
-    print_profile(measured, shared.json, searched_document(options, measured))
+        found = searched_document(store, options, measured)
+    print_profile(measured, shared.json, found)
 
 
 def _dry_run(options: ProfileOptions, shared: Shared) -> None:
@@ -55,4 +57,5 @@ def _dry_run(options: ProfileOptions, shared: Shared) -> None:
         memory = "" if p.memory_hz is None else f", memory {si(p.memory_hz, 'Hz')}"
         print_line(f"  {asked}{memory}{' (anchor)' if p.anchor else ''}")
     if found.searches:
-        print_line("  and then whichever tells most, until the best is known: 2 to 6 more, usually")
+        wanted = "the best is known: 2 to 6 more" if options.for_plan is None else "the plan is decided: none to 6 more"
+        print_line(f"  and then whichever tells most, until {wanted}, usually")

@@ -68,6 +68,7 @@ class Run:
         memory_budget_bytes: memory that a model could really have when the run began, None if unknown.
         sitting: made once in each process; runs of one sitting share its warm caches, heat and luck.
         expected_notes: of a split run without a plan, what its predictions rest on and lack: marks of their inputs.
+        for_plan: name and digest of the scenario whose plan its points were chosen for; None where none was.
         options: resolved options (repeats, readonly...), for people only.
         provenance: of everything measured in it.
         started_at: UTC, ISO 8601.
@@ -86,6 +87,7 @@ class Run:
     memory_budget_bytes: int | None = None
     sitting: str | None = None
     expected_notes: tuple[str, ...] = ()
+    for_plan: str | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     provenance: Provenance
     started_at: str

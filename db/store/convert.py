@@ -97,6 +97,7 @@ def run_record(
         memory_budget_bytes=row.memory_budget_bytes,
         sitting=row.sitting,
         expected_notes=tuple(row.expected_notes or ()),
+        for_plan=row.for_plan,
         options=row.options,
         provenance=Provenance.from_plain(row.provenance),
         started_at=row.started_at,

@@ -292,6 +292,7 @@ def _run_row(session: Session, run: Run) -> RunRow:
         memory_budget_bytes=run.memory_budget_bytes,
         sitting=run.sitting,
         expected_notes=list(run.expected_notes) or None,
+        for_plan=run.for_plan,
         options=to_plain(run.options),
         provenance=run.provenance.as_plain(),
         started_at=run.started_at,

@@ -131,6 +131,7 @@ class Agent:
             "planned": self._plan(),
             "offered_hz": list(self.offered_hz),
             "expected_notes": None,
+            "for_plan": None,
             "memory_budget_bytes": self.free_bytes,
             "sitting": SITTING,
             "options": {"agent": AGENT_VERSION, "repeats": self.options.repeats, "readonly": self.options.readonly},

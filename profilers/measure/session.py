@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cardlab.core.errors import DeviceError
+from cardlab.core.errors import DeviceError, UsageError
 from cardlab.core.identity import SITTING, new_uid
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Environment
@@ -76,6 +76,7 @@ class Request:
         power_per_segment: also run each segment alone under the meter.
         deadline: when the command's time ends; what it does not hold is left undone, to be resumed.
         following: is asked after the planned points for one more, given what was measured; None where these are all.
+        for_plan: name and digest of the scenario that the points are chosen for; None for none.
         options: resolved options to store with the run, for people.
     """
 
@@ -89,6 +90,7 @@ class Request:
     power_per_segment: bool = False
     deadline: Deadline | None = None
     following: Callable[[Profile], PlannedPoint | None] | None = None
+    for_plan: str | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -145,6 +147,12 @@ def _begin(store: Store, device: HardwareDevice, request: Request, observer: Obs
         store.runs.begin(run)
         observer.run_started(run, False)
         return run, {}
+    if unfinished.run.for_plan != run.for_plan:
+        begun, now = unfinished.run.for_plan or "none", run.for_plan or "none"
+        raise UsageError(
+            f"the run to go on with was begun for another plan ({begun}, now {now})",
+            remedy="give --for-plan as it was begun with, or leave --resume out",
+        )
     observer.run_started(unfinished.run, True)
     return unfinished.run, _by_index(unfinished.points)
 
@@ -174,6 +182,7 @@ def new_run(device: HardwareDevice, request: Request) -> Run:
         offered_hz=device.frequencies(),
         memory_budget_bytes=request.memory_budget_bytes,
         sitting=SITTING,
+        for_plan=request.for_plan,
         options=request.options,
         provenance=Provenance(device.provenance.origins),
         started_at=utc_now(),

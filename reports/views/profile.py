@@ -31,6 +31,7 @@ def profile_document(profile: Profile) -> Document:
         "points": [point_document(point, run.analysis) for point in profile.points],
         "cuts": [] if run.analysis is None else [_cut(cut, profile) for cut in run.analysis.cuts],
         "check": check_document(profile),
+        **({} if run.for_plan is None else {"for_plan": run.for_plan}),
     }
 
 

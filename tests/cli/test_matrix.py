@@ -59,6 +59,7 @@ VALUES = {
     "--quantization": "nf4",
     "--energy": "busy",
     "--fleets": "3",
+    "--for-plan": "{data}/fleet.toml",
     "--frequencies": "3",
     "--frequency-mhz": "900",
     "--from-db": "--from-db",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,12 @@ pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 TASK = ("--model", "tiny-llama", "--batch", "8", "--seq", "256", "--no-whole-step")
 BOARD = ("--platform", "simulated:agx-orin-1")
+
+
+@pytest.fixture(autouse=True)
+def own_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The checkout keeps no database of a test, whose schema the next commit may have changed."""
+    monkeypatch.chdir(tmp_path)
 
 
 def energies(document) -> dict[float, float]:

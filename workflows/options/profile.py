@@ -57,6 +57,14 @@ class ProfileOptions(Checked):
     optimizer: Annotated[str, Opt("sgd or adamw.", panel=_TASK)] = "sgd"
     platform: Annotated[str, Opt(_PLATFORMS, panel=_DEVICE)] = "auto"
     frequencies: Annotated[str, Opt(_FREQUENCIES, panel=_EFFORT)] = "8"
+    for_plan: Annotated[
+        str | None,
+        Opt(
+            "With --frequencies best: measure what the plan of this scenario still hangs on (as card plan --from-db).",
+            metavar="FILE",
+            panel=_EFFORT,
+        ),
+    ] = None
     repeats: Annotated[int | None, Opt("Take exactly this many samples of each segment.", panel=_EFFORT)] = None
     budget: Annotated[
         str | None,

@@ -22,6 +22,7 @@ _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
         ("memory_budget_bytes", sa.BigInteger()),
         ("sitting", sa.String(64)),
         ("expected_notes", sa.JSON(none_as_null=True)),
+        ("for_plan", sa.String(200)),
     ),
     "measurement": (
         ("repeats", sa.Integer()),
