@@ -487,11 +487,14 @@ def neither(bases: tuple[Base, ...], kept: tuple[Path, Path]) -> list[str]:
     """Options without effect, and refusals that name no remedy."""
     database, folder = kept
     found, count = [], 0
-    for base in bases:
-        for cell in cells(base, VALUES, folder / "work", database):
-            count += 1
-            if cell.outcome not in ("changes", "refused"):
-                found.append(f"{cell.base}: {cell.flag}: {cell.outcome}: {cell.said}")
+    with pytest.MonkeyPatch.context() as patch:
+        # A command that is not told a database keeps one where it is: never the one of who runs the tests.
+        patch.chdir(folder)
+        for base in bases:
+            for cell in cells(base, VALUES, folder / "work", database):
+                count += 1
+                if cell.outcome not in ("changes", "refused"):
+                    found.append(f"{cell.base}: {cell.flag}: {cell.outcome}: {cell.said}")
     print(f"options tried beside a command: {count}, without effect and not refused: {len(found)}")
     return found
 
