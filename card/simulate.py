@@ -51,7 +51,8 @@ class Simulated:
         baselines: (delay, energy) by name.
         least_cut_share: share of device-rounds at the least cut, by device.
         cuts: mean cut by device.
-        budget: the same rounds with a budget of each device's energy; None where none was given.
+        budget: the same rounds with a budget of each device's energy; None where none was given or it cannot be kept.
+        budget_refused: why it cannot be kept.
     """
 
     channel: str | None
@@ -65,6 +66,7 @@ class Simulated:
     least_cut_share: tuple[float, ...] = ()
     cuts: tuple[float, ...] = ()
     budget: Budgeted | None = None
+    budget_refused: str | None = None
 
 
 def jobs(scenario: Scenario, channels: Sequence[str], fleets: int, devices: int | None = None) -> list[Job]:
@@ -121,11 +123,15 @@ def _faster(device: DeviceSpec, speed: float, number: int) -> DeviceSpec:
 def simulate_job(job: Job) -> Simulated:
     """Plan all rounds of a job and sum up."""
     names = tuple(d.name for d in job.scenario.devices)
+    budget, over = None, None
     try:
         found = _totals(job.scenario)
-        budget = None
         if job.device_budget_j is not None:
-            budget = with_budget(problems_of(job.scenario), job.device_budget_j)
+            try:
+                budget = with_budget(problems_of(job.scenario), job.device_budget_j)
+            except InfeasibleError as error:
+                # The plan without a budget is there all the same.
+                over = error.message
     except InfeasibleError as error:
         return Simulated(
             channel=job.channel,
@@ -147,6 +153,7 @@ def simulate_job(job: Job) -> Simulated:
         least_cut_share=tuple((found.cuts == 1.0).mean(axis=0).tolist()),
         cuts=tuple(found.cuts.mean(axis=0).tolist()),
         budget=budget,
+        budget_refused=over,
     )
 
 

@@ -11,6 +11,8 @@ from cardlab.profilers.devices.device import HardwareDevice, State
 from cardlab.profilers.devices.power import Recording
 from cardlab.split.laps import now_s
 
+# A clock that is read is never quite the one that is offered.
+_SAME_SHARE = 0.005
 # What a rail may be silent for at the ends of a block, before its mean says nothing of the block.
 _UNSEEN_UPDATES, _UNSEEN_SHARE = 3.0, 0.2
 
@@ -48,7 +50,7 @@ class HeldFrequency:
         why = known or self._tried(frequency_hz)
         if why is None:
             return None
-        other_hz = self._below(frequency_hz)
+        other_hz = self._nearest(frequency_hz)
         held = other_hz is not None and self._tried(other_hz) is None
         if known is None:
             at = f"it holds {other_hz / 1e6:.0f} MHz instead" if held and other_hz else "it runs as it was found"
@@ -65,9 +67,12 @@ class HeldFrequency:
         self.held_hz = frequency_hz
         return None
 
-    def _below(self, frequency_hz: float) -> float | None:
-        """The highest offered frequency below that one, else the lowest; None where none other can be held."""
+    def _nearest(self, frequency_hz: float) -> float | None:
+        """The offered frequency that is that one, as clocks are read, else the highest below it, else the lowest."""
         offered = [hz for hz in self.platform.frequencies() if hz != frequency_hz]
+        same = [hz for hz in offered if abs(hz - frequency_hz) <= _SAME_SHARE * frequency_hz]
+        if same:
+            return min(same, key=lambda hz: abs(hz - frequency_hz))
         below = [hz for hz in offered if hz < frequency_hz]
         return max(below) if below else min(offered, default=None)
 
@@ -136,13 +141,19 @@ class OwnReadings:
 
     @contextlib.contextmanager
     def round(self, frequency_hz: float | None) -> Iterator[Watched]:
-        """Hold that frequency (None: as it is) and record while the block runs."""
+        """Hold that frequency (None: as it is) and record while the block runs; then it is as it was found.
+
+        While others train a device idles, which costs less than waiting with its frequency held: plans count that.
+        """
         refused = self._frequency.hold(frequency_hz)
         if refused is not None:
             self._note(f"the frequency of this device is not the planned one: {refused}")
         watched = Watched(self._frequency)
-        with watched.recording():
-            yield watched
+        try:
+            with watched.recording():
+                yield watched
+        finally:
+            self._frequency.release()
         if watched.problem is not None and not self._said:
             self._said.add(watched.problem)
             self._note(f"the energy of this device is not known: {watched.problem}")
@@ -160,6 +171,8 @@ class Watched:
         self._meter, self._state = EnergyMeter(frequency.platform), State()
         self._begin_s = self._end_s = now_s()
         self._looked = False
+        # As this round has it: the frequency is let go before anybody asks.
+        self._held_hz, self._refusal = frequency.held_hz, frequency.refusal
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
@@ -183,8 +196,8 @@ class Watched:
         """What was read; once the recording has ended."""
         state, power_w = self._state, self._meter.power_w
         return DeviceReading(
-            held_hz=self._frequency.held_hz,
-            refusal=self._frequency.refusal,
+            held_hz=self._held_hz,
+            refusal=self._refusal,
             frequency_hz=state.frequency_hz,
             memory_hz=state.memory_hz,
             cpu_hz=state.cpu_hz,

@@ -4,7 +4,7 @@
     transmit   [ large messages up, small answers down, one after the other ]
     receive    [ small messages up, large answers down ]
 
-    power = (mean in the window - mean idle) / share of the window in which bits were on their way
+    power = (mean in the window - mean idle) / share of the window in which bits were on their way, without latency
 
 It holds what the device does for its messages beside the radio itself (copies, encryption): a run pays for that too.
 """
@@ -24,6 +24,8 @@ from cardlab.split.probe import exchange
 _UPDATES = 30
 _WINDOW_S = (3.0, 60.0)
 _SMALL_BYTES = 1024
+# The quickest of so many says what a message waits for.
+_SMALL_ONES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +49,11 @@ def measure_radio(platform: HardwareDevice, transport: DeviceTransport, message_
         )
     window_s = min(max(_UPDATES * platform.meter.update_s, _WINDOW_S[0]), _WINDOW_S[1])
     idle_w, _ = _mean(platform, transport, window_s, None)
-    sent_w, sending = _mean(platform, transport, window_s, (message_bytes, _SMALL_BYTES))
-    fetched_w, receiving = _mean(platform, transport, window_s, (_SMALL_BYTES, message_bytes))
+    # What a message waits for on the link sends nothing, and plans count no joule of it.
+    ways_s = [exchange(transport, _SMALL_BYTES, _SMALL_BYTES) for _ in range(_SMALL_ONES)]
+    up_s, down_s = (min(each) for each in zip(*ways_s, strict=True))
+    sent_w, sending = _mean(platform, transport, window_s, (message_bytes, _SMALL_BYTES), up_s)
+    fetched_w, receiving = _mean(platform, transport, window_s, (_SMALL_BYTES, message_bytes), down_s)
     return RadioPower(
         transmit_w=max(0.0, sent_w - idle_w) / sending,
         receive_w=max(0.0, fetched_w - idle_w) / receiving,
@@ -57,17 +62,21 @@ def measure_radio(platform: HardwareDevice, transport: DeviceTransport, message_
 
 
 def _mean(
-    platform: HardwareDevice, transport: DeviceTransport, window_s: float, sizes: tuple[int, int] | None
+    platform: HardwareDevice,
+    transport: DeviceTransport,
+    window_s: float,
+    sizes: tuple[int, int] | None,
+    latency_s: float = 0.0,
 ) -> tuple[float, float]:
-    """Mean power of a window, and the share of it in which the larger of both messages was on its way."""
+    """Mean power of a window, and the share of it in which bits of the larger of both messages were under way."""
     on_air_s, begin_s = 0.0, now_s()
     with EnergyMeter(platform).recording() as meter:
         while now_s() < begin_s + window_s:
             if sizes is None:
                 transport.check_open(0.05)
                 continue
-            up_s, down_s = exchange(transport, *sizes)
-            on_air_s += up_s if sizes[0] > sizes[1] else down_s
+            ways_s = exchange(transport, *sizes)
+            on_air_s += max(0.0, ways_s[0 if sizes[0] > sizes[1] else 1] - latency_s)
         took_s = now_s() - begin_s
     if meter.power_w is None:
         raise DeviceError(

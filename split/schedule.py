@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from cardlab.core.errors import RunError
 from cardlab.core.quantity import Provenance
-from cardlab.core.records.plan import TERMS, Decision, Plan
+from cardlab.core.records.plan import TERMS, Plan
 from cardlab.core.records.task import Task
 from cardlab.split.refusals import RefusalCode, RefusalError
 from cardlab.split.settings import check_cut
@@ -140,7 +140,7 @@ class Schedule:
             provenance=decision.provenance,
             # Busy energy, or energy above idle, is another quantity than a meter's.
             server_energy_j=decision.server_energy_j if self._plan.energy == "round" else None,
-            device_energy_j=metered_energy(decision),
+            device_energy_j=decision.device_metered_j,
         )
         # The first round loads every layer, from which the plan begins.
         lacking = frozenset(self._plan.not_predicted) | (frozenset({"switch"}) if number == 1 else frozenset())
@@ -158,14 +158,6 @@ class Schedule:
             downlink_bps=decision.downlink_bps,
             expected=expected,
         )
-
-
-def metered_energy(decision: Decision) -> float | None:
-    """What a device's own meter counts in its round, J: all of it but idling; None if a part is not known."""
-    terms = decision.device_energy_terms
-    parts = () if terms is None else (terms.compute, terms.transmit, terms.receive, terms.waiting)
-    known = [part for part in parts if part is not None]
-    return sum(known) if known and len(known) == len(parts) else None
 
 
 def _without(expected: Prediction, terms: frozenset[str]) -> Prediction:

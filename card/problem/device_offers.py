@@ -41,6 +41,8 @@ from cardlab.core.records.measurement import Point, Profile
 from cardlab.core.text import si
 from cardlab.db.store import Store
 
+# A clock that is read, or typed, is that of an offered frequency within this share.
+SAME_READ = 0.005
 _POWERS = ("power", "wait_power")
 
 
@@ -145,9 +147,16 @@ class DeviceChoices:
 
 
 def held_hz(profile: Profile) -> float:
-    """The frequency of the best point as it was read under load, Hz; NaN where it cannot be read."""
-    state = best_point(profile).operating
-    return float("nan") if state is None or state.frequency_hz is None else state.frequency_hz
+    """The frequency of the best point, Hz: as asked for where it was kept, else as read; NaN where none was read.
+
+    A clock that is read is never quite the one that is offered, and a run can only ask for one that is.
+    """
+    point = best_point(profile)
+    read_hz = None if point.operating is None else point.operating.frequency_hz
+    if read_hz is None:
+        return float("nan")
+    asked_hz = point.requested_hz
+    return asked_hz if asked_hz is not None and abs(read_hz - asked_hz) <= SAME_READ * asked_hz else read_hz
 
 
 def held_power_w(profile: Profile, quantity: str) -> float:
@@ -207,7 +216,7 @@ def _only(curves: DeviceCurves, wanted_hz: Sequence[float]) -> DeviceCurves:
         distance = np.abs(curves.frequency_hz - hz)
         place = int(np.argmin(np.nan_to_num(distance, nan=np.inf)))
         # Half a percent: what is read under load is never quite what was asked for.
-        if not distance[place] <= 0.005 * hz:
+        if not distance[place] <= SAME_READ * hz:
             known = ", ".join(si(float(f), "Hz") for f in curves.frequency_hz)
             raise PlanError(
                 f"device {curves.label!r} has no profile at {si(hz, 'Hz')}",

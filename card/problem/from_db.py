@@ -167,8 +167,19 @@ def _assembled(store: Store, request: Request, link: Link | None, who: TakingPar
 def device_choices(
     store: Store, request: Request, parties: Sequence[Party], profiles: Sequence[Profile]
 ) -> DeviceChoices | None:
-    """What each device offers, as its fits say; None where devices hold their frequency."""
-    return _choices(store, request, parties, profiles) if request.objective.device_frequencies == "all" else None
+    """What each device offers, as its fits say; None where devices hold their frequency.
+
+    Raises PlanError as `_choices`, and where a file lists frequencies and nothing is to be chosen.
+    """
+    if request.objective.device_frequencies == "all":
+        return _choices(store, request, parties, profiles)
+    for party, given in zip(parties, request.of_each(len(parties)), strict=True):
+        if given.frequencies_hz:
+            raise PlanError(
+                f"frequencies_hz of {party.label} has no effect: devices hold the frequency of their best point",
+                remedy="add --device-frequencies all, or leave frequencies_hz out",
+            )
+    return None
 
 
 def _choices(store: Store, request: Request, parties: Sequence[Party], profiles: Sequence[Profile]) -> DeviceChoices:
@@ -177,6 +188,11 @@ def _choices(store: Store, request: Request, parties: Sequence[Party], profiles:
     rows = zip(parties, profiles, given, strict=True)
     choices = DeviceChoices(tuple(curves_of(store, p.label, profile, g) for p, profile, g in rows))
     if not any(curves.frequency_hz.size > 1 for curves in choices.curves):
+        if any(one.frequencies_hz for one in given):
+            raise PlanError(
+                "no device has a frequency to choose: frequencies_hz in [[devices]] leaves one of each",
+                remedy="list several of a device, or leave frequencies_hz out",
+            )
         raise PlanError(
             "no device has a frequency to choose: each was profiled at one",
             remedy="profile a device at several (profile-device --frequencies 8), or use --device-frequencies held",

@@ -19,11 +19,13 @@ from cardlab.card.problem.delay import (
     OncePerRound,
     Quantity,
     RoundTerms,
+    air_s,
     delay_terms,
     moving_s,
     on_air_s,
     round_seconds,
     round_terms,
+    there_and_back_s,
 )
 from cardlab.card.problem.energy import (
     DeviceJoules,
@@ -190,16 +192,30 @@ class Problem:
         """Energy of a device's round by term, for rounds of these delays; NaN where a power is not known."""
         each, once, link = self._round_parts(device, cut, 0.0)
         up_s, down_s = on_air_s(self.objective.local_epochs, each, once, link)
-        powers = DevicePowers(
+        times = DeviceTimes(
+            compute_s=self.objective.local_epochs * each.device_s, up_s=up_s, down_s=down_s, round_s=delay_s
+        )
+        return device_joules(self._device_powers(device), times)
+
+    def metered_joules(self, device: Places, cut: Places, delay_s: Quantity) -> DeviceJoules:
+        """The same of what a device's own meter sees: from the arrival of its adapters to their return.
+
+        It cannot see when their first bit left the server, nor when their last one arrives there.
+        """
+        each, once, link = self._round_parts(device, cut, 0.0)
+        epochs = self.objective.local_epochs
+        up_s, down_s = on_air_s(epochs, each, once._replace(adapter_bits=0.0), link)
+        travel_s = air_s(once.adapter_bits, once.adapter_bits, link) + there_and_back_s(link)
+        times = DeviceTimes(compute_s=epochs * each.device_s, up_s=up_s, down_s=down_s, round_s=delay_s - travel_s)
+        return device_joules(self._device_powers(device), times)
+
+    def _device_powers(self, device: Places) -> DevicePowers:
+        return DevicePowers(
             compute_w=self.device_power_w[device],
             waiting_w=_of(self.device_wait_power_w, device),
             transmit_w=_of(self.transmit_power_w, device),
             receive_w=_of(self.receive_power_w, device),
         )
-        times = DeviceTimes(
-            compute_s=self.objective.local_epochs * each.device_s, up_s=up_s, down_s=down_s, round_s=delay_s
-        )
-        return device_joules(powers, times)
 
     def device_energy_j(self, m: int, delay_s: Array) -> Array | None:
         """Energy of device m in rounds of these delays [C,F], counted as the objective says; None unknown."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cardlab.card.problem.arrays import Array, Index
+from cardlab.card.problem.energy import device_round_j
 from cardlab.card.problem.problem import Problem
 from cardlab.core.records.plan import DeviceEnergyTerms
 
@@ -25,6 +26,12 @@ def energy_terms(problem: Problem, cuts: Index, delay_s: Array, round_s: float) 
         DeviceEnergyTerms(compute=compute, transmit=transmit, receive=receive, waiting=waiting, idle=idle)
         for compute, transmit, receive, waiting, idle in zip(*columns, strict=True)
     ]
+
+
+def metered_j(problem: Problem, cuts: Index, delay_s: Array) -> list[float | None]:
+    """What each device's own meter counts in its round [M], J; None where a part is not known. Arguments as above."""
+    joules = problem.metered_joules(np.arange(cuts.size), cuts, delay_s)
+    return _numbers(device_round_j(joules), cuts.size)
 
 
 def _numbers(values: object, count: int) -> list[float | None]:

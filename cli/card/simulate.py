@@ -44,6 +44,8 @@ def _print_budgets(jobs: Sequence[Simulated]) -> None:
     """The rounds with a budget beside those without, device by device."""
     rows = []
     for p in jobs:
+        if p.budget_refused is not None:
+            note(f"warning: no budget for {p.channel or 'the rates as given'}, fleet {p.fleet}: {p.budget_refused}")
         if p.budget is not None:
             each = zip(p.devices, p.budget.spent_j, p.budget.myopic_j, p.budget.frequency_hz, strict=True)
             rows += [

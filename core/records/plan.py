@@ -110,6 +110,7 @@ class Decision:
         device_frequency_hz: what the device holds; None where it is not known.
         server_energy_j, device_energy_j: None without power data; the device's is counted as the plan says.
         device_energy_terms: all of the device's round by term; None in plans of older versions.
+        device_metered_j: what its own meter counts of its own round: without the travel of adapters to it and back.
         cost: value of the objective.
         cut_probability: share of calibration draws that choose this cut, None without draws.
         binding: constraints that hold with equality or cut off the unconstrained optimum, in words.
@@ -136,6 +137,7 @@ class Decision:
     device_energy_j: float | None = None
     device_frequency_hz: float | None = None
     device_energy_terms: DeviceEnergyTerms | None = None
+    device_metered_j: float | None = None
     cost: float
     cut_probability: float | None = None
     binding: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from cardlab.card.budget import with_budget
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import Scenario
 from cardlab.card.simulate import jobs, simulate
+from cardlab.cli.card.simulate import _print_budgets
 from cardlab.core.errors import InfeasibleError, PlanError, UsageError
 from cardlab.workflows import SimulateOptions
 from cardlab.workflows.simulate import simulate as simulated
@@ -146,6 +147,15 @@ def test_a_budget_that_no_choice_keeps_is_refused_in_one_line():
     with pytest.raises(InfeasibleError, match="cannot be kept in 20 rounds, the best possible is") as refused:
         with_budget(fading(1, rounds=20), 1e-3)
     assert refused.value.remedy is not None and "--device-budget-j" in refused.value.remedy
+
+
+def test_a_budget_that_cannot_be_kept_leaves_the_plan_without_one(capsys: pytest.CaptureFixture[str]):
+    todo = jobs(replace(letter("compute"), rounds=3), (), 1)
+    [plain], [refused] = simulate(todo), simulate([replace(job, device_budget_j=1e-6) for job in todo])
+    assert refused.delay_s == plain.delay_s is not None and refused.cuts == plain.cuts
+    assert refused.budget is None and "cannot be kept" in (refused.budget_refused or "")
+    _print_budgets([refused])
+    assert "warning: no budget for the rates as given, fleet 0: " in capsys.readouterr().err
 
 
 def test_a_budget_needs_powers():

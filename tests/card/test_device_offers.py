@@ -179,6 +179,13 @@ def scenario(tmp_path: Path, device: str) -> str:
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "frequencies of a device that holds one": (
+        "frequencies_hz = [6e8]",
+        {"device_frequencies": None, "device_weight": None},
+        "frequencies_hz of board has no effect",
+        "--device-frequencies all",
+    ),
+    "one frequency left of each": ("frequencies_hz = [6e8]", {}, "leaves one of each", "list several"),
     "a frequency that the profile lacks": ("frequencies_hz = [5.5e8]", {}, "no profile at 550 MHz", "300 MHz, 400 MHz"),
     "a power of one frequency": ("power_w = 12.0", {}, "is of one frequency", "--device-frequencies held"),
     "a round without its radio": ("", {"device_energy": "round"}, "transmit_power_w", "--device-energy compute"),

@@ -23,6 +23,8 @@ pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
 from cardlab.core.records.training import DeviceReading
+from cardlab.profilers.devices import open_platform
+from cardlab.split.frequency import OwnReadings
 from cardlab.split.recording import round_record
 from tests.profilers.devices.test_cpu import policy, settings, zone
 from tests.split.models import small_task
@@ -108,9 +110,27 @@ def test_a_device_holds_what_was_planned_and_says_what_it_drew(tmp_path: Path) -
     assert stored.device_reading == own
 
 
+def test_a_device_lets_its_frequency_go_while_others_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans count idling there, which costs less than waiting with the frequency held."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    said: list[str] = []
+    files = board(tmp_path)
+    found = settings(files)
+    platform = open_platform("cpu", sysfs_root=tmp_path)
+    readings = OwnReadings(platform, said.append)
+    for asked_hz, held_hz in ((1.2e9, 1.2e9), (2.3985e9, 2.4e9), (1.25e9, 1.2e9)):
+        with readings.round(asked_hz) as watched:
+            assert settings(files)[0] == "userspace"
+        assert settings(files) == found
+        assert watched.reading.held_hz == held_hz and (watched.reading.refusal is None) == (asked_hz == held_hz)
+    with pytest.raises(ValueError), readings.round(1.2e9):
+        raise ValueError
+    assert settings(files) == found and len(said) == 2
+    platform.close()
+
+
 def test_a_killed_device_leaves_a_frequency_that_restore_puts_back(tmp_path: Path) -> None:
     """Ctrl-C puts it back itself; after SIGKILL the journal of the guard does."""
-    from cardlab.profilers.devices import open_platform
     from cardlab.profilers.measure.session import restore
 
     task, root = small_task(tmp_path), tmp_path / "a"

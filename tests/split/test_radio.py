@@ -57,14 +57,14 @@ class Readings(PowerMeter):
         yield One()
 
 
-@pytest.fixture
-def link(monkeypatch: pytest.MonkeyPatch) -> Iterator[DeviceTransport]:
-    """A link of 80 Mbit/s to a server that answers probes."""
+@pytest.fixture(params=["80mbit"])
+def link(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[DeviceTransport]:
+    """A link to a server that answers probes."""
     monkeypatch.setattr(radio, "_WINDOW_S", (1.0, 1.0))
     server = ServerTransport("127.0.0.1", 0)
     answering = threading.Thread(target=serve_probe, args=(server,), kwargs={"until_idle_s": 3.0, "note": print})
     answering.start()
-    device = DeviceTransport("127.0.0.1", server.port, shape=parse_link("80mbit"))
+    device = DeviceTransport("127.0.0.1", server.port, shape=parse_link(request.param))
     device.check_connected(1e9)
     device.settle_timers()
     yield device
@@ -79,6 +79,15 @@ def test_what_a_message_adds_is_apart_from_the_board(link: DeviceTransport) -> N
     found = measure_radio(platform, link, 2**19)
     # 52 ms of a message are on the air for most of the window; its answer and the code take the rest.
     assert found.idle_w == 5.0 and 3.0 <= found.transmit_w < 3.0 / 0.5 and 1.5 <= found.receive_w < 1.5 / 0.5
+
+
+@pytest.mark.parametrize("link", ["80mbit,100ms"], indirect=True)
+def test_what_a_message_waits_for_is_no_time_on_the_air(link: DeviceTransport) -> None:
+    platform = open_platform("cpu", sysfs_root="/nonexistent")
+    platform.meter = Readings(5.0, 8.0, 6.5)
+    found = measure_radio(platform, link, 2**19)
+    # 52 ms of bits in each 250 ms; the latency of both ways is in neither.
+    assert 3.0 / 0.3 < found.transmit_w < 3.0 / 0.15 and 1.5 / 0.3 < found.receive_w < 1.5 / 0.15
 
 
 def test_noise_below_rest_is_no_negative_power(link: DeviceTransport) -> None:

@@ -19,7 +19,7 @@ from cardlab.card.problem.energy import device_round_j
 from cardlab.card.problem.objective import ranges, server_energy_j, table
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import Constraints
-from cardlab.card.schemes.device_energy import energy_terms
+from cardlab.card.schemes.device_energy import energy_terms, metered_j
 from cardlab.card.solvers.batch import BatchAnswer, batch_applies, solve_batch
 from cardlab.card.solvers.enumeration import best_choice, common_range
 from cardlab.card.uncertainty import Certainty
@@ -185,7 +185,9 @@ def decisions_of(problem: Problem, chosen: FleetChoice, sure: Sequence[Certainty
     energies, own = _numbers(chosen.server_energy_j, chosen), _numbers(chosen.device_energy_j, chosen)
     frequencies, delays = _numbers(chosen.frequency_hz, chosen), chosen.delay_s.tolist()
     held = _numbers(chosen.device_frequency_hz, chosen)
-    spent = energy_terms(problem.at_offered(chosen.offered), chosen.place, chosen.delay_s, float(chosen.delay_s.sum()))
+    at = problem.at_offered(chosen.offered)
+    spent = energy_terms(at, chosen.place, chosen.delay_s, float(chosen.delay_s.sum()))
+    metered = metered_j(at, chosen.place, chosen.delay_s)
     found = []
     for m, (name, certain) in enumerate(zip(problem.devices, sure, strict=True)):
         found.append(
@@ -202,6 +204,7 @@ def decisions_of(problem: Problem, chosen: FleetChoice, sure: Sequence[Certainty
                 device_energy_j=own[m],
                 device_frequency_hz=held[m],
                 device_energy_terms=spent[m],
+                device_metered_j=metered[m],
                 cost=float(chosen.cost[m]),
                 cut_probability=None if certain is None else certain.cut_probability,
                 binding=binding[m],

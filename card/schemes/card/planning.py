@@ -18,7 +18,7 @@ from cardlab.card.problem.scenario import Scenario
 from cardlab.card.schemes.card.baselines import as_decided_by, baselines, mean_baselines, mean_outcome, outcome_of
 from cardlab.card.schemes.card.fleet import choose, decisions_of, is_fleet
 from cardlab.card.schemes.card.waiting import waiting_note
-from cardlab.card.schemes.device_energy import energy_terms
+from cardlab.card.schemes.device_energy import energy_terms, metered_j
 from cardlab.card.solvers.enumeration import Choice, extents_of
 from cardlab.card.solvers.together import FLEET_CAP, choices_of
 from cardlab.card.uncertainty import Certainty, Uncertainty, certainties, contributions, with_guard
@@ -159,8 +159,11 @@ def _with_terms(problem: Problem, choices: Sequence[Choice], decisions: Sequence
     """The decisions with what each device spends in a round that lasts as long as all of them, one after another."""
     held = problem.at_offered(np.array([choice.table.device_place(choice.frequency) for choice in choices]))
     delay_s = np.array([d.delay_s for d in decisions])
-    terms = energy_terms(held, np.array([choice.cut for choice in choices]), delay_s, float(delay_s.sum()))
-    return tuple(replace(d, device_energy_terms=t) for d, t in zip(decisions, terms, strict=True))
+    cuts = np.array([choice.cut for choice in choices])
+    terms, metered = energy_terms(held, cuts, delay_s, float(delay_s.sum())), metered_j(held, cuts, delay_s)
+    return tuple(
+        replace(d, device_energy_terms=t, device_metered_j=m) for d, t, m in zip(decisions, terms, metered, strict=True)
+    )
 
 
 def _solved_fleet(problem: Problem, uncertainty: Uncertainty | None) -> _Solved:
