@@ -23,6 +23,8 @@ from cardlab.split.refusals import FrameError, RefusalCode, code_of
 from cardlab.split.server_transport import ServerTransport
 
 _ANSWER_S = 120.0
+# Pulses come several times in it.
+_PULSE_S = 2.0
 _PAUSE_S = (0.02, 2.0)
 
 
@@ -79,10 +81,13 @@ def measure_link(transport: DeviceTransport, *, message_bytes: int = 2**20, mess
 
 
 def serve_probe(transport: ServerTransport, *, until_idle_s: float, note: Callable[[str], None]) -> int:
-    """Answer probes until none came for that long; returns how many were answered."""
-    answered, last_s = 0, now_s()
+    """Answer probes until none came for that long and nobody who measured is here; returns how many were answered."""
+    answered, last_s, measuring = 0, now_s(), set[bytes]()
     while now_s() - last_s < until_idle_s:
         came = transport.receive(0.25)
+        # One who meters its radio is silent for a window, and its pulses say that it is there.
+        if any(transport.silence_s(peer) < _PULSE_S for peer in measuring):
+            last_s = now_s()
         if came is None:
             continue
         peer, parts, arrived_s = came
@@ -101,6 +106,7 @@ def serve_probe(transport: ServerTransport, *, until_idle_s: float, note: Callab
             continue
         payload = _payload(message.size_bytes)
         transport.send(peer, ProbeAnswer(arrived_s=arrived_s, sent_s=now_s(), payload=payload))
+        measuring.add(peer)
         answered += 1
     return answered
 

@@ -23,7 +23,7 @@ from cardlab.profilers.devices import open_platform
 from cardlab.profilers.devices.power import PowerMeter, Rail, RailTrace, Recording
 from cardlab.split import radio
 from cardlab.split.device_transport import DeviceTransport
-from cardlab.split.probe import serve_probe
+from cardlab.split.probe import exchange, serve_probe
 from cardlab.split.radio import measure_radio
 from cardlab.split.server_transport import ServerTransport
 from cardlab.split.shaping import parse_link
@@ -88,6 +88,24 @@ def test_what_a_message_waits_for_is_no_time_on_the_air(link: DeviceTransport) -
     found = measure_radio(platform, link, 2**19)
     # 52 ms of bits in each 250 ms; the latency of both ways is in neither.
     assert 3.0 / 0.3 < found.transmit_w < 3.0 / 0.15 and 1.5 / 0.3 < found.receive_w < 1.5 / 0.15
+
+
+def test_a_server_of_probes_waits_for_who_is_silent_between_them() -> None:
+    server, answered = ServerTransport("127.0.0.1", 0), []
+    serving = threading.Thread(
+        target=lambda: answered.append(serve_probe(server, until_idle_s=0.5, note=print)), daemon=True
+    )
+    device = DeviceTransport("127.0.0.1", server.port)
+    device.check_connected(1e9)
+    serving.start()
+    exchange(device, 10, 10)
+    time.sleep(2.5)
+    exchange(device, 10, 10)
+    assert not answered
+    device.close()
+    serving.join(10.0)
+    server.close()
+    assert answered == [2]
 
 
 def test_noise_below_rest_is_no_negative_power(link: DeviceTransport) -> None:
