@@ -130,6 +130,24 @@ def test_the_governors_default_is_what_was_measured_there(database: Path) -> Non
     assert any("only frequencies differ" in note for note in found.notes)
 
 
+def test_a_governor_that_is_better_or_above_the_highest_is_said(database: Path) -> None:
+    with held(database) as store:
+        add_governed(store, SERVER, {**GPU, "layer": 1e-5, "power": 1.0, "waiting": 0.5, "hz": 2.6e9})
+        add_governed(store, BOARD, {**JETSON, "layer": 1e-4, "power": 0.1})
+        _, found = made(store)
+    assert any(
+        note.startswith("board: left to the governors its round takes no more time or energy") for note in found.notes
+    )
+    assert any(
+        "the server was read at 2.6 GHz by its governor, above its highest, 2.4 GHz" in note for note in found.notes
+    )
+    with held(database.with_name("other.db")) as store:
+        add_governed(store, SERVER, GPU)
+        add_governed(store, BOARD, {**JETSON, "power": 1e3})
+        _, found = made(store)
+    assert not any("left to the governors" in note or "above its highest" in note for note in found.notes)
+
+
 def test_a_round_of_the_device_counts_radio_and_waiting_at_each_setting(database: Path, tmp_path: Path) -> None:
     path = tmp_path / "asked.toml"
     path.write_text('[[devices]]\nname = "board"\ntransmit_power_w = 1.5\nreceive_power_w = 0.5\n')

@@ -19,6 +19,7 @@ from cardlab.core.quantity import Provenance, union_of
 from cardlab.core.records.plan import Decision, PlannedRound
 from cardlab.core.records.side_by_side import GOVERNOR, HIGHEST, PLANNED, Lack, Setting, SideBySide, together
 from cardlab.core.records.task import Task
+from cardlab.core.text import si
 
 # What is read under load is never quite what was asked for.
 _SAME_HZ = 0.005
@@ -51,7 +52,30 @@ def side_by_side(problem: Problem, first: PlannedRound, governors: Governors, ta
     settings = [s for of_device in zip(*by_setting, strict=True) for s in of_device]
     if len(first.devices) > 1:
         settings += [together(each, union_of(s.provenance for s in each)) for each in by_setting]
-    return SideBySide(settings=tuple(settings), notes=_notes(problem, governors, task))
+    notes = (*_notes(problem, governors, task), *_warnings(*by_setting))
+    return SideBySide(settings=tuple(settings), notes=notes)
+
+
+def _warnings(governed: Sequence[Setting], highest: Sequence[Setting], planned: Sequence[Setting]) -> list[str]:
+    """What a reader of the table must not miss: a governor above the highest, or better than the plan in everything."""
+    found = []
+    for left, top, asked in zip(governed, highest, planned, strict=True):
+        for who in ("server", "device"):
+            read_hz, kept_hz = (getattr(each, f"{who}_frequency_hz") for each in (left, top))
+            if read_hz is not None and kept_hz is not None and read_hz > (1.0 + _SAME_HZ) * kept_hz:
+                name = "the server" if who == "server" else left.device
+                found.append(
+                    f"{name} was read at {si(read_hz, 'Hz')} by its governor, above its {HIGHEST}, {si(kept_hz, 'Hz')}:"
+                    " what was throttled is no frequency to hold"
+                )
+        pairs = [(getattr(left, key), getattr(asked, key)) for key in ("delay_s", "server_energy_j", "device_energy_j")]
+        known = [(a, b) for a, b in pairs if a is not None and b is not None]
+        if left.delay_s is not None and all(a <= b for a, b in known) and any(a < b * (1.0 - 1e-6) for a, b in known):
+            found.append(
+                f"{left.device}: left to the governors its round takes no more time or energy than as planned;"
+                " a plan chooses among frequencies that are held"
+            )
+    return list(dict.fromkeys(found))
 
 
 def _governor(problem: Problem, governors: Governors) -> _Alternative:
