@@ -171,7 +171,7 @@ class Watched:
         self._meter, self._state = EnergyMeter(frequency.platform), State()
         self._begin_s = self._end_s = now_s()
         self._looked = False
-        # As this round has it: the frequency is let go before anybody asks.
+        # As this round has it: the frequency is restored before anybody asks.
         self._held_hz, self._refusal = frequency.held_hz, frequency.refusal
 
     @contextlib.contextmanager
