@@ -205,5 +205,5 @@ def joules(fleet: Fleet, port: int) -> None:  # noqa: F811
     for process in (server, *boards):
         process.communicate(timeout=60.0)
     assert fleet.locked_mhz() == 0 and settings(fleet.files[held])[0] == "userspace"
-    fleet.done(held, "profile-device", "restore", "--platform", "cpu")
+    fleet.done(held, "profile-device", "restore")
     assert {name: settings(base) for name, base in fleet.files.items()} == found
