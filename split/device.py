@@ -181,7 +181,7 @@ class SplitDevice:
                 if not joined:
                     self._join()
                     joined = True
-                came = self._wait()
+                came = self._wait(resting=True)
                 if isinstance(came.message, RoundStart):
                     self._round(came.message, came.arrived_s)
                 elif isinstance(came.message, Evaluate):
@@ -192,6 +192,8 @@ class SplitDevice:
                 joined = False
             except _ServerLost:
                 self._note("the server is silent; waiting for it")
+                if self._readings is not None:
+                    self._readings.rest()
                 self._transport_back()
                 joined = False
 
@@ -204,7 +206,7 @@ class SplitDevice:
             self._transport.send(Hello(version=__version__, device=self._description))
             try:
                 # The server answers pulses while it still builds its model; it is given the time.
-                came = self._wait(now_s() + self._patience.server_s)
+                came = self._wait(now_s() + self._patience.server_s, resting=True)
             except _Abandoned:
                 continue
             except _ServerLost:
@@ -264,8 +266,10 @@ class SplitDevice:
                 )
             self._transport.check_open(0.1)
 
-    def _wait(self, until_s: float | None = None) -> Arrived:
+    def _wait(self, until_s: float | None = None, *, resting: bool = False) -> Arrived:
         """The next message that asks for something: a welcome, the start of a round or gradients.
+
+        `resting`: outside of a round, where a frequency is held no longer once nothing comes.
 
         Raises _ServerLost, _Abandoned, _RunOver, RefusalError for a refusal, FrameError for what no server sends, or
         RunError for nothing by `until_s`.
@@ -279,6 +283,8 @@ class SplitDevice:
             if came is not None and self._is_asking(came.message):
                 return came
             if came is None:
+                if resting and self._readings is not None:
+                    self._readings.rest()
                 self._check_server(until_s)
 
     def _check_server(self, until_s: float | None) -> None:

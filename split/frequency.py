@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from cardlab.core.clocks import offered_as
 from cardlab.core.errors import DeviceError
 from cardlab.core.records.training import DeviceReading
 from cardlab.profilers.devices.device import HardwareDevice, State
 from cardlab.profilers.devices.power import Recording
 from cardlab.split.laps import now_s
 
-# A clock that is read is never quite the one that is offered.
-_SAME_SHARE = 0.005
 # What a rail may be silent for at the ends of a block, before its mean says nothing of the block.
 _UNSEEN_UPDATES, _UNSEEN_SHARE = 3.0, 0.2
 
@@ -70,9 +69,9 @@ class HeldFrequency:
     def _nearest(self, frequency_hz: float) -> float | None:
         """The offered frequency that is that one, as clocks are read, else the highest below it, else the lowest."""
         offered = [hz for hz in self.platform.frequencies() if hz != frequency_hz]
-        same = [hz for hz in offered if abs(hz - frequency_hz) <= _SAME_SHARE * frequency_hz]
-        if same:
-            return min(same, key=lambda hz: abs(hz - frequency_hz))
+        same = offered_as(frequency_hz, offered)
+        if same is not None:
+            return same
         below = [hz for hz in offered if hz < frequency_hz]
         return max(below) if below else min(offered, default=None)
 
@@ -141,25 +140,23 @@ class OwnReadings:
 
     @contextlib.contextmanager
     def round(self, frequency_hz: float | None) -> Iterator[Watched]:
-        """Hold that frequency (None: as it is) and record while the block runs; then it is as it was found.
-
-        While others train a device idles, which costs less than waiting with its frequency held: plans count that.
-        """
+        """Hold that frequency (None: as it is) and record while the block runs; it stays held until `rest`."""
         refused = self._frequency.hold(frequency_hz)
         if refused is not None:
             self._note(f"the frequency of this device is not the planned one: {refused}")
         watched = Watched(self._frequency)
-        try:
-            with watched.recording():
-                yield watched
-        finally:
-            self._frequency.release()
+        with watched.recording():
+            yield watched
         if watched.problem is not None and not self._said:
             self._said.add(watched.problem)
             self._note(f"the energy of this device is not known: {watched.problem}")
 
-    def release(self) -> None:
-        """Restore the frequency as it was found."""
+    def rest(self) -> None:
+        """Restore the frequency as it was found: while others train, or at the end.
+
+        A device that idles costs less than one that waits with its frequency held, and plans count that. Rounds that
+        follow each other at once keep it: a switch each way takes milliseconds.
+        """
         self._frequency.release()
 
 

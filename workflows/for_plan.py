@@ -26,6 +26,7 @@ from cardlab.card.problem.objective import check_energy
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario_file import scenario_text
 from cardlab.card.schemes.card.open_plan import OpenDecision, open_decisions
+from cardlab.core.clocks import offered_as
 from cardlab.core.errors import BadDataError, PlanError, ScenarioError, UsageError
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import Point, Profile, Run
@@ -188,9 +189,8 @@ def _allowed(asked: PlanAsked, index: int, offered_hz: tuple[float, ...]) -> tup
         return offered_hz
     found = set()
     for hz in wanted:
-        nearest = min(offered_hz, key=lambda one: abs(one - hz))
-        # Half a percent, as a plan has it.
-        if abs(nearest - hz) > 0.005 * hz:
+        nearest = offered_as(hz, offered_hz)
+        if nearest is None:
             raise ScenarioError(
                 f"{asked.name}: {asked.request.devices[index]!r} offers no {si(hz, 'Hz')}",
                 remedy=f"name frequencies it offers: {', '.join(si(one, 'Hz') for one in offered_hz)}",

@@ -82,7 +82,7 @@ def run_device(options: DeviceOptions, progress: Say = silent) -> DeviceDone:
                 remedy="give the same command again to take part in the rounds that are left",
             ) from None
         finally:
-            readings.release()
+            readings.rest()
     finally:
         transport.close()
         platform.close()

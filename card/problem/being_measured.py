@@ -16,12 +16,11 @@ from cardlab.card.problem.device_offers import DeviceChoices, DeviceCurves, curv
 from cardlab.card.problem.from_db import Request, TakingPart, check_powers, device_choices
 from cardlab.card.problem.measured import (
     Fits,
-    architecture_of,
     device_parts,
-    device_seconds,
-    on_server,
+    device_seconds_at,
     server_fits,
     server_parts,
+    server_seconds_at,
 )
 from cardlab.card.problem.offer import OneDevice, offer_of
 from cardlab.card.problem.parties import Party, find_party, newest_profile
@@ -209,15 +208,5 @@ def _fit(run: Run, quantity: str, segment: str | None, phase: str | None) -> Fit
 
 def side_seconds(run: Run, point: Point, cuts: Array, *, serves: bool) -> Array:
     """Seconds per mini-batch of one side of each cut at a point [C]. Raises PlanError where a part was not timed."""
-    profile = Profile(run=run, points=(point,))
-    if not serves:
-        return device_seconds(profile, cuts)
-    architecture, found = architecture_of(profile), np.zeros(cuts.size)
-    for segment, phase in server_parts(architecture):
-        estimate = point.latency(segment, phase)
-        if estimate is None:
-            raise PlanError(
-                f"{run.device.name!r} lacks the time of {segment} {phase}", remedy="go on with profile-device --resume"
-            )
-        found += estimate.value * on_server(architecture, segment, cuts)
-    return found
+    seconds_at = server_seconds_at if serves else device_seconds_at
+    return seconds_at(point, Profile(run=run, points=(point,)), cuts)

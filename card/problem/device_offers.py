@@ -35,14 +35,13 @@ from cardlab.card.problem.measured import (
 from cardlab.card.problem.offer import Offer, OneDevice, filled_places, offer_of
 from cardlab.card.problem.parties import Given
 from cardlab.card.uncertainty import Source
+from cardlab.core.clocks import is_same_clock, offered_as
 from cardlab.core.errors import PlanError
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Point, Profile
 from cardlab.core.text import si
 from cardlab.db.store import Store
 
-# A clock that is read, or typed, is that of an offered frequency within this share.
-SAME_READ = 0.005
 _POWERS = ("power", "wait_power")
 
 
@@ -156,7 +155,7 @@ def held_hz(profile: Profile) -> float:
     if read_hz is None:
         return float("nan")
     asked_hz = point.requested_hz
-    return asked_hz if asked_hz is not None and abs(read_hz - asked_hz) <= SAME_READ * asked_hz else read_hz
+    return asked_hz if asked_hz is not None and is_same_clock(read_hz, asked_hz) else read_hz
 
 
 def held_power_w(profile: Profile, quantity: str) -> float:
@@ -213,14 +212,12 @@ def _same_state(profile: Profile) -> list[Point]:
 def _only(curves: DeviceCurves, wanted_hz: Sequence[float]) -> DeviceCurves:
     places = []
     for hz in wanted_hz:
-        distance = np.abs(curves.frequency_hz - hz)
-        place = int(np.argmin(np.nan_to_num(distance, nan=np.inf)))
-        # Half a percent: what is read under load is never quite what was asked for.
-        if not distance[place] <= SAME_READ * hz:
+        named_hz = offered_as(hz, curves.frequency_hz.tolist())
+        if named_hz is None:
             known = ", ".join(si(float(f), "Hz") for f in curves.frequency_hz)
             raise PlanError(
                 f"device {curves.label!r} has no profile at {si(hz, 'Hz')}",
                 remedy=f"name frequencies it was profiled for: {known}",
             )
-        places.append(place)
+        places.append(curves.frequency_hz.tolist().index(named_hz))
     return replace(curves, frequency_hz=curves.frequency_hz[sorted(set(places))])

@@ -16,6 +16,7 @@ import numpy as np
 
 from cardlab.card.problem.arrays import Array, Mask
 from cardlab.card.uncertainty import Source, Uncertainty
+from cardlab.core.clocks import SAME_CLOCK_SHARE
 from cardlab.core.errors import PlanError
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
@@ -236,8 +237,9 @@ def within(profile: Profile, low_hz: float, high_hz: float) -> Array:
             remedy=f"profile it again: profile-device --name {profile.run.device.name}",
         )
     frequencies = np.unique(np.array(offered, dtype=float))
-    # Half a percent of room: the frequency read back under load is never quite the one requested.
-    inside = frequencies[(frequencies >= low_hz * 0.995) & (frequencies <= high_hz * 1.005)]
+    # Room for the clock's own: the frequency read back under load is never quite the one requested.
+    least_hz, most_hz = low_hz * (1.0 - SAME_CLOCK_SHARE), high_hz * (1.0 + SAME_CLOCK_SHARE)
+    inside = frequencies[(frequencies >= least_hz) & (frequencies <= most_hz)]
     # Nothing offered lies where the fits hold; the highest one measured is the nearest that is known.
     return inside if inside.size else np.array([high_hz])
 

@@ -7,6 +7,7 @@ The server is the only GPU server of the database, unless one is named; one devi
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -275,5 +276,6 @@ def profile_command(like: Profile, batch: int | None = None) -> str:
         )
         if on
     ]
-    words = [f"{option} {value}" for option, value in named.items() if value is not None]
+    # A label may have spaces, and a path anything.
+    words = [f"{option} {shlex.quote(str(value))}" for option, value in named.items() if value is not None]
     return " ".join(["profile-device", *words, *switches])

@@ -229,7 +229,7 @@ class Trial:
                 done = device.run()
             finally:
                 if readings is not None:
-                    readings.release()
+                    readings.rest()
                 transport.close()
             return {"rounds": done.rounds, "losses": done.losses}
 

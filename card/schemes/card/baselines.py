@@ -17,7 +17,7 @@ from cardlab.card.problem.objective import Range, table
 from cardlab.card.problem.problem import Problem
 from cardlab.card.schemes.card.fleet import fixed_outcome, is_fleet
 from cardlab.card.solvers.enumeration import Choice, best_choice
-from cardlab.card.solvers.together import choices_of
+from cardlab.card.solvers.together import capped, choices_of
 from cardlab.core.errors import InfeasibleError
 from cardlab.core.records.plan import Outcome
 
@@ -71,11 +71,17 @@ def as_decided_by(problem: Problem, other: Problem, other_extents: Sequence[Rang
     """
     parts = []
     problem = replace(problem, offer=None)
-    for m in range(len(problem.devices)):
-        try:
-            choice = best_choice(other, m, other_extents[m])
-        except InfeasibleError:
-            return None
+    try:
+        choices = [best_choice(other, m, extent) for m, extent in enumerate(other_extents)]
+        cap_j = other.constraints.fleet_energy_j
+        if cap_j is not None:
+            # Whose energy is not known cannot be held to a cap of all.
+            if any(choice.table.device_energy_j is None for choice in choices):
+                return None
+            choices = capped(other, choices, cap_j)
+    except InfeasibleError:
+        return None
+    for m, choice in enumerate(choices):
         cut = int(np.searchsorted(problem.cuts, other.cuts[choice.cut]))
         frequency_hz = choice.table.frequency_hz[choice.frequency]
         at = np.array([frequency_hz]) if problem.continuous is not None else None

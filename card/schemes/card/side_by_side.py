@@ -15,14 +15,13 @@ from cardlab.card.problem.arrays import Array, Index
 from cardlab.card.problem.governed import Governed, Governors
 from cardlab.card.problem.problem import Problem
 from cardlab.card.schemes.card.fleet import Places, choice_at
+from cardlab.core.clocks import SAME_CLOCK_SHARE
 from cardlab.core.quantity import Provenance, union_of
 from cardlab.core.records.plan import Decision, PlannedRound
 from cardlab.core.records.side_by_side import GOVERNOR, HIGHEST, PLANNED, Lack, Setting, SideBySide, together
 from cardlab.core.records.task import Task
 from cardlab.core.text import si
 
-# What is read under load is never quite what was asked for.
-_SAME_HZ = 0.005
 _RADIO = "give transmit_power_w and receive_power_w in [[devices]], or use --device-energy compute"
 
 
@@ -62,7 +61,7 @@ def _warnings(governed: Sequence[Setting], highest: Sequence[Setting], planned: 
     for left, top, asked in zip(governed, highest, planned, strict=True):
         for who in ("server", "device"):
             read_hz, kept_hz = (getattr(each, f"{who}_frequency_hz") for each in (left, top))
-            if read_hz is not None and kept_hz is not None and read_hz > (1.0 + _SAME_HZ) * kept_hz:
+            if read_hz is not None and kept_hz is not None and read_hz > (1.0 + SAME_CLOCK_SHARE) * kept_hz:
                 name = "the server" if who == "server" else left.device
                 found.append(
                     f"{name} was read at {si(read_hz, 'Hz')} by its governor, above its {HIGHEST}, {si(kept_hz, 'Hz')}:"
@@ -70,7 +69,9 @@ def _warnings(governed: Sequence[Setting], highest: Sequence[Setting], planned: 
                 )
         pairs = [(getattr(left, key), getattr(asked, key)) for key in ("delay_s", "server_energy_j", "device_energy_j")]
         known = [(a, b) for a, b in pairs if a is not None and b is not None]
-        if left.delay_s is not None and all(a <= b for a, b in known) and any(a < b * (1.0 - 1e-6) for a, b in known):
+        # What is not known on either side may be what the plan saves.
+        better = len(known) == len(pairs) and all(a <= b for a, b in known)
+        if better and any(a < b * (1.0 - 1e-6) for a, b in known):
             found.append(
                 f"{left.device}: left to the governors its round takes no more time or energy than as planned;"
                 " a plan chooses among frequencies that are held"
@@ -141,7 +142,7 @@ def _top_of_devices(problem: Problem) -> Problem:
     last = problem.at_offered(problem.offered - 1)
     assert last.device_frequency_hz is not None
     # A file may leave a device only lower frequencies; its highest is then what was measured at its best point.
-    fits = last.device_frequency_hz >= (1.0 - _SAME_HZ) * held.device_frequency_hz
+    fits = last.device_frequency_hz >= (1.0 - SAME_CLOCK_SHARE) * held.device_frequency_hz
     waiting = held.device_wait_power_w if held.device_wait_power_w is not None else np.full(fits.size, np.nan)
     offered = last.device_wait_power_w if last.device_wait_power_w is not None else waiting
     return replace(
