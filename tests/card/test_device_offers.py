@@ -9,16 +9,20 @@ from typing import Any
 import pytest
 
 from cardlab.calibrate.service import fit_store
+from cardlab.card.schemes.card.baselines import as_decided_by
+from cardlab.card.solvers.enumeration import extents_of
 from cardlab.core.errors import CardlabError, PlanError, UsageError
 from cardlab.core.records.device import Device
 from cardlab.core.records.measurement import OperatingPoint, PlannedPoint
 from cardlab.core.records.plan import Decision, Plan
 from cardlab.db import open_store
 from cardlab.db.store import Store
+from cardlab.split.schedule import Schedule
 from cardlab.workflows import PlanOptions
 from cardlab.workflows.plan import plan
 from tests import records
 from tests.card.database import BOARD, add_device, add_server
+from tests.card.device_instances import random_problem
 
 HZ = tuple(float(mhz) * 1e6 for mhz in (300, 400, 500, 600, 800, 1000, 1200, 1300))
 OFFERED = tuple(sorted({*HZ, 7e8}))
@@ -163,6 +167,41 @@ def test_energy_by_term_is_written_out(tmp_path: Path) -> None:
     assert spent.idle == 0.0
     assert chosen.device_energy_j == pytest.approx(spent.total)
     assert "transmit_power_w of board = 1.5 (the file's)" in found.assumptions
+
+
+@pytest.mark.parametrize("rtt_ms", [None, 40.0])
+def test_a_devices_own_meter_sees_nothing_of_its_adapters_on_their_way(tmp_path: Path, rtt_ms: float | None) -> None:
+    """The whole round was held against what it read: off by what the travel of adapters takes."""
+    text = "frequencies_hz = [6e8, 1.3e9]\ntransmit_power_w = 1.5\nreceive_power_w = 0.5"
+    options = replace(ASKED, scenario=scenario(tmp_path, text), from_db=True, device_energy="round", rtt_ms=rtt_ms)
+    chosen, found = made(tmp_path, options)
+    spent, delays, latency_s = chosen.device_energy_terms, chosen.delay_terms, (rtt_ms or 0.0) / 2e3
+    assert spent is not None and spent.compute is not None and chosen.device_frequency_hz is not None
+    waiting_w = 4.0 + chosen.device_frequency_hz / 1e9
+    expected = spent.compute + 1.5 * (delays.uplink - latency_s) + 0.5 * (delays.downlink - latency_s)
+    expected += waiting_w * (chosen.delay_s - delays.device - delays.adapters)
+    assert delays.adapters > 2.0 * latency_s and chosen.device_metered_j == pytest.approx(expected, rel=0.005)
+    # A run takes it from the plan as it is stored.
+    with open_store(tmp_path / "swept.db") as store:
+        stored = store.plans.get(found.uid)
+    assert Schedule(stored).at(2, "board").expected.device_energy_j == chosen.device_metered_j
+
+
+def test_what_other_constants_decide_keeps_the_cap_of_all_devices() -> None:
+    """The fault that it is for: "beside it, at equal conditions" stood a plan above the cap that the plan kept."""
+    bound = 0
+    for seed in range(60):
+        problem = replace(random_problem(seed, ("fleet_energy",)), offer=None)
+        cap_j = problem.constraints.fleet_energy_j
+        assert cap_j is not None
+        extents = extents_of(problem)
+        free = replace(problem, constraints=replace(problem.constraints, fleet_energy_j=None))
+        alone, found = as_decided_by(free, free, extents), as_decided_by(problem, problem, extents)
+        bound += alone is not None and (alone.device_energy_j or 0.0) > cap_j
+        assert found is None or (found.device_energy_j or 0.0) <= cap_j * (1 + 1e-9)
+        if alone is not None and (alone.device_energy_j or 0.0) <= cap_j:
+            assert found == alone
+    assert bound >= 5
 
 
 def test_what_is_not_measured_is_not_counted_and_says_so(tmp_path: Path) -> None:
