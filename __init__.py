@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from cardlab.profilers.measure.open import open_device
     from cardlab.workflows.accuracy import accuracy
     from cardlab.workflows.agent import pack
+    from cardlab.workflows.best_for_plan import best_for_plan
     from cardlab.workflows.database import check_store, info, prune_store, vacuum_store
     from cardlab.workflows.doctor import doctor
     from cardlab.workflows.exchange import calibrate_sensor, export, import_sweep, merge
     from cardlab.workflows.fit import fit, stored_fits
-    from cardlab.workflows.for_plan import best_for_plan
     from cardlab.workflows.links import answer_probes, import_link, measure_link
     from cardlab.workflows.lists import list_links, list_plans, list_profiles, list_runs
     from cardlab.workflows.models import bundled_models, supported_models
@@ -49,7 +49,7 @@ _MODULE = {
     "answer_probes": "cardlab.workflows.links",
     "bundled_models": "cardlab.workflows.models",
     "supported_models": "cardlab.workflows.models",
-    "best_for_plan": "cardlab.workflows.for_plan",
+    "best_for_plan": "cardlab.workflows.best_for_plan",
     "best_frequency": "cardlab.calibrate.best_frequency",
     "calibrate_sensor": "cardlab.workflows.exchange",
     "check_store": "cardlab.workflows.database",

@@ -45,8 +45,9 @@ from cardlab.profilers.measure.sweep import (
 )
 from cardlab.profilers.runtime.quantization import choose_quantization
 from cardlab.profilers.runtime.workbench import Workload
+from cardlab.workflows.best_for_plan import plan_words
 from cardlab.workflows.connect import Say, silent
-from cardlab.workflows.for_plan import PlanAsked, part_of, plan_search, plan_words, read_plan
+from cardlab.workflows.for_plan import PlanAsked, part_of, plan_search, read_plan
 from cardlab.workflows.labels import keep_label
 from cardlab.workflows.observers import SilentObserver
 from cardlab.workflows.opening import Opening, opened

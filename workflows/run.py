@@ -45,6 +45,7 @@ from cardlab.workflows.run_data import check_data, files_of, names_of
 from cardlab.workflows.run_device import open_real
 from cardlab.workflows.run_resume import finished_already, going_on
 from cardlab.workflows.run_settings import (
+    length_note,
     passes_made,
     profiled_execution,
     settings_of,
@@ -381,6 +382,7 @@ def _begun(
             journal.commit(begun)
         return journal
 
+    notes = (*length_note(options, plan, task), *notes)
     return _Decided(settings=settings, plan=plan, execution=execution, data_notes=data.notes, notes=notes, keep=keep)
 
 

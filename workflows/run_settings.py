@@ -151,13 +151,21 @@ def passes_made(
 def _steps_taken(options: TrainingOptions, settings: RunSettings, rows: int | None) -> tuple[str, ...]:
     """How much the run trains, in words; a few steps train nothing, and nothing else says that they are few."""
     each, mini_batches = settings.epochs // settings.accumulate, settings.rounds * settings.epochs
-    words = f"{settings.rounds} round(s) of {each} step(s) of each device"
-    if rows is None:
+    who = "of each device" if settings.participants is None else "of each device that takes part"
+    words = f"{settings.rounds} round(s) of {each} step(s) {who}"
+    # Of those that are drawn nobody takes part in every round.
+    if rows is None or settings.participants is not None:
         return (words,)
     share = mini_batches * settings.task.batch / rows
     words += f": {share:.3g} pass(es) over {rows} row(s)"
     asked = options.rounds is not None or options.max_steps is not None or options.plan is not None
     return (words if asked or share >= 1.0 else f"{words}; --epochs 1 makes a whole one",)
+
+
+def length_note(options: TrainingOptions, plan: Plan | None, task: Task) -> tuple[str, ...]:
+    """That rows are shorter than they are by default, which nobody asked for."""
+    own = options.sequence is None and plan is None and task.sequence < DEFAULT_SEQUENCE
+    return (f"rows of {task.sequence} tokens: {task.model} has no more positions",) if own else ()
 
 
 def profiled_execution(plan: Plan | None, store: Store, key: str) -> Execution | None:

@@ -8,7 +8,7 @@ from cardlab.core.plain import Document, to_plain
 from cardlab.core.records.measurement import PlannedPoint, Profile
 from cardlab.core.text import duration
 from cardlab.db.store import Store
-from cardlab.workflows.for_plan import BestForPlan, best_for_plan
+from cardlab.workflows.best_for_plan import BestForPlan, best_for_plan
 from cardlab.workflows.opening import Opening, opened
 from cardlab.workflows.options.profile import ProfileOptions
 

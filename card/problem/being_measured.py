@@ -164,7 +164,7 @@ def taking_part(store: Store, request: Request, run: Run, *, serves: bool, meter
 def _profile(run: Run, metered: bool) -> Profile:
     """The run with one point, at which everything takes a second and a watt."""
     assert run.task is not None
-    one = Estimate(1.0)
+    one = Estimate(1.0, provenance=run.provenance)
     parts = [*device_parts(run.task.architecture), *((HEAD, phase) for phase in PHASES)]
     rows = [
         Measurement(uid=new_uid(), quantity="latency", unit="s", segment=segment, phase=phase, estimate=one)
@@ -203,6 +203,7 @@ def _fit(run: Run, quantity: str, segment: str | None, phase: str | None) -> Fit
         degrees_of_freedom=0,
         mape=0.0,
         data_hash="",
+        provenance=run.provenance,
     )
 
 

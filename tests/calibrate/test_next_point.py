@@ -15,7 +15,7 @@ import pytest
 from cardlab.calibrate.next_point import KNOWN, Belief, StepPoint, believe, first_points
 from cardlab.core.errors import BadDataError
 from cardlab.profilers.devices.simulated.catalogue import DEVICES
-from cardlab.profilers.devices.simulated.physics import Physics
+from tests.calibrate.strangers import near, stranger, warm_w
 
 Truth = dict[float, tuple[float, float]]
 
@@ -23,29 +23,14 @@ Truth = dict[float, tuple[float, float]]
 def board(draw: np.random.Generator) -> Truth:
     """Power and time of a step at each offered frequency of a board that nobody has met, once it is warm."""
     kind = DEVICES[str(draw.choice(sorted(DEVICES)))]
-
-    def near(value: float, spread: float) -> float:
-        return value * float(np.exp(draw.normal(0.0, spread)))
-
-    physics: Physics = replace(
-        kind,
-        knee=float(draw.uniform(0.3, 0.8)),
-        voltage_max_v=kind.voltage_min_v * float(draw.uniform(1.15, 1.6)),
-        board_w=near(kind.board_w, 0.5),
-        leak_w=near(kind.leak_w, 0.5),
-        dynamic_w=near(kind.dynamic_w, 0.4),
-        overhead_s=near(kind.overhead_s, 0.5),
-    )
+    physics = stranger(draw, kind)
+    physics = replace(physics, overhead_s=near(draw, kind.overhead_s, 0.5))
     top = physics.frequency_max_hz * physics.cores * physics.flop_per_core_cycle * physics.efficiency
     flop, traffic = 0.1 * top, 0.1 * physics.bandwidth_bytes_per_s * float(draw.uniform(0.1, 1.6))
     found = {}
     for hz in physics.frequencies_hz:
         seconds, busy = physics.lap_seconds(hz, flop, traffic, "layer", 1)
-        heat = 50.0
-        for _ in range(60):
-            power = physics.power_w(hz, heat, busy, traffic / seconds)
-            heat = min(physics.ambient_c + power * physics.thermal_c_per_w, physics.temperature_max_c)
-        found[hz] = (power, seconds)
+        found[hz] = (warm_w(physics, hz, busy, traffic / seconds), seconds)
     return found
 
 

@@ -157,6 +157,18 @@ def test_weights_without_their_tokenizer_are_not_trained_on_bytes_unasked(tmp_pa
     assert tokenizer_of(ServerOptions(cut=1, model=str(folder)), str(folder)) is None
 
 
+def test_rows_are_no_longer_than_the_model_where_nobody_says_how_long(tmp_path: Path) -> None:
+    folder = with_weights(tmp_path / "base")
+    (tmp_path / "t.txt").write_text("one two " * 400)
+    words = ("card", "run", "--local", "--cut", "1", "--rounds", "1", "--model", str(folder), "--data", "t.txt")
+    done = command(*words, "--out", "out")
+    positions = SMALL["llama"]["max_position_embeddings"]
+    assert done.code == 0 and f"rows of {positions} tokens: {folder} has no more positions" in done.err, done.err
+    assert Journal.resume(tmp_path / "out").settings.task.sequence == positions < 512
+    asked = command(*words, "--seq", "16", "--out", "other")
+    assert asked.code == 0 and "no more positions" not in asked.err
+
+
 def test_a_device_with_another_rope_or_tokenizer_is_refused_when_it_joins(tmp_path: Path, roles, port) -> None:  # noqa: F811
     folder = with_weights(tmp_path / "base")
     other = Path(shutil.copytree(folder, tmp_path / "other"))

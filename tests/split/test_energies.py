@@ -76,7 +76,17 @@ class Fleet:
             zone(root, "intel-rapl:0", "package-0")
             put(root / "etc/machine-id", f"{number + 1:032x}")
         self.started: list[subprocess.Popen[str]] = []
-        threading.Thread(target=self._count, daemon=True).start()
+        self._over = threading.Event()
+        self._counting = threading.Thread(target=self._count)
+        self._counting.start()
+
+    def end(self) -> None:
+        """Stop everything that still goes on, before the folders go."""
+        for process in self.started:
+            process.kill()
+            process.communicate()
+        self._over.set()
+        self._counting.join()
 
     def start(self, place: str, tool: str, *words: str) -> subprocess.Popen[str]:
         """A command on the hub or a board."""
@@ -115,8 +125,7 @@ class Fleet:
 
     def _count(self) -> None:
         energies, then = dict.fromkeys(self.roots, 60e6), time.monotonic()
-        while True:
-            time.sleep(0.02)
+        while not self._over.wait(0.02):
             now = time.monotonic()
             for name, root in self.roots.items():
                 speed = (self.files[name] / "scaling_setspeed").read_text().strip()
@@ -147,9 +156,7 @@ def test_joules_of_every_party_are_those_of_the_plan(tmp_path: Path, fake_nvml_l
     try:
         joules(fleet, port)
     finally:
-        for process in fleet.started:
-            process.kill()
-            process.communicate()
+        fleet.end()
 
 
 def joules(fleet: Fleet, port: int) -> None:  # noqa: F811

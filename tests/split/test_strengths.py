@@ -115,6 +115,7 @@ def local(folder: Path, *words: str):
 
 def test_some_devices_of_all_take_part_and_others_in_the_next_round(tmp_path: Path) -> None:
     done = local(tmp_path, "--devices", "3", "--participants", "2", "--rounds", "4", "--parallel")
+    assert "4 round(s) of 1 step(s) of each device that takes part\n" in done.err
     took = [tuple(d["device"] for d in r["devices"]) for r in done.document["rounds"]]
     assert all(len(names) == 2 for names in took) and len(set(took)) > 1
     # Drawn by the seed: the same again.

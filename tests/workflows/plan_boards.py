@@ -30,9 +30,10 @@ from cardlab.core.records.workload import Analysis, CutCost
 from cardlab.db import open_store
 from cardlab.db.store import Store
 from cardlab.profilers.devices.simulated.catalogue import DEVICES
-from cardlab.profilers.devices.simulated.physics import Physics
-from cardlab.workflows.for_plan import BestForPlan, PlanSearch, found_for_plan, plan_search, read_plan
+from cardlab.workflows.best_for_plan import BestForPlan, found_for_plan
+from cardlab.workflows.for_plan import PlanSearch, plan_search, read_plan
 from tests import records
+from tests.calibrate.strangers import stranger, warm_w
 from tests.card.database import add_device, add_server
 
 LAYERS = 16
@@ -86,19 +87,8 @@ def device_of(draw: np.random.Generator, kinds: tuple[str, ...], layer_s: float)
     A layer takes about `layer_s` at its highest frequency.
     """
     kind = DEVICES[str(draw.choice(kinds))]
-
-    def near(value: float, spread: float) -> float:
-        return value * float(np.exp(draw.normal(0.0, spread)))
-
-    physics: Physics = replace(
-        kind,
-        knee=float(draw.uniform(0.3, 0.8)),
-        voltage_max_v=kind.voltage_min_v * float(draw.uniform(1.15, 1.6)),
-        board_w=near(kind.board_w, 0.5),
-        leak_w=near(kind.leak_w, 0.5),
-        dynamic_w=near(kind.dynamic_w, 0.4),
-        overhead_s=layer_s * float(draw.uniform(0.01, 0.1)),
-    )
+    physics = stranger(draw, kind)
+    physics = replace(physics, overhead_s=layer_s * float(draw.uniform(0.01, 0.1)))
     flop = layer_s * physics.frequency_max_hz * physics.cores * physics.flop_per_core_cycle * physics.efficiency
     traffic = layer_s * physics.bandwidth_bytes_per_s * float(draw.uniform(0.1, 1.6))
     found = {}
@@ -109,10 +99,7 @@ def device_of(draw: np.random.Generator, kinds: tuple[str, ...], layer_s: float)
         }
         _, busy = laps["layer", "forward"]
         bytes_per_s = traffic / laps["layer", "forward"][0]
-        power = heat = 50.0
-        for _ in range(60):
-            power = physics.power_w(hz, heat, busy, bytes_per_s)
-            heat = min(physics.ambient_c + power * physics.thermal_c_per_w, physics.temperature_max_c)
+        power = warm_w(physics, hz, busy, bytes_per_s)
         waiting = physics.power_w(hz, physics.ambient_c + 8.0, 0.0, 0.0)
         found[hz] = Truth({part: seconds for part, (seconds, _) in laps.items()}, power, waiting)
     return found

@@ -21,7 +21,8 @@ from cardlab.core.errors import BadDataError, CardlabError, ScenarioError, Usage
 from cardlab.core.records.device import Device
 from cardlab.db.store import Store
 from cardlab.workflows import for_plan
-from cardlab.workflows.for_plan import best_for_plan, found_for_plan, plan_search, read_plan
+from cardlab.workflows.best_for_plan import best_for_plan, found_for_plan
+from cardlab.workflows.for_plan import plan_search, read_plan
 from cardlab.workflows.options.card import PlanOptions
 from cardlab.workflows.plan import calibrated_request
 from tests.calibrate.conftest import real_sweeps  # noqa: F401

@@ -71,6 +71,7 @@ def test_a_board_is_measured_for_a_plan_and_card_plan_makes_it(lab: Path) -> Non
     assert f"{found['measured']} of 11 frequencies of board measured" in line and "saved" in line
     assert "dearer than the best plan at 95 %" in line
     assert "assumed: " in measured.err and "uncertainty is not counted" in measured.err
+    assert found["provenance"]["origins"] == ["simulated"]
     assert found["known"] and found["regret95"] <= 0.02 and found["measured"] < found["offered"] == 11
     # The same from Python, and by the plan itself once the few points are fitted.
     with open_store(lab.with_name("lab.db")) as store:

@@ -36,7 +36,8 @@ class TrainingOptions(Checked):
     out: Annotated[str, Opt("Folder for journal and adapters.")] = "card-run"
     batch: Annotated[int | None, Opt("Sequences in a mini-batch.", low=1, shown="the plan's, 1", panel=_TASK)] = None
     sequence: Annotated[
-        int | None, Opt("Tokens in a sequence.", flag="--seq", low=2, shown="the plan's, 512", panel=_TASK)
+        int | None,
+        Opt("Tokens in a sequence.", flag="--seq", low=2, shown="the plan's, at most 512", panel=_TASK),
     ] = None
     dtype: Annotated[
         str,
