@@ -133,6 +133,8 @@ def test_a_server_is_measured_for_the_plan_of_its_devices(lab: Path) -> None:
     assert len(points(measured)) <= 12
     found = measured.document["best_for_plan"]
     assert found["serves"] and found["known"] and found["offered"] > 100
+    # What stands in for it while it is measured is no import.
+    assert found["provenance"]["origins"] == ["simulated"]
     assert found["decisions"][0]["device"] == "board" and found["decisions"][0]["device_frequency_hz"] is not None
 
 
