@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from cardlab.card.problem.arrays import Array, Index
 from cardlab.card.problem.energy import device_round_j
 from cardlab.card.problem.problem import Problem
 from cardlab.core.records.plan import DeviceEnergyTerms
+
+
+def one_after_another_s(delay_s: Array) -> float:
+    """How long a round of all devices [M] lasts, seconds: rounded once, so that their order changes no number."""
+    return math.fsum(delay_s.tolist())
 
 
 def energy_terms(problem: Problem, cuts: Index, delay_s: Array, round_s: float) -> list[DeviceEnergyTerms]:

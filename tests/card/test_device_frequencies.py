@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from cardlab.card import load_scenario, solve
 from cardlab.card.solvers.batch import batch_applies, solve_batch
 from cardlab.card.solvers.enumeration import best_choice, extents_of
 from cardlab.card.solvers.together import choices_of as decided
@@ -147,6 +148,27 @@ def test_a_guard_keeps_each_device_frequency_away_from_the_deadline_by_its_own_s
             assert found.cost == pytest.approx(best, abs=ROOM)
             seen += 1
     assert seen > 20
+
+
+def test_the_order_of_devices_changes_no_number_of_any_of_them():
+    letter = load_scenario("card-letter")
+    names = [f"{device.name}-{k}" for k in range(5) for device in letter.devices]
+    devices = tuple(
+        replace(
+            device,
+            name=name,
+            frequency_hz=device.frequency_hz * (1 + 0.013 * m),
+            power_w=10.0,
+            idle_power_w=3.0,
+            uplink_bps=3e7,
+            downlink_bps=7e7,
+        )
+        for m, (device, name) in enumerate(zip(letter.devices * 5, names, strict=True))
+    )
+    ahead = {d.device: d for d in solve(replace(letter, devices=devices, rounds=1)).rounds[0].devices}
+    back = {d.device: d for d in solve(replace(letter, devices=devices[::-1], rounds=1)).rounds[0].devices}
+    assert all(d.device_energy_terms.idle for d in ahead.values())
+    assert {n: d.device_energy_terms for n, d in ahead.items()} == {n: d.device_energy_terms for n, d in back.items()}
 
 
 def test_a_fleets_cap_is_spent_as_well_as_any_of_all_plans_spends_it():

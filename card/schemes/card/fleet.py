@@ -19,7 +19,7 @@ from cardlab.card.problem.energy import device_round_j
 from cardlab.card.problem.objective import ranges, server_energy_j, table
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import Constraints
-from cardlab.card.schemes.device_energy import energy_terms, metered_j
+from cardlab.card.schemes.device_energy import energy_terms, metered_j, one_after_another_s
 from cardlab.card.solvers.batch import BatchAnswer, batch_applies, solve_batch
 from cardlab.card.solvers.enumeration import best_choice, common_range
 from cardlab.card.uncertainty import Certainty
@@ -68,7 +68,7 @@ class FleetChoice:
         """Sums over devices; an energy is None if that of one device is not known."""
         own = float(self.device_energy_j.sum())
         return Outcome(
-            delay_s=float(self.delay_s.sum()),
+            delay_s=one_after_another_s(self.delay_s),
             server_energy_j=None if self.server_energy_j is None else float(self.server_energy_j.sum()),
             device_energy_j=None if np.isnan(own) else own,
         )
@@ -186,7 +186,7 @@ def decisions_of(problem: Problem, chosen: FleetChoice, sure: Sequence[Certainty
     frequencies, delays = _numbers(chosen.frequency_hz, chosen), chosen.delay_s.tolist()
     held = _numbers(chosen.device_frequency_hz, chosen)
     at = problem.at_offered(chosen.offered)
-    spent = energy_terms(at, chosen.place, chosen.delay_s, float(chosen.delay_s.sum()))
+    spent = energy_terms(at, chosen.place, chosen.delay_s, one_after_another_s(chosen.delay_s))
     metered = metered_j(at, chosen.place, chosen.delay_s)
     found = []
     for m, (name, certain) in enumerate(zip(problem.devices, sure, strict=True)):

@@ -18,7 +18,7 @@ from cardlab.card.problem.scenario import Scenario
 from cardlab.card.schemes.card.baselines import as_decided_by, baselines, mean_baselines, mean_outcome, outcome_of
 from cardlab.card.schemes.card.fleet import choose, decisions_of, is_fleet
 from cardlab.card.schemes.card.waiting import waiting_note
-from cardlab.card.schemes.device_energy import energy_terms, metered_j
+from cardlab.card.schemes.device_energy import energy_terms, metered_j, one_after_another_s
 from cardlab.card.solvers.enumeration import Choice, extents_of
 from cardlab.card.solvers.together import FLEET_CAP, choices_of
 from cardlab.card.uncertainty import Certainty, Uncertainty, certainties, contributions, with_guard
@@ -160,7 +160,7 @@ def _with_terms(problem: Problem, choices: Sequence[Choice], decisions: Sequence
     held = problem.at_offered(np.array([choice.table.device_place(choice.frequency) for choice in choices]))
     delay_s = np.array([d.delay_s for d in decisions])
     cuts = np.array([choice.cut for choice in choices])
-    terms, metered = energy_terms(held, cuts, delay_s, float(delay_s.sum())), metered_j(held, cuts, delay_s)
+    terms, metered = energy_terms(held, cuts, delay_s, one_after_another_s(delay_s)), metered_j(held, cuts, delay_s)
     return tuple(
         replace(d, device_energy_terms=t, device_metered_j=m) for d, t, m in zip(decisions, terms, metered, strict=True)
     )
