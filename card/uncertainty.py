@@ -35,6 +35,7 @@ class Source:
     Shapes: device_s [N,C], or [N,C,G] where devices choose among G frequencies, of the device with index `device`, and
     server_s [N,C,F] seconds per mini-batch,
     power_w and wait_power_w [N,F], up_s_per_bit and down_s_per_bit [N,M], of each device's link.
+    future: what one later round differs by from the mean, which widens intervals and guard bands and decides nothing.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Source:
     wait_power_w: Array | None = None
     up_s_per_bit: Array | None = None
     down_s_per_bit: Array | None = None
+    future: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,11 @@ class Uncertainty:
 
     sources: tuple[Source, ...]
     draws: int
+
+    @property
+    def of_means(self) -> Uncertainty:
+        """What is not known of the constants alone."""
+        return replace(self, sources=tuple(s for s in self.sources if not s.future))
 
     def drawn(self, problem: Problem, n: int, only: Source | None = None) -> Problem:
         """The problem as draw n has it; with `only`, that source alone is uncertain."""
@@ -75,13 +82,16 @@ class Certainty:
     """How sure one decision is: share of draws that choose its cut, 95 % intervals of what it costs.
 
     `terms_ci95` are those of the device's and the server's compute in a round, and of what crosses the link where the
-    link was measured with its spread.
+    spread of its rates is known. They, `delay_ci95` and `server_energy_ci95` are of one round of a later run;
+    `terms_mean_ci95` and `delay_mean_ci95` of the means.
     """
 
     cut_probability: float
     delay_ci95: tuple[float, float]
     server_energy_ci95: tuple[float, float] | None
     terms_ci95: Mapping[str, tuple[float, float]]
+    delay_mean_ci95: tuple[float, float]
+    terms_mean_ci95: Mapping[str, tuple[float, float]]
 
 
 def relative_uncertainty(
@@ -146,6 +156,42 @@ def with_guard(problem: Problem, uncertainty: Uncertainty | None) -> Problem:
 
 def certainties(problem: Problem, choices: Sequence[tuple[int, int]], uncertainty: Uncertainty) -> list[Certainty]:
     """Certainty of each device's choice (cut index, frequency index)."""
+    means = _drawn_at(problem, choices, uncertainty.of_means)
+    # What one round differs by does not say which cut is best.
+    rounds = means if not any(s.future for s in uncertainty.sources) else _drawn_at(problem, choices, uncertainty)
+    return [
+        Certainty(
+            cut_probability=float(means.same[:, m].mean()),
+            delay_ci95=_interval(rounds.delay_s[:, m]),
+            server_energy_ci95=None if np.isnan(rounds.energy_j[:, m]).any() else _interval(rounds.energy_j[:, m]),
+            terms_ci95=rounds.terms_ci95(m, _uncertain(uncertainty)),
+            delay_mean_ci95=_interval(means.delay_s[:, m]),
+            terms_mean_ci95=means.terms_ci95(m, _uncertain(uncertainty.of_means)),
+        )
+        for m in range(len(choices))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What some choices [M] come to in each draw: is their cut the best, delay (s), server energy (J) [N,M]; terms."""
+
+    same: Array
+    delay_s: Array
+    energy_j: Array
+    terms: list[list[DelayTerms]]
+
+    def terms_ci95(self, m: int, names: Sequence[str]) -> dict[str, tuple[float, float]]:
+        return {name: _interval(np.array([getattr(t, name) for t in self.terms[m]])) for name in names}
+
+
+def _uncertain(uncertainty: Uncertainty) -> tuple[str, ...]:
+    """Terms whose uncertainty is known."""
+    linked = any(s.up_s_per_bit is not None or s.down_s_per_bit is not None for s in uncertainty.sources)
+    return ("device", "server", *(("uplink", "downlink", "adapters") if linked else ()))
+
+
+def _drawn_at(problem: Problem, choices: Sequence[tuple[int, int]], uncertainty: Uncertainty) -> _Drawn:
     same = np.zeros((uncertainty.draws, len(choices)))
     delay = np.zeros_like(same)
     energy = np.full_like(same, np.nan)
@@ -163,17 +209,7 @@ def certainties(problem: Problem, choices: Sequence[tuple[int, int]], uncertaint
             terms[m].append(held.terms(m, cut, float(t.server_s[cut, frequency])))
             if t.energy_j is not None:
                 energy[n, m] = t.energy_j[cut, frequency]
-    linked = any(s.up_s_per_bit is not None or s.down_s_per_bit is not None for s in uncertainty.sources)
-    uncertain = ("device", "server", *(("uplink", "downlink", "adapters") if linked else ()))
-    return [
-        Certainty(
-            cut_probability=float(same[:, m].mean()),
-            delay_ci95=_interval(delay[:, m]),
-            server_energy_ci95=None if np.isnan(energy[:, m]).any() else _interval(energy[:, m]),
-            terms_ci95={name: _interval(np.array([getattr(t, name) for t in terms[m]])) for name in uncertain},
-        )
-        for m in range(len(choices))
-    ]
+    return _Drawn(same, delay, energy, terms)
 
 
 def contributions(problem: Problem, choices: Sequence[tuple[int, int]], uncertainty: Uncertainty) -> dict[str, float]:
@@ -188,7 +224,7 @@ def contributions(problem: Problem, choices: Sequence[tuple[int, int]], uncertai
     apart = problem.objective.range != "common"
     known = _regrets(problem, choices) if apart else []
     lost = {}
-    for source in uncertainty.sources:
+    for source in uncertainty.of_means.sources:
         total = 0.0
         for n in range(count):
             drawn = uncertainty.drawn(problem, n, source)

@@ -202,7 +202,7 @@ class MeasurementRow(Row):
 
 
 class CodecCostRow(Base):
-    """What a codec did to one tensor, or a side with a round's adapters; one row a measurement of either."""
+    """What a codec did to one tensor, or what a side does; one row a measurement of either."""
 
     __tablename__ = "codec_cost"
     __table_args__ = (UniqueConstraint("measurement_id"),)

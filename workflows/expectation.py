@@ -143,10 +143,12 @@ def _as_run(found: Gathered, settings: RunSettings) -> tuple[Problem, dict[str, 
     unknown = {"switch": "what a moved cut takes is not modelled"}
     sent = None if cut is None else codecs.sent_bytes(settings.codec, cut)
     reason = f"codec {settings.codec} was not profiled at this cut (profile-device --compression)"
+    if settings.codec == "none":
+        reason = "what packing takes was not rehearsed on both sides (profile-device)"
     if codecs.timed(settings.codec, list(problem.cuts)):
         encode_s, decode_s = codecs.seconds(settings.codec, list(problem.cuts))
         problem = replace(problem, encode_s=encode_s, decode_s=decode_s)
-    else:
+    elif settings.codec != "none" or not found.packs:
         # Both sides pack and unpack: what one of them was not timed at would count as no time.
         unknown |= dict.fromkeys(("encode", "decode"), reason)
     if settings.codec != "none" and sent is None:

@@ -32,6 +32,7 @@ from cardlab.profilers.measure.estimate import (
     idle_s,
     least_point_s,
     powers_s,
+    rehearsal_seconds,
     timing_seconds,
     whole_step_seconds,
 )
@@ -52,6 +53,7 @@ from cardlab.workflows.labels import keep_label
 from cardlab.workflows.observers import SilentObserver
 from cardlab.workflows.opening import Opening, opened
 from cardlab.workflows.options.profile import ProfileOptions
+from cardlab.workflows.rehearsal import rehearse
 from cardlab.workflows.search import left_out, search_words, searched, searches
 from cardlab.workflows.settings import load_settings
 from cardlab.workflows.targets import split_pattern, split_targets
@@ -157,6 +159,8 @@ def profile(
         elif searches(options):
             best = searched(behind_sensors(kept.runs, measured))
             say(search_words(best, _left_out_s(options, platform, workload, measured)))
+        if options.rehearsal and measured.complete:
+            rehearse(kept, measured, platform, say, deadline)
         if options.compression:
             uid = _codecs(kept, workload, platform, say, deadline)
             say(f"codecs: run {uid[:12]}" if uid else f"codecs: not reached within the budget of {options.budget}")
@@ -240,6 +244,8 @@ def dry_run(options: ProfileOptions) -> DryRun:
             seconds += len(planned) * len(workload.analysis.segments) * powers_s(platform)
         if options.whole_step and workload.task is not None and platform.torch_device is not None:
             seconds += whole_step_seconds(step_s)
+        if options.rehearsal and workload.task is not None and platform.torch_device is not None:
+            seconds += rehearsal_seconds(step_s)
         if budget_s is not None and seconds > budget_s:
             # Timings give way down to a handful of samples, settling and windows of power do not.
             least_s = estimate_seconds(platform, planned[:1], LEAST_TIMING_S, step_s) - idle_s(platform)
@@ -283,6 +289,8 @@ def check_options(options: ProfileOptions) -> None:
     simulated = options.platform is not None and options.platform.partition(":")[0] == "simulated"
     if simulated and options.threads != ProfileOptions().threads:
         raise UsageError("--threads has no effect on a simulated device", remedy="leave --threads out")
+    if simulated and not options.rehearsal:
+        raise UsageError("--no-rehearsal has no effect on a simulated device", remedy="leave --no-rehearsal out")
     if options.dry_run and options.resume:
         raise UsageError("--dry-run says what a new run would measure", remedy="leave --resume out, or --dry-run")
     if options.readonly and options.memory_frequencies is not None:
@@ -336,6 +344,7 @@ _OF_TASK = {
     "compression": "--compression",
     "power_per_segment": "--power-per-segment",
     "whole_step": "--no-whole-step",
+    "rehearsal": "--no-rehearsal",
     "memory_budget_gib": "--memory-budget-gib",
 }
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cardlab.card.link.channel import OTHER_SEED, STATES, rates_by_round
-from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.arrays import Array, Index
 from cardlab.card.problem.check import check_constraints
 from cardlab.card.problem.codec_times import Codecs, codecs_of
 from cardlab.card.problem.datasheet import datasheet_problem
 from cardlab.card.problem.device_offers import DeviceChoices, curves_of, held_hz, held_power_w
+from cardlab.card.problem.future import future_sources, rehearsal_sources
 from cardlab.card.problem.inputs import PlanInputs
 from cardlab.card.problem.measured import (
     Fits,
@@ -34,8 +35,10 @@ from cardlab.card.problem.measured import (
     uncertainty_of,
     whole_seconds,
 )
+from cardlab.card.problem.offer import Offer
 from cardlab.card.problem.parties import Given, Party, Request, find_devices, find_server, find_task, newest_profile
 from cardlab.card.problem.problem import Problem
+from cardlab.card.problem.rehearsals import Rehearsed, rehearsed, same_subject
 from cardlab.card.problem.scenario import LinkSpec, Objective
 from cardlab.card.uncertainty import Source, Uncertainty
 from cardlab.core import plausible
@@ -46,6 +49,7 @@ from cardlab.core.records.fit import Fit
 from cardlab.core.records.link import Link
 from cardlab.core.records.measurement import Profile
 from cardlab.core.records.presence import two_hosts
+from cardlab.core.records.run_spread import RunSpread, spread_of_runs
 from cardlab.core.records.task import DTYPE_BYTES, Task
 from cardlab.core.records.workload import Analysis
 from cardlab.core.text import subject
@@ -53,7 +57,7 @@ from cardlab.db.store import Store
 
 __all__ = ["UNTIMED", "Gathered", "Request", "TakingPart", "check_powers", "device_choices", "gather", "gather_of"]
 
-UNTIMED = "encode, decode and the handling of adapters take no time (not measured: profile-device --compression)"
+UNTIMED = "encode, decode and the handling of adapters take no time (not rehearsed on both sides: profile-device)"
 _NUMBERED = "encode and decode take no time (compression as a number names no codec that was timed)"
 
 
@@ -63,6 +67,7 @@ class Gathered:
 
     `statistics` are problems on draws of the channel that are not those of the rounds (the rounds' own problem where
     nothing is drawn); `local_s` is the time of the whole model on each device for a mini-batch [M], NaN unknown.
+    `packs`: whether tensors without a codec and the handling of adapters have a time.
     `server_profile`, `profiles`: what the parties' own numbers were read from; devices [M] as in the problem.
     """
 
@@ -77,6 +82,7 @@ class Gathered:
     fits: tuple[str, ...]
     runs: tuple[str, ...]
     codecs: Codecs
+    packs: bool
     server_profile: Profile
     profiles: tuple[Profile, ...]
     links: tuple[str, ...]
@@ -148,7 +154,16 @@ def _taking_part(store: Store, request: Request) -> TakingPart:
     )
 
 
+def _analysis_of(profile: Profile) -> Analysis:
+    run = profile.run
+    if run.analysis is None:
+        raise PlanError(f"run {run.uid[:12]} has no analysis", remedy="profile the device again")
+    return run.analysis
+
+
 def _assembled(store: Store, request: Request, link: Link | None, who: TakingPart) -> _Assembly:
+    cuts = np.array([float(cut.cut) for cut in _analysis_of(who.server_profile).cuts])
+    everyone = [*who.profiles, who.server_profile]
     return _Assembly(
         request=request,
         link=link,
@@ -160,7 +175,10 @@ def _assembled(store: Store, request: Request, link: Link | None, who: TakingPar
         server_profile=who.server_profile,
         codecs=codecs_of(store, [p.run.device.key for p in who.profiles], who.server.key, who.task.uid),
         choices=who.choices,
-        shared_keys=_shared_keys(store, [*who.profiles, who.server_profile]),
+        rehearsed=tuple(rehearsed(store, p, "device", cuts) for p in who.profiles),
+        server_rehearsed=rehearsed(store, who.server_profile, "server", cuts),
+        spreads=tuple(spread_of_runs(p.run.device.platform, same_subject(store, p)) for p in everyone),
+        shared_keys=_shared_keys(store, everyone),
     )
 
 
@@ -267,6 +285,9 @@ class _Assembly:
     server_profile: Profile
     codecs: Codecs
     choices: DeviceChoices | None
+    rehearsed: tuple[Rehearsed, ...]
+    server_rehearsed: Rehearsed
+    spreads: tuple[RunSpread, ...]
     shared_keys: tuple[str, ...]
 
     def gathered(self, rounds: int) -> Gathered:
@@ -287,16 +308,24 @@ class _Assembly:
             problems=self._rounds(problem, rounds, self.request.link),
             statistics=self._statistics(problem),
             local_s=np.array([whole_seconds(p) for p in self.profiles]),
-            uncertainty=uncertainty_of(measured, self._link_sources()),
+            uncertainty=self._uncertainty(problem, uncertainty_of(measured, self._link_sources())),
             datasheet=datasheet_problem(problem, self._analysis(), self.server, [p.run.device for p in self.profiles]),
             task=self.task,
             wire_dtype=self._wire()[0],
             server=self.server,
             fits=tuple(fit.fit_id for fit in used),
             runs=tuple(
-                dict.fromkeys([*(p.run.uid for p in self.profiles), self.server_profile.run.uid, *self.codecs.runs])
+                dict.fromkeys(
+                    [
+                        *(p.run.uid for p in self.profiles),
+                        self.server_profile.run.uid,
+                        *self.codecs.runs,
+                        *(uid for one in (*self.rehearsed, self.server_rehearsed) for uid in one.runs),
+                    ]
+                )
             ),
             codecs=self.codecs,
+            packs=self._packing_timed(problem.cuts),
             server_profile=self.server_profile,
             profiles=tuple(self.profiles),
             links=() if self.link is None else (self.link.uid,),
@@ -320,9 +349,9 @@ class _Assembly:
         scale = objective.compression * DTYPE_BYTES[wire] / DTYPE_BYTES[self.server_profile.run.execution.dtype]
         # Times were measured for named codecs; a compression given as a number names none.
         codec = "none" if objective.compression == 1.0 else None
-        encode_s, decode_s = self.codecs.seconds(codec, list(cuts))
+        encode_s, decode_s, handling_s = self._packing(codec, cuts)
         numbered = (_NUMBERED,) if codec is None else ()
-        untimed = (*numbered, *(() if self.codecs.timed("none", list(cuts)) else (UNTIMED,)))
+        untimed = (*numbered, *(() if self._packing_timed(cuts) else (UNTIMED,)))
         up, down = self._rates()
         latency_s, waited = self._latency()
         # Every device's numbers hold the server's: what those were made of counts for all of them.
@@ -331,13 +360,17 @@ class _Assembly:
             devices=tuple(party.label for party in self.parties),
             cuts=cuts,
             frequency_hz=frequencies,
-            device_s=np.array([device_seconds(p, layers) for p in self.profiles]),
+            device_s=np.array(
+                [_longer(device_seconds(p, layers), of) for p, of in zip(self.profiles, self.rehearsed, strict=True)]
+            ),
             encode_s=encode_s,
             decode_s=decode_s,
-            handling_s=self.codecs.handling_s(list(cuts)),
+            handling_s=handling_s,
             device_layer_s=np.array([layer_load_s(p) for p in self.profiles]),
             server_layer_s=layer_load_s(self.server_profile),
-            server_s=server_seconds(self.fits, self.task.architecture, layers, frequencies),
+            server_s=_longer(
+                server_seconds(self.fits, self.task.architecture, layers, frequencies), self.server_rehearsed
+            ),
             power_w=self._curve("power", frequencies),
             wait_power_w=self._curve("wait_power", frequencies),
             idle_power_w=idle_power_w(self.server_profile),
@@ -360,7 +393,7 @@ class _Assembly:
             device_idle_power_w=np.array([_or_nan(idle_power_w(p)) for p in self.profiles]),
             transmit_power_w=self._radio_w("transmit_power_w"),
             receive_power_w=self._radio_w("receive_power_w"),
-            offer=None if self.choices is None else self.choices.offer(layers),
+            offer=self._offer(layers),
             objective=objective,
             constraints=self.request.constraints,
             provenance=tuple(
@@ -368,7 +401,60 @@ class _Assembly:
                 for g, p in zip(self._given(), self.profiles, strict=True)
             ),
         )
-        return problem, (*assumed, *wire_note, *waited, *untimed, *self._unlimited())
+        return problem, (*assumed, *wire_note, *waited, *untimed, *self._unrehearsed(), *self._unlimited())
+
+    def _offer(self, layers: Array) -> Offer | None:
+        """What devices choose among, with what their steps take beyond their segments."""
+        if self.choices is None:
+            return None
+        offer = self.choices.offer(layers)
+        longer = [_longer(offer.device_s[m], of) for m, of in enumerate(self.rehearsed)]
+        return replace(offer, device_s=np.array(longer))
+
+    def _packing_timed(self, cuts: Index) -> bool:
+        """Whether tensors without a codec and the handling of adapters have a time for every device."""
+        server = self.server_rehearsed
+        return self.codecs.timed("none", list(cuts)) or (
+            server.encode_s is not None
+            and server.adapters_s is not None
+            and all(of.encode_s is not None and of.adapters_s is not None for of in self.rehearsed)
+        )
+
+    def _packing(self, codec: str | None, cuts: Index) -> tuple[Array, Array, Array | None]:
+        """Encode and decode of a mini-batch, and the handling of a round's adapters [M,C].
+
+        As codecs were profiled, else as both sides were rehearsed, else no time.
+        """
+        encode_s, decode_s = self.codecs.seconds(codec, list(cuts))
+        handling_s = self.codecs.handling_s(list(cuts))
+        if self.codecs.timed("none", list(cuts)) or not self._packing_timed(cuts):
+            return encode_s, decode_s, handling_s
+        there = self.server_rehearsed
+        if codec is not None:
+            encode_s = np.array([_both(of.encode_s, there.encode_s) for of in self.rehearsed])
+            decode_s = np.array([_both(of.decode_s, there.decode_s) for of in self.rehearsed])
+        return encode_s, decode_s, np.array([_both(of.adapters_s, there.adapters_s) for of in self.rehearsed])
+
+    def _unrehearsed(self) -> tuple[str, ...]:
+        """A line for each real party of whose steps nothing is known but their segments."""
+        return tuple(dict.fromkeys(of.said(name) for name, of in self._real() if of.share is None))
+
+    def _real(self) -> list[tuple[str, Rehearsed]]:
+        """Name and rehearsals of each party that is not simulated, the server last."""
+        each = [*zip(self.profiles, self.rehearsed, strict=True), (self.server_profile, self.server_rehearsed)]
+        return [(p.run.device.name, of) for p, of in each if p.run.device.platform != "simulated"]
+
+    def _uncertainty(self, problem: Problem, of_constants: Uncertainty) -> Uncertainty:
+        """What is not known of the constants, of the rehearsals, and of one round of a later run."""
+        draws = of_constants.draws
+        everyone = [*self.profiles, self.server_profile]
+        *devices, server = [(p.run.device.key, spread) for p, spread in zip(everyone, self.spreads, strict=True)]
+        sources = (
+            *of_constants.sources,
+            *rehearsal_sources(problem, self.rehearsed, self.server_rehearsed, draws),
+            *future_sources(problem, devices, server, draws),
+        )
+        return replace(of_constants, sources=sources)
 
     def _memory_limits(self) -> list[tuple[str, float | None]]:
         """Name and limit of each device: as given, else what its run found."""
@@ -454,10 +540,7 @@ class _Assembly:
         return None if fit is None else curve(fit, frequencies)
 
     def _analysis(self) -> Analysis:
-        run = self.server_profile.run
-        if run.analysis is None:
-            raise PlanError(f"run {run.uid[:12]} has no analysis", remedy="profile the device again")
-        return run.analysis
+        return _analysis_of(self.server_profile)
 
     def _objective(self) -> tuple[Objective, tuple[str, ...]]:
         if self.request.energy is not None:
@@ -490,6 +573,12 @@ class _Assembly:
                     said.setdefault(f"times of {profile.run.device.name}: {flag}", []).append(f"{segment} {phase}")
         return [f"{words} ({', '.join(dict.fromkeys(where))})" for words, where in said.items()]
 
+    def _spread_lines(self) -> list[str]:
+        """How far one round may lie from the means, a line for each real machine."""
+        everyone = [*self.profiles, self.server_profile]
+        each = zip((p.run.device for p in everyone), self.spreads, strict=True)
+        return list(dict.fromkeys(f"{d.name}: {s.said}" for d, s in each if s.between > 0.0 or s.within > 0.0))
+
     def _radio_w(self, name: str) -> Array:
         """What each device's radio adds, W: as given, else as the link's own device metered it; NaN unknown."""
         metered = None if self.link is None else getattr(self.link, name)
@@ -503,6 +592,8 @@ class _Assembly:
         devices = [p.run.device for p in self.profiles]
         notes.extend(_origin_notes(devices, self.server))
         notes.extend(self._marks())
+        notes.extend(of.said(name) for name, of in self._real() if of.share is not None)
+        notes.extend(self._spread_lines())
         notes.extend(() if self.choices is None else self.choices.said)
         notes.extend(self.shared_keys)
         if self.link is not None:
@@ -515,6 +606,19 @@ class _Assembly:
         elif self.request.link is not None:
             notes.append(f"channel {self.request.link.channel}, SNR mapping {self.request.link.snr_mapping}")
         return tuple(notes)
+
+
+def _longer(seconds: Array, of: Rehearsed) -> Array:
+    """Seconds of a side's segments [C,...] as its steps take them."""
+    if of.share is None:
+        return seconds
+    return np.asarray(seconds * (1.0 + of.share.reshape(-1, *(1,) * (seconds.ndim - 1))))
+
+
+def _both(here: Array | None, there: Array | None) -> Array:
+    """What both sides take [C]; both are known."""
+    assert here is not None and there is not None
+    return np.asarray(here + there)
 
 
 def _assumed_of(given: Given) -> tuple[Provenance, ...]:

@@ -30,7 +30,7 @@ class RunKind(str, Enum):
 
     PROFILE: a task or a load, timed and metered. IMPORT: a sweep from a file. METER: a sensor held against an
     external meter. CODEC: size and time of codecs and of the handling of adapters. ACCURACY: what codecs cost in
-    quality. TRAIN: a split run.
+    quality. TRAIN: a split run. REHEARSAL: steps of one side of a cut model as a run makes them.
     """
 
     PROFILE = "profile"
@@ -39,6 +39,7 @@ class RunKind(str, Enum):
     CODEC = "compression"
     ACCURACY = "accuracy"
     TRAIN = "train"
+    REHEARSAL = "rehearsal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,14 +154,14 @@ class MeterReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecCost:
-    """What a codec did to one tensor of one mini-batch, or what one side does with a round's adapters.
+    """What a codec did to one tensor of one mini-batch, or what one side does in a step or with a round's adapters.
 
     Attributes:
         cut: layers on the device.
-        codec, tensor: name with parameters, and "activation" or "gradient"; None for the handling of adapters.
-        side: "device" or "server" for the handling of adapters, None for a codec (a codec's cost is the machine's).
-        values: of the tensor before encoding, None for adapters.
-        encoded_bytes: after encoding; of the device's adapters for their handling.
+        codec, tensor: name with parameters, and "activation" or "gradient"; None for what a side does.
+        side: "device" or "server" for what a side does, None for a codec (a codec's cost is the machine's).
+        values: of the tensor before encoding, None for adapters and steps.
+        encoded_bytes: after encoding; of the device's adapters for their handling, of a packed activation for a step.
         error: |decoded - original| / |original|, Euclidean, None for adapters.
         encode_s, decode_s: median of the passes, None for adapters.
     """

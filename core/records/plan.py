@@ -105,8 +105,10 @@ class Decision:
     Attributes:
         cut: layers 1..cut on the device.
         frequency_hz: server frequency; None where the server's frequency cannot be chosen.
-        delay_s, delay_ci95: round delay and its 95 % interval, None if unknown.
-        terms_ci95: intervals of the terms whose uncertainty is known, by name.
+        delay_s, delay_ci95: round delay and its 95 % interval, of one round of a later run; None if unknown.
+        terms_ci95: intervals of the terms whose uncertainty is known, by name; likewise.
+        delay_mean_ci95, terms_mean_ci95: the same of the means that the constants give; None and empty in plans of
+            older versions, whose other intervals are those.
         device_frequency_hz: what the device holds; None where it is not known.
         server_energy_j, device_energy_j: None without power data; the device's is counted as the plan says.
         device_energy_terms: all of the device's round by term; None in plans of older versions.
@@ -132,6 +134,8 @@ class Decision:
     delay_terms: DelayTerms
     delay_ci95: tuple[float, float] | None = None
     terms_ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    delay_mean_ci95: tuple[float, float] | None = None
+    terms_mean_ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     server_energy_j: float | None
     server_energy_ci95: tuple[float, float] | None = None
     device_energy_j: float | None = None

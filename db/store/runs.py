@@ -348,9 +348,9 @@ def _profile(session: Session, row: RunRow, samples: bool) -> Profile:
         .where(PointRow.run_id == row.id)
         .order_by(OperatingPointRow.id)
     ).all()
-    # Only codec runs have such rows; all others are spared the query.
+    # Only these runs have such rows; all others are spared the query.
     codecs: Sequence[CodecCostRow] = ()
-    if row.kind == RunKind.CODEC.value:
+    if row.kind in (RunKind.CODEC.value, RunKind.REHEARSAL.value):
         codecs = session.scalars(
             select(CodecCostRow)
             .join(MeasurementRow, MeasurementRow.id == CodecCostRow.measurement_id)

@@ -23,6 +23,8 @@ TIMING_S = 2 * PATIENCE_S
 # With less for its segments a point is not begun: it would hold single samples.
 LEAST_TIMING_S = 1.0
 # A process that loads torch and builds the whole model.
+# What a rehearsal of one side at one cut may take before five steps are enough (`split/rehearsal.py`).
+REHEARSAL_S = 30.0
 _START_S = 15.0
 _TRIALS = 3
 
@@ -95,6 +97,12 @@ def whole_step_seconds(step_s: float) -> float:
     samples = WHOLE_STEP_POLICY.warmups + WHOLE_STEP_POLICY.max_samples
     few = WHOLE_STEP_POLICY.warmups + WHOLE_STEP_POLICY.min_samples
     return _START_S + max(few * step_s, min(samples * step_s, WHOLE_STEP_POLICY.patience_s))
+
+
+def rehearsal_seconds(step_s: float) -> float:
+    """Time of the steps that both sides of a cut make as a run does, at two cuts each, rests included."""
+    # Each pair of sides at one cut is a step of the whole model; a rest is as long as what came before it.
+    return _START_S + min(4.0 * 12.0 * step_s, 4.0 * REHEARSAL_S)
 
 
 def _series_s(each_s: float, policy: TimingPolicy) -> float:

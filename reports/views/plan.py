@@ -63,6 +63,8 @@ def _decision(d: Decision) -> Document:
         "estimates": {
             **{f"delay_terms.{name}": _beside(ci95, d) for name, ci95 in d.terms_ci95.items()},
             "delay_s": _beside(d.delay_ci95, d),
+            **{f"delay_terms_mean.{name}": _beside(ci95, d) for name, ci95 in d.terms_mean_ci95.items()},
+            "delay_mean_s": _beside(d.delay_mean_ci95, d),
             "server_energy_j": None if d.server_energy_j is None else _beside(d.server_energy_ci95, d),
         },
     }

@@ -133,7 +133,7 @@ FAULTS = {
     ),
     "a cap on power dropped": Fault(function=constraints.limits_on, old="wanted.server_power_w,", new="None,"),
     "2^20 for a million": Fault(
-        function=plan._from_database,
+        function=plan.calibrated_request,
         old="None if options.uplink_mbps is None else options.uplink_mbps * 1e6",
         new="None if options.uplink_mbps is None else options.uplink_mbps * 2**20",
         asking=_with("server_power_w", "card"),

@@ -83,6 +83,9 @@ class ProfileOptions(Checked):
         False
     )
     whole_step: Annotated[bool, Opt("Also measure one real training step of the whole model.", panel=_EFFORT)] = True
+    rehearsal: Annotated[
+        bool, Opt("Also make some steps of each side as a run does: plans count what they take more.", panel=_EFFORT)
+    ] = True
     compression: Annotated[
         bool, Opt("Also measure size, error and speed of each codec at each cut.", panel=_EFFORT)
     ] = False

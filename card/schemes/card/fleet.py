@@ -199,6 +199,8 @@ def decisions_of(problem: Problem, chosen: FleetChoice, sure: Sequence[Certainty
                 delay_terms=terms[m],
                 delay_ci95=None if certain is None else certain.delay_ci95,
                 terms_ci95={} if certain is None else certain.terms_ci95,
+                delay_mean_ci95=None if certain is None else certain.delay_mean_ci95,
+                terms_mean_ci95={} if certain is None else certain.terms_mean_ci95,
                 server_energy_j=energies[m],
                 server_energy_ci95=None if certain is None or energies[m] is None else certain.server_energy_ci95,
                 device_energy_j=own[m],

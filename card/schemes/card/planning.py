@@ -209,6 +209,8 @@ def _decision(problem: Problem, m: int, choice: Choice, extent: Range, sure: Cer
         ),
         delay_ci95=None if sure is None else sure.delay_ci95,
         terms_ci95={} if sure is None else sure.terms_ci95,
+        delay_mean_ci95=None if sure is None else sure.delay_mean_ci95,
+        terms_mean_ci95={} if sure is None else sure.terms_mean_ci95,
         server_energy_j=energy,
         server_energy_ci95=None if sure is None or energy is None else sure.server_energy_ci95,
         device_energy_j=None if own is None else float(own[choice.cut, choice.frequency]),

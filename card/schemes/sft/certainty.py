@@ -25,20 +25,26 @@ def with_intervals(
 
     The server's term holds the waiting, which is simulated in every draw.
     """
-    simulated = [
-        decide(*_drawn(problem, band, uncertainty, n), cuts, options, shares) for n in range(uncertainty.draws)
-    ]
+
+    def drawn(of: Uncertainty) -> list[tuple[Decision, ...]]:
+        return [decide(*_drawn(problem, band, of, n), cuts, options, shares) for n in range(of.draws)]
+
+    means = drawn(uncertainty.of_means)
+    rounds = drawn(uncertainty) if any(s.future for s in uncertainty.sources) else means
     return tuple(
         replace(
             decision,
-            delay_ci95=_interval([round_[m].delay_s for round_ in simulated]),
-            terms_ci95={
-                name: _interval([float(getattr(round_[m].delay_terms, name)) for round_ in simulated])
-                for name in _TERMS
-            },
+            delay_ci95=_interval([r[m].delay_s for r in rounds]),
+            terms_ci95=_terms_ci95(rounds, m),
+            delay_mean_ci95=_interval([r[m].delay_s for r in means]),
+            terms_mean_ci95=_terms_ci95(means, m),
         )
         for m, decision in enumerate(decide(problem, band, cuts, options, shares))
     )
+
+
+def _terms_ci95(rounds: Sequence[Sequence[Decision]], m: int) -> dict[str, tuple[float, float]]:
+    return {name: _interval([float(getattr(r[m].delay_terms, name)) for r in rounds]) for name in _TERMS}
 
 
 def _drawn(problem: SftProblem, band: Band, uncertainty: Uncertainty, n: int) -> tuple[SftProblem, Band]:

@@ -1,0 +1,223 @@
+"""One side of a split step as a run makes it, timed: what a profile's segments leave out.
+
+    device   forward | pack | rest | unpack | backward, step | rest
+    server   unpack | forward, backward, step | pack | rest
+
+Segments are timed on a pinned core that is kept warm, the same layer over and over. In a run every layer has weights of
+its own, a side rests while the other one computes, nothing is pinned, garbage is collected, the optimizer steps and
+Python goes from layer to layer. A plan takes its times from segments and corrects them by what rehearsals of the same
+sitting took (`card/problem/rehearsals.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from cardlab.core.quantity import MEASURED
+from cardlab.core.records.task import Execution, Task
+from cardlab.profilers.board.rules import MIN_CLEAN
+from cardlab.profilers.board.timer import LapSample, LapTimer
+from cardlab.profilers.board.work import Lap, Work
+from cardlab.profilers.measure.estimate import REHEARSAL_S
+from cardlab.profilers.measure.samples import LapTiming, lap_timing
+from cardlab.profilers.runtime.segments import synchronizer
+from cardlab.split.adapters import initial_adapters, pack_adapters, size_bytes, unpack_adapters
+from cardlab.split.codecs.base import Packed
+from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
+from cardlab.split.halves import Half
+from cardlab.split.recipe import Recipe
+from cardlab.split.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
+
+_T = TypeVar("_T")
+DEVICE, SERVER = "device", "server"
+STEPS = 10
+# The first step allocates and is kept apart; the second one still meets cold memory.
+_WARM = 2
+_HANDLINGS = 5
+# A side waits for as long as the other one computes. More than half a second changes nothing any more, less than 10 ms
+# would not let the core go to sleep.
+_REST_LEAST_S, _REST_MOST_S = 0.01, 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideReading:
+    """What one side took at one cut, seconds.
+
+    Attributes:
+        cut, side: where.
+        compute: of a mini-batch, the optimizer's step included.
+        encode, decode: of a mini-batch's tensors without a codec.
+        handling: of a round's adapters, beside sending them.
+        first_s: compute of the very first step.
+        smashed_bytes: of a packed activation.
+        adapter_bytes: of the device's adapters with their optimizer state.
+    """
+
+    cut: int
+    side: str
+    compute: LapTiming
+    encode: LapTiming
+    decode: LapTiming
+    handling: LapTiming
+    first_s: float
+    smashed_bytes: int
+    adapter_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is rehearsed: a task, how it is computed, with which weights, where, and who takes the time."""
+
+    task: Task
+    execution: Execution
+    weights: Weights
+    torch_device: str
+    timer: LapTimer
+
+
+def rehearse(
+    subject: Subject, side: str, cuts: Sequence[int], hold: Callable[[], None] = lambda: None
+) -> Iterator[SideReading]:
+    """Readings of one side cut by cut. `hold` is called before each step: it may raise to end it all."""
+    half = Half(
+        subject.task,
+        subject.execution,
+        subject.weights,
+        side,
+        Recipe(learning_rate=1e-4),
+        torch_device=subject.torch_device,
+    )
+    for cut in cuts:
+        half.set_cut(cut)
+        yield _Side(subject, half).reading(hold)
+
+
+@dataclass
+class _Samples:
+    """Laps of one kind, in order."""
+
+    laps: list[LapSample] = field(default_factory=list)
+
+    def timing(self, name: str) -> LapTiming:
+        return lap_timing(name, self.laps, 1, False, MEASURED)
+
+
+class _Side:
+    """One side at one cut."""
+
+    def __init__(self, subject: Subject, half: Half) -> None:
+        self._half, self._task, self._timer = half, subject.task, subject.timer
+        self._wire = subject.execution.dtype
+        self._work = Work(segment="rehearsal", laps=(), synchronize=synchronizer(subject.torch_device))
+        self._compute, self._encode, self._decode, self._handling = (_Samples() for _ in range(4))
+        self._adapters = initial_adapters(subject.task, 0)
+
+    def reading(self, hold: Callable[[], None]) -> SideReading:
+        half = self._half
+        half.load(self._adapters)
+        smashed = self._smashed()
+        begin_s, first_s = time.perf_counter(), 0.0
+        for number in range(_WARM + STEPS):
+            hold()
+            half.clock.step = number
+            taken = (self._device_step if half.side == DEVICE else self._server_step)(smashed)
+            if number == 0:
+                first_s = taken[0].wall_s
+            if number < _WARM:
+                continue
+            for samples, lap in zip((self._compute, self._encode, self._decode), taken, strict=True):
+                samples.laps.append(lap)
+            enough = len(self._compute.laps) >= MIN_CLEAN and time.perf_counter() - begin_s > REHEARSAL_S
+            if enough:
+                break
+        adapter_bytes = self._handle()
+        return SideReading(
+            cut=half.cut,
+            side=half.side,
+            compute=self._compute.timing("compute"),
+            encode=self._encode.timing("encode"),
+            decode=self._decode.timing("decode"),
+            handling=self._handling.timing("handling"),
+            first_s=first_s,
+            smashed_bytes=len(smashed.data),
+            adapter_bytes=adapter_bytes,
+        )
+
+    def _smashed(self) -> Packed:
+        """A tensor of the size of an activation or its gradient, as it travels."""
+        import torch
+
+        task = self._task
+        shape = (task.batch, task.sequence, task.architecture.hidden_size)
+        # Of the size that gradients and activations have: zeros or huge numbers compute at another speed.
+        return pack_tensor(torch.randn(shape, generator=torch.Generator().manual_seed(0)), "none", self._wire)
+
+    def _ids(self) -> torch.Tensor:
+        import torch
+
+        task = self._task
+        return torch.randint(0, task.architecture.vocab_size, (task.batch, task.sequence))
+
+    def _lap(self, run: Callable[[], _T]) -> tuple[LapSample, _T]:
+        found: list[_T] = []
+        lap = self._timer.time(Lap(phase="rehearsal", run=lambda: found.append(run())), self._work)
+        return lap, found[0]
+
+    def _device_step(self, smashed: Packed) -> tuple[LapSample, LapSample, LapSample]:
+        half, ids = self._half, self._ids()
+        ahead, activation = self._lap(lambda: half.forward(ids))
+        encode, _ = self._lap(lambda: pack_tensor(activation, "none", self._wire))
+        _rest(ahead.wall_s)
+        decode, gradient = self._lap(lambda: unpack_tensor(smashed, tuple(activation.shape)))
+        back, _ = self._lap(lambda: half.backward(activation, gradient))
+        _rest(back.wall_s)
+        return _together(ahead, back), encode, decode
+
+    def _server_step(self, smashed: Packed) -> tuple[LapSample, LapSample, LapSample]:
+        half, ids = self._half, self._ids()
+        decode, activation = self._lap(lambda: unpack_tensor(smashed))
+        compute, step = self._lap(lambda: half.train(activation, ids))
+        encode, _ = self._lap(lambda: pack_tensor(step.gradient, "none", self._wire))
+        _rest(compute.wall_s)
+        return compute, encode, decode
+
+    def _handle(self) -> int:
+        """A round's adapters: the device's packed and unpacked, each side's own loaded; after steps, whose optimizer
+        state travels too. Returns the size of the device's."""
+        half, task = self._half, self._task
+        every = {**self._adapters, **half.export()}
+        numbers = range(half.cut)
+        packed = pack_adapters({n: every[n] for n in numbers})
+
+        def device() -> None:
+            half.load(unpack_adapters(packed, task, numbers))
+            pack_adapters(half.export())
+
+        def server() -> None:
+            half.load(every)
+            pack_adapters({n: every[n] for n in numbers})
+
+        for _ in range(_HANDLINGS):
+            lap, _none = self._lap(device if half.side == DEVICE else server)
+            self._handling.laps.append(lap)
+        return size_bytes({n: every[n] for n in numbers})
+
+
+def _together(first: LapSample, second: LapSample) -> LapSample:
+    known = [s for s in (first.involuntary_switches, second.involuntary_switches) if s is not None]
+    cpu = [c for c in (first.cpu_s, second.cpu_s) if c is not None]
+    return LapSample(
+        wall_s=first.wall_s + second.wall_s,
+        cpu_s=sum(cpu) if len(cpu) == 2 else None,
+        involuntary_switches=sum(known) if len(known) == 2 else None,
+    )
+
+
+def _rest(seconds: float) -> None:
+    time.sleep(min(max(seconds, _REST_LEAST_S), _REST_MOST_S))
