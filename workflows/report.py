@@ -13,6 +13,7 @@ from cardlab.core.records.plan import Plan
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
 from cardlab.reports.html import render_page
+from cardlab.reports.views.coverage import coverage_section
 from cardlab.reports.views.decisions import plan_sections
 from cardlab.reports.views.device import device_sections
 from cardlab.reports.views.fleet import fleet_sections
@@ -77,12 +78,20 @@ def _plan_report(store: Store, options: PlanReportOptions) -> Report:
     if made is None and trained is None:
         raise NotFoundError(f"{store.location} holds no plan", remedy="make one with: card plan")
     planned = () if made is None else plan_sections(made)
-    ran = () if trained is None else run_sections(trained.run, trained.rounds, trained.checks, trained.judged)
+    ran = () if trained is None else _run_sections(trained)
     # What was asked for by its id comes first.
     sections = [*ran, *planned] if options.run is not None else [*planned, *ran]
     if made is not None:
         sections += _parties(store, made)
     return _write(options.out, f"cardlab: {sections[0].title[:1].lower()}{sections[0].title[1:]}", sections)
+
+
+def _run_sections(trained: SplitRun) -> tuple[Section, ...]:
+    """A run beside its prediction, and how often rounds lie in their intervals."""
+    return (
+        *run_sections(trained.run, trained.rounds, trained.checks, trained.judged),
+        *coverage_section(trained.coverage, trained.coverage_here, trained.calibration_here),
+    )
 
 
 def _plan(store: Store, plan: str | None, trained: SplitRun | None) -> Plan | None:

@@ -13,6 +13,7 @@ from cardlab.calibrate.service import gather as gather_groups
 from cardlab.core.errors import NotFoundError, UsageError
 from cardlab.core.quantity import Estimate
 from cardlab.core.records.checks import EnergyCheck, TermCheck, TermOff, check_energies, check_rounds, terms_off
+from cardlab.core.records.coverage import Calibration, TermCoverage, calibration_of, coverage_by_term, coverage_of_all
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
 from cardlab.core.records.measurement import Profile, Run, RunKind
@@ -89,12 +90,17 @@ class SplitRun(Tabular):
     """A split run with its rounds and what was predicted of them.
 
     `notes`: in what the run was not what its plan was made for; `expected_notes`: marks of what was predicted of it;
-    `judged`: what held-out rows say, by round; 0 is before the first.
+    `judged`: what held-out rows say, by round; 0 is before the first; `coverage`: how many of its rounds lie in the
+    intervals that were predicted for them, by device and term, and why where they do not; `coverage_here`,
+    `calibration_here`: the same of all runs of the database, by term.
     """
 
     run: Run
     rounds: tuple[TrainRound, ...]
     checks: tuple[TermCheck, ...]
+    coverage: tuple[TermCoverage, ...] = ()
+    coverage_here: tuple[TermCoverage, ...] = ()
+    calibration_here: tuple[Calibration, ...] = ()
     energies: tuple[EnergyCheck, ...] = ()
     notes: tuple[str, ...] = ()
     expected_notes: tuple[str, ...] = ()
@@ -139,10 +145,16 @@ def split_run(store: Store, uid: str) -> SplitRun:
     meter = _server_meter(store, profile.run.device)
     rounds = tuple(_behind(meter, r) for r in store.rounds.of_run(profile.run.uid))
     plan = _plan_of(store, rounds)
+    every = [
+        r for other in store.runs.summaries() if other.kind is RunKind.TRAIN for r in store.rounds.of_run(other.uid)
+    ]
     return SplitRun(
         run=profile.run,
         rounds=rounds,
         checks=check_rounds(rounds),
+        coverage=coverage_by_term(rounds, plan),
+        coverage_here=coverage_of_all(every),
+        calibration_here=calibration_of(every),
         energies=check_energies(rounds, plan),
         notes=grounds_of(store, profile.run, rounds),
         expected_notes=profile.run.expected_notes if plan is None else plan.notes,

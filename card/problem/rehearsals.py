@@ -131,9 +131,7 @@ def _of_same_subject(found: Sequence[Profile], profile: Profile) -> list[Profile
     return [
         p
         for p in found
-        if p.run.execution.uid == profile.run.execution.uid
-        and _mode(p) == _mode(profile)
-        and p.holds is profile.holds
+        if p.run.execution.uid == profile.run.execution.uid and _mode(p) == _mode(profile) and p.holds is profile.holds
     ]
 
 

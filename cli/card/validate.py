@@ -15,20 +15,33 @@ from cardlab.core.text import milliseconds, percent, si
 from cardlab.workflows.options.card import ValidateOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cardlab.core.records.checks import EnergyCheck, TermCheck
+    from cardlab.core.records.coverage import TermCoverage
+    from cardlab.workflows.report_data import SplitRun
 
 
 @command(app, ValidateOptions, name="validate", shared=WITH_PLOT)
 def validate(options: ValidateOptions, shared: Shared) -> None:
     """Hold a run against its prediction, term by term, and name the term that is off."""
     from cardlab.cli.drawing import drawn, drawn_or_none
+    from cardlab.reports.views.coverage import coverage_section
     from cardlab.reports.views.parts import pictures
     from cardlab.reports.views.run import run_sections
     from cardlab.workflows.validate import validate as hold
 
     with open_shared(shared) as store:
         found = hold(store, options.run)
-    charts = drawn_or_none(shared.plot, lambda: pictures(run_sections(found.run, found.rounds, found.checks)))
+    charts = drawn_or_none(
+        shared.plot,
+        lambda: pictures(
+            (
+                *run_sections(found.run, found.rounds, found.checks),
+                *coverage_section(found.coverage, found.coverage_here, found.calibration_here),
+            )
+        ),
+    )
     if shared.json:
         print_json(
             {
@@ -38,6 +51,9 @@ def validate(options: ValidateOptions, shared: Shared) -> None:
                 "terms": [{**to_plain(check), "inside": check.inside} for check in found.checks],
                 "off": to_plain(found.off),
                 "energies": to_plain(found.energies),
+                "coverage": [_covered(one) for one in found.coverage],
+                "coverage_here": [_covered(one) for one in found.coverage_here],
+                "calibration_here": to_plain(found.calibration_here),
                 "notes": list(found.notes),
                 "expected_notes": list(found.expected_notes),
             }
@@ -55,6 +71,8 @@ def validate(options: ValidateOptions, shared: Shared) -> None:
     made_of = {str(c.predicted_provenance) for c in found.checks if c.predicted_provenance is not None}
     if made_of:
         print_line(f"observed: {found.run.provenance}; predicted: {'; '.join(sorted(made_of))}")
+    for line in coverage_lines(found):
+        print_line(line)
     for energy in found.energies:
         if energy.observed_j is not None or energy.predicted_j is not None:
             print_line(_energy(energy))
@@ -69,6 +87,26 @@ def validate(options: ValidateOptions, shared: Shared) -> None:
         )
     if not found.off:
         print_line("nothing was predicted: run with --plan ID, or profile and fit the same task first")
+
+
+def coverage_lines(found: SplitRun) -> list[str]:
+    """How many rounds lie in their intervals, here and in all runs, and why where they do not."""
+    lines = []
+    for name in dict.fromkeys(one.device for one in found.coverage):
+        mine = [one for one in found.coverage if one.device == name]
+        lines.append(f"inside the 95 % intervals at {name}: {_counts(mine)}")
+        lines += [f"outside at {name}: {one.term}: {one.reason}" for one in mine if one.reason is not None]
+    if found.coverage_here:
+        lines.append(f"inside in all runs here: {_counts(found.coverage_here)}")
+    return lines
+
+
+def _counts(found: Sequence[TermCoverage]) -> str:
+    return ", ".join(f"{one.term} {one.inside} of {one.rounds}" for one in found)
+
+
+def _covered(one: TermCoverage) -> dict[str, object]:
+    return {**to_plain(one), "share": one.share}
 
 
 def _energy(check: EnergyCheck) -> str:
