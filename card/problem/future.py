@@ -33,12 +33,14 @@ def future_sources(
     times = problem.device_s if problem.offer is None else problem.offer.device_s
     for m, ((key, spread), label) in enumerate(zip(spreads, problem.devices, strict=True)):
         if _moves(spread):
-            factor = _factor(key, f"device {label}", spread, draws)
+            # A device's times are those of its newest profile alone.
+            factor = _factor(key, f"device {label}", spread, spread.from_mean_of(1), draws)
             added = factor.reshape(draws, *(1,) * times[m].ndim) * times[m]
             found.append(Source(name=f"a round of {label}", device=m, device_s=added, future=True))
     key, spread = server
     if _moves(spread):
-        factor = _factor(key, "server", spread, draws)
+        # The server's fits are of all its profiles.
+        factor = _factor(key, "server", spread, spread.from_mean_of(spread.sittings), draws)
         found.append(
             Source(name="a round of the server", server_s=factor[:, None, None] * problem.server_s, future=True)
         )
@@ -74,10 +76,10 @@ def _moves(spread: RunSpread) -> bool:
     return spread.between > 0.0 or spread.within > 0.0
 
 
-def _factor(key: str, part: str, spread: RunSpread, draws: int) -> Array:
+def _factor(key: str, part: str, spread: RunSpread, between: float, draws: int) -> Array:
     """Relative deviation in each draw [N]; a machine that is both sides is as fast or slow on both."""
     run = _scores(student(spread.freedom).ppf, draws, "run", key)
-    return np.asarray(spread.between * run + spread.within * _scores(norm.ppf, draws, "round", key, part))
+    return np.asarray(between * run + spread.within * _scores(norm.ppf, draws, "round", key, part))
 
 
 def _scores(ppf: Callable[[Array], Array], draws: int, *names: str) -> Array:

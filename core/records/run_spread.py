@@ -26,16 +26,22 @@ class RunSpread:
     """Relative standard deviations of computing times.
 
     Attributes:
-        between: of a run about the mean of the profiles.
+        between: of a run about the mean of all runs.
         within: of one round about its run's mean.
         freedom: degrees of freedom behind `between`.
         source: where it is from, for people.
+        sittings: in how many the profiles behind a mean were made.
     """
 
     between: float
     within: float
     freedom: float
     source: str
+    sittings: int = 1
+
+    def from_mean_of(self, sittings: int) -> float:
+        """Of a later run about the mean of so many sittings, which is not the mean of all."""
+        return self.between * math.sqrt(1.0 + 1.0 / sittings)
 
     @property
     def said(self) -> str:
@@ -79,13 +85,15 @@ def spread_of_runs(platform: str, profiles: Iterable[Profile]) -> RunSpread:
         if step_s is not None:
             by_sitting.setdefault(profile.run.sitting or profile.run.uid, []).append(math.log(step_s))
     values = [mean(own) for own in by_sitting.values()]
-    if len(values) < 2 or prior.between == 0.0:
+    if prior.between == 0.0:
         return prior
+    if len(values) < 2:
+        return replace(prior, sittings=max(len(values), 1))
     own = len(values) - 1
     freedom = prior.freedom + own
     pooled = math.sqrt((prior.freedom * prior.between**2 + own * variance(values)) / freedom)
     source = f"{len(values)} sittings of its own, with those {prior.source}"
-    return replace(prior, between=pooled, freedom=freedom, source=source)
+    return replace(prior, between=pooled, freedom=freedom, source=source, sittings=len(values))
 
 
 def step_seconds(profile: Profile) -> float | None:
