@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from cardlab.core.quantity import MEASURED
@@ -54,7 +54,8 @@ class SideReading:
         compute: of a mini-batch, the optimizer's step included.
         encode, decode: of a mini-batch's tensors without a codec.
         handling: of a round's adapters, beside sending them.
-        first_s: compute of the very first step.
+        load_s: of all its layers and what else that side holds, from nothing.
+        first_s: compute of the very first step; None but at the first cut.
         smashed_bytes: of a packed activation.
         adapter_bytes: of the device's adapters with their optimizer state.
     """
@@ -65,7 +66,8 @@ class SideReading:
     encode: LapTiming
     decode: LapTiming
     handling: LapTiming
-    first_s: float
+    load_s: float
+    first_s: float | None
     smashed_bytes: int
     adapter_bytes: int
 
@@ -93,9 +95,15 @@ def rehearse(
         Recipe(learning_rate=1e-4),
         torch_device=subject.torch_device,
     )
-    for cut in cuts:
+    loaded_s = 0.0
+    for number, cut in enumerate(cuts):
+        hold()
+        begin_s = time.perf_counter()
         half.set_cut(cut)
-        yield _Side(subject, half).reading(hold)
+        loaded_s += time.perf_counter() - begin_s
+        found = _Side(subject, half).reading(hold)
+        # Memory and kernels are there once a first step was made, whatever the cut.
+        yield replace(found, load_s=loaded_s, first_s=found.first_s if number == 0 else None)
 
 
 @dataclass
@@ -144,6 +152,7 @@ class _Side:
             encode=self._encode.timing("encode"),
             decode=self._decode.timing("decode"),
             handling=self._handling.timing("handling"),
+            load_s=0.0,
             first_s=first_s,
             smashed_bytes=len(smashed.data),
             adapter_bytes=adapter_bytes,

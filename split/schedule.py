@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +19,7 @@ class Prediction:
     """What was expected of one round of one device, seconds, and what that was made of.
 
     A term that is not there was not predicted; neither was an energy of None, J, of what a meter counts over the round.
+    `first_s`: what the first round takes more, by term; it is in the terms already where the round is the first.
     """
 
     terms: Mapping[str, float] = field(default_factory=dict)
@@ -26,6 +28,30 @@ class Prediction:
     provenance: Provenance | None = None
     server_energy_j: float | None = None
     device_energy_j: float | None = None
+    first_s: Mapping[str, float] = field(default_factory=dict)
+
+    def as_first(self) -> Prediction:
+        """That of the first round of a run. What it loads is not known where a rehearsal did not say it."""
+        longer = {term: self.terms[term] + more for term, more in self.first_s.items() if term in self.terms}
+        # Seen once: it may as well be half as much, or half as much again.
+        wider = {
+            term: _off(self.terms_ci95.get(term, (self.terms[term],) * 2), more)
+            for term, more in self.first_s.items()
+            if term in self.terms and (more > 0.0 or term in self.terms_ci95)
+        }
+        delay = self.delay_ci95
+        if delay is not None:
+            delay = _off(delay, math.fsum(more for term, more in self.first_s.items() if term in self.terms))
+        found = replace(self, terms={**self.terms, **longer}, terms_ci95={**self.terms_ci95, **wider}, delay_ci95=delay)
+        return found if "switch" in self.first_s else _without(found, frozenset({"switch"}))
+
+
+def _off(ci95: tuple[float, float], more_s: float) -> tuple[float, float]:
+    return ci95[0] + (1.0 - _FIRST_OFF) * more_s, ci95[1] + (1.0 + _FIRST_OFF) * more_s
+
+
+# What a first round takes more was seen once: by this share it may be off either way.
+_FIRST_OFF = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +83,7 @@ class Schedule:
         predicts: whether the run computes as what it is predicted from did.
         cuts: of the devices that have a cut of their own, by label, without a plan.
         keys: planned labels by the key of the hardware that the plan rests on.
+        first: the first round that this process makes, where everything is loaded.
     """
 
     def __init__(
@@ -69,9 +96,11 @@ class Schedule:
         predicts: bool = True,
         cuts: Mapping[str, int] | None = None,
         keys: Mapping[str, str] | None = None,
+        first: int = 1,
     ) -> None:
         self._plan, self._cut, self._expected, self._codec = plan, cut, expected or {}, codec
         self._predicts, self._cuts, self._keys = predicts, cuts or {}, keys or {}
+        self._first = first
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -119,7 +148,9 @@ class Schedule:
         Raises RunError for one the plan does not know.
         """
         found = self._found(number, device, key)
-        return found if self._predicts else replace(found, expected=Prediction())
+        if not self._predicts:
+            return replace(found, expected=Prediction())
+        return replace(found, expected=found.expected.as_first()) if number == self._first else found
 
     def _found(self, number: int, device: str, key: str | None) -> Assignment:
         if self._plan is None:
@@ -141,11 +172,10 @@ class Schedule:
             # Busy energy, or energy above idle, is another quantity than a meter's.
             server_energy_j=decision.server_energy_j if self._plan.energy == "round" else None,
             device_energy_j=decision.device_metered_j,
+            first_s=decision.first_round_s,
         )
-        # The first round loads every layer, from which the plan begins.
-        lacking = frozenset(self._plan.not_predicted) | (frozenset({"switch"}) if number == 1 else frozenset())
-        if lacking:
-            expected = replace(_without(expected, lacking), delay_ci95=expected.delay_ci95)
+        if self._plan.not_predicted:
+            expected = _without(expected, frozenset(self._plan.not_predicted))
         if decision.codec is None and self._codec != "none":
             # A meter counts the seconds that a codec takes and those of its bytes on the air.
             expected = replace(_without(expected, _OF_CODEC), server_energy_j=None, device_energy_j=None)
@@ -162,12 +192,11 @@ class Schedule:
 
 def _without(expected: Prediction, terms: frozenset[str]) -> Prediction:
     """The prediction without these terms, and so without one of the whole."""
-    return Prediction(
+    return replace(
+        expected,
         terms={term: value for term, value in expected.terms.items() if term not in terms},
         terms_ci95={term: span for term, span in expected.terms_ci95.items() if term not in terms},
-        provenance=expected.provenance,
-        server_energy_j=expected.server_energy_j,
-        device_energy_j=expected.device_energy_j,
+        delay_ci95=None,
     )
 
 

@@ -114,7 +114,14 @@ def _expected(
     whole = not set(left_out) - _SMALL
     delay_ci95 = sure.delay_ci95 if whole else None
     (provenance,) = problem.provenance
-    return Prediction(terms=known, terms_ci95=ci95, delay_ci95=delay_ci95, provenance=provenance), notes
+    made = Prediction(
+        terms=known,
+        terms_ci95=ci95,
+        delay_ci95=delay_ci95,
+        provenance=provenance,
+        first_s={} if settings.parallel else found.first_round(0, place),
+    )
+    return made, notes
 
 
 def _check_execution(store: Store, found: Gathered, serving: Serving) -> None:
@@ -139,8 +146,10 @@ def _check_execution(store: Store, found: Gathered, serving: Serving) -> None:
 def _as_run(found: Gathered, settings: RunSettings) -> tuple[Problem, dict[str, str]]:
     """The problem with the run's codec, and the terms that nothing measured says, with the reason."""
     problem, codecs, cut = found.problem, found.codecs, settings.cut
-    # Layers are loaded when a cut moves; no profile times what that takes in a run.
-    unknown = {"switch": "what a moved cut takes is not modelled"}
+    unknown: dict[str, str] = {}
+    if len({*settings.cuts.values(), cut}) > 1:
+        # Its layers come and go with every turn.
+        unknown["switch"] = "between devices of different cuts the server loads layers again"
     sent = None if cut is None else codecs.sent_bytes(settings.codec, cut)
     reason = f"codec {settings.codec} was not profiled at this cut (profile-device --compression)"
     if settings.codec == "none":

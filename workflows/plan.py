@@ -23,7 +23,7 @@ from cardlab.core import plausible
 from cardlab.core.errors import UsageError
 from cardlab.core.options import given
 from cardlab.core.plain import Document
-from cardlab.core.records.plan import SHARINGS, Plan
+from cardlab.core.records.plan import SHARINGS, Plan, PlannedRound
 from cardlab.core.records.task import DTYPE_BYTES
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
@@ -235,9 +235,20 @@ def _from_database(store: Store, options: PlanOptions, file: CalibratedScenario)
         compression = options.compression or (file.objective.compression if "compression" in file.given else None)
         return store.plans.add(_shared_plan(store, found, options, file, compression), utc_now())
     made = plan_rounds(found.problems, uncertainty=found.uncertainty, datasheet=found.datasheet, inputs=found.inputs)
+    made = replace(made, rounds=tuple(_with_first(planned, found) for planned in made.rounds))
     governors = governors_of(store, found.server_profile, found.problem.devices, found.profiles)
     made = replace(made, side_by_side=side_by_side(found.problem, made.rounds[0], governors, found.task))
     return store.plans.add(_extended(made, found.problem, options), utc_now())
+
+
+def _with_first(planned: PlannedRound, found: Gathered) -> PlannedRound:
+    """A round with what it would take more as the first of a run, whichever it is: one that goes on begins there."""
+    places = {int(cut): n for n, cut in enumerate(found.problem.cuts)}
+    devices = tuple(
+        replace(d, first_round_s=found.first_round(m, places[d.cut], serves_first=m == 0))
+        for m, d in enumerate(planned.devices)
+    )
+    return replace(planned, devices=devices)
 
 
 def calibrated_request(options: PlanOptions, file: CalibratedScenario) -> Request:

@@ -18,7 +18,7 @@ from cardlab.core.records.measurement import (
     Run,
     RunKind,
 )
-from cardlab.core.records.rehearsal import ADAPTERS, COMPUTE, DECODE, ENCODE, FIRST, REHEARSAL
+from cardlab.core.records.rehearsal import ADAPTERS, COMPUTE, DECODE, ENCODE, FIRST, LOAD, REHEARSAL
 from cardlab.core.records.workload import Analysis
 from cardlab.db.store import Store
 from cardlab.db.times import utc_now
@@ -184,12 +184,16 @@ def _measurements(found: SideReading) -> list[Measurement]:
         )
         for name, timing in timed.items()
     ]
-    first = Measurement(
-        uid=new_uid(),
-        quantity=REHEARSAL,
-        unit="s",
-        segment=FIRST,
-        estimate=Estimate(found.first_s, n=1, provenance=MEASURED),
-        codec=CodecCost(cut=found.cut, side=found.side, encoded_bytes=found.smashed_bytes),
-    )
-    return [*rows, first]
+    once = {LOAD: found.load_s} if found.first_s is None else {LOAD: found.load_s, FIRST: found.first_s}
+    rows += [
+        Measurement(
+            uid=new_uid(),
+            quantity=REHEARSAL,
+            unit="s",
+            segment=name,
+            estimate=Estimate(seconds, n=1, provenance=MEASURED),
+            codec=CodecCost(cut=found.cut, side=found.side, encoded_bytes=found.smashed_bytes),
+        )
+        for name, seconds in once.items()
+    ]
+    return rows

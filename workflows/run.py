@@ -285,6 +285,7 @@ def _prepared(store: Store, options: TrainingOptions, place: _Place) -> Iterator
                 cuts=settings.cuts,
                 # Devices of a local run stand for the plan's by their labels: they are all this machine.
                 keys={} if isinstance(options, RunOptions) else _keys(plan, store),
+                first=journal.closed + 1,
             ),
             transport=transport,
             journal=journal,

@@ -38,7 +38,7 @@ from cardlab.card.problem.measured import (
 from cardlab.card.problem.offer import Offer
 from cardlab.card.problem.parties import Given, Party, Request, find_devices, find_server, find_task, newest_profile
 from cardlab.card.problem.problem import Problem
-from cardlab.card.problem.rehearsals import Rehearsed, rehearsed, same_subject
+from cardlab.card.problem.rehearsals import Rehearsed, first_round, rehearsed, same_subject
 from cardlab.card.problem.scenario import LinkSpec, Objective
 from cardlab.card.uncertainty import Source, Uncertainty
 from cardlab.core import plausible
@@ -67,7 +67,8 @@ class Gathered:
 
     `statistics` are problems on draws of the channel that are not those of the rounds (the rounds' own problem where
     nothing is drawn); `local_s` is the time of the whole model on each device for a mini-batch [M], NaN unknown.
-    `packs`: whether tensors without a codec and the handling of adapters have a time.
+    `packs`: whether tensors without a codec and the handling of adapters have a time; `rehearsed`, `server_rehearsed`:
+    what steps of devices [M] and server take as a run makes them.
     `server_profile`, `profiles`: what the parties' own numbers were read from; devices [M] as in the problem.
     """
 
@@ -83,6 +84,8 @@ class Gathered:
     runs: tuple[str, ...]
     codecs: Codecs
     packs: bool
+    rehearsed: tuple[Rehearsed, ...]
+    server_rehearsed: Rehearsed
     server_profile: Profile
     profiles: tuple[Profile, ...]
     links: tuple[str, ...]
@@ -93,6 +96,13 @@ class Gathered:
     def problem(self) -> Problem:
         """That of the first round."""
         return self.problems[0]
+
+    def first_round(self, device: int, place: int, *, serves_first: bool = True) -> dict[str, float]:
+        """What the first round of a run takes that device more, seconds by term, at the cut of that index.
+
+        `serves_first`: it is the first that the server serves.
+        """
+        return first_round(self.rehearsed[device], self.server_rehearsed if serves_first else None, place)
 
     @property
     def inputs(self) -> PlanInputs:
@@ -326,6 +336,8 @@ class _Assembly:
             ),
             codecs=self.codecs,
             packs=self._packing_timed(problem.cuts),
+            rehearsed=self.rehearsed,
+            server_rehearsed=self.server_rehearsed,
             server_profile=self.server_profile,
             profiles=tuple(self.profiles),
             links=() if self.link is None else (self.link.uid,),

@@ -18,7 +18,7 @@ from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.measured import best_point, device_seconds, server_seconds_at
 from cardlab.core.errors import PlanError
 from cardlab.core.records.measurement import Profile, RunKind
-from cardlab.core.records.rehearsal import ADAPTERS, COMPUTE, DECODE, ENCODE, FIRST, Rehearsal
+from cardlab.core.records.rehearsal import ADAPTERS, COMPUTE, DECODE, ENCODE, LOAD, Rehearsal
 from cardlab.db.store import Store
 
 DEVICE, SERVER = "device", "server"
@@ -42,7 +42,8 @@ class Rehearsed:
         error: relative standard error of a step's seconds; 0 where it is not known.
         encode_s, decode_s: of a mini-batch's own tensors without a codec; adapters_s: of a round's adapters [C]; None
             where nothing says.
-        first_s: what the first step takes more [C]; None where nothing says.
+        first_s: what the very first step takes more; None where nothing says.
+        load_s: all that the side holds at a cut, fetched from nothing [C]; None where nothing says.
         runs: uids of the rehearsals.
     """
 
@@ -52,7 +53,8 @@ class Rehearsed:
     encode_s: Array | None = None
     decode_s: Array | None = None
     adapters_s: Array | None = None
-    first_s: Array | None = None
+    first_s: float | None = None
+    load_s: Array | None = None
     runs: tuple[str, ...] = ()
 
     def said(self, label: str) -> str:
@@ -92,7 +94,7 @@ def rehearsed(store: Store, profile: Profile, side: str, cuts: Array) -> Rehears
         known = [seconds for seconds in found if seconds is not None]
         return np.maximum(np.mean(known, axis=0), 0.0) if known else None
 
-    first, usual = mean_of(FIRST), mean_of(COMPUTE)
+    first = [more for pair in used if (more := pair.rehearsal.first_more(side)) is not None]
     return Rehearsed(
         side=side,
         share=np.mean(shares, axis=0),
@@ -100,9 +102,23 @@ def rehearsed(store: Store, profile: Profile, side: str, cuts: Array) -> Rehears
         encode_s=mean_of(ENCODE),
         decode_s=mean_of(DECODE),
         adapters_s=mean_of(ADAPTERS),
-        first_s=None if first is None or usual is None else np.maximum(first - usual, 0.0),
+        first_s=float(np.mean(first)) if first else None,
+        load_s=mean_of(LOAD),
         runs=tuple(pair.rehearsal.profile.run.uid for pair in used),
     )
+
+
+def first_round(device: Rehearsed, server: Rehearsed | None, place: int) -> dict[str, float]:
+    """What the first round of a run takes more than the others, seconds by term, at the cut of that index.
+
+    `server`: None where it has served another device before. A term that nothing says is left out.
+    """
+    sides = [device] if server is None else [device, server]
+    found = {of.side: of.first_s for of in sides if of.first_s is not None}
+    loads = [of.load_s for of in sides]
+    if all(load is not None for load in loads):
+        found["switch"] = float(sum(load[place] for load in loads if load is not None))
+    return found
 
 
 def _pairs(store: Store, profile: Profile) -> list[_Pair]:

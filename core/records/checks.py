@@ -14,6 +14,8 @@ from cardlab.core.records.plan import TERMS, Decision, Plan
 from cardlab.core.records.training import TrainPhase, TrainRound
 
 TOTAL = "delay"
+# Of the delay: what no reader of a total would miss.
+_SMALL = 0.005
 Interval = tuple[float, float]
 
 
@@ -235,10 +237,12 @@ def coverage(rounds: Iterable[TrainRound]) -> Coverage:
 def predicted_delay_s(finished: TrainRound) -> float | None:
     """The predicted terms of a round together; None if one of them was not predicted.
 
-    Switching may be missing: what the first round loads is no part of a plan, and small beside the rest.
+    Switching may be missing where next to nothing was switched.
     """
     parts = [p for p in finished.phases if p.term in TERMS]
-    predicted = [p.predicted_s for p in parts if p.term != "switch" or p.predicted_s is not None]
+    small_s = _SMALL * (finished.delay_s or 0.0)
+    switched = any(p.term == "switch" and (p.observed_s or 0.0) > small_s for p in parts)
+    predicted = [p.predicted_s for p in parts if p.term != "switch" or p.predicted_s is not None or switched]
     known = [p for p in predicted if p is not None]
     return sum(known) if known and len(known) == len(predicted) else None
 

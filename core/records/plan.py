@@ -109,6 +109,8 @@ class Decision:
         terms_ci95: intervals of the terms whose uncertainty is known, by name; likewise.
         delay_mean_ci95, terms_mean_ci95: the same of the means that the constants give; None and empty in plans of
             older versions, whose other intervals are those.
+        first_round_s: by term, what the first round of a run takes more: all layers are loaded and memory is taken; a
+            term that nothing says is not there.
         device_frequency_hz: what the device holds; None where it is not known.
         server_energy_j, device_energy_j: None without power data; the device's is counted as the plan says.
         device_energy_terms: all of the device's round by term; None in plans of older versions.
@@ -136,6 +138,7 @@ class Decision:
     terms_ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     delay_mean_ci95: tuple[float, float] | None = None
     terms_mean_ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    first_round_s: Mapping[str, float] = field(default_factory=dict)
     server_energy_j: float | None
     server_energy_ci95: tuple[float, float] | None = None
     device_energy_j: float | None = None

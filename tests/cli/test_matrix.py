@@ -150,6 +150,7 @@ VALUES = {
     "--uplink-mbps": "33",
     "--weight": "0.9",
     "--whole-step": "--whole-step",
+    "--rehearsal": "--no-rehearsal",
     "--wire-dtype": "float16",
     "--with-dependents": "--with-dependents",
 }
