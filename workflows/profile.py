@@ -56,6 +56,7 @@ from cardlab.workflows.options.profile import ProfileOptions
 from cardlab.workflows.rehearsal import rehearse
 from cardlab.workflows.search import left_out, search_words, searched, searches
 from cardlab.workflows.settings import load_settings
+from cardlab.workflows.sittings import check_sittings, further_sittings
 from cardlab.workflows.targets import split_pattern, split_targets
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|min|h)?$")
@@ -164,7 +165,8 @@ def profile(
         if options.compression:
             uid = _codecs(kept, workload, platform, say, deadline)
             say(f"codecs: run {uid[:12]}" if uid else f"codecs: not reached within the budget of {options.budget}")
-        return behind_sensors(kept.runs, measured)
+    further_sittings(kept, options, say)
+    return behind_sensors(kept.runs, measured)
 
 
 def _check_unheld(platform: HardwareDevice, planned: Iterable[PlannedPoint]) -> None:
@@ -246,6 +248,7 @@ def dry_run(options: ProfileOptions) -> DryRun:
             seconds += whole_step_seconds(step_s)
         if options.rehearsal and workload.task is not None and platform.torch_device is not None:
             seconds += rehearsal_seconds(step_s)
+        seconds *= options.sittings
         if budget_s is not None and seconds > budget_s:
             # Timings give way down to a handful of samples, settling and windows of power do not.
             least_s = estimate_seconds(platform, planned[:1], LEAST_TIMING_S, step_s) - idle_s(platform)
@@ -276,6 +279,7 @@ def check_options(options: ProfileOptions) -> None:
         problem = "nothing to measure" if options.model is None else "a model and a load at once"
         raise UsageError(problem, remedy="name one: --model llama-3.2-1b, or --load-command CMD")
     _check_repeats(options.repeats)
+    check_sittings(options)
     if options.repeats is not None and options.budget is not None:
         raise UsageError(
             "--repeats takes so many samples however long that is, and --budget bounds the time",

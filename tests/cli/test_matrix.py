@@ -143,6 +143,7 @@ VALUES = {
     "--server-sharing": "batched",
     "--steps": "3",
     "--superseded": "--superseded",
+    "--sittings": "2",
     "--task": "ffffffff",
     "--threads": "2",
     "--tokenizer": "{folder}/nothing.json",

@@ -83,6 +83,9 @@ class ProfileOptions(Checked):
         False
     )
     whole_step: Annotated[bool, Opt("Also measure one real training step of the whole model.", panel=_EFFORT)] = True
+    sittings: Annotated[
+        int, Opt("Profile so many times, each in a process of its own: tells how far runs differ here.", panel=_EFFORT)
+    ] = 1
     rehearsal: Annotated[
         bool, Opt("Also make some steps of each side as a run does: plans count what they take more.", panel=_EFFORT)
     ] = True
