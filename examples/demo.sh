@@ -13,7 +13,7 @@ echo "== 1. what this machine offers"
 profile-device doctor
 echo
 echo "== 2. llama-3.2-1b (LoRA r=8, 1 x 128 tokens) measured layer by layer on this host"
-profile-device $task --no-whole-step --repeats 8
+profile-device $task --no-whole-step --no-rehearsal --repeats 8
 echo
 echo "== 3. the same task on a simulated server, swept over its frequencies (simulated: no number of it is real)"
 profile-device $task --platform simulated:rtx-4060-ti
@@ -27,10 +27,12 @@ echo "== 5. cut layer and server frequency for a 50/100 Mbit/s link, 5 local epo
 card plan --from-db --uplink-mbps 50 --downlink-mbps 100 --local-epochs 5 > demo/plan.txt
 cat demo/plan.txt
 echo
-echo "== 6. a real split run of tiny-llama (2 processes, 2 layers on the device), held against its own prediction"
-profile-device --model tiny-llama --batch 4 --seq 64 --dtype float32 --optimizer adamw --no-whole-step --repeats 8 > demo/tiny.txt
-calibrate fit > demo/fits-tiny.txt
-card run --local --model tiny-llama --batch 4 --seq 64 --dtype float32 --cut 2 --rounds 5 --out demo/run > demo/run.txt
+echo "== 6. a real split run of an 8-layer model (2 processes, 4 layers on the device, rounds of about a second), held"
+echo "   against what was predicted before it: round by round, inside or outside the 95 % intervals"
+small="--model examples/study/eight-layers.json --batch 4 --seq 192 --dtype float32"
+profile-device $small --optimizer adamw --no-whole-step --repeats 8 > demo/small.txt
+calibrate fit > demo/fits-small.txt
+card run --local $small --cut 4 --rounds 6 --link 100mbit,5ms --out demo/run > demo/run.txt
 tail -n 3 demo/run.txt
 card validate
 echo

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
 from cardlab.core.quantity import MEASURED
@@ -55,7 +56,8 @@ class SideReading:
         encode, decode: of a mini-batch's tensors without a codec.
         handling: of a round's adapters, beside sending them.
         load_s: of all its layers and what else that side holds, from nothing.
-        first_s: compute of the very first step; None but at the first cut.
+        first_more_s: what the first step with these layers took more than those after it, with what those at the cuts
+            before took more.
         smashed_bytes: of a packed activation.
         adapter_bytes: of the device's adapters with their optimizer state.
     """
@@ -67,7 +69,7 @@ class SideReading:
     decode: LapTiming
     handling: LapTiming
     load_s: float
-    first_s: float | None
+    first_more_s: float
     smashed_bytes: int
     adapter_bytes: int
 
@@ -95,15 +97,16 @@ def rehearse(
         Recipe(learning_rate=1e-4),
         torch_device=subject.torch_device,
     )
-    loaded_s = 0.0
-    for number, cut in enumerate(cuts):
+    loaded_s = first_s = 0.0
+    for cut in cuts:
         hold()
         begin_s = time.perf_counter()
         half.set_cut(cut)
         loaded_s += time.perf_counter() - begin_s
         found = _Side(subject, half).reading(hold)
-        # Memory and kernels are there once a first step was made, whatever the cut.
-        yield replace(found, load_s=loaded_s, first_s=found.first_s if number == 0 else None)
+        # What a step takes memory for is there afterwards: of the next cut only its further layers are new.
+        first_s += found.first_more_s
+        yield replace(found, load_s=loaded_s, first_more_s=first_s)
 
 
 @dataclass
@@ -151,7 +154,7 @@ class _Side:
             decode=self._decode.timing("decode"),
             handling=self._handling.timing("handling"),
             load_s=0.0,
-            first_s=first_s,
+            first_more_s=max(first_s - median(lap.wall_s for lap in self._compute.laps), 0.0),
             smashed_bytes=len(smashed.data),
             adapter_bytes=adapter_bytes,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -30,27 +29,32 @@ class Prediction:
     device_energy_j: float | None = None
     first_s: Mapping[str, float] = field(default_factory=dict)
 
-    def as_first(self) -> Prediction:
-        """That of the first round of a run. What it loads is not known where a rehearsal did not say it."""
-        longer = {term: self.terms[term] + more for term, more in self.first_s.items() if term in self.terms}
-        # Seen once: it may as well be half as much, or half as much again.
-        wider = {
-            term: _off(self.terms_ci95.get(term, (self.terms[term],) * 2), more)
-            for term, more in self.first_s.items()
-            if term in self.terms and (more > 0.0 or term in self.terms_ci95)
-        }
+    def as_first(self, *, anew: bool) -> Prediction:
+        """That of the first round a process makes; `anew`: of the run, whose optimizer has no state to send yet.
+
+        What is loaded is not known where a rehearsal did not say it, and so neither is the whole.
+        """
+        known = {t: more for t, more in self.first_s.items() if t in self.terms and (anew or t != "adapters")}
+        spans = {t: _off(self.terms_ci95.get(t, (self.terms[t],) * 2), more) for t, more in known.items()}
         delay = self.delay_ci95
-        if delay is not None:
-            delay = _off(delay, math.fsum(more for term, more in self.first_s.items() if term in self.terms))
-        found = replace(self, terms={**self.terms, **longer}, terms_ci95={**self.terms_ci95, **wider}, delay_ci95=delay)
-        return found if "switch" in self.first_s else _without(found, frozenset({"switch"}))
+        for more in known.values():
+            delay = None if delay is None else _off(delay, more)
+        found = replace(
+            self,
+            terms={**self.terms, **{t: self.terms[t] + more for t, more in known.items()}},
+            terms_ci95={**self.terms_ci95, **spans},
+            delay_ci95=delay,
+        )
+        return found if "switch" in known else _without(found, frozenset({"switch"}))
 
 
 def _off(ci95: tuple[float, float], more_s: float) -> tuple[float, float]:
-    return ci95[0] + (1.0 - _FIRST_OFF) * more_s, ci95[1] + (1.0 + _FIRST_OFF) * more_s
+    """An interval of what takes so much more. That was seen once: it may as well be half as much, or half more."""
+    # What is left out is arithmetic, and sure.
+    off_s = _FIRST_OFF * max(more_s, 0.0)
+    return ci95[0] + more_s - off_s, ci95[1] + more_s + off_s
 
 
-# What a first round takes more was seen once: by this share it may be off either way.
 _FIRST_OFF = 0.5
 
 
@@ -150,7 +154,9 @@ class Schedule:
         found = self._found(number, device, key)
         if not self._predicts:
             return replace(found, expected=Prediction())
-        return replace(found, expected=found.expected.as_first()) if number == self._first else found
+        if number != self._first:
+            return found
+        return replace(found, expected=found.expected.as_first(anew=number == 1))
 
     def _found(self, number: int, device: str, key: str | None) -> Assignment:
         if self._plan is None:

@@ -184,7 +184,6 @@ def _measurements(found: SideReading) -> list[Measurement]:
         )
         for name, timing in timed.items()
     ]
-    once = {LOAD: found.load_s} if found.first_s is None else {LOAD: found.load_s, FIRST: found.first_s}
     rows += [
         Measurement(
             uid=new_uid(),
@@ -194,6 +193,6 @@ def _measurements(found: SideReading) -> list[Measurement]:
             estimate=Estimate(seconds, n=1, provenance=MEASURED),
             codec=CodecCost(cut=found.cut, side=found.side, encoded_bytes=found.smashed_bytes),
         )
-        for name, seconds in once.items()
+        for name, seconds in ((LOAD, found.load_s), (FIRST, found.first_more_s))
     ]
     return rows

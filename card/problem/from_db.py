@@ -100,9 +100,15 @@ class Gathered:
     def first_round(self, device: int, place: int, *, serves_first: bool = True) -> dict[str, float]:
         """What the first round of a run takes that device more, seconds by term, at the cut of that index.
 
-        `serves_first`: it is the first that the server serves.
+        `serves_first`: it is the first that the server serves. Adapters take less: the optimizer has no state yet that
+        would go down with them.
         """
-        return first_round(self.rehearsed[device], self.server_rehearsed if serves_first else None, place)
+        found = first_round(self.rehearsed[device], self.server_rehearsed if serves_first else None, place)
+        factor, rate = self.task.optimizer_factor, float(self.problem.downlink_bps[device])
+        if factor > 0.0 and rate > 0.0:
+            state_bytes = float(self.problem.adapter_bytes[place]) * factor / (1.0 + factor)
+            found["adapters"] = -8.0 * state_bytes / rate
+        return found
 
     @property
     def inputs(self) -> PlanInputs:

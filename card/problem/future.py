@@ -1,6 +1,6 @@
 """Sources of what one round of a later run differs by from the means that profiles say.
 
-    time of a party = mean x (1 + between T_nu + within Z)        one T for all that one machine computes in a run
+    time of a side = mean x (1 + between T_nu + within Z)        T once a run, Z each round
 
 They widen the intervals of a plan and its guard bands; which cut is best on average they do not tell, so they have no
 part in the certainty of a decision.
@@ -19,7 +19,7 @@ from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.rehearsals import Rehearsed
 from cardlab.card.uncertainty import Source
-from cardlab.core.records.run_spread import LINK_WITHIN, RunSpread
+from cardlab.core.records.run_spread import LINK_WITHIN, MESSAGE_WITHIN_S, RunSpread
 
 
 def future_sources(
@@ -47,9 +47,12 @@ def future_sources(
     real = any(_moves(one) for _, one in (*spreads, server))
     rates = (problem.uplink_bps, problem.downlink_bps)
     if real and not any(np.isnan(rate).any() for rate in rates):
+        # A host's delay is of a message, and bits are counted: that of the smashed data stands for all.
+        bits = 8.0 * np.array([problem.up_bytes.max(), problem.down_bytes.max()])
         up, down = (
-            LINK_WITHIN * _scores(norm.ppf, draws, "link", way)[:, None] / rate[None, :]
-            for way, rate in zip(("up", "down"), rates, strict=True)
+            _scores(norm.ppf, draws, "link", way)[:, None]
+            * np.hypot(LINK_WITHIN / rate, MESSAGE_WITHIN_S / size)[None, :]
+            for way, rate, size in zip(("up", "down"), rates, bits, strict=True)
         )
         found.append(Source(name="a round over the link", up_s_per_bit=up, down_s_per_bit=down, future=True))
     return tuple(found)
@@ -77,8 +80,8 @@ def _moves(spread: RunSpread) -> bool:
 
 
 def _factor(key: str, part: str, spread: RunSpread, between: float, draws: int) -> Array:
-    """Relative deviation in each draw [N]; a machine that is both sides is as fast or slow on both."""
-    run = _scores(student(spread.freedom).ppf, draws, "run", key)
+    """Relative deviation in each draw [N], of that side of that machine."""
+    run = _scores(student(spread.freedom).ppf, draws, "run", key, part)
     return np.asarray(between * run + spread.within * _scores(norm.ppf, draws, "round", key, part))
 
 

@@ -18,7 +18,7 @@ from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.measured import best_point, device_seconds, server_seconds_at
 from cardlab.core.errors import PlanError
 from cardlab.core.records.measurement import Profile, RunKind
-from cardlab.core.records.rehearsal import ADAPTERS, COMPUTE, DECODE, ENCODE, LOAD, Rehearsal
+from cardlab.core.records.rehearsal import ADAPTERS, COMPUTE, DECODE, ENCODE, FIRST, LOAD, Rehearsal
 from cardlab.db.store import Store
 
 DEVICE, SERVER = "device", "server"
@@ -42,8 +42,8 @@ class Rehearsed:
         error: relative standard error of a step's seconds; 0 where it is not known.
         encode_s, decode_s: of a mini-batch's own tensors without a codec; adapters_s: of a round's adapters [C]; None
             where nothing says.
-        first_s: what the very first step takes more; None where nothing says.
-        load_s: all that the side holds at a cut, fetched from nothing [C]; None where nothing says.
+        first_s: what the very first step takes more; load_s: all that the side holds, fetched from nothing [C]; None
+            where nothing says.
         runs: uids of the rehearsals.
     """
 
@@ -53,7 +53,7 @@ class Rehearsed:
     encode_s: Array | None = None
     decode_s: Array | None = None
     adapters_s: Array | None = None
-    first_s: float | None = None
+    first_s: Array | None = None
     load_s: Array | None = None
     runs: tuple[str, ...] = ()
 
@@ -94,7 +94,6 @@ def rehearsed(store: Store, profile: Profile, side: str, cuts: Array) -> Rehears
         known = [seconds for seconds in found if seconds is not None]
         return np.maximum(np.mean(known, axis=0), 0.0) if known else None
 
-    first = [more for pair in used if (more := pair.rehearsal.first_more(side)) is not None]
     return Rehearsed(
         side=side,
         share=np.mean(shares, axis=0),
@@ -102,7 +101,7 @@ def rehearsed(store: Store, profile: Profile, side: str, cuts: Array) -> Rehears
         encode_s=mean_of(ENCODE),
         decode_s=mean_of(DECODE),
         adapters_s=mean_of(ADAPTERS),
-        first_s=float(np.mean(first)) if first else None,
+        first_s=mean_of(FIRST),
         load_s=mean_of(LOAD),
         runs=tuple(pair.rehearsal.profile.run.uid for pair in used),
     )
@@ -114,7 +113,7 @@ def first_round(device: Rehearsed, server: Rehearsed | None, place: int) -> dict
     `server`: None where it has served another device before. A term that nothing says is left out.
     """
     sides = [device] if server is None else [device, server]
-    found = {of.side: of.first_s for of in sides if of.first_s is not None}
+    found = {of.side: float(of.first_s[place]) for of in sides if of.first_s is not None}
     loads = [of.load_s for of in sides]
     if all(load is not None for load in loads):
         found["switch"] = float(sum(load[place] for load in loads if load is not None))

@@ -16,7 +16,7 @@ from cardlab.core.records.measurement import Profile
 
 REHEARSAL = "rehearsal"
 COMPUTE, ENCODE, DECODE, ADAPTERS = "compute", "encode", "decode", "adapters"
-# Once in a process: its very first step, and all that a side holds, fetched from nothing.
+# Once in a process: what first steps take more, and all that a side holds, fetched from nothing.
 FIRST, LOAD = "first_step", "load"
 SIDES = ("device", "server")
 
@@ -52,14 +52,6 @@ class Rehearsal:
             return [known[low]] * len(cuts) if all(cut == low for cut in cuts) else None
         slope = (known[high] - known[low]) / (high - low)
         return [known[low] + slope * (cut - low) for cut in cuts]
-
-    def first_more(self, side: str) -> float | None:
-        """What the very first step took more than those after it, seconds; None where it was not timed."""
-        for cut, first in self.rows.get((side, FIRST), {}).items():
-            usual = self.rows.get((side, COMPUTE), {}).get(cut)
-            if usual is not None:
-                return max(first.value - usual.value, 0.0)
-        return None
 
     def relative_error(self, side: str) -> float | None:
         """Relative standard error of the side's seconds, the largest of its cuts; None where it is not known."""

@@ -7,6 +7,7 @@ together with what is known of the platform:
 
     s^2 = (nu0 s0^2 + (n - 1) s_n^2) / (nu0 + n - 1)        n sittings, the platform worth nu0 more
 
+The two sides of a run deviate each by itself, also where one machine is both: placement in memory is a process's own.
 A platform's own values are measured where `source` says so and assumed where it says that.
 """
 
@@ -52,13 +53,13 @@ class RunSpread:
         )
 
 
-# A platform's values count as much as this many sittings of one's own.
+# What is known of a platform counts as much as this many sittings of one's own.
 PRIOR_FREEDOM = 4.0
 _ASSUMED = RunSpread(between=0.03, within=0.02, freedom=PRIOR_FREEDOM, source="assumed")
 _OF_PLATFORM = {
     "cpu": RunSpread(
-        between=0.03,
-        within=0.025,
+        between=0.016,
+        within=0.02,
         freedom=PRIOR_FREEDOM,
         source="of CPUs, measured: docs/measurements/run-spread.md",
     ),
@@ -67,8 +68,8 @@ _OF_PLATFORM = {
     # Physics of its own, which every process computes alike.
     "simulated": RunSpread(between=0.0, within=0.0, freedom=PRIOR_FREEDOM, source="simulated devices have none"),
 }
-# Of a rate on the link, beside what messages of a measured one differ by: what hosts add to a message's time.
-LINK_WITHIN = 0.01
+# Of a message, beside what messages of a measured link differ by: a share of its time, and what hosts add, seconds.
+LINK_WITHIN, MESSAGE_WITHIN_S = 0.015, 3e-4
 
 
 def prior_of(platform: str) -> RunSpread:

@@ -27,10 +27,14 @@ from cardlab.core.records.measurement import (
     Profile,
     RunKind,
 )
-from cardlab.core.records.rehearsal import ADAPTERS, COMPUTE, DECODE, ENCODE, FIRST, REHEARSAL
+from cardlab.core.records.rehearsal import ADAPTERS, COMPUTE, DECODE, ENCODE, FIRST, LOAD, REHEARSAL
 from cardlab.core.records.run_spread import prior_of, spread_of_runs
+from cardlab.core.records.task import Task
 from cardlab.db import open_store
 from cardlab.db.store import Store
+from cardlab.split.schedule import Schedule
+from cardlab.workflows.options.card import PlanOptions
+from cardlab.workflows.plan import plan
 from tests import records
 from tests.card.database import add_device
 
@@ -80,13 +84,15 @@ def add_rehearsal(
     return run
 
 
-def hosts(path: Path, *, sittings: tuple[str, ...] = ("one",), factor=lambda sitting: 1.0) -> Store:
+def hosts(
+    path: Path, *, sittings: tuple[str, ...] = ("one",), factor=lambda sitting: 1.0, task: Task = records.TASK
+) -> Store:
     """Two CPUs, profiled once in each sitting."""
     store = open_store(path)
     for n, sitting in enumerate(sittings):
         for device in (HOST, OTHER):
             of = {"sitting": sitting, "started_at": f"2026-11-{21 + n:02d}T10:00:00.000000Z", "offered_hz": (1e9,)}
-            add_device(store, device, seconds=2e-3 * factor(sitting), power=None, **of)
+            add_device(store, device, seconds=2e-3 * factor(sitting), power=None, task=task, **of)
     fit_store(store, created_at="2026-11-25T10:00:00.000000Z")
     return store
 
@@ -106,7 +112,8 @@ def rehearsed_rows(side: str, more: float, segments_s: dict[int, float]) -> dict
             (side, ENCODE, cut): 2e-4,
             (side, DECODE, cut): 3e-4,
             (side, ADAPTERS, cut): 1e-3 * cut,
-            (side, FIRST, cut): 5 * seconds,
+            (side, FIRST, cut): 0.02 * cut,
+            (side, LOAD, cut): 0.1 + 0.05 * cut,
         }
     return found
 
@@ -146,6 +153,39 @@ def test_a_plan_counts_what_steps_take_beyond_their_segments(tmp_path: Path) -> 
 def _rehearsals(path: Path):
     with open_store(path) as store:
         return [p.run for p in store.runs.select(kind=RunKind.REHEARSAL)]
+
+
+def test_the_first_round_of_a_run_is_predicted_apart(tmp_path: Path) -> None:
+    """It loads everything, takes memory, and sends adapters down that have no optimizer state yet."""
+    options = PlanOptions(
+        from_db=True, server="host", devices=("laptop",), uplink_mbps=100.0, downlink_mbps=100.0, weight=1.0, rounds=2
+    )
+    with hosts(tmp_path / "f.db", task=replace(records.TASK, optimizer="adamw")) as store:
+        own, server = segments_of(store)
+        unknown = plan(store, options)
+        for side, device, all_s in (("device", OTHER, own), ("server", HOST, server)):
+            rows = rehearsed_rows(side, 0.0, {cut: all_s[cut] for cut in (1, 3)})
+            add_rehearsal(store, device, "one", rows, task=replace(records.TASK, optimizer="adamw"))
+        made = plan(store, options)
+    schedule, usual = Schedule(made), made.rounds[0].devices[0]
+    first, second = (schedule.at(n, "laptop").expected for n in (1, 2))
+    cut = usual.cut
+    more = {t: first.terms[t] - second.terms[t] for t in first.terms}
+    assert more.pop("switch") == pytest.approx(2 * (0.1 + 0.05 * cut))
+    # AdamW's two moments are in a round's adapters on both ways, but for the first way down.
+    assert more.pop("adapters") == pytest.approx(-8 * 2 * cut * 100 / 1e8, rel=1e-6)
+    assert more.pop("device") == pytest.approx(0.02 * cut) == more.pop("server")
+    assert set(more.values()) == {0.0}
+    assert first.delay_ci95[0] < sum(first.terms.values()) < first.delay_ci95[1]
+    assert first.delay_ci95[1] - first.delay_ci95[0] > second.delay_ci95[1] - second.delay_ci95[0]
+    # A run that goes on at round 5 loads all layers again, and its optimizer has its state.
+    again = Schedule(made, first=5)
+    assert again.at(1, "laptop").expected.terms["switch"] == 0.0
+    later = again.at(5, "laptop").expected.terms
+    assert later["switch"] == first.terms["switch"] and later["adapters"] == second.terms["adapters"]
+    # Without a rehearsal nobody knows what is loaded: neither the term nor the whole is predicted, the others are.
+    bare = Schedule(unknown).at(1, "laptop").expected
+    assert "switch" not in bare.terms and bare.delay_ci95 is None and bare.terms["device"] > 0.0
 
 
 def test_what_was_not_rehearsed_is_assumed_aloud(tmp_path: Path) -> None:
@@ -224,7 +264,7 @@ def profile_of(sitting: str, factor: float) -> Profile:
 
 
 @pytest.mark.parametrize("sittings", [1, 4, 10])
-@pytest.mark.parametrize("true", [0.01, 0.03, 0.06])
+@pytest.mark.parametrize("true", [0.01, 0.016, 0.05])
 def test_intervals_hold_later_runs_of_machines_that_the_prior_does_not_know(sittings, true) -> None:
     """A machine's runs are drawn with a spread of its own; where sittings or the prior know it, 19 of 20 are inside."""
     rng = np.random.default_rng([sittings, int(1000 * true)])
@@ -237,6 +277,6 @@ def test_intervals_hold_later_runs_of_machines_that_the_prior_does_not_know(sitt
         inside += abs(later / own[-1] - 1.0) <= half
     share = inside / 600
     known = true <= prior_of("cpu").between or sittings == 10
-    assert share >= (0.91 if known else 0.6)
+    assert share >= (0.90 if known else 0.5)
     # Where ten sittings say that a machine is steady the interval is not as wide as for any.
     assert sittings < 10 or true > 0.02 or share <= 0.999 or half < 2.776 * np.sqrt(2) * prior_of("cpu").between

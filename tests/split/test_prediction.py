@@ -76,7 +76,8 @@ class Bench:
     def profile(self, model: str, *words: str) -> float:
         """Measure and fit; seconds of a step by it. A contended profile is made again, three times at most."""
         for _ in range(3):
-            document = self.do("profile-device", "--model", model, "--name", "bench", "--no-whole-step", *words)
+            named = ("--model", model, "--name", "bench", "--no-whole-step", "--optimizer", "adamw")
+            document = self.do("profile-device", *named, *words)
             if not any(point["contended"] for point in document["points"]):
                 self.do("calibrate", "fit")
                 return float(document["check"]["sum_of_segments_s"])
