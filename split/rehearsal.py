@@ -25,7 +25,7 @@ from cardlab.profilers.board.work import Lap, Work
 from cardlab.profilers.measure.estimate import REHEARSAL_S
 from cardlab.profilers.measure.samples import LapTiming, lap_timing
 from cardlab.profilers.runtime.segments import synchronizer
-from cardlab.split.adapters import initial_adapters, pack_adapters, size_bytes, unpack_adapters
+from cardlab.split.adapters import LayerState, initial_adapters, pack_adapters, size_bytes, unpack_adapters
 from cardlab.split.codecs.base import Packed
 from cardlab.split.codecs.registry import pack_tensor, unpack_tensor
 from cardlab.split.halves import Half
@@ -210,7 +210,10 @@ class _Side:
         """A round's adapters: the device's packed and unpacked, each side's own loaded; after steps, whose optimizer
         state travels too. Returns the size of the device's."""
         half, task = self._half, self._task
-        every = {**self._adapters, **half.export()}
+        own = half.export()
+        # The other side's have an optimizer's state too, as large as that of a layer here.
+        state = next(iter(own.values()))
+        every = {n: LayerState(one.parameters, _like(one, state), {}) for n, one in self._adapters.items()} | own
         numbers = range(half.cut)
         packed = pack_adapters({n: every[n] for n in numbers})
 
@@ -226,6 +229,15 @@ class _Side:
             lap, _none = self._lap(device if half.side == DEVICE else server)
             self._handling.laps.append(lap)
         return size_bytes({n: every[n] for n in numbers})
+
+
+def _like(one: LayerState, state: LayerState) -> dict[str, dict[str, torch.Tensor]]:
+    """Moments for the parameters of a layer, as another layer's have them."""
+    return {
+        name: {key: tensor.clone() for key, tensor in state.moments[name].items()}
+        for name, parameter in one.parameters.items()
+        if name in state.moments and state.parameters[name].shape == parameter.shape
+    }
 
 
 def _together(first: LapSample, second: LapSample) -> LapSample:

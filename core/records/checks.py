@@ -272,6 +272,9 @@ def _check(
     observed = [o for o, _, _ in rows if o is not None]
     predicted = [p for _, p, _ in rows if p is not None]
     intervals = [ci95 for _, _, ci95 in rows if ci95 is not None]
+    if 2 * len(intervals) < len(predicted):
+        # Of a first round alone, say: no interval of what the median is.
+        intervals = []
     observed_s = median(observed) if observed else None
     predicted_s = median(predicted) if predicted else None
     error = None
