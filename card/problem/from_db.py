@@ -57,7 +57,7 @@ from cardlab.db.store import Store
 
 __all__ = ["UNTIMED", "Gathered", "Request", "TakingPart", "check_powers", "device_choices", "gather", "gather_of"]
 
-UNTIMED = "encode, decode and the handling of adapters take no time (not measured; profile-device rehearses them on real devices)"
+UNTIMED = "encode, decode and the handling of adapters take no time (not measured; on real devices: profile-device)"
 _NUMBERED = "encode and decode take no time (compression as a number names no codec that was timed)"
 
 
