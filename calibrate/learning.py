@@ -45,7 +45,7 @@ class LevelModel:
     """
 
     prior_sd: float = LEAST_PRIOR
-    surprise: float = 0.1
+    surprise: float = 0.02
     change: float = 0.02
     change_sd: float = 0.7
     drift_sd: float = 0.002
@@ -128,6 +128,7 @@ class LevelFilter:
     def __init__(self, model: LevelModel | None = None, before: int = 0) -> None:
         self._model = model or LevelModel()
         self._now, self._rounds = before, 0
+        self._level: Level | None = None
         self._changes: list[ChangePoint] = []
         # As it was known after each round: the profile's before the first.
         self._medians: dict[int, float] = {before: 1.0}
@@ -161,13 +162,18 @@ class LevelFilter:
             self._now += 1
             self._histories = self._moved_on(self._histories)
         self._histories = self._reduced(self._weighed(self._histories, log_ratio))
-        self._rounds += 1
+        self._rounds, self._level = self._rounds + 1, None
         self._medians[number] = float(np.exp(self._quantiles(np.array([0.5]))[0]))
         self._notice()
 
     @property
     def level(self) -> Level:
         """What is known now."""
+        if self._level is None:
+            self._level = self._known()
+        return self._level
+
+    def _known(self) -> Level:
         low, middle, high = np.exp(self._quantiles(np.array([0.025, 0.5, 0.975])))
         noise = np.array(self._model.noise_sd)[self._histories.noise]
         next_low, next_high = np.exp(self._quantiles(np.array([0.025, 0.975]), noise**2 + self._model.drift_sd**2))
@@ -204,14 +210,20 @@ class LevelFilter:
     def _weighed(self, found: _Histories, z: float) -> _Histories:
         """Each history twice: the round was an ordinary one, or a wild one."""
         model, noise = self._model, np.array(self._model.noise_sd)[found.noise] ** 2
-        branches = []
-        for share, spread in ((1.0 - model.wild, noise), (model.wild, noise + model.wild_sd**2)):
-            total = found.variance + spread
-            likely = np.exp(-0.5 * (z - found.mean) ** 2 / total) / np.sqrt(2.0 * np.pi * total)
-            gain = found.variance / total
-            mean, variance = found.mean + gain * (z - found.mean), found.variance * spread / total
-            branches.append(_Histories(found.weight * share * likely, mean, variance, found.noise, found.since))
-        return branches[0].beside(branches[1])
+        both = found.beside(found)
+        spread = np.concatenate((noise, noise + model.wild_sd**2))
+        share = np.repeat([1.0 - model.wild, model.wild], noise.size)
+        total = both.variance + spread
+        likely = -0.5 * ((z - both.mean) ** 2 / total + np.log(total))
+        gain = both.variance / total
+        return _Histories(
+            # However far off a round is, one history explains it best.
+            both.weight * share * np.exp(likely - likely.max()),
+            both.mean + gain * (z - both.mean),
+            both.variance * spread / total,
+            both.noise,
+            both.since,
+        )
 
     def _reduced(self, found: _Histories) -> _Histories:
         """Older histories joined, unlikely ones dropped, weights to one."""
@@ -241,7 +253,7 @@ class LevelFilter:
         low, high = float((mean - 6.0 * sd).min()), float((mean + 6.0 * sd).max())
         lows, highs = np.full(shares.shape, low), np.full(shares.shape, high)
         # Halved until they are told apart: exact for modes however narrow they are.
-        for _ in range(50):
+        for _ in range(40):
             middle = 0.5 * (lows + highs)
             below = ndtr((middle[:, None] - mean) / sd) @ weight < shares
             lows, highs = np.where(below, middle, lows), np.where(below, highs, middle)

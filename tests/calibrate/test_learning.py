@@ -189,3 +189,11 @@ def test_the_same_rounds_teach_the_same() -> None:
             learner.observe(number, float(z))
         found.append((learner.level, learner.changes, tuple(learner.draws(50, 3))))
     assert found[0] == found[1]
+
+
+def test_a_level_that_no_profile_was_ever_off_by_is_found_all_the_same() -> None:
+    """A loopback is a thousand times as quick as the radio that was planned with."""
+    learner = LevelFilter()
+    for number in range(1, 9):
+        learner.observe(number, -40.0 if number == 1 else -7.0)
+    assert np.log(learner.level.ratio) == pytest.approx(-7.0, abs=0.1)
