@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from cardlab.core.errors import RunError
 from cardlab.core.quantity import Provenance
-from cardlab.core.records.plan import TERMS, Plan
+from cardlab.core.records.plan import TERMS, Decision, Plan
 from cardlab.core.records.task import Task
 from cardlab.split.refusals import RefusalCode, RefusalError
 from cardlab.split.settings import check_cut
@@ -18,6 +18,7 @@ class Prediction:
     """What was expected of one round of one device, seconds, and what that was made of.
 
     A term that is not there was not predicted; neither was an energy of None, J, of what a meter counts over the round.
+    `ratios`: of terms, what the profile's prediction was multiplied by, as rounds before had taught.
     """
 
     terms: Mapping[str, float] = field(default_factory=dict)
@@ -26,6 +27,24 @@ class Prediction:
     provenance: Provenance | None = None
     server_energy_j: float | None = None
     device_energy_j: float | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """What devices do from a round on, in place of what the plan says.
+
+    Attributes:
+        first: round from which it holds.
+        decisions: of each device, by its planned label.
+        ratios: by planned label and term, what the profile's predictions were multiplied by.
+        not_predicted: terms that nothing measured says.
+    """
+
+    first: int
+    decisions: Mapping[str, Decision]
+    ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    not_predicted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +91,11 @@ class Schedule:
     ) -> None:
         self._plan, self._cut, self._expected, self._codec = plan, cut, expected or {}, codec
         self._predicts, self._cuts, self._keys = predicts, cuts or {}, keys or {}
+        self._revisions: list[Revision] = []
+
+    def revise(self, revision: Revision) -> None:
+        """Let devices do otherwise from a round on; a later revision takes the place of an earlier one."""
+        self._revisions.append(revision)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -127,7 +151,8 @@ class Schedule:
             # What is expected was asked for the cut of all.
             expected = self._expected.get(key or "", Prediction()) if own in (None, self._cut) else Prediction()
             return Assignment(cut=own or self._cut or 1, expected=expected)
-        decision = self._plan.decision(number, device)
+        revised = next((r for r in reversed(self._revisions) if r.first <= number and device in r.decisions), None)
+        decision = self._plan.decision(number, device) if revised is None else revised.decisions[device]
         if decision is None:
             raise unknown_device(device, self.devices)
         terms = {term: float(getattr(decision.delay_terms, term)) for term in TERMS}
@@ -141,9 +166,11 @@ class Schedule:
             # Busy energy, or energy above idle, is another quantity than a meter's.
             server_energy_j=decision.server_energy_j if self._plan.energy == "round" else None,
             device_energy_j=decision.device_metered_j,
+            ratios={} if revised is None else revised.ratios.get(device, {}),
         )
         # The first round loads every layer, from which the plan begins.
-        lacking = frozenset(self._plan.not_predicted) | (frozenset({"switch"}) if number == 1 else frozenset())
+        told = self._plan.not_predicted if revised is None else revised.not_predicted
+        lacking = frozenset(told) | (frozenset({"switch"}) if number == 1 else frozenset())
         if lacking:
             expected = replace(_without(expected, lacking), delay_ci95=expected.delay_ci95)
         if decision.codec is None and self._codec != "none":
@@ -168,6 +195,7 @@ def _without(expected: Prediction, terms: frozenset[str]) -> Prediction:
         provenance=expected.provenance,
         server_energy_j=expected.server_energy_j,
         device_energy_j=expected.device_energy_j,
+        ratios={term: ratio for term, ratio in expected.ratios.items() if term not in terms},
     )
 
 

@@ -80,9 +80,13 @@ class Adaptation:
         """The round of that number as each device finished it, by the plan's labels; others are away."""
         self._learner.observe(number, [one for label, r in rounds.items() for one in observed_in(r, label)])
 
-    def follow(self, decisions: Sequence[Decision]) -> None:
-        """Take up decisions that were made before: those of a run that is resumed."""
-        self._places = places_of(self._problem, decisions)
+    def follow(self, decisions: Sequence[Decision] | None = None) -> Adapted:
+        """Do what was decided before, with what is known now: in a run that is resumed. None: as in the last round."""
+        before = self._places
+        if decisions is not None:
+            self._places = places_of(self._problem, decisions)
+        standing = Standing(places=self._places, rounds_left=0, hysteresis=self._hysteresis)
+        return self._adapted(readjusted(self._problem, self._learnt(), standing, self._uncertainty), before, ())
 
     def decide(self, number: int, rounds_left: int) -> Adapted:
         """What the devices do in round `number`, the first of `rounds_left` to come."""

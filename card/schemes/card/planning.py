@@ -99,6 +99,7 @@ def plan_rounds(
         fits=about.fits,
         runs=about.runs,
         links=about.links,
+        request=about.request,
     )
 
 
