@@ -59,12 +59,13 @@ def finished(made: World, schedule: Schedule, number: int, m: int) -> FinishedTu
     )
 
 
-def gone_on(made: World, folder: Path, killed: set[int]) -> tuple[list[tuple[Any, ...]], list[str]]:
+def gone_on(made: World, folder: Path, killed: set[float]) -> tuple[list[tuple[Any, ...]], list[str]]:
     """A run in virtual time whose server dies after these rounds: what each device was given, and what was said."""
     decided = plan(made.base)
     settings = run_settings(records.TASK, rounds=ROUNDS, plan=decided.uid, cut=None, adapt=True)
     Journal.begin(folder, settings, "2026-11-21T10:00:00.000000Z")
-    given, said = [], []
+    given: list[tuple[Any, ...]] = []
+    said: list[str] = []
 
     def begun() -> tuple[Journal, Schedule, RunAdapting]:
         journal, schedule = Journal.resume(folder), Schedule(decided)
@@ -94,8 +95,9 @@ def test_a_killed_run_goes_on_with_exactly_the_decisions_it_would_have_made(tmp_
     assert made.changed is not None
     whole, said = gone_on(made, tmp_path / "whole", set())
     after = made.changed + 2
-    for n, killed in enumerate(({4}, {made.changed, after}, {after + 0.5}, {after, after + 1.5, after + 4})):
-        parts, _ = gone_on(made, tmp_path / f"killed-{n}", {float(k) for k in killed})
+    deaths: list[set[float]] = [{4}, {made.changed, after}, {after + 0.5}, {after, after + 1.5, after + 4}]
+    for n, killed in enumerate(deaths):
+        parts, _ = gone_on(made, tmp_path / f"killed-{n}", killed)
         assert parts == whole, killed
     cuts = {(label, cut, own) for _, label, cut, _, own, _ in whole}
     assert len(cuts) > len(made.base.devices) and said

@@ -6,6 +6,7 @@ of tests/card/device_instances.py: nothing of what learns or decides is used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,7 +84,8 @@ def mattering(kind: str, count: int, first: int = 1) -> list[World]:
 
     In the others any plan that stays as it was would pass. Chosen by what is true alone, whatever adapts to it.
     """
-    found, seed = [], first
+    found: list[World] = []
+    seed = first
     while len(found) < count:
         made = world(seed, kind)
         true = priced(made.truth(ROUNDS))
@@ -201,10 +203,13 @@ def followed(made: World, rounds: int = ROUNDS) -> Followed:
     """Run a world under a plan that adapts."""
     decided = plan(made.base).rounds[0].devices
     adaptation, static = Adaptation(made.base, decided), places_of(made.base, decided)
-    decisions, ratios = decided, {label: dict[str, float]() for label in made.base.devices}
-    known: dict[tuple, Priced] = {}
-    costs: tuple[list[float], ...] = ([], [], [])
-    moved, lines, keeps = [], [], []
+    decisions = decided
+    ratios: Mapping[str, Mapping[str, float]] = {label: {} for label in made.base.devices}
+    known: dict[object, Priced] = {}
+    costs: tuple[list[float], list[float], list[float]] = ([], [], [])
+    moved: list[int] = []
+    lines: list[str] = []
+    keeps: list[bool] = []
     for number in range(1, rounds + 1):
         n = number - 1
         key = (tuple(made.device[n]), tuple(made.link[n]), made.server[n])
@@ -224,4 +229,4 @@ def followed(made: World, rounds: int = ROUNDS) -> Followed:
         decisions, ratios = step.decisions, step.ratios
         lines += step.lines
         moved += [number + 1] if step.moved else []
-    return Followed(*costs, moved, lines, keeps, made)
+    return Followed(costs[0], costs[1], costs[2], moved, lines, keeps, made)

@@ -6,6 +6,8 @@ Worlds of tests/workflows/drift.py, in virtual time; the clairvoyant plan knows 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,7 @@ def test_a_move_that_would_not_pay_any_more_is_not_made() -> None:
     decided = plan(made.base).rounds[0].devices
     for left, moves in ((0, False), (ROUNDS, True)):
         adaptation, decisions = Adaptation(made.base, decided), decided
+        assert made.changed is not None
         for number in range(made.changed, made.changed + 6):
             rows = {
                 label: observed(made, decision, m, number, {})
@@ -94,6 +97,7 @@ def test_a_gain_below_the_threshold_moves_nothing() -> None:
     made = mattering("throttling", 1)[0]
     decided = plan(made.base).rounds[0].devices
     loose, strict = (Adaptation(made.base, decided, hysteresis=Hysteresis(gain=gain)) for gain in (0.01, 0.5))
+    assert made.changed is not None
     for number in range(made.changed, made.changed + 6):
         rows = {
             label: observed(made, decision, m, number, {})
@@ -108,7 +112,8 @@ def test_predictions_of_the_next_round_are_those_learnt_with_their_interval() ->
     """A round that is held against the profile alone would be called wrong for the rest of the run."""
     made = mattering("throttling", 1)[0]
     decided = plan(made.base).rounds[0].devices
-    adaptation, decisions, ratios = Adaptation(made.base, decided), decided, {}
+    adaptation, decisions = Adaptation(made.base, decided), decided
+    ratios: Mapping[str, Mapping[str, float]] = {}
     inside = counted = 0
     for number in range(1, ROUNDS + 1):
         rows = {

@@ -79,7 +79,7 @@ def ran(store: Store, plan: Plan, ratios: dict[str, list[float]], **changes: obj
 
 
 def planned(store: Store, **options: object) -> Plan:
-    return cardlab.plan(store, PlanOptions(**{**PARTIES, **options}))
+    return cardlab.plan(store, PlanOptions(**{**PARTIES, **options}))  # type: ignore[arg-type]
 
 
 THROTTLED = {"device": [1.0] * 6 + [2.0] * 8, "uplink": [1.5] * 14, "server": [1.1] * 14}
@@ -229,5 +229,5 @@ def test_from_the_command_line(store: Store, tmp_path: Path, monkeypatch: pytest
     assert not any("learnt" in note for note in plain["notes"])
     assert any(f"from run {run[:12]}, rounds 7 to 14" in note for note in learnt["notes"])
     command("card", "plan", "--scenario", "card-letter", "--learnt").failed_in_one_line(2, "--learnt")
-    words = [word for word in words if word not in ("--weight", "1")]
-    command(*words, "--learnt", "--scheme", "sft").failed_in_one_line(2, "--learnt is for --scheme card")
+    unweighted = [word for word in words if word not in ("--weight", "1")]
+    command(*unweighted, "--learnt", "--scheme", "sft").failed_in_one_line(2, "--learnt is for --scheme card")
