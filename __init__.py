@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cardlab.workflows.doctor import doctor
     from cardlab.workflows.exchange import calibrate_sensor, export, import_sweep, merge
     from cardlab.workflows.fit import fit, stored_fits
+    from cardlab.workflows.learn import learn
     from cardlab.workflows.links import answer_probes, import_link, measure_link
     from cardlab.workflows.lists import list_links, list_plans, list_profiles, list_runs
     from cardlab.workflows.models import bundled_models, supported_models
@@ -61,6 +62,7 @@ _MODULE = {
     "import_link": "cardlab.workflows.links",
     "import_sweep": "cardlab.workflows.exchange",
     "info": "cardlab.workflows.database",
+    "learn": "cardlab.workflows.learn",
     "list_links": "cardlab.workflows.lists",
     "list_plans": "cardlab.workflows.lists",
     "list_profiles": "cardlab.workflows.lists",
@@ -102,6 +104,7 @@ __all__ = [
     "import_link",
     "import_sweep",
     "info",
+    "learn",
     "list_links",
     "list_plans",
     "list_profiles",

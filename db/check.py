@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from cardlab.core.errors import StoreError
+from cardlab.core.records.fit import RATIO
 from cardlab.core.records.plan import Plan
 from cardlab.db.rowcheck import content_problem
 from cardlab.db.schema import (
@@ -129,8 +130,8 @@ def _fits(connection: Connection) -> Iterator[Finding]:
         by_fit.setdefault(fit, {})[quantity] = count
     # Single columns and not the whole row, whose draws are large.
     columns = (FitRow.id, FitRow.uid, FitRow.quantity, FitRow.document)
-    # What an accuracy was fitted to are trials, which are no measurements.
-    measured = sa.select(*columns).where(FitRow.quantity != "accuracy")
+    # What an accuracy was fitted to are trials, and a ratio rounds, which are no measurements.
+    measured = sa.select(*columns).where(FitRow.quantity.not_in(("accuracy", RATIO)))
     for number, uid, quantity, document in connection.execute(measured):
         wanted, found = document.get("n_points", 0), by_fit.get(number, {}).get(quantity, 0)
         if found < wanted:

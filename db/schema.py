@@ -253,6 +253,10 @@ class FitRow(Row):
     law: Mapped[str] = mapped_column(String(80))
     selected: Mapped[bool]
     data_hash: Mapped[str] = mapped_column(String(64))
+    # The run that taught it and the rounds it rests on; all None for what was measured.
+    learnt_from: Mapped[str | None] = mapped_column(String(64))
+    learnt_first: Mapped[int | None]
+    learnt_last: Mapped[int | None]
     created_at: Mapped[str] = mapped_column(String(40), index=True)
     document: Mapped[Document]
     draws: Mapped[bytes | None]
@@ -393,6 +397,7 @@ class TrainPhaseRow(Row):
     term: Mapped[str] = mapped_column(String(40))
     observed_s: Mapped[float | None]
     predicted_s: Mapped[float | None]
+    predicted_ratio: Mapped[float | None]
     provenance: Mapped[Document | None]
     ci_low: Mapped[float | None]
     ci_high: Mapped[float | None]

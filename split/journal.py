@@ -26,7 +26,7 @@ from cardlab.core.errors import RunError
 from cardlab.core.plain import Document, from_plain, to_plain
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.device import Device
-from cardlab.core.records.plan import TERMS
+from cardlab.core.records.plan import TERMS, Decision
 from cardlab.core.records.training import DeviceReading, TrainQuality
 from cardlab.split.adapters import AdapterSet, flat, unflat
 from cardlab.split.journal_files import FORMAT, HEAD, STEPS, Steps, from_first, put
@@ -55,6 +55,7 @@ class FinishedTurn:
             energy of their own.
         predicted, predicted_ci95, predicted_delay_ci95: what was expected, where anything was.
         predicted_provenance: what that was made of; None where nothing was expected, or in older journals.
+        predicted_ratios: of terms, what the profile's prediction was multiplied by, as rounds before had taught.
         predicted_energy_j, predicted_device_energy_j: of the server and of the device, as a meter counts.
         temperature_c: of the server under load, None where it cannot be read.
         device_reading: what the device read of itself; None in older journals.
@@ -79,6 +80,7 @@ class FinishedTurn:
     predicted_ci95: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     predicted_delay_ci95: tuple[float, float] | None = None
     predicted_provenance: Provenance | None = None
+    predicted_ratios: Mapping[str, float] = field(default_factory=dict)
     gradient_norms: tuple[float, ...] = ()
     rows: int = 1
     tokens: int | None = None
@@ -152,6 +154,21 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Readjustment:
+    """What was decided anew between two rounds.
+
+    Attributes:
+        after: rounds that were over.
+        decisions: of all devices, by planned label, from the next round on.
+        lines: in words.
+    """
+
+    after: int
+    decisions: tuple[Decision, ...]
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """The journal's content.
 
@@ -166,6 +183,7 @@ class Progress:
         conditions: now; unknown in older journals.
         changes: in order.
         rates: learning rates by the round from which they held, in order.
+        readjusted: decisions that were made between rounds, in order.
         format: of the journal.
     """
 
@@ -180,6 +198,7 @@ class Progress:
     conditions: Conditions = field(default_factory=Conditions)
     changes: tuple[Change, ...] = ()
     rates: tuple[tuple[int, float], ...] = ()
+    readjusted: tuple[Readjustment, ...] = ()
     format: int = FORMAT
 
 
@@ -204,6 +223,7 @@ class _Step:
     inputs: Mapping[str, Inputs] | None = None
     judged: tuple[TrainQuality, ...] = ()
     change: Change | None = None
+    readjusted: Readjustment | None = None
 
 
 def _after(found: Progress, step: _Step) -> Progress:
@@ -211,6 +231,8 @@ def _after(found: Progress, step: _Step) -> Progress:
     told = {name: value for name in ("closed", "state", "done", "inputs") if (value := getattr(step, name)) is not None}
     if step.judged:
         told["judged"] = (*found.judged, *step.judged)
+    if step.readjusted is not None:
+        told["readjusted"] = (*found.readjusted, step.readjusted)
     if step.change is None:
         return replace(found, **told)
     change, settings = step.change, found.settings
@@ -269,6 +291,15 @@ class Journal:
     def went_on_after(self) -> int:
         """Rounds that were over when the run was last made longer; 0 where it never was."""
         return next((change.after for change in reversed(self._now.changes) if change.rounds is not None), 0)
+
+    @property
+    def readjusted(self) -> tuple[Readjustment, ...]:
+        """What was decided anew between rounds, in order."""
+        return self._now.readjusted
+
+    def readjust(self, found: Readjustment) -> None:
+        """Keep what the rounds to come do, before the first of them begins."""
+        self._add(_Step(readjusted=found))
 
     @property
     def closed(self) -> int:

@@ -68,6 +68,7 @@ def round_record(settings: RunSettings, turn: FinishedTurn) -> TrainRound:
             predicted_s=turn.predicted.get(term),
             predicted_ci95=turn.predicted_ci95.get(term),
             predicted_provenance=turn.predicted_provenance if term in turn.predicted else None,
+            predicted_ratio=turn.predicted_ratios.get(term) if term in turn.predicted else None,
         )
         for term in TERMS
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from cardlab.core.errors import RunError
 from cardlab.core.quantity import Provenance
-from cardlab.core.records.plan import TERMS, Plan
+from cardlab.core.records.plan import TERMS, Decision, Plan
 from cardlab.core.records.task import Task
 from cardlab.split.refusals import RefusalCode, RefusalError
 from cardlab.split.settings import check_cut
@@ -19,6 +19,7 @@ class Prediction:
 
     A term that is not there was not predicted; neither was an energy of None, J, of what a meter counts over the round.
     `first_s`: what the first round takes more, by term; it is in the terms already where the round is the first.
+    `ratios`: of terms, what the profile's prediction was multiplied by, as rounds before had taught.
     """
 
     terms: Mapping[str, float] = field(default_factory=dict)
@@ -28,6 +29,8 @@ class Prediction:
     server_energy_j: float | None = None
     device_energy_j: float | None = None
     first_s: Mapping[str, float] = field(default_factory=dict)
+
+    ratios: Mapping[str, float] = field(default_factory=dict)
 
     def as_first(self, *, anew: bool) -> Prediction:
         """That of the first round a process makes; `anew`: of the run, whose optimizer has no state to send yet.
@@ -56,6 +59,23 @@ def _off(ci95: tuple[float, float], more_s: float) -> tuple[float, float]:
 
 
 _FIRST_OFF = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """What devices do from a round on, in place of what the plan says.
+
+    Attributes:
+        first: round from which it holds.
+        decisions: of each device, by its planned label.
+        ratios: by planned label and term, what the profile's predictions were multiplied by.
+        not_predicted: terms that nothing measured says.
+    """
+
+    first: int
+    decisions: Mapping[str, Decision]
+    ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    not_predicted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +125,11 @@ class Schedule:
         self._plan, self._cut, self._expected, self._codec = plan, cut, expected or {}, codec
         self._predicts, self._cuts, self._keys = predicts, cuts or {}, keys or {}
         self._first = first
+        self._revisions: list[Revision] = []
+
+    def revise(self, revision: Revision) -> None:
+        """Let devices do otherwise from a round on; a later revision takes the place of an earlier one."""
+        self._revisions.append(revision)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -164,7 +189,8 @@ class Schedule:
             # What is expected was asked for the cut of all.
             expected = self._expected.get(key or "", Prediction()) if own in (None, self._cut) else Prediction()
             return Assignment(cut=own or self._cut or 1, expected=expected)
-        decision = self._plan.decision(number, device)
+        revised = next((r for r in reversed(self._revisions) if r.first <= number and device in r.decisions), None)
+        decision = self._plan.decision(number, device) if revised is None else revised.decisions[device]
         if decision is None:
             raise unknown_device(device, self.devices)
         terms = {term: float(getattr(decision.delay_terms, term)) for term in TERMS}
@@ -179,9 +205,11 @@ class Schedule:
             server_energy_j=decision.server_energy_j if self._plan.energy == "round" else None,
             device_energy_j=decision.device_metered_j,
             first_s=decision.first_round_s,
+            ratios={} if revised is None else revised.ratios.get(device, {}),
         )
-        if self._plan.not_predicted:
-            expected = _without(expected, frozenset(self._plan.not_predicted))
+        told = self._plan.not_predicted if revised is None else revised.not_predicted
+        if told:
+            expected = _without(expected, frozenset(told))
         if decision.codec is None and self._codec != "none":
             # A meter counts the seconds that a codec takes and those of its bytes on the air.
             expected = replace(_without(expected, _OF_CODEC), server_energy_j=None, device_energy_j=None)
@@ -203,6 +231,7 @@ def _without(expected: Prediction, terms: frozenset[str]) -> Prediction:
         terms={term: value for term, value in expected.terms.items() if term not in terms},
         terms_ci95={term: span for term, span in expected.terms_ci95.items() if term not in terms},
         delay_ci95=None,
+        ratios={term: ratio for term, ratio in expected.ratios.items() if term not in terms},
     )
 
 

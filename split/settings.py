@@ -56,6 +56,7 @@ class RunSettings:
         participants: devices that take part in a round, drawn by the seed; None for all.
         deadline_s: that a device's round may take before it is given up, None for no limit but silence.
         cuts: layers of the devices that have a cut of their own, by label, without a plan.
+        adapt: the plan is solved again between rounds for what they observe.
         version: of cardlab.
     """
 
@@ -89,6 +90,7 @@ class RunSettings:
     participants: int | None = None
     deadline_s: float | None = None
     cuts: Mapping[str, int] = field(default_factory=dict)
+    adapt: bool = False
     version: str = __version__
 
 

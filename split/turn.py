@@ -307,6 +307,7 @@ class Turn:
             predicted_ci95=dict(expected.terms_ci95),
             predicted_delay_ci95=expected.delay_ci95,
             predicted_provenance=expected.provenance,
+            predicted_ratios=dict(expected.ratios),
             predicted_energy_j=expected.server_energy_j,
             predicted_device_energy_j=expected.device_energy_j,
             device_reading=message.reading,

@@ -46,6 +46,11 @@ def grounds_of(store: Store, run: Run, rounds: Sequence[TrainRound]) -> tuple[st
     return tuple(dict.fromkeys(lines))
 
 
+def other_machines(store: Store, plan: Plan, run: Run, rounds: Sequence[TrainRound]) -> tuple[str, ...]:
+    """A line for each party that ran on another machine, or computed otherwise, than the plan was made for."""
+    return tuple(dict.fromkeys(_machines(store, plan, _runs_of(store, plan), run, rounds)))
+
+
 def _runs_of(store: Store, plan: Plan) -> list[Run]:
     """Profiles that the plan rests on and that are still here."""
     found = []
@@ -111,6 +116,9 @@ def _execution(who: str, measured: Sequence[Run], run: Run) -> Iterator[str]:
 
 def _frequencies(plan: Plan, rounds: Iterable[TrainRound]) -> Iterator[str]:
     for r in rounds:
+        if any(p.predicted_ratio is not None for p in r.phases):
+            yield "decisions were made anew between rounds (--adapt): frequencies are not held against the plan's"
+            continue
         decision = plan.decision(r.number, r.device.name)
         yield from _own_frequency(decision, r)
         asked = None if decision is None else decision.frequency_hz

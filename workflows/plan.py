@@ -70,7 +70,7 @@ def _extended(made: Plan, problem: Problem, options: PlanOptions) -> Plan:
 # What names measured parties and how their numbers travel: a scenario gives all of this itself.
 _DATABASE_ONLY = (
     *("--server", "--device", "--model", "--batch", "--seq", "--task", "--wire-dtype", "--link"),
-    *("--server-sharing", "--rtt-ms"),
+    *("--server-sharing", "--rtt-ms", "--learnt"),
 )
 
 
@@ -113,6 +113,8 @@ def _check_scheme(options: PlanOptions, scheme: str, *, has_curve: bool) -> None
         raise UsageError(
             "--pareto, --sensitivity and --confidence are for --scheme card", remedy="leave them out with sft"
         )
+    if scheme == "sft" and options.learnt:
+        raise UsageError("--learnt is for --scheme card", remedy="leave it out with sft")
     for flag in ("--device-weight", "--device-energy", "--max-fleet-energy"):
         if scheme == "sft" and flag in asked:
             raise UsageError(f"{flag} has no effect on scheme sft, which weighs no energy", remedy=f"leave {flag} out")
@@ -236,8 +238,12 @@ def _from_database(store: Store, options: PlanOptions, file: CalibratedScenario)
         return store.plans.add(_shared_plan(store, found, options, file, compression), utc_now())
     made = plan_rounds(found.problems, uncertainty=found.uncertainty, datasheet=found.datasheet, inputs=found.inputs)
     made = replace(made, rounds=tuple(_with_first(planned, found) for planned in made.rounds))
-    governors = governors_of(store, found.server_profile, found.problem.devices, found.profiles)
-    made = replace(made, side_by_side=side_by_side(found.problem, made.rounds[0], governors, found.task))
+    if options.learnt:
+        beside = "learnt: no governor's default stands beside this plan, whose profile is of before"
+        made = replace(made, notes=(*made.notes, beside))
+    else:
+        governors = governors_of(store, found.server_profile, found.problem.devices, found.profiles)
+        made = replace(made, side_by_side=side_by_side(found.problem, made.rounds[0], governors, found.task))
     return store.plans.add(_extended(made, found.problem, options), utc_now())
 
 
@@ -276,6 +282,7 @@ def calibrated_request(options: PlanOptions, file: CalibratedScenario) -> Reques
         link_name=options.link,
         constraints=_constraints(file.constraints, options),
         assumed=_assumed(options, file, scheme),
+        learnt=options.learnt,
     )
 
 

@@ -33,6 +33,7 @@ from cardlab.split.server_transport import ServerTransport
 from cardlab.split.settings import PRIVACY, Inputs, RunSettings
 from cardlab.split.shaping import PLANNED, parse_link
 from cardlab.split.weights import open_weights
+from cardlab.workflows.adapting import Adaptation
 from cardlab.workflows.connect import PORT, Say, require_zmq, server_keys, silent
 from cardlab.workflows.expectation import Expected, Serving, expected_by_device
 from cardlab.workflows.labels import keep_label
@@ -40,6 +41,7 @@ from cardlab.workflows.local_devices import LocalDevices, local_link
 from cardlab.workflows.options.run import RunOptions, ServerOptions, TrainingOptions
 from cardlab.workflows.reporting import open_reports
 from cardlab.workflows.run_adapters import CHECKPOINTS, checkpoint, mend_adapters, write_adapters
+from cardlab.workflows.run_adapting import RunAdapting, adaptation_of
 from cardlab.workflows.run_checks import check_against, check_options, check_steps, check_unchanged
 from cardlab.workflows.run_data import check_data, files_of, names_of
 from cardlab.workflows.run_device import open_real
@@ -234,6 +236,7 @@ class _Prepared:
     platform: HardwareDevice
     execution: Execution
     schedule: Schedule
+    adaptation: Adaptation | None
     transport: ServerTransport
     journal: Journal
     notes: tuple[str, ...]
@@ -268,6 +271,7 @@ def _prepared(store: Store, options: TrainingOptions, place: _Place) -> Iterator
         if plan is None and settings.autocast is None:
             party = Serving(platform.identity, decided.execution)
             expected = expected_by_device(store, settings, party, place.link)
+        adaptation = adaptation_of(store, plan) if plan is not None and settings.adapt else None
         transport = place.bind()
         held.callback(transport.close)
         journal = decided.keep()
@@ -287,6 +291,7 @@ def _prepared(store: Store, options: TrainingOptions, place: _Place) -> Iterator
                 keys={} if isinstance(options, RunOptions) else _keys(plan, store),
                 first=journal.closed + 1,
             ),
+            adaptation=adaptation,
             transport=transport,
             journal=journal,
             notes=(*decided.notes, *expected.notes, *training_notes(settings)),
@@ -462,7 +467,15 @@ def _serve(prepared: _Prepared, serving: _Serving, progress: Say, finished: Fini
     losses: dict[int, float] = {}
     judged_so_far = qualities(journal.progress.judged)
     losses |= {one.number: one.loss for one in comparable(judged_so_far.values())}
-    closed = checkpoint(journal, options, losses)
+    keep_round = checkpoint(journal, options, losses)
+    adapting = None
+    if prepared.adaptation is not None:
+        adapting = RunAdapting(prepared.adaptation, journal, prepared.schedule, progress)
+
+    def closed(number: int) -> None:
+        keep_round(number)
+        if adapting is not None:
+            adapting.closed(number)
 
     def keep(turn: FinishedTurn) -> None:
         store.rounds.add(round_record(settings, turn))

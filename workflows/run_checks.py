@@ -91,6 +91,8 @@ def check_options(options: TrainingOptions) -> None:
         raise UsageError(f"{options.schedule!r} is no schedule", remedy=f"use one of: {', '.join(SCHEDULES)}")
     if options.rounds is not None and options.max_steps is not None:
         raise UsageError("--rounds and --max-steps say the same twice", remedy="give one of them")
+    if options.adapt:
+        _check_adapting(options)
     if options.cuts is not None and options.plan is not None:
         raise UsageError("a plan has the cuts of its devices", remedy="leave --cuts out")
     if options.deadline_s is not None and not 0.0 < options.deadline_s < float("inf"):
@@ -103,6 +105,25 @@ def check_options(options: TrainingOptions) -> None:
         raise UsageError(f"--autocast is {options.autocast!r}", remedy=f"use one of: {', '.join(AUTOCASTS)}")
     if not 0.0 <= options.weight_decay < float("inf"):
         raise UsageError(f"--weight-decay is {options.weight_decay:g}", remedy="give 0 or a number above it")
+
+
+def _check_adapting(options: TrainingOptions) -> None:
+    """Raise UsageError for what cannot be adapted, or what nothing is predicted of to hold rounds against."""
+    if options.plan is None:
+        raise UsageError(
+            "--adapt solves a plan again, and this run has none", remedy="give --plan ID, or leave --adapt out"
+        )
+    for flag, there in (("--autocast", options.autocast), ("--codec", options.codec)):
+        if there is not None:
+            raise UsageError(
+                f"--adapt holds rounds against their prediction, and of {flag} {there} the plan has none",
+                remedy=f"leave {flag} or --adapt out",
+            )
+    if options.parallel:
+        raise UsageError(
+            "--adapt is for devices one after another: in parallel rounds they share server and band",
+            remedy="leave --parallel or --adapt out",
+        )
 
 
 def _check_resumed(options: TrainingOptions, allowed: frozenset[str]) -> None:

@@ -106,6 +106,7 @@ def settings_of(options: TrainingOptions, plan: Plan | None, task: Task, executi
         plan=None if plan is None else plan.uid,
         cut=options.cut,
         cuts=split_cuts(options.cuts) or {},
+        adapt=options.adapt,
         eval_every=options.eval_every,
         patience=options.patience,
         participants=options.participants,

@@ -15,6 +15,7 @@ from cardlab.card.problem.datasheet import datasheet_problem
 from cardlab.card.problem.device_offers import DeviceChoices, curves_of, held_hz, held_power_w
 from cardlab.card.problem.future import future_sources, rehearsal_sources
 from cardlab.card.problem.inputs import PlanInputs
+from cardlab.card.problem.learnt import LearntRatios, Side, Sides, learnt_ratios
 from cardlab.card.problem.measured import (
     Fits,
     Measured,
@@ -43,6 +44,7 @@ from cardlab.card.problem.scenario import LinkSpec, Objective
 from cardlab.card.uncertainty import Source, Uncertainty
 from cardlab.core import plausible
 from cardlab.core.errors import PlanError
+from cardlab.core.plain import Document, to_plain
 from cardlab.core.quantity import Origin, Provenance, union_of
 from cardlab.core.records.device import Device
 from cardlab.core.records.fit import Fit
@@ -70,6 +72,7 @@ class Gathered:
     `packs`: whether tensors without a codec and the handling of adapters have a time; `rehearsed`, `server_rehearsed`:
     what steps of devices [M] and server take as a run makes them.
     `server_profile`, `profiles`: what the parties' own numbers were read from; devices [M] as in the problem.
+    `request`: what was asked for, in plain form.
     """
 
     problems: tuple[Problem, ...]
@@ -91,6 +94,7 @@ class Gathered:
     links: tuple[str, ...]
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]
+    request: Document
 
     @property
     def problem(self) -> Problem:
@@ -121,6 +125,7 @@ class Gathered:
             links=self.links,
             task=self.task.uid,
             wire_dtype=self.wire_dtype,
+            request=self.request,
         )
 
 
@@ -130,7 +135,8 @@ def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
     Raises NotFoundError or PlanError naming what is missing and the option or command that gives it.
     """
     link = _link(store, request)
-    return _assembled(store, request, link, _taking_part(store, request)).gathered(rounds)
+    found = _assembled(store, request, link, _taking_part(store, request))
+    return found.gathered(rounds, learnt_ratios(store, found.task.uid, found.sides) if request.learnt else None)
 
 
 def gather_of(store: Store, request: Request, taking_part: TakingPart, rounds: int = 1) -> Gathered:
@@ -306,8 +312,8 @@ class _Assembly:
     spreads: tuple[RunSpread, ...]
     shared_keys: tuple[str, ...]
 
-    def gathered(self, rounds: int) -> Gathered:
-        """The problems and what they were made of."""
+    def gathered(self, rounds: int, learnt: LearntRatios | None = None) -> Gathered:
+        """The problems and what they were made of, multiplied by what was learnt where that is given."""
         problem, assumed = self._problem()
         cuts: Array = problem.cuts.astype(np.float64)
         used = [*self._used(), *(() if self.choices is None else self.choices.fits)]
@@ -320,12 +326,18 @@ class _Assembly:
             frequencies=problem.frequency_hz,
             device_sources=() if self.choices is None else self.choices.sources(cuts),
         )
+        uncertainty = self._uncertainty(problem, uncertainty_of(measured, self._link_sources()))
+        datasheet = datasheet_problem(problem, self._analysis(), self.server, [p.run.device for p in self.profiles])
+        if learnt is not None:
+            problem = learnt.applied(problem)
+            uncertainty = learnt.unsure(uncertainty, problem)
+            used += learnt.fits
         return Gathered(
             problems=self._rounds(problem, rounds, self.request.link),
             statistics=self._statistics(problem),
             local_s=np.array([whole_seconds(p) for p in self.profiles]),
-            uncertainty=self._uncertainty(problem, uncertainty_of(measured, self._link_sources())),
-            datasheet=datasheet_problem(problem, self._analysis(), self.server, [p.run.device for p in self.profiles]),
+            uncertainty=uncertainty,
+            datasheet=datasheet,
             task=self.task,
             wire_dtype=self._wire()[0],
             server=self.server,
@@ -348,7 +360,23 @@ class _Assembly:
             profiles=tuple(self.profiles),
             links=() if self.link is None else (self.link.uid,),
             assumptions=(*self.request.assumed, *assumed),
-            notes=self._notes(),
+            notes=(*self._notes(), *(() if learnt is None else learnt.notes)),
+            request=to_plain(self.request),
+        )
+
+    @property
+    def sides(self) -> Sides:
+        """Who takes part and what the numbers of each are made of."""
+        latency = [latency_fit(self.fits, part) for part in server_parts(self.task.architecture)]
+        # A rate that is given is no constant that a run could have taught something of.
+        linked = self.link is not None and not any(g.uplink_bps or g.downlink_bps for g in self._given())
+        return Sides(
+            devices=tuple(
+                Side(key=p.run.device.key, name=party.label, base=frozenset({p.run.uid}))
+                for party, p in zip(self.parties, self.profiles, strict=True)
+            ),
+            server=Side(key=self.server.key, name=self.server.name, base=frozenset(fit.fit_id for fit in latency)),
+            link=self.link.uid if linked and self.link is not None else None,
         )
 
     def _used(self) -> list[Fit]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cardlab.core.plain import Document
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanInputs:
@@ -15,6 +17,7 @@ class PlanInputs:
         fits, runs, links: uids of the constants' sources.
         task: uid of the task that all parties share; None for a scenario.
         wire_dtype: dtype of smashed data and gradients on the link; None where not stated.
+        request: what was asked of the database, in plain form; None for a scenario.
     """
 
     assumptions: tuple[str, ...] = ()
@@ -24,3 +27,4 @@ class PlanInputs:
     links: tuple[str, ...] = ()
     task: str | None = None
     wire_dtype: str | None = None
+    request: Document | None = None

@@ -57,6 +57,7 @@ class Request:
         link_name: a stored link whose rates to take.
         wire_dtype: dtype of smashed data and gradients on the link; the server's by default.
         energy: how server energy is counted; None takes "round" where waiting power was measured.
+        learnt: multiply by what runs taught (calibrate learn).
     """
 
     server: str | None = None
@@ -77,6 +78,7 @@ class Request:
     objective: Objective = field(default_factory=Objective)
     constraints: Constraints = field(default_factory=Constraints)
     assumed: tuple[str, ...] = ()
+    learnt: bool = False
 
     def of_each(self, count: int) -> tuple[Given, ...]:
         """What is given of each of `count` devices; a rate for all of them wins over that of one."""

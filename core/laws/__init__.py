@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from cardlab.core.errors import UsageError
 from cardlab.core.laws.base import Law, Parameter, SeparableLaw
-from cardlab.core.laws.curve import Kept, Saturating
+from cardlab.core.laws.curve import Kept, Multiple, Saturating
 from cardlab.core.laws.latency import AffineInverse, ConstantLatency, Inverse
 from cardlab.core.laws.measured import Measured
 from cardlab.core.laws.power import (
@@ -35,6 +35,7 @@ LAWS: tuple[Law, ...] = (
     AffineInverse(),
     Saturating(),
     Kept(),
+    Multiple(),
     Measured(),
 )
 

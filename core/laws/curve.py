@@ -1,6 +1,7 @@
 """Curves that are not functions of a frequency.
 
     kept:       y = share              one codec, as it was measured
+    multiple:   y = ratio              what a run taught of a term, against its prediction
     saturating: y = a - b exp(-k r)    a family of codecs
 
 rises from a - b to a: accuracy against the fraction r of activation bytes that is kept.
@@ -22,6 +23,21 @@ class Kept(SeparableLaw):
     min_points = 1
     complexity = 1.0
     linear = (Parameter(name="share", unit="1", meaning="share of the gain that is kept", lower=-np.inf),)
+
+    def basis(self, x: Array, theta: Array) -> Array:
+        """A curve of ones."""
+        return stack((*theta.shape[:-1], x.size), 1.0)
+
+
+class Multiple(SeparableLaw):
+    """y = ratio: true time over predicted time of a term."""
+
+    name = "multiple"
+    quantities = ("ratio",)
+    equation = "y = ratio"
+    min_points = 1
+    complexity = 1.0
+    linear = (Parameter(name="ratio", unit="1", meaning="true over predicted time"),)
 
     def basis(self, x: Array, theta: Array) -> Array:
         """A curve of ones."""

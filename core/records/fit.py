@@ -42,7 +42,10 @@ SUBJECT = (
 EDGE_TOLERANCE = 0.005
 # A law that is off by more on average describes another device.
 USABLE_ERROR = 0.15
-UNITS = {"power": "W", "wait_power": "W", "latency": "s", "accuracy": "1"}
+# What a run taught: true time of a term over that of the constants its plan was made of.
+RATIO = "ratio"
+UNITS = {"power": "W", "wait_power": "W", "latency": "s", "accuracy": "1", RATIO: "1"}
+_LEARNT = ("learnt_from", "window", "base")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +57,8 @@ class FitSubject:
         task: uid of the task, None for imports and external loads, which have a `workload`.
         workload: label of an import or external load.
         execution: uid of the execution.
-        quantity: "power", "wait_power", "latency" or "accuracy".
-        segment, phase: of a latency; None for a whole step.
+        quantity: "power", "wait_power", "latency", "accuracy" or "ratio".
+        segment, phase: of a latency; None for a whole step. The segment of a ratio is the term of a round.
         rail: what a power covers.
         cut: of an accuracy, layers on the device; None for other quantities.
         codec: what an accuracy is about: a family of codecs ("dense", "topk") or one codec ("topk:0.3:8"), either with
@@ -142,6 +145,9 @@ class Fit(FitSubject):
         misfit: relative standard deviation of law against truth, None if it cannot be judged.
         data_hash: identity of the data; also the seed of the draws.
         warnings: lines in words.
+        learnt_from: of a ratio, the run that taught it; None for what was measured.
+        window: of a ratio, the first and the last round that it rests on.
+        base: of a ratio, uids of what it multiplies: profiles, fits or a link.
         packed_draws: 200 x p float64, little endian; use `draws`.
     """
 
@@ -165,6 +171,9 @@ class Fit(FitSubject):
     misfit: float | None = None
     data_hash: str
     warnings: tuple[str, ...] = ()
+    learnt_from: str | None = None
+    window: tuple[int, int] | None = None
+    base: tuple[str, ...] = ()
     packed_draws: bytes = field(default=b"", repr=False)
 
     @property
@@ -257,7 +266,9 @@ class Fit(FitSubject):
 
     def document(self) -> Document:
         """JSON-ready form without the draws, which travel as `packed_draws`."""
-        return {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name != "packed_draws"}
+        plain = {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name != "packed_draws"}
+        # What was measured has none of it, and its document stays as it was.
+        return {name: value for name, value in plain.items() if name not in _LEARNT or value}
 
     @classmethod
     def from_document(cls, document: Document, packed_draws: bytes = b"") -> Fit:

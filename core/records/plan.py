@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+from cardlab.core.plain import UNSAID, Document
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.side_by_side import SideBySide
 from cardlab.core.tables import Cell, Tabular
@@ -249,6 +250,8 @@ class Plan(Tabular):
         wire_dtype: dtype of smashed data and gradients on the link, None where not stated.
         server_sharing: "serial" or "batched" mini-batches at the server, sft only.
         fits, runs, links: uids of what it was made of; empty for a scenario.
+        request: what was asked of the database, as a record of the planning room (`card.problem.parties.Request`) in
+            plain form, from which the problem is made again; None for a scenario, sft, and in plans of older versions.
     """
 
     uid: str
@@ -274,6 +277,7 @@ class Plan(Tabular):
     fits: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    request: Document | None = field(default=None, metadata={UNSAID: True})
     created_at: str | None = None
 
     @property

@@ -23,6 +23,8 @@ class TrainPhase:
         predicted_s: by the plan or the fits, None without either.
         predicted_ci95: interval of the prediction, None where its uncertainty is not known.
         predicted_provenance: of what it was predicted from; None without a prediction, or where that was not kept.
+        predicted_ratio: by which the profile's prediction was multiplied, as rounds before had taught; None for the
+            profile's own.
     """
 
     term: str
@@ -30,6 +32,7 @@ class TrainPhase:
     predicted_s: float | None = None
     predicted_ci95: tuple[float, float] | None = None
     predicted_provenance: Provenance | None = None
+    predicted_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

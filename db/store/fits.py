@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from cardlab.core.errors import NotFoundError
-from cardlab.core.records.fit import SUBJECT, Fit
+from cardlab.core.records.fit import RATIO, SUBJECT, Fit
 from cardlab.db.schema import (
     DeviceRow,
     ExecutionRow,
@@ -61,11 +61,11 @@ class Fits(Repository):
         task: str | None = None,
         selected_only: bool = False,
     ) -> tuple[StoredFit, ...]:
-        """The newest fit of each subject and law, oldest subject first.
+        """The newest fit of each subject and law, oldest subject first; ratios that runs taught only where asked for.
 
         Args:
             device: key of the device.
-            quantity: "power", "wait_power", "latency" or "accuracy".
+            quantity: "power", "wait_power", "latency", "accuracy" or "ratio".
             task: uid of the task.
             selected_only: leave out the laws that were compared and not chosen.
         """
@@ -77,8 +77,8 @@ class Fits(Repository):
         )
         if device is not None:
             query = query.where(DeviceRow.key == device)
-        if quantity is not None:
-            query = query.where(FitRow.quantity == quantity)
+        # A ratio is no curve of a device: what shows or uses curves must not take it for one.
+        query = query.where(FitRow.quantity != RATIO if quantity is None else FitRow.quantity == quantity)
         if task is not None:
             query = query.join(TaskRow, TaskRow.id == FitRow.task_id).where(TaskRow.uid == task)
         with self.reading() as session:
@@ -127,6 +127,9 @@ def _row(session: Session, fit: Fit, created_at: str) -> FitRow:
         law=fit.law,
         selected=fit.selected,
         data_hash=fit.data_hash,
+        learnt_from=fit.learnt_from,
+        learnt_first=None if fit.window is None else fit.window[0],
+        learnt_last=None if fit.window is None else fit.window[1],
         created_at=created_at,
         document=fit.document(),
         draws=fit.packed_draws or None,

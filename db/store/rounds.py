@@ -128,6 +128,7 @@ def _phase_row(round_id: int, round_uid: str, phase: TrainPhase) -> TrainPhaseRo
         term=phase.term,
         observed_s=phase.observed_s,
         predicted_s=phase.predicted_s,
+        predicted_ratio=phase.predicted_ratio,
         provenance=None if phase.predicted_provenance is None else phase.predicted_provenance.as_plain(),
         ci_low=None if ci95 is None else ci95[0],
         ci_high=None if ci95 is None else ci95[1],
@@ -184,4 +185,5 @@ def _phase(row: TrainPhaseRow) -> TrainPhase:
         predicted_s=row.predicted_s,
         predicted_ci95=interval(row.ci_low, row.ci_high),
         predicted_provenance=None if row.provenance is None else Provenance.from_plain(row.provenance),
+        predicted_ratio=row.predicted_ratio,
     )

@@ -27,6 +27,7 @@ SHORT = ("--frequencies", "2", "--no-whole-step")
 TIMES = r"^(.*_s|.*_s_by_.*|delay_terms|.*_w|.*_j)$"
 # A value other than the default, that makes sense for most commands.
 VALUES = {
+    "--adapt": "--adapt",
     "--adapter-dtype": "bfloat16",
     "--adapters": "{folder}/nothing",
     "--all": "--all",
@@ -67,6 +68,7 @@ VALUES = {
     "--key": "{folder}/nobody.secret",
     "--intervals": "bootstrap",
     "--law": "power_law",
+    "--learnt": "--learnt",
     "--link": "nowhere",
     "--load-command": "true",
     "--local-epochs": "3",
@@ -523,6 +525,7 @@ def test_no_command_is_left_out_of_the_matrix():
 
 # Without options of their own, there is nothing to try.
 WITHOUT_OPTIONS = {
+    ("calibrate", "learn"),
     ("calibrate", "merge"),
     ("profile-device", "restore"),
     ("cardlab", "db", "upgrade"),

@@ -41,6 +41,13 @@ class PredictOptions(Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LearnOptions(Checked):
+    """Which run to learn from."""
+
+    run: Annotated[str, Opt("Id of a split run of a plan, or its first digits.", argument=True)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImportOptions(Checked):
     """Which file to bring in, and whose it is."""
 

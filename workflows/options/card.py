@@ -78,6 +78,9 @@ class PlanOptions(Checked):
     device_energy: Annotated[
         str | None, Opt("A device's energy: compute, or round (radio and waiting too).", shown="compute")
     ] = None
+    learnt: Annotated[
+        bool, Opt("Multiply by what runs taught of these parties (calibrate learn RUN).", panel=_SOURCE)
+    ] = False
     min_device_layers: Annotated[int | None, Opt("Least layers on a device.", shown="1", panel=_LIMITS)] = None
     pareto: Annotated[bool, Opt("Add the Pareto front of the first round.", panel="Output")] = False
     sensitivity: Annotated[bool, Opt("Add what changed settings would decide.", panel="Output")] = False

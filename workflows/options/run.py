@@ -117,6 +117,9 @@ class TrainingOptions(Checked):
     cuts: Annotated[
         str | None, Opt("Devices with a cut of their own, without a plan: NAME=C,NAME=C.", shown="none")
     ] = None
+    adapt: Annotated[
+        bool, Opt("Solve the plan again between rounds for what they observe, and follow it where that pays.")
+    ] = False
     parallel: Annotated[
         bool, Opt("Devices at once, adapters averaged, instead of one after the other.", panel=_TRAINING)
     ] = False

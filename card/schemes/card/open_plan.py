@@ -103,13 +103,13 @@ def _losses(problem: Problem, m: int, t: Table, others: Range | None) -> tuple[L
         return np.zeros(feasible.size, dtype=np.float32), False
     costs = cost(problem, t, extent)
     least = float(costs[feasible].min())
-    lost = np.where(feasible, np.minimum((costs - least) / _scale(problem, extent, least), 1.0), 1.0)
+    lost = np.where(feasible, np.minimum((costs - least) / price_of(problem, extent, least), 1.0), 1.0)
     # As many as choices times draws: half the width is exact enough for shares.
     return lost.ravel().astype(np.float32), True
 
 
-def _scale(problem: Problem, extent: Range, least: float) -> float:
-    """What a difference of cost is held against."""
+def price_of(problem: Problem, extent: Range, least: float) -> float:
+    """What a difference of cost is held against, where the best choice costs `least`: see above."""
     own, weight = problem.objective.device_energy_weight, delay_weight(problem)
     # Of the server's energy there may be a range for each cut, of no weight.
     energy_j = extent.energy_j if weight < 1.0 else None

@@ -10,9 +10,9 @@ import numpy as np
 from cardlab.card.link.channel import rates_by_round
 from cardlab.card.problem.arrays import Index
 from cardlab.card.problem.check import check_scenario
-from cardlab.card.problem.constraints import check_caps
+from cardlab.card.problem.constraints import check_caps, limits_of
 from cardlab.card.problem.inputs import PlanInputs
-from cardlab.card.problem.objective import Range, check_energy, cost
+from cardlab.card.problem.objective import Range, check_energy, cost, table
 from cardlab.card.problem.problem import Problem, problem_from_scenario
 from cardlab.card.problem.scenario import Scenario
 from cardlab.card.schemes.card.baselines import as_decided_by, baselines, mean_baselines, mean_outcome, outcome_of
@@ -99,6 +99,7 @@ def plan_rounds(
         fits=about.fits,
         runs=about.runs,
         links=about.links,
+        request=about.request,
     )
 
 
@@ -173,6 +174,19 @@ def _solved_fleet(problem: Problem, uncertainty: Uncertainty | None) -> _Solved:
     if uncertainty is not None:
         sure = list(certainties(problem, places, uncertainty))
     return _Solved(problem, (), decisions_of(problem, chosen, sure), places)
+
+
+def decisions_at(problem: Problem, places: Sequence[tuple[int, int]]) -> tuple[Decision, ...]:
+    """The decisions of a round whose choices are given: of each device its cut (index) and column of its table."""
+    extents = extents_of(problem)
+    choices = []
+    for m, (cut, column) in enumerate(places):
+        t = table(problem, m)
+        limits, every = limits_of(problem, m, t), cost(problem, t, extents[m])
+        costs = np.where(limits.feasible, every, np.inf)
+        choices.append(Choice(cut, column, float(every[cut, column]), t, costs, limits))
+    decisions = tuple(_decision(problem, m, choice, extents[m], None) for m, choice in enumerate(choices))
+    return _with_terms(problem, choices, decisions)
 
 
 def _each_once(rounds: Sequence[_Solved]) -> list[_Solved]:

@@ -35,7 +35,13 @@ _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
         ("check_w", sa.Double()),
         ("systematic", sa.Double()),
     ),
-    "fit": (("cut", sa.Integer()), ("codec", sa.String(80))),
+    "fit": (
+        ("cut", sa.Integer()),
+        ("codec", sa.String(80)),
+        ("learnt_from", sa.String(64)),
+        ("learnt_first", sa.Integer()),
+        ("learnt_last", sa.Integer()),
+    ),
     "link": (
         ("message_bytes", sa.BigInteger()),
         *((f"{way}_{end}_bps", sa.Double()) for way in ("uplink", "downlink") for end in ("low", "high")),
@@ -67,6 +73,7 @@ _COLUMNS: Mapping[str, tuple[tuple[str, Any], ...]] = {
     "train_phase": (
         ("ci_low", sa.Double()),
         ("ci_high", sa.Double()),
+        ("predicted_ratio", sa.Double()),
         ("provenance", sa.JSON(none_as_null=True)),
     ),
 }

@@ -22,6 +22,7 @@ POINTS = {
     "affine_inverse": [0.01, 1e8],
     "saturating": [0.9, 0.4, 5.0],
     "kept": [0.8],
+    "multiple": [2.1],
 }
 SEPARABLE = [law for law in LAWS if isinstance(law, SeparableLaw)]
 
