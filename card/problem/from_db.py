@@ -102,13 +102,13 @@ class Gathered:
         )
 
 
-def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
-    """The problem that the database and the request describe, for each round.
+def gather(store: Store, request: Request, rounds: int = 1, states: int = STATES) -> Gathered:
+    """The problem that the database and the request describe, for each round; `states` draws for its statistics.
 
     Raises NotFoundError or PlanError naming what is missing and the option or command that gives it.
     """
     link = _link(store, request)
-    return _assembled(store, request, link, _taking_part(store, request)).gathered(rounds)
+    return _assembled(store, request, link, _taking_part(store, request)).gathered(rounds, states)
 
 
 def gather_of(store: Store, request: Request, taking_part: TakingPart, rounds: int = 1) -> Gathered:
@@ -269,7 +269,7 @@ class _Assembly:
     choices: DeviceChoices | None
     shared_keys: tuple[str, ...]
 
-    def gathered(self, rounds: int) -> Gathered:
+    def gathered(self, rounds: int, states: int = STATES) -> Gathered:
         """The problems and what they were made of."""
         problem, assumed = self._problem()
         cuts: Array = problem.cuts.astype(np.float64)
@@ -285,7 +285,7 @@ class _Assembly:
         )
         return Gathered(
             problems=self._rounds(problem, rounds, self.request.link),
-            statistics=self._statistics(problem),
+            statistics=self._statistics(problem, states),
             local_s=np.array([whole_seconds(p) for p in self.profiles]),
             uncertainty=uncertainty_of(measured, self._link_sources()),
             datasheet=datasheet_problem(problem, self._analysis(), self.server, [p.run.device for p in self.profiles]),
@@ -432,12 +432,12 @@ class _Assembly:
         source = link_source(self.link, up=up, down=down)
         return [] if source is None else [source]
 
-    def _statistics(self, problem: Problem) -> tuple[Problem, ...]:
+    def _statistics(self, problem: Problem, states: int) -> tuple[Problem, ...]:
         link = self.request.link
         if link is None or not self._drawn():
             return (problem,)
         # Not the rounds' own seed: what is decided ahead must not know the channel it will meet.
-        return self._rounds(problem, STATES, replace(link, seed=link.seed + OTHER_SEED))
+        return self._rounds(problem, states, replace(link, seed=link.seed + OTHER_SEED))
 
     def _drawn(self) -> bool:
         """Whether a rate of some device is left to the channel."""
