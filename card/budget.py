@@ -72,20 +72,26 @@ def with_budget(
 ) -> Budgeted:
     """What becomes of the rounds of these problems with budgets for all of them, beside those without; the arguments
     and errors of `budgeted_rounds`."""
-    return summary(problems, budgeted_rounds(problems, budgets_j, known), budgets_j)
+    return decided_beside(problems, budgets_j, known)[1]
 
 
-def summary(
-    problems: Sequence[Problem], rounds: Sequence[BudgetedRound], budgets_j: Sequence[float | None]
+def decided_beside(
+    problems: Sequence[Problem], budgets_j: Sequence[float | None], known: Sequence[Problem] = ()
+) -> tuple[list[BudgetedRound], Budgeted]:
+    """`budgeted_rounds`, and what they are in a few numbers beside the same rounds without budgets."""
+    solver = _Rounds()
+    rounds = _decided(solver, problems, budgets_j, known)
+    return rounds, _summary(rounds, _decided(solver, problems, [None] * len(budgets_j)), budgets_j)
+
+
+def _summary(
+    rounds: Sequence[BudgetedRound], alone: Sequence[BudgetedRound], budgets_j: Sequence[float | None]
 ) -> Budgeted:
-    """Rounds with budgets in a few numbers, beside the same rounds without."""
-    first = problems[0]
-    alone = budgeted_rounds(problems, [None] * len(first.devices))
     spent, myopic = _each_j(rounds), _each_j(alone)
     mine, other = _means(rounds), _means(alone)
     each_hz = np.array([[c.table.device_frequency_hz[c.frequency] for c in r.choices] for r in rounds]).mean(axis=0)
     return Budgeted(
-        devices=first.devices,
+        devices=rounds[0].problem.devices,
         budget_j=tuple(budgets_j),
         spent_j=spent,
         myopic_j=myopic,
@@ -157,7 +163,12 @@ def budgeted_rounds(
     Raises InfeasibleError where not even the thriftiest choice of every round keeps a budget, and PlanError as
     `check_budgets`.
     """
-    solver = _Rounds()
+    return _decided(_Rounds(), problems, budgets_j, known)
+
+
+def _decided(
+    solver: _Rounds, problems: Sequence[Problem], budgets_j: Sequence[float | None], known: Sequence[Problem] = ()
+) -> list[BudgetedRound]:
     if any(budget is not None for budget in budgets_j):
         check_budgets(problems[0], budgets_j)
     batteries = [None if budget is None else _Battery(left_j=budget) for budget in budgets_j]

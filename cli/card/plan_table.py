@@ -138,8 +138,8 @@ def _print_more(made: Plan) -> None:
                 f"{p.weight:.3f}",
                 *((f"{p.device_weight:g}",) if third else ()),
                 _each(p.cuts, str),
-                _each(p.frequencies_hz, _clock),
-                _each(p.device_frequencies_hz or (None,), _clock),
+                _clocks(p.frequencies_hz),
+                _clocks(p.device_frequencies_hz or (None,)),
                 si(p.delay_s, "s"),
                 si(p.server_energy_j, "J"),
                 si(p.device_energy_j, "J"),
@@ -181,9 +181,13 @@ def _print_more(made: Plan) -> None:
 
 def _each(values: Sequence[V], words: Callable[[V], str]) -> str:
     """One of each device; eight fill the line, and a fleet may have hundreds."""
-    alike = len(set(values)) == 1 and len(values) > 8
-    shown = values[:1] if alike else values[:8]
-    return " ".join(map(words, shown)) + (" each" if alike else " ..." if len(values) > len(shown) else "")
+    return " ".join(map(words, values[:8])) + (" ..." if len(values) > 8 else "")
+
+
+def _clocks(values: Sequence[float | None]) -> str:
+    """The frequency of each device, MHz; one where all have the same."""
+    alike = len(values) > 1 and len(set(values)) == 1
+    return f"{_clock(values[0])} each" if alike else _each(values, _clock)
 
 
 def _clock(hz: float | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cardlab.card.budget import DRAWS, BudgetedRound, budgeted_rounds, summary
+from cardlab.card.budget import DRAWS, BudgetedRound, decided_beside
 from cardlab.card.link.channel import OTHER_SEED, rates_by_round
 from cardlab.card.problem.arrays import Index
 from cardlab.card.problem.check import check_scenario
@@ -118,8 +118,7 @@ def plan_rounds(
         beside = {WITHOUT_BUDGET: mean_outcome([_outcome(r.decisions) for r in rounds]), **beside}
         guarded = {id(p): with_guard(p, uncertainty) for p in different}
         every = [guarded[id(p)] for p in problems]
-        made = budgeted_rounds(every, budgets.budgets_j, budgets.known)
-        budget = summary(every, made, budgets.budgets_j)
+        made, budget = decided_beside(every, budgets.budgets_j, budgets.known)
         rounds, unknown = _of_budgets(problems, made, uncertainty)
         notes = (*notes, *_missed(budget))
     first = rounds[0]
