@@ -15,15 +15,16 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from cardlab.card.budget import Budgeted, with_budget
+from cardlab.card.budget import with_budget
 from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.check import check_scenario
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import CHANNELS, DeviceSpec, LinkSpec, Scenario
 from cardlab.card.schemes.card.baselines import baselines, mean_baselines, mean_outcome
 from cardlab.card.schemes.card.fleet import choose, is_fleet
-from cardlab.card.schemes.card.planning import plan_rounds, problems_of, solve
+from cardlab.card.schemes.card.planning import budgets_of, plan_rounds, problems_of, solve
 from cardlab.core.errors import InfeasibleError, MissingDependencyError, PlanError
+from cardlab.core.records.budget import Budgeted
 from cardlab.core.records.plan import Outcome
 
 SPREAD = 0.3
@@ -31,12 +32,11 @@ SPREAD = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One channel and fleet of a simulation; `device_budget_j` of each device for all rounds, None without."""
+    """One channel and fleet of a simulation; budgets of its devices' energy are for all of its rounds."""
 
     scenario: Scenario
     channel: str | None
     fleet: int
-    device_budget_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Simulated:
         baselines: (delay, energy) by name.
         least_cut_share: share of device-rounds at the least cut, by device.
         cuts: mean cut by device.
-        budget: the same rounds with a budget of each device's energy; None where none was given or it cannot be kept.
+        budget: the same rounds with the devices' energy budgets; None where none was given or one cannot be kept.
         budget_refused: why it cannot be kept.
     """
 
@@ -126,9 +126,10 @@ def simulate_job(job: Job) -> Simulated:
     budget, over = None, None
     try:
         found = _totals(job.scenario)
-        if job.device_budget_j is not None:
+        asked = budgets_of(job.scenario)
+        if asked is not None:
             try:
-                budget = with_budget(problems_of(job.scenario), job.device_budget_j)
+                budget = with_budget(problems_of(job.scenario), asked.budgets_j, asked.known)
             except InfeasibleError as error:
                 # The plan without a budget is there all the same.
                 over = error.message

@@ -73,6 +73,8 @@ LATENCY = Bounds(what="time", unit="s", least=1e-9, most=1e4)
 RATE = Bounds(what="rate", unit="bit/s", least=1e2, most=1e13)
 # Over three geostationary hops.
 ROUND_TRIP = Bounds(what="round trip", unit="s", least=0.0, most=10.0, others=(("ms", 1e-3), ("us", 1e-6)))
+# Of a battery for all rounds of a job: from a coin cell's last joule to a container of cells.
+BATTERY = Bounds(what="energy", unit="J", least=1e-3, most=1e11, others=(("Wh", 3.6e3), ("kJ", 1e3), ("mJ", 1e-3)))
 # Between a device and its server: from a bad radio to the fastest Ethernet.
 LINK_RATE = Bounds(
     what="rate", unit="bit/s", least=1e4, most=9e11, others=(("Mbit/s", 1e6), ("Gbit/s", 1e9), ("kbit/s", 1e3))

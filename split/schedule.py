@@ -244,6 +244,16 @@ def unknown_device(device: str, known: tuple[str, ...]) -> RefusalError:
     )
 
 
+def check_length(plan: Plan | None, rounds: int) -> None:
+    """Raise RunError where a run goes on after a plan that keeps energy budgets: nothing of them is left by then."""
+    if plan is not None and plan.budget is not None and rounds > len(plan.rounds):
+        planned = len(plan.rounds)
+        raise RunError(
+            f"plan {plan.uid[:12]} keeps energy budgets over {planned} round(s), and the run has {rounds}",
+            remedy=f"run at most {planned} (--rounds {planned}), or plan with --rounds {rounds}",
+        )
+
+
 def check_plan(plan: Plan, task: Task, codec: str | None = None) -> None:
     """Raise RunError if the plan cannot be followed with this task: another model, a cut outside it, or compression
     without a codec that does it, neither in the plan nor given as `codec`."""

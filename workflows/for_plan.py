@@ -122,6 +122,11 @@ def read_plan(scenario: str) -> PlanAsked:
                 f"--for-plan decides each device by itself and on what it draws, without {key}",
                 remedy=f"leave {key} out of the scenario that is measured for",
             )
+    if any(device.energy_budget_j is not None for device in file.devices):
+        raise ScenarioError(
+            "--for-plan decides one round by itself, without the energy_budget_j of all rounds",
+            remedy="leave energy_budget_j out of the scenario that is measured for",
+        )
     request = calibrated_request(PlanOptions(from_db=True, scenario=scenario), file)
     digest = sha256(scenario_text(scenario)[0].encode()).hexdigest()[:12]
     return PlanAsked(name=name, identity=f"{name[-_LONGEST:]} ({digest})", file=file, request=request)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from cardlab.calibrate.freshness import stale_of
 from cardlab.card import load_scenario, solve
+from cardlab.card.budget import DRAWS
 from cardlab.card.problem.calibrated_file import CalibratedDevice, CalibratedScenario, load_calibrated
 from cardlab.card.problem.check import check_objective, check_scenario
 from cardlab.card.problem.from_db import Gathered, Request, gather
@@ -13,7 +15,7 @@ from cardlab.card.problem.governed import governors_of
 from cardlab.card.problem.parties import Given
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.scenario import CHANNELS, SCHEMES, Constraints, LinkSpec, Objective, Scenario, SftSpec
-from cardlab.card.schemes.card.planning import plan_rounds, problems_of
+from cardlab.card.schemes.card.planning import Budgets, plan_rounds, problems_of
 from cardlab.card.schemes.card.side_by_side import side_by_side
 from cardlab.card.schemes.card.tradeoffs import with_pareto, with_sensitivity
 from cardlab.card.schemes.sft.from_db import instance_from_database
@@ -49,11 +51,16 @@ def plan(store: Store | None, options: PlanOptions | None = None) -> Plan:
         file = CalibratedScenario() if asked.scenario is None else load_calibrated(asked.scenario)
         _check_scheme(asked, asked.scheme or file.scheme or "card", has_curve=True)
         return _from_database(need_store(store), asked, file)
-    scenario = _changed(load_scenario(asked.scenario), asked)
+    file_scenario = load_scenario(asked.scenario)
+    budgets_of_file = [d.energy_budget_j for d in file_scenario.devices]
+    _check_budget(asked, asked.scheme or file_scenario.scheme, budgets_of_file)
+    scenario = _changed(file_scenario, asked)
     _check_scheme(asked, scenario.scheme, has_curve=scenario.sft.accuracy_limit is not None)
     # After the changes: they may contradict what the file had right.
     check_scenario(scenario)
     made = solve(scenario)
+    lines = budget_replaced([d.name for d in scenario.devices], budgets_of_file, asked.device_budget_j)
+    made = replace(made, notes=(*made.notes, *lines))
     if scenario.scheme == "card":
         made = _extended(made, problems_of(scenario)[0], asked)
     return made if store is None else store.plans.add(made, utc_now())
@@ -208,6 +215,8 @@ def _changed(scenario: Scenario, options: PlanOptions) -> Scenario:
         "downlink_bps": options.downlink_mbps and options.downlink_mbps * 1e6,
     }
     given: Document = {k: v for k, v in rates.items() if v}
+    if options.device_budget_j is not None:
+        given["energy_budget_j"] = options.device_budget_j
     if options.channel is not None:
         scenario = replace(
             on_channel(scenario, options.channel), assumed=(*scenario.assumed, *_link_defaults(scenario))
@@ -227,16 +236,72 @@ def _changed(scenario: Scenario, options: PlanOptions) -> Scenario:
     )
 
 
+def _check_budget(options: PlanOptions, scheme: str, of_file: Sequence[float | None]) -> None:
+    """Raise UsageError for a budget that makes no sense or has no effect, and for what knows of none."""
+    check_device_budget(options.device_budget_j, scheme)
+    if scheme == "sft" and any(budget is not None for budget in of_file):
+        raise UsageError(
+            "[[devices]] energy_budget_j has no effect on scheme sft, which weighs no energy",
+            remedy="leave it out with sft",
+        )
+    budgeted = options.device_budget_j is not None or any(budget is not None for budget in of_file)
+    if budgeted and options.sensitivity:
+        raise UsageError(
+            "--sensitivity plans one round again by itself, and a budget is of all rounds",
+            remedy="leave --sensitivity or the budgets out",
+        )
+
+
+def check_device_budget(budget_j: float | None, scheme: str) -> None:
+    """Raise UsageError for a `--device-budget-j` that makes no sense or has no effect."""
+    if budget_j is None:
+        return
+    # Written as `not value > 0` so that NaN is refused too.
+    if not budget_j > 0:
+        raise UsageError(f"--device-budget-j is {budget_j:g}", remedy="give a number above 0")
+    problem = plausible.BATTERY.problem(budget_j)
+    if problem is not None:
+        raise UsageError(f"--device-budget-j {problem}", remedy=plausible.BATTERY.remedy(budget_j, "it"))
+    if scheme == "sft":
+        raise UsageError(
+            "--device-budget-j has no effect on scheme sft, which weighs no energy",
+            remedy="leave it out, or use --scheme card",
+        )
+
+
+def budget_replaced(devices: Sequence[str], of_file: Sequence[float | None], budget_j: float | None) -> tuple[str, ...]:
+    """A line where an option replaces budgets of a file."""
+    names = [n for n, own in zip(devices, of_file, strict=True) if own is not None and own != budget_j]
+    if budget_j is None or not names:
+        return ()
+    return (f"--device-budget-j {budget_j:g} in place of energy_budget_j of {', '.join(names)}",)
+
+
 def _from_database(store: Store, options: PlanOptions, file: CalibratedScenario) -> Plan:
     """A plan with measured constants; what the command line says wins over what the file says."""
     scheme = options.scheme or file.scheme or SCHEMES[0]
     request = calibrated_request(options, file)
-    found = gather(store, request, options.rounds or file.rounds or 1)
+    of_file = [d.energy_budget_j for d in file.devices]
+    _check_budget(options, scheme, of_file)
+    budgeted = options.device_budget_j is not None or any(budget is not None for budget in of_file)
+    rounds = options.rounds or file.rounds or 1
+    found = gather(store, request, rounds, DRAWS) if budgeted else gather(store, request, rounds)
     found = replace(found, notes=(*found.notes, *stale_of(store, found.fits)))
     if scheme == "sft":
         compression = options.compression or (file.objective.compression if "compression" in file.given else None)
         return store.plans.add(_shared_plan(store, found, options, file, compression), utc_now())
-    made = plan_rounds(found.problems, uncertainty=found.uncertainty, datasheet=found.datasheet, inputs=found.inputs)
+    every = [options.device_budget_j] * len(found.problem.devices)
+    budgets_j = every if options.device_budget_j is not None else of_file
+    found = replace(
+        found, notes=(*found.notes, *budget_replaced(found.problem.devices, of_file or every, options.device_budget_j))
+    )
+    made = plan_rounds(
+        found.problems,
+        uncertainty=found.uncertainty,
+        datasheet=found.datasheet,
+        inputs=found.inputs,
+        budgets=Budgets(budgets_j, found.statistics) if budgeted else None,
+    )
     made = replace(made, rounds=tuple(_with_first(planned, found) for planned in made.rounds))
     if options.learnt:
         beside = "learnt: no governor's default stands beside this plan, whose profile is of before"

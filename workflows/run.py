@@ -27,7 +27,7 @@ from cardlab.split.keys import split_address
 from cardlab.split.peft_files import described_peft, load_peft
 from cardlab.split.recipe import recipe_of
 from cardlab.split.recording import begin_run, round_record
-from cardlab.split.schedule import Schedule
+from cardlab.split.schedule import Schedule, check_length
 from cardlab.split.server import Patience, RunCallbacks, Server, ServerParts
 from cardlab.split.server_transport import ServerTransport
 from cardlab.split.settings import PRIVACY, Inputs, RunSettings
@@ -328,6 +328,7 @@ def _resumed(
         check_steps(settings)
     check_unchanged(options, settings)
     plan = None if settings.plan is None else store.plans.get(settings.plan)
+    check_length(plan, settings.rounds)
     known = check_data(options, settings, plan)
     # Before a process is started that would find the same.
     for name, (digest, words) in known.inputs.items():
@@ -375,6 +376,7 @@ def _begun(
     data = check_data(options, settings, plan)
     settings, notes = passes_made(options, settings, data.rows)
     check_steps(settings)
+    check_length(plan, settings.rounds)
     Journal.check_vacant(out)
 
     def keep() -> Journal:

@@ -26,6 +26,11 @@ def adaptation_of(store: Store, plan: Plan) -> Adaptation:
         raise UsageError(
             f"--adapt is for scheme card, and {who} is of {plan.scheme}", remedy="leave --adapt out, or plan another"
         )
+    if plan.budget is not None:
+        raise UsageError(
+            f"--adapt decides each round by itself, and {who} keeps a budget over all of them",
+            remedy="leave --adapt out, or plan without a budget",
+        )
     if plan.request is None:
         raise UsageError(
             f"{who} does not say what the database was asked for (a scenario, or an older version)", remedy=_AGAIN

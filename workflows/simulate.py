@@ -17,18 +17,20 @@ from cardlab.core.tables import Cell, Tabular
 from cardlab.reports.views.parts import Bars, Chart
 from cardlab.reports.views.schemes import paper_pictures, simulation_pictures
 from cardlab.workflows.options.card import ReproduceOptions, SimulateOptions
+from cardlab.workflows.plan import budget_replaced, check_device_budget
 
 Count = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation(Tabular):
-    """Every channel and fleet of a simulated scenario."""
+    """Every channel and fleet of a simulated scenario; `notes` are what a reader must know."""
 
     scenario: str
     scheme: str
     rounds: int
     jobs: tuple[Simulated, ...]
+    notes: tuple[str, ...] = ()
 
     def rows(self) -> list[dict[str, Cell]]:
         """A row a channel and fleet: means over rounds."""
@@ -68,27 +70,22 @@ def simulate(options: SimulateOptions | None = None, progress: Count | None = No
         base = replace(base, scheme=asked.scheme)
     if base.scheme == "sft" and asked.weight is not None:
         raise UsageError("--weight has no effect on scheme sft, which has no weight", remedy="leave --weight out")
-    _check_budget(asked.device_budget_j, base.scheme)
+    check_device_budget(asked.device_budget_j, base.scheme)
+    of_file = [d.energy_budget_j for d in base.devices]
+    if asked.device_budget_j is not None:
+        base = replace(base, devices=tuple(replace(d, energy_budget_j=asked.device_budget_j) for d in base.devices))
     check_scenario(base)
-    drawn = jobs_of(base, asked.channels, asked.fleets, asked.devices)
-    todo = [replace(job, device_budget_j=asked.device_budget_j) for job in drawn]
+    todo = jobs_of(base, asked.channels, asked.fleets, asked.devices)
     simulated = simulate_jobs(
         todo, workers=asked.workers, scheduler=asked.scheduler, progress=progress or (lambda _done, _count: None)
     )
-    return Simulation(scenario=asked.scenario, scheme=base.scheme, rounds=asked.rounds, jobs=tuple(simulated))
-
-
-def _check_budget(budget_j: float | None, scheme: str) -> None:
-    if budget_j is None:
-        return
-    # Written as `not value > 0` so that NaN is refused too.
-    if not budget_j > 0:
-        raise UsageError(f"--device-budget-j is {budget_j:g}", remedy="give a number above 0")
-    if scheme == "sft":
-        raise UsageError(
-            "--device-budget-j has no effect on scheme sft, which weighs no energy",
-            remedy="leave it out, or use --scheme card",
-        )
+    return Simulation(
+        scenario=asked.scenario,
+        scheme=base.scheme,
+        rounds=asked.rounds,
+        jobs=tuple(simulated),
+        notes=budget_replaced([d.name for d in base.devices], of_file, asked.device_budget_j),
+    )
 
 
 def _job(p: Simulated) -> str:

@@ -2,7 +2,7 @@
 
     [server]     name, memory_bytes
     [[devices]]  name, uplink_bps, downlink_bps, memory_bytes, power_w,
-                 frequencies_hz, transmit_power_w, receive_power_w
+                 frequencies_hz, transmit_power_w, receive_power_w, energy_budget_j
     [objective], [constraints], [link], [sft], scheme, rounds as in a scenario that gives every number
 
 Names are labels or keys of the database, LABEL@MODE for a power mode. What a measurement or a fit says cannot be said
@@ -42,6 +42,7 @@ class CalibratedDevice:
     """A device by its label, with its link; rates in bit/s, `memory_bytes` and `power_w` in place of what was found.
 
     `frequencies_hz` are the only ones it may choose among; the powers of its radio are measured nowhere.
+    `energy_budget_j` is what it may spend in all rounds together.
     """
 
     name: str
@@ -52,6 +53,7 @@ class CalibratedDevice:
     frequencies_hz: tuple[float, ...] = ()
     transmit_power_w: float | None = None
     receive_power_w: float | None = None
+    energy_budget_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

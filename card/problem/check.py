@@ -190,6 +190,7 @@ _OF_DEVICES = {
     "idle_power_w": plausible.POWER,
     "transmit_power_w": plausible.POWER,
     "receive_power_w": plausible.POWER,
+    "energy_budget_j": plausible.BATTERY,
 }
 # A power of the radio may be 0: a cable draws none worth counting.
 _OR_NONE = ("static_power_w", "wait_power_w", "idle_power_w", "transmit_power_w", "receive_power_w")
@@ -213,6 +214,7 @@ def _devices(scenario: Scenario) -> None:
             "memory_bytes",
             "power_w",
             "kappa_w_per_hz3",
+            "energy_budget_j",
         ):
             _positive("devices", key, getattr(device, key), who, index)
         _own_powers(device, who, index)
@@ -260,6 +262,10 @@ def _shared_scheme(scenario: Scenario) -> None:
             raise _misfit("objective", key, f"is {value!r}, which is for scheme card", "leave it out with sft")
     if scenario.constraints.fleet_energy_j is not None:
         raise _misfit("constraints", "fleet_energy_j", "is for scheme card", "leave it out with sft")
+    for index, device in enumerate(scenario.devices):
+        if device.energy_budget_j is not None:
+            problem = "is for scheme card: sft weighs no energy"
+            raise _misfit("devices", "energy_budget_j", problem, "leave it out with sft", index)
 
 
 def _device_choices(scenario: Scenario) -> None:

@@ -129,14 +129,15 @@ class Gathered:
         )
 
 
-def gather(store: Store, request: Request, rounds: int = 1) -> Gathered:
-    """The problem that the database and the request describe, for each round.
+def gather(store: Store, request: Request, rounds: int = 1, states: int = STATES) -> Gathered:
+    """The problem that the database and the request describe, for each round; `states` draws for its statistics.
 
     Raises NotFoundError or PlanError naming what is missing and the option or command that gives it.
     """
     link = _link(store, request)
     found = _assembled(store, request, link, _taking_part(store, request))
-    return found.gathered(rounds, learnt_ratios(store, found.task.uid, found.sides) if request.learnt else None)
+    learnt = learnt_ratios(store, found.task.uid, found.sides) if request.learnt else None
+    return found.gathered(rounds, states, learnt)
 
 
 def gather_of(store: Store, request: Request, taking_part: TakingPart, rounds: int = 1) -> Gathered:
@@ -312,7 +313,7 @@ class _Assembly:
     spreads: tuple[RunSpread, ...]
     shared_keys: tuple[str, ...]
 
-    def gathered(self, rounds: int, learnt: LearntRatios | None = None) -> Gathered:
+    def gathered(self, rounds: int, states: int = STATES, learnt: LearntRatios | None = None) -> Gathered:
         """The problems and what they were made of, multiplied by what was learnt where that is given."""
         problem, assumed = self._problem()
         cuts: Array = problem.cuts.astype(np.float64)
@@ -334,7 +335,7 @@ class _Assembly:
             used += learnt.fits
         return Gathered(
             problems=self._rounds(problem, rounds, self.request.link),
-            statistics=self._statistics(problem),
+            statistics=self._statistics(problem, states),
             local_s=np.array([whole_seconds(p) for p in self.profiles]),
             uncertainty=uncertainty,
             datasheet=datasheet,
@@ -564,12 +565,12 @@ class _Assembly:
         source = link_source(self.link, up=up, down=down)
         return [] if source is None else [source]
 
-    def _statistics(self, problem: Problem) -> tuple[Problem, ...]:
+    def _statistics(self, problem: Problem, states: int) -> tuple[Problem, ...]:
         link = self.request.link
         if link is None or not self._drawn():
             return (problem,)
         # Not the rounds' own seed: what is decided ahead must not know the channel it will meet.
-        return self._rounds(problem, STATES, replace(link, seed=link.seed + OTHER_SEED))
+        return self._rounds(problem, states, replace(link, seed=link.seed + OTHER_SEED))
 
     def _drawn(self) -> bool:
         """Whether a rate of some device is left to the channel."""

@@ -16,7 +16,7 @@ f first. With one frequency each the columns are the server's frequencies.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -95,8 +95,11 @@ def check_energy(problem: Problem) -> None:
         raise PlanError("the server's idle power was not measured", remedy="use --energy busy or round")
 
 
-def unknown_device_power(problem: Problem) -> str | None:
-    """Which power of which device its energy needs, counted as the objective says, and nobody knows; in words."""
+def unknown_device_power(problem: Problem, needed: Sequence[bool] | None = None) -> str | None:
+    """Which power of which device its energy needs, counted as the objective says, and nobody knows; in words.
+
+    `needed`: whose energy is [M]; everyone's by default.
+    """
     offer, missing = problem.offer, np.full(len(problem.devices), np.nan)
     powers = {"power": problem.device_power_w if offer is None else offer.power_w}
     if problem.objective.device_energy == "round":
@@ -109,6 +112,8 @@ def unknown_device_power(problem: Problem) -> str | None:
         powers |= {name: missing if found is None else found for name, found in others.items()}
     for name, found in powers.items():
         unknown = np.isnan(found).reshape(len(problem.devices), -1).any(axis=1)
+        if needed is not None:
+            unknown &= np.asarray(needed, dtype=bool)
         if unknown.any():
             return f"the {name} of device {problem.devices[int(np.argmax(unknown))]!r} is not known"
     return None

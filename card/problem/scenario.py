@@ -72,7 +72,8 @@ class DeviceSpec:
     It holds `frequency_hz`; `frequencies_hz` are those it offers where devices may choose theirs. Its power at work is
     `power_w`, of the frequency it holds, or static + kappa f^3, of any. `wait_power_w` is drawn while it waits with its
     frequency held, `idle_power_w` while other devices have their turn, and `transmit_power_w` and `receive_power_w` by
-    its radio alone, on top of waiting.
+    its radio alone, on top of waiting. `energy_budget_j` is what it may spend in all rounds together, counted as the
+    objective counts device energy.
     """
 
     name: str
@@ -90,6 +91,7 @@ class DeviceSpec:
     idle_power_w: float | None = None
     transmit_power_w: float | None = None
     receive_power_w: float | None = None
+    energy_budget_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,8 @@ _INSIDE = 1e-12
 class Choice:
     """One cut (index) and frequency (column of `table`) of one device, with the whole table behind it.
 
-    `costs` are inf where a limit is not kept. `capped`: the fleet's energy cap took away a better choice.
+    `costs` are inf where a limit is not kept. `capped`: the fleet's energy cap took away a better choice. With a budget
+    for all rounds it was made at `price_per_j` of the device's own energy, which is in no cost here, within `room_j`.
     """
 
     cut: int
@@ -55,6 +56,30 @@ class Choice:
     costs: Array
     limits: Limits
     capped: bool = False
+    price_per_j: float = 0.0
+    room_j: float = np.inf
+
+    @property
+    def priced(self) -> Array:
+        """Costs with the price [C,K]; inf where a choice takes more than there is room for."""
+        own = self.table.device_energy_j
+        if own is None or (self.price_per_j == 0.0 and self.room_j == np.inf):
+            return self.costs
+        return np.where(own <= self.room_j * (1.0 + 1e-12), self.costs + self.price_per_j * own, np.inf)
+
+    @property
+    def roomless(self) -> bool:
+        """Whether another choice would be better at its price, and takes more than there is room for."""
+        own = self.table.device_energy_j
+        if own is None or self.room_j == np.inf:
+            return False
+        free = self.costs + self.price_per_j * own
+        return bool(free.min() < free[self.cut, self.frequency])
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether its budget took away a better choice."""
+        return self.room_j < np.inf and bool(self.costs.min() < self.cost)
 
 
 def extreme_frequencies(problem: Problem) -> Array:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from cardlab.cli.card.budget_table import BESIDE, SPENT, beside_row, spent_rows
 from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.drawing import drawn
 from cardlab.core.records.plan import ENERGY_TERMS, Decision, Plan
@@ -11,6 +13,7 @@ from cardlab.core.text import NOT_MEASURED, percent, si
 from cardlab.reports.views.parts import Bars, Chart
 from cardlab.reports.views.plan import plan_document
 
+V = TypeVar("V")
 # Of each the command that helps is a long line.
 _MOST_LACKS = 2
 
@@ -27,7 +30,9 @@ def print_plan(made: Plan, as_json: bool, charts: Sequence[Chart | Bars] | None 
     _print_device_energy(made)
     _print_side_by_side(made)
     if not _alike(made):
-        print_line("rounds differ by their links; this is the first, --json has all")
+        why = "links" if made.budget is None else "links, and by what is left of the budgets"
+        print_line(f"rounds differ by their {why}; this is the first, --json has all")
+    _print_budget(made)
     print_line()
     rows = [
         (
@@ -69,6 +74,18 @@ def _print_device_energy(made: Plan) -> None:
     columns = ("device", "its frequency", *ENERGY_TERMS, "total", "")
     print_line()
     print_table(f"device energy by term, counted as {made.device_energy}", columns, rows)
+
+
+def _print_budget(made: Plan) -> None:
+    """What devices spend of their budgets over all rounds, and what that costs."""
+    if made.budget is None:
+        return
+    print_line()
+    kept = "kept" if made.budget.kept else "not kept"
+    print_table(f"energy budgets of {len(made.rounds)} round(s), {kept}", SPENT, spent_rows(made.budget))
+    print_line()
+    title = "means over rounds of sums over devices, with the budgets and without"
+    print_table(title, BESIDE, [beside_row(made.budget)])
 
 
 def _print_side_by_side(made: Plan) -> None:
@@ -114,21 +131,27 @@ def _print_side_by_side(made: Plan) -> None:
 def _print_more(made: Plan) -> None:
     """What was asked for beside the plan, and the largest contribution to its uncertainty."""
     if made.pareto:
-        # Where devices' energy is no price of the plan it is the same column of many.
+        # Where devices' energy is no price of the front its weight is the same column of zeros.
         third = any(p.device_weight for p in made.pareto)
         rows = [
             (
                 f"{p.weight:.3f}",
                 *((f"{p.device_weight:g}",) if third else ()),
+                _each(p.cuts, str),
+                _clocks(p.frequencies_hz),
+                _clocks(p.device_frequencies_hz or (None,)),
                 si(p.delay_s, "s"),
                 si(p.server_energy_j, "J"),
-                *((si(p.device_energy_j, "J"),) if third else ()),
-                " ".join(map(str, p.cuts)),
+                si(p.device_energy_j, "J"),
             )
             for p in made.pareto
         ]
-        own, theirs = (("device weight",), ("device energy",)) if third else ((), ())
-        head = ("weight", *own, "delay", "server energy", *theirs, "cuts")
+        head = (
+            "weight",
+            *(("device weight",) if third else ()),
+            *("cuts", "server MHz", "device MHz"),
+            *("delay", "server energy", "device energy"),
+        )
         print_line()
         print_table("Pareto front of the first round", head, rows)
     if made.sensitivity:
@@ -154,6 +177,21 @@ def _print_more(made: Plan) -> None:
         print_line(
             f"largest contribution to the uncertainty: {name}, which costs {lost:.2g} of the objective on average"
         )
+
+
+def _each(values: Sequence[V], words: Callable[[V], str]) -> str:
+    """One of each device; eight fill the line, and a fleet may have hundreds."""
+    return " ".join(map(words, values[:8])) + (" ..." if len(values) > 8 else "")
+
+
+def _clocks(values: Sequence[float | None]) -> str:
+    """The frequency of each device, MHz; one where all have the same."""
+    alike = len(values) > 1 and len(set(values)) == 1
+    return f"{_clock(values[0])} each" if alike else _each(values, _clock)
+
+
+def _clock(hz: float | None) -> str:
+    return NOT_MEASURED if hz is None else f"{hz / 1e6:.5g}"
 
 
 _COLUMNS = (

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cardlab.cli.card.app import app
-from cardlab.cli.console import note, print_json, print_table
+from cardlab.cli.card.budget_table import BESIDE, SPENT, beside_row, spent_rows
+from cardlab.cli.console import note, print_json, print_line, print_table
 from cardlab.cli.parameters import Shared, command
 from cardlab.core.plain import to_plain
 from cardlab.core.text import NOT_MEASURED, percent, si
@@ -26,7 +27,12 @@ def simulate(options: SimulateOptions, shared: Shared) -> None:
     found = simulate_scenario(options, None if shared.json else _progress)
     charts = drawn_or_none(shared.plot, found.charts)
     if shared.json:
-        document = {"scenario": found.scenario, "scheme": found.scheme, "rounds": found.rounds}
+        document = {
+            "scenario": found.scenario,
+            "scheme": found.scheme,
+            "rounds": found.rounds,
+            "notes": list(found.notes),
+        }
         print_json({**document, "jobs": to_plain(found.jobs), **drawn(charts)})
         return
     if found.scheme == "sft":
@@ -37,6 +43,8 @@ def simulate(options: SimulateOptions, shared: Shared) -> None:
         ("channel", "fleet", "delay", "server energy", "delay vs device only", "energy vs server only", "mean cuts"),
         [_row(p) for p in found.jobs],
     )
+    for line in found.notes:
+        print_line(f"note: {line}")
     _print_budgets(found.jobs)
 
 
@@ -47,31 +55,20 @@ def _print_budgets(jobs: Sequence[Simulated]) -> None:
         if p.budget_refused is not None:
             note(f"warning: no budget for {p.channel or 'the rates as given'}, fleet {p.fleet}: {p.budget_refused}")
         if p.budget is not None:
-            each = zip(p.devices, p.budget.spent_j, p.budget.myopic_j, p.budget.frequency_hz, strict=True)
-            rows += [
-                (p.channel or "as given", str(p.fleet), name, si(spent, "J"), si(alone, "J"), si(hz, "Hz"))
-                for name, spent, alone, hz in each
-            ]
+            rows += [(p.channel or "as given", str(p.fleet), *row) for row in spent_rows(p.budget)]
     if not rows:
         return
-    (limit,) = {p.budget.budget_j for p in jobs if p.budget is not None}
-    columns = ("channel", "fleet", "device", "energy of all rounds", "without the budget", "mean frequency")
-    print_table(f"with a budget of {si(limit, 'J')} for each device", columns, rows)
+    print_table("with a budget of energy for all rounds", ("channel", "fleet", *SPENT), rows)
     totals = [
-        (
-            p.channel or "as given",
-            str(p.fleet),
-            "kept" if p.budget.kept else "not kept",
-            f"{p.budget.cost:.4f}",
-            f"{p.budget.myopic_cost:.4f}",
-            si(p.budget.delay_s, "s"),
-            si(p.budget.server_energy_j, "J"),
-        )
+        (p.channel or "as given", str(p.fleet), "kept" if p.budget.kept else "not kept", *beside_row(p.budget))
         for p in jobs
         if p.budget is not None
     ]
-    head = ("channel", "fleet", "budget", "cost", "cost without", "delay", "server energy")
-    print_table("means over rounds of sums over devices, with the budget", head, totals)
+    print_table(
+        "means over rounds of sums over devices, with the budgets and without",
+        ("channel", "fleet", "budgets", *BESIDE),
+        totals,
+    )
 
 
 def _print_shared(scenario: str, rounds: int, jobs: Sequence[Simulated]) -> None:

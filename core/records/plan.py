@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 
 from cardlab.core.plain import UNSAID, Document
 from cardlab.core.quantity import Provenance
+from cardlab.core.records.budget import Budgeted
 from cardlab.core.records.side_by_side import SideBySide
 from cardlab.core.tables import Cell, Tabular
 
@@ -244,6 +245,8 @@ class Plan(Tabular):
         sensitivity: what becomes of the plan when one setting changes; on request.
         side_by_side: the first round at the governor's default, at the highest frequencies and as planned; None for a
             scenario, for sft, and in plans of older versions.
+        budget: what became of the energy budgets of devices over all rounds, beside the rounds without them; None where
+            no device has one.
         task: uid of the task that all parties share; None for a scenario, which names no model.
         local_epochs: mini-batches in a round, T; None in plans of older versions.
         compression: fraction of activation and gradient bytes that remains; None likewise.
@@ -268,6 +271,7 @@ class Plan(Tabular):
     pareto: tuple[TradeOff, ...] = ()
     sensitivity: tuple[Sensitivity, ...] = ()
     side_by_side: SideBySide | None = None
+    budget: Budgeted | None = None
     provenance: Provenance
     task: str | None = None
     local_epochs: int | None = None

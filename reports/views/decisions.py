@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
+from cardlab.core.records.budget import Budgeted
 from cardlab.core.records.plan import ENERGY_TERMS, TERMS, Decision, Outcome, Plan, PlannedRound, TradeOff
 from cardlab.reports.views.parts import ORIGIN, Axis, Bars, Cell, Chart, Column, Part, Section, Series, Table
 
@@ -18,6 +20,7 @@ def plan_sections(plan: Plan) -> tuple[Section, ...]:
         _head(plan),
         _costs(plan),
         _settings(plan),
+        _budget(plan),
         _rounds(plan),
         _alternatives(plan),
         _sensitivity(plan),
@@ -214,6 +217,72 @@ def _settings(plan: Plan) -> Section:
     )
 
 
+def _budget(plan: Plan) -> Section:
+    """What devices spend of their budgets over all rounds, and what that costs beside the rounds without."""
+    title, found = "Energy budgets over all rounds", plan.budget
+    if found is None:
+        return Section(title=title)
+    origin = str(plan.provenance)
+    each = zip(found.devices, found.budget_j, found.spent_j, found.myopic_j, found.frequency_hz, strict=True)
+    spent = Table(
+        key="energy-budgets",
+        caption=f"energy of each device in all {len(plan.rounds)} rounds, counted as {plan.device_energy}",
+        columns=(
+            Column(name="device"),
+            Column(name="budget", unit="J"),
+            Column(name="spent", unit="J"),
+            Column(name="without the budgets", unit="J"),
+            Column(name="mean device frequency", **_CLOCK),
+            ORIGIN,
+        ),
+        rows=tuple(
+            (name, "none" if budget is None else budget, own, alone, hz, origin)
+            for name, budget, own, alone, hz in each
+        ),
+    )
+    beside = Table(
+        key="energy-budgets-beside",
+        caption="means over rounds of sums over devices",
+        columns=(
+            Column(name="rounds decided"),
+            Column(name="cost", unit="1"),
+            Column(name="delay", unit="s"),
+            Column(name="server energy", unit="J"),
+            ORIGIN,
+        ),
+        rows=(
+            ("with the budgets", found.cost, found.delay_s, found.server_energy_j, origin),
+            ("one by one, without", found.myopic_cost, found.myopic_delay_s, found.myopic_server_energy_j, origin),
+        ),
+    )
+    kept = "Every budget is kept." if found.kept else f"Not kept: the budget of {', '.join(found.missed)}."
+    return Section(title=title, lines=(kept,), parts=(_spent_chart(plan, found), spent, beside))
+
+
+def _spent_chart(plan: Plan, found: Budgeted) -> Chart:
+    """What each device has spent by the end of each round, and its budget."""
+    series = []
+    last = float(len(plan.rounds))
+    for m, (name, budget_j) in enumerate(zip(found.devices, found.budget_j, strict=True)):
+        each = [r.devices[m].device_energy_j for r in plan.rounds]
+        known = [e for e in each if e is not None]
+        if len(known) == len(each):
+            sums = tuple(accumulate(known, initial=0.0))
+            x = tuple(float(n) for n in range(len(sums)))
+            series.append(Series(name=f"{name} has spent", style="line", colour=m, x=x, y=sums))
+        if budget_j is not None:
+            pair = (budget_j, budget_j)
+            series.append(Series(name=f"budget of {name}", style="dashed", colour=m, x=(0.0, last), y=pair))
+    return Chart(
+        key="energy-spent-by-round",
+        title="device energy spent by round",
+        note=f"Sums since the first round; origin {_origins(plan.rounds[0])}.",
+        x=Axis(label="round", unit="1", shown="1", zero=True),
+        y=Axis(label="device energy", unit="J", shown="J", zero=True),
+        series=tuple(series),
+    )
+
+
 def _rounds(plan: Plan) -> Section:
     # Equal rounds tell nothing beyond the table of decisions.
     if len(plan.rounds) < 2 or all(r.devices == plan.rounds[0].devices for r in plan.rounds):
@@ -224,6 +293,11 @@ def _rounds(plan: Plan) -> Section:
         _by_round(shown, "cut", Axis(label="cut", unit="1", shown="1", zero=True)),
         _by_round(shown, "frequency_hz", Axis(label="server frequency", unit="Hz", shown="MHz")),
         _by_round(shown, "delay_s", Axis(label="delay", unit="s", shown="s", zero=True)),
+        *(
+            ()
+            if plan.budget is None
+            else (_by_round(shown, "device_frequency_hz", Axis(label="device frequency", unit="Hz", shown="MHz")),)
+        ),
     )
     return Section(title="Round by round", lines=lines, parts=tuple(c for c in charts if c.series))
 
@@ -262,7 +336,7 @@ def _alternatives(plan: Plan) -> Section:
         ),
         rows=tuple(rows),
     )
-    parts: list[Part] = [p for p in (trade_chart(plan),) if p is not None]
+    parts: list[Part] = [p for p in (trade_chart(plan), own_trade_chart(plan)) if p is not None]
     parts.append(table)
     if plan.pareto:
         parts.append(_pareto_table(plan))
@@ -275,37 +349,64 @@ def _outcome(name: str, o: Outcome, plan: Plan) -> tuple[Cell, ...]:
 
 def trade_chart(plan: Plan) -> Chart | None:
     """Delay against server energy: the plan, its baselines, the Pareto front; None without energies."""
-    first = plan.rounds[0].devices
-    energies = [d.server_energy_j for d in first if d.server_energy_j is not None]
-    single = len(plan.rounds) == 1
+    energies = [d.server_energy_j for d in plan.rounds[0].devices]
+    return _trade(plan, "server", (lambda p: p.server_energy_j), energies, lambda o: o.server_energy_j)
+
+
+def own_trade_chart(plan: Plan) -> Chart | None:
+    """The same points over the devices' energy, the third price of a front that knows it; None for any other."""
+    if not any(p.device_energy_j is not None for p in plan.pareto):
+        return None
+    energies = [d.device_energy_j for d in plan.rounds[0].devices]
+    return _trade(plan, "device", (lambda p: p.device_energy_j), energies, lambda o: o.device_energy_j)
+
+
+def _trade(
+    plan: Plan,
+    whose: str,
+    of_point: Callable[[TradeOff], float | None],
+    of_plan: Sequence[float | None],
+    of_outcome: Callable[[Outcome], float | None],
+) -> Chart | None:
+    """Delay against one of the energies; what is not known has no point."""
+    first, single = plan.rounds[0].devices, len(plan.rounds) == 1
     series = []
-    if plan.pareto:
-        front = sorted((p.delay_s, p.server_energy_j, _weights(p)) for p in plan.pareto)
-        pairs = tuple(zip(*((d, e) for d, e, _ in front), strict=True))
+    pairs = sorted((p.delay_s, e, _point_label(p)) for p in plan.pareto if (e := of_point(p)) is not None)
+    if pairs:
+        x, y, labels = (tuple(column) for column in zip(*pairs, strict=True))
         name = "Pareto front" if single else "Pareto front of the first round"
         # A line through a surface would go to and fro.
         if not any(p.device_weight for p in plan.pareto):
-            series.append(Series(name=name, style="dashed", colour=0, x=pairs[0], y=pairs[1]))
-        weights = tuple(w for *_, w in front)
-        series.append(Series(name="its points", style="points", colour=0, x=pairs[0], y=pairs[1], labels=weights))
+            series.append(Series(name=name, style="dashed", colour=0, x=x, y=y))
+        # A surface has no line whose name says what its points are.
+        alone = "its points" if series else f"{name}, its points"
+        series.append(Series(name=alone, style="points", colour=0, x=x, y=y, labels=labels))
     # A sum over some of the devices would pass for a cheap plan.
-    if len(energies) == len(first):
-        series.append(_one("this plan, first round", "squares", 1, sum(d.delay_s for d in first), sum(energies)))
-    known: Mapping[str, Outcome] = {n: o for n, o in plan.baselines.items() if o.server_energy_j is not None}
-    for i, (name, o) in enumerate(known.items()):
+    known_j = [e for e in of_plan if e is not None]
+    if len(known_j) == len(first):
+        series.append(_one("this plan, first round", "squares", 1, sum(d.delay_s for d in first), sum(known_j)))
+    known = {n: (o.delay_s, e) for n, o in plan.baselines.items() if (e := of_outcome(o)) is not None}
+    for i, (name, (delay_s, energy_j)) in enumerate(known.items()):
         words = name.replace("_", " ") + ("" if single else ", mean of rounds")
-        series.append(_one(words, "hollow", 2 + i, o.delay_s, o.server_energy_j or 0.0))
+        series.append(_one(words, "hollow", 2 + i, delay_s, energy_j))
     # A single point is compared with nothing.
     if len(series) < 2:
         return None
+    third = " A point names what it takes of all three." if any(p.device_energy_j for p in plan.pareto) else ""
     return Chart(
-        key="delay-against-energy",
-        title="delay against server energy",
-        note=f"Sums over devices of one round; origin {plan.provenance}. The front comes with --pareto.",
+        key="delay-against-energy" if whose == "server" else f"delay-against-{whose}-energy",
+        title=f"delay against {whose} energy",
+        note=f"Sums over devices of one round; origin {plan.provenance}. The front comes with --pareto.{third}",
         x=Axis(label="delay", unit="s", shown="s"),
-        y=Axis(label="server energy", unit="J", shown="J", zero=True),
+        y=Axis(label=f"{whose} energy", unit="J", shown="J", zero=True),
         series=tuple(series),
     )
+
+
+def _point_label(p: TradeOff) -> str:
+    """What stands behind a point of the front: the same in both pictures, so that it can be found again."""
+    energy = "" if p.device_energy_j is None else f", device {p.device_energy_j:.4g} J"
+    return f"{_weights(p)}, cuts {' '.join(map(str, p.cuts[:8]))}, server {p.server_energy_j:.4g} J{energy}"
 
 
 def _weights(point: TradeOff) -> str:

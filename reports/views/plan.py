@@ -33,6 +33,7 @@ def plan_document(plan: Plan) -> Document:
         "pareto": to_plain(plan.pareto),
         "sensitivity": to_plain(plan.sensitivity),
         "side_by_side": None if plan.side_by_side is None else _side_by_side(plan.side_by_side),
+        "budget": to_plain(plan.budget),
         "rounds": [
             {
                 "round": r.round,

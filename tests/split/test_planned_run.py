@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ pytest.importorskip("torch")
 pytest.importorskip("zmq")
 pytestmark = pytest.mark.torch
 
+from cardlab.core.identity import new_uid
+from cardlab.db import open_store
+from cardlab.db.times import utc_now
 from tests.cli.run import Result, command
 
 TASK = ("--model", "tiny-llama", "--batch", "4", "--seq", "128", "--dtype", "float32")
@@ -67,6 +71,29 @@ def test_what_was_planned_is_what_the_run_is_held_against(tmp_path: Path) -> Non
     unknown = followed(plan, "--link", "20mbit", "--codec", "topk:0.1:8", "--out", str(tmp_path / "unprofiled"))
     assert unknown["uplink"]["predicted_s"] is None and unknown["downlink"]["predicted_s"] is None
     assert unknown["device"]["predicted_s"] == pytest.approx(terms["device"]["predicted_s"], rel=1e-9)
+
+
+def test_a_run_follows_every_round_of_its_plan_and_goes_no_further_than_its_budgets(tmp_path: Path) -> None:
+    """The fault that it is for: a run that does round 1's decision in every round, or empties a battery after them."""
+    done("profile-device", *TASK, *MEASURE)
+    done("calibrate", "fit")
+    typed = '[[devices]]\nname = "here"\nuplink_bps = 2e7\ndownlink_bps = 4e7\npower_w = 10.0\nenergy_budget_j = 1e6\n'
+    (tmp_path / "fleet.toml").write_text(f'[server]\nname = "here"\n{typed}[objective]\nweight = 1.0\n')
+    words = ("card", "plan", "--from-db", "--scenario", "fleet.toml", "--rounds", "3", "--local-epochs", "1", "--json")
+    made = done(*words).document
+    assert made["budget"]["kept"] and made["budget"]["budget_j"] == [1e6]
+    with open_store("cardlab.db") as store:
+        plan = store.plans.get(made["plan_id"])
+        rounds = tuple(
+            replace(r, devices=tuple(replace(d, cut=cut) for d in r.devices))
+            for r, cut in zip(plan.rounds, (3, 1, 2), strict=True)
+        )
+        mixed = store.plans.add(replace(plan, uid=new_uid(), rounds=rounds), utc_now())
+    longer = command("card", "run", "--local", "--plan", mixed.uid, "--rounds", "4", "--out", str(tmp_path / "longer"))
+    longer.failed_in_one_line(1, "keeps energy budgets over 3 round(s), and the run has 4")
+    assert not (tmp_path / "longer").exists()
+    run = done("card", "run", "--local", "--plan", mixed.uid, "--out", str(tmp_path / "mixed"), "--json").document
+    assert [[d["cut"] for d in r["devices"]] for r in run["rounds"]] == [[3], [1], [2]]
 
 
 @pytest.mark.alone

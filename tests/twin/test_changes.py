@@ -347,6 +347,22 @@ def test_a_cap_on_all_devices_is_that_of_the_only_one(fleet, asked):
         result.failed_in_one_line(1, "--max-fleet-energy")
 
 
+def test_a_budget_of_one_round_is_a_cap_and_one_of_several_is_spent_over_them(fleet, asked):
+    world, measured = fleet
+    held = replace(asked, order=(0,))
+    deep = first(said(fleet, replace(held, least_layers=3)))
+    limit = 0.9 * deep["device_energy_j"]
+    capped = first(said(fleet, replace(held, device_energy_j=limit)))
+    words, place = plan_words(world, held), ("--db", str(measured.database))
+    one = first(done("card", *words, "--device-budget-j", repr(limit), *place))
+    assert (one["cut"], one["frequency_hz"]) == (capped["cut"], capped["frequency_hz"])
+    five = done("card", *words, "--rounds", "5", "--device-budget-j", repr(5 * limit), *place)
+    assert five["budget"]["kept"] and five["budget"]["spent_j"][0] <= 5 * limit * (1 + 1e-9)
+    assert five["summary"]["device_energy_j"] == pytest.approx(five["budget"]["spent_j"][0] / 5)
+    # What a cap allows in every round, a budget of all rounds allows too.
+    assert five["budget"]["cost"] <= capped["cost"] * (1 + 1e-9)
+
+
 def test_more_weight_on_a_devices_energy_never_makes_it_more(fleet, asked):
     world, measured = fleet
     place, spent = ("--db", str(measured.database)), []
@@ -413,6 +429,7 @@ DIRECTIONS = {
     "--max-server-energy": "test_a_limit_is_kept_and_costs",
     "--max-device-energy": "test_a_cap_on_a_device_gives_layers_back",
     "--max-fleet-energy": "test_a_cap_on_all_devices_is_that_of_the_only_one",
+    "--device-budget-j": "test_a_budget_of_one_round_is_a_cap_and_one_of_several_is_spent_over_them",
     "--device-weight": "test_more_weight_on_a_devices_energy_never_makes_it_more",
     "--device-energy": "test_a_whole_round_takes_more_than_the_compute_in_it",
     "--min-device-layers": "test_a_limit_is_kept_and_costs",

@@ -71,6 +71,10 @@ class PlanOptions(Checked):
     max_fleet_energy_j: Annotated[
         float | None, Opt("Cap on all devices' energy a round, J.", flag="--max-fleet-energy", panel=_LIMITS)
     ] = None
+    device_budget_j: Annotated[
+        float | None,
+        Opt("Energy of each device for all rounds, J: kept by a price that follows what is left.", panel=_LIMITS),
+    ] = None
     device_frequencies: Annotated[
         str | None, Opt("held (each its own), or all: chosen with the cut.", shown="held")
     ] = None
@@ -101,7 +105,7 @@ class SimulateOptions(Checked):
     weight: Annotated[float | None, Opt("Weight on delay, 0 to 1.")] = None
     scheme: Annotated[str | None, Opt("card or sft.", shown="the scenario's")] = None
     device_budget_j: Annotated[
-        float | None, Opt("Energy of each device for all rounds, J: kept by a price that follows what is spent.")
+        float | None, Opt("Energy of each device for all rounds, J: kept by a price that follows what is left.")
     ] = None
     workers: Annotated[int, Opt("Processes.", low=1)] = 1
     scheduler: Annotated[str | None, Opt("Address of a Dask scheduler, instead of processes.")] = None

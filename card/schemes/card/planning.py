@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cardlab.card.link.channel import rates_by_round
+from cardlab.card.budget import DRAWS, BudgetedRound, decided_beside
+from cardlab.card.link.channel import OTHER_SEED, rates_by_round
 from cardlab.card.problem.arrays import Index
 from cardlab.card.problem.check import check_scenario
 from cardlab.card.problem.constraints import check_caps, limits_of
@@ -24,7 +25,12 @@ from cardlab.card.solvers.together import FLEET_CAP, choices_of
 from cardlab.card.uncertainty import Certainty, Uncertainty, certainties, contributions, with_guard
 from cardlab.core.identity import new_uid
 from cardlab.core.quantity import union_of
+from cardlab.core.records.budget import ENERGY_BUDGET, Budgeted
 from cardlab.core.records.plan import Alternative, Decision, Outcome, Plan, PlannedRound
+from cardlab.core.text import si
+
+# Among what stands beside a plan: its rounds decided one by one, as if devices had no budget.
+WITHOUT_BUDGET = "without_budget"
 
 
 def solve(scenario: Scenario) -> Plan:
@@ -38,7 +44,31 @@ def solve(scenario: Scenario) -> Plan:
         from cardlab.card.schemes.sft.planning import solve_sft
 
         return solve_sft(scenario)
-    return plan_rounds(problems_of(scenario), inputs=PlanInputs(assumptions=scenario.assumed))
+    return plan_rounds(
+        problems_of(scenario), inputs=PlanInputs(assumptions=scenario.assumed), budgets=budgets_of(scenario)
+    )
+
+
+def budgets_of(scenario: Scenario) -> Budgets | None:
+    """The energy budgets of a scenario's devices for all rounds; None where no device has one."""
+    budgets_j = tuple(d.energy_budget_j for d in scenario.devices)
+    return None if all(b is None for b in budgets_j) else Budgets(budgets_j, other_rounds_of(scenario, DRAWS))
+
+
+def other_rounds_of(scenario: Scenario, count: int) -> list[Problem]:
+    """So many rounds over the scenario's channel that are none of its own; none where no link is drawn."""
+    if scenario.link is None or all(None not in (d.uplink_bps, d.downlink_bps) for d in scenario.devices):
+        return []
+    link = replace(scenario.link, seed=scenario.link.seed + OTHER_SEED)
+    return problems_of(replace(scenario, link=link, rounds=count))
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """Joules of each device for all rounds [M], None without, and other rounds over the same channel."""
+
+    budgets_j: Sequence[float | None]
+    known: Sequence[Problem] = ()
 
 
 def problems_of(scenario: Scenario) -> list[Problem]:
@@ -62,8 +92,12 @@ def plan_rounds(
     uncertainty: Uncertainty | None = None,
     inputs: PlanInputs | None = None,
     datasheet: Problem | None = None,
+    budgets: Budgets | None = None,
 ) -> Plan:
     """The optimal plan of a problem for each round, with baselines beside it.
+
+    With `budgets` no round is decided by itself: each pays the price at which its devices keep theirs over all rounds,
+    as far as can be known (`cardlab.card.budget`); what would be decided without stands beside.
 
     `uncertainty` are what is not known about the constants; with them each decision has a probability and
     intervals, and a deadline can be guarded. `inputs` are kept in the plan for its reader. `datasheet` is the
@@ -77,6 +111,16 @@ def plan_rounds(
     solved = {id(p): _solved(with_guard(p, uncertainty), uncertainty) for p in different}
     alone = [solved[id(p)] for p in problems]
     rounds, unknown = _one_after_the_other(problems, alone, uncertainty)
+    beside = mean_baselines([_beside(r, datasheet) for r in _each_once(alone)])
+    budget, notes = None, about.notes
+    if budgets is not None:
+        # Each of these keeps the limits of a round, and none of them a budget.
+        beside = {WITHOUT_BUDGET: mean_outcome([_outcome(r.decisions) for r in rounds]), **beside}
+        guarded = {id(p): with_guard(p, uncertainty) for p in different}
+        every = [guarded[id(p)] for p in problems]
+        made, budget = decided_beside(every, budgets.budgets_j, budgets.known)
+        rounds, unknown = _of_budgets(problems, made, uncertainty)
+        notes = (*notes, *_missed(budget))
     first = rounds[0]
     return Plan(
         uid=new_uid(),
@@ -86,9 +130,10 @@ def plan_rounds(
         rounds=tuple(PlannedRound(round=n, devices=r.decisions) for n, r in enumerate(rounds, start=1)),
         outcome=mean_outcome([_outcome(r.decisions) for r in rounds]),
         # Each of them has cuts of its own: what the decided ones cost to move is no part of theirs.
-        baselines=mean_baselines([_beside(r, datasheet) for r in _each_once(alone)]),
+        baselines=beside,
         assumptions=about.assumptions,
-        notes=(*about.notes, *waiting_note(first.problem), *_switch_note(unknown)),
+        budget=budget,
+        notes=(*notes, *waiting_note(first.problem), *_switch_note(unknown)),
         not_predicted=("switch",) if unknown else (),
         uncertainty={} if uncertainty is None else contributions(first.problem, first.places, uncertainty),
         provenance=union_of(d.provenance for r in rounds for d in r.decisions),
@@ -119,6 +164,48 @@ def _one_after_the_other(
             unknown |= dict.fromkeys(problem.unknown_moves(before, here.cuts))
         rounds.append(here)
     return rounds, tuple(unknown)
+
+
+def _of_budgets(
+    problems: Sequence[Problem], made: Sequence[BudgetedRound], uncertainty: Uncertainty | None
+) -> tuple[list[_Solved], tuple[str, ...]]:
+    """Rounds that were decided with budgets, and devices whose moves nothing timed."""
+    rounds, unknown = list[_Solved](), dict[str, None]()
+    # Rounds that are alike are decided alike but for what is left, which often takes nothing away.
+    known: dict[tuple[object, ...], _Solved] = {}
+    for number, here in enumerate(made):
+        each = tuple((c.cut, c.frequency, c.price_per_j, c.roomless, c.room_j * c.roomless) for c in here.choices)
+        key = (id(here.problem), each)
+        if key not in known:
+            known[key] = _solved_as(here, uncertainty)
+        rounds.append(known[key])
+        if number and not np.array_equal(made[number - 1].cuts, here.cuts):
+            unknown |= dict.fromkeys(problems[number].unknown_moves(made[number - 1].cuts, here.cuts))
+    return rounds, tuple(unknown)
+
+
+def _solved_as(here: BudgetedRound, uncertainty: Uncertainty | None) -> _Solved:
+    """One round as its budgets decided it; its problem has the price of a joule, which draws pay too."""
+    before = here.problem.device_price_per_j
+    price = np.array(here.price_per_j) + (0.0 if before is None else before)
+    priced = replace(here.problem, device_price_per_j=price if (price > 0.0).any() else before)
+    places = [(c.cut, c.frequency) for c in here.choices]
+    sure: list[Certainty | None] = [None] * len(places)
+    if uncertainty is not None:
+        sure = list(certainties(priced, places, uncertainty))
+    decisions = tuple(
+        _decision(here.problem, m, choice, here.extents[m], sure[m]) for m, choice in enumerate(here.choices)
+    )
+    return _Solved(priced, here.extents, _with_terms(here.problem, here.choices, decisions), places)
+
+
+def _missed(budget: Budgeted) -> tuple[str, ...]:
+    each = {name: (b, s) for name, b, s in zip(budget.devices, budget.budget_j, budget.spent_j, strict=True)}
+    return tuple(
+        f"{name} spends {si(each[name][1], 'J')} in all rounds, more than its budget of {si(each[name][0], 'J')}:"
+        " its links were worse than those before gave reason to expect"
+        for name in budget.missed
+    )
 
 
 def _switch_note(unknown: Sequence[str]) -> tuple[str, ...]:
@@ -230,10 +317,12 @@ def _decision(problem: Problem, m: int, choice: Choice, extent: Range, sure: Cer
         device_energy_j=None if own is None else float(own[choice.cut, choice.frequency]),
         device_frequency_hz=_device_frequency(choice, choice.frequency),
         cost=choice.cost,
-        cut_probability=None if sure is None else sure.cut_probability,
+        # Draws know the price of a joule, and not how many are left.
+        cut_probability=None if sure is None or choice.roomless else sure.cut_probability,
         binding=(
             *choice.limits.binding(unconstrained, choice.cut, choice.frequency),
             *((FLEET_CAP,) if choice.capped else ()),
+            *((ENERGY_BUDGET,) if choice.budgeted else ()),
         ),
         runner_up=_runner_up(problem, choice),
         provenance=problem.provenance[m],
@@ -252,7 +341,9 @@ def _device_frequency(choice: Choice, frequency: int) -> float | None:
 
 def _runner_up(problem: Problem, choice: Choice) -> Alternative | None:
     """The best feasible choice with another cut."""
-    others = choice.costs.copy()
+    # Where a joule has a price, by what it decided: with it.
+    priced = choice.priced
+    others = priced.copy()
     others[choice.cut] = np.inf
     if not np.isfinite(others).any():
         return None
@@ -263,7 +354,7 @@ def _runner_up(problem: Problem, choice: Choice) -> Alternative | None:
         frequency_hz=_frequency(choice, frequency),
         delay_s=float(t.delay_s[cut, frequency]),
         server_energy_j=None if t.energy_j is None else float(t.energy_j[cut, frequency]),
-        cost=float(others[cut, frequency]),
-        margin=float(others[cut, frequency]) - choice.cost,
+        cost=float(choice.costs[cut, frequency]),
+        margin=float(others[cut, frequency] - priced[choice.cut, choice.frequency]),
         device_frequency_hz=_device_frequency(choice, frequency),
     )

@@ -2,8 +2,8 @@
 
 The front: every weight w on delay makes one optimum of sum D / range D against sum E / range E with ranges
 common to all devices, and none of those is worse than another in both. It holds the supported points of
-the front; limits are kept. Where the devices' own energy counts (they choose their frequency, or it has a weight) it is
-a third price, and each w is tried with several weights on it.
+the front; limits are kept. Where the devices' own energy is known it is a third price, and each w is tried with several
+weights on it. No weight is a very small one: of choices that are alike in what is weighed none is worse in the rest.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ WEIGHTS = 41
 # Of a surface: fewer along the delay, and from no weight on the devices' energy to where it decides alone.
 SURFACE_WEIGHTS = 15
 DEVICE_WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
+# What stands for no weight: below what any price is known to, above the rounding of a cost.
+_NEARLY_NONE = 1e-9
 FACTORS = (0.5, 0.8, 1.25, 2.0)
 
 
@@ -38,33 +40,27 @@ def with_sensitivity(plan: Plan, problem: Problem) -> Plan:
 def pareto(problem: Problem) -> tuple[TradeOff, ...]:
     """Supported Pareto front of (sum of delays, sum of server energies), fastest last.
 
-    Where the devices' energy counts it is a third of them, and the front a surface.
+    Where the devices' energy is known it is a third of them, and the front a surface.
     """
     if problem.power_w is None:
         raise PlanError("the server has no power data: there is no front", remedy="leave out --pareto")
-    third = _counts_devices(problem)
+    third = decided(problem).outcome.device_energy_j is not None
     found = [
-        _best(problem, float(weight), device_weight)
+        _best(problem, float(weight), device_weight, third=third)
         for weight in np.linspace(0.0, 1.0, SURFACE_WEIGHTS if third else WEIGHTS)
         for device_weight in (DEVICE_WEIGHTS if third else (0.0,))
     ]
     return _surface(found) if third else _front(found)
 
 
-def _counts_devices(problem: Problem) -> bool:
-    """Whether the devices' own energy is known and a matter of the plan."""
-    counts = problem.offer is not None or problem.objective.device_energy_weight > 0.0
-    return counts and decided(problem).outcome.device_energy_j is not None
-
-
-def _best(problem: Problem, weight: float, device_weight: float) -> TradeOff:
+def _best(problem: Problem, weight: float, device_weight: float, *, third: bool) -> TradeOff:
     objective = replace(
         problem.objective,
-        weight=weight,
+        weight=min(max(weight, _NEARLY_NONE), 1.0 - _NEARLY_NONE),
         weight_on="delay",
         # With ranges of their own, devices would be weighed differently and the sums would not be a front.
         range="common",
-        device_energy_weight=device_weight,
+        device_energy_weight=max(device_weight, _NEARLY_NONE) if third else 0.0,
     )
     found = decided(replace(problem, objective=objective))
     total = found.outcome
