@@ -185,6 +185,7 @@ def test_parallel_devices_have_intervals_that_hold_their_delay(database) -> None
     # One device waits for nobody: its round is in doubt as much as in a plan of scheme card, which counts no labels.
     alone = certainties(instance.problem.base, [(made.cut - 1, instance.problem.top)], gathered.uncertainty)[0]
     labels_s = 4 * 32 * 8 / 5e7
+    assert made.delay_mean_ci95 is not None
     low, high = made.delay_mean_ci95
     assert (low - labels_s, high - labels_s) == pytest.approx(alone.delay_mean_ci95, rel=1e-6)
 

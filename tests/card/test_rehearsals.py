@@ -91,8 +91,16 @@ def hosts(
     store = open_store(path)
     for n, sitting in enumerate(sittings):
         for device in (HOST, OTHER):
-            of = {"sitting": sitting, "started_at": f"2026-11-{21 + n:02d}T10:00:00.000000Z", "offered_hz": (1e9,)}
-            add_device(store, device, seconds=2e-3 * factor(sitting), power=None, task=task, **of)
+            add_device(
+                store,
+                device,
+                seconds=2e-3 * factor(sitting),
+                power=None,
+                task=task,
+                sitting=sitting,
+                started_at=f"2026-11-{21 + n:02d}T10:00:00.000000Z",
+                offered_hz=(1e9,),
+            )
     fit_store(store, created_at="2026-11-25T10:00:00.000000Z")
     return store
 

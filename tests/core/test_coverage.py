@@ -47,7 +47,7 @@ def round_of(number: int, device_s: float, server_s: float, **changes: object) -
         phases=(phase("device", device_s, DEVICE_S), phase("server", server_s, SERVER_S)),
         predicted_delay_ci95=(whole_s - half_s, whole_s + half_s),
     )
-    return replace(made, **changes)
+    return replace(made, **changes)  # type: ignore[arg-type]
 
 
 def a_run(rng: np.random.Generator, count: int = 24, factor=lambda k: 1.0, sigma: float = SIGMA, **changes: object):
@@ -148,13 +148,13 @@ def test_calibration_counts_what_lies_inside_each_level():
     for one in calibration_of(rounds):
         if one.term in ("device", "server"):
             assert one.share == pytest.approx(one.level, abs=0.03), one
-    for one in coverage_of_all(rounds):
-        assert one.device is None and one.share == pytest.approx(0.95, abs=0.02) and not one.far
+    for whole in coverage_of_all(rounds):
+        assert whole.device is None and whole.share == pytest.approx(0.95, abs=0.02) and not whole.far
 
 
 def test_what_was_not_predicted_with_an_interval_is_in_no_count():
     rounds = [replace(r, predicted_delay_ci95=None) for r in a_run(np.random.default_rng(0), count=3)]
     bare = [replace(r, phases=tuple(replace(p, predicted_ci95=None) for p in r.phases)) for r in rounds]
     assert {c.term for c in coverage_by_term(rounds)} == {"device", "server"}
-    assert coverage_by_term(bare) == () == coverage_of_all(bare) == calibration_of(bare)
+    assert not coverage_by_term(bare) and not coverage_of_all(bare) and not calibration_of(bare)
     assert NormalDist().cdf(1.96) == pytest.approx(0.975, abs=1e-4)

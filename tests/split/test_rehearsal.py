@@ -85,7 +85,7 @@ def test_each_side_makes_real_steps_of_its_own_layers(subject: Subject, monkeypa
 def test_a_side_rests_while_the_other_would_compute(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes the timer 40 ms: the side rests as long, and no rest is in its time."""
     rests: list[float] = []
-    monkeypatch.setattr(rehearsal.time, "sleep", rests.append)
+    monkeypatch.setattr("cardlab.split.rehearsal.time.sleep", rests.append)
 
     class Slow(ElapsedTimer):
         def time(self, lap, work):
