@@ -12,13 +12,13 @@ those before it and, where a channel draws the links, as many other draws of it;
 missing from what is left, which the share is made of, so nothing is counted twice.
 
     share(t) = min over k of (left - R(k)) / (rounds left - k),    0 <= k < rounds left
-    R(k) = k m + max(1.5 s sqrt(k), worst - m),    R(0) = 0
+    R(k) = k m + max(2 s sqrt(k), worst - m),    R(0) = 0
 
 R(k) is what the thriftiest choices of the last k rounds will hardly need more of; m, s and worst are the mean, standard
 deviation and most of the thriftiest choices' energies. A reserve that only the last rounds need is so put by in all of
 them at one price, where that costs least, and lowers no share while what is left is far above it. At that price no
-choice may take what the rounds to come need with 1 in place of 1.5, and the last round takes the best of what is left.
-Where a round's least energy follows its link none of this is certain: `kept` says what became of it.
+choice may take what R says of the rounds to come, and the last round takes the best of what is left. Where a round's
+least energy follows its link none of this is certain: `kept` says what became of it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from cardlab.core.text import si
 # twentieth more than hindsight, with 100 and with 200 95 % (docs/device-energy.md).
 DRAWS = 200
 # Standard deviations that are put by, and that no choice may take.
-_PUT_BY, _KEPT_BACK = 1.5, 1.0
+_PUT_BY = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,8 +348,8 @@ class _Battery:
             # Nothing is left for anyone but this round.
             return 0.0, self.left_j
         later = np.arange(rest, dtype=np.float64)
-        share_j = float(((self.left_j - self.seen.reserve_j(later, _PUT_BY)) / (rest - later)).min())
-        return self.seen.price(share_j), self.left_j - float(self.seen.reserve_j(later[-1:], _KEPT_BACK)[0])
+        share_j = float(((self.left_j - self.seen.reserve_j(later)) / (rest - later)).min())
+        return self.seen.price(share_j), self.left_j - float(self.seen.reserve_j(later[-1:])[0])
 
 
 @dataclass
@@ -378,8 +378,8 @@ class _Seen:
         # Just above it, so that the choice that takes over has.
         return float(prices[order][enough[0] if enough.size else -1]) * (1.0 + 1e-9)
 
-    def reserve_j(self, rounds: Array, deviations: float) -> Array:
+    def reserve_j(self, rounds: Array) -> Array:
         """What the thriftiest choices of so many rounds will hardly be above [n]."""
         mean_j, spread_j = float(np.mean(self.least_j)), float(np.std(self.least_j))
-        more = np.maximum(deviations * spread_j * np.sqrt(rounds), max(self.least_j) - mean_j)
+        more = np.maximum(_PUT_BY * spread_j * np.sqrt(rounds), max(self.least_j) - mean_j)
         return np.asarray(rounds * mean_j + np.where(rounds > 0, more, 0.0))

@@ -38,9 +38,14 @@ def power_w(f: float) -> float:
 
 
 def add_swept(
-    store: Store, *, states: tuple[tuple[str, float, float], ...] = (("30W", 3.2e9, 1.0),), fit: bool = True, **changes
+    store: Store,
+    *,
+    states: tuple[tuple[str, float, float], ...] = (("30W", 3.2e9, 1.0),),
+    fit: bool = True,
+    load_s: float | None = None,
+    **changes,
 ) -> None:
-    """A board swept over HZ, once in each state (power mode, memory Hz, how much slower)."""
+    """A board swept over HZ, once in each state (power mode, memory Hz, how much slower); a layer loads in `load_s`."""
     device = Device(
         **{**{name: getattr(BOARD, name) for name in ("key", "name", "platform", "memory_bytes")}, **changes}
     )
@@ -67,6 +72,7 @@ def add_swept(
             records.power(4.0 + f / 1e9, "wait_power"),
             records.power(3.0, "idle_power"),
         ]
+        rows += [] if load_s is None else [records.latency("layer_load", "load", load_s)]
         uid = store.runs.begin_point(run.uid, point)
         state = OperatingPoint(frequency_hz=f, throttled=False, power_mode=mode, memory_hz=memory_hz, cpu_hz=2.2e9)
         store.runs.finish_point(uid, state, *rows)

@@ -77,6 +77,26 @@ def test_nothing_beats_a_point_of_the_front_in_all_three(limits: tuple[str, ...]
     assert tried > 4
 
 
+def test_choices_that_cost_the_server_alike_are_told_apart_by_delay() -> None:
+    """Nobody metered the devices, and their frequency is nothing to the server's joules: the quicker one is better."""
+    tried = 0
+    for seed in range(40):
+        problem = random_problem(seed, many=1, paper=True)
+        if problem.offer is None or problem.offer.count < 2:
+            continue
+        objective = replace(problem.objective, energy="busy", device_energy="compute", device_energy_weight=0.0)
+        offer = replace(problem.offer, power_w=np.full_like(problem.offer.power_w, np.nan))
+        busy = replace(problem, objective=objective, offer=offer, device_price_per_j=None)
+        front = pareto(busy)
+        clocks = [hz for point in front for hz in point.frequencies_hz if hz is not None]
+        every = np.array([(one.delay_s, one.energy_j, 0.0) for one in choices_of(busy, 0, clocks)])
+        for point in front:
+            assert point.device_energy_j is None
+            assert not beats(every, (point.delay_s, point.server_energy_j, 0.0)), (seed, point)
+        tried += 1
+    assert tried > 10
+
+
 def test_a_device_that_holds_its_frequency_has_an_energy_too() -> None:
     """Its cut alone moves joules between server and device: a front that left one out would hide that."""
     seed = next(s for s in range(100) if random_problem(s).offer is None and len(random_problem(s).devices) == 1)

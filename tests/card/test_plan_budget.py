@@ -302,7 +302,7 @@ def from_database(tmp_path: Path, options: PlanOptions = ASKED, load_s: float | 
     with open_store(tmp_path / "swept.db") as store:
         if not store.devices.all():
             add_server(store, load=load_s)
-            add_swept(store)
+            add_swept(store, load_s=load_s)
         return plan(store, options)
 
 
@@ -341,16 +341,19 @@ def test_a_plan_from_the_database_spends_a_battery_over_its_rounds(tmp_path: Pat
 
 def test_cuts_that_take_time_to_move_are_moved_seldom(tmp_path: Path) -> None:
     """A layer takes seconds to load: the rounds mix two choices without going to and fro between their cuts."""
-    free = from_database(tmp_path, load_s=0.5)
-    frugal = from_database(tmp_path, replace(ASKED, device_weight=1e6))
+    asked = replace(ASKED, weight=0.2, energy="busy")
+    free = from_database(tmp_path, asked, load_s=0.5)
+    frugal = from_database(tmp_path, replace(asked, device_weight=1e6))
+    assert frugal.rounds[0].devices[0].cut < free.rounds[0].devices[0].cut
     budget_j = 0.5 * (spent_j(free) + spent_j(frugal))
-    made = from_database(tmp_path, replace(ASKED, device_budget_j=budget_j))
+    made = from_database(tmp_path, replace(asked, device_budget_j=budget_j))
     cuts = [r.devices[0].cut for r in made.rounds]
     assert made.budget is not None and made.budget.kept
-    assert sum(a != b for a, b in zip(cuts, cuts[1:], strict=False)) <= 1, cuts
+    assert sum(a != b for a, b in zip(cuts, cuts[1:], strict=False)) == 1, cuts
     for before, here in zip(made.rounds, made.rounds[1:], strict=False):
         moved = before.devices[0].cut != here.devices[0].cut
-        assert (here.devices[0].delay_terms.switch > made.rounds[0].devices[0].delay_terms.switch) <= moved
+        # What the move takes is in the delay that is planned, and nothing where all stay.
+        assert (here.devices[0].delay_terms.switch > made.rounds[0].devices[0].delay_terms.switch) == moved
 
 
 def test_a_file_over_calibrated_devices_gives_each_its_budget(tmp_path: Path) -> None:
@@ -381,7 +384,7 @@ def test_a_file_over_calibrated_devices_gives_each_its_budget(tmp_path: Path) ->
 
 
 def test_a_drawn_channel_is_planned_by_its_law_and_not_by_its_rounds(tmp_path: Path) -> None:
-    asked = replace(ASKED, uplink_mbps=None, downlink_mbps=None, channel="normal", rounds=10, device_energy="compute")
+    asked = replace(ASKED, uplink_mbps=None, downlink_mbps=None, channel="normal", rounds=4)
     free = from_database(tmp_path, asked)
     made = from_database(tmp_path, replace(asked, device_budget_j=0.85 * spent_j(free)))
     assert made.budget is not None and made.budget.kept and made.budget.myopic_j == pytest.approx((spent_j(free),))
@@ -390,7 +393,7 @@ def test_a_drawn_channel_is_planned_by_its_law_and_not_by_its_rounds(tmp_path: P
 
 def test_a_run_longer_than_its_budgets_is_refused(tmp_path: Path) -> None:
     """After the last planned round nothing is left to spend, and a run would go on as in that round."""
-    made = from_database(tmp_path, replace(ASKED, device_budget_j=2.0 * spent_j(from_database(tmp_path))))
+    made = from_database(tmp_path, replace(ASKED, device_budget_j=1e3))
     check_length(made, 8)
     with pytest.raises(RunError, match="keeps energy budgets over 8 round.s., and the run has 9") as refused:
         check_length(made, 9)
