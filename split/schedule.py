@@ -92,6 +92,8 @@ class Assignment:
     expected: Prediction = field(default_factory=Prediction)
 
 
+# So small that a total stands without them.
+_PACKING = frozenset({"encode", "decode"})
 # Terms that a codec decides: planned without one, they say nothing of a run that has one.
 _OF_CODEC = frozenset({"encode", "uplink", "decode", "downlink"})
 
@@ -207,9 +209,13 @@ class Schedule:
             first_s=decision.first_round_s,
             ratios={} if revised is None else revised.ratios.get(device, {}),
         )
-        told = self._plan.not_predicted if revised is None else revised.not_predicted
+        told = self._plan.not_predicted
+        if revised is not None:
+            # What packing takes is known no better for deciding anew.
+            told = (*revised.not_predicted, *(term for term in told if term in _PACKING))
         if told:
-            expected = _without(expected, frozenset(told))
+            whole_ci95 = expected.delay_ci95 if _PACKING.issuperset(told) else None
+            expected = replace(_without(expected, frozenset(told)), delay_ci95=whole_ci95)
         if decision.codec is None and self._codec != "none":
             # A meter counts the seconds that a codec takes and those of its bytes on the air.
             expected = replace(_without(expected, _OF_CODEC), server_energy_j=None, device_energy_j=None)

@@ -303,6 +303,8 @@ def _from_database(store: Store, options: PlanOptions, file: CalibratedScenario)
         budgets=Budgets(budgets_j, found.statistics) if budgeted else None,
     )
     made = replace(made, rounds=tuple(_with_first(planned, found) for planned in made.rounds))
+    if found.untimed_packing:
+        made = replace(made, not_predicted=(*made.not_predicted, "encode", "decode"))
     if options.learnt:
         beside = "learnt: no governor's default stands beside this plan, whose profile is of before"
         made = replace(made, notes=(*made.notes, beside))

@@ -115,6 +115,12 @@ class Gathered:
         return found
 
     @property
+    def untimed_packing(self) -> bool:
+        """Whether packing counts as no time though it takes some: nobody timed it, and not all is simulated."""
+        everyone = (*self.profiles, self.server_profile)
+        return not self.packs and any(p.run.device.platform != "simulated" for p in everyone)
+
+    @property
     def inputs(self) -> PlanInputs:
         """What the plan keeps of all this for its reader."""
         return PlanInputs(

@@ -237,14 +237,17 @@ def coverage(rounds: Iterable[TrainRound]) -> Coverage:
 def predicted_delay_s(finished: TrainRound) -> float | None:
     """The predicted terms of a round together; None if one of them was not predicted.
 
-    Switching may be missing where next to nothing was switched.
+    A term may be missing that took next to nothing.
     """
     parts = [p for p in finished.phases if p.term in TERMS]
     small_s = _SMALL * (finished.delay_s or 0.0)
-    switched = any(p.term == "switch" and (p.observed_s or 0.0) > small_s for p in parts)
-    predicted = [p.predicted_s for p in parts if p.term != "switch" or p.predicted_s is not None or switched]
+    predicted = [p.predicted_s for p in parts if p.predicted_s is not None or not _is_small(p, small_s)]
     known = [p for p in predicted if p is not None]
     return sum(known) if known and len(known) == len(predicted) else None
+
+
+def _is_small(phase: TrainPhase, small_s: float) -> bool:
+    return phase.observed_s is not None and phase.observed_s <= small_s
 
 
 def _term(device: str, term: str, rounds: Sequence[TrainRound]) -> TermCheck:

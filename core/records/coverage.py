@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, mean, median
 
+from cardlab.core.records.checks import predicted_delay_s
 from cardlab.core.records.plan import TERMS, Plan
 from cardlab.core.records.training import TrainRound
 from cardlab.core.text import percent, si
@@ -142,8 +143,7 @@ def _seen(rounds: Iterable[TrainRound], term: str) -> list[_Seen]:
     found = []
     for r in rounds:
         if term == DELAY:
-            known = [p.predicted_s for p in r.phases if p.term in TERMS and p.predicted_s is not None]
-            parts = (r.delay_s, sum(known) if known else None, r.predicted_delay_ci95)
+            parts = (r.delay_s, predicted_delay_s(r), r.predicted_delay_ci95)
         else:
             phase = next((p for p in r.phases if p.term == term), None)
             parts = (None, None, None) if phase is None else (phase.observed_s, phase.predicted_s, phase.predicted_ci95)

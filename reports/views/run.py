@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from cardlab.core.order import natural
 from cardlab.core.quantity import Provenance, union_of
 from cardlab.core.records.checks import TOTAL as DELAY
-from cardlab.core.records.checks import TermCheck
+from cardlab.core.records.checks import TermCheck, predicted_delay_s
 from cardlab.core.records.measurement import Run
 from cardlab.core.records.plan import TERMS
 from cardlab.core.records.training import Quality, TrainPhase, TrainRound
@@ -160,7 +160,9 @@ def _device_charts(run: Run, device: str, rounds: Sequence[TrainRound]) -> list[
     """The delay, and each term that matters, against the round."""
     # The delay as one more term, so that it is drawn in the same way as its parts.
     whole = [
-        TrainPhase(term=DELAY, observed_s=r.delay_s, predicted_s=_sum(r), predicted_ci95=r.predicted_delay_ci95)
+        TrainPhase(
+            term=DELAY, observed_s=r.delay_s, predicted_s=predicted_delay_s(r), predicted_ci95=r.predicted_delay_ci95
+        )
         for r in rounds
     ]
     largest = max((p.observed_s or p.predicted_s or 0.0 for p in whole), default=0.0)
@@ -170,12 +172,6 @@ def _device_charts(run: Run, device: str, rounds: Sequence[TrainRound]) -> list[
         if max(max(p.observed_s or 0.0, p.predicted_s or 0.0) for p in mine) >= LEAST_SHARE * largest > 0.0:
             parts.append(_term_chart(run, device, rounds, mine))
     return parts
-
-
-def _sum(r: TrainRound) -> float | None:
-    # A sum that lacks a term would pass for the prediction of the whole.
-    found = [p.predicted_s for p in r.phases if p.term in TERMS]
-    return None if not found or any(v is None for v in found) else sum(v for v in found if v is not None)
 
 
 def _term_chart(run: Run, device: str, rounds: Sequence[TrainRound], phases: Sequence[TrainPhase]) -> Chart:
@@ -288,7 +284,7 @@ def _rounds_table(run: Run, rounds: Sequence[TrainRound]) -> Table:
             r.frequency_hz,
             r.loss,
             r.delay_s,
-            _sum(r),
+            predicted_delay_s(r),
             r.energy_j,
             None if r.device_reading is None else r.device_reading.frequency_hz,
             None if r.device_reading is None else r.device_reading.energy_j,
