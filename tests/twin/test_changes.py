@@ -447,8 +447,9 @@ DIRECTIONS = {
     "--pareto": "test_what_is_added_to_a_plan_leaves_the_plan_as_it_is",
     "--sensitivity": "test_what_is_added_to_a_plan_leaves_the_plan_as_it_is",
     # Not in these worlds: boards profiled at several frequencies, names of one model, profiles at multiples of a
-    # batch, curves of accuracy, drawings.
+    # batch, curves of accuracy, drawings, runs that taught something.
     "--device-frequencies": None,
+    "--learnt": None,
     "--model": None,
     "--server-sharing": None,
     "--min-accuracy": None,
