@@ -439,14 +439,18 @@ def test_a_profile_and_a_fit_predict_a_run_with_a_given_cut(tmp_path: Path) -> N
         found = expected_by_device(store, settings, Serving(SERVER), "10mbit").predictions
         assert set(found) == {BOARD.key, SERVER.key}
         terms = found[BOARD.key].terms
-        # No codec profile: packing takes time that nothing says, and so does a moved cut. None is not 0.
-        assert set(terms) == set(asdict(DelayTerms(**dict.fromkeys(TERMS, 0.0)))) - {"encode", "decode", "switch"}
+        # Nobody timed packing: it takes time that nothing says. None is not 0, and 0 is what a cut that stays takes.
+        assert set(terms) == set(asdict(DelayTerms(**dict.fromkeys(TERMS, 0.0)))) - {"encode", "decode"}
+        assert terms["switch"] == 0.0
         assert terms["device"] == pytest.approx(3 * (0.002 + 0.02 + 0.02 + 0.02 + 0.024))
         assert terms["uplink"] == pytest.approx(3 * 8192 * 8 / 10e6)
-        assert found[BOARD.key].delay_ci95 is None and set(found[BOARD.key].terms_ci95) == {"device", "server"}
+        # A rate that was typed is a link's mean: a later message differs from it all the same.
+        linked = {"device", "server", "uplink", "downlink", "adapters"}
+        assert found[BOARD.key].delay_ci95 is None and set(found[BOARD.key].terms_ci95) == linked
         assert set(expected_by_device(store, settings, Serving(SERVER), None).predictions[BOARD.key].terms) == {
             "device",
             "server",
+            "switch",
         }
 
 
