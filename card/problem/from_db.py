@@ -12,6 +12,7 @@ from cardlab.card.problem.arrays import Array, Index
 from cardlab.card.problem.check import check_constraints
 from cardlab.card.problem.codec_times import Codecs, codecs_of
 from cardlab.card.problem.datasheet import datasheet_problem
+from cardlab.card.problem.delay import s_per_bit
 from cardlab.card.problem.device_offers import DeviceChoices, curves_of, held_hz, held_power_w
 from cardlab.card.problem.future import future_sources, rehearsal_sources
 from cardlab.card.problem.inputs import PlanInputs
@@ -110,8 +111,8 @@ class Gathered:
         found = first_round(self.rehearsed[device], self.server_rehearsed if serves_first else None, place)
         factor, rate = self.task.optimizer_factor, float(self.problem.downlink_bps[device])
         if factor > 0.0 and rate > 0.0:
-            state_bytes = float(self.problem.adapter_bytes[place]) * factor / (1.0 + factor)
-            found["adapters"] = -8.0 * state_bytes / rate
+            state_bits = 8.0 * float(self.problem.adapter_bytes[place]) * factor / (1.0 + factor)
+            found["adapters"] = -state_bits * float(s_per_bit(rate))
         return found
 
     @property

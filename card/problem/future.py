@@ -16,6 +16,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.delay import s_per_bit
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.rehearsals import Rehearsed
 from cardlab.card.uncertainty import Source
@@ -51,7 +52,7 @@ def future_sources(
         bits = 8.0 * np.array([problem.up_bytes.max(), problem.down_bytes.max()])
         up, down = (
             _scores(norm.ppf, draws, "link", way)[:, None]
-            * np.hypot(LINK_WITHIN / rate, MESSAGE_WITHIN_S / size)[None, :]
+            * np.hypot(LINK_WITHIN * s_per_bit(rate), MESSAGE_WITHIN_S / size)[None, :]
             for way, rate, size in zip(("up", "down"), rates, bits, strict=True)
         )
         found.append(Source(name="a round over the link", up_s_per_bit=up, down_s_per_bit=down, future=True))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cardlab.card.problem.arrays import Array
+from cardlab.card.problem.delay import s_per_bit
 from cardlab.card.problem.problem import Problem
 from cardlab.card.problem.ratios import TermRatios, with_ratios
 from cardlab.card.uncertainty import Source, Uncertainty
@@ -74,16 +75,15 @@ class LearntRatios:
                 off = _spread(found["device"], known.draws).reshape(-1, *(1,) * times.ndim)
                 sources.append(Source(name=f"what was learnt of {name}", device=m, device_s=off * times))
             here: Array = (np.arange(len(problem.devices)) == m).astype(np.float64)
-            ways = {
-                way: _spread(found[term], known.draws)[:, None] * here / rate
-                for term, way, rate in (
-                    ("uplink", "up_s_per_bit", problem.uplink_bps[m]),
-                    ("downlink", "down_s_per_bit", problem.downlink_bps[m]),
-                )
+            per_bit = {
+                term: _spread(found[term], known.draws)[:, None] * here * s_per_bit(float(rates[m]))
+                for term, rates in (("uplink", problem.uplink_bps), ("downlink", problem.downlink_bps))
                 if term in found
             }
-            if ways:
-                sources.append(Source(name=f"what was learnt of the link of {name}", **ways))
+            if per_bit:
+                name = f"what was learnt of the link of {name}"
+                up, down = per_bit.get("uplink"), per_bit.get("downlink")
+                sources.append(Source(name=name, up_s_per_bit=up, down_s_per_bit=down))
         if self.server is not None:
             off = _spread(self.server, known.draws)[:, None, None]
             sources.append(Source(name="what was learnt of the server", server_s=off * problem.server_s))

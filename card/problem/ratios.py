@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from cardlab.card.problem.arrays import Array
 from cardlab.card.problem.problem import Problem
 
@@ -31,8 +33,13 @@ def with_ratios(problem: Problem, ratios: TermRatios) -> Problem:
         offer=None if offer is None else replace(offer, device_s=offer.device_s * ratios.device[:, None, None]),
         server_s=problem.server_s * ratios.server,
         continuous=None if paper is None else replace(paper, flop_per_hz=paper.flop_per_hz / ratios.server),
-        uplink_bps=problem.uplink_bps / ratios.uplink,
-        downlink_bps=problem.downlink_bps / ratios.downlink,
+        uplink_bps=_slower(problem.uplink_bps, ratios.uplink),
+        downlink_bps=_slower(problem.downlink_bps, ratios.downlink),
         # Of a message and its answer one half waits on the way up and one on the way down.
         latency_s=None if latency is None else latency * 0.5 * (ratios.uplink + ratios.downlink),
     )
+
+
+def _slower(rate_bps: Array, times: Array) -> Array:
+    """Rates at which a bit takes so many times as long."""
+    return np.asarray(rate_bps * times**-1.0)

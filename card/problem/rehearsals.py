@@ -60,10 +60,10 @@ class Rehearsed:
     def said(self, label: str) -> str:
         """One line for a plan's reader."""
         if self.share is None:
-            return f"steps of {label} take as long as their segments (not rehearsed: profile-device)"
+            return f"steps of {label} ({self.side}) take as long as their segments (not rehearsed: profile-device)"
         least, most = float(self.share.min()), float(self.share.max())
         span = f"{least:+.1%}" if math.isclose(least, most, abs_tol=5e-4) else f"{least:+.1%} to {most:+.1%}"
-        return f"steps of {label} against the sum of their segments, rehearsed: {span}"
+        return f"steps of {label} ({self.side}) against the sum of their segments, rehearsed: {span}"
 
 
 def rehearsed(store: Store, profile: Profile, side: str, cuts: Array) -> Rehearsed:

@@ -152,8 +152,8 @@ def test_a_plan_counts_what_steps_take_beyond_their_segments(tmp_path: Path) -> 
     assert UNTIMED not in made.assumptions
     said = [line for line in made.notes if "rehearsed" in line]
     assert said == [
-        "steps of laptop against the sum of their segments, rehearsed: +10.0%",
-        "steps of host against the sum of their segments, rehearsed: +4.0%",
+        "steps of laptop (device) against the sum of their segments, rehearsed: +10.0%",
+        "steps of host (server) against the sum of their segments, rehearsed: +4.0%",
     ]
     assert {r.uid for r in (*_rehearsals(tmp_path / "r.db"),)} <= set(made.runs)
 
@@ -208,7 +208,7 @@ def test_what_was_not_rehearsed_is_assumed_aloud(tmp_path: Path) -> None:
         made, d, _ = decided(store)
     assert d.delay_terms.device == pytest.approx(3 * own[d.cut], rel=1e-9)
     assert d.delay_terms.encode == 0.0 and UNTIMED in made.assumptions
-    for name in ("laptop", "host"):
+    for name in ("laptop (device)", "host (server)"):
         assert f"steps of {name} take as long as their segments (not rehearsed: profile-device)" in made.assumptions
 
 
