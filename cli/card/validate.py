@@ -10,7 +10,6 @@ from cardlab.cli.console import print_json, print_line, print_table
 from cardlab.cli.parameters import Shared, command
 from cardlab.cli.stores import open_shared
 from cardlab.core.plain import to_plain
-from cardlab.core.records.checks import SERVER
 from cardlab.core.text import milliseconds, percent, si
 from cardlab.workflows.options.card import ValidateOptions
 
@@ -110,6 +109,9 @@ def _covered(one: TermCoverage) -> dict[str, object]:
 
 
 def _energy(check: EnergyCheck) -> str:
+    # Records are more than a line of help can wait for.
+    from cardlab.core.records.checks import SERVER
+
     sides = f"observed {si(check.observed_j, 'J')}, predicted {si(check.predicted_j, 'J')}"
     why = "" if check.reason is None else f" ({check.reason})"
     whose = "server's energy in a round of" if check.party == SERVER else "own energy in a round of"

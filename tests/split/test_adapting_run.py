@@ -143,6 +143,8 @@ def test_a_host_that_gets_busy_in_the_middle_moves_the_cut(monkeypatch: pytest.M
         "float32",
         "--name",
         "here",
+        # Both sides are one machine: by segments alone the first cut is best (fewest adapters), with room to move.
+        "--no-rehearsal",
     )
     done("calibrate", "fit")
     made = done("card", "plan", "--from-db", *PARTIES, *RATES, "--local-epochs", "4", "--json").document
