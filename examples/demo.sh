@@ -29,7 +29,7 @@ cat demo/plan.txt
 echo
 echo "== 6. a real split run of an 8-layer model (2 processes, 4 layers on the device, rounds of about a second), held"
 echo "   against what was predicted before it: round by round, inside or outside the 95 % intervals"
-small="--model examples/study/eight-layers.json --batch 4 --seq 192 --dtype float32"
+small="--model $(dirname "$0")/study/eight-layers.json --batch 4 --seq 192 --dtype float32"
 profile-device $small --optimizer adamw --no-whole-step --repeats 8 > demo/small.txt
 calibrate fit > demo/fits-small.txt
 card run --local $small --cut 4 --rounds 6 --link 100mbit,5ms --out demo/run > demo/run.txt
