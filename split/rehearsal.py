@@ -89,14 +89,9 @@ def rehearse(
     subject: Subject, side: str, cuts: Sequence[int], hold: Callable[[], None] = lambda: None
 ) -> Iterator[SideReading]:
     """Readings of one side cut by cut. `hold` is called before each step: it may raise to end it all."""
-    half = Half(
-        subject.task,
-        subject.execution,
-        subject.weights,
-        side,
-        Recipe(learning_rate=1e-4),
-        torch_device=subject.torch_device,
-    )
+    # Made-up weights are written to their files when they are read first, which no run has to do after this one.
+    _half(subject, side).set_cut(max(cuts) if side == DEVICE else min(cuts))
+    half = _half(subject, side)
     loaded_s = first_s = 0.0
     for cut in cuts:
         hold()
@@ -107,6 +102,11 @@ def rehearse(
         # What a step takes memory for is there afterwards: of the next cut only its further layers are new.
         first_s += found.first_more_s
         yield replace(found, load_s=loaded_s, first_more_s=first_s)
+
+
+def _half(subject: Subject, side: str) -> Half:
+    recipe = Recipe(learning_rate=1e-4)
+    return Half(subject.task, subject.execution, subject.weights, side, recipe, torch_device=subject.torch_device)
 
 
 @dataclass

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from cardlab.profilers.runtime.execution import resolve_execution
 from cardlab.split import rehearsal
 from cardlab.split.halves import Half
 from cardlab.split.rehearsal import STEPS, Subject, rehearse
-from cardlab.split.weights import open_weights
+from cardlab.split.weights import SeededWeights, open_weights
 from tests.cli.run import command
 
 TINY = ("--model", "tiny-llama", "--seq", "32", "--dtype", "float32", "--no-whole-step", "--repeats", "5")
@@ -82,6 +84,25 @@ def test_each_side_makes_real_steps_of_its_own_layers(subject: Subject, monkeypa
     assert {r.smashed_bytes for r in (*device, *server)} == {smashed}
 
 
+def test_made_up_weights_are_not_made_while_loading_is_timed(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each tensor takes a tenth of a second to make: a run finds them in their files, and so does what is timed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    make = SeededWeights._make
+
+    def slow(self, name, shape):
+        made.append(name)
+        time.sleep(0.1)
+        return make(self, name, shape)
+
+    made: list[str] = []
+    monkeypatch.setattr(SeededWeights, "_make", slow)
+    fresh = replace(subject, weights=open_weights(subject.task, 7))
+    (found,) = rehearse(fresh, "device", (1,))
+    assert len(made) > 5 and found.load_s < 0.1 * len(made) / 2
+
+
 def test_a_side_rests_while_the_other_would_compute(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes the timer 40 ms: the side rests as long, and no rest is in its time."""
     rests: list[float] = []
@@ -91,7 +112,7 @@ def test_a_side_rests_while_the_other_would_compute(subject: Subject, monkeypatc
         def time(self, lap, work):
             return super().time(lap, work)._replace(wall_s=0.04)
 
-    slow = Subject(**{**{n: getattr(subject, n) for n in Subject.__slots__}, "timer": Slow(WallTimer())})
+    slow = replace(subject, timer=Slow(WallTimer()))
     (found,) = rehearse(slow, "device", (1,))
     assert set(rests) == {0.04} and len(rests) >= 2 * STEPS
     assert found.compute.estimate is not None and found.compute.estimate.value == pytest.approx(0.08)
@@ -104,7 +125,7 @@ def test_disturbed_steps_give_no_value(subject: Subject, monkeypatch: pytest.Mon
         def time(self, lap, work):
             return LapSample(wall_s=super().time(lap, work).wall_s, cpu_s=1e-6, involuntary_switches=500)
 
-    busy = Subject(**{**{n: getattr(subject, n) for n in Subject.__slots__}, "timer": Disturbed(WallTimer())})
+    busy = replace(subject, timer=Disturbed(WallTimer()))
     (found,) = rehearse(busy, "server", (1,))
     assert found.compute.estimate is None and found.compute.contended
 
