@@ -161,7 +161,9 @@ def profile(
             best = searched(behind_sensors(kept.runs, measured))
             say(search_words(best, _left_out_s(options, platform, workload, measured)))
         if options.rehearsal and measured.complete:
-            rehearse(kept, measured, platform, say, deadline)
+            uid = rehearse(kept, measured, platform, say, deadline)
+            if uid is not None:
+                say(f"rehearsal: run {uid[:12]}")
         if options.compression:
             uid = _codecs(kept, workload, platform, say, deadline)
             say(f"codecs: run {uid[:12]}" if uid else f"codecs: not reached within the budget of {options.budget}")

@@ -57,6 +57,9 @@ def rehearse(store: Store, profile: Profile, platform: HardwareDevice, say: Say,
         with _held(platform, None if point is None else point.requested_hz):
             for reading in _readings(profile, platform, cuts, deadline):
                 kept.keep(reading)
+                if reading.compute.estimate is None:
+                    side = f"the {reading.side}'s steps at cut {reading.cut}"
+                    say(f"rehearsed among other work: {side} have no time, and plans take its segments")
     except BudgetSpent:
         say("not rehearsed to the end: the budget was spent")
     except CardlabError as error:
