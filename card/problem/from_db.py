@@ -194,6 +194,9 @@ def _analysis_of(profile: Profile) -> Analysis:
 def _assembled(store: Store, request: Request, link: Link | None, who: TakingPart) -> _Assembly:
     cuts = np.array([float(cut.cut) for cut in _analysis_of(who.server_profile).cuts])
     everyone = [*who.profiles, who.server_profile]
+    # One read of a machine's profiles, which a server that is a device too shares.
+    read = {uid: same_subject(store, p) for uid, p in {p.run.uid: p for p in everyone}.items()}
+    same = [read[p.run.uid] for p in everyone]
     return _Assembly(
         request=request,
         link=link,
@@ -205,9 +208,11 @@ def _assembled(store: Store, request: Request, link: Link | None, who: TakingPar
         server_profile=who.server_profile,
         codecs=codecs_of(store, [p.run.device.key for p in who.profiles], who.server.key, who.task.uid),
         choices=who.choices,
-        rehearsed=tuple(rehearsed(store, p, "device", cuts) for p in who.profiles),
-        server_rehearsed=rehearsed(store, who.server_profile, "server", cuts),
-        spreads=tuple(spread_of_runs(p.run.device.platform, same_subject(store, p)) for p in everyone),
+        rehearsed=tuple(
+            rehearsed(store, p, own, "device", cuts) for p, own in zip(who.profiles, same[:-1], strict=True)
+        ),
+        server_rehearsed=rehearsed(store, who.server_profile, same[-1], "server", cuts),
+        spreads=tuple(spread_of_runs(p.run.device.platform, own) for p, own in zip(everyone, same, strict=True)),
         shared_keys=_shared_keys(store, everyone),
     )
 

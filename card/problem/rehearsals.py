@@ -66,12 +66,12 @@ class Rehearsed:
         return f"steps of {label} ({self.side}) against the sum of their segments, rehearsed: {span}"
 
 
-def rehearsed(store: Store, profile: Profile, side: str, cuts: Array) -> Rehearsed:
-    """What the rehearsals of that profile's device, task and execution say at these cuts [C]."""
+def rehearsed(store: Store, profile: Profile, same: Sequence[Profile], side: str, cuts: Array) -> Rehearsed:
+    """What rehearsals of that profile's device, task and execution say at these cuts [C]; `same`: its `same_subject`."""
     run = profile.run
     if run.task is None or run.device.platform == "simulated":
         return Rehearsed(side=side)
-    pairs = _pairs(store, profile)
+    pairs = _pairs(store, profile, same)
     wanted = [float(cut) for cut in cuts]
     shares, errors, used = [], [], []
     for pair in pairs:
@@ -120,33 +120,30 @@ def first_round(device: Rehearsed, server: Rehearsed | None, place: int) -> dict
     return found
 
 
-def _pairs(store: Store, profile: Profile) -> list[_Pair]:
+def _pairs(store: Store, profile: Profile, same: Sequence[Profile]) -> list[_Pair]:
     run = profile.run
     assert run.task is not None
     found = store.runs.select(kind=RunKind.REHEARSAL, device=run.device.key, task=run.task.uid)
     mine = [r for r in found if r.run.execution.uid == run.execution.uid and r.run.sitting is not None]
-    if not mine:
-        return []
-    profiles = _of_same_subject(store.runs.select(device=run.device.key, task=run.task.uid), profile)
-    by_sitting = {p.run.sitting: p for p in profiles if p.complete and p.best_point is not None}
+    by_sitting = {p.run.sitting: p for p in same if p.best_point is not None}
     return [_Pair(Rehearsal(r), by_sitting[r.run.sitting]) for r in mine if r.run.sitting in by_sitting]
 
 
 def same_subject(store: Store, profile: Profile) -> list[Profile]:
-    """All complete profiles of that profile's device, task, execution and power mode, itself among them."""
+    """All complete profiles of that profile's device, task, execution and power mode, itself among them.
+
+    Where a frequency was held, what a governor did is another machine.
+    """
     run = profile.run
     if run.task is None:
         return [profile]
-    found = _of_same_subject(store.runs.select(device=run.device.key, task=run.task.uid), profile)
-    return [p for p in found if p.complete]
-
-
-def _of_same_subject(found: Sequence[Profile], profile: Profile) -> list[Profile]:
-    """Of these the ones that measured the same; where a frequency was held, what a governor did is another machine."""
     return [
         p
-        for p in found
-        if p.run.execution.uid == profile.run.execution.uid and _mode(p) == _mode(profile) and p.holds is profile.holds
+        for p in store.runs.select(device=run.device.key, task=run.task.uid)
+        if p.complete
+        and p.run.execution.uid == run.execution.uid
+        and _mode(p) == _mode(profile)
+        and p.holds is profile.holds
     ]
 
 

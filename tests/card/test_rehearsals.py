@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -257,6 +258,29 @@ def test_sittings_of_its_own_tell_how_far_a_machines_runs_differ(tmp_path: Path)
         widths[name] = (d.terms_ci95["device"][1] - d.terms_ci95["device"][0]) / d.delay_terms.device
         assert spread.source.startswith("9 sittings" if name != "one" else "of CPUs")
     assert widths["steady"] < widths["one"] < widths["wild"]
+
+
+def test_what_is_known_of_cpus_is_what_was_measured_of_one() -> None:
+    """Both sides' compute against the prediction: medians of runs about their series, rounds about their run."""
+    path = Path(__file__).resolve().parents[2] / "docs" / "measurements" / "run-spread.csv"
+    by_run: dict[tuple[str, str], list[float]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            # The first round is predicted apart.
+            if row["round"] != "1":
+                seen, told = (
+                    sum(float(row[f"{s}_{what}_ms"]) for s in ("device", "server"))
+                    for what in ("observed", "predicted")
+                )
+                by_run.setdefault((row["series"], row["run"]), []).append(float(np.log(seen / told)))
+    middle = {run: float(np.median(own)) for run, own in by_run.items()}
+    series = [[m for (number, _), m in middle.items() if number == one] for one in ("1", "2")]
+    between = np.sqrt(np.mean([np.var(own, ddof=1) for own in series]))
+    off = np.concatenate([np.array(own) - middle[run] for run, own in by_run.items()])
+    within = np.sqrt((off**2).sum() / (off.size - len(by_run)))
+    prior = prior_of("cpu")
+    assert [len(own) for own in series] == [12, 12] and off.size == 168
+    assert 0.0 <= prior.between - between < 0.001 and 0.0 <= prior.within - within < 0.001
 
 
 def profile_of(sitting: str, factor: float) -> Profile:
