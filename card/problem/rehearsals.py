@@ -67,7 +67,7 @@ class Rehearsed:
 
 
 def rehearsed(store: Store, profile: Profile, same: Sequence[Profile], side: str, cuts: Array) -> Rehearsed:
-    """What rehearsals of that profile's device, task and execution say at these cuts [C]; `same`: its `same_subject`."""
+    """What rehearsals of that profile's device, task and execution say at these cuts [C]; `same`: as `same_subject`."""
     run = profile.run
     if run.task is None or run.device.platform == "simulated":
         return Rehearsed(side=side)
