@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import cardlab
@@ -17,14 +16,14 @@ from cardlab.core.identity import new_uid
 from cardlab.core.quantity import Provenance
 from cardlab.core.records.link import Link
 from cardlab.core.records.measurement import RunKind
-from cardlab.core.records.plan import TERMS, Plan
-from cardlab.core.records.training import TrainPhase, TrainRound
+from cardlab.core.records.plan import Plan
 from cardlab.db.check import check
 from cardlab.db.store import Store
 from cardlab.workflows import LearnOptions, PlanOptions
 from tests import records
 from tests.card.database import BOARD, SERVER, add_device, whole
 from tests.cli.run import command
+from tests.workflows.planned_rounds import ran
 
 PARTIES = {"from_db": True, "server": "gpu", "devices": ("board",), "weight": 1.0}
 
@@ -45,37 +44,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
             )
         )
         yield found
-
-
-def ran(store: Store, plan: Plan, ratios: dict[str, list[float]], **changes: object) -> str:
-    """A run of a plan whose terms took so many times what was predicted, by round; the uid."""
-    run = records.run(uid=new_uid(), kind=RunKind.TRAIN, device=SERVER, **changes)
-    store.runs.begin(run)
-    rng = np.random.default_rng(5)
-    for number in range(1, len(next(iter(ratios.values()))) + 1):
-        decision = plan.decision(number, "board")
-        assert decision is not None
-        phases = []
-        for term in TERMS:
-            seconds = getattr(decision.delay_terms, term)
-            taken = seconds * ratios[term][number - 1] if term in ratios else seconds
-            phases.append(TrainPhase(term=term, observed_s=taken * rng.lognormal(0.0, 0.01), predicted_s=seconds))
-        store.rounds.add(
-            TrainRound(
-                uid=new_uid(),
-                run=run.uid,
-                plan=plan.uid,
-                device=BOARD,
-                number=number,
-                cut=decision.cut,
-                frequency_hz=None,
-                loss=1.0,
-                delay_s=None,
-                energy_j=None,
-                phases=tuple(phases),
-            )
-        )
-    return run.uid
 
 
 def planned(store: Store, **options: object) -> Plan:
